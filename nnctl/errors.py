@@ -1,0 +1,94 @@
+"""Every error that a user may meet, with the exit code it ends in.
+
+    NnctlError                  1   anything unforeseen
+    ├── UsageError              2   a command that cannot be carried out as typed
+    │   └── ConfigError         2   mistakes in a configuration, all of them at once
+    ├── DataError               3   digits that cannot be had
+    │   └── DamagedFileError    3   a file whose content is not what it should be
+    ├── DivergenceError         4   training left the finite numbers
+    ├── BelowThresholdError     5   the accuracy asked for by --fail-under was not reached
+    └── InterruptedRunError   130   stopped by the user; the state is saved
+
+The rest of the program raises these and never prints them; ``nnctl.cli`` catches them in one place.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class NnctlError(Exception):
+    """A failure that is explained to the user by what happened and what to do about it.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and where.
+    hint : str, optional
+        What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(NnctlError):
+    """A command or a call that cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """All the mistakes of one configuration.
+
+    Parameters
+    ----------
+    source : str
+        The configuration as the user named it, for instance its path.
+    mistakes : sequence of str
+        One line a mistake, each beginning with its place (``configs/x.yaml:7:9``).
+    """
+
+    def __init__(self, source: str, mistakes: Sequence[str], *, hint: str | None = None) -> None:
+        count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__("\n  ".join([f"{source} has {count}:", *mistakes]), hint=hint)
+        self.mistakes = tuple(mistakes)
+
+
+class DataError(NnctlError):
+    """Digits that cannot be had or cannot be used."""
+
+    exit_code = 3
+
+
+class DamagedFileError(DataError):
+    """A file that is there but does not hold what it should."""
+
+
+class DivergenceError(NnctlError):
+    """A loss or a parameter that is no longer a finite number."""
+
+    exit_code = 4
+
+
+class BelowThresholdError(NnctlError):
+    """An accuracy below what ``--fail-under`` asks for."""
+
+    exit_code = 5
+
+
+class InterruptedRunError(NnctlError):
+    """A training that the user stopped; its state is on disk."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to a wrong one, or nothing."""
+    nearest = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{nearest[0]}'?" if nearest else ""

@@ -1,0 +1,1 @@
+"""The mathematics: networks, their losses and their training. It knows NumPy and nothing else."""

@@ -1,0 +1,49 @@
+"""Inputs with their labels, as the training loop and the evaluation take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnctl.nn.activations import Array
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A set of labelled examples.
+
+    Parameters
+    ----------
+    inputs : array of uint8, shape (n, features)
+        Pixels; they are scaled to 0..1 when a block of them is needed, which reads a quarter of the
+        memory that float32 would.
+    labels : array of integer, shape (n,)
+        Classes, from 0.
+    """
+
+    inputs: NDArray[np.uint8]
+    labels: NDArray[np.integer[Any]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the inputs in order, `size` at a time."""
+        for begin in range(0, len(self), size):
+            yield self.inputs[begin : begin + size]
+
+
+def scale(pixels: NDArray[np.uint8], out: Array) -> None:
+    """Write pixels 0..255 to `out` as 0..1."""
+    np.multiply(pixels, out.dtype.type(1 / 255), out=out)
+
+
+def scaled(pixels: NDArray[np.uint8], dtype: DTypeLike = np.float32) -> Array:
+    """Return pixels 0..255 as new numbers 0..1."""
+    out: Array = np.empty(pixels.shape, dtype)
+    scale(pixels, out)
+    return out

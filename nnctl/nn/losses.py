@@ -1,0 +1,108 @@
+"""Loss functions, each paired with the activation of the output layer.
+
+A loss sees logits z of shape ``(batch, units)``, the outputs f(z), and targets of the same shape
+(one-hot rows, or 0 and 1 a unit). Softmax and cross-entropy, and sigmoid and cross-entropy, are one
+function of the logits: neither the value nor the gradient ever takes the logarithm of an output.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nnctl.nn.activations import Activation, Array, Sigmoid, Softmax
+
+
+@dataclass(frozen=True)
+class Loss(ABC):
+    """What training makes small, for one activation of the output layer."""
+
+    over: ClassVar[type[Activation] | None] = None
+    """The output activation that it is defined over; None for any."""
+    output: Activation
+
+    @abstractmethod
+    def values(self, logits: Array, targets: Array) -> Array:
+        """Return the loss of each example, shape ``(batch,)``."""
+
+    @abstractmethod
+    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+        """Write the gradient of each example's loss by its logits to `out`, ``(batch, units)``."""
+
+
+@dataclass(frozen=True)
+class CategoricalCrossEntropy(Loss):
+    """-log f(z)_label under softmax (Nielsen, chapter 3: the log-likelihood cost)."""
+
+    over: ClassVar[type[Activation] | None] = Softmax
+
+    def values(self, logits: Array, targets: Array) -> Array:
+        """log sum exp z - z_label, by way of z - max z."""
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_sums: Array = np.log(np.exp(shifted).sum(axis=1))
+        log_sums -= (shifted * targets).sum(axis=1)
+        return log_sums
+
+    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+        """dL/dz = f(z) - y."""
+        np.subtract(outputs, targets, out=out)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """-sum_i y_i log f(z_i) + (1 - y_i) log(1 - f(z_i)) under sigmoids (Nielsen, chapter 3)."""
+
+    over: ClassVar[type[Activation] | None] = Sigmoid
+
+    def values(self, logits: Array, targets: Array) -> Array:
+        """sum log(1 + exp z) - y z, where log(1 + exp z) = max(z, 0) + log1p(exp(-|z|))."""
+        softplus = np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits)))
+        summed: Array = (softplus - logits * targets).sum(axis=1)
+        return summed
+
+    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+        """dL/dz = f(z) - y."""
+        np.subtract(outputs, targets, out=out)
+
+
+@dataclass(frozen=True)
+class Quadratic(Loss):
+    """|f(z) - y|² / 2, half the squared distance (Nielsen, chapter 1)."""
+
+    def values(self, logits: Array, targets: Array) -> Array:
+        """Half the sum of squares over the units."""
+        distances = np.empty_like(logits)
+        self.output.forward(logits, distances)
+        distances -= targets
+        halves: Array = 0.5 * np.einsum("ij,ij->i", distances, distances)
+        return halves
+
+    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+        """dL/dz = (f(z) - y) f'(z)."""
+        np.subtract(outputs, targets, out=out)
+        self.output.backward(outputs, out)
+
+
+LOSSES: dict[str, tuple[type[Loss], ...]] = {
+    "cross_entropy": (CategoricalCrossEntropy, BinaryCrossEntropy),
+    "quadratic": (Quadratic,),
+}
+"""Every loss by its name in a configuration: the functions it is, one for each kind of output."""
+
+
+def make_loss(name: str, output: Activation) -> Loss:
+    """Return the loss of that name for a network whose last layer has that activation.
+
+    Raises
+    ------
+    ValueError
+        The loss is not defined over outputs of this activation.
+    """
+    for kind in LOSSES[name]:
+        if kind.over is None or isinstance(output, kind.over):
+            return kind(output)
+    defined = " or ".join(kind.over.name for kind in LOSSES[name] if kind.over)
+    raise ValueError(f"{name} is defined over {defined} outputs, not over {output.name}")

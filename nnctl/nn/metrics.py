@@ -1,0 +1,76 @@
+"""How good the answers of a classifier are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.nn.activations import Array
+from nnctl.nn.examples import Examples, scaled
+from nnctl.nn.losses import Loss
+from nnctl.nn.network import Network
+
+Labels = NDArray[np.integer[Any]]
+
+_BLOCK = 2000  # examples at a time: large enough for BLAS, a few megabytes of activations
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Precision, recall and F1 of one class; a quotient of nothing by nothing is 0."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def one_hot(labels: Labels, classes: int, dtype: Any = np.float32) -> Array:
+    """Return targets of shape ``(n, classes)``: 1 at each label, else 0."""
+    table: Array = np.eye(classes, dtype=dtype)
+    return table[labels]
+
+
+def confusion_matrix(labels: Labels, predictions: Labels, classes: int) -> NDArray[np.int64]:
+    """Count the examples of each true class (rows) by their predicted class (columns)."""
+    cells = np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2)
+    return cells.reshape(classes, classes)
+
+
+def class_metrics(confusion: NDArray[np.int64]) -> list[ClassMetrics]:
+    """Return the metrics of every class of a confusion matrix ``(classes, classes)``."""
+
+    def ratio(part: float, whole: float) -> float:
+        return float(part / whole) if whole else 0.0
+
+    metrics = []
+    for hits, support, predicted in zip(
+        confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), strict=True
+    ):
+        metrics.append(
+            ClassMetrics(
+                precision=ratio(hits, predicted),
+                recall=ratio(hits, support),
+                f1=ratio(2 * hits, support + predicted),
+                support=int(support),
+            )
+        )
+    return metrics
+
+
+def predict(network: Network, examples: Examples) -> Array:
+    """Return the logits of all examples, ``(n, units)``."""
+    return np.concatenate(
+        [network.logits(scaled(inputs, network.dtype)) for inputs in examples.blocks(_BLOCK)]
+    )
+
+
+def mean_loss_and_accuracy(network: Network, loss: Loss, examples: Examples) -> tuple[float, float]:
+    """Return the mean loss and the share of examples whose largest output is their label's."""
+    logits = predict(network, examples)
+    values = loss.values(logits, one_hot(examples.labels, logits.shape[1], logits.dtype))
+    hits = np.count_nonzero(logits.argmax(axis=1) == examples.labels)
+    return float(values.mean(dtype=np.float64)), hits / len(examples)

@@ -1,0 +1,360 @@
+"""The training loop: minibatch stochastic gradient descent as an iterator of events.
+
+Whoever watches (the terminal, the run directory, a test) consumes the same events; the loop knows
+none of them. Read `Training.__iter__`, then `Training._train_block`: that is all of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.nn.activations import Array
+from nnctl.nn.examples import Examples, scale, scaled
+from nnctl.nn.health import LayerHealth, measure_health
+from nnctl.nn.losses import Loss
+from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
+from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.optimizer import SGD
+from nnctl.nn.schedules import Schedule
+
+_BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
+_PROBE = 256  # examples that the health of the layers is measured on
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when `patience` epochs in a row did not improve the metric."""
+
+    patience: int
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+
+
+@dataclass(frozen=True)
+class BatchesDone:
+    """A block of batches was trained on; `batch` of `batches` of the epoch are done."""
+
+    epoch: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is complete: one row of ``metrics.jsonl``.
+
+    The training loss and accuracy are means over the epoch's batches, each measured before the
+    update it led to. `seconds` is the wall time of the batches, without the validation.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    learning_rate: float
+    seconds: float
+    is_best: bool
+    health: list[LayerHealth]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a training left the finite numbers: epoch, batch and layer, all counted from 1."""
+
+    epoch: int
+    batch: int
+    layer: int
+    what: Literal["outputs", "gradient", "parameters"]
+    last_finite_loss: float | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event."""
+
+    reason: Literal["finished", "stopped_early", "diverged"]
+    divergence: Divergence | None = None
+
+
+Event = BatchesDone | EpochDone | Finished
+
+
+@dataclass
+class Best:
+    """The best epoch so far: highest validation accuracy, ties to the lower validation loss."""
+
+    epoch: int
+    val_accuracy: float | None
+    val_loss: float | None
+
+    def is_beaten_by(self, val_accuracy: float | None, val_loss: float | None) -> bool:
+        """Tell whether a later epoch is better; without validation data, any later one is."""
+        if self.val_accuracy is None or val_accuracy is None:
+            return True
+        if val_accuracy != self.val_accuracy:
+            return val_accuracy > self.val_accuracy
+        return (math.inf if val_loss is None else val_loss) < (
+            math.inf if self.val_loss is None else self.val_loss
+        )
+
+
+@dataclass
+class Progress:
+    """Where a training stands: with parameters and velocity, all that it needs to go on.
+
+    Parameters
+    ----------
+    shuffling : dict
+        The state of the generator that shuffles, as it was before the running epoch.
+    epoch : int
+        Complete epochs.
+    batch : int
+        Batches done of the running epoch.
+    loss_sum, correct, seconds : float, int, float
+        Over these batches.
+    best : Best, optional
+        The best complete epoch.
+    patience_best, patience_used : float, int
+        The best value of the metric that early stopping watches, and the epochs since.
+    """
+
+    shuffling: Mapping[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    best: Best | None = None
+    patience_best: float | None = None
+    patience_used: int = 0
+
+
+@dataclass
+class Training:
+    """A training, begun or to be gone on with: iterate over it to train.
+
+    Parameters
+    ----------
+    network : Network
+        Trained in place.
+    loss : Loss
+        What is made small.
+    optimizer : SGD
+        The rule of an update.
+    schedule : Schedule
+        The factor on the learning rate, at each step.
+    examples, validation : Examples
+        What is trained on, and what is measured after each epoch.
+    epochs, batch_size : int
+        The whole number of epochs, and the examples a step; an epoch's last batch may be shorter.
+    early_stopping : EarlyStopping, optional
+        When to stop before the last epoch.
+    shuffle : numpy.random.Generator
+        Orders the examples anew each epoch.
+    """
+
+    network: Network
+    loss: Loss
+    optimizer: SGD
+    schedule: Schedule
+    examples: Examples
+    validation: Examples | None
+    epochs: int
+    batch_size: int
+    early_stopping: EarlyStopping | None
+    shuffle: np.random.Generator
+    progress: Progress = field(init=False)
+    velocity: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        units, dtype = self.network.sizes[-1], self.network.dtype
+        self.progress = Progress(shuffling=self.shuffle.bit_generator.state)
+        self.velocity = self.optimizer.make_velocity(self.network.parameters)
+        self._batches = math.ceil(len(self.examples) / self.batch_size)
+        self._block = self.batch_size * max(1, _BLOCK // self.batch_size)
+        self._gradient = Parameters(self.network.sizes, dtype)
+        self._passes: dict[int, Backpropagation] = {}
+        self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
+        self._logits: Array = np.empty((self._block, units), dtype)
+        self._probe = scaled((self.validation or self.examples).inputs[:_PROBE], dtype)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Train until the end, or until nobody asks for the next event."""
+        while (reason := self._reason_to_stop()) is None:
+            order = self._shuffled()
+            for begin in range(self.progress.batch * self.batch_size, len(order), self._block):
+                divergence = self._train_block(order[begin : begin + self._block])
+                if divergence:
+                    yield Finished("diverged", divergence)
+                    return
+                yield BatchesDone(self.progress.epoch + 1, self.progress.batch, self._batches)
+            yield self._complete_epoch()
+        yield Finished(reason)
+
+    def _step(self, inputs: Array, targets: Array, logits: Array) -> None:
+        """Learn from one batch: forward, loss, backward, update."""
+        learning_rate = self.learning_rate(self.progress.batch)
+        passes = self._passes_for(len(inputs))
+        outputs = passes.forward(inputs, logits)
+        self.loss.errors(outputs, targets, out=passes.errors[-1])
+        # Scaling the few errors spares scaling the many gradients by the learning rate.
+        passes.errors[-1] *= learning_rate / len(inputs)
+        passes.backward()
+        self.optimizer.update(
+            self.network.parameters, self._gradient.vector, self.velocity, learning_rate
+        )
+        self.progress.batch += 1
+
+    def _train_block(self, order: NDArray[np.int64]) -> Divergence | None:
+        """Take the steps of a block of examples, and add up their losses."""
+        started = time.perf_counter()
+        labels = self.examples.labels[order]
+        inputs, logits = self._inputs[: len(order)], self._logits[: len(order)]
+        targets = one_hot(labels, logits.shape[1], logits.dtype)
+        scale(self.examples.inputs[order], out=inputs)
+        batches = [
+            (inputs[begin:end], targets[begin:end], logits[begin:end])
+            for begin, end in self._batch_bounds(len(order))
+        ]
+        before = self._snapshot()
+        # An overflow is no warning here: it is found below, by the loss that is not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for batch in batches:
+                self._step(*batch)
+            loss_sum = float(self.loss.values(logits, targets).sum(dtype=np.float64))
+            if not (math.isfinite(loss_sum) and np.isfinite(self.network.parameters.vector).all()):
+                self._restore(before)
+                return self._find_divergence(batches)
+        self.progress.loss_sum += loss_sum
+        self.progress.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        self.progress.seconds += time.perf_counter() - started
+        return None
+
+    def learning_rate(self, batch: int) -> float:
+        """Return the learning rate of a batch, counted from 0, of the running epoch."""
+        elapsed = (self.progress.epoch * self._batches + batch + 1) / self._batches
+        return self.optimizer.learning_rate * self.schedule.factor(elapsed, self.epochs)
+
+    def _reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
+        if self.progress.epoch >= self.epochs:
+            return "finished"
+        if self.early_stopping and self.progress.patience_used >= self.early_stopping.patience:
+            return "stopped_early"
+        return None
+
+    def _shuffled(self) -> NDArray[np.int64]:
+        """Return the order of the running epoch's examples, the same again after a resume."""
+        self.shuffle.bit_generator.state = self.progress.shuffling
+        return self.shuffle.permutation(len(self.examples))
+
+    def _batch_bounds(self, examples: int) -> list[tuple[int, int]]:
+        begins = range(0, examples, self.batch_size)
+        return [(begin, min(begin + self.batch_size, examples)) for begin in begins]
+
+    def _passes_for(self, size: int) -> Backpropagation:
+        """Return the passes over batches of a size; an epoch has one size, or two."""
+        if size not in self._passes:
+            self._passes[size] = Backpropagation(self.network, self._gradient, size)
+        return self._passes[size]
+
+    def _complete_epoch(self) -> EpochDone:
+        """Measure, remember the best, and get ready for the next epoch."""
+        progress = self.progress
+        val_loss, val_accuracy = self._validate()
+        done = EpochDone(
+            epoch=progress.epoch + 1,
+            train_loss=progress.loss_sum / len(self.examples),
+            train_accuracy=progress.correct / len(self.examples),
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=self.learning_rate(self._batches - 1),
+            seconds=progress.seconds,
+            is_best=progress.best is None or progress.best.is_beaten_by(val_accuracy, val_loss),
+            health=measure_health(self.network, self._probe),
+        )
+        if done.is_best:
+            progress.best = Best(done.epoch, val_accuracy, val_loss)
+        if self.early_stopping:
+            self._use_patience(self.early_stopping, val_accuracy, val_loss)
+        progress.shuffling = self.shuffle.bit_generator.state
+        progress.epoch, progress.batch = done.epoch, 0
+        progress.loss_sum, progress.correct, progress.seconds = 0.0, 0, 0.0
+        return done
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Return validation loss and accuracy; a loss too large for a number is None."""
+        if self.validation is None:
+            return None, None
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss, accuracy = mean_loss_and_accuracy(self.network, self.loss, self.validation)
+        return loss if math.isfinite(loss) else None, accuracy
+
+    def _use_patience(
+        self, stopping: EarlyStopping, accuracy: float | None, loss: float | None
+    ) -> None:
+        """Count the epochs without an improvement of the watched metric."""
+        watched = accuracy if stopping.metric == "val_accuracy" else loss
+        score = -math.inf if watched is None else watched
+        if stopping.metric == "val_loss":
+            score = -score if watched is not None else -math.inf
+        best = self.progress.patience_best
+        if best is None or score > best:
+            self.progress.patience_best, self.progress.patience_used = score, 0
+        else:
+            self.progress.patience_used += 1
+
+    def _snapshot(self) -> tuple[Array, Array, int]:
+        return self.network.parameters.vector.copy(), self.velocity.copy(), self.progress.batch
+
+    def _restore(self, snapshot: tuple[Array, Array, int]) -> None:
+        self.network.parameters.vector[...], self.velocity[...], self.progress.batch = snapshot
+
+    def _find_divergence(self, batches: list[tuple[Array, Array, Array]]) -> Divergence:
+        """Take the steps of a block again, this time looking at every number after each.
+
+        The fast path only looks at the end of a block, so that looking costs nothing. The steps are
+        deterministic: what went wrong there goes wrong here, at the same batch.
+        """
+        last_finite_loss = None
+        for inputs, targets, logits in batches:
+            self._step(inputs, targets, logits)
+            loss = float(self.loss.values(logits, targets).mean(dtype=np.float64))
+            found = self._first_not_finite(self._passes_for(len(inputs)), logits, loss)
+            if found:
+                layer, what = found
+                return Divergence(
+                    epoch=self.progress.epoch + 1,
+                    batch=self.progress.batch,
+                    layer=layer,
+                    what=what,
+                    last_finite_loss=last_finite_loss,
+                )
+            last_finite_loss = loss
+        raise AssertionError("a divergence that does not happen again")
+
+    def _first_not_finite(
+        self, passes: Backpropagation, logits: Array, loss: float
+    ) -> tuple[int, Literal["outputs", "gradient", "parameters"]] | None:
+        """Return the layer, and what of it, that first was not finite in the last step."""
+        depth = len(self.network.layers)
+        for layer, outputs in enumerate([*passes.outputs[:-1], logits], start=1):
+            if not np.isfinite(outputs).all():
+                return layer, "outputs"
+        if not math.isfinite(loss):
+            return depth, "outputs"
+        for what, parameters in (
+            ("gradient", self._gradient),
+            ("parameters", self.network.parameters),
+        ):
+            for layer in range(depth, 0, -1):
+                views = parameters.weights[layer - 1], parameters.biases[layer - 1]
+                if not all(np.isfinite(view).all() for view in views):
+                    return layer, what  # type: ignore[return-value]
+        return None
