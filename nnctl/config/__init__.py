@@ -1,0 +1,22 @@
+"""What may be written in YAML, and how mistakes are told. The only room that knows YAML."""
+
+from nnctl.config.checks import Check, Problem
+from nnctl.config.loader import from_mapping, load, resolve, to_mapping, to_yaml
+from nnctl.config.overrides import Override
+from nnctl.config.reader import Document, read_file
+from nnctl.config.schema import Config, json_schema
+
+__all__ = [
+    "Check",
+    "Config",
+    "Document",
+    "Override",
+    "Problem",
+    "from_mapping",
+    "json_schema",
+    "load",
+    "read_file",
+    "resolve",
+    "to_mapping",
+    "to_yaml",
+]

@@ -1,0 +1,103 @@
+"""How an entry of one of the core's tables is written: a name, or a mapping with parameters.
+
+``relu`` and ``{name: leaky_relu, negative_slope: 0.1}`` are both read, checked and written back by
+what the table's dataclasses declare; a new entry needs no line here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from nnctl.errors import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Annotates a field that holds an entry of a table: ``Annotated[Activation, OneOf(...)]``.
+
+    Parameters
+    ----------
+    kind : str
+        What the entries are called in a message.
+    table : mapping of str to dataclass
+        The entries by name; a class may have several names, of which its own ``name`` is written.
+    """
+
+    kind: str
+    table: Mapping[str, type[Any]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        models = tuple(_model(kind, self.table) for kind in dict.fromkeys(self.table.values()))
+        union = functools.reduce(operator.or_, models)
+        tagged = handler.generate_schema(
+            Annotated[union, Field(discriminator="name")] if len(models) > 1 else union
+        )
+        built = core_schema.no_info_after_validator_function(self._build, tagged)
+        return core_schema.no_info_before_validator_function(
+            self._expand,
+            built,
+            serialization=core_schema.plain_serializer_function_ser_schema(write),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        lines = "\n".join(f"{name}: {_summary(kind)}" for name, kind in self.table.items())
+        names = {"enum": list(self.table), "description": lines}
+        return {"anyOf": [names, handler(schema)]}
+
+    def _expand(self, value: Any) -> Any:
+        """Turn a name into a mapping, and refuse what is neither or has no known name."""
+        if isinstance(value, tuple(set(self.table.values()))):
+            value = write(value)
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise PydanticCustomError(
+                "choice", "{message}", {"message": f"expected the name of a known {self.kind}"}
+            )
+        if value["name"] not in self.table:
+            suggestion = did_you_mean(value["name"], self.table)
+            known = suggestion or f"; known are {', '.join(self.table)}"
+            raise PydanticCustomError(
+                "choice", "{message}", {"message": f"unknown {self.kind} '{value['name']}'{known}"}
+            )
+        return value
+
+    def _build(self, model: BaseModel) -> Any:
+        parameters = dict(model)
+        return self.table[parameters.pop("name")](**parameters)
+
+
+def write(entry: Any) -> str | dict[str, Any]:
+    """Return how an entry is written: its name alone where all parameters are the defaults."""
+    parameters = dataclasses.asdict(entry)
+    if entry == type(entry)():
+        return str(entry.name)
+    return {"name": entry.name, **parameters}
+
+
+def _model(kind: type[Any], table: Mapping[str, type[Any]]) -> type[BaseModel]:
+    """Make the pydantic model of a dataclass, with the names that it has in the table."""
+    names = tuple(name for name, entry in table.items() if entry is kind)
+    hints = get_type_hints(kind)
+    parameters: dict[str, Any] = {"name": (Literal[names], ...)}
+    for field in dataclasses.fields(kind):
+        parameters[field.name] = (hints[field.name], field.default)
+    return create_model(
+        kind.__name__,
+        __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
+        __doc__=_summary(kind),
+        **parameters,
+    )
+
+
+def _summary(kind: type[Any]) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]

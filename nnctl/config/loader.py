@@ -1,0 +1,271 @@
+"""From a file and overrides to a checked `Config`, or to all of its mistakes at once; and back."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+import sys
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from nnctl.config.checks import CHECKS, Check, Problem
+from nnctl.config.overrides import Override, apply_overrides
+from nnctl.config.reader import Document, Dumper, Path_, read_file
+from nnctl.config.schema import Config
+from nnctl.errors import ConfigError, did_you_mean
+from nnctl.nn.activations import ACTIVATIONS
+from nnctl.nn.initializers import INITIALIZERS
+from nnctl.nn.schedules import SCHEDULES
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "model_type": "a mapping (key: value)",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "string_too_short": "some text",
+    "literal_error": "{expected}",
+}
+"""What was expected, by pydantic's type of error."""
+
+_PLACEHOLDERS: dict[str, Any] = {
+    "units": 1,
+    "activation": "linear",
+    "learning_rate": 1e-9,
+    "patience": 1,
+}
+"""Values of required keys, to go on with after a mistake in one of them and find the others."""
+
+
+def load(path: Path, overrides: Sequence[Override] = (), checks: Iterable[Check] = ()) -> Config:
+    """Read and check a configuration file; see `resolve`."""
+    return resolve(read_file(path), overrides, checks)
+
+
+def resolve(
+    document: Document, overrides: Sequence[Override] = (), checks: Iterable[Check] = ()
+) -> Config:
+    """Lay the overrides over a document, and check the result.
+
+    Parameters
+    ----------
+    document : Document
+        Changed by the overrides.
+    overrides : sequence of Override
+        In order; a later one wins.
+    checks : iterable of Check
+        What else to check, beside what a configuration can be checked for by itself.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake, each at its place.
+    """
+    apply_overrides(document, overrides)
+    config, problems = _validate(document.data)
+    if config:
+        wrong = [problem.path for problem in problems]
+        for check in (*CHECKS, *checks):
+            for problem in check(config):
+                if not any(
+                    _overlap(path, bad) for path in (problem.path, *problem.about) for bad in wrong
+                ):
+                    problems.append(problem)
+    if problems:
+        told = [_told(problem, document) for problem in problems]
+        raise ConfigError(document.source, sorted(told, key=_line_and_column))
+    assert config is not None
+    return config
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Return a configuration as plain values, every default written out."""
+    return config.model_dump(mode="json")
+
+
+def to_yaml(mapping: Mapping[str, Any], comment: str = "") -> str:
+    """Return plain values as YAML that reads back as the same values."""
+    lines = "".join(f"# {line}\n" for line in comment.splitlines())
+    return lines + yaml.dump(
+        dict(mapping),
+        Dumper=Dumper,
+        sort_keys=False,
+        default_flow_style=None,
+        allow_unicode=True,
+        width=100,
+    )
+
+
+def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check] = ()) -> Config:
+    """Check plain values, such as a checkpoint's or a sweep's; see `resolve`."""
+    return resolve(Document(source, copy.deepcopy(dict(mapping))), (), checks)
+
+
+def _validate(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+    """Return the configuration with the mistakes of its single keys mended, and these mistakes."""
+    try:
+        return Config.model_validate(data), []
+    except ValidationError as error:
+        problems = list(_problems(error.errors(include_url=False), data))
+    mended = copy.deepcopy(data)
+    for problem in problems:
+        _mend(mended, problem)
+    try:
+        return Config.model_validate(mended), problems
+    except ValidationError:
+        return None, problems
+
+
+def _problems(errors: Sequence[ErrorDetails], data: dict[str, Any]) -> Iterator[Problem]:
+    """Say pydantic's errors in words, those of one value together."""
+    by_path: dict[Path_, list[ErrorDetails]] = {}
+    for error in errors:
+        by_path.setdefault(_path(error, data), []).append(error)
+    for path, alternatives in by_path.items():
+        error = alternatives[0]
+        match error["type"]:
+            case "missing":
+                yield Problem(path, f"'{path[-1]}' is missing")
+            case "extra_forbidden":
+                yield Problem(path, f"unknown key '{path[-1]}'{_suggest_key(path)}", of_key=True)
+            case "value_error":
+                yield Problem(path, str(error["ctx"]["error"]))
+            case "choice":
+                yield Problem(path, error["msg"])
+            case _:
+                expected = " or ".join(dict.fromkeys(map(_expectation, alternatives)))
+                got = error["input"]
+                suggestion = _suggest_value(got, alternatives)
+                yield Problem(path, f"expected {expected}, got {_shown(got)}{suggestion}")
+
+
+def _path(error: ErrorDetails, data: Any) -> Path_:
+    """Return where an error is in the data: pydantic puts names of union members in between."""
+    path: list[str | int] = []
+    *parents, last = error["loc"] or ("",)
+    for step in parents:
+        if isinstance(data, dict | list) and _has(data, step):
+            path.append(step)
+            data = data[step]  # type: ignore[index]
+    in_data = isinstance(data, dict | list) and _has(data, last)
+    if in_data or error["type"] == "missing":
+        path.append(last)
+    return tuple(path)
+
+
+def _has(container: dict[str, Any] | list[Any], step: str | int) -> bool:
+    if isinstance(container, dict):
+        return step in container
+    return isinstance(step, int) and step < len(container)
+
+
+def _expectation(error: ErrorDetails) -> str:
+    return _EXPECTED.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return f"a list of {len(value)}"
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"the text '{value[:40]}'"
+    return str(value)[:40]
+
+
+def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
+    if not isinstance(value, str):
+        return ""
+    known = [
+        word
+        for error in errors
+        for word in error.get("ctx", {}).get("expected", "").split("'")[1::2]
+    ]
+    return did_you_mean(value, known)
+
+
+def _suggest_key(path: Path_) -> str:
+    """Suggest the nearest key of the same mapping, or of another one by its full name."""
+    key = str(path[-1])
+    parent = ".".join(step for step in path[:-1] if isinstance(step, str))
+    keys = list(_keys(Config))
+    siblings = [name for prefix, name in keys if prefix == parent]
+    elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in reversed(keys)}
+    if key in elsewhere:
+        return f" here; it is written as {elsewhere[key]}"
+    return did_you_mean(key, siblings or _parameters()) or did_you_mean(key, elsewhere)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every key of the schema with the dotted keys above it."""
+    for name, field in model.model_fields.items():
+        yield prefix, name
+        for section in _sections(field.annotation):
+            yield from _keys(section, f"{prefix}.{name}".lstrip("."))
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _sections(argument)
+
+
+def _parameters() -> set[str]:
+    """Return the names of the parameters of all entries of the tables."""
+    return {
+        field.name
+        for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES)
+        for kind in table.values()
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _mend(data: Any, problem: Problem) -> None:
+    """Take out a mistake: leave the default, or something that passes, in its place."""
+    path = problem.path
+    for step in path[:-1]:
+        if not (isinstance(data, dict | list) and _has(data, step)):
+            return
+        data = data[step]  # type: ignore[index]
+    if isinstance(data, dict) and path:
+        data.pop(path[-1], None)
+        if path[-1] in _PLACEHOLDERS and not problem.of_key:
+            data[path[-1]] = _PLACEHOLDERS[str(path[-1])]
+
+
+def _overlap(path: Path_, other: Path_) -> bool:
+    shorter = min(len(path), len(other))
+    return path[:shorter] == other[:shorter]
+
+
+def _told(problem: Problem, document: Document) -> str:
+    place = document.place(problem.path, of_key=problem.of_key)
+    dotted = ".".join(map(str, problem.path))
+    return f"{place}: {dotted + ': ' if dotted else ''}{problem.message}"
+
+
+def _line_and_column(told: str) -> tuple[int, int]:
+    """Sort mistakes as they stand in the file, those of the command line after them."""
+    found = re.match(r".*?:(\d+):(\d+): ", told)
+    return (int(found[1]), int(found[2])) if found else (sys.maxsize, 0)

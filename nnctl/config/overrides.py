@@ -1,0 +1,101 @@
+"""``KEY=VALUE`` from the command line, laid over a configuration before it is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from nnctl.config.reader import Document, Path_, read_value
+from nnctl.errors import ConfigError, UsageError
+
+
+@dataclass(frozen=True)
+class Override:
+    """One value to set.
+
+    Parameters
+    ----------
+    key : str
+        Dotted; a list's item by its index: ``network.layers.0.units``.
+    value : object
+        What YAML could say there.
+    source : str
+        What the user typed, for messages: ``--set network.layers.0.units=100``.
+    """
+
+    key: str
+    value: Any
+    source: str
+
+    @classmethod
+    def parse(cls, text: str, option: str = "--set") -> Override:
+        """Read ``KEY=VALUE``, where the value is YAML.
+
+        Raises
+        ------
+        UsageError
+            There is no ``=``, or no key before it.
+        ConfigError
+            The value is not YAML.
+        """
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"{option} {text}: expected KEY=VALUE",
+                hint=f"For instance: {option} optimizer.learning_rate=0.1",
+            )
+        source = f"{option} {text}"
+        return cls(key.strip(), read_value(value, source), source)
+
+    @property
+    def path(self) -> Path_:
+        """The keys and indices that the dotted key stands for."""
+        return tuple(int(part) if part.isdecimal() else part for part in self.key.split("."))
+
+
+def apply_overrides(document: Document, overrides: Iterable[Override]) -> None:
+    """Set each value in turn, in place; a mapping that is missing on the way is made.
+
+    Raises
+    ------
+    ConfigError
+        A key leads into a value that has no keys, or past the end of a list.
+    """
+    mistakes = []
+    for override in overrides:
+        try:
+            _set(document, override)
+        except ValueError as error:
+            mistakes.append(f"{override.source}: {error}")
+    if mistakes:
+        raise ConfigError(document.source, mistakes)
+
+
+def _set(document: Document, override: Override) -> None:
+    container: Any = document.data
+    path = override.path
+    for depth, step in enumerate(path):
+        _check_step(container, path[:depth], step)
+        if depth == len(path) - 1:
+            container[step] = override.value
+            break
+        if isinstance(step, str) and container.get(step) is None:
+            container[step] = {}
+        container = container[step]
+    # What stood below is gone, and so is its place.
+    for places in (document.keys, document.values):
+        for below in [old for old in places if old[: len(path)] == path]:
+            del places[below]
+        places[path] = override.source
+
+
+def _check_step(container: Any, so_far: Path_, step: str | int) -> None:
+    where = ".".join(map(str, so_far)) or "the configuration"
+    if isinstance(container, list):
+        if not isinstance(step, int):
+            raise ValueError(f"{where} is a list; its items are 0 to {len(container) - 1}")
+        if step >= len(container):
+            raise ValueError(f"{where} has only {len(container)} items, 0 to {len(container) - 1}")
+    elif not isinstance(container, dict):
+        raise ValueError(f"{where} is {container!r}, which has no key '{step}'")

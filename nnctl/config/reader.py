@@ -1,0 +1,226 @@
+"""YAML text to plain values, each with its place, as YAML 1.2 reads it.
+
+PyYAML parses; this module decides what scalars mean. YAML 1.1, PyYAML's own reading, takes ``no``
+for false and ``1e-3`` for text; the core schema of YAML 1.2 does neither.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnctl.errors import ConfigError
+
+Path_ = tuple[str | int, ...]
+"""Where a value stands in a document: the keys and indices that lead to it."""
+
+MAX_BYTES = 1_000_000
+MAX_VALUES = 100_000  # aliases count each time, so that a few lines cannot stand for billions
+
+_CORE_SCHEMA = {
+    "tag:yaml.org,2002:null": r"~|null|Null|NULL|",
+    "tag:yaml.org,2002:bool": r"true|True|TRUE|false|False|FALSE",
+    "tag:yaml.org,2002:int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+}
+_TEXT = "tag:yaml.org,2002:str"
+_COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with the resolvers of YAML 1.2's core schema."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
+
+
+class Dumper(yaml.SafeDumper):
+    """PyYAML's emitter with the same resolvers: it quotes what `read` would not take for text."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
+
+
+for _tag, _pattern in _CORE_SCHEMA.items():
+    for _class in (_Loader, Dumper):
+        _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
+
+
+@dataclass
+class Document:
+    """A configuration as it was written: plain values, and where each of them stands.
+
+    Parameters
+    ----------
+    source : str
+        What the user calls it: the path of the file.
+    data : dict
+        Mappings, lists, text, numbers, booleans and None.
+    keys, values : dict
+        The place of each key and of each value, by its path (``configs/x.yaml:7:9``).
+    """
+
+    source: str
+    data: dict[str, Any]
+    keys: dict[Path_, str] = field(default_factory=dict)
+    values: dict[Path_, str] = field(default_factory=dict)
+
+    def place(self, path: Path_, *, of_key: bool = False) -> str:
+        """Return where a value, or its key, stands; what is not written stands in its parent."""
+        if of_key and path in self.keys:
+            return self.keys[path]
+        while path and path not in self.values:
+            path = path[:-1]
+        return self.values.get(path, self.source)
+
+
+def read_file(path: Path) -> Document:
+    """Read a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or it is not YAML, with every mistake that could be told.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(str(path), ["there is no such file"], hint=_nearby(path)) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(repr(str(path)), [f"is not a file name: {error}"]) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(str(path), [f"is larger than {MAX_BYTES:,} bytes: not a configuration"])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            str(path), [f"{path}:{line}: is not UTF-8 text"], hint="Save the file as UTF-8."
+        ) from None
+    return read(text, str(path))
+
+
+def read(text: str, source: str) -> Document:
+    """Read YAML whose top level is a mapping; see `read_file`."""
+    builder = _Builder(source)
+    data = builder.build(text)
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(source, [f"{source}: the top level must be a mapping (key: value)"])
+    return Document(source, data, builder.keys, builder.values)
+
+
+def read_value(text: str, source: str) -> Any:
+    """Read one YAML value, as it stands on a command line."""
+    return _Builder(source, with_lines=False).build(text)
+
+
+def _nearby(path: Path) -> str | None:
+    """Say which configurations there are beside one that is missing."""
+    try:
+        names = sorted(str(found) for found in path.parent.glob("*.yaml"))
+    except (OSError, ValueError):
+        return None
+    return f"There are: {', '.join(names[:10])}" if names else None
+
+
+class _Builder:
+    """Turns PyYAML's nodes into values, and collects mistakes on the way."""
+
+    def __init__(self, source: str, *, with_lines: bool = True) -> None:
+        self.source = source
+        self.with_lines = with_lines
+        self.keys: dict[Path_, str] = {}
+        self.values: dict[Path_, str] = {}
+        self.mistakes: list[str] = []
+        self.count = 0
+
+    def build(self, text: str) -> Any:
+        try:
+            node = yaml.compose(text, _Loader)
+            value = None if node is None else self._value(node, ())
+        except yaml.MarkedYAMLError as error:
+            what = error.problem or error.context or "not YAML"
+            if "\\t" in what:
+                what = "a tab cannot indent YAML; use spaces"
+            mark = error.problem_mark or error.context_mark
+            raise ConfigError(self.source, [f"{self._place(mark)}: {what}"]) from None
+        except yaml.YAMLError as error:
+            raise ConfigError(self.source, [f"{self.source}: {_first_line(error)}"]) from None
+        except RecursionError:
+            raise ConfigError(self.source, [f"{self.source}: nested too deeply"]) from None
+        if self.mistakes:
+            raise ConfigError(self.source, self.mistakes)
+        return value
+
+    def _place(self, mark: yaml.Mark | None) -> str:
+        if mark is None or not self.with_lines:
+            return self.source
+        return f"{self.source}:{mark.line + 1}:{mark.column + 1}"
+
+    def _value(self, node: yaml.Node, path: Path_) -> Any:
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem="too many values", problem_mark=node.start_mark)
+        self.values[path] = self._place(node.start_mark)
+        if node.tag not in (*_CORE_SCHEMA, _TEXT, *_COLLECTIONS):
+            self.mistakes.append(f"{self.values[path]}: the tag {node.tag} is not allowed here")
+            return None
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            place = self._place(key_node.start_mark)
+            if key_node.tag != _TEXT or not isinstance(key_node, yaml.ScalarNode):
+                self.mistakes.append(f"{place}: a key must be text")
+                continue
+            key = key_node.value
+            if key in mapping:
+                first = self.keys[(*path, key)].removeprefix(f"{self.source}:")
+                self.mistakes.append(f"{place}: '{key}' is here twice; it was first at {first}")
+                continue
+            self.keys[(*path, key)] = place
+            mapping[key] = self._value(value_node, (*path, key))
+        return mapping
+
+    def _scalar(self, node: yaml.Node, path: Path_) -> Any:
+        text, kind = node.value, node.tag.rpartition(":")[2]
+        try:
+            match kind:
+                case "null":
+                    return None
+                case "bool":
+                    return text.lower() == "true"
+                case "int":
+                    return int(text, 8 if text.startswith("0o") else 16 if "x" in text else 10)
+                case "float":
+                    return self._finite(float(text.replace(".inf", "inf").replace(".nan", "nan")))
+        except ValueError:
+            self.mistakes.append(f"{self.values[path]}: not a number that can be used: {text[:40]}")
+            return None
+        return text
+
+    @staticmethod
+    def _finite(number: float) -> float:
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

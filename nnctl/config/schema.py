@@ -1,0 +1,186 @@
+"""What may be written in a training configuration: each key, its type, bounds, default, meaning.
+
+The checks, the JSON Schema for editors and the resolved ``config.yaml`` of a run all come from the
+models below.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from nnctl.config.choices import OneOf
+from nnctl.nn.activations import ACTIVATIONS, Activation
+from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
+from nnctl.nn.losses import LOSSES
+from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
+
+MAX_UNITS = 1_000_000
+MAX_SEED = 2**63 - 1
+
+
+class Section(BaseModel):
+    """A mapping in which unknown keys, other types and numbers that are not finite are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class DataConfig(Section):
+    """Where the digits come from."""
+
+    dataset: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="mnist, mini (the digits that ship with nnctl) or a folder of IDX files",
+        ),
+    ] = "mnist"
+    fallback: Annotated[
+        Literal["mini"] | None,
+        Field(description="What to train on, with a warning, when the dataset cannot be had"),
+    ] = None
+    validation: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["auto"],
+        Field(
+            description="Examples held out from the end of the training set; "
+            "auto is a sixth of it (MNIST: 10,000 of 60,000)"
+        ),
+    ] = "auto"
+    subset: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="Train on so many examples, class-balanced, chosen by the seed"),
+    ] = None
+
+
+class InitConfig(Section):
+    """How the parameters of a layer begin."""
+
+    weights: Annotated[
+        Initializer,
+        OneOf("initializer", INITIALIZERS),
+        Field(description="auto fits the activation: He for relu, Glorot else"),
+    ] = AUTO
+    biases: Annotated[
+        Initializer, OneOf("initializer", INITIALIZERS), Field(description="auto is zeros")
+    ] = AUTO
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Tell editors of the short form as well."""
+        names = {"enum": list(INITIALIZERS), "description": "Of the weights"}
+        return {"anyOf": [names, handler(schema)]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        """Take a name, or a mapping with a name, for the initializer of the weights."""
+        if isinstance(value, str) or (isinstance(value, dict) and "name" in value):
+            return {"weights": value}
+        return value
+
+
+class LayerConfig(Section):
+    """A fully connected layer."""
+
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS, description="The number of its outputs")]
+    activation: Annotated[
+        Activation,
+        OneOf("activation", ACTIVATIONS),
+        Field(description="A name, or {name: ..., PARAMETER: ...}"),
+    ]
+    init: Annotated[
+        InitConfig | None, Field(description="How its parameters begin, if unlike the network's")
+    ] = None
+
+
+class NetworkConfig(Section):
+    """The layers, from the first hidden one to the output; the dataset gives the inputs."""
+
+    layers: Annotated[
+        list[LayerConfig], Field(min_length=1, max_length=1000, description="First to last")
+    ]
+    init: Annotated[InitConfig, Field(description="How the parameters of every layer begin")] = (
+        InitConfig()
+    )
+
+
+class OptimizerConfig(Section):
+    """Stochastic gradient descent."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="The step along the mean gradient")]
+    momentum: Annotated[
+        float, Field(ge=0, lt=1, description="The share of the last step that is taken again")
+    ] = 0.0
+    nesterov: Annotated[bool, Field(description="Look ahead along the momentum")] = False
+    weight_decay: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Each step shrinks the weights, not the biases, by "
+            "1 - learning_rate * weight_decay; Nielsen's lambda / n",
+        ),
+    ] = 0.0
+    schedule: Annotated[
+        Schedule,
+        OneOf("schedule", SCHEDULES),
+        Field(description="How the learning rate changes over the epochs"),
+    ] = ConstantSchedule()
+
+
+class EarlyStoppingConfig(Section):
+    """When to stop before the last epoch."""
+
+    patience: Annotated[
+        int, Field(ge=1, description="Stop after so many epochs in a row without an improvement")
+    ]
+    metric: Annotated[
+        Literal["val_accuracy", "val_loss"], Field(description="What has to improve")
+    ] = "val_accuracy"
+
+
+class TrainingConfig(Section):
+    """How long to train, and on how much at a time."""
+
+    epochs: Annotated[int, Field(ge=1, description="Passes over the training set")] = 30
+    batch_size: Annotated[int, Field(ge=1, description="Examples a step")] = 32
+    seed: Annotated[
+        int,
+        Field(ge=0, le=MAX_SEED, description="Of initialisation, shuffling and the subset"),
+    ] = 0
+    early_stopping: Annotated[
+        EarlyStoppingConfig | None, Field(description="null trains all the epochs")
+    ] = None
+    threads: Annotated[
+        Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
+        Field(description="Of the matrix products; auto fits the size of the work"),
+    ] = "auto"
+
+
+class Config(Section):
+    """A training configuration of nnctl."""
+
+    data: Annotated[DataConfig, Field(description="Where the digits come from")] = DataConfig()
+    network: Annotated[NetworkConfig, Field(description="The layers")]
+    loss: Annotated[
+        Literal[tuple(LOSSES)],  # type: ignore[valid-type]
+        Field(
+            description="cross_entropy (over softmax, or over sigmoids) or quadratic, "
+            "half the squared distance"
+        ),
+    ] = "cross_entropy"
+    optimizer: Annotated[OptimizerConfig, Field(description="The rule of a step")]
+    training: Annotated[TrainingConfig, Field(description="How long, on how much at a time")] = (
+        TrainingConfig()
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a training configuration, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(mode="validation"),
+    }
