@@ -1,0 +1,1 @@
+"""Where digits come from: known files and mirrors, downloads, IDX files, splits."""

@@ -1,0 +1,233 @@
+"""Datasets: where they are, what is known of them before they are read, and their splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.data import download, idx
+from nnctl.data.registry import (
+    CLASSES,
+    MINI,
+    MNIST,
+    NAMES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    KnownFile,
+)
+from nnctl.errors import DamagedFileError, DataError, UsageError, did_you_mean
+
+MINI_DIRECTORY = Path(__file__).parent / "mini"
+
+
+class Digits(NamedTuple):
+    """Images with their labels.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (n, pixels)
+        0 is the background, 255 the stroke.
+    labels : array of uint8, shape (n,)
+        0 to 9.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a dataset before it is read."""
+
+    training: int
+    pixels: int
+    classes: int = CLASSES
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Four files that are there.
+
+    Parameters
+    ----------
+    name : str
+        As a configuration names it.
+    files : mapping of str to Path
+        By the name of the IDX file.
+    hashes : mapping of str to str
+        The SHA-256 of each file, by its file name.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    hashes: Mapping[str, str]
+
+    def training(self) -> Digits:
+        """Read the training set."""
+        return self._read(TRAIN_IMAGES, TRAIN_LABELS)
+
+    def test(self) -> Digits:
+        """Read the test set."""
+        return self._read(TEST_IMAGES, TEST_LABELS)
+
+    def _read(self, images_name: str, labels_name: str) -> Digits:
+        images = idx.read_idx(self.files[images_name], dimensions=3)
+        labels = idx.read_idx(self.files[labels_name], dimensions=1)
+        if len(images) != len(labels):
+            raise DamagedFileError(
+                f"{self.files[images_name]} has {len(images):,} images, but "
+                f"{self.files[labels_name].name} has {len(labels):,} labels"
+            )
+        if labels.max() >= CLASSES:
+            raise DataError(
+                f"{self.files[labels_name]} has the label {labels.max()}; digits are 0 to 9"
+            )
+        return Digits(images.reshape(len(images), -1), labels)
+
+
+def data_directory(given: Path | None = None) -> Path:
+    """Return the folder that downloads are kept in: the given one, $NNCTL_DATA_DIR, or a cache."""
+    import platformdirs
+
+    return given or Path(os.environ.get("NNCTL_DATA_DIR") or platformdirs.user_cache_dir("nnctl"))
+
+
+def configured_mirrors() -> tuple[str, ...]:
+    """Return the mirrors in $NNCTL_MIRROR, separated by white space."""
+    return tuple(os.environ.get("NNCTL_MIRROR", "").split())
+
+
+def describe(name: str) -> Facts:
+    """Return what is known of a dataset without fetching it.
+
+    Raises
+    ------
+    UsageError
+        It is neither a known dataset nor a folder.
+    DataError
+        A file of the folder is missing or damaged.
+    """
+    if name == "mnist":
+        return Facts(training=60_000, pixels=784)
+    if name == "mini":
+        return Facts(training=5_000, pixels=784)
+    count, *sides = idx.read_idx_shape(_folder_files(name)[TRAIN_IMAGES], dimensions=3)
+    return Facts(training=count, pixels=int(np.prod(sides)))
+
+
+def open_dataset(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    mirrors: Sequence[str] | None = None,
+    notify: download.Notify,
+) -> Dataset:
+    """Return a dataset whose files are there and right; MNIST is fetched where it is not.
+
+    Parameters
+    ----------
+    name : str
+        ``mnist``, ``mini``, or a folder of four IDX files.
+    data_dir : Path, optional
+        See `data_directory`.
+    mirrors : sequence of str, optional
+        Tried before the known ones; $NNCTL_MIRROR if not given.
+    notify : callable
+        Takes the events of a download.
+
+    Raises
+    ------
+    UsageError, DataError
+        It cannot be had.
+    """
+    if name == "mini":
+        return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
+    if name == "mnist":
+        directory = mnist_directory(data_dir)
+        cached = _verified(name, directory, MNIST)
+        if cached:
+            return cached
+        tried = configured_mirrors() if mirrors is None else mirrors
+        download.fetch(directory, tuple(MNIST.values()), mirrors=tried, notify=notify)
+        return _verified(name, directory, MNIST) or _raise_damaged(directory)
+    files = _folder_files(name)
+    return Dataset(name, files, {path.name: download.sha256_of(path) for path in files.values()})
+
+
+def mnist_directory(data_dir: Path | None = None) -> Path:
+    """Return the folder in which MNIST's files are kept."""
+    return data_directory(data_dir) / "mnist"
+
+
+def _verified(name: str, directory: Path, known: Mapping[str, KnownFile]) -> Dataset | None:
+    """Return a dataset of known files, if all of them are there and right."""
+    files, hashes = {}, {}
+    for file in known.values():
+        found = download.find(directory, file)
+        if found is None:
+            return None
+        files[file.name] = found
+        hashes[found.name] = file.sha256 if found.suffix == ".gz" else file.idx_sha256
+    return Dataset(name, files, hashes)
+
+
+def _raise_damaged(directory: Path) -> NoReturn:
+    raise DamagedFileError(
+        f"the digits in {directory} are damaged", hint="Install nnctl, or download MNIST, again."
+    )
+
+
+def _folder_files(name: str) -> dict[str, Path]:
+    """Return the four files of a user's folder, each compressed or not."""
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UsageError(
+            f"unknown dataset '{name}'{did_you_mean(name, ('mnist', 'mini'))}",
+            hint="It is mnist, mini, or a folder that holds four IDX files.",
+        )
+    files, missing = {}, []
+    for wanted in NAMES:
+        candidates = [folder / f"{wanted}.gz", folder / wanted]
+        found = [path for path in candidates if path.is_file()]
+        if found:
+            files[wanted] = found[0]
+        else:
+            missing.append(f"{wanted}[.gz]")
+    if missing:
+        raise DataError(f"{folder} lacks {', '.join(missing)}")
+    return files
+
+
+def hold_out(digits: Digits, count: int) -> tuple[Digits, Digits | None]:
+    """Split off the last `count` examples for validation; none is None."""
+    if not count:
+        return digits, None
+    cut = len(digits.labels) - count
+    return (
+        Digits(digits.images[:cut], digits.labels[:cut]),
+        Digits(digits.images[cut:], digits.labels[cut:]),
+    )
+
+
+def balanced_subset(digits: Digits, count: int, rng: np.random.Generator) -> Digits:
+    """Return `count` examples, as many of each class as there are, in their old order.
+
+    Classes differ by one example where `count` is no multiple of them, and by more only where a
+    class has no more examples to give.
+    """
+    shuffled = rng.permutation(len(digits.labels))
+    labels = digits.labels[shuffled]
+    rank_in_class = np.empty(len(labels), np.int64)
+    for label in range(CLASSES):
+        members = labels == label
+        rank_in_class[members] = np.arange(np.count_nonzero(members))
+    chosen = np.sort(shuffled[np.argsort(rank_in_class, kind="stable")[:count]])
+    return Digits(digits.images[chosen], digits.labels[chosen])

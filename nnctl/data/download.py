@@ -1,0 +1,405 @@
+"""Fetching MNIST into the cache: every file verified, from the first mirror that has it right.
+
+pooch keeps the cache (a temporary file, its hash, a rename); this module gives it a downloader that
+tries one mirror after the other, and gives up in time on a network that swallows every packet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+from urllib.parse import urlsplit
+
+from nnctl.data.registry import MIRRORS, KnownFile
+from nnctl.errors import DataError, UsageError
+
+PATIENCE = 18.0
+"""Seconds in all that mirrors which do not answer may cost, shared between them."""
+
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class FileKept:
+    """A file is there and right."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class FileDamaged:
+    """A file is there and wrong; it is going to be fetched again."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class FileStarted:
+    """A mirror is asked for a file of `size` bytes."""
+
+    name: str
+    url: str
+    size: int
+
+
+@dataclass(frozen=True)
+class BytesReceived:
+    """So many more bytes of a file have come."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class MirrorFailed:
+    """A mirror did not serve a file, or not the right one."""
+
+    name: str
+    url: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileDone:
+    """A file is in the cache, and right."""
+
+    name: str
+    url: str
+    size: int
+
+
+DownloadEvent = FileKept | FileDamaged | FileStarted | BytesReceived | MirrorFailed | FileDone
+Notify = Callable[[DownloadEvent], None]
+State = Literal["right", "missing", "damaged"]
+
+
+def find(directory: Path, file: KnownFile) -> Path | None:
+    """Return the path of a known file in a folder, compressed or not, if it is there and right."""
+    for path, sha256 in (
+        (directory / file.gzip_name, file.sha256),
+        (directory / file.name, file.idx_sha256),
+    ):
+        if path.is_file() and sha256_of(path) == sha256:
+            return path
+    return None
+
+
+def inspect(directory: Path, file: KnownFile) -> State:
+    """Tell whether a known file is in a folder, and right."""
+    if find(directory, file):
+        return "right"
+    present = (directory / file.gzip_name).exists() or (directory / file.name).exists()
+    return "damaged" if present else "missing"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def fetch(
+    directory: Path,
+    files: Sequence[KnownFile],
+    *,
+    mirrors: Sequence[str] = (),
+    notify: Notify,
+    force: bool = False,
+) -> None:
+    """Bring all files into a folder, and fetch only those that are not there and right.
+
+    Parameters
+    ----------
+    directory : Path
+        The cache; it is made when something has to be written.
+    files : sequence of KnownFile
+        What has to be there afterwards.
+    mirrors : sequence of str
+        Base URLs that are tried first.
+    notify : callable
+        Takes each `DownloadEvent`.
+    force : bool
+        Fetch what is right as well. The old files stay until the new ones have come.
+
+    Raises
+    ------
+    UsageError
+        A mirror is not an HTTP address.
+    DataError
+        No mirror served a file, or it cannot be written.
+    """
+    wanted = []
+    for file in files:
+        state = inspect(directory, file)
+        if state == "right" and not force:
+            notify(FileKept(file.name))
+            continue
+        if state == "damaged":
+            notify(FileDamaged(file.name, directory / file.gzip_name))
+        wanted.append(file)
+    if not wanted:
+        return
+    downloader = _MirrorDownloader([*map(check_mirror, mirrors), *MIRRORS], wanted, notify)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if force:
+            with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as new:
+                _retrieve(Path(new), wanted, downloader)
+                for file in wanted:
+                    Path(new, file.gzip_name).replace(directory / file.gzip_name)
+        else:
+            _retrieve(directory, wanted, downloader)
+    except OSError as error:
+        raise DataError(
+            f"{directory} cannot be written: {error.strerror or error}",
+            hint="Name another folder with --data-dir or NNCTL_DATA_DIR.",
+        ) from None
+
+
+def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> None:
+    """Copy all files from a local folder, compressed or not, into the cache; each is verified.
+
+    Raises
+    ------
+    DataError
+        A file is missing there or is not the known one (all of them are named), or the cache cannot
+        be written. Nothing is copied then.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder")
+    found = {file.name: find(source, file) for file in files}
+    wrong = [name for name, path in found.items() if path is None]
+    if wrong:
+        raise DataError(
+            f"{source} lacks, or has wrong: {', '.join(wrong)}",
+            hint="Each may be there as it is published (.gz) or uncompressed.",
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in found.values():
+            assert path is not None
+            _write(directory / path.name, path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{directory} cannot be written: {error.strerror or error}") from None
+
+
+def check_mirror(mirror: str) -> str:
+    """Return the base URL of a mirror with a slash at its end, if it is one."""
+    parts = urlsplit(mirror)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(
+            f"a mirror must be an http:// or https:// address, not '{mirror}'",
+            hint="To import files of this machine, use: nnctl download --from DIR",
+        )
+    return mirror.rstrip("/") + "/"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file in one piece, readable by all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(content)
+            file.close()
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _retrieve(directory: Path, files: Sequence[KnownFile], downloader: _MirrorDownloader) -> None:
+    import pooch  # imports requests: a tenth of a second that only a download has to wait for
+
+    pooch.get_logger().setLevel("ERROR")
+    cache = pooch.create(
+        path=directory,
+        base_url=MIRRORS[0],
+        registry={file.gzip_name: f"sha256:{file.sha256}" for file in files},
+    )
+    for file in files:
+        cache.fetch(file.gzip_name, downloader=downloader)
+
+
+class _MirrorError(Exception):
+    """What was wrong with one answer of one mirror."""
+
+
+class _UnreachableError(_MirrorError):
+    """The mirror did not answer at all; it is not asked for the other files."""
+
+
+class _MirrorDownloader:
+    """A downloader for pooch: it tries each mirror in turn, for each file."""
+
+    def __init__(self, mirrors: Sequence[str], files: Sequence[KnownFile], notify: Notify) -> None:
+        self._mirrors = list(dict.fromkeys(mirrors))
+        self._files = {file.gzip_name: file for file in files}
+        self._notify = notify
+        self._patience = PATIENCE / len(self._mirrors)
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        """Write the file that a URL names to `output_file`."""
+        file = self._files[url.rpartition("/")[2]]
+        for mirror in tuple(self._mirrors):
+            address = mirror + file.gzip_name
+            self._notify(FileStarted(file.name, address, file.size))
+            try:
+                content = self._receive(address, file)
+            except _MirrorError as error:
+                self._notify(MirrorFailed(file.name, address, str(error)))
+                if isinstance(error, _UnreachableError):
+                    self._mirrors.remove(mirror)
+            else:
+                Path(output_file).write_bytes(content)
+                Path(output_file).chmod(0o644)  # pooch makes its temporary files for the owner only
+                self._notify(FileDone(file.name, address, file.size))
+                return
+        raise DataError(
+            f"no mirror served {file.gzip_name}",
+            hint="Name another mirror with --mirror URL or NNCTL_MIRROR, or import files that you "
+            "have with: nnctl download --from DIR",
+        )
+
+    def _receive(self, url: str, file: KnownFile) -> bytes:
+        """Return the right content of a file, or raise what is wrong with the mirror's.
+
+        The request runs on a thread of its own: no timeout of requests bounds the resolution of a
+        name, or a host with many addresses that are all dead. A thread that is given up is told so
+        by its sink at the next bytes, if there ever are any.
+        """
+        sink = _Sink(file.size)
+        outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        threading.Thread(
+            target=_request, args=(url, sink, self._patience, outcome), daemon=True
+        ).start()
+        error = self._wait(sink, outcome, file)
+        if error is not None:
+            _explain(error, url, sink, self._patience)
+        content = sink.content()
+        if len(content) < file.size:
+            raise _MirrorError(f"sent only {len(content):,} of {file.size:,} bytes")
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise _MirrorError("sent another file: its SHA-256 is not MNIST's")
+        return content
+
+    def _wait(
+        self, sink: _Sink, outcome: queue.SimpleQueue[Exception | None], file: KnownFile
+    ) -> Exception | None:
+        """Wait for the end of a request, as long as bytes keep coming; return its error."""
+        tick = 0.1
+        received, silent = 0, 0.0
+        while True:
+            try:
+                error = outcome.get(timeout=tick)
+            except queue.Empty:
+                error = TimeoutError()
+                silent += tick
+            if sink.received > received:
+                self._notify(BytesReceived(file.name, sink.received - received))
+                received, silent = sink.received, 0.0
+            if not isinstance(error, TimeoutError):
+                return error
+            if silent >= self._patience:
+                sink.close()
+                return error
+
+
+class _TooMuchError(Exception):
+    """More bytes came than the file has."""
+
+
+class _Sink:
+    """The file-like object that pooch writes an answer to; it takes no more than it should."""
+
+    def __init__(self, limit: int) -> None:
+        self.received = 0
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._closed = False
+
+    def write(self, chunk: bytes) -> None:
+        if self._closed or self.received + len(chunk) > self._limit:
+            raise _TooMuchError
+        self._chunks.append(chunk)
+        self.received += len(chunk)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """Refuse whatever a thread that was given up may still receive."""
+        self._closed = True
+
+    def content(self) -> bytes:
+        return b"".join(self._chunks)
+
+
+def _request(
+    url: str, sink: _Sink, patience: float, outcome: queue.SimpleQueue[Exception | None]
+) -> None:
+    """Write what a URL answers to the sink, and put None or the error to `outcome`."""
+    import pooch
+
+    download = pooch.HTTPDownloader(
+        chunk_size=_CHUNK,
+        timeout=(patience, patience),
+        # Some servers would declare the .gz files as an encoding, which requests then undoes.
+        headers={"Accept-Encoding": "identity", "User-Agent": "nnctl"},
+    )
+    try:
+        download(url, sink, None)
+    except Exception as error:
+        outcome.put(error)
+    else:
+        outcome.put(None)
+
+
+def _explain(error: Exception, url: str, sink: _Sink, patience: float) -> NoReturn:
+    """Raise what a failed request means, in a few words."""
+    import requests.exceptions as http
+
+    host = urlsplit(url).hostname
+    match error:
+        case _TooMuchError():
+            raise _MirrorError("sent more bytes than the file has")
+        case http.HTTPError():
+            raise _MirrorError(f"answered {error.response.status_code} {error.response.reason}")
+        case http.TooManyRedirects():
+            raise _MirrorError("redirects in a circle")
+        case http.ProxyError():
+            raise _UnreachableError(f"the proxy does not lead there: {_cause(error)}")
+        case http.SSLError():
+            raise _UnreachableError(f"its certificate cannot be verified: {_cause(error)}")
+        case TimeoutError() | http.Timeout():
+            if sink.received:
+                raise _UnreachableError(f"sent nothing more for {patience:.0f} s")
+            raise _UnreachableError(f"did not answer within {patience:.0f} s")
+        case http.ChunkedEncodingError():
+            raise _MirrorError(f"cut the connection after {sink.received:,} bytes")
+        case http.ConnectionError() if "NameResolutionError" in repr(error):
+            raise _UnreachableError(f"the name {host} cannot be resolved; is there a network?")
+        case http.ConnectionError():
+            raise _UnreachableError(f"cannot be reached: {_cause(error)}")
+    raise _MirrorError(f"failed: {_cause(error)}")
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost message of a chain of errors."""
+    while error.__context__ is not None:
+        error = error.__context__
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    return str(error) or type(error).__name__

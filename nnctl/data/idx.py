@@ -1,0 +1,91 @@
+"""Reading IDX, the format of MNIST's files, compressed with gzip or not.
+
+Four bytes of magic number (two zeros, the type of the elements, the number of dimensions), each
+dimension as a 32-bit big-endian integer, then the elements.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.errors import DamagedFileError, DataError
+
+_UNSIGNED_BYTE = 8
+_MAX_BYTES = 2**31
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Return the unsigned bytes of an IDX file.
+
+    Parameters
+    ----------
+    path : Path
+        A file, compressed if its name ends in ``.gz``.
+    dimensions : int
+        How many are expected: 3 for images, 1 for labels.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    DamagedFileError
+        It is not such an IDX file, or not a whole one.
+    """
+    try:
+        with _open(path) as file:
+            shape = _read_shape(file, path, dimensions)
+            size = math.prod(shape)
+            # One byte more than there should be, to notice what should not be there.
+            content = file.read(size + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"is not a whole gzip file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) != size:
+        difference = "fewer" if len(content) < size else "more"
+        raise _damaged(path, f"has {difference} bytes than the {size:,} its header promises")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def read_idx_shape(path: Path, dimensions: int) -> tuple[int, ...]:
+    """Return the shape that the header of an IDX file promises; see `read_idx`."""
+    try:
+        with _open(path) as file:
+            return _read_shape(file, path, dimensions)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"is not a whole gzip file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
+    if path.suffix == ".gz":
+        return cast("AbstractContextManager[IO[bytes]]", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
+    magic = file.read(4)
+    if magic != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
+        expected = f"an IDX file of unsigned bytes in {dimensions} dimensions"
+        raise _damaged(path, f"is not {expected}: it begins with {magic.hex() or 'nothing'}")
+    header = file.read(4 * dimensions)
+    if len(header) != 4 * dimensions:
+        raise _damaged(path, "ends within its header")
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+    if not 0 < math.prod(shape) <= _MAX_BYTES:
+        sizes = " x ".join(f"{size:,}" for size in shape)
+        raise _damaged(path, f"promises {sizes} bytes, which cannot be right")
+    return shape
+
+
+def _damaged(path: Path, what: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} {what}", hint="Replace the file; it is damaged.")
