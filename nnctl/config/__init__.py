@@ -1,7 +1,7 @@
 """What may be written in YAML, and how mistakes are told. The only room that knows YAML."""
 
 from nnctl.config.checks import Check, Problem
-from nnctl.config.loader import from_mapping, load, resolve, to_mapping, to_yaml
+from nnctl.config.loader import from_mapping, load, replaced, resolve, to_mapping, to_yaml
 from nnctl.config.overrides import Override
 from nnctl.config.reader import Document, read_file
 from nnctl.config.schema import Config, json_schema
@@ -16,6 +16,7 @@ __all__ = [
     "json_schema",
     "load",
     "read_file",
+    "replaced",
     "resolve",
     "to_mapping",
     "to_yaml",

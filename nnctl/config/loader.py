@@ -116,6 +116,12 @@ def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check
     return resolve(Document(source, copy.deepcopy(dict(mapping))), (), checks)
 
 
+def replaced(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return a configuration with other values at some dotted keys."""
+    overrides = [Override(key, value, key) for key, value in values.items()]
+    return resolve(Document("the configuration", to_mapping(config)), overrides)
+
+
 def _validate(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
     """Return the configuration with the mistakes of its single keys mended, and these mistakes."""
     try:

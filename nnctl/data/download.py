@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from nnctl.data.registry import MIRRORS, KnownFile
 from nnctl.errors import DataError, UsageError
+from nnctl.files import write_atomically
 
 PATIENCE = 18.0
 """Seconds in all that mirrors which do not answer may cost, shared between them."""
@@ -189,7 +190,7 @@ def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> N
         directory.mkdir(parents=True, exist_ok=True)
         for path in found.values():
             assert path is not None
-            _write(directory / path.name, path.read_bytes())
+            write_atomically(directory / path.name, path.read_bytes())
     except OSError as error:
         raise DataError(f"{directory} cannot be written: {error.strerror or error}") from None
 
@@ -203,21 +204,6 @@ def check_mirror(mirror: str) -> str:
             hint="To import files of this machine, use: nnctl download --from DIR",
         )
     return mirror.rstrip("/") + "/"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file in one piece, readable by all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            file.close()
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _retrieve(directory: Path, files: Sequence[KnownFile], downloader: _MirrorDownloader) -> None:
@@ -253,6 +239,7 @@ class _MirrorDownloader:
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         """Write the file that a URL names to `output_file`."""
         file = self._files[url.rpartition("/")[2]]
+        failures = []
         for mirror in tuple(self._mirrors):
             address = mirror + file.gzip_name
             self._notify(FileStarted(file.name, address, file.size))
@@ -260,6 +247,7 @@ class _MirrorDownloader:
                 content = self._receive(address, file)
             except _MirrorError as error:
                 self._notify(MirrorFailed(file.name, address, str(error)))
+                failures.append(f"{urlsplit(address).netloc} {error}")
                 if isinstance(error, _UnreachableError):
                     self._mirrors.remove(mirror)
             else:
@@ -268,7 +256,7 @@ class _MirrorDownloader:
                 self._notify(FileDone(file.name, address, file.size))
                 return
         raise DataError(
-            f"no mirror served {file.gzip_name}",
+            "\n  ".join([f"no mirror served {file.gzip_name}:", *failures]),
             hint="Name another mirror with --mirror URL or NNCTL_MIRROR, or import files that you "
             "have with: nnctl download --from DIR",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +29,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def blocks(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the inputs in order, `size` at a time."""
-        for begin in range(0, len(self), size):
-            yield self.inputs[begin : begin + size]
 
 
 def scale(pixels: NDArray[np.uint8], out: Array) -> None:

@@ -61,16 +61,22 @@ def class_metrics(confusion: NDArray[np.int64]) -> list[ClassMetrics]:
     return metrics
 
 
-def predict(network: Network, examples: Examples) -> Array:
-    """Return the logits of all examples, ``(n, units)``."""
-    return np.concatenate(
-        [network.logits(scaled(inputs, network.dtype)) for inputs in examples.blocks(_BLOCK)]
-    )
+def predict(network: Network, inputs: NDArray[Any]) -> Array:
+    """Return the logits ``(n, units)`` of inputs ``(n, features)``.
+
+    Inputs of uint8 are pixels 0 to 255; floats are taken as they are.
+    """
+    blocks = []
+    for begin in range(0, len(inputs), _BLOCK):
+        block = inputs[begin : begin + _BLOCK]
+        pixels = block.dtype == np.uint8
+        blocks.append(network.logits(scaled(block, network.dtype) if pixels else block))
+    return np.concatenate(blocks)
 
 
 def mean_loss_and_accuracy(network: Network, loss: Loss, examples: Examples) -> tuple[float, float]:
     """Return the mean loss and the share of examples whose largest output is their label's."""
-    logits = predict(network, examples)
+    logits = predict(network, examples.inputs)
     values = loss.values(logits, one_hot(examples.labels, logits.shape[1], logits.dtype))
     hits = np.count_nonzero(logits.argmax(axis=1) == examples.labels)
     return float(values.mean(dtype=np.float64)), hits / len(examples)

@@ -77,9 +77,9 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event."""
+    """The last event; `interrupted` is said by whoever stops asking for events."""
 
-    reason: Literal["finished", "stopped_early", "diverged"]
+    reason: Literal["finished", "stopped_early", "diverged", "interrupted"]
     divergence: Divergence | None = None
 
 
@@ -177,6 +177,7 @@ class Training:
         units, dtype = self.network.sizes[-1], self.network.dtype
         self.progress = Progress(shuffling=self.shuffle.bit_generator.state)
         self.velocity = self.optimizer.make_velocity(self.network.parameters)
+        self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
         self._block = self.batch_size * max(1, _BLOCK // self.batch_size)
         self._gradient = Parameters(self.network.sizes, dtype)

@@ -1,0 +1,58 @@
+"""Writing a file in one piece, so that a crash at any moment leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+_SUFFIX = ".nnctl-tmp"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary file beside `path`, sync it, and rename it to `path`.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written or the disk is full; `path` is then as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line, and return when it is on the disk."""
+    with path.open("ab") as file:
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a folder."""
+    for left in directory.glob(f".*{_SUFFIX}"):
+        left.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename outlive a power cut, where folders can be synced (Windows has no such call)."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

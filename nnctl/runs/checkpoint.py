@@ -1,0 +1,154 @@
+"""A checkpoint: all that a training needs to go on, in one ``.npz`` file without a pickle.
+
+The arrays are ``parameters`` and ``velocity``; everything else is JSON in ``state``, and ``digest``
+is the SHA-256 of the three, so that a flipped bit is damage and not another network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.errors import DamagedFileError, DataError
+from nnctl.files import write_atomically
+from nnctl.nn.training import Best, Progress
+
+FORMAT_VERSION = 1
+_MEMBERS = ("parameters", "velocity", "state", "digest")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training between two batches.
+
+    Parameters
+    ----------
+    parameters : array of float32, shape (size,)
+        Of the network: all weights, then all biases.
+    velocity : array of float32, shape (size,) or (0,)
+        Of the optimizer.
+    progress : Progress
+        Where the training stands, the state of its random numbers included.
+    config : mapping
+        The resolved configuration.
+    dataset : mapping
+        The dataset as really used, with its hashes.
+    seconds : float
+        Wall time so far.
+    """
+
+    parameters: NDArray[np.float32]
+    velocity: NDArray[np.float32]
+    progress: Progress
+    config: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    seconds: float
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in one piece; the old one stays until the new one is on the disk."""
+    state = json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "progress": dataclasses.asdict(checkpoint.progress),
+            "config": checkpoint.config,
+            "dataset": checkpoint.dataset,
+            "seconds": checkpoint.seconds,
+        }
+    )
+    content = io.BytesIO()
+    np.savez(
+        content,
+        parameters=checkpoint.parameters,
+        velocity=checkpoint.velocity,
+        state=np.array(state),
+        digest=np.array(_digest(checkpoint.parameters, checkpoint.velocity, state)),
+    )
+    write_atomically(path, content.getvalue())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it cannot be read, or its format is of a later version.
+    DamagedFileError
+        It does not hold what was once written.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        arrays = _read_members(content)
+        parameters, velocity = arrays["parameters"], arrays["velocity"]
+        text = str(arrays["state"][()])
+        state = json.loads(text)
+        intact = str(arrays["digest"][()]) == _digest(parameters, velocity, text)
+        version = state["format_version"]
+    except Exception as error:  # zipfile and NumPy raise almost anything on damaged input
+        raise _damaged(path, f"it is not a whole checkpoint ({type(error).__name__})") from None
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format version {version}; this nnctl reads {FORMAT_VERSION}",
+            hint="Install the version of nnctl that wrote it.",
+        )
+    if not intact:
+        raise _damaged(path, "its content does not match its checksum")
+    if not (np.isfinite(parameters).all() and np.isfinite(velocity).all()):
+        raise _damaged(path, "it holds numbers that are not finite")
+    progress = state["progress"]
+    best = progress.pop("best")
+    return Checkpoint(
+        parameters=parameters,
+        velocity=velocity,
+        progress=Progress(**progress, best=Best(**best) if best else None),
+        config=state["config"],
+        dataset=state["dataset"],
+        seconds=state["seconds"],
+    )
+
+
+def _read_members(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file that has the members of a checkpoint and no others."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        infos = archive.infolist()
+        if sorted(info.filename for info in infos) != sorted(f"{name}.npy" for name in _MEMBERS):
+            raise ValueError("other members")
+        # What is stored as it is cannot grow when it is read, as a compressed bomb would.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise ValueError("compressed members")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in _MEMBERS}
+    for name in ("parameters", "velocity"):
+        if arrays[name].dtype != np.float32 or arrays[name].ndim != 1:
+            raise ValueError("not a vector of float32")
+    return arrays
+
+
+def _digest(parameters: NDArray[Any], velocity: NDArray[Any], state: str) -> str:
+    digest = hashlib.sha256()
+    for part in (parameters.tobytes(), velocity.tobytes(), state.encode()):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, what: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is damaged: {what}",
+        hint="If the run's other checkpoint is whole, evaluate it with --checkpoint best or last.",
+    )

@@ -1,0 +1,241 @@
+"""A run directory: the files that hold all that a run was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nnctl
+from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
+from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
+from nnctl.files import append_line, write_atomically
+from nnctl.nn.activations import Array
+from nnctl.nn.metrics import predict
+from nnctl.nn.network import Layer, Network
+from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
+
+Which = Literal["best", "last"]
+
+
+def build_network(config: Config, pixels: int) -> Network:
+    """Return the network of a configuration, its parameters still zero."""
+    layers = []
+    for layer in config.network.layers:
+        init = layer.init or config.network.init
+        layers.append(Layer(layer.units, layer.activation, init.weights, init.biases))
+    return Network(pixels, layers)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training on the disk, finished or not.
+
+    Parameters
+    ----------
+    directory : Path
+        The folder that holds it.
+    """
+
+    directory: Path
+
+    @classmethod
+    def create(cls, name: str, runs_dir: Path) -> Run:
+        """Make the directory of a new run, ``<name>-<time>``, under a name that is free."""
+        safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100] or "run"
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        count = 1
+        while True:
+            suffix = "" if count == 1 else f"-{count}"
+            directory = runs_dir / f"{safe}-{stamp}{suffix}"
+            try:
+                directory.mkdir(parents=True)
+            except FileExistsError:
+                count += 1
+            except OSError as error:
+                raise _cannot_write(directory, error) from None
+            else:
+                return cls(directory)
+
+    @classmethod
+    def create_at(cls, directory: Path) -> Run:
+        """Make a run of a directory that the user named, new or empty."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if any(directory.iterdir()):
+                raise UsageError(
+                    f"{directory} is not empty",
+                    hint=f"To go on with a run that is there: nnctl train --resume {directory}",
+                )
+        except OSError as error:
+            raise _cannot_write(directory, error) from None
+        return cls(directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """Return the run in a directory.
+
+        Raises
+        ------
+        UsageError
+            There is no such directory, or it holds no run.
+        """
+        run = cls(directory)
+        if not directory.is_dir():
+            raise UsageError(f"there is no run directory {directory}")
+        if not run.config_path.is_file():
+            raise UsageError(f"{directory} is not a run directory: it has no config.yaml")
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.directory / "config.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One line of JSON an epoch."""
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def summary_path(self) -> Path:
+        """What came of it."""
+        return self.directory / "summary.json"
+
+    def checkpoint_path(self, which: Which) -> Path:
+        """Return the path of the checkpoint of the best epoch, or of the last state."""
+        return self.directory / f"{which}.npz"
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return resolve(read_file(self.config_path))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What came of the run; empty while it trains, or if it was killed."""
+        try:
+            summary = json.loads(self.summary_path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise DamagedFileError(f"{self.summary_path} is damaged: {error}") from None
+        return dict(summary)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The metrics of every complete epoch; a torn last line is left out."""
+        return [json.loads(line) for line in self._metrics_lines()]
+
+    def checkpoint(self, which: Which) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        DataError
+            There is none, or it is damaged.
+        """
+        path = self.checkpoint_path(which)
+        if which == "best" and not path.exists() and self.checkpoint_path("last").exists():
+            raise DataError(
+                f"{path} is not there: no epoch of this run was complete",
+                hint=f"Use --checkpoint last, or go on with: nnctl train --resume {self.directory}",
+            )
+        return load_checkpoint(path)
+
+    def network(self, which: Which = "best") -> Network:
+        """Return the trained network of a checkpoint."""
+        return network_of(self.checkpoint(which), self.checkpoint_path(which))
+
+    def predict(self, images: NDArray[Any], which: Which = "best") -> Array:
+        """Return the network's outputs for images.
+
+        Parameters
+        ----------
+        images : array, shape (n, 784) or (n, 28, 28)
+            Of uint8, 0 to 255, or of floats, 0 to 1.
+        which : str
+            The checkpoint.
+
+        Returns
+        -------
+        array of float32, shape (n, 10)
+            The outputs; under softmax the probability of each digit.
+        """
+        network = self.network(which)
+        images = np.asarray(images)
+        inputs = images.reshape(len(images), -1)
+        if inputs.shape[1] != network.sizes[0]:
+            raise UsageError(
+                f"images have {inputs.shape[1]} pixels; this network takes {network.sizes[0]}"
+            )
+        if inputs.dtype != np.uint8:
+            inputs = inputs.astype(np.float32, copy=False)
+        return network.outputs(predict(network, inputs))
+
+    def write_config(self, config: Config) -> None:
+        """Write the resolved configuration."""
+        comment = f"Resolved by nnctl {nnctl.__version__}: every default is written out."
+        text = to_yaml(to_mapping(config), comment)
+        self._write(self.config_path, text)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write what came of the run."""
+        self._write(self.summary_path, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append the metrics of an epoch."""
+        append_line(self.metrics_path, json.dumps(row, allow_nan=False))
+
+    def keep_metrics_until(self, epoch: int) -> None:
+        """Drop the metrics of later epochs, and a torn line: they are going to be written again."""
+        lines = [line for line in self._metrics_lines() if json.loads(line)["epoch"] <= epoch]
+        self._write(self.metrics_path, "".join(f"{line}\n" for line in lines))
+
+    def _metrics_lines(self) -> list[str]:
+        try:
+            text = self.metrics_path.read_text("utf-8")
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedFileError(f"{self.metrics_path} is damaged: {error}") from None
+        lines = text.split("\n")[:-1]  # what has no line end was not written to the end
+        for number, line in enumerate(lines, start=1):
+            try:
+                json.loads(line)["epoch"]
+            except (ValueError, TypeError, KeyError):
+                raise DamagedFileError(
+                    f"{self.metrics_path}:{number} is damaged: it is not the metrics of an epoch"
+                ) from None
+        return lines
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            write_atomically(path, text.encode())
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+
+
+def network_of(checkpoint: Checkpoint, path: Path) -> Network:
+    """Return the network whose parameters a checkpoint holds."""
+    config = from_mapping(checkpoint.config, str(path))
+    pixels = checkpoint.dataset.get("pixels")
+    network = build_network(config, pixels) if isinstance(pixels, int) and pixels > 0 else None
+    if network is None or network.parameters.vector.shape != checkpoint.parameters.shape:
+        raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
+    network.parameters.vector[...] = checkpoint.parameters
+    return network
+
+
+def _cannot_write(path: Path, error: OSError) -> NnctlError:
+    return NnctlError(
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="Make room or name another folder; what was saved before is intact.",
+    )

@@ -1,0 +1,103 @@
+"""What the machine has: cores, memory, and the BLAS that multiplies matrices."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+import nnctl
+from nnctl.config import Config, Problem
+from nnctl.data.dataset import Facts
+from nnctl.nn.network import count_parameters
+
+_FLOPS_FOR_THREADS = 1e8  # a step below this is too short to be shared between threads
+_WORTH_ASKING = 256e6  # bytes that every machine has
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # neither on Windows nor on macOS
+        return os.cpu_count() or 1
+
+
+def blas_threads(config: Config, pixels: int) -> int:
+    """Return how many threads fit a training's matrix products.
+
+    Small products are faster on one thread, and far faster where other programs keep the cores
+    busy, because the threads of a BLAS wait for each other in a loop.
+    """
+    if config.training.threads != "auto":
+        return config.training.threads
+    sizes = [pixels, *(layer.units for layer in config.network.layers)]
+    flops_of_a_step = 6 * count_parameters(sizes) * config.training.batch_size
+    return cores() if flops_of_a_step >= _FLOPS_FOR_THREADS else 1
+
+
+@contextmanager
+def limited_blas(threads: int) -> Iterator[None]:
+    """Multiply matrices on so many threads."""
+    with threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
+        yield
+
+
+def describe_blas() -> dict[str, Any]:
+    """Return name, version and threads of the BLAS that NumPy uses."""
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "blas":
+            return {
+                "name": library["internal_api"],
+                "version": library["version"],
+                "threads": library["num_threads"],
+            }
+    built_with = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {"name": built_with["name"], "version": built_with["version"], "threads": None}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the bits of a result depend on."""
+    return {
+        "nnctl": nnctl.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+    }
+
+
+def memory_needed(config: Config, facts: Facts) -> int:
+    """Return about how many bytes a training will need at its peak.
+
+    The parameters are there seven times at most: themselves, their gradient, the velocity, a
+    snapshot of both to fall back to, and a checkpoint of both being written; activations and errors
+    of a batch, activations of a block of the validation, and the images.
+    """
+    units = [layer.units for layer in config.network.layers]
+    vectors = 7 if config.optimizer.momentum else 4
+    parameters = count_parameters([facts.pixels, *units]) * vectors
+    batch = min(config.training.batch_size, facts.training)
+    activations = sum(units) * (2 * batch + 2000) + facts.pixels * (max(batch, 1024) + 2000)
+    return 4 * (parameters + activations) + 2 * facts.training * facts.pixels
+
+
+def check_memory(config: Config, facts: Facts) -> Iterator[Problem]:
+    """Refuse a network that the machine cannot hold."""
+    needed = memory_needed(config, facts)
+    if needed < _WORTH_ASKING:
+        return
+    import psutil
+
+    there = psutil.virtual_memory().total
+    if needed > there:
+        yield Problem(
+            ("network", "layers"),
+            f"training this network needs about {needed / 1e9:,.1f} GB of memory, and this machine "
+            f"has {there / 1e9:,.1f} GB; use fewer units or a smaller batch",
+            about=(("training", "batch_size"),),
+        )

@@ -1,0 +1,172 @@
+"""What a configuration comes to: its autos settled, and checked against dataset and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnctl.config import (
+    Check,
+    Config,
+    Document,
+    Override,
+    Problem,
+    read_file,
+    replaced,
+    resolve,
+    to_mapping,
+)
+from nnctl.data.dataset import Dataset, Facts, describe, open_dataset
+from nnctl.data.download import DownloadEvent
+from nnctl.errors import DataError, UsageError
+from nnctl.runs.machine import blas_threads, check_memory
+
+VALIDATION_SHARE = 6
+"""``validation: auto`` holds out one of so many examples: MNIST's usual 10,000 of 60,000."""
+
+
+@dataclass(frozen=True)
+class FellBack:
+    """A dataset could not be had, and the fallback is trained on."""
+
+    wanted: str
+    fallback: str
+    reason: str
+
+
+Notice = DownloadEvent | FellBack
+Notify = Callable[[Notice], None]
+
+
+def check_data(config: Config) -> Iterator[Problem]:
+    """Check a configuration against its dataset and against the machine's memory."""
+    try:
+        facts = describe(config.data.dataset)
+    except UsageError as error:
+        yield Problem(("data", "dataset"), f"{error.message}. {error.hint}")
+        return
+    last = len(config.network.layers) - 1
+    units = config.network.layers[last].units
+    if units != facts.classes:
+        yield Problem(
+            ("network", "layers", last, "units"),
+            f"the last layer has {units} units, but {facts.classes} classes need {facts.classes}",
+            about=(("data", "dataset"),),
+        )
+    held_out = validation_count(config, facts)
+    left = facts.training - held_out
+    if left < 1:
+        yield Problem(
+            ("data", "validation"),
+            f"{held_out:,} examples cannot be held out of the {facts.training:,} of "
+            f"{config.data.dataset}; auto holds out {facts.training // VALIDATION_SHARE:,}",
+            about=(("data", "dataset"),),
+        )
+    elif config.data.subset and config.data.subset > left:
+        yield Problem(
+            ("data", "subset"),
+            f"{config.data.subset:,} examples are more than the {left:,} that are left to train on",
+            about=(("data", "dataset"), ("data", "validation")),
+        )
+    yield from check_memory(config, facts)
+
+
+CHECKS: tuple[Check, ...] = (check_data,)
+
+
+def validation_count(config: Config, facts: Facts) -> int:
+    """Return the number of examples that are held out."""
+    given = config.data.validation
+    return facts.training // VALIDATION_SHARE if given == "auto" else given
+
+
+def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
+    """Read a configuration, lay overrides over it, and check it as far as can be without training.
+
+    Raises
+    ------
+    ConfigError
+        With all of its mistakes.
+    DataError
+        The folder that it names as its dataset cannot be used.
+    """
+    return resolve_config(read_file(path), overrides)
+
+
+def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Config:
+    """Check a document that was read; see `load_config`."""
+    return resolve(document, overrides, CHECKS)
+
+
+def obtain_dataset(config: Config, data_dir: Path | None, notify: Notify) -> tuple[Dataset, Config]:
+    """Open the dataset of a configuration, or its fallback, and settle what depends on it.
+
+    Returns
+    -------
+    Dataset, Config
+        What is really trained on, and the configuration in which nothing is left to be found out:
+        the dataset as used, the validation examples as a number, the BLAS threads as a number.
+
+    Raises
+    ------
+    DataError
+        The dataset cannot be had, and there is no fallback.
+    """
+    settled: dict[str, Any] = {"data.fallback": None}
+    try:
+        dataset = open_dataset(config.data.dataset, data_dir=data_dir, notify=notify)
+    except DataError as error:
+        if config.data.fallback is None:
+            raise
+        notify(FellBack(config.data.dataset, config.data.fallback, error.message))
+        dataset = open_dataset(config.data.fallback, data_dir=data_dir, notify=notify)
+        settled |= _cut_down(config, describe(dataset.name))
+    facts = describe(dataset.name)
+    settled = {
+        "data.dataset": dataset.name,
+        "data.validation": validation_count(config, facts),
+        "training.threads": blas_threads(config, facts.pixels),
+        **settled,
+    }
+    return dataset, replaced(config, settled)
+
+
+def _cut_down(config: Config, facts: Facts) -> dict[str, Any]:
+    """Return what of a configuration is too much for a smaller fallback, by key, made to fit."""
+    held_out = min(validation_count(config, facts), facts.training // VALIDATION_SHARE)
+    subset = config.data.subset
+    too_many = subset is not None and subset > facts.training - held_out
+    return {"data.validation": held_out, "data.subset": None if too_many else subset}
+
+
+def differences(run: Config, asked: Config) -> list[str]:
+    """Say in what a configuration differs from a run's, apart from the number of epochs.
+
+    What the asked one leaves to be found out (``auto``, a fallback) is no difference.
+    """
+    ours, theirs = _flat(to_mapping(run)), _flat(to_mapping(asked))
+    open_keys = {"training.epochs", "data.fallback"}
+    if asked.data.fallback == run.data.dataset:
+        open_keys |= {"data.dataset", "data.validation", "data.subset"}
+    return [
+        f"{key}: {ours.get(key)} in the run, {theirs.get(key)} asked for"
+        for key in dict.fromkeys([*ours, *theirs])
+        if key not in open_keys and ours.get(key) != theirs.get(key) and theirs.get(key) != "auto"
+    ]
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return all the leaves of nested values by their dotted keys."""
+    items: Iterator[tuple[Any, Any]]
+    if isinstance(value, Mapping):
+        items = iter(value.items())
+    elif isinstance(value, list):
+        items = iter(enumerate(value))
+    else:
+        return {key: value}
+    leaves: dict[str, Any] = {}
+    for step, below in items:
+        leaves |= _flat(below, f"{key}.{step}".lstrip("."))
+    return leaves

@@ -1,0 +1,272 @@
+"""A run being trained: a configuration, digits and a network composed, and recorded as it goes.
+
+`TrainingRun` passes on the events of the training loop after it has written what they mean to the
+run directory. After an epoch, in this order: its line of ``metrics.jsonl``, ``best.npz`` if it is
+the best, ``last.npz``. A process that is killed in between goes on from the older ``last.npz``; the
+line is dropped and the epoch is trained again, to the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnctl.config import Config, replaced, to_mapping
+from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out
+from nnctl.errors import DataError, DivergenceError, NnctlError, UsageError
+from nnctl.files import remove_temporaries
+from nnctl.nn.examples import Examples
+from nnctl.nn.losses import make_loss
+from nnctl.nn.optimizer import SGD
+from nnctl.nn.streams import stream
+from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
+from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nnctl.runs.directory import Run, Which, build_network
+from nnctl.runs.machine import describe_blas, limited_blas, versions
+from nnctl.runs.plan import Notify, differences, obtain_dataset
+
+
+def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
+    """Return what a configuration trains on and what it validates on."""
+    assert config.data.validation != "auto"
+    training, validation = hold_out(dataset.training(), config.data.validation)
+    if config.data.subset:
+        rng = stream(config.training.seed, "subset")
+        training = balanced_subset(training, config.data.subset, rng)
+    return training, validation
+
+
+class TrainingRun:
+    """A run to be trained, from its beginning or from its last checkpoint.
+
+    Parameters
+    ----------
+    run : Run
+        Where it is recorded.
+    config : Config
+        With nothing left to be found out; see `obtain_dataset`.
+    dataset : Dataset
+        That the configuration names.
+    """
+
+    def __init__(self, run: Run, config: Config, dataset: Dataset) -> None:
+        training, validation = split(config, dataset)
+        stopping = config.training.early_stopping
+        seed = config.training.seed
+        self.run = run
+        self.config = config
+        self.dataset: dict[str, Any] = {
+            "name": dataset.name,
+            "training": len(training.labels),
+            "validation": 0 if validation is None else len(validation.labels),
+            "pixels": training.images.shape[1],
+            "hashes": dict(dataset.hashes),
+        }
+        self.network = build_network(config, training.images.shape[1])
+        self.network.initialize(stream(seed, "initialization"))
+        self.training = Training(
+            network=self.network,
+            loss=make_loss(config.loss, config.network.layers[-1].activation),
+            optimizer=SGD(
+                learning_rate=config.optimizer.learning_rate,
+                momentum=config.optimizer.momentum,
+                nesterov=config.optimizer.nesterov,
+                weight_decay=config.optimizer.weight_decay,
+            ),
+            schedule=config.optimizer.schedule,
+            examples=Examples(*training),
+            validation=Examples(*validation) if validation else None,
+            epochs=config.training.epochs,
+            batch_size=config.training.batch_size,
+            early_stopping=EarlyStopping(stopping.patience, stopping.metric) if stopping else None,
+            shuffle=stream(seed, "shuffling"),
+        )
+        self.summary: dict[str, Any] = {}
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+
+    @classmethod
+    def begin(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
+        """Return a training from its beginning, its configuration written down."""
+        run.write_config(config)
+        return cls(run, config, dataset)
+
+    @classmethod
+    def resume(
+        cls,
+        run: Run,
+        asked: Config | None = None,
+        *,
+        data_dir: Path | None = None,
+        notify: Notify,
+    ) -> TrainingRun:
+        """Return a training that goes on from its last checkpoint, or from the very beginning.
+
+        Parameters
+        ----------
+        run : Run
+            An interrupted run, or one to be extended.
+        asked : Config, optional
+            What the user wants now; it may differ from the run's in the number of epochs alone.
+        data_dir : Path, optional
+            Where the datasets are.
+        notify : callable
+            Takes the events of a download.
+
+        Raises
+        ------
+        UsageError
+            The change is more than another number of epochs, or it is fewer than are done.
+        DataError
+            The dataset is another one by now, or the checkpoint is damaged.
+        """
+        config = run.config
+        if asked is not None:
+            different = differences(config, asked)
+            if different:
+                raise UsageError(
+                    "\n  ".join(
+                        [
+                            f"a resumed run keeps its configuration; {run.directory} differs in:",
+                            *different,
+                        ]
+                    ),
+                    hint="Only --epochs can be changed. For another configuration begin a new run.",
+                )
+            config = replaced(config, {"training.epochs": asked.training.epochs})
+        dataset, config = obtain_dataset(config, data_dir, notify)
+        training_run = cls(run, config, dataset)
+        remove_temporaries(run.directory)
+        path = run.checkpoint_path("last")
+        if path.exists():
+            training_run._restore(load_checkpoint(path), path)
+        run.keep_metrics_until(training_run.training.progress.epoch)
+        if config != run.config:
+            run.write_config(config)
+        return training_run
+
+    @property
+    def done_epochs(self) -> int:
+        """The number of complete epochs."""
+        return self.training.progress.epoch
+
+    def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Train, record, and pass on the events of the loop, until `stop` tells to save and end.
+
+        Raises
+        ------
+        NnctlError
+            The run directory cannot be written.
+        """
+        self._started = time.perf_counter()
+        assert self.config.training.threads != "auto"
+        try:
+            with limited_blas(self.config.training.threads):
+                for event in self.training:
+                    match event:
+                        case EpochDone():
+                            self._record(event)
+                        case Finished():
+                            self._conclude(event)
+                    yield event
+                    if stop() and not isinstance(event, Finished):
+                        self._save("last")
+                        interrupted = Finished("interrupted")
+                        self._conclude(interrupted)
+                        yield interrupted
+                        return
+        except OSError as error:
+            raise NnctlError(
+                f"{self.run.directory} cannot be written: {error.strerror or error}",
+                hint="What was saved before is intact. Make room, then go on with: "
+                f"nnctl train --resume {self.run.directory}",
+            ) from None
+
+    def _record(self, done: EpochDone) -> None:
+        row = dataclasses.asdict(done)
+        del row["is_best"]
+        self.run.append_metrics(row)
+        if done.is_best:
+            self._save("best")
+        self._save("last")
+
+    def _save(self, which: Which) -> None:
+        save_checkpoint(
+            self.run.checkpoint_path(which),
+            Checkpoint(
+                parameters=self.network.parameters.vector.astype(np.float32, copy=False),
+                velocity=self.training.velocity.astype(np.float32, copy=False),
+                progress=self.training.progress,
+                config=to_mapping(self.config),
+                dataset=self.dataset,
+                seconds=self._seconds(),
+            ),
+        )
+
+    def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        if checkpoint.dataset["hashes"] != self.dataset["hashes"]:
+            raise DataError(
+                f"the files of {self.dataset['name']} are not those that {path} was trained on"
+            )
+        if checkpoint.parameters.shape != self.network.parameters.vector.shape:
+            raise DataError(f"{path} does not fit {self.run.config_path}")
+        if checkpoint.progress.epoch > self.config.training.epochs:
+            raise UsageError(
+                f"{self.run.directory} has done {checkpoint.progress.epoch} epochs already; "
+                f"it cannot end after {self.config.training.epochs}"
+            )
+        self.network.parameters.vector[...] = checkpoint.parameters
+        self.training.velocity[...] = checkpoint.velocity
+        self.training.progress = checkpoint.progress
+        self._seconds_before = checkpoint.seconds
+
+    def _conclude(self, finished: Finished) -> None:
+        best = self.training.progress.best
+        last = (self.run.metrics or [{}])[-1]
+        self.summary = {
+            "status": finished.reason,
+            "epochs": self.training.progress.epoch,
+            "best_epoch": best.epoch if best else None,
+            "best_val_accuracy": best.val_accuracy if best else None,
+            "best_val_loss": best.val_loss if best else None,
+            "final_train_loss": last.get("train_loss"),
+            "final_train_accuracy": last.get("train_accuracy"),
+            "dataset": self.dataset,
+            "seed": self.config.training.seed,
+            "parameters": self.network.parameters.vector.size,
+            "versions": versions(),
+            "blas": describe_blas(),
+            "seconds": round(self._seconds(), 3),
+            "run_dir": str(self.run.directory),
+        }
+        if finished.divergence:
+            self.summary["divergence"] = dataclasses.asdict(finished.divergence)
+        self.run.write_summary(self.summary)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+
+def divergence_error(divergence: Divergence, run: Run, config: Config) -> DivergenceError:
+    """Return the error that says where a training diverged, and what may cure it."""
+    loss = divergence.last_finite_loss
+    before = f"; the loss before was {loss:.4g}" if loss is not None else ""
+    rate = config.optimizer.learning_rate
+    saved = (
+        "best.npz holds the best epoch before"
+        if run.checkpoint_path("best").exists()
+        else ("no epoch was complete")
+    )
+    return DivergenceError(
+        f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "
+        f"{divergence.what} of layer {divergence.layer} "
+        f"({config.network.layers[divergence.layer - 1].activation.name}) are no longer finite"
+        f"{before}",
+        hint=f"Most likely the learning rate is too high: try "
+        f"--set optimizer.learning_rate={rate / 10:g}. {saved[0].upper()}{saved[1:]}.",
+    )
