@@ -1,3 +1,25 @@
-"""Train MNIST digit classifiers, and see why they learn or do not."""
+"""Train MNIST digit classifiers, and see why they learn or do not.
 
+>>> import nnctl
+>>> run = nnctl.train("configs/sigmoid.yaml", epochs=3)  # doctest: +SKIP
+>>> nnctl.evaluate(run).accuracy  # doctest: +SKIP
+0.9598
+>>> nnctl.load("runs/sigmoid-20260921-101500").predict(images)  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnctl.api import evaluate, load, train
+
+__all__ = ["__version__", "evaluate", "load", "train"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the functions when they are used: the command line does not wait for all of them."""
+    if name in ("evaluate", "load", "train"):
+        from nnctl import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'nnctl' has no attribute '{name}'")

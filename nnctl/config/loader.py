@@ -7,9 +7,9 @@ import dataclasses
 import re
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,8 @@ from nnctl.errors import ConfigError, did_you_mean
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -53,7 +55,7 @@ _PLACEHOLDERS: dict[str, Any] = {
 
 
 def load(path: Path, overrides: Sequence[Override] = (), checks: Iterable[Check] = ()) -> Config:
-    """Read and check a configuration file; see `resolve`."""
+    """Read and check a training configuration; see `resolve`."""
     return resolve(read_file(path), overrides, checks)
 
 
@@ -77,20 +79,23 @@ def resolve(
         With every mistake, each at its place.
     """
     apply_overrides(document, overrides)
-    config, problems = _validate(document.data)
-    if config:
+    return validate(Config, document, (*CHECKS, *checks))
+
+
+def validate(
+    model: type[Model], document: Document, checks: Iterable[Callable[[Model], Iterator[Problem]]]
+) -> Model:
+    """Return what a document says as a model, or raise a `ConfigError` with all its mistakes."""
+    value, problems = _validate(model, document.data)
+    if value:
         wrong = [problem.path for problem in problems]
-        for check in (*CHECKS, *checks):
-            for problem in check(config):
-                if not any(
-                    _overlap(path, bad) for path in (problem.path, *problem.about) for bad in wrong
-                ):
-                    problems.append(problem)
+        found = [problem for check in checks for problem in check(value)]
+        problems += [problem for problem in found if not _depends_on(problem, wrong)]
     if problems:
         told = [_told(problem, document) for problem in problems]
         raise ConfigError(document.source, sorted(told, key=_line_and_column))
-    assert config is not None
-    return config
+    assert value is not None
+    return value
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
@@ -122,22 +127,24 @@ def replaced(config: Config, values: Mapping[str, Any]) -> Config:
     return resolve(Document("the configuration", to_mapping(config)), overrides)
 
 
-def _validate(data: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
-    """Return the configuration with the mistakes of its single keys mended, and these mistakes."""
+def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
+    """Return the model, with the mistakes of its single keys mended, and these mistakes."""
     try:
-        return Config.model_validate(data), []
+        return model.model_validate(data), []
     except ValidationError as error:
-        problems = list(_problems(error.errors(include_url=False), data))
+        problems = list(_problems(model, error.errors(include_url=False), data))
     mended = copy.deepcopy(data)
     for problem in problems:
         _mend(mended, problem)
     try:
-        return Config.model_validate(mended), problems
+        return model.model_validate(mended), problems
     except ValidationError:
         return None, problems
 
 
-def _problems(errors: Sequence[ErrorDetails], data: dict[str, Any]) -> Iterator[Problem]:
+def _problems(
+    model: type[BaseModel], errors: Sequence[ErrorDetails], data: dict[str, Any]
+) -> Iterator[Problem]:
     """Say pydantic's errors in words, those of one value together."""
     by_path: dict[Path_, list[ErrorDetails]] = {}
     for error in errors:
@@ -148,7 +155,9 @@ def _problems(errors: Sequence[ErrorDetails], data: dict[str, Any]) -> Iterator[
             case "missing":
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
-                yield Problem(path, f"unknown key '{path[-1]}'{_suggest_key(path)}", of_key=True)
+                yield Problem(
+                    path, f"unknown key '{path[-1]}'{_suggest_key(model, path)}", of_key=True
+                )
             case "value_error":
                 yield Problem(path, str(error["ctx"]["error"]))
             case "choice":
@@ -210,11 +219,11 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
     return did_you_mean(value, known)
 
 
-def _suggest_key(path: Path_) -> str:
+def _suggest_key(model: type[BaseModel], path: Path_) -> str:
     """Suggest the nearest key of the same mapping, or of another one by its full name."""
     key = str(path[-1])
     parent = ".".join(step for step in path[:-1] if isinstance(step, str))
-    keys = list(_keys(Config))
+    keys = list(_keys(model))
     siblings = [name for prefix, name in keys if prefix == parent]
     elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in reversed(keys)}
     if key in elsewhere:
@@ -260,9 +269,13 @@ def _mend(data: Any, problem: Problem) -> None:
             data[path[-1]] = _PLACEHOLDERS[str(path[-1])]
 
 
-def _overlap(path: Path_, other: Path_) -> bool:
-    shorter = min(len(path), len(other))
-    return path[:shorter] == other[:shorter]
+def _depends_on(problem: Problem, wrong: Iterable[Path_]) -> bool:
+    """Tell whether a problem may be no more than the consequence of a mistake that was mended."""
+    return any(
+        all(step == other for step, other in zip(path, bad, strict=False))
+        for path in (problem.path, *problem.about)
+        for bad in wrong
+    )
 
 
 def _told(problem: Problem, document: Document) -> str:

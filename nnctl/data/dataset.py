@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,12 +71,14 @@ class Dataset:
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
 
+    @functools.cached_property
     def training(self) -> Digits:
-        """Read the training set."""
+        """The training set, read when it is asked for first."""
         return self._read(TRAIN_IMAGES, TRAIN_LABELS)
 
+    @functools.cached_property
     def test(self) -> Digits:
-        """Read the test set."""
+        """The test set, read when it is asked for first."""
         return self._read(TEST_IMAGES, TEST_LABELS)
 
     def _read(self, images_name: str, labels_name: str) -> Digits:

@@ -275,7 +275,7 @@ class _MirrorDownloader:
         ).start()
         error = self._wait(sink, outcome, file)
         if error is not None:
-            _explain(error, url, sink, self._patience)
+            _explain(error, sink, self._patience)
         content = sink.content()
         if len(content) < file.size:
             raise _MirrorError(f"sent only {len(content):,} of {file.size:,} bytes")
@@ -355,11 +355,10 @@ def _request(
         outcome.put(None)
 
 
-def _explain(error: Exception, url: str, sink: _Sink, patience: float) -> NoReturn:
+def _explain(error: Exception, sink: _Sink, patience: float) -> NoReturn:
     """Raise what a failed request means, in a few words."""
     import requests.exceptions as http
 
-    host = urlsplit(url).hostname
     match error:
         case _TooMuchError():
             raise _MirrorError("sent more bytes than the file has")
@@ -378,7 +377,7 @@ def _explain(error: Exception, url: str, sink: _Sink, patience: float) -> NoRetu
         case http.ChunkedEncodingError():
             raise _MirrorError(f"cut the connection after {sink.received:,} bytes")
         case http.ConnectionError() if "NameResolutionError" in repr(error):
-            raise _UnreachableError(f"the name {host} cannot be resolved; is there a network?")
+            raise _UnreachableError("has a name that cannot be resolved; is there a network?")
         case http.ConnectionError():
             raise _UnreachableError(f"cannot be reached: {_cause(error)}")
     raise _MirrorError(f"failed: {_cause(error)}")

@@ -184,6 +184,7 @@ class Training:
         self._passes: dict[int, Backpropagation] = {}
         self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
+        self._last_loss: float | None = None
         self._probe = scaled((self.validation or self.examples).inputs[:_PROBE], dtype)
 
     def __iter__(self) -> Iterator[Event]:
@@ -229,10 +230,12 @@ class Training:
         with np.errstate(over="ignore", invalid="ignore"):
             for batch in batches:
                 self._step(*batch)
-            loss_sum = float(self.loss.values(logits, targets).sum(dtype=np.float64))
+            losses = self.loss.values(logits, targets)
+            loss_sum = float(losses.sum(dtype=np.float64))
             if not (math.isfinite(loss_sum) and np.isfinite(self.network.parameters.vector).all()):
                 self._restore(before)
                 return self._find_divergence(batches)
+        self._last_loss = float(losses[-len(batches[-1][0]) :].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
         self.progress.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
         self.progress.seconds += time.perf_counter() - started
@@ -323,7 +326,7 @@ class Training:
         The fast path only looks at the end of a block, so that looking costs nothing. The steps are
         deterministic: what went wrong there goes wrong here, at the same batch.
         """
-        last_finite_loss = None
+        last_finite_loss = self._last_loss
         for inputs, targets, logits in batches:
             self._step(inputs, targets, logits)
             loss = float(self.loss.values(logits, targets).mean(dtype=np.float64))

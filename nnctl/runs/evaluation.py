@@ -107,7 +107,7 @@ def evaluate(
     trained_on = str(saved.dataset["name"])
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
-        digits: Digits | None = dataset.test()
+        digits: Digits | None = dataset.test
     elif dataset.name != trained_on:
         raise UsageError(
             f"the {split_name} split is the run's own: {run.directory} was trained on {trained_on}",

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnctl.config import Config, replaced, to_mapping
 from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out
-from nnctl.errors import DataError, DivergenceError, NnctlError, UsageError
+from nnctl.errors import DataError, DivergenceError, InterruptedRunError, NnctlError, UsageError
 from nnctl.files import remove_temporaries
 from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
@@ -34,7 +34,7 @@ from nnctl.runs.plan import Notify, differences, obtain_dataset
 def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
     """Return what a configuration trains on and what it validates on."""
     assert config.data.validation != "auto"
-    training, validation = hold_out(dataset.training(), config.data.validation)
+    training, validation = hold_out(dataset.training, config.data.validation)
     if config.data.subset:
         rng = stream(config.training.seed, "subset")
         training = balanced_subset(training, config.data.subset, rng)
@@ -140,6 +140,11 @@ class TrainingRun:
                 )
             config = replaced(config, {"training.epochs": asked.training.epochs})
         dataset, config = obtain_dataset(config, data_dir, notify)
+        return cls.go_on(run, config, dataset)
+
+    @classmethod
+    def go_on(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
+        """Return a training that goes on from its last checkpoint; see `resume`."""
         training_run = cls(run, config, dataset)
         remove_temporaries(run.directory)
         path = run.checkpoint_path("last")
@@ -186,6 +191,39 @@ class TrainingRun:
                 hint="What was saved before is intact. Make room, then go on with: "
                 f"nnctl train --resume {self.run.directory}",
             ) from None
+
+    def raise_unless_finished(self) -> None:
+        """Raise what a command ends in when the training did not end by itself.
+
+        Raises
+        ------
+        DivergenceError
+            A number was not finite: where, and a likely cure.
+        InterruptedRunError
+            It was asked to stop: how to go on.
+        """
+        match self.summary["status"]:
+            case "diverged":
+                raise self._divergence_error(Divergence(**self.summary["divergence"]))
+            case "interrupted":
+                raise InterruptedRunError(
+                    f"interrupted after {self.done_epochs} of {self.config.training.epochs} "
+                    "epochs; the state is saved",
+                    hint=f"Go on with: nnctl train --resume {self.run.directory}",
+                )
+
+    def _divergence_error(self, divergence: Divergence) -> DivergenceError:
+        activation = self.config.network.layers[divergence.layer - 1].activation.name
+        loss = divergence.last_finite_loss
+        before = "" if loss is None else f"; the loss of the batch before was {loss:.4g}"
+        best = self.training.progress.best
+        kept = f"best.npz holds epoch {best.epoch}" if best else "No epoch was complete"
+        return DivergenceError(
+            f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "
+            f"{divergence.what} of layer {divergence.layer} ({activation}) are not finite{before}",
+            hint="Most likely the learning rate is too high; try --set "
+            f"optimizer.learning_rate={self.config.optimizer.learning_rate / 10:g}. {kept}.",
+        )
 
     def _record(self, done: EpochDone) -> None:
         row = dataclasses.asdict(done)
@@ -250,23 +288,3 @@ class TrainingRun:
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
-
-
-def divergence_error(divergence: Divergence, run: Run, config: Config) -> DivergenceError:
-    """Return the error that says where a training diverged, and what may cure it."""
-    loss = divergence.last_finite_loss
-    before = f"; the loss before was {loss:.4g}" if loss is not None else ""
-    rate = config.optimizer.learning_rate
-    saved = (
-        "best.npz holds the best epoch before"
-        if run.checkpoint_path("best").exists()
-        else ("no epoch was complete")
-    )
-    return DivergenceError(
-        f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "
-        f"{divergence.what} of layer {divergence.layer} "
-        f"({config.network.layers[divergence.layer - 1].activation.name}) are no longer finite"
-        f"{before}",
-        hint=f"Most likely the learning rate is too high: try "
-        f"--set optimizer.learning_rate={rate / 10:g}. {saved[0].upper()}{saved[1:]}.",
-    )

@@ -1,0 +1,5 @@
+"""``python -m nnctl``."""
+
+from nnctl.cli import main
+
+main(prog_name="nnctl")

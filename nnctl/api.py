@@ -1,0 +1,124 @@
+"""nnctl from Python: train, evaluate, load. The command line and this are two faces of the same."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnctl.config import Document, Override, read_file
+from nnctl.runs import evaluation
+from nnctl.runs.directory import Run, Which
+from nnctl.runs.evaluation import Evaluation, Split
+from nnctl.runs.plan import FellBack, Notice, obtain_dataset, resolve_config
+from nnctl.runs.stopping import stop_on_signals
+from nnctl.runs.training import TrainingRun
+
+
+def train(
+    config: str | Path | Mapping[str, Any],
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+    dataset: str | None = None,
+    subset: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    run_dir: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+) -> Run:
+    """Train a network, silently, and return its run.
+
+    Parameters
+    ----------
+    config : str, Path or mapping
+        A YAML file, or what one would say as plain values.
+    epochs, seed, dataset, subset : optional
+        As the options of ``nnctl train``.
+    settings : mapping, optional
+        Other values by dotted key: ``{"optimizer.learning_rate": 0.1}``.
+    run_dir : str or Path, optional
+        The directory of the run, new or empty.
+    runs_dir : str or Path
+        Where the run's own directory is made, if `run_dir` is not given.
+
+    Raises
+    ------
+    nnctl.errors.ConfigError
+        With all mistakes of the configuration.
+    nnctl.errors.DataError
+        The dataset cannot be had.
+    nnctl.errors.DivergenceError
+        The training diverged; the run up to there is on the disk.
+    nnctl.errors.InterruptedRunError
+        Ctrl-C; the state is saved, and ``nnctl train --resume`` goes on.
+
+    Examples
+    --------
+    >>> import nnctl
+    >>> run = nnctl.train("configs/smoke.yaml", epochs=1)  # doctest: +SKIP
+    >>> nnctl.evaluate(run).accuracy > 0.8  # doctest: +SKIP
+    True
+    """
+    given = {
+        "training.epochs": epochs,
+        "training.seed": seed,
+        "data.dataset": dataset,
+        "data.subset": subset,
+    }
+    values = {
+        **(settings or {}),
+        **{key: value for key, value in given.items() if value is not None},
+    }
+    overrides = [Override(key, value, f"{key}={value}") for key, value in values.items()]
+    if isinstance(config, Mapping):
+        document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
+    else:
+        document, name = read_file(Path(config)), Path(config).stem
+    dataset_used, settled = obtain_dataset(resolve_config(document, overrides), None, _warn)
+    run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
+    training = TrainingRun.begin(run, settled, dataset_used)
+    with stop_on_signals() as stop:
+        for _ in training.events(stop):
+            pass
+    training.raise_unless_finished()
+    return run
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    split: Split = "test",
+    checkpoint: Which = "best",
+    dataset: str | None = None,
+) -> Evaluation:
+    """Evaluate a run, or the run in a directory; see `nnctl.runs.evaluation.evaluate`."""
+    return evaluation.evaluate(
+        run if isinstance(run, Run) else load(run),
+        split_name=split,
+        checkpoint=checkpoint,
+        dataset_name=dataset,
+        notify=_warn,
+    )
+
+
+def load(directory: str | Path) -> Run:
+    """Return the run in a directory; its `predict` classifies arrays of images.
+
+    Raises
+    ------
+    nnctl.errors.UsageError
+        There is no run.
+    """
+    return Run.open(Path(directory))
+
+
+def _warn(notice: Notice) -> None:
+    """Say of a download only that it could not be had."""
+    if isinstance(notice, FellBack):
+        warnings.warn(
+            f"the dataset {notice.wanted} could not be had: {notice.reason}\n"
+            f"Going on with {notice.fallback}.",
+            stacklevel=3,
+        )

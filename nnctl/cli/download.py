@@ -1,0 +1,67 @@
+"""``nnctl download``: bring MNIST into the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
+
+
+@click.command(epilog="Example: nnctl download --mirror http://127.0.0.1:8765/")
+@click.argument("dataset", default="mnist", type=click.Choice(["mnist"]))
+@click.option(
+    "--mirror",
+    "mirrors",
+    metavar="URL",
+    multiple=True,
+    envvar="NNCTL_MIRROR",
+    show_envvar=True,
+    help="Try this address first. Repeatable.",
+)
+@click.option("--from", "source", type=EXISTING_FOLDER, help="Import files of this machine.")
+@data_dir_option
+@click.option("--verify", is_flag=True, help="Only check what is there; exit 3 if it is not right.")
+@click.option("--force", is_flag=True, help="Fetch again what is there and right.")
+@output_options
+def download(
+    dataset: str,
+    mirrors: tuple[str, ...],
+    source: Path | None,
+    data_dir: Path | None,
+    verify: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Fetch MNIST into the cache, each file verified by its SHA-256."""
+    from nnctl.data import download as downloads
+    from nnctl.data.dataset import mnist_directory
+    from nnctl.data.registry import MNIST
+    from nnctl.errors import DamagedFileError
+    from nnctl.views.download import DownloadView
+
+    files = tuple(MNIST.values())
+    directory = mnist_directory(data_dir)
+    if source:
+        downloads.import_files(directory, source, files)
+    elif not verify:
+        with DownloadView(quiet=quiet, tell_kept=True) as view:
+            downloads.fetch(directory, files, mirrors=mirrors, notify=view, force=force)
+
+    states = {file.name: downloads.inspect(directory, file) for file in files}
+    if as_json:
+        record = {"dataset": dataset, "directory": str(directory), "files": states}
+        click.echo(json.dumps(record))
+    elif verify:
+        for name, state in states.items():
+            click.echo(f"{name}: {state}")
+    else:
+        click.echo(f"MNIST is in {directory}")
+    wrong = [f"{name} is {state}" for name, state in states.items() if state != "right"]
+    if wrong:
+        raise DamagedFileError(
+            f"in {directory}, {', '.join(wrong)}", hint="Fetch it with: nnctl download"
+        )

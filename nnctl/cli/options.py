@@ -1,0 +1,86 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from nnctl.config import Override
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+ACCURACY = click.FloatRange(0, 1)
+
+
+def output_options(function: Command) -> Command:
+    """Add ``--json`` and ``--quiet``."""
+    function = click.option("--quiet", "-q", is_flag=True, help="No progress, only results.")(
+        function
+    )
+    return click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")(
+        function
+    )
+
+
+def data_dir_option(function: Command) -> Command:
+    """Add ``--data-dir``."""
+    return click.option(
+        "--data-dir",
+        type=FOLDER,
+        envvar="NNCTL_DATA_DIR",
+        show_envvar=True,
+        help="Where downloads are kept; default: the user's cache.",
+    )(function)
+
+
+def config_options(function: Command) -> Command:
+    """Add the options that lay values over a configuration; see `read_overrides`."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--set",
+                "settings",
+                metavar="KEY=VALUE",
+                multiple=True,
+                help="Set a key: optimizer.momentum=0.9, network.layers.0.units=100. Repeatable.",
+            ),
+            click.option(
+                "--dataset", metavar="NAME", help="mnist, mini, or a folder of four IDX files."
+            ),
+            click.option("--subset", type=int, metavar="N", help="Train on N examples."),
+            click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all."),
+            click.option("--seed", type=int, metavar="N", help="Seed of all random numbers."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def read_overrides(
+    settings: tuple[str, ...],
+    dataset: str | None = None,
+    subset: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> list[Override]:
+    """Return what `config_options` set, in the order in which it counts."""
+    from nnctl.config import Override
+
+    named = {
+        "data.dataset": ("--dataset", dataset),
+        "data.subset": ("--subset", subset),
+        "training.epochs": ("--epochs", epochs),
+        "training.seed": ("--seed", seed),
+    }
+    return [Override.parse(text) for text in settings] + [
+        Override(key, value, f"{option} {value}")
+        for key, (option, value) in named.items()
+        if value is not None
+    ]

@@ -1,0 +1,141 @@
+"""``nnctl train``: train a network, and write down all that came of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nnctl.cli.options import (
+    ACCURACY,
+    FILE,
+    FOLDER,
+    config_options,
+    data_dir_option,
+    output_options,
+    read_overrides,
+)
+
+if TYPE_CHECKING:
+    from nnctl.config import Config, Override
+    from nnctl.runs.plan import Notify
+    from nnctl.runs.training import TrainingRun
+
+
+@click.command(epilog="Example: nnctl train configs/sigmoid.yaml --set optimizer.learning_rate=0.1")
+@click.argument("config", type=FILE, required=False)
+@config_options
+@click.option("--run-dir", type=FOLDER, help="The directory of the run, new or empty.")
+@click.option(
+    "--runs-dir",
+    type=FOLDER,
+    default=Path("runs"),
+    show_default=True,
+    help="Where the run's own directory is made.",
+)
+@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on with a run; no CONFIG is needed.")
+@click.option(
+    "--fail-under",
+    type=ACCURACY,
+    metavar="ACC",
+    help="Exit 5 if the best validation accuracy is below this.",
+)
+@click.option("--dry-run", is_flag=True, help="Check, show the resolved configuration, and stop.")
+@data_dir_option
+@output_options
+def train(
+    config: Path | None,
+    run_dir: Path | None,
+    runs_dir: Path,
+    resume: Path | None,
+    fail_under: float | None,
+    dry_run: bool,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **overrides: Any,
+) -> None:
+    """Train the network of CONFIG, a YAML file.
+
+    The last line of stdout is the run directory. Ctrl-C saves the state and exits 130; --resume
+    goes on from there to the same result.
+    """
+    from nnctl.runs.stopping import stop_on_signals
+    from nnctl.views.download import DownloadView
+    from nnctl.views.training import TrainingView, show_result
+
+    asked = _read(config, resume, read_overrides(**overrides))
+    _check_threshold(asked, fail_under)
+    if dry_run:
+        _show_plan(asked, as_json)
+        return
+    with DownloadView(quiet=quiet) as notify:
+        training = _prepare(asked, config, resume, run_dir, runs_dir, data_dir, notify)
+    with stop_on_signals() as stop, TrainingView(training, quiet=quiet) as view:
+        for event in training.events(stop):
+            view.show(event)
+    if as_json:
+        click.echo(json.dumps(training.summary))
+    else:
+        show_result(training)
+    training.raise_unless_finished()
+    _check_accuracy(training, fail_under)
+
+
+def _read(config: Path | None, resume: Path | None, overrides: list[Override]) -> Config:
+    from nnctl.runs.directory import Run
+    from nnctl.runs.plan import load_config
+
+    if config is None and resume is None:
+        raise click.UsageError("a CONFIG is needed, or --resume RUN")
+    return load_config(config or Run.open(resume).config_path, overrides)  # type: ignore[arg-type]
+
+
+def _prepare(
+    asked: Config,
+    config: Path | None,
+    resume: Path | None,
+    run_dir: Path | None,
+    runs_dir: Path,
+    data_dir: Path | None,
+    notify: Notify,
+) -> TrainingRun:
+    from nnctl.runs.directory import Run
+    from nnctl.runs.plan import obtain_dataset
+    from nnctl.runs.training import TrainingRun
+
+    if resume:
+        return TrainingRun.resume(Run.open(resume), asked, data_dir=data_dir, notify=notify)
+    assert config is not None
+    dataset, settled = obtain_dataset(asked, data_dir, notify)
+    run = Run.create_at(run_dir) if run_dir else Run.create(config.stem, runs_dir)
+    return TrainingRun.begin(run, settled, dataset)
+
+
+def _show_plan(config: Config, as_json: bool) -> None:
+    from nnctl.config import to_mapping, to_yaml
+
+    mapping = to_mapping(config)
+    click.echo(json.dumps(mapping) if as_json else to_yaml(mapping), nl=as_json)
+
+
+def _check_threshold(config: Config, fail_under: float | None) -> None:
+    from nnctl.errors import UsageError
+
+    if fail_under is not None and config.data.validation == 0:
+        raise UsageError(
+            "--fail-under compares the validation accuracy, and data.validation is 0",
+            hint="Hold out some examples, or use: nnctl eval RUN --fail-under ACC",
+        )
+
+
+def _check_accuracy(training: TrainingRun, fail_under: float | None) -> None:
+    from nnctl.errors import BelowThresholdError
+
+    accuracy = training.summary["best_val_accuracy"]
+    if fail_under is not None and accuracy < fail_under:
+        raise BelowThresholdError(
+            f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"
+        )

@@ -1,0 +1,126 @@
+"""The local executor: trials in worker processes, which a dead worker does not end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from nnctl.data.dataset import Dataset
+from nnctl.sweep.trials import Trial, TrialResult, failed, run_trial
+
+_TICK = 0.25  # seconds between looks at what changed
+_GRACE = 10.0  # seconds that a worker without a parent has to save its state
+
+
+class _Worker:
+    """The state of a worker process: the datasets that it has read, and the word to stop."""
+
+    stop: Event
+    datasets: dict[str, Dataset]
+
+
+def _start_worker(stop: Event) -> None:
+    """Prepare a worker: its parent tells it to stop, no signal does; it ends with its parent."""
+    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    _Worker.stop, _Worker.datasets = stop, {}
+    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+
+
+def _end_with_parent(stop: Event) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    stop.set()
+    time.sleep(_GRACE)
+    os._exit(1)
+
+
+def _work(trial: Trial) -> TrialResult | None:
+    """Run a trial in a worker; None for one that was not begun before the word to stop."""
+    if _Worker.stop.is_set():
+        return None
+    dataset = _Worker.datasets.setdefault(trial.dataset.name, trial.dataset)
+    return run_trial(trial, dataset, _Worker.stop.is_set)
+
+
+def run_trials(
+    trials: Sequence[Trial], workers: int, stop: Callable[[], bool]
+) -> Iterator[TrialResult | None]:
+    """Run trials in worker processes, and yield each result when it is there.
+
+    When a worker dies (killed, or out of memory), the trials that were running are suspects: they
+    go on alone, one after the other, and the one that kills its worker again has failed.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        In the order in which they begin.
+    workers : int
+        The number of processes.
+    stop : callable
+        Tells whether to let the running trials save their state, and begin no others.
+
+    Yields
+    ------
+    TrialResult or None
+        None where nothing is new, a few times a second: a chance to look at the metrics.
+    """
+    waiting = {trial.number: trial for trial in trials}
+    while waiting and not stop():
+        try:
+            for result in _run_pool(list(waiting.values()), workers, stop):
+                if result:
+                    del waiting[result.number]
+                yield result
+            return
+        except BrokenProcessPool:
+            suspects = [trial for trial in waiting.values() if trial.directory.exists()]
+        for suspect in suspects:
+            del waiting[suspect.number]
+            try:
+                yield from _run_pool([suspect], 1, stop)
+            except BrokenProcessPool:
+                yield failed(suspect, "its worker process died: killed, or out of memory")
+
+
+def _run_pool(
+    trials: Sequence[Trial], workers: int, stop: Callable[[], bool]
+) -> Iterator[TrialResult | None]:
+    """Run trials in one pool of processes; raise BrokenProcessPool when one of them dies."""
+    context = multiprocessing.get_context("spawn")  # the same on every system
+    stop_workers = context.Event()
+    pool = ProcessPoolExecutor(min(workers, len(trials)), context, _start_worker, (stop_workers,))
+    try:
+        pending = {pool.submit(_work, trial) for trial in trials}
+        while pending:
+            done, pending = wait(pending, _TICK, FIRST_COMPLETED)
+            if stop():
+                stop_workers.set()
+            if not done:
+                yield None
+            for future in done:
+                if result := future.result():
+                    yield result
+    except KeyboardInterrupt:
+        _kill(pool)
+        raise
+    finally:
+        stop_workers.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: the user pressed Ctrl-C a second time."""
+    processes: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
+    for process in processes.values():
+        process.kill()

@@ -1,0 +1,1 @@
+"""What people look at. The only room that knows rich."""

@@ -1,0 +1,46 @@
+"""Where things are shown: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+
+def results() -> Console:
+    """Return the console of stdout."""
+    return Console(highlight=False)
+
+
+def notices() -> Console:
+    """Return the console of stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def is_live(console: Console) -> bool:
+    """Tell whether something that moves can be shown; else there are plain lines."""
+    return (
+        console.is_terminal
+        and not console.is_dumb_terminal
+        and "NO_COLOR" not in os.environ
+        and os.environ.get("CI", "").lower() not in ("1", "true")
+    )
+
+
+def say(console: Console, text: str | Text) -> None:
+    """Print a line as it is: no markup, no wrapping, so that paths can be copied."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning, which no ``--quiet`` silences."""
+    say(notices(), Text.assemble(("Warning: ", "bold yellow"), text))
+
+
+def command(*words: str) -> str:
+    """Return a command as one would type it in the shell of this machine."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -1,0 +1,105 @@
+"""A download as people see it: one display for all files, or one line a file."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from nnctl.data.download import (
+    BytesReceived,
+    FileDamaged,
+    FileDone,
+    FileKept,
+    FileStarted,
+    MirrorFailed,
+)
+from nnctl.runs.plan import FellBack, Notice
+from nnctl.views.console import is_live, notices, say, warn
+
+
+class DownloadView:
+    """Call it with each event of a download.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show only warnings.
+    tell_kept : bool
+        Say of files that are there and right that they are; it is what `download` was asked for,
+        and no news to one who trains.
+    """
+
+    def __init__(self, *, quiet: bool, tell_kept: bool = False) -> None:
+        self._console = notices()
+        self._quiet = quiet
+        self._tell_kept = tell_kept
+        self._live = is_live(self._console) and not quiet
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def __call__(self, event: Notice) -> None:
+        """Show an event."""
+        match event:
+            case FileKept():
+                if self._tell_kept:
+                    self._say(f"{event.name} is there and right")
+            case FileDamaged():
+                warn(f"{event.path} is damaged; it is fetched again")
+            case FileStarted() if self._live:
+                self._show(event)
+            case BytesReceived() if self._progress:
+                self._progress.advance(self._tasks[event.name], event.count)
+            case MirrorFailed():
+                self._say(f"{event.url} {event.reason}")
+            case FileDone():
+                if not self._live:
+                    self._say(f"{event.name} ({decimal(event.size)}) from {event.url}")
+            case FellBack():
+                warn(
+                    f"THE DATASET {event.wanted} COULD NOT BE HAD: {event.reason}\n"
+                    f"Going on with {event.fallback}, the few digits that ship with nnctl: the "
+                    "accuracy will be lower."
+                )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            say(self._console, text)
+
+    def _show(self, event: FileStarted) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._progress.start()
+        if event.name in self._tasks:  # the mirror before it failed
+            self._progress.reset(self._tasks[event.name])
+        else:
+            self._tasks[event.name] = self._progress.add_task(event.name, total=event.size)

@@ -1,0 +1,168 @@
+"""A sweep as people see it: a live table of trials, or one line a trial, and a leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nnctl.runs.directory import Run
+from nnctl.sweep.space import Point
+from nnctl.sweep.trials import COMPLETE, Trial, TrialResult, ranked
+from nnctl.views.console import command, is_live, notices, results, say
+
+_SHOWN = 12  # trials in the live table, those that run and the newest results
+_LEADERS = 10
+
+
+class SweepView:
+    """Shows on stderr how a sweep goes.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        All of them.
+    quiet : bool
+        Show nothing.
+    """
+
+    def __init__(self, trials: Sequence[Trial], *, quiet: bool) -> None:
+        self._trials = trials
+        self._quiet = quiet
+        self._console = notices()
+        self._results: dict[int, TrialResult] = {}
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
+        self._moves = is_live(self._console) and not quiet
+
+    def __enter__(self) -> Self:
+        if not self._quiet:
+            say(self._console, f"{len(self._trials)} trials in {self._trials[0].directory.parent}")
+        if self._moves:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._moves:
+            self._live.stop()
+
+    def show(self, result: TrialResult | None) -> None:
+        """Show a result, or how far the running trials are."""
+        if result:
+            self._results[result.number] = result
+            if not self._quiet:
+                say(self._console, self._line(result))
+        if self._moves:
+            self._live.update(self._table(), refresh=True)
+
+    def _line(self, result: TrialResult) -> Text:
+        share = f"trial {result.number} ({len(self._results)} of {len(self._trials)} done)"
+        what = describe_point(result.point)
+        if result.status in COMPLETE:
+            return Text(f"{share}: {_percent(result.best_val_accuracy)} with {what}")
+        return Text(f"{share}: {result.status} with {what}: {result.reason}", "yellow")
+
+    def _table(self) -> Table:
+        """Return the trials that run, with their last epoch."""
+        table = Table(box=box.SIMPLE)
+        for name in ("trial", "epoch", "val accuracy", "best"):
+            table.add_column(name, justify="right")
+        table.add_column("parameters", overflow="fold")
+        running = [
+            trial
+            for trial in self._trials
+            if trial.number not in self._results and trial.directory.exists()
+        ]
+        for trial in running[:_SHOWN]:
+            accuracies = [row["val_accuracy"] for row in Run(trial.directory).metrics]
+            last, best = (accuracies[-1], max(accuracies)) if accuracies else (None, None)
+            epochs = trial.config["training"]["epochs"]
+            table.add_row(
+                str(trial.number),
+                f"{len(accuracies)}/{epochs}",
+                _percent(last),
+                _percent(best),
+                describe_point(trial.point),
+            )
+        waiting = len(self._trials) - len(self._results) - len(running)
+        table.caption = f"{len(self._results)} done, {len(running)} running, {waiting} waiting"
+        return table
+
+
+def show_plan(points: Sequence[Point]) -> None:
+    """Print the points of a sweep on stdout."""
+    for number, point in enumerate(points, start=1):
+        say(results(), f"{number:>4}  {describe_point(point)}")
+
+
+def show_leaderboard(trial_results: list[TrialResult], metric: str) -> None:
+    """Print the best trials on stdout, and what failed; the last line is the best run."""
+    console = results()
+    leaders = ranked(trial_results, metric)
+    if leaders:
+        console.print(_leaderboard(leaders[:_LEADERS], metric))
+    others = [result for result in trial_results if result.status not in COMPLETE]
+    for result in others[:_LEADERS]:
+        reason = result.reason.replace("\n", " ")
+        say(console, f"trial {result.number} {result.status}: {reason}")
+    if len(others) > _LEADERS:
+        say(console, f"and {len(others) - _LEADERS} more; see results.csv")
+    if leaders:
+        say(console, f"evaluate it  {command('nnctl', 'eval', leaders[0].run_dir)}")
+        say(console, leaders[0].run_dir)
+
+
+def describe_point(point: Point) -> str:
+    """Return the values of a point in a line."""
+    named = zip(short_keys(list(point)), point.values(), strict=True)
+    return ", ".join(f"{key}={_short(value)}" for key, value in named)
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Return the shortest ends of dotted keys that still tell each from the others."""
+    parts = [key.split(".") for key in keys]
+    short = []
+    for own in parts:
+        length = 1
+        while length < len(own) and sum(own[-length:] == other[-length:] for other in parts) > 1:
+            length += 1
+        short.append(".".join(own[-length:]))
+    return short
+
+
+def _leaderboard(leaders: list[TrialResult], metric: str) -> Table:
+    title = "Best trials by validation " + metric.removeprefix("val_")
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold")
+    for name in ("rank", "trial", "accuracy", "loss", "epoch", "seconds"):
+        table.add_column(name, justify="right")
+    for key in short_keys(list(leaders[0].point)):
+        table.add_column(key, justify="right", overflow="fold")
+    for rank, result in enumerate(leaders, start=1):
+        table.add_row(
+            str(rank),
+            str(result.number),
+            _percent(result.best_val_accuracy),
+            "-" if result.best_val_loss is None else f"{result.best_val_loss:.4g}",
+            str(result.best_epoch),
+            f"{result.seconds:.1f}",
+            *map(_short, result.point.values()),
+            style="bold green" if rank == 1 else "",
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

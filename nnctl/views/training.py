@@ -1,0 +1,121 @@
+"""A training as people see it: a table that grows by a row an epoch, and a bar within the epoch."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from nnctl.nn.training import BatchesDone, EpochDone, Event
+from nnctl.runs.training import TrainingRun
+from nnctl.views.console import command, is_live, notices, results, say
+
+_HEADER = "  epoch  train loss  accuracy    val loss  accuracy  learn. rate  seconds  images/s"
+
+
+class TrainingView:
+    """Shows the events of a training on stderr.
+
+    Parameters
+    ----------
+    training : TrainingRun
+        What is trained.
+    quiet : bool
+        Show nothing.
+    """
+
+    def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
+        self._training = training
+        self._quiet = quiet
+        self._console = notices()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not is_live(self._console),
+        )
+        self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        if not self._quiet:
+            self._introduce()
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        """Show an event."""
+        if self._quiet:
+            return
+        match event:
+            case BatchesDone():
+                self._progress.update(
+                    self._task,
+                    description=f"epoch {event.epoch}",
+                    completed=event.batch,
+                    total=event.batches,
+                )
+            case EpochDone():
+                self._row(event)
+
+    def _introduce(self) -> None:
+        dataset, config = self._training.dataset, self._training.config
+        sizes = "-".join(map(str, self._training.network.sizes))
+        activations = ", ".join(layer.activation.name for layer in config.network.layers)
+        held_out = f", {dataset['validation']:,} held out" if dataset["validation"] else ""
+        say(self._console, f"network   {sizes} ({activations})")
+        say(self._console, f"data      {dataset['name']}: {dataset['training']:,} images{held_out}")
+        say(self._console, f"run       {self._training.run.directory}")
+        done = self._training.done_epochs
+        if done or self._training.training.progress.batch:
+            say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
+        say(self._console, Text(_HEADER, style="bold"))
+
+    def _row(self, done: EpochDone) -> None:
+        def percent(share: float | None) -> str:
+            return "-" if share is None else f"{100 * share:.2f} %"
+
+        val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
+        speed = self._training.dataset["training"] / max(done.seconds, 1e-9)
+        row = (
+            f"{done.epoch:>7}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
+            f"  {val_loss:>10}  {percent(done.val_accuracy):>8}  {done.learning_rate:>11.5g}"
+            f"  {done.seconds:>7.2f}  {speed:>8,.0f}"
+        )
+        # Every row that was the best so far is marked: the last mark is the best of all.
+        marked = done.is_best and done.val_accuracy is not None
+        say(
+            self._console,
+            Text(f"{'*' if marked else ' '}{row[1:]}", "bold green" if marked else ""),
+        )
+
+
+def show_result(training: TrainingRun) -> None:
+    """Print what came of a training on stdout; the last line is the run directory."""
+    console, summary = results(), training.summary
+    best, accuracy = summary["best_epoch"], summary["best_val_accuracy"]
+    directory = str(training.run.directory)
+    if accuracy is not None:
+        say(
+            console,
+            f"best epoch   {best} of {summary['epochs']}: validation accuracy "
+            f"{100 * accuracy:.2f} %, loss {summary['best_val_loss']:.4f}",
+        )
+    if summary["status"] == "stopped_early":
+        say(console, f"stopped      after {summary['epochs']} epochs: no improvement any more")
+    if best is not None:
+        say(console, f"evaluate it  {command('nnctl', 'eval', directory)}")
+    say(console, directory)
