@@ -1,9 +1,12 @@
-"""``python -m nnctl.config`` prints the JSON Schema: ``make schema`` writes it to ``configs``."""
+"""``python -m nnctl.config FOLDER`` writes the JSON Schemas there: ``make schema`` keeps them current."""
 
 import json
+import sys
+from pathlib import Path
 
-import click
+from nnctl.config.schema import Config, json_schema
+from nnctl.config.sweeps import SweepConfig
 
-from nnctl.config.schema import json_schema
-
-click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+for name, model in (("schema.json", Config), ("sweep-schema.json", SweepConfig)):
+    text = json.dumps(json_schema(model), indent=2, ensure_ascii=False) + "\n"
+    Path(sys.argv[1], name).write_text(text, encoding="utf-8", newline="\n")

@@ -178,9 +178,9 @@ class Config(Section):
     )
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a training configuration, for editors."""
+def json_schema(model: type[Section] = Config) -> dict[str, Any]:
+    """Return the JSON Schema of what may be written in a file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Config.model_json_schema(mode="validation"),
+        **model.model_json_schema(mode="validation"),
     }

@@ -1,0 +1,45 @@
+# nnctl: `make help` tells what there is.
+
+PYTHON ?= python3
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-fast lint format schema clean
+
+help:  ## tell what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON ($(PYTHON)) makes the environment; NNCTL_TEST_MNIST is a folder with MNIST's files."
+
+train: .venv/installed  ## install nnctl, train configs/sigmoid.yaml, and evaluate the run
+	@result=$$($(BIN)/nnctl train configs/sigmoid.yaml) && echo "$$result" \
+		&& $(BIN)/nnctl eval "$$(echo "$$result" | tail -n 1)"
+
+test: .venv/developing  ## run all tests, the fast ones first
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-fast: .venv/developing  ## run the tests that train for no more than a few seconds
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+lint: .venv/developing  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/developing  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: .venv/installed  ## write the JSON Schemas in configs anew
+	$(BIN)/python -m nnctl.config configs
+
+clean:  ## remove the environment and what tools have left
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/developing: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

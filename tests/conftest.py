@@ -1,0 +1,125 @@
+"""What all tests share: the real digits, the real command, a folder to work in."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+
+Nnctl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow tests last."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let nothing of the developer's environment into a test, and no download out of it."""
+    for name in [name for name in os.environ if name.startswith("NNCTL_")]:
+        if name != "NNCTL_TEST_MNIST":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NNCTL_DATA_DIR", str(tmp_path / "cache"))
+    for proxy in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+        monkeypatch.setenv(proxy.upper(), "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder with MNIST's four files; the test is skipped without it."""
+    folder = Path(os.environ.get("NNCTL_TEST_MNIST") or ROOT.parent / "shared" / "mnist")
+    if not (folder / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"needs the full MNIST in {folder}, or in the folder NNCTL_TEST_MNIST names")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_cache(mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory in which MNIST is, as after a download."""
+    from nnctl.data.download import import_files
+    from nnctl.data.registry import MNIST
+
+    cache = tmp_path_factory.mktemp("cache")
+    import_files(cache / "mnist", mnist_folder, tuple(MNIST.values()))
+    return cache
+
+
+@pytest.fixture
+def with_mnist(mnist_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a test find MNIST already downloaded."""
+    monkeypatch.setenv("NNCTL_DATA_DIR", str(mnist_cache))
+    return mnist_cache
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and the test in it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def nnctl_command(*arguments: object) -> list[str]:
+    """Return the real command, as a list of words."""
+    return [sys.executable, "-m", "nnctl", *map(str, arguments)]
+
+
+@pytest.fixture
+def nnctl(workplace: Path) -> Nnctl:
+    """Run the real command in the working folder: ``nnctl("train", config, code=0)``."""
+
+    def run(
+        *arguments: object, code: int = 0, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            nnctl_command(*arguments),
+            cwd=workplace,
+            env={**os.environ, "PYTHONUTF8": "1", **(env or {})},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+            check=False,
+        )
+        told = f"{arguments}\nstdout: {done.stdout}\nstderr: {done.stderr}"
+        assert done.returncode == code, told
+        assert "Traceback" not in done.stderr, told
+        return done
+
+    return run
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serve folders over real HTTP on loopback: ``url = serve(folder)``."""
+    servers = []
+
+    def start(folder: Path) -> str:
+        handler = functools.partial(_QuietHandler, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
