@@ -1,4 +1,4 @@
-"""``python -m nnctl.config FOLDER`` writes the JSON Schemas there: ``make schema`` keeps them current."""
+"""``python -m nnctl.config FOLDER`` writes the JSON Schemas there, as ``make schema`` does."""
 
 import json
 import sys
