@@ -82,7 +82,7 @@ def sweep(
         home = (
             Run.create_at(sweep_dir)
             if sweep_dir
-            else Run.create(f"{config.stem}-sweep" if varied else config.stem, Path("runs"))
+            else Run.create(f"sweep-{config.stem.removeprefix('sweep-')}", Path("runs"))
         ).directory
         trials = make_trials(planned, home, data_dir, notify)
     results: list[TrialResult] = []

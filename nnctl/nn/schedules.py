@@ -31,7 +31,8 @@ class Schedule(ABC):
         Parameters
         ----------
         time : float
-            Epochs since the beginning, the step about to be taken included.
+            Epochs since the beginning, up to the middle of the step: so neither the first step of a
+            warm-up nor the last one of a decay is lost to a factor of 0.
         epochs : int
             The length of the whole training.
         """
@@ -71,7 +72,7 @@ class StepSchedule(Schedule):
 
     def decay(self, time: float, epochs: int) -> float:
         """Drop after the last step of every `every`-th epoch."""
-        return self.gamma ** ((math.ceil(time) - 1) // self.every)
+        return self.gamma ** (int(time) // self.every)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ExponentialSchedule(Schedule):
 
     def decay(self, time: float, epochs: int) -> float:
         """Drop after the last step of every epoch."""
-        return self.gamma ** (math.ceil(time) - 1)
+        return self.gamma ** int(time)
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,8 @@ class Training:
 
     def learning_rate(self, batch: int) -> float:
         """Return the learning rate of a batch, counted from 0, of the running epoch."""
-        elapsed = (self.progress.epoch * self._batches + batch + 1) / self._batches
-        return self.optimizer.learning_rate * self.schedule.factor(elapsed, self.epochs)
+        time = self.progress.epoch + (batch + 0.5) / self._batches
+        return self.optimizer.learning_rate * self.schedule.factor(time, self.epochs)
 
     def _reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
         if self.progress.epoch >= self.epochs:

@@ -33,6 +33,7 @@ class SweepView:
 
     def __init__(self, trials: Sequence[Trial], *, quiet: bool) -> None:
         self._trials = trials
+        self._keys = varying_keys([trial.point for trial in trials])
         self._quiet = quiet
         self._console = notices()
         self._results: dict[int, TrialResult] = {}
@@ -66,7 +67,7 @@ class SweepView:
 
     def _line(self, result: TrialResult) -> Text:
         share = f"trial {result.number} ({len(self._results)} of {len(self._trials)} done)"
-        what = describe_point(result.point)
+        what = describe_point(result.point, self._keys)
         if result.status in COMPLETE:
             return Text(f"{share}: {_percent(result.best_val_accuracy)} with {what}")
         return Text(f"{share}: {result.status} with {what}: {result.reason}", "yellow")
@@ -91,7 +92,7 @@ class SweepView:
                 f"{len(accuracies)}/{epochs}",
                 _percent(last),
                 _percent(best),
-                describe_point(trial.point),
+                describe_point(trial.point, self._keys),
             )
         waiting = len(self._trials) - len(self._results) - len(running)
         table.caption = f"{len(self._results)} done, {len(running)} running, {waiting} waiting"
@@ -100,8 +101,9 @@ class SweepView:
 
 def show_plan(points: Sequence[Point]) -> None:
     """Print the points of a sweep on stdout."""
+    keys = varying_keys(points)
     for number, point in enumerate(points, start=1):
-        say(results(), f"{number:>4}  {describe_point(point)}")
+        say(results(), f"{number:>4}  {describe_point(point, keys)}")
 
 
 def show_leaderboard(trial_results: list[TrialResult], metric: str) -> None:
@@ -121,10 +123,17 @@ def show_leaderboard(trial_results: list[TrialResult], metric: str) -> None:
         say(console, leaders[0].run_dir)
 
 
-def describe_point(point: Point) -> str:
-    """Return the values of a point in a line."""
-    named = zip(short_keys(list(point)), point.values(), strict=True)
-    return ", ".join(f"{key}={_short(value)}" for key, value in named)
+def describe_point(point: Point, keys: Sequence[str]) -> str:
+    """Return the values of some keys of a point in a line."""
+    named = zip(short_keys(keys), keys, strict=True)
+    return ", ".join(f"{short}={_short(point[key])}" for short, key in named)
+
+
+def varying_keys(points: Sequence[Point]) -> list[str]:
+    """Return the keys that do not have the same value at all points; of a single point, all."""
+    first = points[0]
+    varying = [key for key in first if any(point[key] != first[key] for point in points)]
+    return varying or list(first)
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:
@@ -141,20 +150,21 @@ def short_keys(keys: Sequence[str]) -> list[str]:
 
 def _leaderboard(leaders: list[TrialResult], metric: str) -> Table:
     title = "Best trials by validation " + metric.removeprefix("val_")
-    table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold")
-    for name in ("rank", "trial", "accuracy", "loss", "epoch", "seconds"):
+    table = Table(
+        box=box.SIMPLE, padding=(0, 1), title=title, title_justify="left", title_style="bold"
+    )
+    for name in ("trial", "accuracy", "loss", "epoch"):
         table.add_column(name, justify="right")
-    for key in short_keys(list(leaders[0].point)):
+    keys = varying_keys([result.point for result in leaders])
+    for key in short_keys(keys):
         table.add_column(key, justify="right", overflow="fold")
     for rank, result in enumerate(leaders, start=1):
         table.add_row(
-            str(rank),
             str(result.number),
             _percent(result.best_val_accuracy),
             "-" if result.best_val_loss is None else f"{result.best_val_loss:.4g}",
             str(result.best_epoch),
-            f"{result.seconds:.1f}",
-            *map(_short, result.point.values()),
+            *(_short(result.point[key]) for key in keys),
             style="bold green" if rank == 1 else "",
         )
     return table

@@ -12,7 +12,7 @@ from nnctl.nn.training import BatchesDone, EpochDone, Event
 from nnctl.runs.training import TrainingRun
 from nnctl.views.console import command, is_live, notices, results, say
 
-_HEADER = "  epoch  train loss  accuracy    val loss  accuracy  learn. rate  seconds  images/s"
+_HEADER = " epoch  train loss  accuracy   val. loss  accuracy       rate  seconds  images/s"
 
 
 class TrainingView:
@@ -91,8 +91,8 @@ class TrainingView:
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
         speed = self._training.dataset["training"] / max(done.seconds, 1e-9)
         row = (
-            f"{done.epoch:>7}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
-            f"  {val_loss:>10}  {percent(done.val_accuracy):>8}  {done.learning_rate:>11.5g}"
+            f"{done.epoch:>6}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
+            f"  {val_loss:>10}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
             f"  {done.seconds:>7.2f}  {speed:>8,.0f}"
         )
         # Every row that was the best so far is marked: the last mark is the best of all.
