@@ -9,10 +9,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nnctl import errors
+
 if TYPE_CHECKING:
     from nnctl.api import evaluate, load, train
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["__version__", "errors", "evaluate", "load", "train"]
 __version__ = "0.1.0"
 
 

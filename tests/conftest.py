@@ -26,15 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let nothing of the developer's environment into a test, and no download out of it."""
+    """Let nothing of the developer's own settings and downloads into a test."""
     for name in [name for name in os.environ if name.startswith("NNCTL_")]:
         if name != "NNCTL_TEST_MNIST":
             monkeypatch.delenv(name)
     monkeypatch.setenv("NNCTL_DATA_DIR", str(tmp_path / "cache"))
-    for proxy in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
-        monkeypatch.setenv(proxy.upper(), "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +69,18 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def mini_folder(tmp_path: Path) -> Path:
+    """A user's own folder of four IDX files: a copy of the digits that ship."""
+    from nnctl.data.dataset import MINI_DIRECTORY
+
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for source in MINI_DIRECTORY.glob("*.gz"):
+        (folder / source.name).write_bytes(source.read_bytes())
+    return folder
+
+
 def nnctl_command(*arguments: object) -> list[str]:
     """Return the real command, as a list of words."""
     return [sys.executable, "-m", "nnctl", *map(str, arguments)]
@@ -80,7 +88,13 @@ def nnctl_command(*arguments: object) -> list[str]:
 
 @pytest.fixture
 def nnctl(workplace: Path) -> Nnctl:
-    """Run the real command in the working folder: ``nnctl("train", config, code=0)``."""
+    """Run the real command in the working folder: ``nnctl("train", config, code=0)``.
+
+    It reaches this machine alone: for all other hosts there is a proxy that is not there.
+    """
+    alone = {"PYTHONUTF8": "1", "no_proxy": "127.0.0.1,localhost"}
+    for proxy in ("http_proxy", "https_proxy"):
+        alone |= {proxy: "http://127.0.0.1:9", proxy.upper(): "http://127.0.0.1:9"}
 
     def run(
         *arguments: object, code: int = 0, env: Mapping[str, str] | None = None
@@ -88,7 +102,7 @@ def nnctl(workplace: Path) -> Nnctl:
         done = subprocess.run(
             nnctl_command(*arguments),
             cwd=workplace,
-            env={**os.environ, "PYTHONUTF8": "1", **(env or {})},
+            env={**os.environ, **alone, **(env or {})},
             capture_output=True,
             encoding="utf-8",
             timeout=300,

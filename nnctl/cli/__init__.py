@@ -6,6 +6,7 @@ A command's module imports click alone at its top, and the rest of nnctl when it
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -31,7 +32,8 @@ class _Commands(click.Group):
             error = InterruptedRunError("interrupted")
         except MemoryError:
             error = NnctlError("there is not enough memory")
-        click.secho(f"Error: {error.message}", err=True, fg="red")
+        coloured = False if os.environ.get("NO_COLOR") else None
+        click.secho(f"Error: {error.message}", err=True, fg="red", color=coloured)
         if error.hint:
             click.echo(f"Hint: {error.hint}", err=True)
         return ctx.exit(error.exit_code)

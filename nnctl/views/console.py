@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -13,12 +14,17 @@ from rich.text import Text
 
 def results() -> Console:
     """Return the console of stdout."""
-    return Console(highlight=False)
+    return Console(highlight=False, color_system=_colours())
 
 
 def notices() -> Console:
     """Return the console of stderr."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, color_system=_colours())
+
+
+def _colours() -> Literal["auto"] | None:
+    """Return None, which is neither colour nor bold, for those who set NO_COLOR."""
+    return None if os.environ.get("NO_COLOR") else "auto"
 
 
 def is_live(console: Console) -> bool:
@@ -26,7 +32,7 @@ def is_live(console: Console) -> bool:
     return (
         console.is_terminal
         and not console.is_dumb_terminal
-        and "NO_COLOR" not in os.environ
+        and _colours() is not None
         and os.environ.get("CI", "").lower() not in ("1", "true")
     )
 

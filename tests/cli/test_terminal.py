@@ -1,0 +1,130 @@
+"""What people see in a terminal: at 80 and at 200 columns, without colour, on a pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pyte
+import pytest
+
+from tests.conftest import CONFIGS, nnctl_command
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
+    pytest.mark.usefixtures("workplace"),
+]
+
+SMOKE = ("train", CONFIGS / "smoke.yaml", "--epochs", 3)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def in_terminal(*arguments: object, columns: int = 80, env: Mapping[str, str] | None = None) -> str:
+    """Return all that a command prints to a pseudo-terminal of so many columns."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR")}
+    process = subprocess.Popen(
+        nnctl_command(*arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**clean, "TERM": "xterm-256color", "PYTHONUTF8": "1", **(env or {})},
+    )
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            more = os.read(ours, 65536)
+        except OSError:  # Linux's way of saying that the other side is closed
+            break
+        if not more:
+            break
+        printed += more
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, printed
+    return printed.decode()
+
+
+def on_screen(printed: str, columns: int = 80) -> list[str]:
+    """Return the lines that stay on the screen of a terminal."""
+    screen = pyte.Screen(columns, 200)
+    pyte.Stream(screen).feed(printed)
+    return [line.rstrip() for line in screen.display]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_table_fits_the_window(columns: int) -> None:
+    """A header and a row an epoch, none of them broken, with a bar that leaves no trace."""
+    lines = on_screen(in_terminal(*SMOKE, columns=columns), columns)
+    header = next(line for line in lines if "train loss" in line)
+    rows = [line for line in lines if re.match(r"[ *] +\d+  +\d+\.\d{4}", line)]
+    assert len(rows) == 3
+    assert {len(header)} == {len(row) for row in rows}
+    assert len(header) <= 80
+    assert "batches" not in "".join(lines)
+
+
+def test_a_bar_moves_in_a_terminal() -> None:
+    """It says which epoch it is in."""
+    assert "batches" in in_terminal(*SMOKE)
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CI": "true"}], ids=str)
+def test_plain_lines_where_nothing_may_move(env: dict[str, str]) -> None:
+    """No bar, and no colour where none is wanted."""
+    printed = in_terminal(*SMOKE, env=env)
+    assert "batches" not in printed
+    if "CI" not in env:
+        assert not COLOUR.search(printed)
+
+
+def test_the_confusion_matrix_is_coloured_in_a_terminal_and_fits_80_columns() -> None:
+    """The eye finds the mistakes."""
+    in_terminal(*SMOKE, "--run-dir", "run", "--quiet")
+    printed = in_terminal("eval", "run")
+    assert COLOUR.search(printed)
+    lines = on_screen(printed)
+    matrix = [line for line in lines if re.match(r" +\d +(\d+|·) +(\d+|·) ", line)]
+    assert len(matrix) == 11  # the header, and a row a digit
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_sweep_shows_its_trials_and_a_leaderboard(columns: int) -> None:
+    """Each trial leaves a line, and the table of running ones none."""
+    lines = on_screen(
+        in_terminal(
+            "sweep",
+            CONFIGS / "smoke.yaml",
+            "-p",
+            "training.batch_size=16,32,64",
+            "-p",
+            "optimizer.learning_rate=0.05,0.1",
+            "--epochs",
+            1,
+            columns=columns,
+        ),
+        columns,
+    )
+    assert sum(bool(re.match(r"trial \d+ \(\d of 6 done\)", line)) for line in lines) == 6
+    assert any("batch_size" in line and "accuracy" in line for line in lines)
+    assert not any("running" in line for line in lines)
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    """``nnctl eval RUN | head -1``."""
+    in_terminal(*SMOKE, "--run-dir", "run", "--quiet")
+    command = subprocess.list2cmdline(nnctl_command("eval", "run"))
+    done = subprocess.run(
+        f"{command} | head -n 1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,297 @@
+"""``nnctl train`` as a user sees it, on real digits."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import nnctl as face
+from tests.conftest import CONFIGS, Nnctl
+
+SMOKE = CONFIGS / "smoke.yaml"
+
+
+def test_the_last_line_of_stdout_is_the_run_directory(nnctl: Nnctl, workplace: Path) -> None:
+    """It holds all that the design promises, and is named after configuration and time."""
+    done = nnctl("train", SMOKE, "--epochs", 2)
+    run = workplace / done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"smoke-\d{8}-\d{6}", run.name)
+    assert {"config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz"} == {
+        path.name for path in run.iterdir()
+    }
+    assert f"nnctl eval {run.relative_to(workplace)}" in done.stdout
+    assert "best epoch" in done.stdout
+
+
+def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, workplace: Path) -> None:
+    """With the keys of the contract, and the health of each layer."""
+    nnctl("train", SMOKE, "--epochs", 3, "--run-dir", "run")
+    lines = (workplace / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    expected = {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}
+    expected |= {"learning_rate", "seconds", "health"}
+    assert all(expected == row.keys() for row in rows)
+    assert all(len(row["health"]) == 2 for row in rows)
+    assert rows[0]["train_loss"] > rows[2]["train_loss"]
+
+
+def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, workplace: Path) -> None:
+    """The same object as in ``summary.json``, alone on stdout."""
+    done = nnctl("train", SMOKE, "--epochs", 2, "--json")
+    summary = json.loads(done.stdout)
+    saved = (workplace / summary["run_dir"] / "summary.json").read_text("utf-8")
+    assert summary == json.loads(saved)
+    assert summary["status"] == "finished"
+    assert summary["best_epoch"] in (1, 2)
+    assert summary["dataset"]["name"] == "mini"
+    assert all(len(sha256) == 64 for sha256 in summary["dataset"]["hashes"].values())
+    assert summary["blas"]["threads"] == 1
+    assert summary["versions"]["numpy"] == np.__version__
+    for key in ("best_val_accuracy", "best_val_loss", "final_train_loss", "seed", "seconds"):
+        assert isinstance(summary[key], int | float)
+
+
+def test_the_best_epoch_is_the_one_of_highest_validation_accuracy(
+    nnctl: Nnctl, workplace: Path
+) -> None:
+    """Ties go to the lower validation loss, and ``best.npz`` holds it."""
+    summary = json.loads(nnctl("train", SMOKE, "--run-dir", "run", "--json").stdout)
+    lines = (workplace / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    best = min(rows, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
+    assert best["epoch"] == summary["best_epoch"]
+    evaluation = face.evaluate(workplace / "run", split="validation", checkpoint="best")
+    assert best["val_accuracy"] == pytest.approx(evaluation.accuracy)
+
+
+def test_quiet_leaves_only_results(nnctl: Nnctl) -> None:
+    """Nothing at all on stderr."""
+    assert nnctl("train", SMOKE, "--epochs", 1, "--quiet").stderr == ""
+
+
+def test_progress_is_a_row_an_epoch_with_the_best_ones_marked(nnctl: Nnctl) -> None:
+    """On stderr, plain when it is not a terminal."""
+    done = nnctl("train", SMOKE, "--epochs", 3)
+    rows = [line for line in done.stderr.splitlines() if re.match(r"[ *] +\d", line)]
+    assert [int(row[1:].split()[0]) for row in rows] == [1, 2, 3]
+    assert rows[0].startswith("*")
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_two_runs_of_the_same_second_do_not_share_a_directory(nnctl: Nnctl) -> None:
+    """The second gets a number."""
+    names = {nnctl("train", SMOKE, "--epochs", 1, "-q").stdout.splitlines()[-1] for _ in range(3)}
+    assert len(names) == 3
+
+
+def test_a_run_directory_that_is_not_empty_is_left_alone(nnctl: Nnctl, workplace: Path) -> None:
+    """Nobody's run is overwritten; the hint is how to go on with it."""
+    nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run")
+    before = (workplace / "run" / "last.npz").read_bytes()
+    done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", code=2)
+    assert "nnctl train --resume run" in done.stderr
+    assert before == (workplace / "run" / "last.npz").read_bytes()
+
+
+def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, workplace: Path) -> None:
+    """Overrides and defaults are in ``config.yaml``: it trains to the same bits."""
+    overrides = ("--set", "network.layers.0.units=17", "--seed", 5, "--subset", 1000)
+    nnctl("train", SMOKE, "--epochs", 2, *overrides, "--run-dir", "one")
+    resolved = yaml.safe_load((workplace / "one" / "config.yaml").read_text("utf-8"))
+    assert resolved["network"]["layers"][0]["units"] == 17
+    assert resolved["data"] == {
+        "dataset": "mini",
+        "fallback": None,
+        "validation": 833,
+        "subset": 1000,
+    }
+    nnctl("train", "one/config.yaml", "--run-dir", "two")
+    one, two = (face.load(workplace / name).checkpoint("last") for name in ("one", "two"))
+    assert one.parameters.tobytes() == two.parameters.tobytes()
+
+
+def test_options_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
+    """``NNCTL_TRAIN_EPOCHS`` and its kin."""
+    done = nnctl("train", SMOKE, "--json", env={"NNCTL_TRAIN_EPOCHS": "1", "NNCTL_TRAIN_SEED": "9"})
+    assert (json.loads(done.stdout)["epochs"], json.loads(done.stdout)["seed"]) == (1, 9)
+
+
+def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
+    """It is named."""
+    done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_EPOCHS": "many"}, code=2)
+    assert "many" in done.stderr
+
+
+def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
+    nnctl: Nnctl, workplace: Path
+) -> None:
+    """As YAML, or as JSON."""
+    done = nnctl("train", SMOKE, "--epochs", 7, "--dry-run")
+    assert yaml.safe_load(done.stdout)["training"]["epochs"] == 7
+    as_json = nnctl("train", SMOKE, "--epochs", 7, "--dry-run", "--json").stdout
+    assert yaml.safe_load(done.stdout) == json.loads(as_json)
+    assert not list(workplace.iterdir())
+
+
+def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, workplace: Path) -> None:
+    """Exit 2, no traceback, nothing written."""
+    (workplace / "wrong.yaml").write_text(
+        "network:\n  layers:\n    - {units: 30, activation: sigmod}\n"
+        "    - {units: 5, activation: softmax}\n"
+        "optimizer: {learning_rate: 0.1, momentun: 0.9}\ntraining: {epochs: no}\n",
+        encoding="utf-8",
+    )
+    done = nnctl("train", "wrong.yaml", "--set", "training.seed=-1", code=2)
+    assert (
+        "wrong.yaml:3:31: network.layers.0.activation: unknown activation 'sigmod'" in done.stderr
+    )
+    assert "did you mean 'sigmoid'?" in done.stderr
+    assert "wrong.yaml:4:15: network.layers.1.units: the last layer has 5 units" in done.stderr
+    assert "wrong.yaml:5:33: optimizer.momentun: unknown key 'momentun'" in done.stderr
+    assert "wrong.yaml:6:20: training.epochs: expected a whole number" in done.stderr
+    assert "--set training.seed=-1: training.seed: expected" in done.stderr
+    assert [path.name for path in workplace.iterdir()] == ["wrong.yaml"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train",),
+        ("train", "nowhere.yaml"),
+        ("train", SMOKE, "--resume", "nowhere"),
+        ("train", SMOKE, "--epochs", "0"),
+        ("train", SMOKE, "--set", "nonsense"),
+        ("train", SMOKE, "--set", "network.layers.9.units=3"),
+        ("train", SMOKE, "--dataset", "mnsit"),
+        ("train", SMOKE, "--subset", "1000000"),
+        ("train", SMOKE, "--fail-under", "2"),
+        ("train", SMOKE, "--fail-under", "0.5", "--set", "data.validation=0"),
+        ("train", SMOKE, "--unknown"),
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments[1:])).replace(str(CONFIGS), ""),
+)
+def test_a_user_s_mistake_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ...]) -> None:
+    """With a sentence, and no traceback."""
+    assert "Error" in nnctl(*arguments, code=2).stderr
+
+
+def test_divergence_exits_with_4_and_says_where_and_what_to_do(
+    nnctl: Nnctl, workplace: Path
+) -> None:
+    """Epoch, batch, layer, the last finite loss, a cure; the last good checkpoint stays."""
+    rate = ("--set", "optimizer.learning_rate=0.1", "--set", "optimizer.schedule=constant")
+    nnctl("train", SMOKE, *rate, "--epochs", 1, "--run-dir", "good")
+    done = nnctl(
+        "train", SMOKE, "--set", "optimizer.learning_rate=1e30", "--run-dir", "run", code=4
+    )
+    assert re.search(r"diverged in epoch 1, batch \d+: the \w+ of layer \d \(\w+\)", done.stderr)
+    assert "optimizer.learning_rate=1e+29" in done.stderr
+    summary = json.loads((workplace / "run" / "summary.json").read_text("utf-8"))
+    assert summary["status"] == "diverged"
+    assert summary["divergence"]["epoch"] == 1
+
+
+def test_fail_under_exits_with_5_below_the_accuracy(nnctl: Nnctl) -> None:
+    """And with 0 at or above it."""
+    nnctl("train", SMOKE, "--fail-under", "0.85")
+    done = nnctl("train", SMOKE, "--epochs", 1, "--fail-under", "0.999", code=5)
+    assert "is below 0.999" in done.stderr
+
+
+def test_without_validation_the_last_epoch_is_the_best(nnctl: Nnctl) -> None:
+    """There is nothing to choose by."""
+    done = nnctl("train", SMOKE, "--epochs", 2, "--set", "data.validation=0", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["best_epoch"], summary["best_val_accuracy"]) == (2, None)
+    assert "-" in nnctl("train", SMOKE, "--epochs", 1, "--set", "data.validation=0").stderr
+
+
+def test_a_dataset_that_cannot_be_had_is_replaced_by_the_fallback_loudly(nnctl: Nnctl) -> None:
+    """The reason is said, and what is trained on instead; even --quiet does not hide it."""
+    done = nnctl("train", CONFIGS / "sigmoid.yaml", "--epochs", 1, "--json", "--quiet")
+    assert "THE DATASET mnist COULD NOT BE HAD" in done.stderr
+    assert "no mirror served train-images-idx3-ubyte.gz" in done.stderr
+    assert json.loads(done.stdout)["dataset"]["name"] == "mini"
+
+
+def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, workplace: Path) -> None:
+    """Nothing is left behind."""
+    done = nnctl("train", CONFIGS / "sigmoid.yaml", "--set", "data.fallback=null", code=3)
+    assert "nnctl download --from DIR" in done.stderr
+    assert not (workplace / "runs").exists()
+
+
+def test_a_fallback_is_given_what_it_can_hold(nnctl: Nnctl) -> None:
+    """A validation set that is as large as the fallback is cut down to a sixth of it."""
+    arguments = ("--epochs", 1, "--json", "--set", "data.validation=10000", "--subset", 20000)
+    done = nnctl("train", CONFIGS / "sigmoid.yaml", *arguments)
+    dataset = json.loads(done.stdout)["dataset"]
+    assert (dataset["training"], dataset["validation"]) == (4167, 833)
+
+
+def test_a_subset_is_balanced_and_the_same_for_the_same_seed(nnctl: Nnctl, workplace: Path) -> None:
+    """As is the network that is trained on it."""
+    for name in ("one", "two"):
+        nnctl("train", SMOKE, "--subset", 300, "--epochs", 1, "--run-dir", name)
+    rows = [face.load(workplace / name).metrics[0]["train_loss"] for name in ("one", "two")]
+    assert rows[0] == rows[1]
+
+
+def test_a_resumed_run_needs_no_configuration_and_refuses_another(
+    nnctl: Nnctl, workplace: Path
+) -> None:
+    """``--epochs`` extends it; anything else is listed and refused."""
+    nnctl("train", SMOKE, "--epochs", 2, "--run-dir", "run")
+    done = nnctl("train", "--resume", "run", "--set", "optimizer.momentum=0.5", code=2)
+    assert "optimizer.momentum: 0.9 in the run, 0.5 asked for" in done.stderr
+    extended = nnctl("train", "--resume", "run", "--epochs", 3, "--json")
+    assert json.loads(extended.stdout)["epochs"] == 3
+    assert len((workplace / "run" / "metrics.jsonl").read_text("utf-8").splitlines()) == 3
+    again = nnctl("train", SMOKE, "--resume", "run", "--epochs", 3)
+    assert again.stdout.splitlines()[-1] == "run"
+
+
+def test_training_never_reads_the_test_set(mini_folder: Path, nnctl: Nnctl) -> None:
+    """A test set that cannot be read does no harm."""
+    (mini_folder / "t10k-images-idx3-ubyte.gz").write_bytes(b"not digits")
+    nnctl("train", SMOKE, "--dataset", mini_folder, "--epochs", 1, "--run-dir", "run")
+    nnctl("eval", "run", code=3)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_python_trains_evaluates_and_predicts() -> None:
+    """The face of the package: three functions."""
+    run = face.train(SMOKE, epochs=2, settings={"optimizer.momentum": 0.5})
+    evaluation = face.evaluate(run)
+    assert evaluation.accuracy > 0.8
+    loaded = face.load(run.directory)
+    from nnctl.data.dataset import open_dataset
+
+    digits = open_dataset("mini", notify=lambda _: None).test
+    probabilities = loaded.predict(digits.images.reshape(-1, 28, 28))
+    assert probabilities.shape == (1000, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    hits = probabilities.argmax(axis=1) == digits.labels
+    assert evaluation.accuracy == pytest.approx(hits.mean())
+    np.testing.assert_allclose(probabilities, loaded.predict(digits.images / 255), atol=1e-5)
+    assert run.directory.parent == Path("runs")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
+    """As the command line does with a file."""
+    layers = [{"units": 10, "activation": "softmax"}]
+    config = {
+        "data": {"dataset": "mini"},
+        "network": {"layers": layers},
+        "optimizer": {"learning_rate": 0.1},
+    }
+    assert face.evaluate(face.train(config, epochs=1, run_dir="run")).accuracy > 0.7
+    with pytest.raises(face.errors.ConfigError, match="did you mean 'optimizer'"):
+        face.train({**config, "optimiser": {}})

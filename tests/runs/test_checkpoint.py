@@ -1,0 +1,250 @@
+"""Checkpoints hold what was written, or are refused as damaged; nothing in them is executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnctl.errors import DamagedFileError, DataError, NnctlError
+from nnctl.files import write_atomically
+from nnctl.nn.training import Best, Progress
+from nnctl.runs import checkpoint as checkpoints
+from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nnctl.runs.directory import Run
+from tests.runs.helpers import EVENTS_AN_EPOCH, begin, train
+
+
+@pytest.fixture
+def saved() -> Checkpoint:
+    """A checkpoint with a value in every field."""
+    return Checkpoint(
+        parameters=np.linspace(0, 7, 50, dtype=np.float32),
+        velocity=np.linspace(0, 3, 50, dtype=np.float32),
+        progress=Progress(
+            shuffling=dict(np.random.default_rng(2**63).bit_generator.state),
+            epoch=3,
+            batch=17,
+            loss_sum=0.1 + 0.2,
+            correct=99,
+            seconds=1.5,
+            best=Best(2, 0.9, 0.3),
+            patience_best=0.9,
+            patience_used=1,
+        ),
+        config={"loss": "cross_entropy"},
+        dataset={"name": "mini", "hashes": {}},
+        seconds=12.5,
+    )
+
+
+def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path, saved: Checkpoint) -> None:
+    """Every field, to the bit."""
+    save_checkpoint(tmp_path / "last.npz", saved)
+    loaded = load_checkpoint(tmp_path / "last.npz")
+    assert saved.parameters.tobytes() == loaded.parameters.tobytes()
+    assert saved.velocity.tobytes() == loaded.velocity.tobytes()
+    assert saved.progress == loaded.progress
+    assert (saved.config, saved.dataset) == (loaded.config, loaded.dataset)
+    assert saved.seconds == loaded.seconds
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(
+    tmp_path: Path, saved: Checkpoint
+) -> None:
+    """Some bits of a zip file mean nothing (times, attributes); no other may pass."""
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, saved)
+    content = path.read_bytes()
+    noticed = 0
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << (position % 8)
+        path.write_bytes(flipped)
+        try:
+            loaded = load_checkpoint(path)
+        except DataError:
+            noticed += 1
+        else:
+            assert saved.parameters.tobytes() == loaded.parameters.tobytes()
+            assert saved.velocity.tobytes() == loaded.velocity.tobytes()
+            assert saved.progress == loaded.progress
+    assert noticed > 0.8 * len(content)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_damaged(tmp_path: Path, saved: Checkpoint, share: float) -> None:
+    """What a full disk might leave, if writing were not done in one piece."""
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, saved)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DamagedFileError, match=r"last\.npz is damaged"):
+        load_checkpoint(path)
+
+
+class _Bomb:
+    """Pickled, it would make a folder when it is read."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+def _rewritten(path: Path, **changed: object) -> None:
+    """Write the members of a checkpoint again, some of them changed."""
+    with np.load(path) as file:
+        members = {name: file[name] for name in file.files}
+    members |= {name: np.asarray(value) for name, value in changed.items()}
+    np.savez(path, allow_pickle=True, **members)
+
+
+def test_a_pickle_inside_is_never_executed(workplace: Path, saved: Checkpoint) -> None:
+    """An object array is damage."""
+    path = workplace / "last.npz"
+    save_checkpoint(path, saved)
+    _rewritten(path, velocity=np.array([_Bomb()], dtype=object))
+    with pytest.raises(DamagedFileError):
+        load_checkpoint(path)
+    assert not Path("executed").exists()
+    pickle.loads(pickle.dumps(_Bomb()))
+    assert Path("executed").exists()  # so it would have been noticed
+
+
+def test_a_compressed_bomb_is_not_unpacked(tmp_path: Path, saved: Checkpoint) -> None:
+    """A member that grows when it is read is refused before it is read."""
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, saved)
+    with np.load(path) as file:
+        members = {name: file[name] for name in file.files}
+    members["parameters"] = np.zeros(50_000_000, np.float32)
+    np.savez_compressed(path, **members)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(DamagedFileError):
+        load_checkpoint(path)
+
+
+def test_members_that_do_not_belong_there_are_damage(tmp_path: Path, saved: Checkpoint) -> None:
+    """Whatever their names."""
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, saved)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../outside.npy", b"")
+    with pytest.raises(DamagedFileError):
+        load_checkpoint(path)
+    assert not (tmp_path.parent / "outside.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"parameters": np.zeros((5, 10), np.float32)},
+        {"parameters": np.zeros(50, np.float64)},
+        {"velocity": np.ones(50, np.float32)},
+        {"state": "{}"},
+        {"state": "not JSON"},
+        {"digest": "0"},
+    ],
+    ids=str,
+)
+def test_members_of_another_kind_are_damage(
+    tmp_path: Path, saved: Checkpoint, changed: dict[str, object]
+) -> None:
+    """Shapes, types and checksums are verified."""
+    path = tmp_path / "last.npz"
+    save_checkpoint(path, saved)
+    _rewritten(path, **changed)
+    with pytest.raises(DamagedFileError):
+        load_checkpoint(path)
+
+
+def test_weights_that_are_not_finite_are_damage(tmp_path: Path, saved: Checkpoint) -> None:
+    """No training that was saved had them."""
+    weights = saved.parameters.copy()
+    weights[7] = np.nan
+    save_checkpoint(tmp_path / "last.npz", replace(saved, parameters=weights))
+    with pytest.raises(DamagedFileError, match="not finite"):
+        load_checkpoint(tmp_path / "last.npz")
+
+
+def test_a_later_format_version_is_told_apart_from_damage(
+    tmp_path: Path, saved: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user needs another nnctl, not another file."""
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
+    save_checkpoint(tmp_path / "last.npz", saved)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="format version 2; this nnctl reads 1"):
+        load_checkpoint(tmp_path / "last.npz")
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no temporary one."""
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_full_disk_ends_a_training_with_a_sentence_and_a_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of the last epoch that could be written is whole."""
+    training = begin(tmp_path / "run")
+    train(training, stop_after=2 * EVENTS_AN_EPOCH)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NnctlError, match="cannot be written: No space left") as caught:
+        train(training)
+    assert caught.value.exit_code == 1
+    assert "--resume" in str(caught.value.hint)
+    assert Run(tmp_path / "run").checkpoint("last").progress.epoch == 2
+
+
+def test_damaged_metrics_and_summary_are_told_by_name(tmp_path: Path) -> None:
+    """A line that is not the last and not JSON did not come from a crash."""
+    run = Run(tmp_path)
+    run.metrics_path.write_text('{"epoch": 1}\ngarbage\n{"epoch": 3}\n', encoding="utf-8")
+    with pytest.raises(DamagedFileError, match=r"metrics\.jsonl:2 is damaged"):
+        _ = run.metrics
+    run.summary_path.write_text("garbage", encoding="utf-8")
+    with pytest.raises(DamagedFileError, match=r"summary\.json is damaged"):
+        _ = run.summary
+
+
+def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(tmp_path: Path) -> None:
+    """Whatever its checksum says, it is not the network of this configuration."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    run = Run(tmp_path / "run")
+    loaded = run.checkpoint("best")
+    save_checkpoint(run.checkpoint_path("best"), replace(loaded, parameters=loaded.parameters[:-1]))
+    with pytest.raises(DamagedFileError, match="do not fit its configuration"):
+        run.network("best")
+
+
+def test_the_state_is_readable_by_any_tool(tmp_path: Path, saved: Checkpoint) -> None:
+    """A zip file of NumPy arrays, the rest of it JSON."""
+    save_checkpoint(tmp_path / "last.npz", saved)
+    with zipfile.ZipFile(tmp_path / "last.npz") as archive:
+        state = str(np.load(io.BytesIO(archive.read("state.npy")), allow_pickle=False)[()])
+    assert json.loads(state)["progress"]["epoch"] == 3

@@ -1,0 +1,156 @@
+"""An interrupted run that is resumed ends in the same bits as one that was left alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnctl.config import replaced
+from nnctl.errors import DataError, UsageError
+from nnctl.nn.training import EpochDone
+from nnctl.runs.directory import Run
+from nnctl.runs.training import TrainingRun
+from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, outcome, resume, train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The outcome of a run that nobody interrupted."""
+    directory = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train(begin(directory)) == "finished"
+    return outcome(directory)
+
+
+@pytest.mark.parametrize("events", range(1, 4 * EVENTS_AN_EPOCH + 1))
+def test_resuming_after_any_event_leads_to_the_same_bits(
+    tmp_path: Path, undisturbed: Any, events: int
+) -> None:
+    """Every epoch boundary, and every block in the middle of an epoch."""
+    directory = tmp_path / "run"
+    assert train(begin(directory), stop_after=events) == "interrupted"
+    assert train(resume(directory)) == "finished"
+    assert undisturbed == outcome(directory)
+
+
+def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
+    tmp_path: Path, undisturbed: Any
+) -> None:
+    """It moves on by two events at a time."""
+    directory = tmp_path / "run"
+    reason = train(begin(directory), stop_after=2)
+    interruptions = 0
+    while reason == "interrupted":
+        interruptions += 1
+        reason = train(resume(directory), stop_after=2)
+    assert interruptions > 5
+    assert undisturbed == outcome(directory)
+
+
+def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, undisturbed: Any) -> None:
+    """Retraining the config.yaml that a run left reproduces the run."""
+    directory = tmp_path / "again"
+    train(begin(directory))
+    assert undisturbed == outcome(directory)
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path, undisturbed: Any) -> None:
+    """The bits above are not equal by accident."""
+    config = copy.deepcopy(SMALL)
+    config["training"]["seed"] = 4
+    train(begin(tmp_path / "run", config))
+    assert undisturbed[0] != outcome(tmp_path / "run")[0]
+
+
+def test_a_run_killed_before_its_first_epoch_begins_again(tmp_path: Path, undisturbed: Any) -> None:
+    """All that it left is its configuration."""
+    directory = tmp_path / "run"
+    begin(directory)
+    assert [directory / "config.yaml"] == list(directory.iterdir())
+    assert train(resume(directory)) == "finished"
+    assert undisturbed == outcome(directory)
+
+
+def test_a_run_killed_between_its_metrics_and_its_checkpoint_writes_the_epoch_once(
+    tmp_path: Path, undisturbed: Any
+) -> None:
+    """The line of an epoch whose checkpoint is missing is written again, a torn line as well."""
+    directory = tmp_path / "run"
+    train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
+    run = Run(directory)
+    run.append_metrics({**run.metrics[-1], "epoch": 3, "train_loss": 99.0})
+    with run.metrics_path.open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 4, "train_lo')
+    (directory / ".last.npz.0badcafe.nnctl-tmp").write_bytes(b"half a checkpoint")
+    assert train(resume(directory)) == "finished"
+    assert undisturbed == outcome(directory)
+    assert not list(directory.glob(".*"))
+
+
+def test_early_stopping_counts_on_after_a_resume(tmp_path: Path) -> None:
+    """The patience used before the interruption is used."""
+    config = copy.deepcopy(SMALL)
+    config["optimizer"] = {"learning_rate": 2.0}
+    config["training"] |= {"epochs": 40, "early_stopping": {"patience": 2, "metric": "val_loss"}}
+    assert train(begin(tmp_path / "whole", config)) == "stopped_early"
+    epochs = len(Run(tmp_path / "whole").metrics)
+    for boundary in range(1, epochs):
+        directory = tmp_path / f"from-{boundary}"
+        assert train(begin(directory, config), boundary * EVENTS_AN_EPOCH) == "interrupted"
+        assert train(resume(directory)) == "stopped_early"
+        assert outcome(tmp_path / "whole") == outcome(directory)
+
+
+def test_more_epochs_extend_a_finished_run(tmp_path: Path, undisturbed: Any) -> None:
+    """Two epochs and then two more are four, where the schedule does not look at the end."""
+    config = copy.deepcopy(SMALL)
+    config["training"]["epochs"] = 2
+    directory = tmp_path / "run"
+    train(begin(directory, config))
+    run = Run.open(directory)
+    asked = replaced(run.config, {"training.epochs": 4})
+    assert train(TrainingRun.resume(run, asked, notify=ignore)) == "finished"
+    assert undisturbed == outcome(directory)
+    assert run.config.training.epochs == 4
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Any) -> None:
+    """There is nothing left to do, and that is said without training."""
+    directory = tmp_path / "run"
+    train(begin(directory))
+    training = resume(directory)
+    assert not any(isinstance(event, EpochDone) for event in training.events(lambda: False))
+    assert undisturbed == outcome(directory)
+
+
+def test_other_changes_are_refused_with_a_list(tmp_path: Path) -> None:
+    """Each difference is named, with both values."""
+    directory = tmp_path / "run"
+    train(begin(directory), stop_after=1)
+    run = Run.open(directory)
+    asked = replaced(run.config, {"optimizer.learning_rate": 0.2, "network.layers.0.units": 21})
+    with pytest.raises(UsageError) as caught:
+        TrainingRun.resume(run, asked, notify=ignore)
+    assert "optimizer.learning_rate: 0.05 in the run, 0.2 asked for" in caught.value.message
+    assert "network.layers.0.units: 20 in the run, 21 asked for" in caught.value.message
+
+
+def test_fewer_epochs_than_are_done_are_refused(tmp_path: Path) -> None:
+    """A run cannot end before where it is."""
+    directory = tmp_path / "run"
+    train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
+    run = Run.open(directory)
+    with pytest.raises(UsageError, match="has done 2 epochs already"):
+        TrainingRun.resume(run, replaced(run.config, {"training.epochs": 1}), notify=ignore)
+
+
+def test_a_dataset_that_changed_is_refused(tmp_path: Path) -> None:
+    """The checkpoint knows the hashes of the files that it was trained on."""
+    directory = tmp_path / "run"
+    training = begin(directory)
+    training.dataset["hashes"] = {"train-images-idx3-ubyte.gz": "another"}
+    train(training, stop_after=1)
+    with pytest.raises(DataError, match="are not those that"):
+        resume(directory)

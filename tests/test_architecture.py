@@ -1,0 +1,126 @@
+"""The arrows of the README's architecture: imports go one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nnctl
+from tests.conftest import ROOT
+
+PACKAGE = Path(nnctl.__file__).parent
+
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "files": set(),
+    "nn": {"errors"},
+    "config": {"errors", "nn"},
+    "data": {"errors", "files"},
+    "runs": {"errors", "files", "nn", "config", "data"},
+    "sweep": {"errors", "files", "config", "data", "runs"},
+    "views": {"nn", "data", "runs", "sweep"},
+    "cli": {"errors", "config", "data", "runs", "sweep", "views"},
+    "api": {"errors", "config", "runs"},
+}
+"""For every room, the rooms that it may import."""
+
+OWNERS = {
+    "click": {"cli"},
+    "rich": {"views"},
+    "yaml": {"config"},
+    "pydantic": {"config"},
+    "pooch": {"data"},
+    "requests": {"data"},
+    "platformdirs": {"data"},
+    "psutil": {"runs"},
+    "threadpoolctl": {"runs"},
+}
+"""For every library, the rooms that may know it; NumPy is for all."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Yield every module with its room."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room not in ("__init__", "__main__"):
+            yield room, path
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the dotted names of all that a module imports, at its top or within."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            if node.module == "nnctl":
+                yield from (f"nnctl.{alias.name}" for alias in node.names)
+            else:
+                yield str(node.module)
+
+
+def test_rooms_import_only_the_rooms_below_them() -> None:
+    """Every arrow between rooms is one of the table's."""
+    for room, path in modules():
+        for name in imported(path):
+            owner, _, inner = name.partition(".")
+            if owner == "nnctl" and inner and not inner.startswith("__"):
+                other = inner.split(".")[0]
+                assert other == room or other in ROOMS[room], f"{path} imports {name}"
+
+
+def test_every_library_is_known_to_its_own_room_alone() -> None:
+    """Whoever wants to replace rich has one room to look at."""
+    standard = sys.stdlib_module_names | {"nnctl", "numpy", "pydantic_core", "__future__"}
+    for room, path in modules():
+        if path.name == "__main__.py":
+            continue
+        for name in {name.split(".")[0] for name in imported(path)} - standard:
+            assert room in OWNERS.get(name, set()), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "strangers"),
+    [
+        ("import nnctl", {"numpy", "click", "rich", "yaml", "pydantic", "pooch", "requests"}),
+        ("import nnctl.nn.training", {"click", "rich", "yaml", "pydantic", "pooch", "requests"}),
+        ("import nnctl.cli", {"numpy", "rich", "yaml", "pydantic", "pooch", "requests"}),
+        ("import nnctl.runs.training", {"click", "rich", "pooch", "requests", "psutil"}),
+        ("import nnctl.api", {"click", "rich", "pooch", "requests", "psutil"}),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(statement: str, strangers: set[str]) -> None:
+    """In a fresh process: what is not needed is not waited for."""
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set() == strangers & set(done.stdout.split())
+
+
+def test_help_imports_click_and_little_else() -> None:
+    """``nnctl --help`` answers at once."""
+    code = (
+        "import sys\nfrom nnctl.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set() == {"numpy", "rich", "yaml", "pydantic", "pooch"} & set(done.stderr.split())
+
+
+def test_the_readme_s_architecture_names_every_room() -> None:
+    """No room is missing there, and none is there that is not here."""
+    section = (ROOT / "README.md").read_text("utf-8").split("## Architecture")[1].split("\n## ")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `nnctl/")]
+    told = {
+        row[1].strip(" `").removeprefix("nnctl/").rstrip("/").removesuffix(".py"): row
+        for row in rows
+    }
+    assert ROOMS.keys() == told.keys()
+    for room, row in told.items():
+        below = {name.strip(" `") for name in row[3].split(",")} - {"nothing"}
+        assert ROOMS[room] == below, room

@@ -1,0 +1,80 @@
+"""Every configuration that ships does what its comments say, on the real MNIST."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CONFIGS, Nnctl
+
+Train = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def train(nnctl: Nnctl) -> Train:
+    """Train a configuration, and return its summary."""
+
+    def run(name: str, *arguments: object) -> dict[str, Any]:
+        done = nnctl("train", CONFIGS / f"{name}.yaml", "--quiet", "--json", *arguments)
+        summary: dict[str, Any] = json.loads(done.stdout)
+        return summary
+
+    return run
+
+
+def accuracy_of(nnctl: Nnctl, run: str) -> float:
+    """Return the test accuracy of a run."""
+    return float(json.loads(nnctl("eval", run, "--json").stdout)["accuracy"])
+
+
+def test_smoke_reaches_90_percent_without_a_network(train: Train) -> None:
+    """On the digits that ship; of the 10 seconds it may take, it needs few."""
+    summary = train("smoke")
+    assert (summary["dataset"]["name"], summary["status"]) == ("mini", "finished")
+    assert summary["best_val_accuracy"] >= 0.90
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+@pytest.mark.parametrize(
+    ("name", "accuracy"), [("sigmoid", 0.975), ("relu", 0.975), ("tanh", 0.97), ("mixed", 0.97)]
+)
+def test_a_preset_reaches_its_accuracy(
+    train: Train, nnctl: Nnctl, name: str, accuracy: float
+) -> None:
+    """Validation and test accuracy on the full MNIST, within its own number of epochs."""
+    summary = train(name)
+    assert summary["dataset"]["name"] == "mnist"
+    assert summary["epochs"] <= 30
+    assert summary["best_val_accuracy"] >= accuracy
+    assert accuracy_of(nnctl, summary["run_dir"]) >= accuracy - 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+def test_nielsen_s_network_reaches_the_published_accuracy(train: Train, nnctl: Nnctl) -> None:
+    """95.42 % at the best epoch by the test set; ours is chosen by validation, of three seeds."""
+    runs = [train("nielsen", "--seed", seed)["run_dir"] for seed in range(3)]
+    assert 0.945 <= max(accuracy_of(nnctl, run) for run in runs) <= 0.965
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, workplace: Path) -> None:
+    """Neither the lowest nor the highest of its values is the best."""
+    done = nnctl("sweep", CONFIGS / "sweep-learning-rate.yaml", "--json", "--sweep-dir", "sweep")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert 0.01 < best["parameters"]["optimizer.learning_rate"] < 3.0
+    assert best["val_accuracy"] > 0.95
+    assert (workplace / "sweep" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "relu", "tanh", "mixed", "nielsen"])
+def test_a_preset_trains_without_a_network_as_well(train: Train, name: str) -> None:
+    """For an epoch, on its fallback."""
+    assert train(name, "--epochs", 1)["dataset"]["name"] == "mini"

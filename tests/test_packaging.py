@@ -1,0 +1,71 @@
+"""The package as it is installed, not as it lies in its source tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import nnctl
+from tests.conftest import CONFIGS, ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    _run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+def _run(*command: object, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    if "No matching distribution" in done.stderr or "Could not find a version" in done.stderr:
+        pytest.skip("needs a package index to install the dependencies from")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_digits_the_schemas_and_the_licences(wheel: Path) -> None:
+    """And no tests."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        schema = archive.read("nnctl/config/schema.json")
+    assert sum(name.startswith("nnctl/data/mini/") and name.endswith(".gz") for name in names) == 4
+    assert "nnctl/data/mini/LICENSE.md" in names
+    assert "nnctl/config/sweep-schema.json" in names
+    assert "nnctl/py.typed" in names
+    assert (CONFIGS / "schema.json").read_bytes() == schema
+    assert not any(name.startswith("tests") for name in names)
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """Installed with its declared dependencies alone."""
+    environment = tmp_path / "environment"
+    _run(sys.executable, "-m", "venv", environment)
+    scripts = environment / ("Scripts" if sys.platform == "win32" else "bin")
+    _run(scripts / "python", "-m", "pip", "install", "--quiet", wheel)
+    config = tmp_path / "smoke.yaml"
+    config.write_text((CONFIGS / "smoke.yaml").read_text("utf-8"), encoding="utf-8")
+    run = _run(scripts / "nnctl", "train", config, "--fail-under", "0.9", cwd=tmp_path)
+    evaluated = _run(scripts / "nnctl", "eval", run.splitlines()[-1], "--json", cwd=tmp_path)
+    assert '"n": 1000' in evaluated
+    where = _run(scripts / "python", "-c", "import nnctl; print(nnctl.__file__)", cwd=tmp_path)
+    assert str(environment) in where
+
+
+def test_the_version_is_told() -> None:
+    """By the command and by the package alike."""
+    command = [sys.executable, "-m", "nnctl", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert nnctl.__version__ in done.stdout
