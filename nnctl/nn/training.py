@@ -50,7 +50,7 @@ class EpochDone:
     """An epoch is complete: one row of ``metrics.jsonl``.
 
     The training loss and accuracy are means over the epoch's batches, each measured before the
-    update it led to. `seconds` is the wall time of the batches, without the validation.
+    update it led to; the learning rate is that of the middle of the epoch. `seconds` is the wall time of the batches, without the validation.
     """
 
     epoch: int
@@ -278,7 +278,7 @@ class Training:
             train_accuracy=progress.correct / len(self.examples),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=self.learning_rate(self._batches - 1),
+            learning_rate=self.learning_rate(self._batches // 2),
             seconds=progress.seconds,
             is_best=progress.best is None or progress.best.is_beaten_by(val_accuracy, val_loss),
             health=measure_health(self.network, self._probe),
