@@ -12,7 +12,7 @@ from nnctl.config import Document, Override, read_file
 from nnctl.runs import evaluation
 from nnctl.runs.directory import Run, Which
 from nnctl.runs.evaluation import Evaluation, Split
-from nnctl.runs.plan import FellBack, Notice, obtain_dataset, resolve_config
+from nnctl.runs.plan import FellBack, Notice, find_dataset, resolve_config, settle
 from nnctl.runs.stopping import stop_on_signals
 from nnctl.runs.training import TrainingRun
 
@@ -76,9 +76,10 @@ def train(
         document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
     else:
         document, name = read_file(Path(config)), Path(config).stem
-    dataset_used, settled = obtain_dataset(resolve_config(document, overrides), None, _warn)
+    asked = resolve_config(document, overrides)
+    digits = find_dataset(asked.data, None, _warn)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
-    training = TrainingRun.begin(run, settled, dataset_used)
+    training = TrainingRun.begin(run, settle(asked, digits), digits)
     with stop_on_signals() as stop:
         for _ in training.events(stop):
             pass

@@ -103,15 +103,15 @@ def _prepare(
     notify: Notify,
 ) -> TrainingRun:
     from nnctl.runs.directory import Run
-    from nnctl.runs.plan import obtain_dataset
+    from nnctl.runs.plan import find_dataset, settle
     from nnctl.runs.training import TrainingRun
 
     if resume:
         return TrainingRun.resume(Run.open(resume), asked, data_dir=data_dir, notify=notify)
     assert config is not None
-    dataset, settled = obtain_dataset(asked, data_dir, notify)
+    dataset = find_dataset(asked.data, data_dir, notify)
     run = Run.create_at(run_dir) if run_dir else Run.create(config.stem, runs_dir)
-    return TrainingRun.begin(run, settled, dataset)
+    return TrainingRun.begin(run, settle(asked, dataset), dataset)
 
 
 def _show_plan(config: Config, as_json: bool) -> None:

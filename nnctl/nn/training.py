@@ -50,7 +50,8 @@ class EpochDone:
     """An epoch is complete: one row of ``metrics.jsonl``.
 
     The training loss and accuracy are means over the epoch's batches, each measured before the
-    update it led to; the learning rate is that of the middle of the epoch. `seconds` is the wall time of the batches, without the validation.
+    update it led to. The learning rate is that of the middle of the epoch. `seconds` is the wall
+    time of the batches, without the validation.
     """
 
     epoch: int

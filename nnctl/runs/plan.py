@@ -18,6 +18,7 @@ from nnctl.config import (
     resolve,
     to_mapping,
 )
+from nnctl.config.schema import DataConfig
 from nnctl.data.dataset import Dataset, Facts, describe, open_dataset
 from nnctl.data.download import DownloadEvent
 from nnctl.errors import DataError, UsageError
@@ -100,37 +101,39 @@ def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Co
     return resolve(document, overrides, CHECKS)
 
 
-def obtain_dataset(config: Config, data_dir: Path | None, notify: Notify) -> tuple[Dataset, Config]:
-    """Open the dataset of a configuration, or its fallback, and settle what depends on it.
-
-    Returns
-    -------
-    Dataset, Config
-        What is really trained on, and the configuration in which nothing is left to be found out:
-        the dataset as used, the validation examples as a number, the BLAS threads as a number.
+def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dataset:
+    """Open the dataset of a configuration, or its fallback.
 
     Raises
     ------
     DataError
         The dataset cannot be had, and there is no fallback.
     """
-    settled: dict[str, Any] = {"data.fallback": None}
     try:
-        dataset = open_dataset(config.data.dataset, data_dir=data_dir, notify=notify)
+        return open_dataset(data.dataset, data_dir=data_dir, notify=notify)
     except DataError as error:
-        if config.data.fallback is None:
+        if data.fallback is None:
             raise
-        notify(FellBack(config.data.dataset, config.data.fallback, error.message))
-        dataset = open_dataset(config.data.fallback, data_dir=data_dir, notify=notify)
-        settled |= _cut_down(config, describe(dataset.name))
+        notify(FellBack(data.dataset, data.fallback, error.message))
+        return open_dataset(data.fallback, data_dir=data_dir, notify=notify)
+
+
+def settle(config: Config, dataset: Dataset) -> Config:
+    """Return a configuration in which nothing is left to be found out.
+
+    The dataset is the one that is really used, and the validation examples and the BLAS threads
+    are numbers; on a fallback, they are no more than it has.
+    """
     facts = describe(dataset.name)
+    fell_back = dataset.name != config.data.dataset
     settled = {
         "data.dataset": dataset.name,
+        "data.fallback": None,
         "data.validation": validation_count(config, facts),
         "training.threads": blas_threads(config, facts.pixels),
-        **settled,
+        **(_cut_down(config, facts) if fell_back else {}),
     }
-    return dataset, replaced(config, settled)
+    return replaced(config, settled)
 
 
 def _cut_down(config: Config, facts: Facts) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finis
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run, Which, build_network
 from nnctl.runs.machine import describe_blas, limited_blas, versions
-from nnctl.runs.plan import Notify, differences, obtain_dataset
+from nnctl.runs.plan import Notify, differences, find_dataset
 
 
 def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
@@ -49,7 +49,7 @@ class TrainingRun:
     run : Run
         Where it is recorded.
     config : Config
-        With nothing left to be found out; see `obtain_dataset`.
+        With nothing left to be found out; see `nnctl.runs.plan.settle`.
     dataset : Dataset
         That the configuration names.
     """
@@ -139,8 +139,7 @@ class TrainingRun:
                     hint="Only --epochs can be changed. For another configuration begin a new run.",
                 )
             config = replaced(config, {"training.epochs": asked.training.epochs})
-        dataset, config = obtain_dataset(config, data_dir, notify)
-        return cls.go_on(run, config, dataset)
+        return cls.go_on(run, config, find_dataset(config.data, data_dir, notify))
 
     @classmethod
     def go_on(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:

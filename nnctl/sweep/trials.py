@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nnctl.config import Config, Override, from_mapping, read_file, to_mapping
+from nnctl.config import Config, Override, from_mapping, read_file, replaced, to_mapping
+from nnctl.config.schema import DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, load_sweep
 from nnctl.data.dataset import Dataset
 from nnctl.errors import ConfigError, NnctlError, UsageError
 from nnctl.runs.directory import Run
-from nnctl.runs.plan import Notify, obtain_dataset, resolve_config
+from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
 from nnctl.runs.training import TrainingRun
 from nnctl.sweep.space import Point, points
 
@@ -120,20 +121,20 @@ def make_trials(
 
     A trial whose configuration leaves the BLAS threads open gets one: the workers share the cores.
     """
+    datasets: dict[DataConfig, Dataset] = {}
     trials = []
-    datasets: dict[str, Dataset] = {}
     for number, (point, config) in enumerate(planned, start=1):
-        if config.training.threads == "auto":
-            training = config.training.model_copy(update={"threads": 1})
-            config = config.model_copy(update={"training": training})
-        dataset, settled = obtain_dataset(config, data_dir, notify)
-        dataset = datasets.setdefault(dataset.name, dataset)
+        wanted = DataConfig(dataset=config.data.dataset, fallback=config.data.fallback)
+        if wanted not in datasets:
+            datasets[wanted] = find_dataset(wanted, data_dir, notify)
+        threads = 1 if config.training.threads == "auto" else config.training.threads
+        settled = settle(replaced(config, {"training.threads": threads}), datasets[wanted])
         trials.append(
             Trial(
                 number=number,
                 point=point,
                 config=to_mapping(settled),
-                dataset=dataset,
+                dataset=datasets[wanted],
                 directory=directory / f"trial-{number:03d}",
             )
         )

@@ -6,10 +6,27 @@ import os
 import shlex
 import subprocess
 import sys
-from typing import Literal
+from typing import Literal, Self
 
 from rich.console import Console
 from rich.text import Text
+
+
+class View:
+    """Something that is shown while a ``with`` block lasts."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to show."""
+
+    def stop(self) -> None:
+        """Leave the screen as it should stay."""
 
 
 def results() -> Console:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
@@ -25,10 +22,10 @@ from nnctl.data.download import (
     MirrorFailed,
 )
 from nnctl.runs.plan import FellBack, Notice
-from nnctl.views.console import is_live, notices, say, warn
+from nnctl.views.console import View, is_live, notices, say, warn
 
 
-class DownloadView:
+class DownloadView(View):
     """Call it with each event of a download.
 
     Parameters
@@ -48,15 +45,8 @@ class DownloadView:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Leave the finished bars."""
         if self._progress:
             self._progress.stop()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from rich import box
 from rich.live import Live
@@ -14,13 +12,13 @@ from rich.text import Text
 from nnctl.runs.directory import Run
 from nnctl.sweep.space import Point
 from nnctl.sweep.trials import COMPLETE, Trial, TrialResult, ranked
-from nnctl.views.console import command, is_live, notices, results, say
+from nnctl.views.console import View, command, is_live, notices, results, say
 
 _SHOWN = 12  # trials in the live table, those that run and the newest results
 _LEADERS = 10
 
 
-class SweepView:
+class SweepView(View):
     """Shows on stderr how a sweep goes.
 
     Parameters
@@ -40,19 +38,15 @@ class SweepView:
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._moves = is_live(self._console) and not quiet
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Say how many trials there are."""
         if not self._quiet:
             say(self._console, f"{len(self._trials)} trials in {self._trials[0].directory.parent}")
         if self._moves:
             self._live.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Take the table of running trials away."""
         if self._moves:
             self._live.stop()
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from nnctl.nn.training import BatchesDone, EpochDone, Event
 from nnctl.runs.training import TrainingRun
-from nnctl.views.console import command, is_live, notices, results, say
+from nnctl.views.console import View, command, is_live, notices, results, say
 
 _HEADER = " epoch  train loss  accuracy   val. loss  accuracy       rate  seconds  images/s"
 
 
-class TrainingView:
+class TrainingView(View):
     """Shows the events of a training on stderr.
 
     Parameters
@@ -42,18 +39,14 @@ class TrainingView:
         )
         self._task = self._progress.add_task("", total=None)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Say what is trained on what."""
         if not self._quiet:
             self._introduce()
         self._progress.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Take the bar away."""
         self._progress.stop()
 
     def show(self, event: Event) -> None:

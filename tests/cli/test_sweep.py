@@ -89,6 +89,14 @@ def test_a_trial_that_diverges_or_fails_is_a_row_with_its_reason(
     assert "diverged" in done.stderr
 
 
+def test_a_dataset_that_cannot_be_had_is_asked_for_once(nnctl: Nnctl) -> None:
+    """Not once a trial: a network that swallows packets costs its time only once."""
+    arguments = ("-p", "training.seed=1,2,3", "--epochs", 1)
+    done = nnctl("sweep", CONFIGS / "sigmoid.yaml", *arguments)
+    assert 1 == done.stderr.count("COULD NOT BE HAD")
+    assert 3 == done.stderr.count("of 3 done")
+
+
 def test_a_sweep_of_nothing_but_failures_exits_with_1(nnctl: Nnctl) -> None:
     """There is no best run; each reason is told."""
     done = nnctl("sweep", SMOKE, "-p", "optimizer.learning_rate=1e30,1e31", "--epochs", 1, code=1)
