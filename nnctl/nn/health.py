@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,10 @@ class LayerHealth:
     std: float
     dead: float
     saturated: float
+
+    def is_finite(self) -> bool:
+        """Tell whether all activations were finite numbers."""
+        return math.isfinite(self.mean) and math.isfinite(self.std)
 
 
 def measure_health(network: Network, inputs: Array) -> list[LayerHealth]:

@@ -59,8 +59,10 @@ class BinaryCrossEntropy(Loss):
 
     def values(self, logits: Array, targets: Array) -> Array:
         """sum log(1 + exp z) - y z, where log(1 + exp z) = max(z, 0) + log1p(exp(-|z|))."""
-        softplus = np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits)))
-        summed: Array = (softplus - logits * targets).sum(axis=1)
+        # In this order small losses are not lost in the rounding of large logits.
+        values = np.maximum(logits, 0) - logits * targets
+        values += np.log1p(np.exp(-np.abs(logits)))
+        summed: Array = values.sum(axis=1)
         return summed
 
     def errors(self, outputs: Array, targets: Array, out: Array) -> None:

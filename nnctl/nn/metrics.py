@@ -78,5 +78,5 @@ def mean_loss_and_accuracy(network: Network, loss: Loss, examples: Examples) -> 
     """Return the mean loss and the share of examples whose largest output is their label's."""
     logits = predict(network, examples.inputs)
     values = loss.values(logits, one_hot(examples.labels, logits.shape[1], logits.dtype))
-    hits = np.count_nonzero(logits.argmax(axis=1) == examples.labels)
+    hits = int(np.count_nonzero(logits.argmax(axis=1) == examples.labels))
     return float(values.mean(dtype=np.float64)), hits / len(examples)

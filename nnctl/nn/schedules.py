@@ -67,8 +67,7 @@ class StepSchedule(Schedule):
         super().__post_init__()
         if self.every < 1:
             raise ValueError(f"every must be at least 1 epoch, got {self.every}")
-        if self.gamma <= 0:
-            raise ValueError(f"gamma must be positive, got {self.gamma:g}")
+        _check_gamma(self.gamma)
 
     def decay(self, time: float, epochs: int) -> float:
         """Drop after the last step of every `every`-th epoch."""
@@ -84,12 +83,16 @@ class ExponentialSchedule(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma <= 0:
-            raise ValueError(f"gamma must be positive, got {self.gamma:g}")
+        _check_gamma(self.gamma)
 
     def decay(self, time: float, epochs: int) -> float:
         """Drop after the last step of every epoch."""
         return self.gamma ** int(time)
+
+
+def _check_gamma(gamma: float) -> None:
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma must be above 0 and at most 1, got {gamma:g}")
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,11 @@ class Best:
 
     def is_beaten_by(self, val_accuracy: float | None, val_loss: float | None) -> bool:
         """Tell whether a later epoch is better; without validation data, any later one is."""
-        if self.val_accuracy is None or val_accuracy is None:
+        if val_accuracy is None or val_loss is None:
             return True
-        if val_accuracy != self.val_accuracy:
-            return val_accuracy > self.val_accuracy
-        return (math.inf if val_loss is None else val_loss) < (
-            math.inf if self.val_loss is None else self.val_loss
-        )
+        assert self.val_accuracy is not None
+        assert self.val_loss is not None
+        return (val_accuracy, -val_loss) > (self.val_accuracy, -self.val_loss)
 
 
 @dataclass
@@ -198,7 +196,11 @@ class Training:
                     yield Finished("diverged", divergence)
                     return
                 yield BatchesDone(self.progress.epoch + 1, self.progress.batch, self._batches)
-            yield self._complete_epoch()
+            done = self._complete_epoch()
+            if isinstance(done, Divergence):
+                yield Finished("diverged", done)
+                return
+            yield done
         yield Finished(reason)
 
     def _step(self, inputs: Array, targets: Array, logits: Array) -> None:
@@ -269,10 +271,21 @@ class Training:
             self._passes[size] = Backpropagation(self.network, self._gradient, size)
         return self._passes[size]
 
-    def _complete_epoch(self) -> EpochDone:
+    def _complete_epoch(self) -> EpochDone | Divergence:
         """Measure, remember the best, and get ready for the next epoch."""
         progress = self.progress
-        val_loss, val_accuracy = self._validate()
+        val_loss, val_accuracy = None, None
+        with np.errstate(over="ignore", invalid="ignore"):
+            health = measure_health(self.network, self._probe)
+            if self.validation:
+                val_loss, val_accuracy = mean_loss_and_accuracy(
+                    self.network, self.loss, self.validation
+                )
+        # The epoch's last step may have left parameters too large to compute with.
+        overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]
+        if overflowing or not math.isfinite(val_loss or 0.0):
+            layer = overflowing[0] if overflowing else len(health)
+            return Divergence(progress.epoch + 1, progress.batch, layer, "outputs", self._last_loss)
         done = EpochDone(
             epoch=progress.epoch + 1,
             train_loss=progress.loss_sum / len(self.examples),
@@ -282,33 +295,22 @@ class Training:
             learning_rate=self.learning_rate(self._batches // 2),
             seconds=progress.seconds,
             is_best=progress.best is None or progress.best.is_beaten_by(val_accuracy, val_loss),
-            health=measure_health(self.network, self._probe),
+            health=health,
         )
         if done.is_best:
             progress.best = Best(done.epoch, val_accuracy, val_loss)
         if self.early_stopping:
-            self._use_patience(self.early_stopping, val_accuracy, val_loss)
+            self._use_patience(self.early_stopping, done)
         progress.shuffling = self.shuffle.bit_generator.state
         progress.epoch, progress.batch = done.epoch, 0
         progress.loss_sum, progress.correct, progress.seconds = 0.0, 0, 0.0
         return done
 
-    def _validate(self) -> tuple[float | None, float | None]:
-        """Return validation loss and accuracy; a loss too large for a number is None."""
-        if self.validation is None:
-            return None, None
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss, accuracy = mean_loss_and_accuracy(self.network, self.loss, self.validation)
-        return loss if math.isfinite(loss) else None, accuracy
-
-    def _use_patience(
-        self, stopping: EarlyStopping, accuracy: float | None, loss: float | None
-    ) -> None:
+    def _use_patience(self, stopping: EarlyStopping, done: EpochDone) -> None:
         """Count the epochs without an improvement of the watched metric."""
-        watched = accuracy if stopping.metric == "val_accuracy" else loss
-        score = -math.inf if watched is None else watched
-        if stopping.metric == "val_loss":
-            score = -score if watched is not None else -math.inf
+        watched = done.val_accuracy if stopping.metric == "val_accuracy" else done.val_loss
+        assert watched is not None, "early stopping needs validation examples"
+        score = watched if stopping.metric == "val_accuracy" else -watched
         best = self.progress.patience_best
         if best is None or score > best:
             self.progress.patience_best, self.progress.patience_used = score, 0

@@ -1,0 +1,122 @@
+"""What parameters are drawn from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from nnctl.nn.activations import ACTIVATIONS, Array
+from nnctl.nn.initializers import (
+    INITIALIZERS,
+    Constant,
+    Distribution,
+    GlorotUniform,
+    HeNormal,
+    Normal,
+    Uniform,
+    Zeros,
+)
+from nnctl.nn.network import Layer, Network
+
+SHAPES = [(784, 100), (100, 784), (200, 200)]
+
+
+def draw(distribution: Distribution, shape: tuple[int, int], dtype: type = np.float32) -> Array:
+    """Return weights of a shape."""
+    weights: Array = np.full(shape, np.nan, dtype)
+    rng = np.random.default_rng(0)
+    distribution.fill(weights, fan_in=shape[0], fan_out=shape[1], rng=rng)
+    return weights.astype(np.float64)
+
+
+def named(name: str) -> Distribution:
+    """Return the distribution of a name, with its defaults."""
+    distribution = INITIALIZERS[name]()
+    assert isinstance(distribution, Distribution)
+    return distribution
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["glorot", "he", "lecun"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scaled_distributions_have_their_variance(
+    name: str, shape: tuple[int, int], dtype: type
+) -> None:
+    """Mean 0 and the variance of the paper, within five standard errors, normal and uniform."""
+    fan_in, fan_out = shape
+    variances = {"glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in, "lecun": 1 / fan_in}
+    variance, count = variances[name], fan_in * fan_out
+    bound = math.sqrt(3 * variance)
+    for kind, kurtosis in (("normal", 3), ("uniform", 1.8)):
+        weights = draw(named(f"{name}_{kind}"), shape, dtype)
+        assert abs(weights.mean()) < 5 * math.sqrt(variance / count)
+        assert abs(weights.var() / variance - 1) < 5 * math.sqrt((kurtosis - 1) / count)
+        farthest = abs(weights).max()
+        assert (
+            farthest > 2 * bound if kind == "normal" else 0.99 * bound < farthest <= bound * 1.001
+        )
+
+
+def test_normal_and_uniform_have_the_parameters_that_were_given() -> None:
+    """N(5, 2²) and U(-1, 3)."""
+    normal, uniform = draw(Normal(std=2, mean=5), (784, 100)), draw(Uniform(-1, 3), (784, 100))
+    assert normal.mean() == pytest.approx(5, abs=5 * 2 / 280)
+    assert normal.std() == pytest.approx(2, rel=0.02)
+    assert uniform.mean() == pytest.approx(1, abs=5 * 1.155 / 280)
+    assert uniform.min() == pytest.approx(-1, abs=0.01)
+    assert uniform.max() == pytest.approx(3, abs=0.01)
+
+
+def test_zeros_and_constant_fill_with_one_value() -> None:
+    """Every element, exactly."""
+    assert {0.0} == set(draw(Zeros(), (4, 3)).ravel().tolist())
+    assert {0.25} == set(draw(Constant(0.25), (4, 3)).ravel().tolist())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_auto_is_he_for_relu_glorot_for_others_and_zeros_for_biases(name: str) -> None:
+    """What a layer begins with when nothing is said."""
+    layer = Layer(3, ACTIVATIONS[name]())
+    assert (HeNormal() if name == "relu" else GlorotUniform()) == layer.weights_distribution
+    assert Zeros() == layer.biases_distribution
+
+
+def test_each_layer_is_drawn_from_its_own_distributions() -> None:
+    """What was asked for is not overruled by the activation."""
+    sigmoid = ACTIVATIONS["sigmoid"]()
+    network = Network(4, [Layer(3, sigmoid, Constant(2), Constant(3)), Layer(2, sigmoid, Zeros())])
+    network.initialize(np.random.default_rng(0))
+    assert network.parameters.vector.tolist() == [2.0] * 12 + [0.0] * 6 + [3.0] * 3 + [0.0] * 2
+
+
+def test_layers_use_their_own_fans() -> None:
+    """A layer's variance is told from its inputs and units, not from its neighbours'."""
+    relu = ACTIVATIONS["relu"]()
+    network = Network(500, [Layer(200, relu), Layer(400, relu)])
+    network.initialize(np.random.default_rng(0))
+    variances = [weights.var() for weights in network.parameters.weights]
+    assert [pytest.approx(2 / 500, rel=0.03), pytest.approx(2 / 200, rel=0.03)] == variances
+
+
+def test_the_same_seed_draws_the_same_parameters_and_another_does_not() -> None:
+    """Drawing anew depends on nothing but the generator."""
+
+    def drawn(seed: int) -> bytes:
+        layers = [Layer(5, ACTIVATIONS["relu"](), biases=Normal()), Layer(3, ACTIVATIONS["tanh"]())]
+        network = Network(4, layers)
+        network.parameters.vector[...] = np.nan
+        network.initialize(np.random.default_rng(seed))
+        return network.parameters.vector.tobytes()
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_distributions_that_do_not_exist_are_refused() -> None:
+    """The messages say which parameter is wrong."""
+    with pytest.raises(ValueError, match="std must not be negative"):
+        Normal(std=-1)
+    with pytest.raises(ValueError, match=r"low \(2\) must not be above high \(1\)"):
+        Uniform(low=2, high=1)

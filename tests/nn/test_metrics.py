@@ -1,0 +1,85 @@
+"""Metrics against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from sklearn.metrics import precision_recall_fscore_support
+
+from nnctl.nn.examples import scaled
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import (
+    class_metrics,
+    confusion_matrix,
+    mean_loss_and_accuracy,
+    one_hot,
+    predict,
+)
+from tests.nn.helpers import clouds, make_network
+
+digits = st.integers(0, 9)
+
+
+@given(st.lists(st.tuples(digits, digits), min_size=1, max_size=60))
+def test_classes_are_measured_as_scikit_learn_does(answers: list[tuple[int, int]]) -> None:
+    """Classes that never occur or are never predicted included."""
+    labels, predictions = np.array(answers, np.uint8).T
+    confusion = confusion_matrix(labels, predictions, classes=10)
+    np.testing.assert_array_equal(
+        sklearn_confusion_matrix(labels, predictions, labels=range(10)), confusion
+    )
+    expected = precision_recall_fscore_support(
+        labels, predictions, labels=range(10), zero_division=0
+    )
+    actual = [(m.precision, m.recall, m.f1, m.support) for m in class_metrics(confusion)]
+    np.testing.assert_allclose(np.transpose(expected), actual, rtol=0, atol=1e-12)
+
+
+def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
+    """Columns are what was predicted."""
+    expected = [[0, 2, 0], [0, 1, 0], [0, 0, 0]]
+    assert expected == confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 1]), 3).tolist()
+
+
+def test_one_hot_rows_have_their_1_at_the_label() -> None:
+    """In the dtype that was asked for."""
+    targets = one_hot(np.array([2, 0], np.uint8), 3, np.float64)
+    assert targets.tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert np.float64 == targets.dtype
+
+
+def test_bytes_are_scaled_to_0_to_1() -> None:
+    """Black and white exactly, in both dtypes."""
+    for dtype in (np.float32, np.float64):
+        values = scaled(np.array([0, 51, 255], np.uint8), dtype)
+        assert [0, pytest.approx(0.2), 1] == values.tolist()
+        assert dtype == values.dtype
+
+
+@pytest.mark.parametrize("count", [1, 2000, 4500])
+def test_bytes_and_floats_are_predicted_alike(count: int) -> None:
+    """Whatever the number of examples, in the order in which they came."""
+    network = make_network([12, 5, 3], ["relu", "softmax"], np.float32)
+    pixels = clouds(count).inputs
+    logits = predict(network, pixels)
+    np.testing.assert_array_equal(logits, predict(network, scaled(pixels)))
+    np.testing.assert_allclose(network.logits(scaled(pixels)), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_loss_and_accuracy_are_means_over_all_examples() -> None:
+    """Of more examples than are computed at a time, a last short block among them."""
+    network = make_network([12, 3], ["softmax"])
+    examples = clouds(4500)
+    (weights,), (biases,) = network.parameters.weights, network.parameters.biases
+    logits = examples.inputs / 255 @ weights + biases
+    outputs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    chosen = outputs[np.arange(4500), examples.labels]
+    loss, accuracy = mean_loss_and_accuracy(
+        network, make_loss("cross_entropy", network.layers[-1].activation), examples
+    )
+    assert -np.log(chosen).mean() == pytest.approx(loss, rel=1e-12)
+    assert (outputs.argmax(axis=1) == examples.labels).mean() == accuracy
+    assert 0 < accuracy < 1

@@ -1,0 +1,97 @@
+"""Learning-rate schedules at concrete times."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnctl.nn.schedules import (
+    SCHEDULES,
+    ConstantSchedule,
+    CosineSchedule,
+    ExponentialSchedule,
+    Schedule,
+    StepSchedule,
+)
+
+HALF = 0.5e-3
+"""Half a step, in epochs of a thousand steps: a rate is taken at the middle of its step."""
+
+gammas, warmups = st.floats(1e-6, 1), st.floats(0, 50)
+schedules = st.one_of(
+    st.builds(ConstantSchedule, warmup=warmups),
+    st.builds(StepSchedule, warmup=warmups, every=st.integers(1, 20), gamma=gammas),
+    st.builds(ExponentialSchedule, warmup=warmups, gamma=gammas),
+    st.builds(CosineSchedule, warmup=warmups, final=st.floats(0, 1)),
+)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "time", "expected"),
+    [
+        (ConstantSchedule(), HALF, 1),
+        (ConstantSchedule(), 10 - HALF, 1),
+        (StepSchedule(every=2, gamma=0.5), HALF, 1),
+        (StepSchedule(every=2, gamma=0.5), 2 - HALF, 1),
+        (StepSchedule(every=2, gamma=0.5), 2 + HALF, 0.5),
+        (StepSchedule(every=2, gamma=0.5), 4 - HALF, 0.5),
+        (StepSchedule(every=2, gamma=0.5), 4 + HALF, 0.25),
+        (ExponentialSchedule(gamma=0.9), HALF, 1),
+        (ExponentialSchedule(gamma=0.9), 1 - HALF, 1),
+        (ExponentialSchedule(gamma=0.9), 1 + HALF, 0.9),
+        (ExponentialSchedule(gamma=0.9), 10 - HALF, 0.9**9),
+        (CosineSchedule(), 2.5, (1 + math.sqrt(0.5)) / 2),
+        (CosineSchedule(), 5, 0.5),
+        (CosineSchedule(), 10, 0),
+        (CosineSchedule(final=0.2), 5, 0.6),
+        (CosineSchedule(final=0.2), 10, 0.2),
+        (ConstantSchedule(warmup=2), HALF, HALF / 2),
+        (ConstantSchedule(warmup=2), 1, 0.5),
+        (ConstantSchedule(warmup=2), 2 - HALF, 1 - HALF / 2),
+        (ConstantSchedule(warmup=2), 2 + HALF, 1),
+        (ExponentialSchedule(warmup=2, gamma=0.9), 1.5, 0.75 * 0.9),
+        (CosineSchedule(warmup=2), 1, 0.5),
+        (CosineSchedule(warmup=2), 2, 1),
+        (CosineSchedule(warmup=2), 6, 0.5),
+        (CosineSchedule(warmup=2), 10, 0),
+        (CosineSchedule(warmup=20), 10, 0.5),
+    ],
+)
+def test_the_factor_at_a_time_of_ten_epochs(
+    schedule: Schedule, time: float, expected: float
+) -> None:
+    """First and last steps of epochs are on the right side of every drop."""
+    assert expected == pytest.approx(schedule.factor(time, epochs=10), abs=1e-12)
+
+
+@given(schedules, st.integers(1, 1000), st.floats(0, 1))
+def test_a_factor_is_finite_and_never_above_1(
+    schedule: Schedule, epochs: int, share: float
+) -> None:
+    """With a gamma of at most 1, at any time of any training."""
+    factor = schedule.factor(share * epochs, epochs)
+    assert math.isfinite(factor)
+    assert 0 <= factor <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        *((name, {"warmup": -1}, "warmup must not be negative") for name in SCHEDULES),
+        ("step", {"every": 0}, "every must be at least 1 epoch"),
+        ("step", {"gamma": 0}, "gamma must be above 0"),
+        ("exponential", {"gamma": 1.5}, "gamma must be above 0 and at most 1"),
+        ("cosine", {"final": -0.1}, "final must be between 0 and 1"),
+        ("cosine", {"final": 1.1}, "final must be between 0 and 1"),
+    ],
+)
+def test_a_schedule_that_does_not_exist_is_refused(
+    name: str, parameters: dict[str, Any], message: str
+) -> None:
+    """The message says which parameter is wrong."""
+    with pytest.raises(ValueError, match=message):
+        SCHEDULES[name](**parameters)

@@ -1,0 +1,337 @@
+"""The training loop against a textbook's, and what it promises to whoever watches."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from nnctl.data.dataset import hold_out, open_dataset
+from nnctl.nn.activations import Array, Linear
+from nnctl.nn.examples import Examples, scaled
+from nnctl.nn.health import measure_health
+from nnctl.nn.losses import Quadratic
+from nnctl.nn.metrics import mean_loss_and_accuracy
+from nnctl.nn.network import Network
+from nnctl.nn.schedules import CosineSchedule, ExponentialSchedule
+from nnctl.nn.training import (
+    BatchesDone,
+    Best,
+    Divergence,
+    EarlyStopping,
+    EpochDone,
+    Event,
+    Finished,
+    Training,
+)
+from tests.nn.helpers import clouds, make_network, make_training, normal, textbook_training
+
+NESTEROV: dict[str, Any] = {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}
+RULES: list[dict[str, Any]] = [{}, {"momentum": 0.9}, {"weight_decay": 0.1}, NESTEROV]
+EVERYTHING: dict[str, Any] = {
+    **NESTEROV,
+    "epochs": 3,
+    "batch_size": 30,
+    "schedule": CosineSchedule(warmup=1.5),
+}
+"""All that has a state: velocity, a schedule, shuffling, a last short batch."""
+
+NOISY = clouds(60, noise=150, seed=1)
+"""Validation examples so hard that accuracy and loss go up and down."""
+
+
+def classifier(hidden: str = "sigmoid", dtype: type = np.float32) -> Network:
+    """Return a network for `clouds`, always the same one."""
+    network = make_network([12, 8, 6, 3], [hidden, hidden, "softmax"], dtype)
+    network.parameters.vector[...] = normal(network.parameters.vector.size) / 6
+    return network
+
+
+def copied(network: Network) -> tuple[list[Array], list[Array]]:
+    """Return a copy of a network's weights and biases, for another loop to train."""
+    parameters = copy.deepcopy((network.parameters.weights, network.parameters.biases))
+    return parameters[0], parameters[1]
+
+
+def bits(training: Training) -> tuple[bytes, bytes]:
+    """Return all that a training has learned, to the bit."""
+    return training.network.parameters.vector.tobytes(), training.velocity.tobytes()
+
+
+def rows_of(events: Sequence[Event]) -> list[EpochDone]:
+    """Return the completed epochs, without the times they took."""
+    rows = [event for event in events if isinstance(event, EpochDone)]
+    return [dataclasses.replace(row, seconds=0) for row in rows]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("hidden", ["sigmoid", "relu"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
+def test_training_does_what_the_textbook_does(
+    rule: dict[str, Any], hidden: str, dtype: type, tolerance: float
+) -> None:
+    """Weights, losses and hits, with a schedule, several blocks and a last short batch."""
+    examples, network = clouds(1237), classifier(hidden, dtype)
+    weights, biases = copied(classifier(hidden, np.float64))
+    shape: dict[str, Any] = {"epochs": 3, "batch_size": 20, **rule}
+    schedule = ExponentialSchedule(warmup=1.5, gamma=0.7)
+    rows = rows_of([*make_training(network, examples, 0.1, schedule=schedule, **shape)])
+
+    def rate(time: float) -> float:
+        return 0.1 * min(1, time / 1.5) * 0.7 ** math.floor(time)
+
+    steps = list(textbook_training(weights, biases, examples, rate, hidden=hidden, **shape))
+    ours = network.parameters
+    for expected, actual in zip([*weights, *biases], [*ours.weights, *ours.biases], strict=True):
+        np.testing.assert_allclose(expected, actual, rtol=tolerance, atol=tolerance)
+    assert len(steps) == 62 * 3
+    for i, row in enumerate(rows):
+        losses, hits = zip(*steps[62 * i : 62 * (i + 1)], strict=True)
+        assert np.concatenate(losses).mean() == pytest.approx(row.train_loss, rel=tolerance)
+        assert sum(hits) == pytest.approx(row.train_accuracy * 1237, abs=0.5)
+        assert rate(i + 31.5 / 62) == pytest.approx(row.learning_rate)  # of the middle step
+
+
+@dataclass(frozen=True)
+class _Recording(Quadratic):
+    """A loss that notes which examples each batch holds, where the outputs are their numbers."""
+
+    batches: list[list[int]] = field(default_factory=list)
+
+    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+        """Note, then go on."""
+        self.batches.append(outputs[:, 0].round().astype(int).tolist())
+        super().errors(outputs, targets, out)
+
+
+def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+    """Examples are shuffled, not the beginnings of batches."""
+    numbers = np.arange(2503)
+    examples = Examples(np.stack([numbers // 256, numbers % 256], 1).astype(np.uint8), numbers * 0)
+    network = make_network([2, 1], ["linear"])
+    network.parameters.vector[...] = [256 * 255, 255, 0]
+    training = make_training(network, examples, 0.0, loss="quadratic", epochs=3)
+    training.loss = loss = _Recording(Linear())
+    list(training)
+    epochs = [loss.batches[i : i + 251] for i in (0, 251, 502)]
+    orders = [[number for batch in epoch for number in batch] for epoch in epochs]
+    assert len(loss.batches) == 3 * 251
+    assert {10, 3} == {len(batch) for batch in loss.batches}
+    assert [numbers.tolist()] * 3 == [sorted(order) for order in orders]
+    assert all(orders[i] != order for i in range(3) for order in (*orders[:i], numbers.tolist()))
+    assert all(np.ptp(batch) > 100 for batch in loss.batches if len(batch) == 10)
+
+
+def test_events_come_in_order() -> None:
+    """Blocks of about a thousand examples, the epoch, and the end, which is always the last."""
+    events = list(make_training(classifier(), clouds(2503), 0.1, epochs=2))
+    expected = [
+        event
+        for epoch in (1, 2)
+        for event in (*(BatchesDone(epoch, batch, 251) for batch in (102, 204, 251)), epoch)
+    ]
+    actual = [event.epoch if isinstance(event, EpochDone) else event for event in events]
+    assert [*expected, Finished("finished")] == actual
+
+
+def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
+    """One step an epoch."""
+    trainings = [
+        make_training(classifier(), clouds(100), 0.1, epochs=2, batch_size=size)
+        for size in (100, 5000)
+    ]
+    exact, larger = [list(training) for training in trainings]
+    assert BatchesDone(1, 1, 1) == larger[0]
+    assert rows_of(exact) == rows_of(larger)
+    assert bits(trainings[0]) == bits(trainings[1])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    """Of parameters, velocity and metrics."""
+
+    def outcome(seed: int) -> tuple[Any, ...]:
+        shuffle = np.random.default_rng(seed)
+        training = make_training(classifier(), clouds(500), 0.1, shuffle=shuffle, **EVERYTHING)
+        return rows_of(list(training)), bits(training)
+
+    assert outcome(5) == outcome(5)
+    assert outcome(5) != outcome(6)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 3},
+        {**EVERYTHING, "validation": NOISY},
+        {**EVERYTHING, "epochs": 9, "validation": NOISY, "early_stopping": EarlyStopping(2)},
+    ],
+    ids=["plain", "everything", "early_stopping"],
+)
+def test_stopping_after_any_event_and_going_on_gives_the_same_bits(given: dict[str, Any]) -> None:
+    """Parameters, velocity, every epoch's metrics, the best epoch and the end."""
+
+    def begin() -> Training:
+        return make_training(classifier(), clouds(2503), 0.05, **given)
+
+    whole = begin()
+    events = list(whole)
+    for stop in range(len(events)):
+        stopped, resumed = begin(), begin()
+        iterator = iter(stopped)
+        seen = [next(iterator) for _ in range(stop)]
+        resumed.progress = copy.deepcopy(stopped.progress)
+        resumed.network.parameters.vector[...] = stopped.network.parameters.vector
+        resumed.velocity[...] = stopped.velocity
+        rest = list(resumed)
+        assert len(events) == len(seen) + len(rest)
+        assert events[-1] == rest[-1]
+        assert rows_of(events) == rows_of([*seen, *rest])
+        assert bits(whole) == bits(resumed)
+        assert whole.progress.best == resumed.progress.best
+
+
+@pytest.mark.parametrize("patience", [2, 3, 4])
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_early_stopping_stops_when_patience_is_used_up(
+    metric: Literal["val_accuracy", "val_loss"], patience: int
+) -> None:
+    """At the epoch that the metrics of a training without it foretell."""
+
+    def train(stopping: EarlyStopping | None) -> list[Event]:
+        given = {"epochs": 40, "validation": NOISY, "early_stopping": stopping}
+        return list(make_training(classifier(), clouds(200, noise=150), 1.0, **given))
+
+    rows, events = rows_of(train(None)), train(EarlyStopping(patience, metric))
+    scores = [getattr(row, metric) * (1 if metric == "val_accuracy" else -1) for row in rows]
+    expected = next(
+        epoch
+        for epoch in range(patience + 1, 41)
+        if max(scores[epoch - patience : epoch]) <= max(scores[: epoch - patience])
+    )
+    assert Finished("stopped_early") == events[-1]
+    assert rows[:expected] == rows_of(events)
+
+
+def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_loss() -> None:
+    """Told anew from the metrics of all epochs."""
+    training = make_training(classifier(), clouds(200, noise=150), 1.0, epochs=30, validation=NOISY)
+    rows = rows_of(list(training))
+    keys = [(row.val_accuracy or 0, -(row.val_loss or 0)) for row in rows]
+    records = [all(key > before for before in keys[:i]) for i, key in enumerate(keys)]
+    ties = [i > 0 and keys[i][0] == max(keys[:i])[0] for i in range(30)]
+    best = rows[keys.index(max(keys))]
+    assert {(True, True), (True, False), (False, True)} <= set(zip(records, ties, strict=True))
+    assert records == [row.is_best for row in rows]
+    assert Best(best.epoch, best.val_accuracy, best.val_loss) == training.progress.best
+
+
+def test_without_validation_the_last_epoch_is_the_best() -> None:
+    """And nothing is said of a validation."""
+    rows = rows_of(list(make_training(classifier(), clouds(100), 0.1, epochs=3)))
+    assert [(r.is_best, r.val_loss, r.val_accuracy) for r in rows] == [(True, None, None)] * 3
+
+
+def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
+    """Loss, accuracy and the layers' health, on the validation examples alone."""
+    training = make_training(classifier(), clouds(500), 0.5, validation=NOISY)
+    (row,) = rows_of(list(training))
+    expected = mean_loss_and_accuracy(training.network, training.loss, NOISY)
+    assert expected == (row.val_loss, row.val_accuracy)
+    assert measure_health(training.network, scaled(NOISY.inputs)) == row.health
+
+
+def test_metrics_are_plain_values() -> None:
+    """Whoever watches can write them as JSON, and compare by identity."""
+    (row,) = rows_of(list(make_training(classifier(), clouds(100), 0.1, validation=NOISY)))
+    values = (row.epoch, row.train_accuracy, row.val_loss, row.val_accuracy, row.is_best)
+    assert [int, float, float, float, bool] == [type(value) for value in values]
+
+
+def test_a_validation_loss_too_large_for_a_number_is_a_divergence() -> None:
+    """Of the epoch's last batch; no row of metrics holds an infinity."""
+    network = make_network([12, 3], ["linear"], np.float32)
+    given: dict[str, Any] = {"loss": "quadratic", "batch_size": 100, "validation": clouds(50)}
+    (last,) = [
+        event
+        for event in make_training(network, clouds(100), 1e25, **given)
+        if not isinstance(event, BatchesDone)
+    ]
+    assert isinstance(last, Finished)
+    assert last.divergence is not None
+    assert (last.divergence.epoch, last.divergence.batch, last.divergence.layer) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "rate", "rule", "layer", "what"),
+    [
+        ("relu", 1e15, {}, 3, "outputs"),
+        ("relu", 1e15, {"momentum": 0.9}, 3, "outputs"),
+        ("relu", 1e30, {}, 2, "outputs"),
+        ("relu", 1e45, {}, 3, "gradient"),
+        ("sigmoid", 0.1, {"weight_decay": 30}, 3, "outputs"),  # doubles the weights: third epoch
+        ("sigmoid", 0.1, {"weight_decay": 67}, 3, "outputs"),  # at the first step of a block
+        ("sigmoid", 0.1, {"weight_decay": 100}, 3, "parameters"),
+    ],
+)
+def test_divergence_is_found_at_the_batch_where_it_happens(
+    hidden: str,
+    rate: float,
+    rule: dict[str, Any],
+    layer: int,
+    what: Literal["outputs", "gradient", "parameters"],
+) -> None:
+    """The batch, and the loss before it, are those of a loop that looks at every step."""
+    shape: dict[str, Any] = {"epochs": 5, "batch_size": 20, **rule}
+    weights, biases = copied(classifier(hidden))
+    steps = textbook_training(weights, biases, clouds(1237), lambda _: rate, hidden=hidden, **shape)
+    losses: list[float] = []
+    with np.errstate(all="ignore"):
+        for batch_losses, _ in steps:
+            if not all(np.isfinite(array).all() for array in (batch_losses, *weights, *biases)):
+                break
+            losses.append(float(batch_losses.mean(dtype=np.float64)))
+    epoch, batch = divmod(len(losses), 62)
+    *_, last = make_training(classifier(hidden), clouds(1237), rate, **shape)
+    assert isinstance(last, Finished)
+    assert last.divergence is not None
+    loss = last.divergence.last_finite_loss
+    expected = Divergence(epoch + 1, batch + 1, layer, what, last_finite_loss=loss)
+    assert Finished("diverged", expected) == last
+    assert losses[-1:] == pytest.approx([] if loss is None else [loss], rel=1e-3)
+
+
+def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence() -> None:
+    """The only step of the epoch leads there; nothing warns, and no row of metrics is written."""
+    training = make_training(classifier("relu"), clouds(100), 1e15, epochs=2, batch_size=100)
+    events = list(training)
+    assert rows_of(events) == []
+    assert isinstance(events[-1], Finished)
+    assert events[-1].divergence is not None
+    assert (events[-1].divergence.epoch, events[-1].divergence.batch) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "loss", "rate"),
+    [
+        ("softmax", "cross_entropy", 0.5),
+        ("sigmoid", "cross_entropy", 0.5),
+        ("sigmoid", "quadratic", 3.0),
+    ],
+)
+def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) -> None:
+    """Nielsen's networks of 30 hidden units, on the digits that ship."""
+    digits, held_out = hold_out(open_dataset("mini", notify=lambda _: None).training, 1000)
+    assert held_out is not None
+    network = make_network([784, 30, 10], ["sigmoid", output], np.float32)
+    validation = Examples(held_out.images, held_out.labels)
+    given: dict[str, Any] = {"loss": loss, "epochs": 6, "validation": validation}
+    rows = rows_of(list(make_training(network, Examples(*digits), rate, **given)))
+    assert rows[-1].val_accuracy is not None
+    assert rows[-1].val_accuracy > 0.9
+    assert rows[-1].train_loss < rows[0].train_loss / 2
