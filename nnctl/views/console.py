@@ -59,9 +59,9 @@ def say(console: Console, text: str | Text) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning, which no ``--quiet`` silences."""
-    say(notices(), Text.assemble(("Warning: ", "bold yellow"), text))
+def warn(text: str, console: Console | None = None) -> None:
+    """Print a warning, which no ``--quiet`` silences; above what moves on a console, if it does."""
+    say(console or notices(), Text.assemble(("Warning: ", "bold yellow"), text))
 
 
 def command(*words: str) -> str:

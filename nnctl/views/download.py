@@ -57,7 +57,7 @@ class DownloadView(View):
                 if self._tell_kept:
                     self._say(f"{event.name} is there and right")
             case FileDamaged():
-                warn(f"{event.path} is damaged; it is fetched again")
+                warn(f"{event.path} is damaged; it is fetched again", self._console)
             case FileStarted() if self._live:
                 self._show(event)
             case BytesReceived() if self._progress:
@@ -71,7 +71,8 @@ class DownloadView(View):
                 warn(
                     f"THE DATASET {event.wanted} COULD NOT BE HAD: {event.reason}\n"
                     f"Going on with {event.fallback}, the few digits that ship with nnctl: the "
-                    "accuracy will be lower."
+                    "accuracy will be lower.",
+                    self._console,
                 )
 
     def _say(self, text: str) -> None:
