@@ -88,7 +88,13 @@ class InterruptedRunError(NnctlError):
     exit_code = 130
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a wrong one was probably meant for."""
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known name nearest to a wrong one, or nothing."""
-    nearest = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{nearest[0]}'?" if nearest else ""
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or nothing."""
+    meant = nearest(name, known)
+    return f"; did you mean '{meant}'?" if meant else ""

@@ -19,7 +19,7 @@ from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, Path_, read_file
 from nnctl.config.schema import Config
-from nnctl.errors import ConfigError, did_you_mean
+from nnctl.errors import ConfigError, did_you_mean, nearest
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
@@ -88,7 +88,7 @@ def validate(
     """Return what a document says as a model, or raise a `ConfigError` with all its mistakes."""
     value, problems = _validate(model, document.data)
     if value:
-        wrong = [problem.path for problem in problems]
+        wrong = [path for problem in problems for path in (problem.path, *problem.about)]
         found = [problem for check in checks for problem in check(value)]
         problems += [problem for problem in found if not _depends_on(problem, wrong)]
     if problems:
@@ -155,9 +155,7 @@ def _problems(
             case "missing":
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
-                yield Problem(
-                    path, f"unknown key '{path[-1]}'{_suggest_key(model, path)}", of_key=True
-                )
+                yield _unknown_key(model, path, data)
             case "value_error":
                 yield Problem(path, str(error["ctx"]["error"]))
             case "choice":
@@ -219,16 +217,25 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
     return did_you_mean(value, known)
 
 
-def _suggest_key(model: type[BaseModel], path: Path_) -> str:
-    """Suggest the nearest key of the same mapping, or of another one by its full name."""
-    key = str(path[-1])
-    parent = ".".join(step for step in path[:-1] if isinstance(step, str))
-    keys = list(_keys(model))
-    siblings = [name for prefix, name in keys if prefix == parent]
-    elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in reversed(keys)}
-    if key in elsewhere:
-        return f" here; it is written as {elsewhere[key]}"
-    return did_you_mean(key, siblings or _parameters()) or did_you_mean(key, elsewhere)
+def _unknown_key(model: type[BaseModel], path: Path_, data: Any) -> Problem:
+    """Say which key of the same mapping was meant, or where else one of that name belongs."""
+    key, parent = str(path[-1]), path[:-1]
+    for step in parent:
+        data = data[step]
+    if "name" in data:
+        siblings = _parameters(parent[-1], data["name"])
+    else:
+        section = ".".join(step for step in parent if isinstance(step, str))
+        siblings = [name for prefix, name in _keys(model) if prefix == section]
+    elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in _keys(model)}
+    about: tuple[Path_, ...] = ()
+    if meant := nearest(key, siblings):
+        told, about = f"; did you mean '{meant}'?", ((*parent, meant),)
+    elif key in elsewhere:
+        told = f" here; it is written as {elsewhere[key]}"
+    else:
+        told = did_you_mean(key, elsewhere)
+    return Problem(path, f"unknown key '{key}'{told}", about=about, of_key=True)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -246,14 +253,12 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections(argument)
 
 
-def _parameters() -> set[str]:
-    """Return the names of the parameters of all entries of the tables."""
-    return {
-        field.name
-        for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES)
-        for kind in table.values()
-        for field in dataclasses.fields(kind)
-    }
+def _parameters(key: str | int, name: Any) -> list[str]:
+    """Return the parameters of the entry of that name in the table that belongs to a key."""
+    tables: dict[str | int, Mapping[str, type[Any]]]
+    tables = {"activation": ACTIVATIONS, "schedule": SCHEDULES}
+    kind = tables.get(key, INITIALIZERS).get(name)
+    return [field.name for field in dataclasses.fields(kind)] if kind else []
 
 
 def _mend(data: Any, problem: Problem) -> None:
@@ -267,6 +272,8 @@ def _mend(data: Any, problem: Problem) -> None:
         data.pop(path[-1], None)
         if path[-1] in _PLACEHOLDERS and not problem.of_key:
             data[path[-1]] = _PLACEHOLDERS[str(path[-1])]
+    elif isinstance(data, list) and path:  # the only list is that of the layers
+        data[int(path[-1])] = {"units": 1, "activation": "linear"}
 
 
 def _depends_on(problem: Problem, wrong: Iterable[Path_]) -> bool:

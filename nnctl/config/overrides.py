@@ -82,6 +82,7 @@ def _set(document: Document, override: Override) -> None:
             break
         if isinstance(step, str) and container.get(step) is None:
             container[step] = {}
+            document.keys[path[: depth + 1]] = document.values[path[: depth + 1]] = override.source
         container = container[step]
     # What stood below is gone, and so is its place.
     for places in (document.keys, document.values):
@@ -93,9 +94,10 @@ def _set(document: Document, override: Override) -> None:
 def _check_step(container: Any, so_far: Path_, step: str | int) -> None:
     where = ".".join(map(str, so_far)) or "the configuration"
     if isinstance(container, list):
-        if not isinstance(step, int):
-            raise ValueError(f"{where} is a list; its items are 0 to {len(container) - 1}")
-        if step >= len(container):
-            raise ValueError(f"{where} has only {len(container)} items, 0 to {len(container) - 1}")
+        items = f"its items are 0 to {len(container) - 1}" if container else "it is empty"
+        if not isinstance(step, int) or step >= len(container):
+            raise ValueError(f"{where} is a list and has no item '{step}'; {items}")
     elif not isinstance(container, dict):
         raise ValueError(f"{where} is {container!r}, which has no key '{step}'")
+    elif isinstance(step, int):
+        raise ValueError(f"{where} is no list, and has no item {step}")

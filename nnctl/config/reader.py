@@ -32,7 +32,8 @@ _CORE_SCHEMA = {
     ),
 }
 _TEXT = "tag:yaml.org,2002:str"
-_COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
+_LIST = "tag:yaml.org,2002:seq"
+_MAPPING = "tag:yaml.org,2002:map"
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,6 +47,14 @@ class Dumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
+
+def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
+    """Quote text with the line breaks that only Unicode knows, which else would break a line."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar(_TEXT, text, style)
+
+
+Dumper.add_representer(str, _represent_text)
 
 for _tag, _pattern in _CORE_SCHEMA.items():
     for _class in (_Loader, Dumper):
@@ -173,7 +182,7 @@ class _Builder:
         if self.count > MAX_VALUES:
             raise yaml.MarkedYAMLError(problem="too many values", problem_mark=node.start_mark)
         self.values[path] = self._place(node.start_mark)
-        if node.tag not in (*_CORE_SCHEMA, _TEXT, *_COLLECTIONS):
+        if not _fits(node):
             self.mistakes.append(f"{self.values[path]}: the tag {node.tag} is not allowed here")
             return None
         if isinstance(node, yaml.SequenceNode):
@@ -207,7 +216,8 @@ class _Builder:
                 case "bool":
                     return text.lower() == "true"
                 case "int":
-                    return int(text, 8 if text.startswith("0o") else 16 if "x" in text else 10)
+                    base = 8 if text.startswith("0o") else 16 if "x" in text else 10
+                    return self._of_64_bits(int(text, base))
                 case "float":
                     return self._finite(float(text.replace(".inf", "inf").replace(".nan", "nan")))
         except ValueError:
@@ -216,10 +226,26 @@ class _Builder:
         return text
 
     @staticmethod
+    def _of_64_bits(number: int) -> int:
+        if abs(number) >= 2**64:
+            raise ValueError
+        return number
+
+    @staticmethod
     def _finite(number: float) -> float:
         if not math.isfinite(number):
             raise ValueError
         return number
+
+
+def _fits(node: yaml.Node) -> bool:
+    """Tell whether a tag is one of the core schema and its value one of the tag's."""
+    if isinstance(node, yaml.SequenceNode):
+        return node.tag == _LIST
+    if isinstance(node, yaml.MappingNode):
+        return node.tag == _MAPPING
+    pattern = _CORE_SCHEMA.get(node.tag)
+    return node.tag == _TEXT or (pattern is not None and bool(re.fullmatch(pattern, node.value)))
 
 
 def _first_line(error: Exception) -> str:

@@ -70,9 +70,10 @@ class InitConfig(Section):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Tell editors of the short form as well."""
-        names = {"enum": list(INITIALIZERS), "description": "Of the weights"}
-        return {"anyOf": [names, handler(schema)]}
+        """Tell editors of the short form as well: an initializer is one of the weights."""
+        long_form = handler(schema)
+        weights = handler.resolve_ref_schema(long_form)["properties"]["weights"]
+        return {"anyOf": [{"anyOf": weights["anyOf"]}, long_form]}
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from nnctl.config.checks import Problem
 from nnctl.config.loader import validate
@@ -47,7 +47,14 @@ class SweepConfig(Section):
         Field(description="Every combination of the values, or points drawn at random"),
     ] = "grid"
     parameters: Annotated[
-        dict[str, Annotated[list[Any], Field(min_length=1)] | Range],
+        dict[
+            str,
+            Annotated[
+                Annotated[list[Any], Field(min_length=1), Tag("list")]
+                | Annotated[Range, Tag("range")],
+                Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
+            ],
+        ],
         Field(min_length=1, description="By dotted key: a list of values, or a range (random)"),
     ]
     trials: Annotated[
@@ -73,7 +80,11 @@ def load_sweep(path: Path) -> SweepConfig:
 def check_method(sweep: SweepConfig) -> Iterator[Problem]:
     """Check that the method and what it draws from fit together."""
     if sweep.method == "random" and sweep.trials is None:
-        yield Problem(("method",), "a random sweep needs 'trials', the number of points to draw")
+        yield Problem(
+            ("method",),
+            "a random sweep needs 'trials', the number of points to draw",
+            about=(("trials",),),
+        )
     if sweep.method == "grid":
         if sweep.trials is not None:
             yield Problem(("trials",), "a grid has as many trials as it has points; leave this out")

@@ -191,7 +191,11 @@ def _raise_damaged(directory: Path) -> NoReturn:
 def _folder_files(name: str) -> dict[str, Path]:
     """Return the four files of a user's folder, each compressed or not."""
     folder = Path(name)
-    if not folder.is_dir():
+    try:
+        found = folder.is_dir()
+    except OSError:  # a name that no folder can have
+        found = False
+    if not found:
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, ('mnist', 'mini'))}",
             hint="It is mnist, mini, or a folder that holds four IDX files.",
@@ -199,9 +203,9 @@ def _folder_files(name: str) -> dict[str, Path]:
     files, missing = {}, []
     for wanted in NAMES:
         candidates = [folder / f"{wanted}.gz", folder / wanted]
-        found = [path for path in candidates if path.is_file()]
-        if found:
-            files[wanted] = found[0]
+        present = [path for path in candidates if path.is_file()]
+        if present:
+            files[wanted] = present[0]
         else:
             missing.append(f"{wanted}[.gz]")
     if missing:

@@ -147,7 +147,8 @@ def fetch(
             notify(FileKept(file.name))
             continue
         if state == "damaged":
-            notify(FileDamaged(file.name, directory / file.gzip_name))
+            plain = directory / file.name
+            notify(FileDamaged(file.name, plain if plain.exists() else directory / file.gzip_name))
         wanted.append(file)
     if not wanted:
         return
@@ -197,8 +198,12 @@ def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> N
 
 def check_mirror(mirror: str) -> str:
     """Return the base URL of a mirror with a slash at its end, if it is one."""
-    parts = urlsplit(mirror)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(mirror)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        valid = False
+    if not valid:
         raise UsageError(
             f"a mirror must be an http:// or https:// address, not '{mirror}'",
             hint="To import files of this machine, use: nnctl download --from DIR",
@@ -374,6 +379,8 @@ def _explain(error: Exception, sink: _Sink, patience: float) -> NoReturn:
             if sink.received:
                 raise _UnreachableError(f"sent nothing more for {patience:.0f} s")
             raise _UnreachableError(f"did not answer within {patience:.0f} s")
+        case http.ConnectionError() if "timed out" in repr(error):  # while the body was read
+            raise _UnreachableError(f"sent nothing more for {patience:.0f} s")
         case http.ChunkedEncodingError():
             raise _MirrorError(f"cut the connection after {sink.received:,} bytes")
         case http.ConnectionError() if "NameResolutionError" in repr(error):

@@ -1,0 +1,46 @@
+"""What the tests of this room share: a small configuration, and what is wrong with another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnctl.config import Override, load
+from nnctl.errors import ConfigError
+
+SMALL = """\
+network:
+  layers:
+    - {units: 5, activation: relu}
+    - {units: 10, activation: softmax}
+optimizer:
+  learning_rate: 0.1
+"""
+
+
+def written(text: str) -> Path:
+    """Write a file into the current folder, where a mistake's place is as short as its name."""
+    path = Path("c.yaml")
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def mistakes(text: str, *settings: str, read: Callable[..., Any] = load) -> list[str]:
+    """Return the mistakes of a configuration and of the ``--set`` options laid over it."""
+    with pytest.raises(ConfigError) as caught:
+        read(written(text), *([[*map(Override.parse, settings)]] if settings else []))
+    return list(caught.value.mistakes)
+
+
+def mistake(text: str, *settings: str, read: Callable[..., Any] = load) -> str:
+    """Return the only mistake."""
+    (told,) = mistakes(text, *settings, read=read)
+    return told
+
+
+def places(told: list[str]) -> list[str]:
+    """Return where mistakes stand: line and column, or what was typed."""
+    return [line.split(": ")[0].removeprefix("c.yaml:") for line in told]

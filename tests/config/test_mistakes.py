@@ -1,0 +1,329 @@
+"""Mistakes of a configuration: all of them at once, each with its place and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nnctl.config import load
+from nnctl.errors import ConfigError, DataError
+from nnctl.runs.plan import load_config
+from tests.config.helpers import SMALL, mistake, mistakes, places, written
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    """Line and column, the key, what was expected, what is there, what may have been meant."""
+    text = """\
+training: {epochs: 3.0, batch_size: '3', seed: -1, threads: two}
+network:
+  layers:
+    - {units: true, activation: relou}
+    - {unit: 10, activation: softmax}
+optimizer:
+  learning_rate: yes
+  momentum: 1
+  nesterov: no
+loss: crossentropy
+data: {validation: 0.5, subset: 0, dataset: ''}
+"""
+    assert mistakes(text) == [
+        "c.yaml:1:20: training.epochs: expected a whole number, got 3.0",
+        "c.yaml:1:37: training.batch_size: expected a whole number, got the text '3'",
+        "c.yaml:1:48: training.seed: expected a number of at least 0, got -1",
+        "c.yaml:1:61: training.threads: expected a whole number or 'auto', got the text 'two'",
+        "c.yaml:4:15: network.layers.0.units: expected a whole number, got true",
+        "c.yaml:4:33: network.layers.0.activation: unknown activation 'relou'; "
+        "did you mean 'relu'?",
+        "c.yaml:5:7: network.layers.1.units: 'units' is missing",
+        "c.yaml:5:8: network.layers.1.unit: unknown key 'unit'; did you mean 'units'?",
+        "c.yaml:7:18: optimizer.learning_rate: expected a number, got the text 'yes'",
+        "c.yaml:8:13: optimizer.momentum: expected a number below 1.0, got 1",
+        "c.yaml:9:13: optimizer.nesterov: expected true or false, got the text 'no'",
+        "c.yaml:10:7: loss: expected 'cross_entropy' or 'quadratic', got the text 'crossentropy'; "
+        "did you mean 'cross_entropy'?",
+        "c.yaml:11:20: data.validation: expected a whole number or 'auto', got 0.5",
+        "c.yaml:11:33: data.subset: expected a number of at least 1, got 0",
+        "c.yaml:11:45: data.dataset: expected some text, got the text ''",
+    ]
+
+
+def test_the_error_says_which_file_and_how_many() -> None:
+    """One line for the file, one for each mistake."""
+    with pytest.raises(ConfigError) as caught:
+        load(written(""))
+    assert caught.value.message == (
+        "c.yaml has 2 mistakes:\n"
+        "  c.yaml: network: 'network' is missing\n"
+        "  c.yaml: optimizer: 'optimizer' is missing"
+    )
+    assert caught.value.exit_code == 2
+
+
+SCHEDULE = "  schedule: {name: step, "
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "suggestion", "added"),
+    [
+        ("7:1", "traning", "; did you mean 'training'?", "traning: {}"),
+        ("7:1", "epochs", " here; it is written as training.epochs", "epochs: 3"),
+        ("7:3", "optimizer.epochs", " here; it is written as training.epochs", "  epochs: 3"),
+        ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
+        ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
+        ("7:3", "optimizer.lr", "", "  lr: 3"),
+        ("7:1", "<<", "", "<<: {}"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_is_told_with_the_one_that_may_be_meant(
+    place: str, key: str, suggestion: str, added: str
+) -> None:
+    """A near miss, or the right place of a key that stands at a wrong one."""
+    name = key.rpartition(".")[2]
+    expected = f"c.yaml:{place}: {key}: unknown key '{name}'{suggestion}"
+    assert expected == mistake(f"{SMALL}{added}\n")
+
+
+def test_a_key_is_not_told_to_be_meant_for_itself() -> None:
+    """The initializer called constant has a value, the schedule has none."""
+    told = mistake(f"{SMALL}  schedule: {{name: constant, value: 1}}")
+    assert "did you mean 'value'?" not in told
+
+
+@pytest.mark.parametrize(
+    ("start", "words", "layer"),
+    [
+        ("15: network.layers.0.units", "at least 1, got 0", "units: 0"),
+        ("15: network.layers.0.units", "at most 1000000, got 1000001", "units: 1000001"),
+        ("14: network.layers.0.init", "a mapping (key: value), got 3", "init: 3"),
+        ("14: network.layers.0.init", "did you mean 'he_normal'?", "init: he_norml"),
+        ("14: network.layers.0.init", "negative, got -1", "init: {name: normal, std: -1}"),
+        ("15: network.layers.0.init.wieghts", "mean 'weights'?", "init: {wieghts: zeros}"),
+        ("43: network.layers.0.init.biases.std", "'x'", "init: {biases: {name: normal, std: x}}"),
+        (
+            "24: network.layers.0.init.weights",
+            "low (2) must not be above high (1)",
+            "init: {weights: {name: uniform, low: 2, high: 1}}",
+        ),
+    ],
+)
+def test_a_wrong_layer_is_told_at_its_place(start: str, words: str, layer: str) -> None:
+    """Bounds, and the parameters of initializers, which check themselves."""
+    units = "" if layer.startswith("units") else ", units: 5"
+    told = mistake(SMALL.replace("units: 5", layer + units))
+    assert told.startswith(f"c.yaml:3:{start}: ")
+    assert words in told
+
+
+@pytest.mark.parametrize("value", ["3", "null", "{nme: relu}", "[relu]", "{name: 3}", "{}", "true"])
+def test_an_activation_that_is_no_name_is_refused(value: str) -> None:
+    """Whatever else YAML can say there."""
+    expected = "c.yaml:3:30: network.layers.0.activation: expected the name of a known activation"
+    assert expected == mistake(SMALL.replace("relu", value))
+
+
+def test_an_unknown_name_like_no_other_is_told_all_that_are_known() -> None:
+    """There is nothing to suggest."""
+    told = mistake(SMALL.replace("relu", "xyz"))
+    assert told.endswith("'xyz'; known are sigmoid, tanh, relu, linear, identity, softmax")
+
+
+@pytest.mark.parametrize(
+    ("expected", "section"),
+    [
+        ("10: network: expected a mapping (key: value), got 3", "network: 3"),
+        ("9: network: expected a mapping (key: value), got nothing", "network:"),
+        ("10: network.layers: 'layers' is missing", "network: {}"),
+        ("19: network.layers: expected a list, got a mapping", "network: {layers: {}}"),
+        (
+            "19: network.layers: expected at least 1 of them, got a list of 0",
+            "network: {layers: []}",
+        ),
+        (
+            "20: network.layers.0: expected a mapping (key: value), got the text 'relu'",
+            "network: {layers: [relu]}",
+        ),
+    ],
+)
+def test_a_section_of_another_shape_is_told_at_its_place(expected: str, section: str) -> None:
+    """A scalar, a list or nothing where there should be a mapping, and the like."""
+    assert f"c.yaml:1:{expected}" == mistake(f"{section}\noptimizer: {{learning_rate: 1}}\n")
+
+
+@pytest.mark.parametrize("key", ["network.layers.0.units", "data.validation", "data.subset"])
+def test_a_hexadecimal_number_of_5000_digits_is_refused_like_any_other(key: str) -> None:
+    """Python reads it, but does not print it."""
+    assert key in mistake(SMALL, f"{key}=0x{'f' * 5000}", read=load_config)
+
+
+# What does not fit together ----------------------------------------------------------------------
+
+OVER_RELU = (
+    "loss: cross_entropy is defined over softmax or sigmoid outputs, not over relu; "
+    "use quadratic, or another activation in the last layer"
+)
+NESTEROV = (
+    "optimizer.nesterov: nesterov looks ahead along the momentum, which is 0; "
+    "set optimizer.momentum"
+)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (
+            "3:30: network.layers.0.activation: softmax belongs in the last layer; in a hidden "
+            "one use relu, tanh or sigmoid",
+            SMALL.replace("relu", "softmax"),
+        ),
+        (
+            "4:15: network.layers.1.units: softmax over one unit is always 1; give it a unit for "
+            "each class, or use sigmoid",
+            SMALL.replace("units: 10", "units: 1"),
+        ),
+        (f"7:7: {OVER_RELU}", f"{SMALL.replace('softmax', 'relu')}loss: cross_entropy"),
+        (f"1:1: {OVER_RELU}", SMALL.replace("softmax", "relu")),
+        (f"7:13: {NESTEROV}", f"{SMALL}  nesterov: true"),
+        (
+            "7:17: optimizer.weight_decay: learning_rate * weight_decay must be below 1: each "
+            "step multiplies the weights by 1 - 0.1 * 10",
+            f"{SMALL}  weight_decay: 10",
+        ),
+        (
+            "7:28: training.early_stopping: early stopping watches the validation examples, and "
+            "data.validation is 0",
+            f"{SMALL}training: {{early_stopping: {{patience: 3}}}}\ndata: {{validation: 0}}",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_are_told(expected: str, text: str) -> None:
+    """Mistakes that no single key shows."""
+    assert f"c.yaml:{expected}" == mistake(text)
+
+
+def test_they_are_told_together_with_the_mistakes_of_single_keys() -> None:
+    """A second round of corrections is spared."""
+    text = f"{SMALL.replace('relu', 'softmax')}  nesterov: true\n  foo: 1\nloss: quadratik\n"
+    assert places(mistakes(text)) == ["3:30", "7:13", "8:3", "9:7"]
+
+
+def test_a_layer_that_is_no_mapping_hides_nothing_else() -> None:
+    """What the optimizer says has nothing to do with it."""
+    text = f"{SMALL}  nesterov: true\n".replace("{units: 5, activation: relu}", "relu")
+    assert places(mistakes(text)) == ["3:7", "7:13"]
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("7:13", f"{SMALL}  momentum: 2\n  nesterov: true"),
+        ("6:18", f"{SMALL.replace('0.1', '-1')}  weight_decay: 10"),
+        ("4:31", SMALL.replace("softmax", "sofmax")),
+        ("4:15", SMALL.replace("10", "'10'")),
+        ("7:7", f"{SMALL.replace('softmax', 'relu')}loss: mse"),
+        ("8:20", f"{SMALL}training: {{early_stopping: {{patience: 1}}}}\ndata: {{validation: x}}"),
+    ],
+)
+def test_what_may_only_follow_from_another_mistake_is_not_told(place: str, text: str) -> None:
+    """One mistake is one line."""
+    assert [place] == places(mistakes(text))
+
+
+def test_what_follows_from_a_misspelt_key_is_not_told() -> None:
+    """``momentun: 0.9`` is why the momentum is 0."""
+    assert places(mistakes(f"{SMALL}  momentun: 0.9\n  nesterov: true")) == ["7:3"]
+
+
+# Against the dataset and the machine -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "setting"),
+    [
+        ("the last layer has 9 units, but 10 classes need 10", "network.layers.1.units=9"),
+        (
+            "60,000 examples cannot be held out of the 60,000 of mnist; auto holds out 10,000",
+            "data.validation=60000",
+        ),
+        (
+            "50,001 examples are more than the 50,000 that are left to train on",
+            "data.subset=50001",
+        ),
+        (
+            "unknown dataset 'mnits'; did you mean 'mnist'?. It is mnist, mini, or a folder that "
+            "holds four IDX files.",
+            "data.dataset=mnits",
+        ),
+    ],
+)
+def test_a_configuration_is_checked_against_its_dataset(expected: str, setting: str) -> None:
+    """Before anything is fetched, as far as the dataset is known."""
+    key = setting.partition("=")[0]
+    assert f"--set {setting}: {key}: {expected}" == mistake(SMALL, setting, read=load_config)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "validation", "subset"),
+    [("mnist", "auto", 50_000), ("mnist", 59_999, 1), ("mini", "auto", 4167), ("mini", 0, 5000)],
+)
+def test_the_last_example_may_be_used(dataset: str, validation: object, subset: int) -> None:
+    """The bounds are exact."""
+    data = f"data: {{dataset: {dataset}, validation: {validation}, subset: %d}}\n"
+    assert subset == load_config(written(SMALL + data % subset)).data.subset
+    assert "data.subset" in mistake(SMALL + data % (subset + 1), read=load_config)
+
+
+def test_an_unknown_dataset_hides_nothing_else() -> None:
+    """What needs no dataset is told all the same."""
+    text = f"{SMALL}  nesterov: true\ndata: {{dataset: mnits}}\n"
+    assert places(mistakes(text, read=load_config)) == ["7:13", "8:17"]
+
+
+def test_a_folder_that_is_not_a_dataset_is_an_error_of_the_data() -> None:
+    """Nothing is wrong with the configuration then."""
+    Path("digits").mkdir()
+    with pytest.raises(DataError, match=r"digits lacks train-images-idx3-ubyte\[\.gz\], "):
+        load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
+
+
+def test_a_dataset_whose_name_no_folder_can_have_is_unknown() -> None:
+    """However long it is."""
+    assert "unknown dataset" in mistake(SMALL, f"data.dataset={'x' * 300}", read=load_config)
+
+
+def test_a_network_that_the_machine_cannot_hold_is_refused() -> None:
+    """A million by a million weights: how much it needs and how much there is are told."""
+    large = "    - {units: 1000000, activation: relu}\n"
+    text = SMALL.replace("    - {units: 5, activation: relu}\n", 2 * large)
+    told = mistake(text, read=load_config)
+    there = psutil.virtual_memory().total / 1e9
+    assert told.startswith("c.yaml:3:5: network.layers: training this network needs about 16,0")
+    assert f"GB of memory, and this machine has {there:,.1f} GB; use fewer units" in told
+
+
+# Overrides ---------------------------------------------------------------------------------------
+
+
+def test_a_mistake_in_an_override_is_placed_at_what_was_typed() -> None:
+    """After the mistakes of the file."""
+    assert mistakes(f"{SMALL}foo: 1\n", "network.layers.0.units=x", "optimizer={momentum: 2}") == [
+        "c.yaml:7:1: foo: unknown key 'foo'",
+        "--set network.layers.0.units=x: network.layers.0.units: expected a whole number, got the "
+        "text 'x'",
+        "--set optimizer={momentum: 2}: optimizer.learning_rate: 'learning_rate' is missing",
+        "--set optimizer={momentum: 2}: optimizer.momentum: expected a number below 1.0, got 2",
+    ]
+
+
+def test_an_override_may_be_at_odds_with_the_file() -> None:
+    """The one that came last is told."""
+    assert f"--set optimizer.nesterov=true: {NESTEROV}" == mistake(SMALL, "optimizer.nesterov=true")
+
+
+@pytest.mark.parametrize("key", ["trainig.epochs", "data.foo.bar", "training.early_stoping.metric"])
+def test_a_section_that_an_override_misspells_is_placed_there(key: str) -> None:
+    """It stands nowhere in the file."""
+    assert [f"--set {key}=3"] == places(mistakes(SMALL, f"{key}=3"))

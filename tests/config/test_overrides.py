@@ -1,0 +1,133 @@
+"""``KEY=VALUE`` laid over a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nnctl.config import Document, Override
+from nnctl.config.overrides import apply_overrides
+from nnctl.config.reader import read
+from nnctl.errors import ConfigError, UsageError
+
+TEXT = "a: {b: 1, c: [2, {d: 3}]}\ne:\nf: 4\n"
+
+
+def overridden(*settings: str) -> Document:
+    """Return the document above with settings laid over it."""
+    document = read(TEXT, "c.yaml")
+    apply_overrides(document, [Override.parse(setting) for setting in settings])
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("optimizer", "momentum"), 0.9, "optimizer.momentum=0.9"),
+        (("network", "layers", 0, "units"), 100, "network.layers.0.units=100"),
+        (("a",), 0.001, " a =1e-3"),
+        (("a",), "no", "a=no"),
+        (("a",), None, "a="),
+        (("a",), "b=c", "a=b=c"),
+        (("a",), [1, "x"], "a=[1, x]"),
+        (("a",), {"name": "normal", "std": 0.5}, "a={name: normal, std: .5}"),
+        (("a",), "1", "a='1'"),
+    ],
+)
+def test_a_setting_is_a_dotted_key_and_a_yaml_value(
+    path: tuple[str | int, ...], value: object, text: str
+) -> None:
+    """The first equals sign divides them; decimal parts are indices."""
+    override = Override.parse(text)
+    assert (path, value, f"--set {text}") == (override.path, override.value, override.source)
+
+
+@pytest.mark.parametrize("text", ["", "x", "=3", "  =3", "="])
+def test_a_setting_without_a_key_or_a_value_is_a_usage_error(text: str) -> None:
+    """The hint is an example with the option that was typed."""
+    with pytest.raises(UsageError) as caught:
+        Override.parse(text, "-p")
+    assert f"-p {text}: expected KEY=VALUE" == caught.value.message
+    assert caught.value.hint == "For instance: -p optimizer.learning_rate=0.1"
+
+
+@pytest.mark.parametrize("value", ["[1", "!foo x", ".nan", "{b: 1, b: 2}", "b: c: d", "*x"])
+def test_a_value_that_is_not_yaml_is_a_configuration_error(value: str) -> None:
+    """With the setting as the place."""
+    with pytest.raises(ConfigError) as caught:
+        Override.parse(f"a={value}")
+    (told,) = caught.value.mistakes
+    assert told.startswith(f"--set a={value}: ")
+
+
+@pytest.mark.parametrize(
+    ("expected", "settings"),
+    [
+        ({"a": {"b": 5, "c": [2, {"d": 3}]}, "e": None, "f": 4}, ["a.b=5"]),
+        ({"a": {"b": 1, "c": [2, {"d": 5}]}, "e": None, "f": 4}, ["a.c.1.d=5"]),
+        ({"a": {"b": 1, "c": [None, {"d": 3}]}, "e": None, "f": 4}, ["a.c.0="]),
+        ({"a": {"x": [7, 8]}, "e": None, "f": 4}, ["a={x: [7, 0]}", "a.x.1=8"]),
+        ({"a": 1, "e": {"x": {"y": 5}}, "f": 4}, ["a=1", "e.x.y=5"]),
+        ({"a": 1, "e": None, "f": 4, "n": {"x": 5, "y": 6}}, ["a=1", "n.x=5", "n.y=6"]),
+        ({"a": 1, "e": None, "f": 6}, ["a=1", "f=5", "f=6"]),
+        ({"a": 1, "e": None, "f": {"x": 6}}, ["a=1", "f={}", "f.x=6"]),
+    ],
+)
+def test_settings_are_laid_over_a_document_in_their_order(
+    expected: dict[str, Any], settings: list[str]
+) -> None:
+    """Items are replaced, subtrees as well; missing sections are made; the later setting wins."""
+    assert expected == overridden(*settings).data
+
+
+@pytest.mark.parametrize(
+    ("expected", "setting"),
+    [
+        ("a.c is a list and has no item '2'; its items are 0 to 1", "a.c.2=1"),
+        ("a.c is a list and has no item 'x'; its items are 0 to 1", "a.c.x=1"),
+        ("a.c is a list and has no item '-1'; its items are 0 to 1", "a.c.-1=1"),
+        ("f is 4, which has no key 'x'", "f.x=1"),
+        ("f is 4, which has no key '0'", "f.0=1"),
+        ("a.c.0 is 2, which has no key 'x'", "a.c.0.x.y=1"),
+    ],
+)
+def test_a_key_that_leads_nowhere_is_a_configuration_error(expected: str, setting: str) -> None:
+    """What stands there instead is told."""
+    with pytest.raises(ConfigError) as caught:
+        overridden(setting)
+    assert (f"--set {setting}: {expected}",) == caught.value.mistakes
+
+
+@pytest.mark.parametrize("setting", ["a.0.x=1", "0.x=1"])
+def test_an_index_into_a_mapping_is_a_configuration_error(setting: str) -> None:
+    """Keys are text."""
+    with pytest.raises(ConfigError):
+        overridden(setting)
+
+
+def test_an_empty_list_has_no_items_to_name() -> None:
+    """A range from 0 to -1 means nothing to anyone."""
+    with pytest.raises(ConfigError) as caught:
+        overridden("a.c=[]", "a.c.0=1")
+    assert "-1" not in caught.value.message
+
+
+def test_all_keys_that_lead_nowhere_are_told_at_once() -> None:
+    """The good ones between them do not hide the others."""
+    with pytest.raises(ConfigError) as caught:
+        overridden("f.x=1", "a.b=2", "a.c.9=1")
+    assert [told.split(":")[0] for told in caught.value.mistakes] == [
+        "--set f.x=1",
+        "--set a.c.9=1",
+    ]
+
+
+def test_what_an_override_replaced_has_its_place_at_the_override() -> None:
+    """The rest stays where it stands in the file."""
+    document = overridden("a.c=[{d: 5}]")
+    assert document.place(("a", "c")) == "--set a.c=[{d: 5}]"
+    assert document.place(("a", "c", 0, "d")) == "--set a.c=[{d: 5}]"
+    assert document.place(("a", "c"), of_key=True) == "--set a.c=[{d: 5}]"
+    assert document.place(("a", "b")) == "c.yaml:1:8"
+    assert document.place(("f",)) == "c.yaml:3:4"

@@ -1,0 +1,248 @@
+"""Datasets: the digits that ship, MNIST in the cache, a user's folder; and how they are split."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnctl.data.dataset import (
+    MINI_DIRECTORY,
+    Digits,
+    Facts,
+    balanced_subset,
+    configured_mirrors,
+    data_directory,
+    describe,
+    hold_out,
+    mnist_directory,
+    open_dataset,
+)
+from nnctl.data.download import DownloadEvent
+from nnctl.data.registry import (
+    MINI,
+    MNIST,
+    NAMES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+)
+from nnctl.errors import DamagedFileError, DataError, UsageError
+from tests.data.conftest import digits_folder, idx_bytes, snapshot
+
+
+def no_download(event: DownloadEvent) -> None:
+    """Fail a test that would download something."""
+    raise AssertionError(event)
+
+
+def assert_same(expected: Digits, actual: Digits) -> None:
+    """Compare images and labels."""
+    np.testing.assert_array_equal(expected.images, actual.images)
+    np.testing.assert_array_equal(expected.labels, actual.labels)
+
+
+# The known datasets ------------------------------------------------------------------------------
+
+
+def test_mini_is_the_beginning_of_mnist(with_mnist: Path) -> None:
+    """The first 5,000 and 1,000 digits, bit for bit."""
+    mini = open_dataset("mini", notify=no_download)
+    mnist = open_dataset("mnist", notify=no_download)
+    assert_same(Digits(mnist.training.images[:5000], mnist.training.labels[:5000]), mini.training)
+    assert_same(Digits(mnist.test.images[:1000], mnist.test.labels[:1000]), mini.test)
+    assert with_mnist == data_directory()
+
+
+def test_mini_ships_with_its_licence() -> None:
+    """Which asks for the names of the authors and its own."""
+    text = (MINI_DIRECTORY / "LICENSE.md").read_text(encoding="utf-8")
+    for words in ("Yann LeCun", "Corinna Cortes", "Attribution-Share Alike 3.0", "by-sa/3.0"):
+        assert words in text
+
+
+@pytest.mark.parametrize("name", ["mini", "mnist"])
+def test_the_facts_of_a_known_dataset_are_those_of_its_files(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """They are told without a look at the files."""
+    if name == "mnist":
+        request.getfixturevalue("with_mnist")
+    facts = describe(name)
+    dataset = open_dataset(name, notify=no_download)
+    assert (facts.training, facts.pixels) == dataset.training.images.shape
+    assert set(range(facts.classes)) == set(dataset.training.labels) == set(dataset.test.labels)
+    known = MINI if name == "mini" else MNIST
+    assert {file.gzip_name: file.sha256 for file in known.values()} == dataset.hashes
+
+
+def test_mnist_may_be_in_the_cache_uncompressed(mnist_cache: Path, tmp_path: Path) -> None:
+    """Its hash is then that of what is there."""
+    data_dir = tmp_path / "data"
+    folder = mnist_directory(data_dir)
+    folder.mkdir(parents=True)
+    for path in (mnist_cache / "mnist").iterdir():
+        if path.stem == TEST_LABELS:
+            (folder / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+        else:
+            (folder / path.name).write_bytes(path.read_bytes())
+    dataset = open_dataset("mnist", data_dir=data_dir, notify=no_download)
+    assert MNIST[TEST_LABELS].idx_sha256 == dataset.hashes[TEST_LABELS]
+    assert MNIST[TRAIN_LABELS].sha256 == dataset.hashes[f"{TRAIN_LABELS}.gz"]
+    assert len(dataset.test.labels) == 10_000
+
+
+def test_the_cache_is_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An argument comes first; the user's own cache comes last."""
+    monkeypatch.setenv("NNCTL_DATA_DIR", str(tmp_path / "there"))
+    assert tmp_path / "there" == data_directory()
+    assert tmp_path / "there" / "mnist" == mnist_directory()
+    assert tmp_path / "here" == data_directory(tmp_path / "here")
+    for nothing in ("", None):
+        if nothing is None:
+            monkeypatch.delenv("NNCTL_DATA_DIR")
+        else:
+            monkeypatch.setenv("NNCTL_DATA_DIR", nothing)
+        assert platformdirs.user_cache_path("nnctl") == data_directory()
+
+
+def test_mirrors_of_the_environment_are_divided_by_white_space(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an environment variable of several values is for the commands."""
+    assert configured_mirrors() == ()
+    monkeypatch.setenv("NNCTL_MIRROR", " http://a/  http://b/\n")
+    assert configured_mirrors() == ("http://a/", "http://b/")
+
+
+# A folder ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -> None:
+    """Compressed or not, of any size of image; nothing in it is changed."""
+    folder = digits_folder(tmp_path / "digits", compressed=compressed)
+    before = snapshot(folder)
+    assert Facts(training=30, pixels=12) == describe(str(folder))
+    dataset = open_dataset(str(folder), notify=no_download)
+    assert (dataset.training.images.shape, dataset.test.images.shape) == ((30, 12), (20, 12))
+    assert [i % 10 for i in range(20)] == dataset.test.labels.tolist()
+    assert str(folder) == dataset.name
+    assert set(before) == set(dataset.hashes)
+    assert before == snapshot(folder)
+
+
+def test_both_forms_of_a_folder_hold_the_same_digits(tmp_path: Path) -> None:
+    """An image is one row of pixels, in the order of the file."""
+    plain, packed = (
+        open_dataset(
+            str(digits_folder(tmp_path / str(compressed), compressed=compressed)),
+            notify=no_download,
+        )
+        for compressed in (False, True)
+    )
+    assert_same(plain.training, packed.training)
+    assert_same(plain.test, packed.test)
+    raw = (tmp_path / "False" / TRAIN_IMAGES).read_bytes()
+    assert raw[16:] == plain.training.images.tobytes()
+
+
+def test_all_files_that_a_folder_lacks_are_told(tmp_path: Path) -> None:
+    """Each as it may be called."""
+    folder = digits_folder(tmp_path / "digits", compressed=True)
+    for name in NAMES[1:3]:
+        (folder / f"{name}.gz").unlink()
+    for use in (describe, lambda name: open_dataset(name, notify=no_download)):
+        with pytest.raises(DataError) as caught:
+            use(str(folder))
+        assert f"{folder} lacks {NAMES[1]}[.gz], {NAMES[2]}[.gz]" == caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "labels"),
+    [
+        (DamagedFileError, "has 30 images, but train-labels-idx1-ubyte has 29 labels", [1] * 29),
+        (DataError, "has the label 10; digits are 0 to 9", [10, *[1] * 29]),
+    ],
+)
+def test_labels_that_do_not_fit_are_told(
+    tmp_path: Path, error: type[DataError], expected: str, labels: list[int]
+) -> None:
+    """One too few, and one that is no digit."""
+    folder = digits_folder(tmp_path / "digits", compressed=False)
+    (folder / TRAIN_LABELS).write_bytes(idx_bytes(np.array(labels, np.uint8)))
+    dataset = open_dataset(str(folder), notify=no_download)
+    with pytest.raises(error) as caught:
+        _ = dataset.training
+    assert str(folder) in caught.value.message
+    assert caught.value.message.endswith(expected)
+    assert len(dataset.test.labels) == 20
+
+
+@pytest.mark.parametrize(
+    ("suggestion", "name"), [("; did you mean 'mnist'?", "MNITS"), ("", "./nowhere"), ("", "a\0b")]
+)
+def test_an_unknown_name_is_told_what_there_is(suggestion: str, name: str) -> None:
+    """And the one that may be meant."""
+    with pytest.raises(UsageError) as caught:
+        describe(name)
+    assert f"unknown dataset '{name}'{suggestion}" == caught.value.message
+    assert caught.value.hint == "It is mnist, mini, or a folder that holds four IDX files."
+
+
+# Splits ------------------------------------------------------------------------------------------
+
+
+def digits_of(labels: list[int]) -> Digits:
+    """Return digits that know where they stood: the image is the position."""
+    positions = np.arange(len(labels)).reshape(-1, 1).astype(np.uint8)
+    return Digits(positions, np.array(labels, np.uint8))
+
+
+def test_the_end_is_held_out() -> None:
+    """In their order, with nothing lost."""
+    training, validation = hold_out(digits_of([5, 0, 4, 1, 9]), 2)
+    assert_same(digits_of([5, 0, 4]), training)
+    assert validation is not None
+    assert validation.images.tolist() == [[3], [4]]
+    assert validation.labels.tolist() == [1, 9]
+
+
+def test_nothing_held_out_is_none() -> None:
+    """All of the digits are trained on."""
+    digits = digits_of([1, 2])
+    assert (digits, None) == hold_out(digits, 0)
+
+
+def test_a_subset_of_mini_is_balanced_and_its_own() -> None:
+    """As many of each class; another seed, other digits."""
+    training = open_dataset("mini", notify=no_download).training
+    one, two = (balanced_subset(training, 1000, np.random.default_rng(seed)) for seed in (1, 2))
+    assert np.bincount(one.labels).tolist() == [100] * 10
+    assert not np.array_equal(one.images, two.images)
+
+
+@settings(deadline=None)
+@given(data=st.data(), labels=st.lists(st.integers(0, 9), min_size=1, max_size=200))
+def test_a_subset_is_as_balanced_as_can_be(data: st.DataObject, labels: list[int]) -> None:
+    """For any count: in order, without repetition, reproducible, level but for empty classes."""
+    digits = digits_of(labels)
+    count = data.draw(st.integers(1, len(labels)))
+    subset = balanced_subset(digits, count, np.random.default_rng(0))
+    positions = subset.images[:, 0].tolist()
+    assert count == len(positions)
+    assert sorted(set(positions)) == positions
+    assert [labels[position] for position in positions] == subset.labels.tolist()
+
+    available, taken = (np.bincount(some, minlength=10) for some in (labels, subset.labels))
+    fullest = taken.max()
+    for there, used in zip(available, taken, strict=True):
+        assert used >= fullest - 1 or used == there
+    assert_same(subset, balanced_subset(digits, count, np.random.default_rng(0)))

@@ -1,0 +1,162 @@
+"""Reading IDX: an array, or an error that names the file; never anything else."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nnctl.data.idx import read_idx, read_idx_shape
+from nnctl.errors import DamagedFileError, DataError
+from tests.data.conftest import idx_bytes
+
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+WHOLE = idx_bytes(IMAGES)
+PACKED = gzip.compress(WHOLE, mtime=0)
+
+
+def written(folder: Path, content: bytes, name: str = "images") -> Path:
+    """Write a file."""
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "content"), [("images", WHOLE), ("images.gz", PACKED)])
+def test_a_file_is_read_compressed_or_not(tmp_path: Path, name: str, content: bytes) -> None:
+    """By its name; the shape alone can be read as well."""
+    path = written(tmp_path, content, name)
+    actual = read_idx(path, dimensions=3)
+    np.testing.assert_array_equal(IMAGES, actual)
+    assert np.uint8 == actual.dtype
+    assert read_idx_shape(path, dimensions=3) == (2, 4, 3)
+
+
+def test_labels_have_one_dimension(tmp_path: Path) -> None:
+    """Sizes are read as big-endian numbers."""
+    labels = np.arange(300).astype(np.uint8)
+    np.testing.assert_array_equal(labels, read_idx(written(tmp_path, idx_bytes(labels)), 1))
+
+
+IN_HEADER = {
+    "empty": (b"", "is not an IDX file of unsigned bytes in 3 dimensions: it begins with nothing"),
+    "text": (b"<html>", "it begins with 3c68746d"),
+    "floats": (b"\0\0\x0d\3" + WHOLE[4:], "it begins with 00000d03"),
+    "labels": (idx_bytes(IMAGES[0, 0]), "it begins with 00000801"),
+    "short-magic": (WHOLE[:3], "it begins with 000008"),
+    "short-header": (WHOLE[:15], "ends within its header"),
+    "huge": (
+        struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 1),
+        "promises 2,147,483,648 x 2,147,483,648 x 1 bytes, which cannot be right",
+    ),
+    "no-images": (
+        struct.pack(">4B3I", 0, 0, 8, 3, 0, 28, 28),
+        "promises 0 x 28 x 28 bytes, which cannot be right",
+    ),
+    "no-pixels": (
+        struct.pack(">4B3I", 0, 0, 8, 3, 5, 28, 0),
+        "promises 5 x 28 x 0 bytes, which cannot be right",
+    ),
+}
+IN_BODY = {
+    "short": (WHOLE[:-1], "has fewer bytes than the 24 its header promises"),
+    "header-only": (WHOLE[:16], "has fewer bytes than the 24 its header promises"),
+    "long": (WHOLE + b"\0", "has more bytes than the 24 its header promises"),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("content", "expected"), IN_HEADER.values(), ids=IN_HEADER)
+def test_a_wrong_header_is_told(
+    tmp_path: Path, content: bytes, expected: str, compressed: bool
+) -> None:
+    """Whether all of the file is read or its shape alone."""
+    packed = (gzip.compress(content), "images.gz") if compressed else (content, "images")
+    path = written(tmp_path, *packed)
+    for read in (read_idx, read_idx_shape):
+        with pytest.raises(DamagedFileError) as caught:
+            read(path, dimensions=3)
+        assert caught.value.message.startswith(f"{path} ")
+        assert caught.value.message.endswith(expected)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("content", "expected"), IN_BODY.values(), ids=IN_BODY)
+def test_a_wrong_body_is_told(
+    tmp_path: Path, content: bytes, expected: str, compressed: bool
+) -> None:
+    """A byte too few or too many."""
+    packed = (gzip.compress(content), "images.gz") if compressed else (content, "images")
+    path = written(tmp_path, *packed)
+    with pytest.raises(DamagedFileError) as caught:
+        read_idx(path, dimensions=3)
+    assert f"{path} {expected}" == caught.value.message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [WHOLE, PACKED[:-9], PACKED[:12], PACKED + b"trailing", PACKED[:-8] + bytes(8)],
+    ids=["plain", "truncated", "header-only", "trailing", "checksum"],
+)
+def test_a_wrong_gzip_file_is_told(tmp_path: Path, content: bytes) -> None:
+    """Plain bytes under a name in .gz, and every way to lose a part of it."""
+    path = written(tmp_path, content, "images.gz")
+    with pytest.raises(DamagedFileError, match="is not a whole gzip file") as caught:
+        read_idx(path, dimensions=3)
+    assert str(path) in caught.value.message
+    assert caught.value.hint == "Replace the file; it is damaged."
+
+
+def test_no_flipped_byte_of_a_gzip_file_goes_unnoticed(tmp_path: Path) -> None:
+    """Each of them in turn, but those that say nothing of the content (time, name, system)."""
+    path = tmp_path / "images.gz"
+    for position in (*range(4), *range(10, len(PACKED))):
+        path.write_bytes(
+            PACKED[:position] + bytes([PACKED[position] ^ 0xFF]) + PACKED[position + 1 :]
+        )
+        with pytest.raises(DamagedFileError):
+            read_idx(path, dimensions=3)
+
+
+@pytest.mark.parametrize("name", ["missing", "missing.gz", "folder", "folder.gz"])
+def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path, name: str) -> None:
+    """A file that is not there, and one that is a folder."""
+    if name.startswith("folder"):
+        (tmp_path / name).mkdir()
+    for read in (read_idx, read_idx_shape):
+        with pytest.raises(DataError, match="cannot be read"):
+            read(tmp_path / name, dimensions=3)
+
+
+headers = st.builds(
+    lambda magic, sizes, body: magic + struct.pack(f">{len(sizes)}I", *sizes) + body,
+    st.sampled_from([b"\0\0\x08\3", b"\0\0\x08\1"]),
+    st.lists(st.integers(0, 5), max_size=3) | st.lists(st.integers(0, 2**32 - 1), max_size=3),
+    st.binary(max_size=130),
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary() | headers | headers.map(gzip.compress),
+    suffix=st.sampled_from(["", ".gz"]),
+    dimensions=st.sampled_from([1, 3]),
+)
+def test_any_bytes_are_an_array_or_an_error_of_the_data(
+    tmp_path: Path, content: bytes, suffix: str, dimensions: int
+) -> None:
+    """And the array is all that the file holds."""
+    path = written(tmp_path, content, f"images{suffix}")
+    try:
+        array = read_idx(path, dimensions)
+    except DataError as error:
+        message = error.message
+    else:
+        message = str(path)
+        assert idx_bytes(array) == (gzip.decompress(content) if suffix else content)
+    assert str(path) in message
