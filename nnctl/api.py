@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnctl.config import Document, Override, read_file
 from nnctl.runs import evaluation
 from nnctl.runs.directory import Run, Which
@@ -71,7 +73,10 @@ def train(
         **(settings or {}),
         **{key: value for key, value in given.items() if value is not None},
     }
-    overrides = [Override(key, value, f"{key}={value}") for key, value in values.items()]
+    overrides = [
+        Override(key, value.item() if isinstance(value, np.generic) else value, f"{key}={value}")
+        for key, value in values.items()
+    ]
     if isinstance(config, Mapping):
         document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
     else:
@@ -121,5 +126,5 @@ def _warn(notice: Notice) -> None:
         warnings.warn(
             f"the dataset {notice.wanted} could not be had: {notice.reason}\n"
             f"Going on with {notice.fallback}.",
-            stacklevel=3,
+            stacklevel=5,
         )

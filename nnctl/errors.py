@@ -15,6 +15,9 @@ The rest of the program raises these and never prints them; ``nnctl.cli`` catche
 from __future__ import annotations
 
 import difflib
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -98,3 +101,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or nothing."""
     meant = nearest(name, known)
     return f"; did you mean '{meant}'?" if meant else ""
+
+
+def shell_command(*words: object) -> str:
+    """Return a command as one would type it in the shell of this machine, quoted where needed."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"errors", "files"},
     "runs": {"errors", "files", "nn", "config", "data"},
     "sweep": {"errors", "files", "config", "data", "runs"},
-    "views": {"nn", "data", "runs", "sweep"},
+    "views": {"errors", "nn", "data", "runs", "sweep"},
     "cli": {"errors", "config", "data", "runs", "sweep", "views"},
     "api": {"errors", "config", "runs"},
 }
@@ -37,6 +37,7 @@ OWNERS = {
     "pooch": {"data"},
     "requests": {"data"},
     "platformdirs": {"data"},
+    "filelock": {"runs"},
     "psutil": {"runs"},
     "threadpoolctl": {"runs"},
 }

@@ -6,7 +6,12 @@ A command's module imports click alone at its top, and the rest of nnctl when it
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import signal
+import sys
+import threading
 from typing import Any
 
 import click
@@ -19,11 +24,20 @@ from nnctl.cli.train import train
 from nnctl.errors import InterruptedRunError, NnctlError
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 class _Commands(click.Group):
     """The one place where the errors of all commands are caught, and shown."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Carry out a command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes "?"
+                stream.reconfigure(errors="replace")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)  # what was begun is undone, as by Ctrl-C
         try:
             return super().invoke(ctx)
         except NnctlError as caught:
@@ -32,6 +46,10 @@ class _Commands(click.Group):
             error = InterruptedRunError("interrupted")
         except MemoryError:
             error = NnctlError("there is not enough memory")
+        except OSError as caught_error:
+            if caught_error.errno == errno.EPIPE:  # click's: whoever read the output has left
+                raise
+            error = NnctlError(f"{caught_error.strerror or caught_error}")
         coloured = False if os.environ.get("NO_COLOR") else None
         click.secho(f"Error: {error.message}", err=True, fg="red", color=coloured)
         if error.hint:
@@ -55,3 +73,8 @@ def main() -> None:
 
 for _command in (download, train, evaluate, sweep):
     main.add_command(_command)
+    for _option in _command.params:
+        if isinstance(_option, click.Option) and _option.envvar is None:
+            # click would derive it from the name of the parameter in Python.
+            _long = max(_option.opts, key=len).lstrip("-").replace("-", "_")
+            _option.envvar = f"NNCTL_{_command.name}_{_long}".upper()

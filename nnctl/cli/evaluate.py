@@ -52,6 +52,8 @@ def evaluate(
         evaluation = evaluate_run(Run.open(run), notify=notify, **options)
     if evaluation.dataset != evaluation.trained_on:
         warn(f"{run} was trained on {evaluation.trained_on}, not on {evaluation.dataset}")
+    elif not evaluation.same_files:
+        warn(f"the files of {evaluation.dataset} are not those that {run} was trained with")
     if as_json:
         click.echo(json.dumps(evaluation.to_json()))
     else:

@@ -56,7 +56,12 @@ def config_options(function: Command) -> Command:
             ),
             click.option("--subset", type=int, metavar="N", help="Train on N examples."),
             click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all."),
-            click.option("--seed", type=int, metavar="N", help="Seed of all random numbers."),
+            click.option(
+                "--seed",
+                type=int,
+                metavar="N",
+                help="Seed of weights and shuffling.",
+            ),
         )
     ):
         function = decorate(function)

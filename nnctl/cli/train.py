@@ -66,13 +66,17 @@ def train(
     from nnctl.views.download import DownloadView
     from nnctl.views.training import TrainingView, show_result
 
-    asked = _read(config, resume, read_overrides(**overrides))
+    if resume and run_dir:
+        raise click.UsageError("--resume goes on in the run's own directory: leave out --run-dir")
+    settings = read_overrides(**overrides)
+    asked = _read(config, resume, settings)
+    extends = any(setting.key == "training.epochs" for setting in settings)
     _check_threshold(asked, fail_under)
     if dry_run:
         _show_plan(asked, as_json)
         return
     with DownloadView(quiet=quiet) as notify:
-        training = _prepare(asked, config, resume, run_dir, runs_dir, data_dir, notify)
+        training = _prepare(asked, extends, config, resume, run_dir, runs_dir, data_dir, notify)
     with stop_on_signals() as stop, TrainingView(training, quiet=quiet) as view:
         for event in training.events(stop):
             view.show(event)
@@ -95,6 +99,7 @@ def _read(config: Path | None, resume: Path | None, overrides: list[Override]) -
 
 def _prepare(
     asked: Config,
+    extends: bool,
     config: Path | None,
     resume: Path | None,
     run_dir: Path | None,
@@ -107,7 +112,9 @@ def _prepare(
     from nnctl.runs.training import TrainingRun
 
     if resume:
-        return TrainingRun.resume(Run.open(resume), asked, data_dir=data_dir, notify=notify)
+        epochs = asked.training.epochs if extends else None
+        run = Run.open(resume)
+        return TrainingRun.resume(run, asked, epochs, data_dir=data_dir, notify=notify)
     assert config is not None
     dataset = find_dataset(asked.data, data_dir, notify)
     run = Run.create_at(run_dir) if run_dir else Run.create(config.stem, runs_dir)
@@ -135,7 +142,8 @@ def _check_accuracy(training: TrainingRun, fail_under: float | None) -> None:
     from nnctl.errors import BelowThresholdError
 
     accuracy = training.summary["best_val_accuracy"]
-    if fail_under is not None and accuracy < fail_under:
+    if fail_under is not None and (accuracy is None or accuracy < fail_under):
+        accuracy = accuracy or 0.0
         raise BelowThresholdError(
             f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"
         )

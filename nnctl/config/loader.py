@@ -38,6 +38,8 @@ _EXPECTED = {
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",
     "less_than_equal": "a number of at most {le}",
+    "dict_type": "a mapping (key: value)",
+    "finite_number": "a finite number",
     "too_short": "at least {min_length} of them",
     "too_long": "at most {max_length} of them",
     "string_too_short": "some text",
@@ -234,7 +236,7 @@ def _unknown_key(model: type[BaseModel], path: Path_, data: Any) -> Problem:
     elif key in elsewhere:
         told = f" here; it is written as {elsewhere[key]}"
     else:
-        told = did_you_mean(key, elsewhere)
+        told = did_you_mean(key, elsewhere) or f"; known here are {', '.join(siblings)}"
     return Problem(path, f"unknown key '{key}'{told}", about=about, of_key=True)
 
 

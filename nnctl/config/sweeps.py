@@ -30,6 +30,8 @@ class Range(Section):
             raise ValueError(f"min ({self.min:g}) must be below max ({self.max:g})")
         if self.distribution == "log_uniform_values" and self.min <= 0:
             raise ValueError("min must be above 0, as its logarithm is taken")
+        if max(abs(self.min), abs(self.max)) > 2**53:
+            raise ValueError("min and max must be between -2^53 and 2^53")
         whole = self.min.is_integer() and self.max.is_integer()
         if self.distribution == "int_uniform" and not whole:
             raise ValueError("min and max must be whole numbers")

@@ -64,7 +64,8 @@ class Dataset:
     files : mapping of str to Path
         By the name of the IDX file.
     hashes : mapping of str to str
-        The SHA-256 of each file, by its file name.
+        The SHA-256 of each file's content, by its name: of known files uncompressed, so that it
+        does not matter which form is there; of a user's files as they are.
     """
 
     name: str
@@ -106,6 +107,11 @@ def data_directory(given: Path | None = None) -> Path:
 def configured_mirrors() -> tuple[str, ...]:
     """Return the mirrors in $NNCTL_MIRROR, separated by white space."""
     return tuple(os.environ.get("NNCTL_MIRROR", "").split())
+
+
+def canonical_name(name: str) -> str:
+    """Return the name under which a dataset is found from every working directory."""
+    return name if name in ("mnist", "mini") else str(Path(name).resolve())
 
 
 def describe(name: str) -> Facts:
@@ -162,7 +168,8 @@ def open_dataset(
         download.fetch(directory, tuple(MNIST.values()), mirrors=tried, notify=notify)
         return _verified(name, directory, MNIST) or _raise_damaged(directory)
     files = _folder_files(name)
-    return Dataset(name, files, {path.name: download.sha256_of(path) for path in files.values()})
+    hashes = {path.name: download.sha256_of(path) for path in files.values()}
+    return Dataset(canonical_name(name), files, hashes)
 
 
 def mnist_directory(data_dir: Path | None = None) -> Path:
@@ -178,7 +185,7 @@ def _verified(name: str, directory: Path, known: Mapping[str, KnownFile]) -> Dat
         if found is None:
             return None
         files[file.name] = found
-        hashes[found.name] = file.sha256 if found.suffix == ".gz" else file.idx_sha256
+        hashes[file.name] = file.idx_sha256
     return Dataset(name, files, hashes)
 
 
@@ -198,7 +205,7 @@ def _folder_files(name: str) -> dict[str, Path]:
     if not found:
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, ('mnist', 'mini'))}",
-            hint="It is mnist, mini, or a folder that holds four IDX files.",
+            hint="A dataset is mnist, mini, or a folder that holds four IDX files.",
         )
     files, missing = {}, []
     for wanted in NAMES:

@@ -140,6 +140,7 @@ def fetch(
     DataError
         No mirror served a file, or it cannot be written.
     """
+    tried = [*map(check_mirror, mirrors), *MIRRORS]
     wanted = []
     for file in files:
         state = inspect(directory, file)
@@ -152,7 +153,7 @@ def fetch(
         wanted.append(file)
     if not wanted:
         return
-    downloader = _MirrorDownloader([*map(check_mirror, mirrors), *MIRRORS], wanted, notify)
+    downloader = _MirrorDownloader(tried, wanted, notify)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if force:

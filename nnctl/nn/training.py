@@ -25,6 +25,7 @@ from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import Schedule
 
 _BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
+_BLOCK_FLOPS = 2e9  # about a tenth of a second: a block of a large network has fewer batches
 _PROBE = 256  # examples that the health of the layers is measured on
 
 
@@ -178,7 +179,9 @@ class Training:
         self.velocity = self.optimizer.make_velocity(self.network.parameters)
         self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
-        self._block = self.batch_size * max(1, _BLOCK // self.batch_size)
+        flops_of_a_step = 6 * self.batch_size * self.network.parameters.vector.size
+        batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_of_a_step))
+        self._block = self.batch_size * max(1, batches)
         self._gradient = Parameters(self.network.sizes, dtype)
         self._passes: dict[int, Backpropagation] = {}
         self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
@@ -188,7 +191,7 @@ class Training:
 
     def __iter__(self) -> Iterator[Event]:
         """Train until the end, or until nobody asks for the next event."""
-        while (reason := self._reason_to_stop()) is None:
+        while (reason := self.reason_to_stop()) is None:
             order = self._shuffled()
             for begin in range(self.progress.batch * self.batch_size, len(order), self._block):
                 divergence = self._train_block(order[begin : begin + self._block])
@@ -249,7 +252,8 @@ class Training:
         time = self.progress.epoch + (batch + 0.5) / self._batches
         return self.optimizer.learning_rate * self.schedule.factor(time, self.epochs)
 
-    def _reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
+    def reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
+        """Return why there is no next epoch, if so."""
         if self.progress.epoch >= self.epochs:
             return "finished"
         if self.early_stopping and self.progress.patience_used >= self.early_stopping.patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 import nnctl
 from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
-from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
+from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, shell_command
 from nnctl.files import append_line, write_atomically
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
@@ -32,6 +34,33 @@ def build_network(config: Config, pixels: int) -> Network:
         init = layer.init or config.network.init
         layers.append(Layer(layer.units, layer.activation, init.weights, init.biases))
     return Network(pixels, layers)
+
+
+class RunLock:
+    """The right to write to a run directory; the system takes it from a process that dies."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = FileLock(directory / ".lock", blocking=False)
+        self.lock()
+
+    def lock(self) -> None:
+        """Take the right, if it is not taken yet."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"{self._directory} is being trained by another process",
+                hint="Wait for it, or stop it; its state is saved.",
+            ) from None
+        except OSError as error:
+            raise _cannot_write(self._directory, error) from None
+
+    def unlock(self) -> None:
+        """Give the right back, and leave no file."""
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release(force=True)
 
 
 @dataclass(frozen=True)
@@ -70,9 +99,13 @@ class Run:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             if any(directory.iterdir()):
+                resume = shell_command("nnctl", "train", "--resume", directory)
+                holds_run = cls(directory).config_path.exists()
                 raise UsageError(
                     f"{directory} is not empty",
-                    hint=f"To go on with a run that is there: nnctl train --resume {directory}",
+                    hint=f"To go on with the run that it holds: {resume}"
+                    if holds_run
+                    else "Name another directory, which need not exist.",
                 )
         except OSError as error:
             raise _cannot_write(directory, error) from None
@@ -109,6 +142,16 @@ class Run:
         """What came of it."""
         return self.directory / "summary.json"
 
+    def lock(self) -> RunLock:
+        """Let no other process train this run, until it is unlocked or forgotten.
+
+        Raises
+        ------
+        UsageError
+            Another process trains it.
+        """
+        return RunLock(self.directory)
+
     def checkpoint_path(self, which: Which) -> Path:
         """Return the path of the checkpoint of the best epoch, or of the last state."""
         return self.directory / f"{which}.npz"
@@ -143,10 +186,11 @@ class Run:
             There is none, or it is damaged.
         """
         path = self.checkpoint_path(which)
-        if which == "best" and not path.exists() and self.checkpoint_path("last").exists():
+        if which == "best" and not path.exists():
+            resume = shell_command("nnctl", "train", "--resume", self.directory)
             raise DataError(
                 f"{path} is not there: no epoch of this run was complete",
-                hint=f"Use --checkpoint last, or go on with: nnctl train --resume {self.directory}",
+                hint=f"Use --checkpoint last, if there is one, or go on with: {resume}",
             )
         return load_checkpoint(path)
 
@@ -160,9 +204,14 @@ class Run:
         Parameters
         ----------
         images : array, shape (n, 784) or (n, 28, 28)
-            Of uint8, 0 to 255, or of floats, 0 to 1.
+            Of integers, 0 to 255, or of floats, 0 to 1.
         which : str
             The checkpoint.
+
+        Raises
+        ------
+        UsageError
+            The images are of another shape, or other numbers.
 
         Returns
         -------
@@ -170,15 +219,7 @@ class Run:
             The outputs; under softmax the probability of each digit.
         """
         network = self.network(which)
-        images = np.asarray(images)
-        inputs = images.reshape(len(images), -1)
-        if inputs.shape[1] != network.sizes[0]:
-            raise UsageError(
-                f"images have {inputs.shape[1]} pixels; this network takes {network.sizes[0]}"
-            )
-        if inputs.dtype != np.uint8:
-            inputs = inputs.astype(np.float32, copy=False)
-        return network.outputs(predict(network, inputs))
+        return network.outputs(predict(network, _as_inputs(images, network.sizes[0])))
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
@@ -188,7 +229,7 @@ class Run:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write what came of the run."""
-        self._write(self.summary_path, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        self._write(self.summary_path, json.dumps(summary, indent=2) + "\n")
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append the metrics of an epoch."""
@@ -221,6 +262,22 @@ class Run:
             write_atomically(path, text.encode())
         except OSError as error:
             raise _cannot_write(path, error) from None
+
+
+def _as_inputs(images: NDArray[Any], pixels: int) -> NDArray[Any]:
+    """Return images as uint8 or float32 ``(n, pixels)``, or say what is wrong with them."""
+    inputs = np.asarray(images)
+    if inputs.ndim == 3:
+        inputs = inputs.reshape(len(inputs), -1) if len(inputs) else inputs.reshape(0, pixels)
+    if inputs.ndim != 2 or inputs.shape[1] != pixels or not len(inputs):
+        raise UsageError(f"expected images of shape (n, {pixels}), got {np.shape(images)}")
+    if inputs.dtype.kind in "iub":
+        if inputs.min() < 0 or inputs.max() > 255:
+            raise UsageError("pixels that are integers must be 0 to 255")
+        return inputs.astype(np.uint8, copy=False)
+    if inputs.dtype.kind != "f" or not np.isfinite(inputs).all():
+        raise UsageError("pixels must be integers from 0 to 255, or finite floats from 0 to 1")
+    return inputs.astype(np.float32, copy=False)
 
 
 def network_of(checkpoint: Checkpoint, path: Path) -> Network:

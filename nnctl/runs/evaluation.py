@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Evaluation:
         The run.
     trained_on : str
         The dataset of the training.
+    same_files : bool
+        Whether the dataset's files are those of the training.
     """
 
     accuracy: float
@@ -53,6 +55,7 @@ class Evaluation:
     checkpoint: Which
     run_dir: Path
     trained_on: str
+    same_files: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -102,6 +105,12 @@ def evaluate(
     UsageError
         The dataset does not fit the network, or has no such split.
     """
+    for name, given, known in (
+        ("split", split_name, get_args(Split)),
+        ("checkpoint", checkpoint, get_args(Which)),
+    ):
+        if given not in known:
+            raise UsageError(f"unknown {name} '{given}'; there are {', '.join(known)}")
     saved = run.checkpoint(checkpoint)
     network = network_of(saved, run.checkpoint_path(checkpoint))
     trained_on = str(saved.dataset["name"])
@@ -140,4 +149,5 @@ def evaluate(
         checkpoint=checkpoint,
         run_dir=run.directory,
         trained_on=trained_on,
+        same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
     )

@@ -43,8 +43,8 @@ def blas_threads(config: Config, pixels: int) -> int:
 
 @contextmanager
 def limited_blas(threads: int) -> Iterator[None]:
-    """Multiply matrices on so many threads."""
-    with threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
+    """Multiply matrices on so many threads, but no more than there are cores."""
+    with threadpoolctl.threadpool_limits(limits=min(threads, cores()), user_api="blas"):
         yield
 
 

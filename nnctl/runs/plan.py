@@ -19,9 +19,9 @@ from nnctl.config import (
     to_mapping,
 )
 from nnctl.config.schema import DataConfig
-from nnctl.data.dataset import Dataset, Facts, describe, open_dataset
+from nnctl.data.dataset import Dataset, Facts, canonical_name, describe, open_dataset
 from nnctl.data.download import DownloadEvent
-from nnctl.errors import DataError, UsageError
+from nnctl.errors import DataError, UsageError, shell_command
 from nnctl.runs.machine import blas_threads, check_memory
 
 VALIDATION_SHARE = 6
@@ -46,7 +46,9 @@ def check_data(config: Config) -> Iterator[Problem]:
     try:
         facts = describe(config.data.dataset)
     except UsageError as error:
-        yield Problem(("data", "dataset"), f"{error.message}. {error.hint}")
+        yield Problem(("data", "dataset"), f"{error.message} {error.hint}")
+        return
+    except DataError:  # told when the dataset is opened, unless there is a fallback
         return
     last = len(config.network.layers) - 1
     units = config.network.layers[last].units
@@ -90,10 +92,14 @@ def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
     ------
     ConfigError
         With all of its mistakes.
-    DataError
-        The folder that it names as its dataset cannot be used.
     """
-    return resolve_config(read_file(path), overrides)
+    document = read_file(path)
+    if "network" not in document.data and "parameters" in document.data:
+        raise UsageError(
+            f"{path} is a sweep file, not a training configuration",
+            hint=f"Use: {shell_command('nnctl', 'sweep', path)}",
+        )
+    return resolve_config(document, overrides)
 
 
 def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Config:
@@ -125,7 +131,7 @@ def settle(config: Config, dataset: Dataset) -> Config:
     are numbers; on a fallback, they are no more than it has.
     """
     facts = describe(dataset.name)
-    fell_back = dataset.name != config.data.dataset
+    fell_back = dataset.name != canonical_name(config.data.dataset)
     settled = {
         "data.dataset": dataset.name,
         "data.fallback": None,
@@ -150,6 +156,7 @@ def differences(run: Config, asked: Config) -> list[str]:
     What the asked one leaves to be found out (``auto``, a fallback) is no difference.
     """
     ours, theirs = _flat(to_mapping(run)), _flat(to_mapping(asked))
+    theirs["data.dataset"] = canonical_name(asked.data.dataset)
     open_keys = {"training.epochs", "data.fallback"}
     if asked.data.fallback == run.data.dataset:
         open_keys |= {"data.dataset", "data.validation", "data.subset"}

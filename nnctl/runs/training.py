@@ -18,7 +18,14 @@ import numpy as np
 
 from nnctl.config import Config, replaced, to_mapping
 from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out
-from nnctl.errors import DataError, DivergenceError, InterruptedRunError, NnctlError, UsageError
+from nnctl.errors import (
+    DataError,
+    DivergenceError,
+    InterruptedRunError,
+    NnctlError,
+    UsageError,
+    shell_command,
+)
 from nnctl.files import remove_temporaries
 from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
@@ -60,6 +67,7 @@ class TrainingRun:
         seed = config.training.seed
         self.run = run
         self.config = config
+        self._lock = run.lock()
         self.dataset: dict[str, Any] = {
             "name": dataset.name,
             "training": len(training.labels),
@@ -93,14 +101,16 @@ class TrainingRun:
     @classmethod
     def begin(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
         """Return a training from its beginning, its configuration written down."""
+        training_run = cls(run, config, dataset)
         run.write_config(config)
-        return cls(run, config, dataset)
+        return training_run
 
     @classmethod
     def resume(
         cls,
         run: Run,
         asked: Config | None = None,
+        epochs: int | None = None,
         *,
         data_dir: Path | None = None,
         notify: Notify,
@@ -113,6 +123,8 @@ class TrainingRun:
             An interrupted run, or one to be extended.
         asked : Config, optional
             What the user wants now; it may differ from the run's in the number of epochs alone.
+        epochs : int, optional
+            How many there shall be in all; the run's own number if not given.
         data_dir : Path, optional
             Where the datasets are.
         notify : callable
@@ -138,13 +150,15 @@ class TrainingRun:
                     ),
                     hint="Only --epochs can be changed. For another configuration begin a new run.",
                 )
-            config = replaced(config, {"training.epochs": asked.training.epochs})
+        if epochs is not None:
+            config = replaced(config, {"training.epochs": epochs})
         return cls.go_on(run, config, find_dataset(config.data, data_dir, notify))
 
     @classmethod
     def go_on(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
         """Return a training that goes on from its last checkpoint; see `resume`."""
         training_run = cls(run, config, dataset)
+        run.summary_path.unlink(missing_ok=True)  # it speaks of an end that is none any more
         remove_temporaries(run.directory)
         path = run.checkpoint_path("last")
         if path.exists():
@@ -169,6 +183,7 @@ class TrainingRun:
         """
         self._started = time.perf_counter()
         assert self.config.training.threads != "auto"
+        self._lock.lock()
         try:
             with limited_blas(self.config.training.threads):
                 for event in self.training:
@@ -178,7 +193,7 @@ class TrainingRun:
                         case Finished():
                             self._conclude(event)
                     yield event
-                    if stop() and not isinstance(event, Finished):
+                    if stop() and self.training.reason_to_stop() is None:
                         self._save("last")
                         interrupted = Finished("interrupted")
                         self._conclude(interrupted)
@@ -188,8 +203,10 @@ class TrainingRun:
             raise NnctlError(
                 f"{self.run.directory} cannot be written: {error.strerror or error}",
                 hint="What was saved before is intact. Make room, then go on with: "
-                f"nnctl train --resume {self.run.directory}",
+                f"{self._resume_command()}",
             ) from None
+        finally:
+            self._lock.unlock()
 
     def raise_unless_finished(self) -> None:
         """Raise what a command ends in when the training did not end by itself.
@@ -208,8 +225,11 @@ class TrainingRun:
                 raise InterruptedRunError(
                     f"interrupted after {self.done_epochs} of {self.config.training.epochs} "
                     "epochs; the state is saved",
-                    hint=f"Go on with: nnctl train --resume {self.run.directory}",
+                    hint=f"Go on with: {self._resume_command()}",
                 )
+
+    def _resume_command(self) -> str:
+        return shell_command("nnctl", "train", "--resume", self.run.directory)
 
     def _divergence_error(self, divergence: Divergence) -> DivergenceError:
         activation = self.config.network.layers[divergence.layer - 1].activation.name
@@ -217,9 +237,11 @@ class TrainingRun:
         before = "" if loss is None else f"; the loss of the batch before was {loss:.4g}"
         best = self.training.progress.best
         kept = f"best.npz holds epoch {best.epoch}" if best else "No epoch was complete"
+        what = f"{divergence.what} of layer {divergence.layer} ({activation})"
+        verb = "is" if divergence.what == "gradient" else "are"
         return DivergenceError(
             f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "
-            f"{divergence.what} of layer {divergence.layer} ({activation}) are not finite{before}",
+            f"{what} {verb} not finite{before}",
             hint="Most likely the learning rate is too high; try --set "
             f"optimizer.learning_rate={self.config.optimizer.learning_rate / 10:g}. {kept}.",
         )

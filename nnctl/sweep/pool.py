@@ -29,7 +29,7 @@ class _Worker:
 
 def _start_worker(stop: Event) -> None:
     """Prepare a worker: its parent tells it to stop, no signal does; it ends with its parent."""
-    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _Worker.stop, _Worker.datasets = stop, {}
@@ -85,6 +85,10 @@ def run_trials(
             return
         except BrokenProcessPool:
             suspects = [trial for trial in waiting.values() if trial.directory.exists()]
+            if not suspects:  # the workers die before they begin: so would the next ones
+                for trial in waiting.values():
+                    yield failed(trial, "no worker process could be started")
+                return
         for suspect in suspects:
             del waiting[suspect.number]
             try:
@@ -111,7 +115,7 @@ def _run_pool(
             for future in done:
                 if result := future.result():
                     yield result
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenProcessPool):
         _kill(pool)
         raise
     finally:
@@ -120,7 +124,11 @@ def _run_pool(
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once: the user pressed Ctrl-C a second time."""
+    """End the workers at once: a second Ctrl-C, or the siblings of a dead one.
+
+    They ignore every signal but this, so that Ctrl-C in a terminal and a SIGTERM to the whole group
+    leave it to the parent to let them save.
+    """
     processes: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
     for process in processes.values():
         process.kill()

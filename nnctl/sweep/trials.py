@@ -186,6 +186,14 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
     return result
 
 
+def metrics_so_far(trial: Trial) -> list[dict[str, Any]]:
+    """Return the metrics of a trial's complete epochs; none, if they cannot be read."""
+    try:
+        return Run(trial.directory).metrics
+    except NnctlError:
+        return []
+
+
 def failed(trial: Trial, reason: str) -> TrialResult:
     """Return the row of a trial that could not be trained."""
     return TrialResult(
@@ -195,7 +203,7 @@ def failed(trial: Trial, reason: str) -> TrialResult:
         best_val_accuracy=None,
         best_val_loss=None,
         best_epoch=None,
-        epochs=len(Run(trial.directory).metrics),
+        epochs=len(metrics_so_far(trial)),
         seconds=0.0,
         point=trial.point,
         run_dir=str(trial.directory),
@@ -229,7 +237,12 @@ def read_plan(path: Path, varied: Sequence[str]) -> tuple[Path, SweepConfig]:
     ConfigError, UsageError
         The file is neither, or a value is not YAML.
     """
-    values: dict[str, list[Any] | Range] = dict(_read_values(text) for text in varied)
+    values: dict[str, list[Any] | Range] = {}
+    for text in varied:
+        key, some = _read_values(text)
+        if key in values:
+            raise UsageError(f"-p {text}: {key} is there twice; give all its values at once")
+        values[key] = some
     document = read_file(path)
     if "base" in document.data or "parameters" in document.data:
         sweep = load_sweep(path)

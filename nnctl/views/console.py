@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shlex
-import subprocess
 import sys
-from typing import Literal, Self
+from typing import IO, Any, Literal, Self, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -36,7 +35,23 @@ def results() -> Console:
 
 def notices() -> Console:
     """Return the console of stderr."""
-    return Console(stderr=True, highlight=False, color_system=_colours())
+    return Console(file=cast("IO[str]", _Stderr()), highlight=False, color_system=_colours())
+
+
+class _Stderr:
+    """stderr, but nothing is lost with it: a training goes on when nobody watches any more."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def _colours() -> Literal["auto"] | None:
@@ -62,8 +77,3 @@ def say(console: Console, text: str | Text) -> None:
 def warn(text: str, console: Console | None = None) -> None:
     """Print a warning, which no ``--quiet`` silences; above what moves on a console, if it does."""
     say(console or notices(), Text.assemble(("Warning: ", "bold yellow"), text))
-
-
-def command(*words: str) -> str:
-    """Return a command as one would type it in the shell of this machine."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -48,6 +48,9 @@ class DownloadView(View):
     def stop(self) -> None:
         """Leave the finished bars."""
         if self._progress:
+            for task in self._progress.tasks:
+                if not task.finished:
+                    self._progress.remove_task(task.id)
             self._progress.stop()
 
     def __call__(self, event: Notice) -> None:

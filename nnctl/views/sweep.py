@@ -9,10 +9,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.runs.directory import Run
+from nnctl.errors import shell_command
 from nnctl.sweep.space import Point
-from nnctl.sweep.trials import COMPLETE, Trial, TrialResult, ranked
-from nnctl.views.console import View, command, is_live, notices, results, say
+from nnctl.sweep.trials import COMPLETE, Trial, TrialResult, metrics_so_far, ranked
+from nnctl.views.console import View, is_live, notices, results, say
 
 _SHOWN = 12  # trials in the live table, those that run and the newest results
 _LEADERS = 10
@@ -41,7 +41,8 @@ class SweepView(View):
     def start(self) -> None:
         """Say how many trials there are."""
         if not self._quiet:
-            say(self._console, f"{len(self._trials)} trials in {self._trials[0].directory.parent}")
+            count = "1 trial" if len(self._trials) == 1 else f"{len(self._trials)} trials"
+            say(self._console, f"{count} in {self._trials[0].directory.parent}")
         if self._moves:
             self._live.start()
 
@@ -64,7 +65,8 @@ class SweepView(View):
         what = describe_point(result.point, self._keys)
         if result.status in COMPLETE:
             return Text(f"{share}: {_percent(result.best_val_accuracy)} with {what}")
-        return Text(f"{share}: {result.status} with {what}: {result.reason}", "yellow")
+        reason = "" if result.status == "interrupted" else f": {result.reason}"
+        return Text(f"{share}: {result.status} with {what}{reason}", "yellow")
 
     def _table(self) -> Table:
         """Return the trials that run, with their last epoch."""
@@ -78,7 +80,7 @@ class SweepView(View):
             if trial.number not in self._results and trial.directory.exists()
         ]
         for trial in running[:_SHOWN]:
-            accuracies = [row["val_accuracy"] for row in Run(trial.directory).metrics]
+            accuracies = [row["val_accuracy"] for row in metrics_so_far(trial)]
             last, best = (accuracies[-1], max(accuracies)) if accuracies else (None, None)
             epochs = trial.config["training"]["epochs"]
             table.add_row(
@@ -106,14 +108,14 @@ def show_leaderboard(trial_results: list[TrialResult], metric: str) -> None:
     leaders = ranked(trial_results, metric)
     if leaders:
         console.print(_leaderboard(leaders[:_LEADERS], metric))
-    others = [result for result in trial_results if result.status not in COMPLETE]
+    others = [result for result in trial_results if result.status in ("diverged", "failed")]
     for result in others[:_LEADERS]:
         reason = result.reason.replace("\n", " ")
         say(console, f"trial {result.number} {result.status}: {reason}")
     if len(others) > _LEADERS:
         say(console, f"and {len(others) - _LEADERS} more; see results.csv")
     if leaders:
-        say(console, f"evaluate it  {command('nnctl', 'eval', leaders[0].run_dir)}")
+        say(console, f"evaluate it  {shell_command('nnctl', 'eval', leaders[0].run_dir)}")
         say(console, leaders[0].run_dir)
 
 
@@ -135,7 +137,7 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     parts = [key.split(".") for key in keys]
     short = []
     for own in parts:
-        length = 1
+        length = 2 if own[-1].isdecimal() else 1
         while length < len(own) and sum(own[-length:] == other[-length:] for other in parts) > 1:
             length += 1
         short.append(".".join(own[-length:]))
@@ -169,4 +171,14 @@ def _percent(share: float | None) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a value in few characters, in YAML's notation."""
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case dict():
+            return f"{{{', '.join(f'{key}: {_short(below)}' for key, below in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(_short, value))}]"
+        case None:
+            return "null"
+    return str(value)

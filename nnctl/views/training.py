@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from nnctl.errors import shell_command
 from nnctl.nn.training import BatchesDone, EpochDone, Event
 from nnctl.runs.training import TrainingRun
-from nnctl.views.console import View, command, is_live, notices, results, say
+from nnctl.views.console import View, is_live, notices, results, say
 
 _HEADER = " epoch  train loss  accuracy   val. loss  accuracy       rate  seconds  images/s"
 
@@ -75,6 +76,9 @@ class TrainingView(View):
         done = self._training.done_epochs
         if done or self._training.training.progress.batch:
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
+        if self._training.training.reason_to_stop():
+            say(self._console, "nothing is left to train; --epochs N extends a run")
+            return
         say(self._console, Text(_HEADER, style="bold"))
 
     def _row(self, done: EpochDone) -> None:
@@ -104,11 +108,11 @@ def show_result(training: TrainingRun) -> None:
     if accuracy is not None:
         say(
             console,
-            f"best epoch   {best} of {summary['epochs']}: validation accuracy "
+            f"best epoch   {best}, of {summary['epochs']} trained: validation accuracy "
             f"{100 * accuracy:.2f} %, loss {summary['best_val_loss']:.4f}",
         )
     if summary["status"] == "stopped_early":
         say(console, f"stopped      after {summary['epochs']} epochs: no improvement any more")
     if best is not None:
-        say(console, f"evaluate it  {command('nnctl', 'eval', directory)}")
+        say(console, f"evaluate it  {shell_command('nnctl', 'eval', directory)}")
     say(console, directory)

@@ -9,7 +9,7 @@ import pytest
 
 from nnctl.config import load
 from nnctl.errors import ConfigError, DataError
-from nnctl.runs.plan import load_config
+from nnctl.runs.plan import find_dataset, load_config, settle
 from tests.config.helpers import SMALL, mistake, mistakes, places, written
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -63,6 +63,7 @@ def test_the_error_says_which_file_and_how_many() -> None:
     assert caught.value.exit_code == 2
 
 
+KNOWN = "; known here are"
 SCHEDULE = "  schedule: {name: step, "
 
 
@@ -74,8 +75,8 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:3", "optimizer.epochs", " here; it is written as training.epochs", "  epochs: 3"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
-        ("7:3", "optimizer.lr", "", "  lr: 3"),
-        ("7:1", "<<", "", "<<: {}"),
+        ("7:3", "optimizer.lr", f"{KNOWN} learning_rate, momentum, nesterov, weight_decay, schedule", "  lr: 3"),  # noqa: E501 - the whole message
+        ("7:1", "<<", f"{KNOWN} data, network, loss, optimizer, training", "<<: {}"),
     ],
 )  # fmt: skip
 def test_an_unknown_key_is_told_with_the_one_that_may_be_meant(
@@ -253,7 +254,8 @@ def test_what_follows_from_a_misspelt_key_is_not_told() -> None:
             "data.subset=50001",
         ),
         (
-            "unknown dataset 'mnits'; did you mean 'mnist'?. It is mnist, mini, or a folder that "
+            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, mini, or a folder "
+            "that "
             "holds four IDX files.",
             "data.dataset=mnits",
         ),
@@ -283,10 +285,14 @@ def test_an_unknown_dataset_hides_nothing_else() -> None:
 
 
 def test_a_folder_that_is_not_a_dataset_is_an_error_of_the_data() -> None:
-    """Nothing is wrong with the configuration then."""
+    """Nothing is wrong with the configuration then: a fallback may take its place."""
     Path("digits").mkdir()
+    config = load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
     with pytest.raises(DataError, match=r"digits lacks train-images-idx3-ubyte\[\.gz\], "):
-        load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
+        find_dataset(config.data, None, lambda _: None)
+    with_fallback = load_config(written(f"{SMALL}data: {{dataset: digits, fallback: mini}}\n"))
+    dataset = find_dataset(with_fallback.data, None, lambda _: None)
+    assert settle(with_fallback, dataset).data.dataset == "mini"
 
 
 def test_a_dataset_whose_name_no_folder_can_have_is_unknown() -> None:
@@ -310,7 +316,7 @@ def test_a_network_that_the_machine_cannot_hold_is_refused() -> None:
 def test_a_mistake_in_an_override_is_placed_at_what_was_typed() -> None:
     """After the mistakes of the file."""
     assert mistakes(f"{SMALL}foo: 1\n", "network.layers.0.units=x", "optimizer={momentum: 2}") == [
-        "c.yaml:7:1: foo: unknown key 'foo'",
+        f"c.yaml:7:1: foo: unknown key 'foo'{KNOWN} data, network, loss, optimizer, training",
         "--set network.layers.0.units=x: network.layers.0.units: expected a whole number, got the "
         "text 'x'",
         "--set optimizer={momentum: 2}: optimizer.learning_rate: 'learning_rate' is missing",

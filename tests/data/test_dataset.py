@@ -78,11 +78,11 @@ def test_the_facts_of_a_known_dataset_are_those_of_its_files(
     assert (facts.training, facts.pixels) == dataset.training.images.shape
     assert set(range(facts.classes)) == set(dataset.training.labels) == set(dataset.test.labels)
     known = MINI if name == "mini" else MNIST
-    assert {file.gzip_name: file.sha256 for file in known.values()} == dataset.hashes
+    assert {name: file.idx_sha256 for name, file in known.items()} == dataset.hashes
 
 
 def test_mnist_may_be_in_the_cache_uncompressed(mnist_cache: Path, tmp_path: Path) -> None:
-    """Its hash is then that of what is there."""
+    """Its hashes are the same in either form."""
     data_dir = tmp_path / "data"
     folder = mnist_directory(data_dir)
     folder.mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_mnist_may_be_in_the_cache_uncompressed(mnist_cache: Path, tmp_path: Pat
             (folder / path.name).write_bytes(path.read_bytes())
     dataset = open_dataset("mnist", data_dir=data_dir, notify=no_download)
     assert MNIST[TEST_LABELS].idx_sha256 == dataset.hashes[TEST_LABELS]
-    assert MNIST[TRAIN_LABELS].sha256 == dataset.hashes[f"{TRAIN_LABELS}.gz"]
+    assert MNIST[TRAIN_LABELS].idx_sha256 == dataset.hashes[TRAIN_LABELS]
     assert len(dataset.test.labels) == 10_000
 
 
@@ -194,7 +194,7 @@ def test_an_unknown_name_is_told_what_there_is(suggestion: str, name: str) -> No
     with pytest.raises(UsageError) as caught:
         describe(name)
     assert f"unknown dataset '{name}'{suggestion}" == caught.value.message
-    assert caught.value.hint == "It is mnist, mini, or a folder that holds four IDX files."
+    assert caught.value.hint == "A dataset is mnist, mini, or a folder that holds four IDX files."
 
 
 # Splits ------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return outcome(directory)
 
 
-@pytest.mark.parametrize("events", range(1, 4 * EVENTS_AN_EPOCH + 1))
+@pytest.mark.parametrize("events", range(1, 4 * EVENTS_AN_EPOCH))
 def test_resuming_after_any_event_leads_to_the_same_bits(
     tmp_path: Path, undisturbed: Any, events: int
 ) -> None:
@@ -64,11 +64,36 @@ def test_another_seed_gives_other_weights(tmp_path: Path, undisturbed: Any) -> N
     assert undisturbed[0] != outcome(tmp_path / "run")[0]
 
 
+def test_the_word_to_stop_after_the_last_epoch_comes_too_late(tmp_path: Path) -> None:
+    """There is nothing left to interrupt."""
+    assert train(begin(tmp_path / "run"), stop_after=4 * EVENTS_AN_EPOCH) == "finished"
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_by_another_process(tmp_path: Path) -> None:
+    """Nor by another training of the same process; once it ended, it is."""
+    directory = tmp_path / "run"
+    training = begin(directory)
+    with pytest.raises(UsageError, match="is being trained by another process"):
+        resume(directory)
+    train(training, stop_after=1)
+    assert train(resume(directory)) == "finished"
+    assert not (directory / ".lock").exists()
+
+
+def test_the_summary_of_an_end_that_is_none_any_more_is_taken_away(tmp_path: Path) -> None:
+    """A run that is extended and killed is not said to be finished."""
+    directory = tmp_path / "run"
+    train(begin(directory))
+    assert Run(directory).summary["status"] == "finished"
+    TrainingRun.resume(Run.open(directory), epochs=5, notify=ignore)
+    assert Run(directory).summary == {}
+
+
 def test_a_run_killed_before_its_first_epoch_begins_again(tmp_path: Path, undisturbed: Any) -> None:
     """All that it left is its configuration."""
     directory = tmp_path / "run"
     begin(directory)
-    assert [directory / "config.yaml"] == list(directory.iterdir())
+    assert [path.name for path in directory.iterdir() if path.suffix] == ["config.yaml"]
     assert train(resume(directory)) == "finished"
     assert undisturbed == outcome(directory)
 
@@ -110,8 +135,7 @@ def test_more_epochs_extend_a_finished_run(tmp_path: Path, undisturbed: Any) -> 
     directory = tmp_path / "run"
     train(begin(directory, config))
     run = Run.open(directory)
-    asked = replaced(run.config, {"training.epochs": 4})
-    assert train(TrainingRun.resume(run, asked, notify=ignore)) == "finished"
+    assert train(TrainingRun.resume(run, epochs=4, notify=ignore)) == "finished"
     assert undisturbed == outcome(directory)
     assert run.config.training.epochs == 4
 
@@ -143,7 +167,7 @@ def test_fewer_epochs_than_are_done_are_refused(tmp_path: Path) -> None:
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     run = Run.open(directory)
     with pytest.raises(UsageError, match="has done 2 epochs already"):
-        TrainingRun.resume(run, replaced(run.config, {"training.epochs": 1}), notify=ignore)
+        TrainingRun.resume(run, epochs=1, notify=ignore)
 
 
 def test_a_dataset_that_changed_is_refused(tmp_path: Path) -> None:
