@@ -67,8 +67,8 @@ def sweep(
     from nnctl.views.download import DownloadView
     from nnctl.views.sweep import SweepView, show_leaderboard, show_plan
 
-    base, plan = read_plan(config, varied)
-    planned = plan_points(plan, base, read_overrides(**overrides))
+    plan = read_plan(config, varied)
+    planned = plan_points(plan, read_overrides(**overrides))
     if dry_run:
         points = [point for point, _ in planned]
         if as_json:
@@ -95,7 +95,7 @@ def sweep(
                     click.echo(json.dumps(result.to_json()))
             view.show(result)
     if not as_json:
-        show_leaderboard(results, plan.metric)
+        show_leaderboard(results, plan.sweep.metric)
     _raise_unless_done(results, len(trials), stop.requested, home)
 
 

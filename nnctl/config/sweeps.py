@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from nnctl.config.checks import Problem
 from nnctl.config.loader import validate
-from nnctl.config.reader import read_file
+from nnctl.config.reader import Document
 from nnctl.config.schema import MAX_SEED, Section
 
 
@@ -68,15 +67,15 @@ class SweepConfig(Section):
     ] = "val_accuracy"
 
 
-def load_sweep(path: Path) -> SweepConfig:
-    """Read and check a sweep file.
+def load_sweep(document: Document) -> SweepConfig:
+    """Check what a sweep file says.
 
     Raises
     ------
     ConfigError
         With every mistake, each at its place.
     """
-    return validate(SweepConfig, read_file(path), (check_method,))
+    return validate(SweepConfig, document, (check_method,))
 
 
 def check_method(sweep: SweepConfig) -> Iterator[Problem]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from nnctl.config import Config, Override, from_mapping, read_file, replaced, to
 from nnctl.config.schema import DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, load_sweep
 from nnctl.data.dataset import Dataset
-from nnctl.errors import ConfigError, NnctlError, UsageError
+from nnctl.errors import ConfigError, NnctlError, UsageError, shell_command
 from nnctl.runs.directory import Run
 from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
 from nnctl.runs.training import TrainingRun
@@ -78,17 +79,32 @@ class TrialResult:
         }
 
 
-def plan_points(
-    sweep: SweepConfig, base: Path, overrides: list[Override]
-) -> list[tuple[Point, Config]]:
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep varies.
+
+    Parameters
+    ----------
+    base : Path
+        The training configuration.
+    sweep : SweepConfig
+        The keys and their values.
+    places : mapping of str to str
+        Where each key was written, for messages: ``sweep.yaml:9:3``, or ``-p``.
+    """
+
+    base: Path
+    sweep: SweepConfig
+    places: Mapping[str, str]
+
+
+def plan_points(plan: Plan, overrides: list[Override]) -> list[tuple[Point, Config]]:
     """Return the points of a sweep, each with its checked configuration.
 
     Parameters
     ----------
-    sweep : SweepConfig
-        The keys and their values.
-    base : Path
-        The training configuration that is varied.
+    plan : Plan
+        What is varied.
     overrides : list of Override
         Laid over the base before the values of a point.
 
@@ -97,20 +113,26 @@ def plan_points(
     ConfigError
         With the mistakes of all points, before any of them is trained.
     """
+    document = read_file(plan.base)
     planned: list[tuple[Point, Config]] = []
     mistakes: list[str] = []
-    for point in points(sweep):
-        values = [Override(key, value, f"{key}={value}") for key, value in point.items()]
+    for point in points(plan.sweep):
+        values = [
+            Override(key, value, f"{plan.places[key]} {key}={value}")
+            for key, value in point.items()
+        ]
         try:
-            config = resolve_config(read_file(base), [*overrides, *values])
+            config = resolve_config(copy.deepcopy(document), [*overrides, *values])
         except ConfigError as error:
             mistakes += error.mistakes
             continue
         if config.data.validation == 0:
-            mistakes.append(f"{base}: trials are ranked by {sweep.metric}; set data.validation")
+            mistakes.append(
+                f"{plan.base}: trials are ranked by {plan.sweep.metric}; set data.validation"
+            )
         planned.append((point, config))
     if mistakes:
-        raise ConfigError(str(base), list(dict.fromkeys(mistakes)))
+        raise ConfigError(str(plan.base), list(dict.fromkeys(mistakes)))
     return planned
 
 
@@ -222,7 +244,7 @@ def ranked(results: list[TrialResult], metric: str) -> list[TrialResult]:
     return sorted((result for result in results if result.status in COMPLETE), key=key)
 
 
-def read_plan(path: Path, varied: Sequence[str]) -> tuple[Path, SweepConfig]:
+def read_plan(path: Path, varied: Sequence[str]) -> Plan:
     """Return the base configuration of a sweep, and what to vary of it.
 
     Parameters
@@ -243,18 +265,22 @@ def read_plan(path: Path, varied: Sequence[str]) -> tuple[Path, SweepConfig]:
         if key in values:
             raise UsageError(f"-p {text}: {key} is there twice; give all its values at once")
         values[key] = some
+    on_command_line = dict.fromkeys(values, "-p")
     document = read_file(path)
     if "base" in document.data or "parameters" in document.data:
-        sweep = load_sweep(path)
+        sweep = load_sweep(document)
+        places = {
+            key: document.place(("parameters", key), of_key=True) + ":" for key in sweep.parameters
+        }
         sweep = sweep.model_copy(update={"parameters": {**sweep.parameters, **values}})
-        return path.parent / sweep.base, sweep
+        return Plan(path.parent / sweep.base, sweep, places | on_command_line)
     if not values:
+        example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
         raise UsageError(
             f"{path} is not a sweep file: it has neither 'base' nor 'parameters'",
-            hint=f"To vary a training configuration: nnctl sweep {path} "
-            "-p optimizer.learning_rate=0.1,0.5,1.0",
+            hint=f"To vary a training configuration: {shell_command(*example)}",
         )
-    return path, SweepConfig(base=str(path), parameters=values)
+    return Plan(path, SweepConfig(base=str(path), parameters=values), on_command_line)
 
 
 def _read_values(text: str) -> tuple[str, list[Any]]:

@@ -132,10 +132,22 @@ def test_all_points_are_checked_before_the_first_is_trained(nnctl: Nnctl, workpl
     assert not list(workplace.iterdir())
 
 
+def test_a_mistake_in_a_sweep_file_is_told_at_its_place(nnctl: Nnctl, workplace: Path) -> None:
+    """Not at one of the base, which is right."""
+    (workplace / "base.yaml").write_bytes(SMOKE.read_bytes())
+    (workplace / "sweep.yaml").write_text(
+        "base: base.yaml\nparameters:\n  training.epochs: [0, 1]\n", encoding="utf-8"
+    )
+    done = nnctl("sweep", "sweep.yaml", code=2)
+    assert "sweep.yaml:3:3: training.epochs=0: training.epochs: expected" in done.stderr
+    assert "nnctl sweep sweep.yaml" in nnctl("train", "sweep.yaml", code=2).stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         (SMOKE,),
+        (SMOKE, "-p", "training.seed=1", "-p", "training.seed=2"),
         ("nowhere.yaml", "-p", "a=1"),
         (SMOKE, "-p", "nonsense"),
         (SMOKE, "-p", "training.seed="),

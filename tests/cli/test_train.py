@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import yaml
 
 import nnctl as face
-from tests.conftest import CONFIGS, Nnctl
+from tests.conftest import CONFIGS, Nnctl, nnctl_command
 
 SMOKE = CONFIGS / "smoke.yaml"
 
@@ -120,6 +123,29 @@ def test_options_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
     """``NNCTL_TRAIN_EPOCHS`` and its kin."""
     done = nnctl("train", SMOKE, "--json", env={"NNCTL_TRAIN_EPOCHS": "1", "NNCTL_TRAIN_SEED": "9"})
     assert (json.loads(done.stdout)["epochs"], json.loads(done.stdout)["seed"]) == (1, 9)
+
+
+@pytest.mark.parametrize("command", ["download", "train", "eval", "sweep"])
+def test_every_option_has_an_environment_variable_named_after_it(command: str) -> None:
+    """Not after its name in Python."""
+    import click
+
+    from nnctl.cli import main
+
+    options = [
+        option for option in main.commands[command].params if isinstance(option, click.Option)
+    ]
+    for option in options:
+        long = max(option.opts, key=len).removeprefix("--").replace("-", "_").upper()
+        general = {"DATA_DIR": "NNCTL_DATA_DIR", "MIRROR": "NNCTL_MIRROR"}
+        assert general.get(long, f"NNCTL_{command.upper()}_{long}") == option.envvar
+
+
+def test_settings_and_flags_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
+    """``--set`` may be several."""
+    env = {"NNCTL_TRAIN_SET": "training.seed=4 training.epochs=1", "NNCTL_TRAIN_JSON": "1"}
+    summary = json.loads(nnctl("train", SMOKE, env=env).stdout)
+    assert (summary["seed"], summary["epochs"]) == (4, 1)
 
 
 def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
@@ -281,6 +307,86 @@ def test_python_trains_evaluates_and_predicts() -> None:
     assert evaluation.accuracy == pytest.approx(hits.mean())
     np.testing.assert_allclose(probabilities, loaded.predict(digits.images / 255), atol=1e-5)
     assert run.directory.parent == Path("runs")
+
+
+def test_a_large_network_hears_the_word_to_stop_soon() -> None:
+    """A block of its batches is no longer than one of a small network's."""
+    from nnctl.nn.activations import Softmax
+    from nnctl.nn.examples import Examples
+    from nnctl.nn.losses import make_loss
+    from nnctl.nn.network import Layer, Network
+    from nnctl.nn.optimizer import SGD
+    from nnctl.nn.schedules import ConstantSchedule
+    from nnctl.nn.training import BatchesDone, Training
+
+    network = Network(784, [Layer(2000, Softmax()), Layer(2000, Softmax()), Layer(10, Softmax())])
+    examples = Examples(np.zeros((1000, 784), np.uint8), np.zeros(1000, np.uint8))
+    shuffle = np.random.default_rng(0)
+    loss = make_loss("cross_entropy", Softmax())
+    training = Training(
+        network, loss, SGD(0.1), ConstantSchedule(), examples, None, 1, 1, None, shuffle
+    )
+    first = next(iter(training))
+    assert isinstance(first, BatchesDone)
+    assert 1 <= first.batch < 100
+
+
+@pytest.mark.usefixtures("workplace")
+def test_python_says_what_is_wrong_with_images() -> None:
+    """Integers are pixels whatever their type; what is no image is refused."""
+    run = face.train(SMOKE, epochs=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 784), dtype=np.uint8)
+    assert run.predict(pixels).tolist() == run.predict(pixels.astype(np.int64)).tolist()
+    assert run.predict(pixels).tolist() == run.predict(pixels.tolist()).tolist()  # type: ignore[arg-type]
+    for bad in (
+        [],
+        [[1, 2]],
+        pixels[0],
+        pixels.astype(int) * 3,
+        np.full((1, 784), np.nan),
+        "x",
+        None,
+    ):
+        with pytest.raises(face.errors.UsageError):
+            run.predict(bad)
+    with pytest.raises(face.errors.UsageError, match="unknown split 'tset'"):
+        face.evaluate(run, split="tset")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.usefixtures("workplace")
+def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
+    """``nnctl train ... 2>&1 >file | head -1`` trains to the end."""
+    command = shlex.join(nnctl_command("train", SMOKE, "--run-dir", "run"))
+    subprocess.run(f"{command} 2>&1 >out | head -n 1", shell=True, check=True, capture_output=True)
+    assert face.load("run").summary["status"] == "finished"
+    assert Path("out").read_text("utf-8").splitlines()[-1] == "run"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.usefixtures("workplace")
+def test_results_that_cannot_be_written_end_in_a_sentence() -> None:
+    """Exit 1, no traceback; the run itself is on the disk."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            nnctl_command("train", SMOKE, "--epochs", 1, "--run-dir", "run", "-q"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Error: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert face.load("run").summary["status"] == "finished"
+
+
+def test_a_terminal_that_knows_only_ascii_is_served(nnctl: Nnctl, workplace: Path) -> None:
+    """What it cannot show becomes a question mark, names of files included."""
+    (workplace / "손글씨.yaml").write_bytes(SMOKE.read_bytes())
+    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    nnctl("train", "손글씨.yaml", "--epochs", 1, "--run-dir", "손 글씨", env=env)
+    assert "precision" in nnctl("eval", "손 글씨", env=env).stdout
 
 
 @pytest.mark.usefixtures("workplace")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from nnctl.config import Override, load
+from nnctl.config import Override, load, read_file
+from nnctl.config.sweeps import SweepConfig, load_sweep
 from nnctl.errors import ConfigError
 
 SMALL = """\
@@ -39,6 +40,11 @@ def mistake(text: str, *settings: str, read: Callable[..., Any] = load) -> str:
     """Return the only mistake."""
     (told,) = mistakes(text, *settings, read=read)
     return told
+
+
+def sweep_of(path: Path) -> SweepConfig:
+    """Read a sweep file."""
+    return load_sweep(read_file(path))
 
 
 def places(told: list[str]) -> list[str]:

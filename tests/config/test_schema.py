@@ -17,11 +17,12 @@ from jsonschema import Draft202012Validator
 from nnctl.config import Config, from_mapping, json_schema, load, to_mapping, to_yaml
 from nnctl.config.reader import read, read_file
 from nnctl.config.schema import MAX_SEED, MAX_UNITS
-from nnctl.config.sweeps import SweepConfig, load_sweep
+from nnctl.config.sweeps import SweepConfig
 from nnctl.errors import ConfigError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
+from tests.config.helpers import sweep_of
 from tests.conftest import CONFIGS
 
 TRAININGS = sorted(set(CONFIGS.glob("*.yaml")) - set(CONFIGS.glob("sweep-*.yaml")))
@@ -85,7 +86,7 @@ def test_a_sweep_that_ships_is_right(path: Path) -> None:
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line == "# yaml-language-server: $schema=sweep-schema.json"
     assert [error.message for error in SWEEP_SCHEMA.iter_errors(read_file(path).data)] == []
-    assert load(CONFIGS / load_sweep(path).base)
+    assert load(CONFIGS / sweep_of(path).base)
 
 
 # Schema and loader agree -------------------------------------------------------------------------
@@ -169,7 +170,7 @@ def test_a_sweep_that_the_loader_refuses_is_refused_by_the_schema(
     path = workplace / "sweep.yaml"
     path.write_text(to_yaml(bad), encoding="utf-8")
     with pytest.raises(ConfigError):
-        load_sweep(path)
+        sweep_of(path)
     assert not SWEEP_SCHEMA.is_valid(bad)
 
 

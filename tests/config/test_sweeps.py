@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nnctl.config.sweeps import Range, SweepConfig, load_sweep
+from nnctl.config.sweeps import Range, SweepConfig
 from nnctl.errors import ConfigError
-from tests.config.helpers import mistake, mistakes, written
+from tests.config.helpers import mistake, mistakes, sweep_of, written
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -20,15 +20,15 @@ def test_a_grid_is_a_list_of_values_for_each_key() -> None:
     """A grid is the default; values may be of any kind."""
     text = "base: a.yaml\nparameters:\n  optimizer.learning_rate: [0.1, 1]\n  loss: [x, {y: 1}]\n"
     parameters: dict[str, Any] = {"optimizer.learning_rate": [0.1, 1], "loss": ["x", {"y": 1}]}
-    assert SweepConfig(base="a.yaml", parameters=parameters) == load_sweep(written(text))
-    assert load_sweep(written(text)).method == "grid"
+    assert SweepConfig(base="a.yaml", parameters=parameters) == sweep_of(written(text))
+    assert sweep_of(written(text)).method == "grid"
 
 
 @pytest.mark.parametrize("name", ["uniform", "log_uniform_values", "int_uniform"])
 def test_a_random_sweep_draws_from_ranges_and_lists(name: str) -> None:
     """Every distribution, with its bounds."""
     text = f"{RANDOM}{{distribution: {name}, min: 1, max: 8}}\n  y: [a, b]\nmetric: val_loss\n"
-    sweep = load_sweep(written(text))
+    sweep = sweep_of(written(text))
     assert (sweep.method, sweep.trials, sweep.metric) == ("random", 3, "val_loss")
     drawn = Range.model_validate({"distribution": name, "min": 1.0, "max": 8.0})
     assert {"x": drawn, "y": ["a", "b"]} == sweep.parameters
@@ -72,7 +72,7 @@ def test_the_mistakes_of_a_sweep_are_told_like_those_of_a_configuration(
     expected: list[str], text: str
 ) -> None:
     """All at once, each at its place, with suggestions."""
-    assert [f"c.yaml:{told}" for told in expected] == mistakes(text, read=load_sweep)
+    assert [f"c.yaml:{told}" for told in expected] == mistakes(text, read=sweep_of)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ class TestRanges:
 
     def test_a_wrong_range_is_told_at_its_place(self, expected: str, limits: str) -> None:
         """What is wrong with it is among what is told."""
-        told = mistakes(f"{RANDOM}{{{limits}}}", read=load_sweep)
+        told = mistakes(f"{RANDOM}{{{limits}}}", read=sweep_of)
         assert all(line.startswith("c.yaml:5:") for line in told)
         assert [expected] == [expected for line in told if expected in line]
 
     def test_one_mistake_in_a_range_is_told_once(self, expected: str, limits: str) -> None:
         """A mapping was meant for a range, and not for a list."""
-        told = mistake(f"{RANDOM}{{{limits}}}", read=load_sweep)
+        told = mistake(f"{RANDOM}{{{limits}}}", read=sweep_of)
         assert expected in told
         assert "a list" not in told
 
@@ -107,12 +107,12 @@ class TestRanges:
 def test_a_wrong_number_of_trials_is_not_told_to_be_missing() -> None:
     """That would only follow from the other mistake."""
     text = "base: a.yaml\nmethod: random\ntrials: 0\nparameters: {x: [1]}"
-    assert "trials: expected a number of at least 1" in mistake(text, read=load_sweep)
+    assert "trials: expected a number of at least 1" in mistake(text, read=sweep_of)
 
 
 def test_a_missing_sweep_file_is_told_its_neighbours() -> None:
     """As a missing configuration is."""
     Path("sweep.yaml").touch()
     with pytest.raises(ConfigError) as caught:
-        load_sweep(Path("swep.yaml"))
+        sweep_of(Path("swep.yaml"))
     assert caught.value.hint == "There are: sweep.yaml"

@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nnctl.data.dataset import Dataset
+from nnctl.sweep import pool
+from nnctl.sweep.trials import Trial
 from tests.conftest import CONFIGS, nnctl_command
 
 pytestmark = [
@@ -89,6 +92,29 @@ def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> 
     assert not any(worker.is_running() for worker in workers)
     for trial in (1, 2):
         assert Path(f"sweep/trial-{trial:03d}/last.npz").exists()
+
+
+def test_a_sigterm_to_the_whole_group_lets_the_workers_save() -> None:
+    """As ``timeout`` and service managers send it."""
+    process = start("--set", "training.epochs=2000")
+    wait_until(lambda: begun(1) and begun(2), process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    rows = Path("sweep/results.csv").read_text("utf-8").splitlines()
+    assert sum(",interrupted," in row for row in rows) == 2, rows
+
+
+def test_workers_that_cannot_start_end_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial is a row with the reason, and no new workers are started for ever."""
+    trials = [
+        Trial(number, {}, {}, Dataset("mini", {}, {}), Path(f"trial-{number}"))
+        for number in (1, 2, 3)
+    ]
+    monkeypatch.setattr(pool, "_start_worker", os._exit)
+    results = [result for result in pool.run_trials(trials, 2, lambda: False) if result]
+    assert [result.number for result in results] == [1, 2, 3]
+    assert {"no worker process could be started"} == {result.reason for result in results}
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
