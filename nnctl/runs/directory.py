@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 import nnctl
 from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
@@ -198,12 +198,12 @@ class Run:
         """Return the trained network of a checkpoint."""
         return network_of(self.checkpoint(which), self.checkpoint_path(which))
 
-    def predict(self, images: NDArray[Any], which: Which = "best") -> Array:
+    def predict(self, images: ArrayLike, which: Which = "best") -> Array:
         """Return the network's outputs for images.
 
         Parameters
         ----------
-        images : array, shape (n, 784) or (n, 28, 28)
+        images : array-like, shape (n, 784) or (n, 28, 28)
             Of integers, 0 to 255, or of floats, 0 to 1.
         which : str
             The checkpoint.
@@ -264,7 +264,7 @@ class Run:
             raise _cannot_write(path, error) from None
 
 
-def _as_inputs(images: NDArray[Any], pixels: int) -> NDArray[Any]:
+def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
     """Return images as uint8 or float32 ``(n, pixels)``, or say what is wrong with them."""
     inputs = np.asarray(images)
     if inputs.ndim == 3:

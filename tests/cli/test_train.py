@@ -337,18 +337,12 @@ def test_python_says_what_is_wrong_with_images() -> None:
     run = face.train(SMOKE, epochs=1)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 784), dtype=np.uint8)
     assert run.predict(pixels).tolist() == run.predict(pixels.astype(np.int64)).tolist()
-    assert run.predict(pixels).tolist() == run.predict(pixels.tolist()).tolist()  # type: ignore[arg-type]
-    for bad in (
-        [],
-        [[1, 2]],
-        pixels[0],
-        pixels.astype(int) * 3,
-        np.full((1, 784), np.nan),
-        "x",
-        None,
-    ):
+    assert run.predict(pixels).tolist() == run.predict(pixels.tolist()).tolist()
+    nan = np.full((1, 784), np.nan)
+    wrong: list[Any] = [[], [[1, 2]], pixels[0], pixels.astype(int) * 3, nan, "x", None]
+    for images in wrong:
         with pytest.raises(face.errors.UsageError):
-            run.predict(bad)
+            run.predict(images)
     with pytest.raises(face.errors.UsageError, match="unknown split 'tset'"):
         face.evaluate(run, split="tset")  # type: ignore[arg-type]
 
