@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -292,7 +293,8 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
 
 
 def _cannot_write(path: Path, error: OSError) -> NnctlError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return NnctlError(
         f"{path} cannot be written: {error.strerror or error}",
-        hint="Make room or name another folder; what was saved before is intact.",
+        hint="Make room; what was saved before is intact." if full else "Name another directory.",
     )

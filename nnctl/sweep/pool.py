@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.synchronize import Event
 from typing import Any
 
 from nnctl.data.dataset import Dataset
@@ -20,37 +19,47 @@ _TICK = 0.25  # seconds between looks at what changed
 _GRACE = 10.0  # seconds that a worker without a parent has to save its state
 
 
-class _Worker:
-    """The state of a worker process: the datasets that it has read, and the word to stop."""
+_MOST_WORKERS = 61  # Windows cannot wait for more processes at once
 
-    stop: Event
+
+class _Worker:
+    """The state of a worker process: the word to stop, and the datasets that it has read.
+
+    The word is a byte in shared memory: a lock, as of an Event, could die with a worker.
+    """
+
+    stop: Any
     datasets: dict[str, Dataset]
 
+    @classmethod
+    def should_stop(cls) -> bool:
+        return bool(cls.stop.value)
 
-def _start_worker(stop: Event) -> None:
+
+def _start_worker(stop: Any) -> None:
     """Prepare a worker: its parent tells it to stop, no signal does; it ends with its parent."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _Worker.stop, _Worker.datasets = stop, {}
-    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_parent(stop: Event) -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    stop.set()
+    _Worker.stop.value = 1
     time.sleep(_GRACE)
     os._exit(1)
 
 
 def _work(trial: Trial) -> TrialResult | None:
     """Run a trial in a worker; None for one that was not begun before the word to stop."""
-    if _Worker.stop.is_set():
+    if _Worker.should_stop():
         return None
     dataset = _Worker.datasets.setdefault(trial.dataset.name, trial.dataset)
-    return run_trial(trial, dataset, _Worker.stop.is_set)
+    return run_trial(trial, dataset, _Worker.should_stop)
 
 
 def run_trials(
@@ -102,14 +111,16 @@ def _run_pool(
 ) -> Iterator[TrialResult | None]:
     """Run trials in one pool of processes; raise BrokenProcessPool when one of them dies."""
     context = multiprocessing.get_context("spawn")  # the same on every system
-    stop_workers = context.Event()
-    pool = ProcessPoolExecutor(min(workers, len(trials)), context, _start_worker, (stop_workers,))
+    stop_workers = context.RawValue("b", 0)
+    pool = ProcessPoolExecutor(
+        min(workers, len(trials), _MOST_WORKERS), context, _start_worker, (stop_workers,)
+    )
     try:
         pending = {pool.submit(_work, trial) for trial in trials}
         while pending:
             done, pending = wait(pending, _TICK, FIRST_COMPLETED)
             if stop():
-                stop_workers.set()
+                stop_workers.value = 1
             if not done:
                 yield None
             for future in done:
@@ -119,7 +130,7 @@ def _run_pool(
         _kill(pool)
         raise
     finally:
-        stop_workers.set()
+        stop_workers.value = 1
         pool.shutdown(wait=True, cancel_futures=True)
 
 
