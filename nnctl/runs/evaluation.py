@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nnctl.config import from_mapping
 from nnctl.data.dataset import Digits, open_dataset
 from nnctl.data.registry import CLASSES
 from nnctl.errors import UsageError
@@ -112,7 +113,8 @@ def evaluate(
         if given not in known:
             raise UsageError(f"unknown {name} '{given}'; there are {', '.join(known)}")
     saved = run.checkpoint(checkpoint)
-    network = network_of(saved, run.checkpoint_path(checkpoint))
+    path = run.checkpoint_path(checkpoint)
+    network, config = network_of(saved, path), from_mapping(saved.config, str(path))
     trained_on = str(saved.dataset["name"])
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
@@ -123,7 +125,7 @@ def evaluate(
             hint="Leave out --dataset, or use --split test.",
         )
     else:
-        training, validation = split(run.config, dataset)
+        training, validation = split(config, dataset)
         digits = training if split_name == "train" else validation
     if digits is None:
         raise UsageError(f"{run.directory} held out no validation examples")
@@ -132,7 +134,6 @@ def evaluate(
             f"the images of {dataset.name} have {digits.images.shape[1]} pixels; "
             f"this network takes {network.sizes[0]}"
         )
-    config = run.config
     loss = make_loss(config.loss, config.network.layers[-1].activation)
     with np.errstate(over="ignore", invalid="ignore"):
         logits = predict(network, digits.images)

@@ -77,7 +77,7 @@ class TrainingRun:
         }
         self.network = build_network(config, training.images.shape[1])
         self.network.initialize(stream(seed, "initialization"))
-        self.training = Training(
+        self.loop = Training(
             network=self.network,
             loss=make_loss(config.loss, config.network.layers[-1].activation),
             optimizer=SGD(
@@ -163,7 +163,7 @@ class TrainingRun:
         path = run.checkpoint_path("last")
         if path.exists():
             training_run._restore(load_checkpoint(path), path)
-        run.keep_metrics_until(training_run.training.progress.epoch)
+        run.keep_metrics_until(training_run.loop.progress.epoch)
         if config != run.config:
             run.write_config(config)
         return training_run
@@ -171,7 +171,7 @@ class TrainingRun:
     @property
     def done_epochs(self) -> int:
         """The number of complete epochs."""
-        return self.training.progress.epoch
+        return self.loop.progress.epoch
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train, record, and pass on the events of the loop, until `stop` tells to save and end.
@@ -186,14 +186,14 @@ class TrainingRun:
         self._lock.lock()
         try:
             with limited_blas(self.config.training.threads):
-                for event in self.training:
+                for event in self.loop:
                     match event:
                         case EpochDone():
                             self._record(event)
                         case Finished():
                             self._conclude(event)
                     yield event
-                    if stop() and self.training.reason_to_stop() is None:
+                    if stop() and self.loop.reason_to_stop() is None:
                         self._save("last")
                         interrupted = Finished("interrupted")
                         self._conclude(interrupted)
@@ -235,7 +235,7 @@ class TrainingRun:
         activation = self.config.network.layers[divergence.layer - 1].activation.name
         loss = divergence.last_finite_loss
         before = "" if loss is None else f"; the loss of the batch before was {loss:.4g}"
-        best = self.training.progress.best
+        best = self.loop.progress.best
         kept = f"best.npz holds epoch {best.epoch}" if best else "No epoch was complete"
         what = f"{divergence.what} of layer {divergence.layer} ({activation})"
         verb = "is" if divergence.what == "gradient" else "are"
@@ -259,8 +259,8 @@ class TrainingRun:
             self.run.checkpoint_path(which),
             Checkpoint(
                 parameters=self.network.parameters.vector.astype(np.float32, copy=False),
-                velocity=self.training.velocity.astype(np.float32, copy=False),
-                progress=self.training.progress,
+                velocity=self.loop.velocity.astype(np.float32, copy=False),
+                progress=self.loop.progress,
                 config=to_mapping(self.config),
                 dataset=self.dataset,
                 seconds=self._seconds(),
@@ -280,16 +280,16 @@ class TrainingRun:
                 f"it cannot end after {self.config.training.epochs}"
             )
         self.network.parameters.vector[...] = checkpoint.parameters
-        self.training.velocity[...] = checkpoint.velocity
-        self.training.progress = checkpoint.progress
+        self.loop.velocity[...] = checkpoint.velocity
+        self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
 
     def _conclude(self, finished: Finished) -> None:
-        best = self.training.progress.best
+        best = self.loop.progress.best
         last = (self.run.metrics or [{}])[-1]
         self.summary = {
             "status": finished.reason,
-            "epochs": self.training.progress.epoch,
+            "epochs": self.loop.progress.epoch,
             "best_epoch": best.epoch if best else None,
             "best_val_accuracy": best.val_accuracy if best else None,
             "best_val_loss": best.val_loss if best else None,

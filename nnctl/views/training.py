@@ -74,9 +74,9 @@ class TrainingView(View):
         say(self._console, f"data      {dataset['name']}: {dataset['training']:,} images{held_out}")
         say(self._console, f"run       {self._training.run.directory}")
         done = self._training.done_epochs
-        if done or self._training.training.progress.batch:
+        if done or self._training.loop.progress.batch:
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
-        if self._training.training.reason_to_stop():
+        if self._training.loop.reason_to_stop():
             say(self._console, "nothing is left to train; --epochs N extends a run")
             return
         say(self._console, Text(_HEADER, style="bold"))

@@ -42,7 +42,7 @@ def known_file(name: str, content: bytes) -> tuple[KnownFile, bytes]:
     """Return what is known of a file, and the gzip file that a mirror should serve."""
     packed = gzip.compress(content, mtime=0)
     sha256, idx_sha256 = (hashlib.sha256(given).hexdigest() for given in (packed, content))
-    return KnownFile(name, len(packed), sha256, len(content), idx_sha256), packed
+    return KnownFile(name, len(packed), sha256, idx_sha256), packed
 
 
 def closed_port() -> int:
