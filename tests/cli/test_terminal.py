@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pyte
 import pytest
@@ -22,7 +23,12 @@ SMOKE = ("train", CONFIGS / "smoke.yaml", "--epochs", 3)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def in_terminal(*arguments: object, columns: int = 80, env: Mapping[str, str] | None = None) -> str:
+def in_terminal(
+    *arguments: object,
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
+    code: int = 0,
+) -> str:
     """Return all that a command prints to a pseudo-terminal of so many columns."""
     import fcntl
     import pty
@@ -50,7 +56,7 @@ def in_terminal(*arguments: object, columns: int = 80, env: Mapping[str, str] | 
             break
         printed += more
     os.close(ours)
-    assert process.wait(timeout=60) == 0, printed
+    assert process.wait(timeout=60) == code, printed
     return printed.decode()
 
 
@@ -76,6 +82,28 @@ def test_the_table_fits_the_window(columns: int) -> None:
 def test_a_bar_moves_in_a_terminal() -> None:
     """It says which epoch it is in."""
     assert "batches" in in_terminal(*SMOKE)
+
+
+def test_a_download_shows_a_bar_for_each_file_and_names_the_mirror_that_failed(
+    serve: Callable[[Path], str], mnist_folder: Path, tmp_path: Path
+) -> None:
+    """In one display, which the message of the failure does not break."""
+    (tmp_path / "empty").mkdir()
+    nothing, everything = serve(tmp_path / "empty"), serve(mnist_folder)
+    lines = on_screen(in_terminal("download", "--mirror", nothing, "--mirror", everything))
+    bars = [line for line in lines if re.match(r"[\w-]+-ubyte +━+ .*/[\d.]+ .B", line)]
+    assert len(bars) == 4
+    assert "".join(lines).count("answered 404") == 4
+    assert any(line.startswith("MNIST is in ") for line in lines)
+
+
+def test_a_download_that_fails_leaves_no_bar() -> None:
+    """Nor one for a file that never came."""
+    env = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    printed = in_terminal("download", env={**env, "HTTPS_PROXY": env["https_proxy"]}, code=3)
+    lines = on_screen(printed)
+    assert not any("━" in line for line in lines)
+    assert any("no mirror served" in line for line in lines)
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CI": "true"}], ids=str)
