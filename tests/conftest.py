@@ -65,7 +65,7 @@ def with_mnist(mnist_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, and the test in it."""
     folder = tmp_path / "work"
     folder.mkdir()
@@ -91,7 +91,7 @@ def nnctl_command(*arguments: object) -> list[str]:
 
 
 @pytest.fixture
-def nnctl(workplace: Path) -> Nnctl:
+def nnctl(scratch: Path) -> Nnctl:
     """Run the real command in the working folder: ``nnctl("train", config, code=0)``.
 
     It reaches this machine alone: for all other hosts there is a proxy that is not there.
@@ -105,7 +105,7 @@ def nnctl(workplace: Path) -> Nnctl:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             nnctl_command(*arguments),
-            cwd=workplace,
+            cwd=scratch,
             env={**os.environ, **alone, **(env or {})},
             capture_output=True,
             encoding="utf-8",

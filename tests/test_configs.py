@@ -64,14 +64,14 @@ def test_nielsen_s_network_reaches_the_published_accuracy(train: Train, nnctl: N
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
-def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, workplace: Path) -> None:
+def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, scratch: Path) -> None:
     """Neither the lowest nor the highest of its values is the best."""
     done = nnctl("sweep", CONFIGS / "sweep-learning-rate.yaml", "--json", "--sweep-dir", "sweep")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     best = max(rows, key=lambda row: row["val_accuracy"])
     assert 0.01 < best["parameters"]["optimizer.learning_rate"] < 3.0
     assert best["val_accuracy"] > 0.95
-    assert (workplace / "sweep" / "results.csv").exists()
+    assert (scratch / "sweep" / "results.csv").exists()
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "relu", "tanh", "mixed", "nielsen"])

@@ -26,12 +26,12 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def beside_configs(workplace: Path) -> Path:
+def beside_configs(scratch: Path) -> Path:
     """A folder as the README's reader stands in it: with the configurations."""
-    (workplace / "configs").mkdir()
+    (scratch / "configs").mkdir()
     for source in CONFIGS.iterdir():
-        (workplace / "configs" / source.name).write_bytes(source.read_bytes())
-    return workplace
+        (scratch / "configs" / source.name).write_bytes(source.read_bytes())
+    return scratch
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")

@@ -16,9 +16,9 @@ from tests.conftest import CONFIGS, Nnctl
 
 
 @pytest.fixture
-def run(workplace: Path) -> Path:
+def run(scratch: Path) -> Path:
     """A run on the digits that ship, good but not perfect."""
-    return face.train(CONFIGS / "smoke.yaml", epochs=2, run_dir=workplace / "run").directory
+    return face.train(CONFIGS / "smoke.yaml", epochs=2, run_dir=scratch / "run").directory
 
 
 def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run: Path) -> None:
@@ -111,10 +111,10 @@ def test_fail_under_exits_with_5(nnctl: Nnctl, run: Path) -> None:
     assert json.loads(done.stdout)["accuracy"] < 0.9999
 
 
-def test_what_is_no_run_exits_with_2(nnctl: Nnctl, workplace: Path) -> None:
+def test_what_is_no_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> None:
     """A folder of something else, a file, nothing at all."""
-    (workplace / "empty").mkdir()
-    (workplace / "file").write_text("", encoding="utf-8")
+    (scratch / "empty").mkdir()
+    (scratch / "file").write_text("", encoding="utf-8")
     assert "is not a run directory" in nnctl("eval", "empty", code=2).stderr
     assert "there is no run directory" in nnctl("eval", "nowhere", code=2).stderr
     nnctl("eval", "file", code=2)

@@ -18,11 +18,11 @@ RATES = ("-p", "optimizer.learning_rate=0.05,0.1", "-p", "training.batch_size=20
 
 
 def test_a_grid_trains_every_combination_in_a_run_directory_of_its_own(
-    nnctl: Nnctl, workplace: Path
+    nnctl: Nnctl, scratch: Path
 ) -> None:
     """Leaderboard, ``results.csv``, ``results.jsonl``, and the best run as the last line."""
     done = nnctl("sweep", SMOKE, *RATES, "--epochs", 2)
-    best = workplace / done.stdout.splitlines()[-1]
+    best = scratch / done.stdout.splitlines()[-1]
     home = best.parent
     with (home / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -40,13 +40,13 @@ def test_a_grid_trains_every_combination_in_a_run_directory_of_its_own(
     assert [float(row["val_accuracy"]) for row in rows] == [row["val_accuracy"] for row in objects]
     accuracy, loss = max((row["val_accuracy"], -row["val_loss"]) for row in objects)
     winner = next(row for row in objects if row["val_accuracy"] == accuracy)
-    assert (str(best.relative_to(workplace)), -loss) == (winner["run_dir"], winner["val_loss"])
+    assert (str(best.relative_to(scratch)), -loss) == (winner["run_dir"], winner["val_loss"])
     assert "batch_size" in done.stdout
     nnctl("eval", best)
 
 
 def test_a_trial_is_the_same_as_a_training_of_its_configuration(
-    nnctl: Nnctl, workplace: Path
+    nnctl: Nnctl, scratch: Path
 ) -> None:
     """Bit for bit: it is an ordinary run."""
     import nnctl as face
@@ -54,16 +54,16 @@ def test_a_trial_is_the_same_as_a_training_of_its_configuration(
     nnctl("sweep", SMOKE, "-p", "training.seed=7", "--epochs", 1, "--sweep-dir", "sweep")
     nnctl("train", "sweep/trial-001/config.yaml", "--run-dir", "alone")
     trial, alone = (
-        face.load(workplace / name).checkpoint("last").parameters.tobytes()
+        face.load(scratch / name).checkpoint("last").parameters.tobytes()
         for name in ("sweep/trial-001", "alone")
     )
     assert trial == alone
 
 
-def test_a_sweep_file_names_its_base_and_can_draw_at_random(nnctl: Nnctl, workplace: Path) -> None:
+def test_a_sweep_file_names_its_base_and_can_draw_at_random(nnctl: Nnctl, scratch: Path) -> None:
     """The base is found beside the sweep file; the points depend on its seed alone."""
-    (workplace / "base.yaml").write_text(SMOKE.read_text("utf-8"), encoding="utf-8")
-    (workplace / "sweep.yaml").write_text(
+    (scratch / "base.yaml").write_text(SMOKE.read_text("utf-8"), encoding="utf-8")
+    (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nmethod: random\ntrials: 3\nseed: 4\nmetric: val_loss\nparameters:\n"
         "  optimizer.learning_rate: {distribution: log_uniform_values, min: 0.01, max: 0.2}\n"
         "  network.layers.0: [{units: 16, activation: relu}, {units: 24, activation: tanh}]\n",
@@ -78,10 +78,10 @@ def test_a_sweep_file_names_its_base_and_can_draw_at_random(nnctl: Nnctl, workpl
 
 
 def test_a_trial_that_diverges_or_fails_is_a_row_with_its_reason(
-    nnctl: Nnctl, workplace: Path
+    nnctl: Nnctl, scratch: Path
 ) -> None:
     """Never the end of the sweep."""
-    (workplace / "sweep").mkdir()
+    (scratch / "sweep").mkdir()
     done = nnctl("sweep", SMOKE, "-p", "optimizer.learning_rate=0.1,1e30", "--epochs", 1, "--json")
     rows = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda r: r["trial"])
     assert [row["status"] for row in rows] == ["finished", "diverged"]
@@ -104,12 +104,12 @@ def test_a_sweep_of_nothing_but_failures_exits_with_1(nnctl: Nnctl) -> None:
     assert done.stdout.count("training diverged") == 2
 
 
-def test_a_dry_run_lists_the_trials_and_trains_none(nnctl: Nnctl, workplace: Path) -> None:
+def test_a_dry_run_lists_the_trials_and_trains_none(nnctl: Nnctl, scratch: Path) -> None:
     """A line a trial."""
     done = nnctl("sweep", SMOKE, *RATES, "--dry-run")
     assert len(done.stdout.splitlines()) == 4
     assert "learning_rate=0.05, batch_size=50" in done.stdout
-    assert not list(workplace.iterdir())
+    assert not list(scratch.iterdir())
 
 
 def test_values_may_be_whatever_yaml_can_say(nnctl: Nnctl) -> None:
@@ -122,20 +122,20 @@ def test_values_may_be_whatever_yaml_can_say(nnctl: Nnctl) -> None:
     assert len(done.stdout.splitlines()) == 4
 
 
-def test_all_points_are_checked_before_the_first_is_trained(nnctl: Nnctl, workplace: Path) -> None:
+def test_all_points_are_checked_before_the_first_is_trained(nnctl: Nnctl, scratch: Path) -> None:
     """Every mistake is told, and nothing is written."""
     done = nnctl(
         "sweep", SMOKE, "-p", "training.batch_size=0,32", "-p", "loss=quadrtic,quadratic", code=2
     )
     assert "training.batch_size=0: training.batch_size: expected" in done.stderr
     assert "did you mean 'quadratic'?" in done.stderr
-    assert not list(workplace.iterdir())
+    assert not list(scratch.iterdir())
 
 
-def test_a_mistake_in_a_sweep_file_is_told_at_its_place(nnctl: Nnctl, workplace: Path) -> None:
+def test_a_mistake_in_a_sweep_file_is_told_at_its_place(nnctl: Nnctl, scratch: Path) -> None:
     """Not at one of the base, which is right."""
-    (workplace / "base.yaml").write_bytes(SMOKE.read_bytes())
-    (workplace / "sweep.yaml").write_text(
+    (scratch / "base.yaml").write_bytes(SMOKE.read_bytes())
+    (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nparameters:\n  training.epochs: [0, 1]\n", encoding="utf-8"
     )
     done = nnctl("sweep", "sweep.yaml", code=2)
@@ -165,13 +165,13 @@ def test_a_user_s_mistake_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ..
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
-def test_the_shell_way_of_the_readme_works(workplace: Path) -> None:
+def test_the_shell_way_of_the_readme_works(scratch: Path) -> None:
     """A loop over ``nnctl train --set ... --quiet --json``, collected with jq."""
     readme = (ROOT / "README.md").read_text("utf-8")
     script = next(block for block in readme.split("```") if "for rate in" in block)
     script = script.removeprefix("sh\n")
     assert "jq" in script
-    (workplace / "configs").symlink_to(CONFIGS)
+    (scratch / "configs").symlink_to(CONFIGS)
     quick = script.replace("configs/sigmoid.yaml", "configs/smoke.yaml --epochs 1")
     command = f'nnctl() {{ "{sys.executable}" -m nnctl "$@"; }}\n{quick}'
     done = subprocess.run(["sh", "-e", "-c", command], capture_output=True, text=True, check=False)

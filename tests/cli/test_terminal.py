@@ -16,7 +16,7 @@ from tests.conftest import CONFIGS, nnctl_command
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
-    pytest.mark.usefixtures("workplace"),
+    pytest.mark.usefixtures("scratch"),
 ]
 
 SMOKE = ("train", CONFIGS / "smoke.yaml", "--epochs", 3)

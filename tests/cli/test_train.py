@@ -20,22 +20,22 @@ from tests.conftest import CONFIGS, Nnctl, nnctl_command
 SMOKE = CONFIGS / "smoke.yaml"
 
 
-def test_the_last_line_of_stdout_is_the_run_directory(nnctl: Nnctl, workplace: Path) -> None:
+def test_the_last_line_of_stdout_is_the_run_directory(nnctl: Nnctl, scratch: Path) -> None:
     """It holds all that the design promises, and is named after configuration and time."""
     done = nnctl("train", SMOKE, "--epochs", 2)
-    run = workplace / done.stdout.splitlines()[-1]
+    run = scratch / done.stdout.splitlines()[-1]
     assert re.fullmatch(r"smoke-\d{8}-\d{6}", run.name)
     assert {"config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz"} == {
         path.name for path in run.iterdir()
     }
-    assert f"nnctl eval {run.relative_to(workplace)}" in done.stdout
+    assert f"nnctl eval {run.relative_to(scratch)}" in done.stdout
     assert "best epoch" in done.stdout
 
 
-def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, workplace: Path) -> None:
+def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, scratch: Path) -> None:
     """With the keys of the contract, and the health of each layer."""
     nnctl("train", SMOKE, "--epochs", 3, "--run-dir", "run")
-    lines = (workplace / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    lines = (scratch / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     expected = {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}
@@ -45,11 +45,11 @@ def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, workplace: Path) -> None:
     assert rows[0]["train_loss"] > rows[2]["train_loss"]
 
 
-def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, workplace: Path) -> None:
+def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, scratch: Path) -> None:
     """The same object as in ``summary.json``, alone on stdout."""
     done = nnctl("train", SMOKE, "--epochs", 2, "--json")
     summary = json.loads(done.stdout)
-    saved = (workplace / summary["run_dir"] / "summary.json").read_text("utf-8")
+    saved = (scratch / summary["run_dir"] / "summary.json").read_text("utf-8")
     assert summary == json.loads(saved)
     assert summary["status"] == "finished"
     assert summary["best_epoch"] in (1, 2)
@@ -62,15 +62,15 @@ def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, workplace: Path)
 
 
 def test_the_best_epoch_is_the_one_of_highest_validation_accuracy(
-    nnctl: Nnctl, workplace: Path
+    nnctl: Nnctl, scratch: Path
 ) -> None:
     """Ties go to the lower validation loss, and ``best.npz`` holds it."""
     summary = json.loads(nnctl("train", SMOKE, "--run-dir", "run", "--json").stdout)
-    lines = (workplace / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
+    lines = (scratch / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     best = min(rows, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
     assert best["epoch"] == summary["best_epoch"]
-    evaluation = face.evaluate(workplace / "run", split="validation", checkpoint="best")
+    evaluation = face.evaluate(scratch / "run", split="validation", checkpoint="best")
     assert best["val_accuracy"] == pytest.approx(evaluation.accuracy)
 
 
@@ -94,20 +94,20 @@ def test_two_runs_of_the_same_second_do_not_share_a_directory(nnctl: Nnctl) -> N
     assert len(names) == 3
 
 
-def test_a_run_directory_that_is_not_empty_is_left_alone(nnctl: Nnctl, workplace: Path) -> None:
+def test_a_run_directory_that_is_not_empty_is_left_alone(nnctl: Nnctl, scratch: Path) -> None:
     """Nobody's run is overwritten; the hint is how to go on with it."""
     nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run")
-    before = (workplace / "run" / "last.npz").read_bytes()
+    before = (scratch / "run" / "last.npz").read_bytes()
     done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", code=2)
     assert "nnctl train --resume run" in done.stderr
-    assert before == (workplace / "run" / "last.npz").read_bytes()
+    assert before == (scratch / "run" / "last.npz").read_bytes()
 
 
-def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, workplace: Path) -> None:
+def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, scratch: Path) -> None:
     """Overrides and defaults are in ``config.yaml``: it trains to the same bits."""
     overrides = ("--set", "network.layers.0.units=17", "--seed", 5, "--subset", 1000)
     nnctl("train", SMOKE, "--epochs", 2, *overrides, "--run-dir", "one")
-    resolved = yaml.safe_load((workplace / "one" / "config.yaml").read_text("utf-8"))
+    resolved = yaml.safe_load((scratch / "one" / "config.yaml").read_text("utf-8"))
     assert resolved["network"]["layers"][0]["units"] == 17
     assert resolved["data"] == {
         "dataset": "mini",
@@ -116,7 +116,7 @@ def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, workplace: 
         "subset": 1000,
     }
     nnctl("train", "one/config.yaml", "--run-dir", "two")
-    one, two = (face.load(workplace / name).checkpoint("last") for name in ("one", "two"))
+    one, two = (face.load(scratch / name).checkpoint("last") for name in ("one", "two"))
     assert one.parameters.tobytes() == two.parameters.tobytes()
 
 
@@ -156,19 +156,19 @@ def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
 
 
 def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
-    nnctl: Nnctl, workplace: Path
+    nnctl: Nnctl, scratch: Path
 ) -> None:
     """As YAML, or as JSON."""
     done = nnctl("train", SMOKE, "--epochs", 7, "--dry-run")
     assert yaml.safe_load(done.stdout)["training"]["epochs"] == 7
     as_json = nnctl("train", SMOKE, "--epochs", 7, "--dry-run", "--json").stdout
     assert yaml.safe_load(done.stdout) == json.loads(as_json)
-    assert not list(workplace.iterdir())
+    assert not list(scratch.iterdir())
 
 
-def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, workplace: Path) -> None:
+def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, scratch: Path) -> None:
     """Exit 2, no traceback, nothing written."""
-    (workplace / "wrong.yaml").write_text(
+    (scratch / "wrong.yaml").write_text(
         "network:\n  layers:\n    - {units: 30, activation: sigmod}\n"
         "    - {units: 5, activation: softmax}\n"
         "optimizer: {learning_rate: 0.1, momentun: 0.9}\ntraining: {epochs: no}\n",
@@ -183,7 +183,7 @@ def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, workplace
     assert "wrong.yaml:5:33: optimizer.momentun: unknown key 'momentun'" in done.stderr
     assert "wrong.yaml:6:20: training.epochs: expected a whole number" in done.stderr
     assert "--set training.seed=-1: training.seed: expected" in done.stderr
-    assert [path.name for path in workplace.iterdir()] == ["wrong.yaml"]
+    assert [path.name for path in scratch.iterdir()] == ["wrong.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,7 @@ def test_a_user_s_mistake_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ..
     assert "Error" in nnctl(*arguments, code=2).stderr
 
 
-def test_divergence_exits_with_4_and_says_where_and_what_to_do(
-    nnctl: Nnctl, workplace: Path
-) -> None:
+def test_divergence_exits_with_4_and_says_where_and_what_to_do(nnctl: Nnctl, scratch: Path) -> None:
     """Epoch, batch, layer, the last finite loss, a cure; the last good checkpoint stays."""
     rate = ("--set", "optimizer.learning_rate=0.1", "--set", "optimizer.schedule=constant")
     nnctl("train", SMOKE, *rate, "--epochs", 1, "--run-dir", "good")
@@ -219,7 +217,7 @@ def test_divergence_exits_with_4_and_says_where_and_what_to_do(
     )
     assert re.search(r"diverged in epoch 1, batch \d+: the \w+ of layer \d \(\w+\)", done.stderr)
     assert "optimizer.learning_rate=1e+29" in done.stderr
-    summary = json.loads((workplace / "run" / "summary.json").read_text("utf-8"))
+    summary = json.loads((scratch / "run" / "summary.json").read_text("utf-8"))
     assert summary["status"] == "diverged"
     assert summary["divergence"]["epoch"] == 1
 
@@ -247,11 +245,11 @@ def test_a_dataset_that_cannot_be_had_is_replaced_by_the_fallback_loudly(nnctl: 
     assert json.loads(done.stdout)["dataset"]["name"] == "mini"
 
 
-def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, workplace: Path) -> None:
+def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, scratch: Path) -> None:
     """Nothing is left behind."""
     done = nnctl("train", CONFIGS / "sigmoid.yaml", "--set", "data.fallback=null", code=3)
     assert "nnctl download --from DIR" in done.stderr
-    assert not (workplace / "runs").exists()
+    assert not (scratch / "runs").exists()
 
 
 def test_a_fallback_is_given_what_it_can_hold(nnctl: Nnctl) -> None:
@@ -262,16 +260,16 @@ def test_a_fallback_is_given_what_it_can_hold(nnctl: Nnctl) -> None:
     assert (dataset["training"], dataset["validation"]) == (4167, 833)
 
 
-def test_a_subset_is_balanced_and_the_same_for_the_same_seed(nnctl: Nnctl, workplace: Path) -> None:
+def test_a_subset_is_balanced_and_the_same_for_the_same_seed(nnctl: Nnctl, scratch: Path) -> None:
     """As is the network that is trained on it."""
     for name in ("one", "two"):
         nnctl("train", SMOKE, "--subset", 300, "--epochs", 1, "--run-dir", name)
-    rows = [face.load(workplace / name).metrics[0]["train_loss"] for name in ("one", "two")]
+    rows = [face.load(scratch / name).metrics[0]["train_loss"] for name in ("one", "two")]
     assert rows[0] == rows[1]
 
 
 def test_a_resumed_run_needs_no_configuration_and_refuses_another(
-    nnctl: Nnctl, workplace: Path
+    nnctl: Nnctl, scratch: Path
 ) -> None:
     """``--epochs`` extends it; anything else is listed and refused."""
     nnctl("train", SMOKE, "--epochs", 2, "--run-dir", "run")
@@ -279,7 +277,7 @@ def test_a_resumed_run_needs_no_configuration_and_refuses_another(
     assert "optimizer.momentum: 0.9 in the run, 0.5 asked for" in done.stderr
     extended = nnctl("train", "--resume", "run", "--epochs", 3, "--json")
     assert json.loads(extended.stdout)["epochs"] == 3
-    assert len((workplace / "run" / "metrics.jsonl").read_text("utf-8").splitlines()) == 3
+    assert len((scratch / "run" / "metrics.jsonl").read_text("utf-8").splitlines()) == 3
     again = nnctl("train", SMOKE, "--resume", "run", "--epochs", 3)
     assert again.stdout.splitlines()[-1] == "run"
 
@@ -291,7 +289,7 @@ def test_training_never_reads_the_test_set(mini_folder: Path, nnctl: Nnctl) -> N
     nnctl("eval", "run", code=3)
 
 
-@pytest.mark.usefixtures("workplace")
+@pytest.mark.usefixtures("scratch")
 def test_python_trains_evaluates_and_predicts() -> None:
     """The face of the package: three functions."""
     run = face.train(SMOKE, epochs=2, settings={"optimizer.momentum": 0.5})
@@ -332,7 +330,7 @@ def test_a_large_network_hears_the_word_to_stop_soon() -> None:
     assert 1 <= first.batch < 100
 
 
-@pytest.mark.usefixtures("workplace")
+@pytest.mark.usefixtures("scratch")
 def test_python_says_what_is_wrong_with_images() -> None:
     """Integers are pixels whatever their type; what is no image is refused."""
     run = face.train(SMOKE, epochs=1)
@@ -349,7 +347,7 @@ def test_python_says_what_is_wrong_with_images() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
-@pytest.mark.usefixtures("workplace")
+@pytest.mark.usefixtures("scratch")
 def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
     """``nnctl train ... 2>&1 >file | head -1`` trains to the end."""
     command = shlex.join(nnctl_command("train", SMOKE, "--run-dir", "run"))
@@ -359,7 +357,7 @@ def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.usefixtures("workplace")
+@pytest.mark.usefixtures("scratch")
 def test_results_that_cannot_be_written_end_in_a_sentence() -> None:
     """Exit 1, no traceback; the run itself is on the disk."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
@@ -376,15 +374,15 @@ def test_results_that_cannot_be_written_end_in_a_sentence() -> None:
     assert face.load("run").summary["status"] == "finished"
 
 
-def test_a_terminal_that_knows_only_ascii_is_served(nnctl: Nnctl, workplace: Path) -> None:
+def test_a_terminal_that_knows_only_ascii_is_served(nnctl: Nnctl, scratch: Path) -> None:
     """What it cannot show becomes a question mark, names of files included."""
-    (workplace / "손글씨.yaml").write_bytes(SMOKE.read_bytes())
+    (scratch / "손글씨.yaml").write_bytes(SMOKE.read_bytes())
     env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     nnctl("train", "손글씨.yaml", "--epochs", 1, "--run-dir", "손 글씨", env=env)
     assert "precision" in nnctl("eval", "손 글씨", env=env).stdout
 
 
-@pytest.mark.usefixtures("workplace")
+@pytest.mark.usefixtures("scratch")
 def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
     """As the command line does with a file."""
     layers = [{"units": 10, "activation": "softmax"}]

@@ -12,7 +12,7 @@ from nnctl.errors import ConfigError, DataError
 from nnctl.runs.plan import find_dataset, load_config, settle
 from tests.config.helpers import SMALL, mistake, mistakes, places, written
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:

@@ -164,10 +164,10 @@ def test_what_the_loader_refuses_is_refused_by_the_schema(bad: dict[str, Any]) -
     ],
 )
 def test_a_sweep_that_the_loader_refuses_is_refused_by_the_schema(
-    bad: dict[str, Any], workplace: Path
+    bad: dict[str, Any], scratch: Path
 ) -> None:
     """The same for the other kind of file."""
-    path = workplace / "sweep.yaml"
+    path = scratch / "sweep.yaml"
     path.write_text(to_yaml(bad), encoding="utf-8")
     with pytest.raises(ConfigError):
         sweep_of(path)

@@ -11,7 +11,7 @@ from nnctl.config.sweeps import Range, SweepConfig
 from nnctl.errors import ConfigError
 from tests.config.helpers import mistake, mistakes, sweep_of, written
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = pytest.mark.usefixtures("scratch")
 
 RANDOM = "base: a.yaml\nmethod: random\ntrials: 3\nparameters:\n  x: "
 

@@ -107,9 +107,9 @@ def _rewritten(path: Path, **changed: object) -> None:
     np.savez(path, allow_pickle=True, **members)
 
 
-def test_a_pickle_inside_is_never_executed(workplace: Path, saved: Checkpoint) -> None:
+def test_a_pickle_inside_is_never_executed(scratch: Path, saved: Checkpoint) -> None:
     """An object array is damage."""
-    path = workplace / "last.npz"
+    path = scratch / "last.npz"
     save_checkpoint(path, saved)
     _rewritten(path, velocity=np.array([_Bomb()], dtype=object))
     with pytest.raises(DamagedFileError):

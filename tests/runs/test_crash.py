@@ -65,11 +65,11 @@ def _wait_for_epochs(run: Path, count: int, process: subprocess.Popen[str]) -> N
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_saves_the_state_and_the_run_goes_on_to_the_same_bits(
-    workplace: Path, nnctl: Nnctl, undisturbed: object, number: str
+    scratch: Path, nnctl: Nnctl, undisturbed: object, number: str
 ) -> None:
     """The exit code is 130, and the message is the command that goes on."""
-    run = workplace / "run"
-    process = _start("train", _write(workplace), "--run-dir", run)
+    run = scratch / "run"
+    process = _start("train", _write(scratch), "--run-dir", run)
     _wait_for_epochs(run, 3, process)
     process.send_signal(getattr(signal, number))
     _, stderr = process.communicate(timeout=60)
@@ -82,10 +82,10 @@ def test_a_signal_saves_the_state_and_the_run_goes_on_to_the_same_bits(
     assert json.loads((run / "summary.json").read_text("utf-8"))["status"] == "finished"
 
 
-def test_a_second_signal_stops_at_once(workplace: Path, nnctl: Nnctl, undisturbed: object) -> None:
+def test_a_second_signal_stops_at_once(scratch: Path, nnctl: Nnctl, undisturbed: object) -> None:
     """However close it comes to the first, the run can be gone on with."""
-    run = workplace / "run"
-    process = _start("train", _write(workplace), "--run-dir", run)
+    run = scratch / "run"
+    process = _start("train", _write(scratch), "--run-dir", run)
     _wait_for_epochs(run, 2, process)
     os.kill(process.pid, signal.SIGINT)
     os.kill(process.pid, signal.SIGINT)
@@ -98,12 +98,12 @@ def test_a_second_signal_stops_at_once(workplace: Path, nnctl: Nnctl, undisturbe
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_run_killed_at_random_moments_goes_on_to_the_same_bits(
-    workplace: Path, nnctl: Nnctl, undisturbed: object, seed: int
+    scratch: Path, nnctl: Nnctl, undisturbed: object, seed: int
 ) -> None:
     """``kill -9``, again and again; every epoch is in the metrics once, no temporary file stays."""
     moments = random.Random(seed)
-    run = workplace / "run"
-    process = _start("train", _write(workplace), "--run-dir", run)
+    run = scratch / "run"
+    process = _start("train", _write(scratch), "--run-dir", run)
     _wait_for_epochs(run, 1, process)
     for _ in range(4):
         time.sleep(moments.uniform(0, 0.15))

@@ -21,7 +21,7 @@ from tests.conftest import CONFIGS, nnctl_command
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
-    pytest.mark.usefixtures("workplace"),
+    pytest.mark.usefixtures("scratch"),
 ]
 
 SWEEP = (
