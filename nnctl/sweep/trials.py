@@ -180,8 +180,10 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         if run.config_path.exists():
             training = TrainingRun.go_on(run, run.config, dataset)
         else:
+            # An earlier process may have died just after it made the directory.
+            trial.directory.mkdir(parents=True, exist_ok=True)
             config = from_mapping(trial.config, str(run.config_path))
-            training = TrainingRun.begin(Run.create_at(trial.directory), config, dataset)
+            training = TrainingRun.begin(run, config, dataset)
         for _ in training.events(stop):
             pass
     except NnctlError as error:

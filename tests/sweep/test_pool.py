@@ -14,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nnctl.data.dataset import Dataset
+from nnctl.config import to_mapping
+from nnctl.data.dataset import Dataset, open_dataset
+from nnctl.runs.plan import load_config, settle
 from nnctl.sweep import pool
-from nnctl.sweep.trials import Trial
+from nnctl.sweep.trials import Trial, run_trial
 from tests.conftest import CONFIGS, nnctl_command
 
 pytestmark = [
@@ -103,6 +105,19 @@ def test_a_sigterm_to_the_whole_group_lets_the_workers_save() -> None:
     assert process.returncode == 130, stderr
     rows = Path("sweep/results.csv").read_text("utf-8").splitlines()
     assert sum(",interrupted," in row for row in rows) == 2, rows
+
+
+def test_a_trial_whose_worker_died_at_its_very_beginning_is_begun_again() -> None:
+    """Its directory is there, without a configuration."""
+    dataset = open_dataset("mini", notify=lambda _: None)
+    config = to_mapping(settle(load_config(CONFIGS / "smoke.yaml"), dataset))
+    config["training"]["epochs"] = 1
+    directory = Path("trial-001")
+    directory.mkdir()
+    (directory / ".lock").touch()
+    (directory / ".config.yaml.0badcafe.nnctl-tmp").touch()
+    trial = Trial(1, {}, config, dataset, directory)
+    assert run_trial(trial, dataset, lambda: False).status == "finished"
 
 
 def test_workers_that_cannot_start_end_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
