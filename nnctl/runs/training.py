@@ -68,6 +68,7 @@ class TrainingRun:
         self.run = run
         self.config = config
         self._lock = run.lock()
+        remove_temporaries(run.directory)
         self.dataset: dict[str, Any] = {
             "name": dataset.name,
             "training": len(training.labels),
@@ -159,7 +160,6 @@ class TrainingRun:
         """Return a training that goes on from its last checkpoint; see `resume`."""
         training_run = cls(run, config, dataset)
         run.summary_path.unlink(missing_ok=True)  # it speaks of an end that is none any more
-        remove_temporaries(run.directory)
         path = run.checkpoint_path("last")
         if path.exists():
             training_run._restore(load_checkpoint(path), path)

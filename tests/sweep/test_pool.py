@@ -118,6 +118,7 @@ def test_a_trial_whose_worker_died_at_its_very_beginning_is_begun_again() -> Non
     (directory / ".config.yaml.0badcafe.nnctl-tmp").touch()
     trial = Trial(1, {}, config, dataset, directory)
     assert run_trial(trial, dataset, lambda: False).status == "finished"
+    assert not list(directory.glob(".*"))
 
 
 def test_workers_that_cannot_start_end_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
