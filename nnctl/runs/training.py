@@ -272,7 +272,8 @@ class TrainingRun:
             raise DataError(
                 f"the files of {self.dataset['name']} are not those that {path} was trained on"
             )
-        if checkpoint.parameters.shape != self.network.parameters.vector.shape:
+        ours = (self.network.parameters.vector.shape, self.loop.velocity.shape)
+        if (checkpoint.parameters.shape, checkpoint.velocity.shape) != ours:
             raise DataError(f"{path} does not fit {self.run.config_path}")
         if checkpoint.progress.epoch > self.config.training.epochs:
             raise UsageError(

@@ -21,7 +21,7 @@ from nnctl.nn.training import Best, Progress
 from nnctl.runs import checkpoint as checkpoints
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
-from tests.runs.helpers import EVENTS_AN_EPOCH, begin, train
+from tests.runs.helpers import EVENTS_AN_EPOCH, begin, resume, train
 
 
 @pytest.fixture
@@ -240,6 +240,16 @@ def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(tmp_path: P
     save_checkpoint(run.checkpoint_path("best"), replace(loaded, parameters=loaded.parameters[:-1]))
     with pytest.raises(DamagedFileError, match="do not fit its configuration"):
         run.network("best")
+
+
+def test_a_checkpoint_of_another_optimizer_is_not_resumed(tmp_path: Path) -> None:
+    """A velocity that does not fit is noticed, not stretched until it does."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    path = tmp_path / "run" / "last.npz"
+    loaded = load_checkpoint(path)
+    save_checkpoint(path, replace(loaded, velocity=loaded.velocity[:1]))
+    with pytest.raises(DataError, match="does not fit"):
+        resume(tmp_path / "run")
 
 
 def test_the_state_is_readable_by_any_tool(tmp_path: Path, saved: Checkpoint) -> None:
