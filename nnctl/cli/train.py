@@ -19,8 +19,7 @@ from nnctl.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from nnctl.config import Config, Override
-    from nnctl.runs.plan import Notify
+    from nnctl.config import Config
     from nnctl.runs.training import TrainingRun
 
 
@@ -62,21 +61,36 @@ def train(
     The last line of stdout is the run directory. Ctrl-C saves the state and exits 130; --resume
     goes on from there to the same result.
     """
+    from nnctl.runs.directory import Run
+    from nnctl.runs.plan import find_dataset, load_config, settle
     from nnctl.runs.stopping import stop_on_signals
+    from nnctl.runs.training import TrainingRun
     from nnctl.views.download import DownloadView
     from nnctl.views.training import TrainingView, show_result
 
+    source = config or (Run.open(resume).config_path if resume else None)
+    if source is None:
+        raise click.UsageError("a CONFIG is needed, or --resume RUN")
     if resume and run_dir:
         raise click.UsageError("--resume goes on in the run's own directory: leave out --run-dir")
     settings = read_overrides(**overrides)
-    asked = _read(config, resume, settings)
-    extends = any(setting.key == "training.epochs" for setting in settings)
+    asked = load_config(source, settings)
     _check_threshold(asked, fail_under)
     if dry_run:
         _show_plan(asked, as_json)
         return
+
     with DownloadView(quiet=quiet) as notify:
-        training = _prepare(asked, extends, config, resume, run_dir, runs_dir, data_dir, notify)
+        if resume:
+            extended = any(setting.key == "training.epochs" for setting in settings)
+            epochs = asked.training.epochs if extended else None
+            training = TrainingRun.resume(
+                Run.open(resume), asked, epochs, data_dir=data_dir, notify=notify
+            )
+        else:
+            dataset = find_dataset(asked.data, data_dir, notify)
+            run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
+            training = TrainingRun.begin(run, settle(asked, dataset), dataset)
     with stop_on_signals() as stop, TrainingView(training, quiet=quiet) as view:
         for event in training.events(stop):
             view.show(event)
@@ -86,39 +100,6 @@ def train(
         show_result(training)
     training.raise_unless_finished()
     _check_accuracy(training, fail_under)
-
-
-def _read(config: Path | None, resume: Path | None, overrides: list[Override]) -> Config:
-    from nnctl.runs.directory import Run
-    from nnctl.runs.plan import load_config
-
-    if config is None and resume is None:
-        raise click.UsageError("a CONFIG is needed, or --resume RUN")
-    return load_config(config or Run.open(resume).config_path, overrides)  # type: ignore[arg-type]
-
-
-def _prepare(
-    asked: Config,
-    extends: bool,
-    config: Path | None,
-    resume: Path | None,
-    run_dir: Path | None,
-    runs_dir: Path,
-    data_dir: Path | None,
-    notify: Notify,
-) -> TrainingRun:
-    from nnctl.runs.directory import Run
-    from nnctl.runs.plan import find_dataset, settle
-    from nnctl.runs.training import TrainingRun
-
-    if resume:
-        epochs = asked.training.epochs if extends else None
-        run = Run.open(resume)
-        return TrainingRun.resume(run, asked, epochs, data_dir=data_dir, notify=notify)
-    assert config is not None
-    dataset = find_dataset(asked.data, data_dir, notify)
-    run = Run.create_at(run_dir) if run_dir else Run.create(config.stem, runs_dir)
-    return TrainingRun.begin(run, settle(asked, dataset), dataset)
 
 
 def _show_plan(config: Config, as_json: bool) -> None:
@@ -141,9 +122,8 @@ def _check_threshold(config: Config, fail_under: float | None) -> None:
 def _check_accuracy(training: TrainingRun, fail_under: float | None) -> None:
     from nnctl.errors import BelowThresholdError
 
-    accuracy = training.summary["best_val_accuracy"]
-    if fail_under is not None and (accuracy is None or accuracy < fail_under):
-        accuracy = accuracy or 0.0
+    accuracy = training.summary["best_val_accuracy"] or 0.0  # None: nothing was held out
+    if fail_under is not None and accuracy < fail_under:
         raise BelowThresholdError(
             f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"
         )
