@@ -225,6 +225,12 @@ def _retrieve(directory: Path, files: Sequence[KnownFile], downloader: _MirrorDo
         cache.fetch(file.gzip_name, downloader=downloader)
 
 
+def _without_credentials(url: str) -> str:
+    """Return a URL that can be shown: without ``user:password@``."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 class _MirrorError(Exception):
     """What was wrong with one answer of one mirror."""
 
@@ -248,18 +254,19 @@ class _MirrorDownloader:
         failures = []
         for mirror in tuple(self._mirrors):
             address = mirror + file.gzip_name
-            self._notify(FileStarted(file.name, address, file.size))
+            shown = _without_credentials(address)
+            self._notify(FileStarted(file.name, shown, file.size))
             try:
                 content = self._receive(address, file)
             except _MirrorError as error:
-                self._notify(MirrorFailed(file.name, address, str(error)))
-                failures.append(f"{urlsplit(address).netloc} {error}")
+                self._notify(MirrorFailed(file.name, shown, str(error)))
+                failures.append(f"{urlsplit(shown).netloc} {error}")
                 if isinstance(error, _UnreachableError):
                     self._mirrors.remove(mirror)
             else:
                 Path(output_file).write_bytes(content)
                 Path(output_file).chmod(0o644)  # pooch makes its temporary files for the owner only
-                self._notify(FileDone(file.name, address, file.size))
+                self._notify(FileDone(file.name, shown, file.size))
                 return
         raise DataError(
             "\n  ".join([f"no mirror served {file.gzip_name}:", *failures]),

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,14 @@ def test_verify_tells_the_state_of_each_file_and_asks_no_mirror(
     assert warning in nnctl(*command).stderr.splitlines()
     assert [f"/{name}" for name in GZIP_NAMES[:2]] == good.requests
     assert mnist == contents(folder)
+
+
+def test_the_password_of_a_mirror_is_not_shown(
+    nnctl: Nnctl, serve: Callable[[Path], str], mnist_folder: Path
+) -> None:
+    """Neither where it is fetched from, nor where it failed."""
+    good = serve(mnist_folder).replace("http://", "http://me:secret@")
+    bad = "http://me:secret@127.0.0.1:9/"
+    done = nnctl("download", "--mirror", bad, "--mirror", good)
+    assert "secret" not in done.stdout + done.stderr
+    assert f"from {good.replace('me:secret@', '')}" in done.stderr
