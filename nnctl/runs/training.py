@@ -8,6 +8,7 @@ line is dropped and the epoch is trained again, to the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -102,7 +103,12 @@ class TrainingRun:
     @classmethod
     def begin(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
         """Return a training from its beginning, its configuration written down."""
-        training_run = cls(run, config, dataset)
+        try:
+            training_run = cls(run, config, dataset)
+        except DataError:  # found when the images were read: leave no run that never was
+            with contextlib.suppress(OSError):
+                run.directory.rmdir()
+            raise
         run.write_config(config)
         return training_run
 
@@ -159,10 +165,14 @@ class TrainingRun:
     def go_on(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
         """Return a training that goes on from its last checkpoint; see `resume`."""
         training_run = cls(run, config, dataset)
-        run.summary_path.unlink(missing_ok=True)  # it speaks of an end that is none any more
         path = run.checkpoint_path("last")
-        if path.exists():
-            training_run._restore(load_checkpoint(path), path)
+        try:
+            if path.exists():
+                training_run._restore(load_checkpoint(path), path)
+        except NnctlError:
+            training_run._lock.unlock()
+            raise
+        run.summary_path.unlink(missing_ok=True)  # it speaks of an end that is none any more
         run.keep_metrics_until(training_run.loop.progress.epoch)
         if config != run.config:
             run.write_config(config)

@@ -252,6 +252,17 @@ def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, scratch
     assert not (scratch / "runs").exists()
 
 
+def test_damaged_images_exit_with_3_and_leave_no_run(
+    nnctl: Nnctl, scratch: Path, mini_folder: Path
+) -> None:
+    """They are found when they are read, which is after the header was."""
+    path = mini_folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:200_000])
+    done = nnctl("train", SMOKE, "--dataset", mini_folder, code=3)
+    assert f"{path} is not a whole gzip file" in done.stderr
+    assert not list(scratch.glob("runs/*"))
+
+
 def test_a_fallback_is_given_what_it_can_hold(nnctl: Nnctl) -> None:
     """A validation set that is as large as the fallback is cut down to a sixth of it."""
     arguments = ("--epochs", 1, "--json", "--set", "data.validation=10000", "--subset", 20000)

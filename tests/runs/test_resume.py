@@ -166,8 +166,10 @@ def test_fewer_epochs_than_are_done_are_refused(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     run = Run.open(directory)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
     with pytest.raises(UsageError, match="has done 2 epochs already"):
         TrainingRun.resume(run, epochs=1, notify=ignore)
+    assert before == {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_a_dataset_that_changed_is_refused(tmp_path: Path) -> None:
