@@ -30,16 +30,28 @@ from nnctl.cli.options import ACCURACY, FOLDER, data_dir_option, output_options
 )
 @click.option("--dataset", "dataset_name", metavar="NAME", help="Another dataset than the run's.")
 @click.option(
+    "--gain",
+    "gains",
+    metavar="C1,C2,...",
+    help="Also multiply all weights and biases by each: 1,10,100,inf.",
+)
+@click.option(
     "--fail-under", type=ACCURACY, metavar="ACC", help="Exit 5 if the accuracy is below this."
 )
 @data_dir_option
 @output_options
 def evaluate(
-    run: Path, fail_under: float | None, as_json: bool, quiet: bool, **options: Any
+    run: Path,
+    gains: str | None,
+    fail_under: float | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Evaluate the network of RUN, a run directory, on the test set.
 
-    Prints accuracy, loss, the metrics of each digit and the confusion matrix.
+    Prints accuracy, loss, the metrics of each digit and the confusion matrix. With --gain it shows
+    how sigmoid neurons become perceptrons as their weights grow.
     """
     from nnctl.errors import BelowThresholdError
     from nnctl.runs.directory import Run
@@ -48,8 +60,9 @@ def evaluate(
     from nnctl.views.download import DownloadView
     from nnctl.views.evaluation import show_evaluation
 
+    gain_values = _read_gains(gains) if gains else []
     with DownloadView(quiet=quiet) as notify:
-        evaluation = evaluate_run(Run.open(run), notify=notify, **options)
+        evaluation = evaluate_run(Run.open(run), notify=notify, gains=gain_values, **options)
     if evaluation.dataset != evaluation.trained_on:
         warn(f"{run} was trained on {evaluation.trained_on}, not on {evaluation.dataset}")
     elif not evaluation.same_files:
@@ -62,3 +75,16 @@ def evaluate(
         raise BelowThresholdError(
             f"the accuracy, {evaluation.accuracy:.4f}, is below {fail_under:g}"
         )
+
+
+def _read_gains(text: str) -> list[float]:
+    """Return the numbers of a list; inf is one."""
+    try:
+        gains = [float(number) for number in text.split(",")]
+    except ValueError:
+        gains = [0.0]
+    if not all(gain > 0 for gain in gains):
+        raise click.BadParameter(
+            f"{text!r} is no list of numbers above 0, such as 1,10,inf", param_hint="--gain"
+        )
+    return gains

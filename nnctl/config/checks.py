@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nnctl.config.reader import Path_
 from nnctl.config.schema import Config
+from nnctl.nn.activations import Softmax
 from nnctl.nn.losses import make_loss
 
 
@@ -39,7 +40,7 @@ def check_network(config: Config) -> Iterator[Problem]:
     """Check the layers against each other, and the loss against the last of them."""
     *hidden, output = config.network.layers
     for i, layer in enumerate(hidden):
-        if layer.activation.output_only:
+        if layer.activation.place == "output":
             yield Problem(
                 ("network", "layers", i, "activation"),
                 f"{layer.activation.name} belongs in the last layer; in a hidden one use relu, "
@@ -47,7 +48,13 @@ def check_network(config: Config) -> Iterator[Problem]:
             )
     last = len(config.network.layers) - 1
     activation = ("network", "layers", last, "activation")
-    if output.activation.name == "softmax" and output.units == 1:
+    if output.activation.place == "hidden":
+        yield Problem(
+            activation,
+            f"{output.activation.name} belongs in a hidden layer; in the last one use softmax, "
+            "sigmoid or linear",
+        )
+    if isinstance(output.activation, Softmax) and output.units == 1:
         yield Problem(
             ("network", "layers", last, "units"),
             "softmax over one unit is always 1; give it a unit for each class, or use sigmoid",

@@ -34,7 +34,8 @@ class DataConfig(Section):
         str,
         Field(
             min_length=1,
-            description="mnist, mini (the digits that ship with nnctl) or a folder of IDX files",
+            description="mnist, mini (the digits that ship with nnctl), a logic gate (and, or, "
+            "nand, xor) or a folder of IDX files",
         ),
     ] = "mnist"
     fallback: Annotated[
@@ -51,6 +52,10 @@ class DataConfig(Section):
     subset: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Field(description="Train on so many examples, class-balanced, chosen by the seed"),
+    ] = None
+    positive_digit: Annotated[
+        Annotated[int, Field(ge=0, le=9)] | None,
+        Field(description="Ask of each image only whether it is this digit: 1 is yes, 0 is no"),
     ] = None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.data import download, idx
+from nnctl.data.gates import GATES, INPUTS
 from nnctl.data.registry import (
     CLASSES,
     MINI,
@@ -28,6 +29,9 @@ from nnctl.errors import DamagedFileError, DataError, UsageError, did_you_mean
 
 MINI_DIRECTORY = Path(__file__).parent / "mini"
 
+NAMED = ("mnist", "mini", *GATES)
+"""The datasets that have a name; any other is a folder."""
+
 
 class Digits(NamedTuple):
     """Images with their labels.
@@ -37,7 +41,7 @@ class Digits(NamedTuple):
     images : array of uint8, shape (n, pixels)
         0 is the background, 255 the stroke.
     labels : array of uint8, shape (n,)
-        0 to 9.
+        0 to 9; 0 or 1 where there are two classes.
     """
 
     images: NDArray[np.uint8]
@@ -50,7 +54,7 @@ class Facts:
 
     training: int
     pixels: int
-    classes: int = CLASSES
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,20 @@ class Dataset:
         return Digits(images.reshape(len(images), -1), labels)
 
 
+class Gate(Dataset):
+    """A logic gate: four examples, to train on and to test with."""
+
+    @functools.cached_property
+    def training(self) -> Digits:
+        """The truth table."""
+        return Digits(INPUTS, np.array(GATES[self.name], np.uint8))
+
+    @property
+    def test(self) -> Digits:
+        """The truth table."""
+        return self.training
+
+
 def data_directory(given: Path | None = None) -> Path:
     """Return the folder that downloads are kept in: the given one, $NNCTL_DATA_DIR, or a cache."""
     import platformdirs
@@ -111,7 +129,7 @@ def configured_mirrors() -> tuple[str, ...]:
 
 def canonical_name(name: str) -> str:
     """Return the name under which a dataset is found from every working directory."""
-    return name if name in ("mnist", "mini") else str(Path(name).resolve())
+    return name if name in NAMED else str(Path(name).resolve())
 
 
 def describe(name: str) -> Facts:
@@ -125,11 +143,13 @@ def describe(name: str) -> Facts:
         A file of the folder is missing or damaged.
     """
     if name == "mnist":
-        return Facts(training=60_000, pixels=784)
+        return Facts(training=60_000, pixels=784, classes=CLASSES)
     if name == "mini":
-        return Facts(training=5_000, pixels=784)
+        return Facts(training=5_000, pixels=784, classes=CLASSES)
+    if name in GATES:
+        return Facts(training=len(INPUTS), pixels=2, classes=2)
     count, *sides = idx.read_idx_shape(_folder_files(name)[TRAIN_IMAGES], dimensions=3)
-    return Facts(training=count, pixels=int(np.prod(sides)))
+    return Facts(training=count, pixels=int(np.prod(sides)), classes=CLASSES)
 
 
 def open_dataset(
@@ -144,7 +164,7 @@ def open_dataset(
     Parameters
     ----------
     name : str
-        ``mnist``, ``mini``, or a folder of four IDX files.
+        ``mnist``, ``mini``, a logic gate, or a folder of four IDX files.
     data_dir : Path, optional
         See `data_directory`.
     mirrors : sequence of str, optional
@@ -157,6 +177,8 @@ def open_dataset(
     UsageError, DataError
         It cannot be had.
     """
+    if name in GATES:
+        return Gate(name, {}, {})
     if name == "mini":
         return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
     if name == "mnist":
@@ -204,8 +226,8 @@ def _folder_files(name: str) -> dict[str, Path]:
         found = False
     if not found:
         raise UsageError(
-            f"unknown dataset '{name}'{did_you_mean(name, ('mnist', 'mini'))}",
-            hint="A dataset is mnist, mini, or a folder that holds four IDX files.",
+            f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
+            hint=f"A dataset is {', '.join(NAMED)}, or a folder that holds four IDX files.",
         )
     files, missing = {}, []
     for wanted in NAMES:
@@ -231,6 +253,11 @@ def hold_out(digits: Digits, count: int) -> tuple[Digits, Digits | None]:
     )
 
 
+def ask_for(digits: Digits, positive: int) -> Digits:
+    """Label each image with the answer to a question: is it this digit? 1 is yes."""
+    return Digits(digits.images, (digits.labels == positive).astype(np.uint8))
+
+
 def balanced_subset(digits: Digits, count: int, rng: np.random.Generator) -> Digits:
     """Return `count` examples, as many of each class as there are, in their old order.
 
@@ -240,7 +267,7 @@ def balanced_subset(digits: Digits, count: int, rng: np.random.Generator) -> Dig
     shuffled = rng.permutation(len(digits.labels))
     labels = digits.labels[shuffled]
     rank_in_class = np.empty(len(labels), np.int64)
-    for label in range(CLASSES):
+    for label in np.unique(labels):
         members = labels == label
         rank_in_class[members] = np.arange(np.count_nonzero(members))
     chosen = np.sort(shuffled[np.argsort(rank_in_class, kind="stable")[:count]])

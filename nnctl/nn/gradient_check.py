@@ -25,10 +25,11 @@ def backpropagated_gradient(
     targets : array, shape (batch, units)
         Of the network's dtype.
     """
-    gradient = Parameters(network.sizes, network.dtype)
+    gradient = Parameters(network.sizes[0], network.layers, network.dtype)
     passes = Backpropagation(network, gradient, len(inputs))
-    outputs = passes.forward(inputs, np.empty_like(targets))
-    loss.errors(outputs, targets, out=passes.errors[-1])
+    logits = np.empty_like(targets)
+    outputs = passes.forward(inputs, logits)
+    loss.errors(logits, outputs, targets, out=passes.errors[-1])
     passes.errors[-1] /= len(inputs)
     passes.backward()
     return gradient
@@ -42,7 +43,7 @@ def numerical_gradient(
     For each parameter w, (L(w + step) - L(w - step)) / (2 step), whose error is of the order of
     step². Only float64 leaves digits enough; the network's parameters are moved and put back.
     """
-    gradient = Parameters(network.sizes, network.dtype)
+    gradient = Parameters(network.sizes[0], network.layers, network.dtype)
     vector = network.parameters.vector
 
     def mean_loss() -> float:

@@ -29,7 +29,7 @@ class Loss(ABC):
         """Return the loss of each example, shape ``(batch,)``."""
 
     @abstractmethod
-    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """Write the gradient of each example's loss by its logits to `out`, ``(batch, units)``."""
 
 
@@ -46,7 +46,7 @@ class CategoricalCrossEntropy(Loss):
         log_sums -= (shifted * targets).sum(axis=1)
         return log_sums
 
-    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """dL/dz = f(z) - y."""
         np.subtract(outputs, targets, out=out)
 
@@ -57,17 +57,23 @@ class BinaryCrossEntropy(Loss):
 
     over: ClassVar[type[Activation] | None] = Sigmoid
 
+    output: Sigmoid
+
     def values(self, logits: Array, targets: Array) -> Array:
         """sum log(1 + exp z) - y z, where log(1 + exp z) = max(z, 0) + log1p(exp(-|z|))."""
+        if self.output.gain != 1:
+            logits = logits * self.output.gain
         # In this order small losses are not lost in the rounding of large logits.
         values = np.maximum(logits, 0) - logits * targets
         values += np.log1p(np.exp(-np.abs(logits)))
         summed: Array = values.sum(axis=1)
         return summed
 
-    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
-        """dL/dz = f(z) - y."""
+    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+        """dL/dz = gain (f(z) - y)."""
         np.subtract(outputs, targets, out=out)
+        if self.output.gain != 1:
+            out *= self.output.gain
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,10 @@ class Quadratic(Loss):
         halves: Array = 0.5 * np.einsum("ij,ij->i", distances, distances)
         return halves
 
-    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """dL/dz = (f(z) - y) f'(z)."""
         np.subtract(outputs, targets, out=out)
-        self.output.backward(outputs, out)
+        self.output.backward(logits, outputs, out, out)
 
 
 LOSSES: dict[str, tuple[type[Loss], ...]] = {

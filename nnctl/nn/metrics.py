@@ -34,6 +34,11 @@ def one_hot(labels: Labels, classes: int, dtype: Any = np.float32) -> Array:
     return table[labels]
 
 
+def make_targets(labels: Labels, units: int, dtype: Any = np.float32) -> Array:
+    """Return what `units` outputs should be: one-hot rows, or of a single one its labels 0 or 1."""
+    return labels.astype(dtype)[:, None] if units == 1 else one_hot(labels, units, dtype)
+
+
 def confusion_matrix(labels: Labels, predictions: Labels, classes: int) -> NDArray[np.int64]:
     """Count the examples of each true class (rows) by their predicted class (columns)."""
     cells = np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2)
@@ -77,6 +82,6 @@ def predict(network: Network, inputs: NDArray[Any]) -> Array:
 def mean_loss_and_accuracy(network: Network, loss: Loss, examples: Examples) -> tuple[float, float]:
     """Return the mean loss and the share of examples whose largest output is their label's."""
     logits = predict(network, examples.inputs)
-    values = loss.values(logits, one_hot(examples.labels, logits.shape[1], logits.dtype))
-    hits = int(np.count_nonzero(logits.argmax(axis=1) == examples.labels))
+    values = loss.values(logits, make_targets(examples.labels, logits.shape[1], logits.dtype))
+    hits = int(np.count_nonzero(network.decide(logits) == examples.labels))
     return float(values.mean(dtype=np.float64)), hits / len(examples)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from nnctl.nn.activations import Activation, Array
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Distribution, Initializer, Zeros
@@ -24,13 +24,23 @@ class Layer:
     activation : Activation
         The function f.
     weights, biases : Initializer
-        How W ``(inputs, units)`` and b ``(units,)`` begin.
+        How W ``(inputs, maps)`` and b ``(maps,)`` begin.
     """
 
     units: int
     activation: Activation
     weights: Initializer = AUTO
     biases: Initializer = AUTO
+
+    @property
+    def maps(self) -> int:
+        """The number of its linear maps: the columns of W and z."""
+        return self.units * self.activation.maps
+
+    @property
+    def learned(self) -> int:
+        """The number of parameters that its activation learns."""
+        return self.units if self.activation.learns else 0
 
     @property
     def weights_distribution(self) -> Distribution:
@@ -46,15 +56,18 @@ class Layer:
 
 
 class Parameters:
-    """One flat vector with a view for the weights and the biases of every layer.
+    """One flat vector with views for what every layer learns.
 
-    All weights stand before all biases, so that what decays is one slice. A network's parameters,
-    their gradient and an optimizer's velocity are each such a vector.
+    All weights stand before all biases, and these before what activations learn, so that what
+    decays is one slice. A network's parameters, their gradient and an optimizer's velocity are each
+    such a vector. With u units of m linear maps each (more than one under maxout alone):
 
     Parameters
     ----------
-    sizes : sequence of int
-        The number of inputs, then the units of every layer.
+    inputs : int
+        The number of values of an example.
+    layers : sequence of Layer
+        From the first hidden layer to the output layer.
     dtype : data-type
         Of the vector.
 
@@ -64,29 +77,42 @@ class Parameters:
         All of them.
     decaying : array
         The slice of all weights.
-    weights : list of array, shape (inputs, units)
+    affine : array
+        The slice of all weights and biases.
+    weights : list of array, shape (inputs, m * u)
         Views, a layer each.
-    biases : list of array, shape (units,)
+    biases : list of array, shape (m * u,)
         Views, a layer each.
+    learned : list of array, shape (u,) or (0,)
+        Views, a layer each: what its activation learns.
     """
 
-    def __init__(self, sizes: Sequence[int], dtype: DTypeLike = np.float32) -> None:
-        self.vector: Array = np.zeros(count_parameters(sizes), dtype)
-        self.weights: list[Array] = []
-        self.biases: list[Array] = []
+    def __init__(self, inputs: int, layers: Sequence[Layer], dtype: DTypeLike = np.float32) -> None:
+        self.vector: Array = np.zeros(count_parameters(inputs, layers), dtype)
+        fans_in = [inputs, *(layer.units for layer in layers[:-1])]
         end = 0
-        for inputs, units in itertools.pairwise(sizes):
-            begin, end = end, end + inputs * units
-            self.weights.append(self.vector[begin:end].reshape(inputs, units))
+
+        def take(*shape: int) -> Array:
+            nonlocal end
+            begin, end = end, end + math.prod(shape)
+            return self.vector[begin:end].reshape(shape)
+
+        self.weights = [
+            take(fan_in, layer.maps) for fan_in, layer in zip(fans_in, layers, strict=True)
+        ]
         self.decaying: Array = self.vector[:end]
-        for units in sizes[1:]:
-            begin, end = end, end + units
-            self.biases.append(self.vector[begin:end])
+        self.biases = [take(layer.maps) for layer in layers]
+        self.affine: Array = self.vector[:end]
+        self.learned = [take(layer.learned) for layer in layers]
 
 
-def count_parameters(sizes: Sequence[int]) -> int:
-    """Return the number of weights and biases between layers of these sizes."""
-    return sum((inputs + 1) * units for inputs, units in itertools.pairwise(sizes))
+def count_parameters(inputs: int, layers: Sequence[Layer]) -> int:
+    """Return the number of all that a network with so many inputs learns."""
+    count = 0
+    for layer in layers:
+        count += (inputs + 1) * layer.maps + layer.learned
+        inputs = layer.units
+    return count
 
 
 class Network:
@@ -105,12 +131,16 @@ class Network:
     def __init__(self, inputs: int, layers: Sequence[Layer], dtype: DTypeLike = np.float32) -> None:
         self.layers = tuple(layers)
         self.sizes = (inputs, *(layer.units for layer in self.layers))
-        self.parameters = Parameters(self.sizes, dtype)
+        self.parameters = Parameters(inputs, self.layers, dtype)
         self.dtype = self.parameters.vector.dtype
+        self.functions = [
+            layer.activation.bind(learned)
+            for layer, learned in zip(self.layers, self.parameters.learned, strict=True)
+        ]
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw all parameters anew: the weights of every layer in turn, then the biases."""
-        fans = list(itertools.pairwise(self.sizes))
+        fans = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
         for layer, weights, (fan_in, fan_out) in zip(
             self.layers, self.parameters.weights, fans, strict=True
         ):
@@ -119,39 +149,82 @@ class Network:
             self.layers, self.parameters.biases, fans, strict=True
         ):
             layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
+        for layer, learned in zip(self.layers, self.parameters.learned, strict=True):
+            learned.fill(layer.activation.first_learned)
+
+    def as_float64(self) -> Network:
+        """Return a copy that computes in float64."""
+        copy = Network(self.sizes[0], self.layers, np.float64)
+        copy.parameters.vector[...] = self.parameters.vector
+        return copy
+
+    def amplified(self, gain: float) -> Network:
+        """Return a copy with all weights and biases multiplied by `gain`, in float64.
+
+        For infinity it is the limit: step units for the hidden sigmoids (Nielsen, chapter 1, the
+        exercise on sigmoid neurons that simulate perceptrons).
+
+        Raises
+        ------
+        ValueError
+            The gain is infinite, and there is no limit for a hidden layer's activation.
+        """
+        copy = self.as_float64()
+        if math.isfinite(gain):
+            copy.parameters.affine *= gain
+            return copy
+        for i, function in enumerate(copy.functions[:-1]):
+            limit = function.limit()
+            if limit is None:
+                raise ValueError(f"layer {i + 1} is {function.name}, which has no limit as step")
+            copy.functions[i] = limit
+        return copy
+
+    def weighted_inputs(self, layer: int, a: Array) -> Array:
+        """Return z = a W + b of a layer, counted from 0, ``(batch, maps)``."""
+        z: Array = a @ self.parameters.weights[layer]
+        z += self.parameters.biases[layer]
+        return z
+
+    def apply(self, layer: int, z: Array) -> Array:
+        """Return f(z) of a layer, ``(batch, units)`` of ``(batch, maps)``; it may overwrite z."""
+        function = self.functions[layer]
+        outputs = z if function.maps == 1 else np.empty((len(z), self.sizes[layer + 1]), z.dtype)
+        function.forward(z, outputs)
+        return outputs
 
     def activations(self, inputs: Array) -> list[Array]:
         """Return the outputs of every layer for inputs of shape ``(batch, inputs)``."""
         outputs: list[Array] = []
-        for layer, weights, biases in zip(
-            self.layers, self.parameters.weights, self.parameters.biases, strict=True
-        ):
-            z = (outputs[-1] if outputs else inputs) @ weights
-            z += biases
-            layer.activation.forward(z, z)
-            outputs.append(z)
+        a = inputs
+        for layer in range(len(self.layers)):
+            a = self.apply(layer, self.weighted_inputs(layer, a))
+            outputs.append(a)
         return outputs
 
     def logits(self, inputs: Array) -> Array:
         """Return the last layer's weighted inputs z, ``(batch, units)``, before its activation."""
         a = inputs
-        for layer, weights, biases in zip(
-            self.layers[:-1],
-            self.parameters.weights[:-1],
-            self.parameters.biases[:-1],
-            strict=True,
-        ):
-            a = a @ weights
-            a += biases
-            layer.activation.forward(a, a)
-        z: Array = a @ self.parameters.weights[-1] + self.parameters.biases[-1]
-        return z
+        last = len(self.layers) - 1
+        for layer in range(last):
+            a = self.apply(layer, self.weighted_inputs(layer, a))
+        return self.weighted_inputs(last, a)
 
     def outputs(self, logits: Array) -> Array:
         """Return the last layer's outputs f(z) for its logits z, both ``(batch, units)``."""
-        outputs = np.empty_like(logits)
-        self.layers[-1].activation.forward(logits, outputs)
-        return outputs
+        return self.apply(len(self.layers) - 1, logits.copy())
+
+    def decide(self, logits: Array) -> NDArray[np.int64]:
+        """Return the class of each example, told from its logits, ``(batch,)``.
+
+        It is that of the largest output, of equal ones the one with the largest z; of a single
+        output, whether it is at least 1/2.
+        """
+        if logits.shape[1] == 1:
+            return (self.outputs(logits)[:, 0] >= 0.5).astype(np.int64)
+        scores = logits if self.functions[-1].monotone else self.outputs(logits)
+        classes: NDArray[np.int64] = scores.argmax(axis=1)
+        return classes
 
 
 class Backpropagation:
@@ -169,19 +242,38 @@ class Backpropagation:
         Where each backward pass leaves the gradient.
     batch_size : int
         The number of examples in every batch.
+
+    Attributes
+    ----------
+    outputs : list of array, shape (batch, units)
+        Of every layer, after `forward`.
+    errors : list of array, shape (batch, maps)
+        dL/dz of every layer, after `backward`; the last is filled in before it.
     """
 
     def __init__(self, network: Network, gradient: Parameters, batch_size: int) -> None:
         def buffers() -> list[Array]:
             return [np.empty((batch_size, layer.units), network.dtype) for layer in network.layers]
 
-        self._activations = [layer.activation for layer in network.layers]
+        self._functions = [
+            layer.activation.bind(*learned)
+            for layer, *learned in zip(
+                network.layers, network.parameters.learned, gradient.learned, strict=True
+            )
+        ]
         self._weights = network.parameters.weights
         self._biases = network.parameters.biases
         self._weights_transposed = [weights.T for weights in network.parameters.weights]
         self._gradient = gradient
         self.outputs = buffers()
-        self.errors = buffers()
+        self._errors = buffers()  # by the outputs
+        self._z = self.outputs.copy()  # written over by the outputs, where nobody needs them
+        self.errors = self._errors.copy()  # by z
+        for i, layer in enumerate(network.layers):
+            if layer.activation.needs_z:
+                self._z[i] = np.empty((batch_size, layer.maps), network.dtype)
+            if layer.maps > layer.units:
+                self.errors[i] = np.empty((batch_size, layer.maps), network.dtype)
         self._inputs: Array = np.empty(0, network.dtype)
 
     def forward(self, inputs: Array, logits: Array) -> Array:
@@ -200,23 +292,26 @@ class Backpropagation:
             A buffer that the next call overwrites.
         """
         self._inputs = a = inputs
-        last = len(self._activations) - 1
-        for i, activation in enumerate(self._activations):
-            outputs = self.outputs[i]
-            z = logits if i == last else outputs
-            np.matmul(a, self._weights[i], out=z)
-            z += self._biases[i]
-            activation.forward(z, outputs)
+        self._z[-1] = logits
+        for z, outputs, weights, biases, function in zip(
+            self._z, self.outputs, self._weights, self._biases, self._functions, strict=True
+        ):
+            np.matmul(a, weights, out=z)
+            z += biases
+            function.forward(z, outputs)
             a = outputs
         return a
 
     def backward(self) -> None:
         """Turn the output layer's errors, in ``errors[-1]``, into the gradient."""
-        for i in range(len(self._activations) - 1, -1, -1):
+        for i in range(len(self._functions) - 1, -1, -1):
             errors = self.errors[i]
             a = self.outputs[i - 1] if i else self._inputs
             np.matmul(a.T, errors, out=self._gradient.weights[i])
             np.add.reduce(errors, axis=0, out=self._gradient.biases[i])
             if i:
-                np.matmul(errors, self._weights_transposed[i], out=self.errors[i - 1])
-                self._activations[i - 1].backward(a, self.errors[i - 1])
+                below = i - 1
+                np.matmul(errors, self._weights_transposed[i], out=self._errors[below])
+                self._functions[below].backward(
+                    self._z[below], a, self._errors[below], self.errors[below]
+                )

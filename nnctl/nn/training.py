@@ -19,7 +19,7 @@ from nnctl.nn.activations import Array
 from nnctl.nn.examples import Examples, scale, scaled
 from nnctl.nn.health import LayerHealth, measure_health
 from nnctl.nn.losses import Loss
-from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
+from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import Schedule
@@ -182,7 +182,7 @@ class Training:
         flops_of_a_step = 6 * self.batch_size * self.network.parameters.vector.size
         batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_of_a_step))
         self._block = self.batch_size * max(1, batches)
-        self._gradient = Parameters(self.network.sizes, dtype)
+        self._gradient = Parameters(self.network.sizes[0], self.network.layers, dtype)
         self._passes: dict[int, Backpropagation] = {}
         self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
@@ -211,7 +211,7 @@ class Training:
         learning_rate = self.learning_rate(self.progress.batch)
         passes = self._passes_for(len(inputs))
         outputs = passes.forward(inputs, logits)
-        self.loss.errors(outputs, targets, out=passes.errors[-1])
+        self.loss.errors(logits, outputs, targets, out=passes.errors[-1])
         # Scaling the few errors spares scaling the many gradients by the learning rate.
         passes.errors[-1] *= learning_rate / len(inputs)
         passes.backward()
@@ -225,7 +225,7 @@ class Training:
         started = time.perf_counter()
         labels = self.examples.labels[order]
         inputs, logits = self._inputs[: len(order)], self._logits[: len(order)]
-        targets = one_hot(labels, logits.shape[1], logits.dtype)
+        targets = make_targets(labels, logits.shape[1], logits.dtype)
         scale(self.examples.inputs[order], out=inputs)
         batches = [
             (inputs[begin:end], targets[begin:end], logits[begin:end])
@@ -243,7 +243,7 @@ class Training:
                 return self._find_divergence(batches)
         self._last_loss = float(losses[-len(batches[-1][0]) :].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
-        self.progress.correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        self.progress.correct += int(np.count_nonzero(self.network.decide(logits) == labels))
         self.progress.seconds += time.perf_counter() - started
         return None
 
@@ -365,7 +365,11 @@ class Training:
             ("parameters", self.network.parameters),
         ):
             for layer in range(depth, 0, -1):
-                views = parameters.weights[layer - 1], parameters.biases[layer - 1]
+                views = (
+                    parameters.weights[layer - 1],
+                    parameters.biases[layer - 1],
+                    parameters.learned[layer - 1],
+                )
                 if not all(np.isfinite(view).all() for view in views):
                     return layer, what  # type: ignore[return-value]
         return None

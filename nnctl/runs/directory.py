@@ -28,13 +28,18 @@ from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 Which = Literal["best", "last"]
 
 
-def build_network(config: Config, pixels: int) -> Network:
-    """Return the network of a configuration, its parameters still zero."""
+def build_layers(config: Config) -> list[Layer]:
+    """Return the layers of a configuration."""
     layers = []
     for layer in config.network.layers:
         init = layer.init or config.network.init
         layers.append(Layer(layer.units, layer.activation, init.weights, init.biases))
-    return Network(pixels, layers)
+    return layers
+
+
+def build_network(config: Config, pixels: int) -> Network:
+    """Return the network of a configuration, its parameters still zero."""
+    return Network(pixels, build_layers(config))
 
 
 class RunLock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,17 +11,44 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.config import from_mapping
-from nnctl.data.dataset import Digits, open_dataset
-from nnctl.data.registry import CLASSES
+from nnctl.config import Config, from_mapping
+from nnctl.data.dataset import Digits, ask_for, open_dataset
 from nnctl.errors import UsageError
-from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import ClassMetrics, class_metrics, confusion_matrix, one_hot, predict
+from nnctl.nn.examples import Examples
+from nnctl.nn.losses import Loss, make_loss
+from nnctl.nn.metrics import (
+    ClassMetrics,
+    class_metrics,
+    confusion_matrix,
+    make_targets,
+    mean_loss_and_accuracy,
+    predict,
+)
+from nnctl.nn.network import Network
 from nnctl.runs.directory import Run, Which, network_of
 from nnctl.runs.plan import Notify
 from nnctl.runs.training import split
 
 Split = Literal["test", "validation", "train"]
+
+
+@dataclass(frozen=True)
+class Amplified:
+    """What becomes of a network whose weights and biases are all multiplied by a gain.
+
+    Parameters
+    ----------
+    gain : float
+        The factor; infinity is the limit.
+    accuracy : float
+        The share of right answers.
+    loss : float, optional
+        The mean loss; None in the limit, where logits have no size.
+    """
+
+    gain: float
+    accuracy: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -32,10 +61,12 @@ class Evaluation:
         The share of right answers, and the mean loss.
     n : int
         The number of images.
+    classes : list of str
+        What the classes are called: the digits, or no and yes.
     per_class : list of ClassMetrics
-        Of the digits 0 to 9.
-    confusion : array of int, shape (10, 10)
-        Images by their true digit (rows) and the answer (columns).
+        Of each of them.
+    confusion : array of int, shape (classes, classes)
+        Examples by their true class (rows) and the answer (columns).
     dataset, split, checkpoint : str
         What was evaluated on what.
     run_dir : Path
@@ -44,11 +75,14 @@ class Evaluation:
         The dataset of the training.
     same_files : bool
         Whether the dataset's files are those of the training.
+    amplified : list of Amplified
+        The same examples at each gain that was asked for.
     """
 
     accuracy: float
     loss: float
     n: int
+    classes: list[str]
     per_class: list[ClassMetrics]
     confusion: NDArray[np.int64]
     dataset: str
@@ -57,13 +91,14 @@ class Evaluation:
     run_dir: Path
     trained_on: str
     same_files: bool
+    amplified: list[Amplified]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
-        return {
+        result: dict[str, Any] = {
             **{name: getattr(self, name) for name in ("accuracy", "loss", "n")},
             "per_class": [
-                {"digit": digit, **asdict(row)} for digit, row in enumerate(self.per_class)
+                {**self._class_key(i), **asdict(row)} for i, row in enumerate(self.per_class)
             ],
             "confusion": self.confusion.tolist(),
             "dataset": self.dataset,
@@ -71,6 +106,24 @@ class Evaluation:
             "checkpoint": self.checkpoint,
             "run_dir": str(self.run_dir),
         }
+        if self.is_binary:
+            yes = self.per_class[1]
+            result |= {"precision": yes.precision, "recall": yes.recall, "f1": yes.f1}
+        if self.amplified:
+            result["gains"] = [
+                # JSON has no infinity.
+                {**asdict(row), "gain": row.gain if math.isfinite(row.gain) else "inf"}
+                for row in self.amplified
+            ]
+        return result
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the answers are no and yes."""
+        return len(self.classes) == 2
+
+    def _class_key(self, i: int) -> dict[str, Any]:
+        return {"class": self.classes[i]} if self.is_binary else {"digit": i}
 
 
 def evaluate(
@@ -79,6 +132,7 @@ def evaluate(
     split_name: Split = "test",
     checkpoint: Which = "best",
     dataset_name: str | None = None,
+    gains: Sequence[float] = (),
     data_dir: Path | None = None,
     notify: Notify,
 ) -> Evaluation:
@@ -94,6 +148,8 @@ def evaluate(
         The best epoch's, or the last.
     dataset_name : str, optional
         Another dataset than the run's, for the test set alone.
+    gains : sequence of float
+        Evaluate also with all weights and biases multiplied by each of these.
     data_dir : Path, optional
         Where the datasets are.
     notify : callable
@@ -118,7 +174,10 @@ def evaluate(
     trained_on = str(saved.dataset["name"])
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
-        digits: Digits | None = dataset.test
+        positive = config.data.positive_digit
+        digits: Digits | None = (
+            dataset.test if positive is None else ask_for(dataset.test, positive)
+        )
     elif dataset.name != trained_on:
         raise UsageError(
             f"the {split_name} split is the run's own: {run.directory} was trained on {trained_on}",
@@ -134,15 +193,21 @@ def evaluate(
             f"the images of {dataset.name} have {digits.images.shape[1]} pixels; "
             f"this network takes {network.sizes[0]}"
         )
+    classes = _class_names(config, network)
+    if digits.labels.max() >= len(classes):
+        raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
     loss = make_loss(config.loss, config.network.layers[-1].activation)
+    examples = Examples(*digits)
     with np.errstate(over="ignore", invalid="ignore"):
         logits = predict(network, digits.images)
-        values = loss.values(logits, one_hot(digits.labels, logits.shape[1], logits.dtype))
-    confusion = confusion_matrix(digits.labels, logits.argmax(axis=1), CLASSES)
+        values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
+        amplified = [_amplify(network, loss, examples, gain) for gain in gains]
+    confusion = confusion_matrix(digits.labels, network.decide(logits), len(classes))
     return Evaluation(
         accuracy=float(confusion.trace() / len(digits.labels)),
         loss=float(values.mean(dtype=np.float64)),
         n=len(digits.labels),
+        classes=classes,
         per_class=class_metrics(confusion),
         confusion=confusion,
         dataset=dataset.name,
@@ -151,4 +216,29 @@ def evaluate(
         run_dir=run.directory,
         trained_on=trained_on,
         same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
+        amplified=amplified,
     )
+
+
+def _class_names(config: Config, network: Network) -> list[str]:
+    """Return what the classes are called."""
+    if config.data.positive_digit is not None:
+        return ["other", str(config.data.positive_digit)]
+    return [str(digit) for digit in range(max(2, network.sizes[-1]))]
+
+
+def _amplify(network: Network, loss: Loss, examples: Examples, gain: float) -> Amplified:
+    """Evaluate a network whose weights and biases are multiplied by a gain."""
+    if not gain > 0:
+        raise UsageError(f"a gain must be above 0, got {gain:g}")
+    try:
+        amplified = network.amplified(gain)
+    except ValueError as error:
+        raise UsageError(
+            f"gain inf turns sigmoid and hard_sigmoid units into step units, but {error}",
+            hint="Give finite gains, such as --gain 1,10,100.",
+        ) from None
+    mean_loss, accuracy = mean_loss_and_accuracy(amplified, loss, examples)
+    if not math.isfinite(mean_loss):
+        raise UsageError(f"with gain {gain:g} the network's numbers overflow; give a smaller one")
+    return Amplified(gain, accuracy, mean_loss if math.isfinite(gain) else None)

@@ -15,6 +15,7 @@ import nnctl
 from nnctl.config import Config, Problem
 from nnctl.data.dataset import Facts
 from nnctl.nn.network import count_parameters
+from nnctl.runs.directory import build_layers
 
 _FLOPS_FOR_THREADS = 1e8  # a step below this is too short to be shared between threads
 _WORTH_ASKING = 256e6  # bytes that every machine has
@@ -36,8 +37,8 @@ def blas_threads(config: Config, pixels: int) -> int:
     """
     if config.training.threads != "auto":
         return config.training.threads
-    sizes = [pixels, *(layer.units for layer in config.network.layers)]
-    flops_of_a_step = 6 * count_parameters(sizes) * config.training.batch_size
+    parameters = count_parameters(pixels, build_layers(config))
+    flops_of_a_step = 6 * parameters * config.training.batch_size
     return cores() if flops_of_a_step >= _FLOPS_FOR_THREADS else 1
 
 
@@ -78,11 +79,12 @@ def memory_needed(config: Config, facts: Facts) -> int:
     snapshot of both to fall back to, and a checkpoint of both being written; activations and errors
     of a batch, activations of a block of the validation, and the images.
     """
-    units = [layer.units for layer in config.network.layers]
+    layers = build_layers(config)
     vectors = 7 if config.optimizer.momentum else 4
-    parameters = count_parameters([facts.pixels, *units]) * vectors
+    parameters = count_parameters(facts.pixels, layers) * vectors
     batch = min(config.training.batch_size, facts.training)
-    activations = sum(units) * (2 * batch + 2000) + facts.pixels * (max(batch, 1024) + 2000)
+    columns = sum(layer.maps for layer in layers)
+    activations = columns * (2 * batch + 2000) + facts.pixels * (max(batch, 1024) + 2000)
     return 4 * (parameters + activations) + 2 * facts.training * facts.pixels
 
 

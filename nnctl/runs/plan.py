@@ -50,14 +50,7 @@ def check_data(config: Config) -> Iterator[Problem]:
         return
     except DataError:  # told when the dataset is opened, unless there is a fallback
         return
-    last = len(config.network.layers) - 1
-    units = config.network.layers[last].units
-    if units != facts.classes:
-        yield Problem(
-            ("network", "layers", last, "units"),
-            f"the last layer has {units} units, but {facts.classes} classes need {facts.classes}",
-            about=(("data", "dataset"),),
-        )
+    yield from _check_classes(config, facts)
     held_out = validation_count(config, facts)
     left = facts.training - held_out
     if left < 1:
@@ -74,6 +67,28 @@ def check_data(config: Config) -> Iterator[Problem]:
             about=(("data", "dataset"), ("data", "validation")),
         )
     yield from check_memory(config, facts)
+
+
+def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
+    """Check that the last layer can say all that is asked."""
+    question = config.data.positive_digit is not None
+    if question and facts.classes == 2:
+        yield Problem(
+            ("data", "positive_digit"),
+            f"{config.data.dataset} has no digits to ask for; its answers are 0 and 1 already",
+            about=(("data", "dataset"),),
+        )
+        return
+    classes = 2 if question else facts.classes
+    last = len(config.network.layers) - 1
+    units = config.network.layers[last].units
+    if units not in ((1, 2) if classes == 2 else (classes,)):
+        need = "yes or no needs 1, or 2" if classes == 2 else f"{classes} classes need {classes}"
+        yield Problem(
+            ("network", "layers", last, "units"),
+            f"the last layer has {units} units, but {need}",
+            about=(("data", "dataset"), ("data", "positive_digit")),
+        )
 
 
 CHECKS: tuple[Check, ...] = (check_data,)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import Config, replaced, to_mapping
-from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out
+from nnctl.data.dataset import Dataset, Digits, ask_for, balanced_subset, hold_out
 from nnctl.errors import (
     DataError,
     DivergenceError,
@@ -46,6 +46,10 @@ def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
     if config.data.subset:
         rng = stream(config.training.seed, "subset")
         training = balanced_subset(training, config.data.subset, rng)
+    positive = config.data.positive_digit
+    if positive is not None:  # after the subset, which holds as many of each digit
+        training = ask_for(training, positive)
+        validation = ask_for(validation, positive) if validation else None
     return training, validation
 
 

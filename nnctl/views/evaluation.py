@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -27,22 +30,44 @@ def show_evaluation(evaluation: Evaluation) -> None:
             f" ({right:,} of {evaluation.n:,} right), loss {evaluation.loss:.4f}",
         ),
     )
-    say(console, "")
-    console.print(_classes(evaluation))
-    console.print(_confusion(evaluation))
+    if evaluation.amplified:
+        _show_gains(console, evaluation)
+    kind = "class" if evaluation.is_binary else "digit"
+    _print_table(console, f"Each {kind}", _classes(evaluation, kind))
+    confusion = _confusion(evaluation)
+    _print_table(console, f"True {kind} (rows) by answer (columns)", confusion)
     mistakes = _mistakes(evaluation)
     if mistakes:
         say(console, f"most frequent mistakes: {', '.join(mistakes)}")
 
 
-def _classes(evaluation: Evaluation) -> Table:
-    table = Table(box=box.SIMPLE, title="Each digit", title_justify="left", title_style="bold")
-    for name in ("digit", "precision", "recall", "F1", "images"):
+def _show_gains(console: Console, evaluation: Evaluation) -> None:
+    """Print what becomes of the network when its weights and biases grow."""
+    table = Table(box=box.SIMPLE)
+    for name in ("gain", "accuracy", "loss"):
+        table.add_column(name, justify="right")
+    for row in evaluation.amplified:
+        limit = "" if math.isfinite(row.gain) else " (step units)"
+        loss = "-" if row.loss is None else f"{row.loss:.4f}"
+        table.add_row(f"{row.gain:g}{limit}", f"{100 * row.accuracy:.2f} %", loss)
+    _print_table(console, "All weights and biases multiplied by a gain", table)
+
+
+def _print_table(console: Console, title: str, table: Table) -> None:
+    """Print a table below its title, which may be the wider one."""
+    say(console, "")
+    say(console, Text(title, "bold"))
+    console.print(table)
+
+
+def _classes(evaluation: Evaluation, kind: str) -> Table:
+    table = Table(box=box.SIMPLE)
+    for name in (kind, "precision", "recall", "F1", "examples"):
         table.add_column(name, justify="right")
     worst = min((row.f1 for row in evaluation.per_class if row.support), default=None)
-    for digit, row in enumerate(evaluation.per_class):
+    for name, row in zip(evaluation.classes, evaluation.per_class, strict=True):
         table.add_row(
-            str(digit),
+            name,
             f"{row.precision:.4f}",
             f"{row.recall:.4f}",
             f"{row.f1:.4f}",
@@ -54,16 +79,11 @@ def _classes(evaluation: Evaluation) -> Table:
 
 def _confusion(evaluation: Evaluation) -> Table:
     """Return the confusion matrix: zeros as dots, the most frequent mistakes in red."""
-    table = Table(
-        box=box.SIMPLE,
-        title="True digit (rows) by answer (columns)",
-        title_justify="left",
-        title_style="bold",
-    )
+    table = Table(box=box.SIMPLE)
     table.add_column("")
-    classes = len(evaluation.confusion)
-    for answer in range(classes):
-        table.add_column(str(answer), justify="right")
+    classes = len(evaluation.classes)
+    for name in evaluation.classes:
+        table.add_column(name, justify="right")
     off_diagonal = evaluation.confusion.copy()
     np.fill_diagonal(off_diagonal, 0)
     most = max(1, int(off_diagonal.max()))
@@ -77,7 +97,7 @@ def _confusion(evaluation: Evaluation) -> Table:
                 cells.append(Text(f"{count}", "bold red" if count > most / 2 else "yellow"))
             else:
                 cells.append(Text("·", "dim"))
-        table.add_row(Text(str(digit), "bold"), *cells)
+        table.add_row(Text(evaluation.classes[digit], "bold"), *cells)
     return table
 
 
@@ -88,7 +108,8 @@ def _mistakes(evaluation: Evaluation) -> list[str]:
     order = np.argsort(off_diagonal, axis=None, kind="stable")[::-1][:_MOST]
     pairs = zip(*np.unravel_index(order, off_diagonal.shape), strict=True)
     return [
-        f"{digit} taken for {answer} ({off_diagonal[digit, answer]}x)"
+        f"{evaluation.classes[digit]} taken for {evaluation.classes[answer]} "
+        f"({off_diagonal[digit, answer]}x)"
         for digit, answer in pairs
         if off_diagonal[digit, answer]
     ]

@@ -71,7 +71,10 @@ class TrainingView(View):
         activations = ", ".join(layer.activation.name for layer in config.network.layers)
         held_out = f", {dataset['validation']:,} held out" if dataset["validation"] else ""
         say(self._console, f"network   {sizes} ({activations})")
-        say(self._console, f"data      {dataset['name']}: {dataset['training']:,} images{held_out}")
+        say(
+            self._console,
+            f"data      {dataset['name']}: {dataset['training']:,} examples{held_out}",
+        )
         say(self._console, f"run       {self._training.run.directory}")
         done = self._training.done_epochs
         if done or self._training.loop.progress.batch:
