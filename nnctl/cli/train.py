@@ -83,7 +83,8 @@ def train(
     with DownloadView(quiet=quiet) as notify:
         if resume:
             extended = any(setting.key == "training.epochs" for setting in settings)
-            epochs = asked.training.epochs if extended else None
+            given = asked.training.epochs
+            epochs = given if extended and given != "auto" else None
             training = TrainingRun.resume(
                 Run.open(resume), asked, epochs, data_dir=data_dir, notify=notify
             )

@@ -151,8 +151,22 @@ class EarlyStoppingConfig(Section):
 class TrainingConfig(Section):
     """How long to train, and on how much at a time."""
 
-    epochs: Annotated[int, Field(ge=1, description="Passes over the training set")] = 30
+    epochs: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Field(description="Passes over the training set; auto: as many as the steps need, or 30"),
+    ] = "auto"
+    steps: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="End after so many steps, if that is before the last epoch"),
+    ] = None
     batch_size: Annotated[int, Field(ge=1, description="Examples a step")] = 32
+    sampling: Annotated[
+        Literal["shuffle", "with_replacement"],
+        Field(
+            description="shuffle takes each example once an epoch; with_replacement draws from all "
+            "each time, as Deep Learning from Scratch does"
+        ),
+    ] = "shuffle"
     seed: Annotated[
         int,
         Field(ge=0, le=MAX_SEED, description="Of initialisation, shuffling and the subset"),

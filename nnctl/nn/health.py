@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnctl.nn.activations import Array
-from nnctl.nn.network import Network
+from nnctl.nn.losses import Loss
+from nnctl.nn.network import Backpropagation, Network, Parameters
 
 
 @dataclass(frozen=True)
@@ -23,33 +24,98 @@ class LayerHealth:
         The share of units whose output is 0 for every example.
     saturated : float
         The share of outputs within 5 % of a bound of the activation, where its derivative dies.
+    error : float
+        The length of the errors dL/dz (Nielsen, chapter 5), root mean square over the examples.
+    error_ratio : float, optional
+        It, divided by that of the next layer: a product of many small ones is a gradient that
+        vanishes, of many large ones a gradient that explodes. None for the last layer.
+    update_ratio : float
+        The length of a step along the mean gradient of the weights, divided by their own.
     """
 
     mean: float
     std: float
     dead: float
     saturated: float
+    error: float
+    error_ratio: float | None
+    update_ratio: float
 
     def is_finite(self) -> bool:
         """Tell whether all activations were finite numbers."""
         return math.isfinite(self.mean) and math.isfinite(self.std)
 
 
-def measure_health(network: Network, inputs: Array) -> list[LayerHealth]:
-    """Return the health of every layer on inputs of shape ``(n, features)``."""
-    health = []
-    for layer, outputs in zip(network.layers, network.activations(inputs), strict=True):
-        saturated = 0.0
-        if layer.activation.saturation:
-            low, high = layer.activation.saturation
-            margin = 0.05 * (high - low)
-            saturated = float(np.mean((outputs < low + margin) | (outputs > high - margin)))
-        health.append(
+class Probe:
+    """A fixed batch on which a network is looked at.
+
+    Parameters
+    ----------
+    network : Network
+        Read at each measurement.
+    loss : Loss
+        Whose errors go back through it.
+    inputs, targets : array, shape (n, features) and (n, units)
+        The examples.
+    gradient : Parameters
+        Overwritten by each measurement.
+    """
+
+    def __init__(
+        self, network: Network, loss: Loss, inputs: Array, targets: Array, gradient: Parameters
+    ) -> None:
+        self._network = network
+        self._loss = loss
+        self._inputs = inputs
+        self._targets = targets
+        self._gradient = gradient
+        self._passes = Backpropagation(network, gradient, len(inputs))
+        self._logits = np.empty_like(targets)
+
+    def measure(self, step: float) -> list[LayerHealth]:
+        """Return the health of every layer, where `step` times the gradient is an update."""
+        passes, count = self._passes, len(self._inputs)
+        outputs = passes.forward(self._inputs, self._logits)
+        self._loss.errors(self._logits, outputs, self._targets, out=passes.errors[-1])
+        passes.errors[-1] /= count
+        passes.backward()
+        errors = [math.sqrt(count) * _length(layer_errors) for layer_errors in passes.errors]
+        nexts = [*errors[1:], None]
+        return [
             LayerHealth(
                 mean=float(outputs.mean(dtype=np.float64)),
                 std=float(outputs.std(dtype=np.float64)),
                 dead=float(np.mean(~outputs.any(axis=0))),
-                saturated=saturated,
+                saturated=_saturated(outputs, layer.activation.saturation),
+                error=error,
+                error_ratio=None if above is None else _ratio(error, above),
+                update_ratio=_ratio(step * _length(gradient), _length(weights)),
             )
-        )
-    return health
+            for layer, outputs, error, above, gradient, weights in zip(
+                self._network.layers,
+                passes.outputs,
+                errors,
+                nexts,
+                self._gradient.weights,
+                self._network.parameters.weights,
+                strict=True,
+            )
+        ]
+
+
+def _length(array: Array) -> float:
+    """Return the Euclidean norm, which float32 could not hold of large numbers."""
+    return math.sqrt(np.einsum("ij,ij->", array, array, dtype=np.float64))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _saturated(outputs: Array, bounds: tuple[float, float] | None) -> float:
+    """Return the share of outputs near one of the bounds."""
+    if bounds is None:
+        return 0.0
+    low, high = bounds
+    margin = 0.05 * (high - low)
+    return float(np.mean((outputs < low + margin) | (outputs > high - margin)))

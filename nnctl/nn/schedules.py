@@ -25,7 +25,7 @@ class Schedule(ABC):
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup:g}")
 
-    def factor(self, time: float, epochs: int) -> float:
+    def factor(self, time: float, epochs: float) -> float:
         """Return what the learning rate is multiplied by.
 
         Parameters
@@ -33,14 +33,14 @@ class Schedule(ABC):
         time : float
             Epochs since the beginning, up to the middle of the step: so neither the first step of a
             warm-up nor the last one of a decay is lost to a factor of 0.
-        epochs : int
+        epochs : float
             The length of the whole training.
         """
         warming = min(1.0, time / self.warmup) if self.warmup else 1.0
         return warming * self.decay(time, epochs)
 
     @abstractmethod
-    def decay(self, time: float, epochs: int) -> float:
+    def decay(self, time: float, epochs: float) -> float:
         """Return the factor without the warm-up."""
 
 
@@ -50,7 +50,7 @@ class ConstantSchedule(Schedule):
 
     name: ClassVar[str] = "constant"
 
-    def decay(self, time: float, epochs: int) -> float:
+    def decay(self, time: float, epochs: float) -> float:
         """Do not decay."""
         return 1.0
 
@@ -69,7 +69,7 @@ class StepSchedule(Schedule):
             raise ValueError(f"every must be at least 1 epoch, got {self.every}")
         _check_gamma(self.gamma)
 
-    def decay(self, time: float, epochs: int) -> float:
+    def decay(self, time: float, epochs: float) -> float:
         """Drop after the last step of every `every`-th epoch."""
         return self.gamma ** (int(time) // self.every)
 
@@ -85,7 +85,7 @@ class ExponentialSchedule(Schedule):
         super().__post_init__()
         _check_gamma(self.gamma)
 
-    def decay(self, time: float, epochs: int) -> float:
+    def decay(self, time: float, epochs: float) -> float:
         """Drop after the last step of every epoch."""
         return self.gamma ** int(time)
 
@@ -107,7 +107,7 @@ class CosineSchedule(Schedule):
         if not 0 <= self.final <= 1:
             raise ValueError(f"final must be between 0 and 1, got {self.final:g}")
 
-    def decay(self, time: float, epochs: int) -> float:
+    def decay(self, time: float, epochs: float) -> float:
         """Fall slowly, quickly, slowly, from the end of the warm-up to that of the training."""
         length = epochs - self.warmup
         passed = min(1.0, max(0.0, (time - self.warmup) / length)) if length > 0 else 0.0

@@ -7,6 +7,7 @@ none of them. Read `Training.__iter__`, then `Training._train_block`: that is al
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from nnctl.nn.activations import Array
 from nnctl.nn.examples import Examples, scale, scaled
-from nnctl.nn.health import LayerHealth, measure_health
+from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
@@ -26,7 +27,8 @@ from nnctl.nn.schedules import Schedule
 
 _BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
 _BLOCK_FLOPS = 2e9  # about a tenth of a second: a block of a large network has fewer batches
-_PROBE = 256  # examples that the health of the layers is measured on
+_PROBE_SHARE = 25  # of so many examples one is in the probe: looking costs little
+_PROBE_SIZES = (32, 256)  # but the probe is no smaller, and no larger
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,10 @@ class Training:
         When to stop before the last epoch.
     shuffle : numpy.random.Generator
         Orders the examples anew each epoch.
+    steps : int, optional
+        End after so many steps, if that is before the last epoch; it is then a shorter one.
+    with_replacement : bool
+        Draw each example of an epoch from all of them, instead of each one once.
     """
 
     network: Network
@@ -170,6 +176,8 @@ class Training:
     batch_size: int
     early_stopping: EarlyStopping | None
     shuffle: np.random.Generator
+    steps: int | None = None
+    with_replacement: bool = False
     progress: Progress = field(init=False)
     velocity: Array = field(init=False)
 
@@ -179,6 +187,7 @@ class Training:
         self.velocity = self.optimizer.make_velocity(self.network.parameters)
         self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
+        self._steps = min(self.epochs * self._batches, self.steps or sys.maxsize)
         flops_of_a_step = 6 * self.batch_size * self.network.parameters.vector.size
         batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_of_a_step))
         self._block = self.batch_size * max(1, batches)
@@ -187,19 +196,20 @@ class Training:
         self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
         self._last_loss: float | None = None
-        self._probe = scaled((self.validation or self.examples).inputs[:_PROBE], dtype)
+        self._probe = self._make_probe()
 
     def __iter__(self) -> Iterator[Event]:
         """Train until the end, or until nobody asks for the next event."""
         while (reason := self.reason_to_stop()) is None:
-            order = self._shuffled()
+            order = self._order_of_epoch()
             for begin in range(self.progress.batch * self.batch_size, len(order), self._block):
                 divergence = self._train_block(order[begin : begin + self._block])
                 if divergence:
                     yield Finished("diverged", divergence)
                     return
-                yield BatchesDone(self.progress.epoch + 1, self.progress.batch, self._batches)
-            done = self._complete_epoch()
+                batches = math.ceil(len(order) / self.batch_size)
+                yield BatchesDone(self.progress.epoch + 1, self.progress.batch, batches)
+            done = self._complete_epoch(len(order))
             if isinstance(done, Divergence):
                 yield Finished("diverged", done)
                 return
@@ -250,20 +260,25 @@ class Training:
     def learning_rate(self, batch: int) -> float:
         """Return the learning rate of a batch, counted from 0, of the running epoch."""
         time = self.progress.epoch + (batch + 0.5) / self._batches
-        return self.optimizer.learning_rate * self.schedule.factor(time, self.epochs)
+        epochs = self._steps / self._batches
+        return self.optimizer.learning_rate * self.schedule.factor(time, epochs)
 
     def reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
         """Return why there is no next epoch, if so."""
-        if self.progress.epoch >= self.epochs:
+        if self.progress.epoch * self._batches >= self._steps:
             return "finished"
         if self.early_stopping and self.progress.patience_used >= self.early_stopping.patience:
             return "stopped_early"
         return None
 
-    def _shuffled(self) -> NDArray[np.int64]:
-        """Return the order of the running epoch's examples, the same again after a resume."""
+    def _order_of_epoch(self) -> NDArray[np.int64]:
+        """Return the running epoch's examples in order, the same again after a resume."""
         self.shuffle.bit_generator.state = self.progress.shuffling
-        return self.shuffle.permutation(len(self.examples))
+        count = len(self.examples)
+        draws = self.shuffle.integers(count, size=count) if self.with_replacement else None
+        order = self.shuffle.permutation(count) if draws is None else draws
+        steps_left = self._steps - self.progress.epoch * self._batches
+        return order[: steps_left * self.batch_size]
 
     def _batch_bounds(self, examples: int) -> list[tuple[int, int]]:
         begins = range(0, examples, self.batch_size)
@@ -275,12 +290,27 @@ class Training:
             self._passes[size] = Backpropagation(self.network, self._gradient, size)
         return self._passes[size]
 
-    def _complete_epoch(self) -> EpochDone | Divergence:
+    def _make_probe(self) -> Probe:
+        """Return a batch to look at the layers with, of validation examples if there are."""
+        least, most = _PROBE_SIZES
+        count = min(max(least, len(self.examples) // _PROBE_SHARE), most)
+        examples = self.validation or self.examples
+        units, dtype = self.network.sizes[-1], self.network.dtype
+        return Probe(
+            self.network,
+            self.loss,
+            scaled(examples.inputs[:count], dtype),
+            make_targets(examples.labels[:count], units, dtype),
+            self._gradient,
+        )
+
+    def _complete_epoch(self, examples: int) -> EpochDone | Divergence:
         """Measure, remember the best, and get ready for the next epoch."""
         progress = self.progress
         val_loss, val_accuracy = None, None
+        learning_rate = self.learning_rate(self._batches // 2)
         with np.errstate(over="ignore", invalid="ignore"):
-            health = measure_health(self.network, self._probe)
+            health = self._probe.measure(learning_rate / (1 - self.optimizer.momentum))
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
                     self.network, self.loss, self.validation
@@ -292,11 +322,11 @@ class Training:
             return Divergence(progress.epoch + 1, progress.batch, layer, "outputs", self._last_loss)
         done = EpochDone(
             epoch=progress.epoch + 1,
-            train_loss=progress.loss_sum / len(self.examples),
-            train_accuracy=progress.correct / len(self.examples),
+            train_loss=progress.loss_sum / examples,
+            train_accuracy=progress.correct / examples,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=self.learning_rate(self._batches // 2),
+            learning_rate=learning_rate,
             seconds=progress.seconds,
             is_best=progress.best is None or progress.best.is_beaten_by(val_accuracy, val_loss),
             health=health,

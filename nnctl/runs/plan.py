@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from nnctl.data.download import DownloadEvent
 from nnctl.errors import DataError, UsageError, shell_command
 from nnctl.runs.machine import blas_threads, check_memory
 
+EPOCHS = 30
+"""``epochs: auto`` without a number of steps."""
 VALIDATION_SHARE = 6
 """``validation: auto`` holds out one of so many examples: MNIST's usual 10,000 of 60,000."""
 
@@ -142,8 +145,8 @@ def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dat
 def settle(config: Config, dataset: Dataset) -> Config:
     """Return a configuration in which nothing is left to be found out.
 
-    The dataset is the one that is really used, and the validation examples and the BLAS threads
-    are numbers; on a fallback, they are no more than it has.
+    The dataset is the one that is really used, and the validation examples, the epochs and the
+    BLAS threads are numbers; on a fallback, no more are held out than it has.
     """
     facts = describe(dataset.name)
     fell_back = dataset.name != canonical_name(config.data.dataset)
@@ -154,7 +157,22 @@ def settle(config: Config, dataset: Dataset) -> Config:
         "training.threads": blas_threads(config, facts.pixels),
         **(_cut_down(config, facts) if fell_back else {}),
     }
-    return replaced(config, settled)
+    settled_config = replaced(config, settled)
+    return replaced(settled_config, {"training.epochs": epochs_needed(settled_config, facts)})
+
+
+def steps_per_epoch(config: Config, facts: Facts) -> int:
+    """Return the number of steps that an epoch takes."""
+    examples = config.data.subset or facts.training - validation_count(config, facts)
+    return math.ceil(examples / min(config.training.batch_size, examples))
+
+
+def epochs_needed(config: Config, facts: Facts) -> int:
+    """Return the number of epochs; the last one may end early, after the last of `steps`."""
+    if config.training.epochs != "auto":
+        return config.training.epochs
+    steps = config.training.steps
+    return math.ceil(steps / steps_per_epoch(config, facts)) if steps else EPOCHS
 
 
 def _cut_down(config: Config, facts: Facts) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class TrainingRun:
 
     def __init__(self, run: Run, config: Config, dataset: Dataset) -> None:
         training, validation = split(config, dataset)
-        stopping = config.training.early_stopping
+        stopping, epochs = config.training.early_stopping, config.training.epochs
+        assert epochs != "auto"
         seed = config.training.seed
         self.run = run
         self.config = config
@@ -95,10 +96,12 @@ class TrainingRun:
             schedule=config.optimizer.schedule,
             examples=Examples(*training),
             validation=Examples(*validation) if validation else None,
-            epochs=config.training.epochs,
+            epochs=epochs,
             batch_size=config.training.batch_size,
             early_stopping=EarlyStopping(stopping.patience, stopping.metric) if stopping else None,
             shuffle=stream(seed, "shuffling"),
+            steps=config.training.steps,
+            with_replacement=config.training.sampling == "with_replacement",
         )
         self.summary: dict[str, Any] = {}
         self._seconds_before = 0.0
@@ -289,10 +292,10 @@ class TrainingRun:
         ours = (self.network.parameters.vector.shape, self.loop.velocity.shape)
         if (checkpoint.parameters.shape, checkpoint.velocity.shape) != ours:
             raise DataError(f"{path} does not fit {self.run.config_path}")
-        if checkpoint.progress.epoch > self.config.training.epochs:
+        if checkpoint.progress.epoch > self.loop.epochs:
             raise UsageError(
                 f"{self.run.directory} has done {checkpoint.progress.epoch} epochs already; "
-                f"it cannot end after {self.config.training.epochs}"
+                f"it cannot end after {self.loop.epochs}"
             )
         self.network.parameters.vector[...] = checkpoint.parameters
         self.loop.velocity[...] = checkpoint.velocity
