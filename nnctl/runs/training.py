@@ -34,6 +34,7 @@ from nnctl.nn.optimizer import SGD
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nnctl.runs.diagnosis import Diagnosis, diagnose
 from nnctl.runs.directory import Run, Which, build_network
 from nnctl.runs.machine import describe_blas, limited_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
@@ -104,6 +105,7 @@ class TrainingRun:
             with_replacement=config.training.sampling == "with_replacement",
         )
         self.summary: dict[str, Any] = {}
+        self.diagnoses: list[Diagnosis] = []
         self._seconds_before = 0.0
         self._started = time.perf_counter()
 
@@ -323,6 +325,8 @@ class TrainingRun:
         }
         if finished.divergence:
             self.summary["divergence"] = dataclasses.asdict(finished.divergence)
+        self.diagnoses = diagnose(self.config, self.run.metrics, self.network, finished.divergence)
+        self.summary["diagnoses"] = [dataclasses.asdict(found) for found in self.diagnoses]
         self.run.write_summary(self.summary)
 
     def _seconds(self) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from nnctl.errors import shell_command
-from nnctl.nn.training import BatchesDone, EpochDone, Event
+from nnctl.nn.training import BatchesDone, EpochDone, Event, Finished
+from nnctl.runs.diagnosis import foresee, glance
 from nnctl.runs.training import TrainingRun
 from nnctl.views.console import View, is_live, notices, results, say
+from nnctl.views.diagnosis import show_diagnoses
 
-_HEADER = " epoch  train loss  accuracy   val. loss  accuracy       rate  seconds  images/s"
+_HEADER = " epoch  train loss  accuracy   val. loss  accuracy       rate  seconds  health"
 
 
 class TrainingView(View):
@@ -27,6 +31,7 @@ class TrainingView(View):
     def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
         self._training = training
         self._quiet = quiet
+        self._foreseen = foresee(training.config)
         self._console = notices()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -64,6 +69,14 @@ class TrainingView(View):
                 )
             case EpochDone():
                 self._row(event)
+            case Finished():
+                told = {"divergence"}  # by the error that the command ends in
+                new = [
+                    found
+                    for found in self._training.diagnoses
+                    if found not in self._foreseen and found.kind not in told
+                ]
+                show_diagnoses(self._console, "Why it does not learn better:", new)
 
     def _introduce(self) -> None:
         dataset, config = self._training.dataset, self._training.config
@@ -82,6 +95,7 @@ class TrainingView(View):
         if self._training.loop.reason_to_stop():
             say(self._console, "nothing is left to train; --epochs N extends a run")
             return
+        show_diagnoses(self._console, "Before it begins:", self._foreseen)
         say(self._console, Text(_HEADER, style="bold"))
 
     def _row(self, done: EpochDone) -> None:
@@ -89,11 +103,11 @@ class TrainingView(View):
             return "-" if share is None else f"{100 * share:.2f} %"
 
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
-        speed = self._training.dataset["training"] / max(done.seconds, 1e-9)
+        health = [dataclasses.asdict(layer) for layer in done.health]
         row = (
             f"{done.epoch:>6}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
             f"  {val_loss:>10}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
-            f"  {done.seconds:>7.2f}  {speed:>8,.0f}"
+            f"  {done.seconds:>7.2f}  {glance(self._training.config, health)}"
         )
         # Every row that was the best so far is marked: the last mark is the best of all.
         marked = done.is_best and done.val_accuracy is not None

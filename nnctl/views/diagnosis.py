@@ -1,0 +1,35 @@
+"""Why a network does not learn, as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from nnctl.runs.diagnosis import Diagnosis
+from nnctl.views.console import say
+
+
+def show_diagnoses(console: Console, title: str, diagnoses: Sequence[Diagnosis]) -> None:
+    """Print each diagnosis: evidence, reason, cure; nothing if there is none."""
+    if not diagnoses:
+        return
+    say(console, Text(title, "bold yellow"))
+    for diagnosis in diagnoses:
+        _paragraph(console, Text.assemble((f"{diagnosis.kind}: ", "bold"), diagnosis.evidence), 2)
+        _paragraph(console, Text(f"{_capitalized(diagnosis.reason)}."), 4)
+        _paragraph(console, Text.assemble(("Cure: ", "green"), f"{diagnosis.cure}."), 4)
+
+
+def _paragraph(console: Console, text: Text, indent: int) -> None:
+    """Print a paragraph; in a file it is one line, which can be searched."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, indent)))
+    else:
+        say(console, Text.assemble(" " * indent, text))
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
