@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import nnctl
+from nnctl.cli.check import check
 from nnctl.cli.download import download
 from nnctl.cli.evaluate import evaluate
 from nnctl.cli.sweep import sweep
@@ -71,7 +72,7 @@ def main() -> None:
     """Train MNIST digit classifiers, and see why they learn or do not."""
 
 
-for _command in (download, train, evaluate, sweep):
+for _command in (download, train, evaluate, sweep, check):
     main.add_command(_command)
     for _option in _command.params:
         if isinstance(_option, click.Option) and _option.envvar is None:

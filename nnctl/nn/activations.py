@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -61,8 +62,9 @@ class Activation(ABC):
         return 0.0
 
     def describe(self, template: str) -> str:
-        """Return a formula with the values of the parameters in it."""
-        return template.format(**dataclasses.asdict(self))
+        """Return a formula with the values of the parameters in it, without factors of 1."""
+        text = template.format(**dataclasses.asdict(self))
+        return re.sub(r"(?<![\w.])1 (?=[zf(](?![a-z]))", "", text)
 
     def bind(self, learned: Array, gradient: Array | None = None) -> Activation:
         """Return the function with the parameters that it learns.
@@ -74,6 +76,14 @@ class Activation(ABC):
         gradient : array of the same shape, optional
             Where `backward` leaves the gradient by `learned`.
         """
+        return self
+
+    def regions(self, z: Array) -> NDArray[np.intp]:
+        """Number the stretches between kinks that z is in."""
+        return np.searchsorted(self.kinks, z)
+
+    def differentiable(self) -> Activation:
+        """Return the function whose derivative `backward` takes: itself, if not a surrogate."""
         return self
 
     def limit(self) -> Activation | None:
@@ -119,6 +129,10 @@ class Step(Activation):
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
     at_zero: Literal[0, 1] = 0
     surrogate: Literal["sigmoid"] | None = None
+
+    def differentiable(self) -> Activation:
+        """Return the surrogate, if there is one."""
+        return self if self.surrogate is None else Sigmoid()
 
     def limit(self) -> Activation | None:
         """Of z, it sees nothing but the sign."""
@@ -297,8 +311,8 @@ class PReLU(Activation):
     """f(z) = z where z > 0, else slope z, each unit learning its slope (He et al. 2015)."""
 
     name: ClassVar[str] = "prelu"
-    formula: ClassVar[str] = "z if z > 0 else slope z; slopes learned, first {initial_slope:g}"
-    derivative: ClassVar[str] = "1 where z > 0, else slope"
+    formula: ClassVar[str] = "z if z > 0 else s z, s learned from {initial_slope:g}"
+    derivative: ClassVar[str] = "1 where z > 0, else s"
     outputs: ClassVar[str] = "(-∞, ∞)"
     advice: ClassVar[str] = "a leaky_relu that finds its slopes"
     initializer: ClassVar[str] = "he_normal"
@@ -413,7 +427,7 @@ class GELU(Activation):
     """f(z) = z P(z), with P the normal distribution function (Hendrycks and Gimpel 2016)."""
 
     name: ClassVar[str] = "gelu"
-    formula: ClassVar[str] = "z P(z), P the distribution function of N(0, 1)"
+    formula: ClassVar[str] = "z P(z), P that of N(0, 1)"
     derivative: ClassVar[str] = "P(z) + z p(z), p the density of N(0, 1)"
     outputs: ClassVar[str] = "[-0.17, ∞)"
     advice: ClassVar[str] = "a smooth relu, of transformers"
@@ -498,7 +512,7 @@ class Swish(Activation):
     name: ClassVar[str] = "swish"
     formula: ClassVar[str] = "z / (1 + exp(-{beta:g} z))"
     derivative: ClassVar[str] = "s + {beta:g} f (1 - s), s = f / z"
-    outputs: ClassVar[str] = "[-0.28 / {beta:g}, ∞)"
+    outputs: ClassVar[str] = "[-0.28, ∞)"
     advice: ClassVar[str] = "a smooth relu that does not die"
     initializer: ClassVar[str] = "he_normal"
     monotone: ClassVar[bool] = False
@@ -595,8 +609,8 @@ class Softmax(Activation):
     """f(z)_i = exp(z_i) / sum_j exp(z_j), f'_ij = f_i (d_ij - f_j) (Nielsen, chapter 3)."""
 
     name: ClassVar[str] = "softmax"
-    formula: ClassVar[str] = "exp(z) / sum of exp(z) over the units"
-    derivative: ClassVar[str] = "f_i (d_ij - f_j), d_ij = 1 if i = j else 0"
+    formula: ClassVar[str] = "exp(z) / Σ exp(z)"
+    derivative: ClassVar[str] = "∂f_i/∂z_j = f_i (δ_ij - f_j)"
     outputs: ClassVar[str] = "(0, 1), sum 1"
     advice: ClassVar[str] = "the output layer of a classifier, with cross_entropy"
     positive: ClassVar[bool] = True
@@ -635,6 +649,11 @@ class Maxout(Activation):
     def maps(self) -> int:
         """As many as there are pieces."""
         return self.pieces
+
+    def regions(self, z: Array) -> NDArray[np.intp]:
+        """Number the piece that is the largest."""
+        largest: NDArray[np.intp] = z.reshape(len(z), self.pieces, -1).argmax(axis=1)
+        return largest
 
     def forward(self, z: Array, out: Array) -> None:
         """Take the largest z of each unit."""

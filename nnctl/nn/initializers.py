@@ -51,6 +51,10 @@ class Distribution(Initializer):
         return self
 
     @abstractmethod
+    def spread(self, fan_in: int, fan_out: int) -> float:
+        """Return the standard deviation of one element."""
+
+    @abstractmethod
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
         """Draw every element of `out`: weights ``(fan_in, fan_out)`` or biases ``(fan_out,)``."""
 
@@ -66,6 +70,10 @@ class Constant(Distribution):
         """Set all to the value."""
         out.fill(self.value)
 
+    def spread(self, fan_in: int, fan_out: int) -> float:
+        """None."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Zeros(Distribution):
@@ -76,6 +84,10 @@ class Zeros(Distribution):
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
         """Set all to zero."""
         out.fill(0)
+
+    def spread(self, fan_in: int, fan_out: int) -> float:
+        """None."""
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,10 @@ class Normal(Distribution):
         out *= self.std
         out += self.mean
 
+    def spread(self, fan_in: int, fan_out: int) -> float:
+        """As given."""
+        return self.std
+
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
@@ -115,6 +131,10 @@ class Uniform(Distribution):
         out *= self.high - self.low
         out += self.low
 
+    def spread(self, fan_in: int, fan_out: int) -> float:
+        """The width of the interval, divided by the square root of 12."""
+        return (self.high - self.low) / math.sqrt(12)
+
 
 class _Scaled(Distribution):
     """A distribution of mean 0 whose variance is told from the layer's fans."""
@@ -125,10 +145,14 @@ class _Scaled(Distribution):
 
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
         """Draw with the variance that fits the fans."""
-        std = math.sqrt(self.variance(fan_in, fan_out))
+        std = self.spread(fan_in, fan_out)
         bound = math.sqrt(3) * std  # U(-b, b) has the variance b²/3
         drawn = Uniform(-bound, bound) if self.name.endswith("uniform") else Normal(std)
         drawn.fill(out, fan_in=fan_in, fan_out=fan_out, rng=rng)
+
+    def spread(self, fan_in: int, fan_out: int) -> float:
+        """The square root of the variance."""
+        return math.sqrt(self.variance(fan_in, fan_out))
 
 
 @dataclass(frozen=True)

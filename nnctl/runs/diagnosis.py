@@ -80,7 +80,7 @@ def foresee(config: Config) -> list[Diagnosis]:
 def diagnose(
     config: Config,
     rows: Sequence[Mapping[str, Any]],
-    network: Network,
+    network: Network | None,
     divergence: Divergence | None = None,
 ) -> list[Diagnosis]:
     """Return why a run did not learn, or not better.
@@ -91,7 +91,7 @@ def diagnose(
         Of the run.
     rows : sequence of mapping
         The metrics of its epochs, with the health of the layers.
-    network : Network
+    network : Network, optional
         As it is after the last of them.
     divergence : Divergence, optional
         Where it left the finite numbers.

@@ -1,0 +1,259 @@
+"""What a configuration comes to, and whether its gradients are right, told without training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnctl.config import Config
+from nnctl.data.dataset import Facts, describe, open_dataset
+from nnctl.errors import NnctlError
+from nnctl.nn.activations import ACTIVATIONS, Array
+from nnctl.nn.examples import scaled
+from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import make_targets
+from nnctl.nn.network import Network
+from nnctl.nn.streams import stream
+from nnctl.nn.training import Divergence
+from nnctl.runs.diagnosis import Diagnosis, diagnose, foresee
+from nnctl.runs.directory import Run, build_layers, build_network
+from nnctl.runs.machine import memory_needed
+from nnctl.runs.plan import epochs_needed, steps_per_epoch, validation_count
+
+LARGEST_ERROR = 1e-5
+"""A gradient that is further than this from central differences is wrong."""
+_EXAMPLES = 8
+_SAMPLES = 150  # parameters of each array that are compared with differences
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer as it will begin.
+
+    Parameters
+    ----------
+    layer, inputs, units, parameters : int
+        Its number from 1, its shape, and how much it learns.
+    activation, formula : str
+        The function.
+    weights, biases : str
+        What they are drawn from.
+    weights_std, biases_std : float
+        The standard deviations of that.
+    auto : bool
+        Whether the distribution of the weights was chosen to fit the activation.
+    """
+
+    layer: int
+    inputs: int
+    units: int
+    parameters: int
+    activation: str
+    formula: str
+    weights: str
+    weights_std: float
+    auto: bool
+    biases: str
+    biases_std: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a configuration comes to.
+
+    Parameters
+    ----------
+    sizes : list of int
+        The inputs, and the units of every layer.
+    layers : list of LayerPlan
+        First to last.
+    deep : bool
+        Whether there are two hidden layers or more.
+    parameters, memory : int
+        How much is learned, and about how many bytes a training needs at its peak.
+    dataset : str
+        Its name; with `examples` to train on, `held_out` for validation.
+    epochs, steps_per_epoch, steps : int
+        How long a training is.
+    diagnoses : list of Diagnosis
+        What is wrong with it, before any training.
+    """
+
+    sizes: list[int]
+    layers: list[LayerPlan]
+    deep: bool
+    parameters: int
+    memory: int
+    dataset: str
+    examples: int
+    held_out: int
+    epochs: int
+    steps_per_epoch: int
+    steps: int
+    diagnoses: list[Diagnosis]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return dataclasses.asdict(self)
+
+
+def inspect(config: Config) -> Inspection:
+    """Return what a checked configuration comes to."""
+    facts = describe(config.data.dataset)
+    layers = build_layers(config)
+    sizes = [facts.pixels, *(layer.units for layer in layers)]
+    plans = []
+    for number, (inputs, layer) in enumerate(zip(sizes[:-1], layers, strict=True), start=1):
+        weights, biases = layer.weights_distribution, layer.biases_distribution
+        activation = layer.activation
+        plans.append(
+            LayerPlan(
+                layer=number,
+                inputs=inputs,
+                units=layer.units,
+                parameters=(inputs + 1) * layer.maps + layer.learned,
+                activation=activation.name,
+                formula=activation.describe(activation.formula),
+                weights=weights.name,
+                weights_std=weights.spread(inputs, layer.units),
+                auto=weights is not layer.weights,
+                biases=biases.name,
+                biases_std=biases.spread(inputs, layer.units),
+            )
+        )
+    held_out = validation_count(config, facts)
+    per_epoch, epochs = steps_per_epoch(config, facts), epochs_needed(config, facts)
+    steps = epochs * per_epoch
+    return Inspection(
+        sizes=sizes,
+        layers=plans,
+        deep=len(layers) > 2,
+        parameters=sum(plan.parameters for plan in plans),
+        memory=memory_needed(config, facts),
+        dataset=config.data.dataset,
+        examples=config.data.subset or facts.training - held_out,
+        held_out=held_out,
+        epochs=epochs,
+        steps_per_epoch=per_epoch,
+        steps=min(steps, config.training.steps or steps),
+        diagnoses=foresee(config),
+    )
+
+
+def inspect_run(run: Run) -> Inspection:
+    """Return what a run's configuration comes to, with what its training showed."""
+    summary, config = run.summary, run.config
+    divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
+    found = diagnose(config, run.metrics, trained_network(run), divergence)
+    return dataclasses.replace(inspect(config), diagnoses=found)
+
+
+def trained_network(run: Run) -> Network | None:
+    """Return the network as it is after the last epoch, if any was complete."""
+    return run.network("last") if run.checkpoint_path("last").exists() else None
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """Backpropagation, compared with differences, for one network.
+
+    Parameters
+    ----------
+    errors : list of GradientError
+        A layer each.
+    surrogates : list of int
+        The layers that were checked as the function that stands in for theirs.
+    residuals : list of (float, float)
+        The length of a change of all parameters, and of what its linearisation leaves out of the
+        change of the outputs.
+    """
+
+    errors: list[GradientError]
+    surrogates: list[int]
+    residuals: list[tuple[float, float]]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether no layer is further off than `LARGEST_ERROR`."""
+        return all(error.largest <= LARGEST_ERROR for error in self.errors)
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return it as plain values."""
+        return {**dataclasses.asdict(self), "is_right": self.is_right}
+
+    def raise_unless_right(self) -> None:
+        """Raise what a command ends in if a gradient is wrong.
+
+        Raises
+        ------
+        NnctlError
+            Names the layers.
+        """
+        wrong = [str(error.layer) for error in self.errors if error.largest > LARGEST_ERROR]
+        if wrong:
+            raise NnctlError(
+                f"the gradients of layer {', '.join(wrong)} are wrong: they differ from central "
+                f"differences by more than {LARGEST_ERROR:g}"
+            )
+
+
+def report_gradients(config: Config, trained: Network | None = None) -> GradientReport:
+    """Compare the gradients of a configuration's network, or of a trained one, in float64."""
+    facts = describe(config.data.dataset)
+    layers = build_layers(config)
+    smooth = [
+        dataclasses.replace(layer, activation=layer.activation.differentiable()) for layer in layers
+    ]
+    network = Network(facts.pixels, smooth, np.float64)
+    if trained is None:
+        trained = build_network(config, facts.pixels)
+        trained.initialize(stream(config.training.seed, "initialization"))
+    network.parameters.vector[...] = trained.parameters.vector
+    inputs, labels = _examples(facts, config.training.seed)
+    classes = max(2, network.sizes[-1])
+    targets = make_targets(labels % classes, network.sizes[-1], np.float64)
+    loss = make_loss(config.loss, smooth[-1].activation)
+    rng = np.random.default_rng(config.training.seed)
+    return GradientReport(
+        errors=check_gradient(network, loss, inputs, targets, samples=_SAMPLES, rng=rng),
+        surrogates=[
+            number
+            for number, (layer, checked) in enumerate(zip(layers, smooth, strict=True), start=1)
+            if layer.activation != checked.activation
+        ],
+        residuals=linearization_residuals(network, inputs[:1], rng),
+    )
+
+
+def _examples(facts: Facts, seed: int) -> tuple[Array, Any]:
+    """Return a few examples of a dataset's shape that need no download."""
+    for name in ("mini", "xor"):
+        digits = open_dataset(name, notify=lambda _: None).training
+        if digits.images.shape[1] == facts.pixels:
+            chosen = slice(0, _EXAMPLES)
+            return scaled(digits.images[chosen], np.float64), digits.labels[chosen]
+    rng = np.random.default_rng(seed)
+    return rng.random((_EXAMPLES, facts.pixels)), np.arange(_EXAMPLES)
+
+
+def list_activations() -> list[dict[str, Any]]:
+    """Return every activation with its parameters, as plain values."""
+    return [
+        {
+            "name": kind.name,
+            "aliases": [
+                name for name, other in ACTIVATIONS.items() if other is kind and name != kind.name
+            ],
+            "parameters": dataclasses.asdict(kind()),
+            **{
+                about: kind().describe(getattr(kind, about))
+                for about in ("formula", "derivative", "outputs", "advice")
+            },
+        }
+        for kind in dict.fromkeys(ACTIVATIONS.values())
+    ]
