@@ -104,8 +104,10 @@ class Probe:
 
 
 def _length(array: Array) -> float:
-    """Return the Euclidean norm, which float32 could not hold of large numbers."""
-    return math.sqrt(np.einsum("ij,ij->", array, array, dtype=np.float64))
+    """Return the Euclidean norm, in float64 where the squares are too large for float32."""
+    with np.errstate(over="ignore"):
+        length = float(np.linalg.norm(array))
+    return length if math.isfinite(length) else float(np.linalg.norm(array.astype(np.float64)))
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -27,7 +27,7 @@ from nnctl.nn.schedules import Schedule
 
 _BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
 _BLOCK_FLOPS = 2e9  # about a tenth of a second: a block of a large network has fewer batches
-_PROBE_SHARE = 25  # of so many examples one is in the probe: looking costs little
+_PROBE_SHARE = 50  # of so many examples one is in the probe: looking costs little
 _PROBE_SIZES = (32, 256)  # but the probe is no smaller, and no larger
 
 

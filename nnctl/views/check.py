@@ -127,10 +127,7 @@ def show_activations() -> None:
         if known["aliases"]:
             title.append(f" (also {', '.join(known['aliases'])})", "dim")
         if known["parameters"]:
-            told = ", ".join(
-                f"{name}: {json.dumps(value)}" for name, value in known["parameters"].items()
-            )
-            title.append(f"  {told}", "dim")
+            title.append(f"  {json.dumps(known['parameters'])}", "dim")
         facts = Table.grid(padding=(0, 1))
         facts.add_column(style="dim", no_wrap=True)
         facts.add_column()
