@@ -73,6 +73,12 @@ def check_network(config: Config) -> Iterator[Problem]:
 def check_optimizer(config: Config) -> Iterator[Problem]:
     """Check the numbers of the optimizer against each other."""
     optimizer = config.optimizer
+    if optimizer.momentum and optimizer.name != "sgd":
+        yield Problem(
+            ("optimizer", "momentum"),
+            f"momentum belongs to sgd; {optimizer.name} has a memory of its own",
+            about=(("optimizer", "name"),),
+        )
     if optimizer.nesterov and not optimizer.momentum:
         yield Problem(
             ("optimizer", "nesterov"),

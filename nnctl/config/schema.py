@@ -15,6 +15,7 @@ from nnctl.config.choices import OneOf
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES
+from nnctl.nn.optimizer import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
 
 MAX_UNITS = 1_000_000
@@ -65,7 +66,9 @@ class InitConfig(Section):
     weights: Annotated[
         Initializer,
         OneOf("initializer", INITIALIZERS),
-        Field(description="auto fits the activation: He for relu, Glorot else"),
+        Field(
+            description="auto fits the activation: He for the relu family, LeCun for selu, else Glorot"
+        ),
     ] = AUTO
     biases: Annotated[
         Initializer, OneOf("initializer", INITIALIZERS), Field(description="auto is zeros")
@@ -115,8 +118,12 @@ class NetworkConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Stochastic gradient descent."""
+    """The rule of a step."""
 
+    name: Annotated[
+        Literal[tuple(OPTIMIZERS)],  # type: ignore[valid-type]
+        Field(description="sgd: stochastic gradient descent; adagrad; adam"),
+    ] = "sgd"
     learning_rate: Annotated[float, Field(gt=0, description="The step along the mean gradient")]
     momentum: Annotated[
         float, Field(ge=0, lt=1, description="The share of the last step that is taken again")

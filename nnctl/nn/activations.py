@@ -64,7 +64,7 @@ class Activation(ABC):
     def describe(self, template: str) -> str:
         """Return a formula with the values of the parameters in it, without factors of 1."""
         text = template.format(**dataclasses.asdict(self))
-        return re.sub(r"(?<![\w.])1 (?=[zf(](?![a-z]))", "", text)
+        return re.sub(r"(?<![\w.])1 (?=\(|[zf]\b)|/1(?=,)", "", text)
 
     def bind(self, learned: Array, gradient: Array | None = None) -> Activation:
         """Return the function with the parameters that it learns.
@@ -427,8 +427,8 @@ class GELU(Activation):
     """f(z) = z P(z), with P the normal distribution function (Hendrycks and Gimpel 2016)."""
 
     name: ClassVar[str] = "gelu"
-    formula: ClassVar[str] = "z P(z), P that of N(0, 1)"
-    derivative: ClassVar[str] = "P(z) + z p(z), p the density of N(0, 1)"
+    formula: ClassVar[str] = "z P(z), P(z) = P(N(0, 1) < z)"
+    derivative: ClassVar[str] = "P(z) + z p(z), p = P'"
     outputs: ClassVar[str] = "[-0.17, ∞)"
     advice: ClassVar[str] = "a smooth relu, of transformers"
     initializer: ClassVar[str] = "he_normal"
@@ -512,7 +512,7 @@ class Swish(Activation):
     name: ClassVar[str] = "swish"
     formula: ClassVar[str] = "z / (1 + exp(-{beta:g} z))"
     derivative: ClassVar[str] = "s + {beta:g} f (1 - s), s = f / z"
-    outputs: ClassVar[str] = "[-0.28, ∞)"
+    outputs: ClassVar[str] = "[-0.2785/{beta:g}, ∞)"
     advice: ClassVar[str] = "a smooth relu that does not die"
     initializer: ClassVar[str] = "he_normal"
     monotone: ClassVar[bool] = False

@@ -42,8 +42,8 @@ class LayerHealth:
     update_ratio: float
 
     def is_finite(self) -> bool:
-        """Tell whether all activations were finite numbers."""
-        return math.isfinite(self.mean) and math.isfinite(self.std)
+        """Tell whether all of it is finite numbers."""
+        return all(math.isfinite(value) for value in vars(self).values() if value is not None)
 
 
 class Probe:
@@ -72,13 +72,14 @@ class Probe:
         self._passes = Backpropagation(network, gradient, len(inputs))
         self._logits = np.empty_like(targets)
 
-    def measure(self, step: float) -> list[LayerHealth]:
-        """Return the health of every layer, where `step` times the gradient is an update."""
+    def measure(self, step_size: float | Array) -> list[LayerHealth]:
+        """Return the health of every layer, where `step_size` times the gradient is an update."""
         passes, count = self._passes, len(self._inputs)
         outputs = passes.forward(self._inputs, self._logits)
         self._loss.errors(self._logits, outputs, self._targets, out=passes.errors[-1])
         passes.errors[-1] /= count
         passes.backward()
+        self._gradient.vector *= step_size
         errors = [math.sqrt(count) * _length(layer_errors) for layer_errors in passes.errors]
         nexts = [*errors[1:], None]
         return [
@@ -89,9 +90,9 @@ class Probe:
                 saturated=_saturated(outputs, layer.activation.saturation),
                 error=error,
                 error_ratio=None if above is None else _ratio(error, above),
-                update_ratio=_ratio(step * _length(gradient), _length(weights)),
+                update_ratio=_ratio(_length(update), _length(weights)),
             )
-            for layer, outputs, error, above, gradient, weights in zip(
+            for layer, outputs, error, above, update, weights in zip(
                 self._network.layers,
                 passes.outputs,
                 errors,

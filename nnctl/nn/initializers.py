@@ -30,7 +30,7 @@ class Initializer(ABC):
 
 @dataclass(frozen=True)
 class Auto(Initializer):
-    """What fits the layer's activation for weights (He for relu, Glorot else); zeros for biases."""
+    """What fits the activation: He for the relu family, LeCun for selu, else Glorot; biases 0."""
 
     name: ClassVar[str] = "auto"
 
@@ -56,7 +56,7 @@ class Distribution(Initializer):
 
     @abstractmethod
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
-        """Draw every element of `out`: weights ``(fan_in, fan_out)`` or biases ``(fan_out,)``."""
+        """Draw every element of `out`: weights ``(fan_in, maps)`` or biases ``(maps,)``."""
 
 
 @dataclass(frozen=True)

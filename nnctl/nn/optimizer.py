@@ -1,8 +1,10 @@
-"""Stochastic gradient descent, with momentum and weight decay, over flat vectors."""
+"""Rules of an update, over flat vectors: stochastic gradient descent, AdaGrad and Adam."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,30 +13,38 @@ from nnctl.nn.network import Parameters
 
 
 @dataclass(frozen=True)
-class SGD:
+class Optimizer(ABC):
     """The rule of an update.
 
-    With the velocity v and the rate η (Nielsen, chapter 3; Sutskever et al. 2013 for `nesterov`):
-
-        w <- (1 - η weight_decay) w          weights only, biases are exempt
-        v <- momentum v - η gradient
-        w <- w + v                           or w + momentum v - η gradient with `nesterov`
-
-    Nielsen's lambda / n is this `weight_decay`.
+    Each first shrinks the weights by 1 - η weight_decay, with the rate η; biases and what
+    activations learn are exempt. Nielsen's lambda / n is this `weight_decay`.
     """
 
+    name: ClassVar[str]
     learning_rate: float
-    momentum: float = 0.0
-    nesterov: bool = False
     weight_decay: float = 0.0
 
-    def make_velocity(self, parameters: Parameters) -> Array:
-        """Return the velocity at rest; without momentum none is needed, and it is empty."""
-        size = parameters.vector.size if self.momentum else 0
-        return np.zeros(size, parameters.vector.dtype)
+    @property
+    @abstractmethod
+    def memories(self) -> int:
+        """The vectors, each as long as the parameters, that it remembers from step to step."""
 
+    def make_velocity(self, parameters: Parameters) -> Array:
+        """Return what it remembers, at rest: `memories` vectors, one after the other."""
+        return np.zeros(self.memories * parameters.vector.size, parameters.vector.dtype)
+
+    def error_scale(self, learning_rate: float) -> float:
+        """Return what the gradient is to be multiplied by before `update`."""
+        return 1.0
+
+    @abstractmethod
     def update(
-        self, parameters: Parameters, step: Array, velocity: Array, learning_rate: float
+        self,
+        parameters: Parameters,
+        gradient: Array,
+        velocity: Array,
+        learning_rate: float,
+        count: int,
     ) -> None:
         """Take one step, in place.
 
@@ -42,23 +52,157 @@ class SGD:
         ----------
         parameters : Parameters
             What is updated.
-        step : array, shape (size,)
-            The gradient, already multiplied by the learning rate; overwritten.
-        velocity : array, shape (size,) or (0,)
+        gradient : array, shape (size,)
+            Already multiplied by `error_scale`; overwritten.
+        velocity : array, shape (memories * size,)
             What `make_velocity` returned; updated.
         learning_rate : float
-            The rate of this step, for the weight decay.
+            The rate of this step.
+        count : int
+            The steps up to and with this one.
         """
+
+    @abstractmethod
+    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+        """Return what a lasting gradient is multiplied by to give its step, each time."""
+
+    def _decay(self, parameters: Parameters, learning_rate: float) -> None:
         if self.weight_decay:
             parameters.decaying *= 1 - learning_rate * self.weight_decay
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum.
+
+    With the velocity v and the rate η (Nielsen, chapter 3; Sutskever et al. 2013 for `nesterov`):
+
+        v <- momentum v - η gradient
+        w <- w + v                           or w + momentum v - η gradient with `nesterov`
+
+    Scaling the few errors of the output layer by η spares scaling the many gradients by it.
+    """
+
+    name: ClassVar[str] = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    @property
+    def memories(self) -> int:
+        """The velocity; without momentum none is needed."""
+        return 1 if self.momentum else 0
+
+    def error_scale(self, learning_rate: float) -> float:
+        """Return the rate: the gradient is the step."""
+        return learning_rate
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradient: Array,
+        velocity: Array,
+        learning_rate: float,
+        count: int,
+    ) -> None:
+        """Go along the gradient, and on along the velocity."""
+        self._decay(parameters, learning_rate)
         if not self.momentum:
-            parameters.vector -= step
+            parameters.vector -= gradient
             return
         velocity *= self.momentum
-        velocity -= step
+        velocity -= gradient
         if self.nesterov:
-            parameters.vector -= step
-            np.multiply(velocity, self.momentum, out=step)
-            parameters.vector += step
+            parameters.vector -= gradient
+            np.multiply(velocity, self.momentum, out=gradient)
+            parameters.vector += gradient
         else:
             parameters.vector += velocity
+
+    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+        """Sum the geometric series of the momentum."""
+        return learning_rate / (1 - self.momentum)
+
+
+@dataclass(frozen=True)
+class AdaGrad(Optimizer):
+    """w <- w - η gradient / sqrt(sum of all squared gradients so far) (Duchi et al. 2011)."""
+
+    name: ClassVar[str] = "adagrad"
+    epsilon: ClassVar[float] = 1e-7
+
+    @property
+    def memories(self) -> int:
+        """The sums of the squares."""
+        return 1
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradient: Array,
+        velocity: Array,
+        learning_rate: float,
+        count: int,
+    ) -> None:
+        """Add the squares, and go along the scaled gradient."""
+        self._decay(parameters, learning_rate)
+        velocity += gradient * gradient
+        gradient *= self.step_size(velocity, learning_rate, count)
+        parameters.vector -= gradient
+
+    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+        """Return η / (sqrt(h) + epsilon)."""
+        size: Array = np.sqrt(velocity)
+        size += self.epsilon
+        return np.divide(learning_rate, size, out=size)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """w <- w - η m / (sqrt(v) + epsilon) (Kingma and Ba 2015; weight decay as Loshchilov 2019).
+
+    m and v are running means of the gradient and of its square, without the bias towards the 0 that
+    they begin with.
+    """
+
+    name: ClassVar[str] = "adam"
+    beta1: ClassVar[float] = 0.9
+    beta2: ClassVar[float] = 0.999
+    epsilon: ClassVar[float] = 1e-8
+
+    @property
+    def memories(self) -> int:
+        """The two running means."""
+        return 2
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradient: Array,
+        velocity: Array,
+        learning_rate: float,
+        count: int,
+    ) -> None:
+        """Move the means, and go along the first one, scaled by the second."""
+        self._decay(parameters, learning_rate)
+        mean, square = np.split(velocity, 2)
+        mean *= self.beta1
+        mean += (1 - self.beta1) * gradient
+        square *= self.beta2
+        gradient *= gradient
+        gradient *= 1 - self.beta2
+        square += gradient
+        step = self.step_size(velocity, learning_rate, count)
+        step *= mean
+        step /= 1 - self.beta1**count
+        parameters.vector -= step
+
+    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+        """Return η / (sqrt(v) + epsilon)."""
+        size: Array = np.sqrt(velocity[len(velocity) // 2 :])
+        size /= np.sqrt(1 - self.beta2 ** max(count, 1))
+        size += self.epsilon
+        return np.divide(learning_rate, size, out=size)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, AdaGrad, Adam)}
+"""Every optimizer by its name in a configuration."""

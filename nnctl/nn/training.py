@@ -22,7 +22,7 @@ from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
-from nnctl.nn.optimizer import SGD
+from nnctl.nn.optimizer import Optimizer
 from nnctl.nn.schedules import Schedule
 
 _BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
@@ -148,7 +148,7 @@ class Training:
         Trained in place.
     loss : Loss
         What is made small.
-    optimizer : SGD
+    optimizer : Optimizer
         The rule of an update.
     schedule : Schedule
         The factor on the learning rate, at each step.
@@ -168,7 +168,7 @@ class Training:
 
     network: Network
     loss: Loss
-    optimizer: SGD
+    optimizer: Optimizer
     schedule: Schedule
     examples: Examples
     validation: Examples | None
@@ -222,13 +222,16 @@ class Training:
         passes = self._passes_for(len(inputs))
         outputs = passes.forward(inputs, logits)
         self.loss.errors(logits, outputs, targets, out=passes.errors[-1])
-        # Scaling the few errors spares scaling the many gradients by the learning rate.
-        passes.errors[-1] *= learning_rate / len(inputs)
+        passes.errors[-1] *= self.optimizer.error_scale(learning_rate) / len(inputs)
         passes.backward()
-        self.optimizer.update(
-            self.network.parameters, self._gradient.vector, self.velocity, learning_rate
-        )
         self.progress.batch += 1
+        self.optimizer.update(
+            self.network.parameters,
+            self._gradient.vector,
+            self.velocity,
+            learning_rate,
+            self._steps_done(),
+        )
 
     def _train_block(self, order: NDArray[np.int64]) -> Divergence | None:
         """Take the steps of a block of examples, and add up their losses."""
@@ -262,6 +265,9 @@ class Training:
         time = self.progress.epoch + (batch + 0.5) / self._batches
         epochs = self._steps / self._batches
         return self.optimizer.learning_rate * self.schedule.factor(time, epochs)
+
+    def _steps_done(self) -> int:
+        return self.progress.epoch * self._batches + self.progress.batch
 
     def reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
         """Return why there is no next epoch, if so."""
@@ -310,7 +316,9 @@ class Training:
         val_loss, val_accuracy = None, None
         learning_rate = self.learning_rate(self._batches // 2)
         with np.errstate(over="ignore", invalid="ignore"):
-            health = self._probe.measure(learning_rate / (1 - self.optimizer.momentum))
+            health = self._probe.measure(
+                self.optimizer.step_size(self.velocity, learning_rate, self._steps_done())
+            )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
                     self.network, self.loss, self.validation
@@ -319,7 +327,14 @@ class Training:
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]
         if overflowing or not math.isfinite(val_loss or 0.0):
             layer = overflowing[0] if overflowing else len(health)
-            return Divergence(progress.epoch + 1, progress.batch, layer, "outputs", self._last_loss)
+            in_outputs = not (overflowing and math.isfinite(health[layer - 1].std))
+            return Divergence(
+                epoch=progress.epoch + 1,
+                batch=progress.batch,
+                layer=layer,
+                what="outputs" if in_outputs else "gradient",
+                last_finite_loss=self._last_loss,
+            )
         done = EpochDone(
             epoch=progress.epoch + 1,
             train_loss=progress.loss_sum / examples,

@@ -37,7 +37,9 @@ FAINT = 1e-2
 """A standard deviation of activations so small that all images look the same."""
 
 LEARNING_RATES = {"cross_entropy": (1e-4, 5.0), "quadratic": (1e-2, 30.0)}
-"""Outside of these, learning_rate / (1 - momentum) is far out for the loss."""
+"""Outside of these, learning_rate / (1 - momentum) of sgd is far out for the loss."""
+ADAPTIVE_RATES = {"adagrad": (1e-4, 1.0), "adam": (1e-6, 0.1)}
+"""Outside of these it is far out for optimizers that scale each step by the gradients' size."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,8 @@ def _equal_weights(config: Config) -> Iterator[Diagnosis]:
 def _learning_rate(config: Config) -> Iterator[Diagnosis]:
     optimizer = config.optimizer
     rate = optimizer.learning_rate / (1 - optimizer.momentum)
-    low, high = LEARNING_RATES[config.loss]
+    low, high = ADAPTIVE_RATES.get(optimizer.name) or LEARNING_RATES[config.loss]
+    what = f"the {config.loss} loss" if optimizer.name == "sgd" else optimizer.name
     if not low <= rate <= high:
         by_momentum = " / (1 - optimizer.momentum)" if optimizer.momentum else ""
         high_or_low = "high" if rate > high else "low"
@@ -250,7 +253,7 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
             "learning rate",
             None,
             f"optimizer.learning_rate{by_momentum} is {rate:g}",
-            f"that is very {high_or_low} for the {config.loss} loss; "
+            f"that is very {high_or_low} for {what}; "
             f"what works is usually between {low:g} and {high:g}",
             f"{'lower' if rate > high else 'raise'} optimizer.learning_rate",
         )

@@ -23,6 +23,7 @@ from nnctl.files import append_line, write_atomically
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
 from nnctl.nn.network import Layer, Network
+from nnctl.nn.optimizer import OPTIMIZERS, SGD, Optimizer
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 
 Which = Literal["best", "last"]
@@ -40,6 +41,14 @@ def build_layers(config: Config) -> list[Layer]:
 def build_network(config: Config, pixels: int) -> Network:
     """Return the network of a configuration, its parameters still zero."""
     return Network(pixels, build_layers(config))
+
+
+def build_optimizer(config: Config) -> Optimizer:
+    """Return the optimizer of a configuration."""
+    given = config.optimizer
+    if given.name == "sgd":
+        return SGD(given.learning_rate, given.weight_decay, given.momentum, given.nesterov)
+    return OPTIMIZERS[given.name](given.learning_rate, given.weight_decay)
 
 
 class RunLock:

@@ -15,7 +15,7 @@ import nnctl
 from nnctl.config import Config, Problem
 from nnctl.data.dataset import Facts
 from nnctl.nn.network import count_parameters
-from nnctl.runs.directory import build_layers
+from nnctl.runs.directory import build_layers, build_optimizer
 
 _FLOPS_FOR_THREADS = 1e8  # a step below this is too short to be shared between threads
 _WORTH_ASKING = 256e6  # bytes that every machine has
@@ -75,12 +75,13 @@ def versions() -> dict[str, str]:
 def memory_needed(config: Config, facts: Facts) -> int:
     """Return about how many bytes a training will need at its peak.
 
-    The parameters are there seven times at most: themselves, their gradient, the velocity, a
-    snapshot of both to fall back to, and a checkpoint of both being written; activations and errors
-    of a batch, activations of a block of the validation, and the images.
+    The parameters and what the optimizer remembers are there three times: themselves, a snapshot to
+    fall back to, and a checkpoint being written; then the gradient, activations and errors of a
+    batch, activations of a block of the validation, and the images.
     """
     layers = build_layers(config)
-    vectors = 7 if config.optimizer.momentum else 4
+    memories = build_optimizer(config).memories
+    vectors = 3 * (1 + memories) + 1
     parameters = count_parameters(facts.pixels, layers) * vectors
     batch = min(config.training.batch_size, facts.training)
     columns = sum(layer.maps for layer in layers)

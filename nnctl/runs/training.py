@@ -30,12 +30,11 @@ from nnctl.errors import (
 from nnctl.files import remove_temporaries
 from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
-from nnctl.nn.optimizer import SGD
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
-from nnctl.runs.directory import Run, Which, build_network
+from nnctl.runs.directory import Run, Which, build_network, build_optimizer
 from nnctl.runs.machine import describe_blas, limited_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
@@ -88,12 +87,7 @@ class TrainingRun:
         self.loop = Training(
             network=self.network,
             loss=make_loss(config.loss, config.network.layers[-1].activation),
-            optimizer=SGD(
-                learning_rate=config.optimizer.learning_rate,
-                momentum=config.optimizer.momentum,
-                nesterov=config.optimizer.nesterov,
-                weight_decay=config.optimizer.weight_decay,
-            ),
+            optimizer=build_optimizer(config),
             schedule=config.optimizer.schedule,
             examples=Examples(*training),
             validation=Examples(*validation) if validation else None,

@@ -9,6 +9,7 @@ import pytest
 
 from nnctl.config import load
 from nnctl.errors import ConfigError, DataError
+from nnctl.nn.activations import ACTIVATIONS
 from nnctl.runs.plan import find_dataset, load_config, settle
 from tests.config.helpers import SMALL, mistake, mistakes, places, written
 
@@ -31,7 +32,7 @@ loss: crossentropy
 data: {validation: 0.5, subset: 0, dataset: ''}
 """
     assert mistakes(text) == [
-        "c.yaml:1:20: training.epochs: expected a whole number, got 3.0",
+        "c.yaml:1:20: training.epochs: expected a whole number or 'auto', got 3.0",
         "c.yaml:1:37: training.batch_size: expected a whole number, got the text '3'",
         "c.yaml:1:48: training.seed: expected a number of at least 0, got -1",
         "c.yaml:1:61: training.threads: expected a whole number or 'auto', got the text 'two'",
@@ -75,7 +76,7 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:3", "optimizer.epochs", " here; it is written as training.epochs", "  epochs: 3"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
-        ("7:3", "optimizer.lr", f"{KNOWN} learning_rate, momentum, nesterov, weight_decay, schedule", "  lr: 3"),  # noqa: E501 - the whole message
+        ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, weight_decay, schedule", "  lr: 3"),  # noqa: E501 - the whole message
         ("7:1", "<<", f"{KNOWN} data, network, loss, optimizer, training", "<<: {}"),
     ],
 )  # fmt: skip
@@ -129,7 +130,7 @@ def test_an_activation_that_is_no_name_is_refused(value: str) -> None:
 def test_an_unknown_name_like_no_other_is_told_all_that_are_known() -> None:
     """There is nothing to suggest."""
     told = mistake(SMALL.replace("relu", "xyz"))
-    assert told.endswith("'xyz'; known are sigmoid, tanh, relu, linear, identity, softmax")
+    assert told.endswith(f"'xyz'; known are {', '.join(ACTIVATIONS)}")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,8 @@ def test_what_follows_from_a_misspelt_key_is_not_told() -> None:
             "data.subset=50001",
         ),
         (
-            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, mini, or a folder "
+            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, mini, and, or, "
+            "nand, xor, or a folder "
             "that "
             "holds four IDX files.",
             "data.dataset=mnits",

@@ -191,11 +191,13 @@ def name_of(form: Any) -> str:
 def test_every_activation_is_accepted_by_name_and_as_a_mapping(form: Any) -> None:
     """By the loader and by the schema; of several names the class's own is written back."""
     given = mapping(loss="quadratic")
-    given["network"]["layers"][1]["activation"] = form
-    config, kind = from_mapping(given, "given"), ACTIVATIONS[name_of(form)]
+    kind = ACTIVATIONS[name_of(form)]
+    layer = 1 if kind.place == "output" else 0
+    given["network"]["layers"][layer]["activation"] = form
+    config = from_mapping(given, "given")
     assert TRAINING_SCHEMA.is_valid(given)
-    assert kind() == config.network.layers[1].activation
-    assert kind.name == to_mapping(config)["network"]["layers"][1]["activation"]
+    assert kind() == config.network.layers[layer].activation
+    assert kind.name == to_mapping(config)["network"]["layers"][layer]["activation"]
 
 
 @pytest.mark.parametrize("form", both_forms(INITIALIZERS), ids=str)
@@ -238,6 +240,15 @@ PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
     "every": counts,
     "gamma": st.floats(0, 1, exclude_min=True),
     "final": st.floats(0, 1),
+    "at_zero": st.sampled_from([0, 1]),
+    "surrogate": st.sampled_from([None, "sigmoid"]),
+    "gain": st.floats(0, 1e300, exclude_min=True),
+    "negative_slope": st.floats(0, 1),
+    "initial_slope": st.floats(-1e300, 1e300),
+    "alpha": st.floats(0, 1e300),
+    "approximate": st.sampled_from([None, "tanh"]),
+    "beta": st.floats(0, 1e300, exclude_min=True),
+    "pieces": st.integers(2, 100),
 }
 """Of all entries of the tables, by name."""
 
@@ -271,9 +282,10 @@ def layers(table: Mapping[str, type[Any]]) -> st.SearchStrategy[dict[str, Any]]:
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     """Valid configurations, as one may write them."""
-    hidden = {name: kind for name, kind in ACTIVATIONS.items() if not kind.output_only}
+    hidden = {name: kind for name, kind in ACTIVATIONS.items() if kind.place != "output"}
+    anything = tuple(name for name, kind in ACTIVATIONS.items() if kind.place != "hidden")
     loss, outputs = draw(
-        st.sampled_from([("cross_entropy", ("softmax", "sigmoid")), ("quadratic", ACTIVATIONS)])
+        st.sampled_from([("cross_entropy", ("softmax", "sigmoid")), ("quadratic", anything)])
     )
     stopping = st.fixed_dictionaries(
         {"patience": counts}, optional={"metric": st.sampled_from(["val_accuracy", "val_loss"])}
@@ -284,6 +296,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             "fallback": st.sampled_from([None, "mini"]),
             "validation": st.just("auto") | counts,
             "subset": st.none() | counts,
+            "positive_digit": st.none() | st.integers(0, 9),
         },
         "network": {
             "layers": st.tuples(
@@ -299,8 +312,10 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             "schedule": entries(SCHEDULES),
         },
         "training": {
-            "epochs": counts,
+            "epochs": st.just("auto") | counts,
+            "steps": st.none() | counts,
             "batch_size": counts,
+            "sampling": st.sampled_from(["shuffle", "with_replacement"]),
             "seed": st.integers(0, MAX_SEED),
             "early_stopping": st.none() | stopping,
             "threads": st.just("auto") | counts,

@@ -7,9 +7,31 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import DTypeLike
 
-from nnctl.nn.activations import ACTIVATIONS, Activation, Array
+from nnctl.nn.activations import (
+    ACTIVATIONS,
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    Array,
+    Exponential,
+    HardSigmoid,
+    LeakyReLU,
+    Linear,
+    Maxout,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    Softsign,
+    Step,
+    Swish,
+    Tanh,
+)
 from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Layer, Network
@@ -17,13 +39,103 @@ from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import ConstantSchedule
 from nnctl.nn.training import Training
 
-HIDDEN = [name for name in ACTIVATIONS if not ACTIVATIONS[name].output_only]
-PAIRS = [
-    ("cross_entropy", "softmax"),
-    ("cross_entropy", "sigmoid"),
-    *(("quadratic", name) for name in ACTIVATIONS),
+PLAIN: list[Activation] = [kind() for kind in dict.fromkeys(ACTIVATIONS.values())]
+VARIANTS: list[Activation] = [
+    Step(at_zero=1),
+    Step(surrogate="sigmoid"),
+    Sigmoid(gain=3),
+    LeakyReLU(negative_slope=0.3),
+    PReLU(initial_slope=-0.5),
+    ELU(alpha=0.5),
+    GELU(approximate="tanh"),
+    Swish(beta=2),
+    Maxout(pieces=3),
+]
+"""Every activation with parameters, with others than the defaults."""
+FUNCTIONS = PLAIN + VARIANTS
+TRUE = [f for f in FUNCTIONS if f.differentiable() == f]
+"""Those whose backward pass is the derivative of their forward pass."""
+HIDDEN = [f for f in FUNCTIONS if f.place != "output"]
+PAIRS: list[tuple[str, Activation]] = [
+    ("cross_entropy", Softmax()),
+    ("cross_entropy", Sigmoid()),
+    ("cross_entropy", Sigmoid(gain=2)),
+    *(("quadratic", f) for f in TRUE if f.place != "hidden"),
 ]
 """Every loss with every activation of the output layer that it is defined over."""
+
+
+def forward(f: Activation, z: Array) -> Array:
+    """Return f(z), and leave z as it is."""
+    outputs = np.full((len(z), z.shape[1] // f.maps), np.nan, z.dtype)
+    f.forward(z, outputs)
+    return outputs
+
+
+def backward(f: Activation, z: Array, errors: Array) -> Array:
+    """Return dL/dz for errors dL/df(z), and leave both as they are."""
+    gradient = np.full_like(z, np.nan)
+    f.backward(z, forward(f, z), errors, gradient)
+    return gradient
+
+
+def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
+    """Return z of both signs for a layer, no two of them alike, and none near a kink."""
+    shape = examples, units * f.maps
+    grid = np.linspace(-6, 6, math.prod(shape))
+    for kink in f.kinks:
+        grid[abs(grid - kink) < 1e-3] += 2e-3
+    return np.random.default_rng(0).permutation(grid).reshape(shape)
+
+
+def pytorch(f: Activation) -> Callable[[Any], Any]:
+    """Return PyTorch's function, which maps a tensor z to f(z); skip the test without PyTorch."""
+    torch: Any = pytest.importorskip("torch")
+    functions = torch.nn.functional
+
+    def step(at_zero: float) -> Callable[[Any], Any]:
+        return lambda z: torch.heaviside(z.detach(), torch.full_like(z, at_zero)) + 0 * z
+
+    def straight_through(z: Any) -> Any:
+        return (step(0)(z) - torch.sigmoid(z)).detach() + torch.sigmoid(z)
+
+    def prelu(slope: float) -> Callable[[Any], Any]:
+        return lambda z: functions.prelu(z, torch.tensor([slope], dtype=z.dtype))
+
+    def maxout(pieces: int) -> Callable[[Any], Any]:
+        return lambda z: torch.max(z.reshape(len(z), pieces, -1), dim=1).values
+
+    oracles: dict[Activation, Callable[[Any], Any]] = {
+        Step(): step(0.0),
+        Step(at_zero=1): step(1.0),
+        Step(surrogate="sigmoid"): straight_through,
+        Sigmoid(): torch.sigmoid,
+        Sigmoid(gain=2): lambda z: torch.sigmoid(2 * z),
+        Sigmoid(gain=3): lambda z: torch.sigmoid(3 * z),
+        # PyTorch's own hardsigmoid has the derivative 1/6 of float32 in float64 too.
+        HardSigmoid(): lambda z: functions.relu6(z + 3) / 6,
+        Tanh(): torch.tanh,
+        Softsign(): functions.softsign,
+        ReLU(): torch.relu,
+        LeakyReLU(): functions.leaky_relu,
+        LeakyReLU(negative_slope=0.3): lambda z: functions.leaky_relu(z, 0.3),
+        PReLU(): prelu(0.25),
+        PReLU(initial_slope=-0.5): prelu(-0.5),
+        ELU(): functions.elu,
+        ELU(alpha=0.5): lambda z: functions.elu(z, 0.5),
+        SELU(): functions.selu,
+        GELU(): functions.gelu,
+        GELU(approximate="tanh"): lambda z: functions.gelu(z, approximate="tanh"),
+        Swish(): functions.silu,
+        Swish(beta=2): lambda z: z * torch.sigmoid(2 * z),
+        Softplus(): functions.softplus,
+        Exponential(): torch.exp,
+        Linear(): torch.clone,
+        Softmax(): lambda z: torch.softmax(z, dim=1),
+        Maxout(): maxout(2),
+        Maxout(pieces=3): maxout(3),
+    }
+    return oracles[f]
 
 
 def normal(*shape: int, seed: int = 0, dtype: DTypeLike = np.float64) -> Array:
@@ -39,7 +151,7 @@ def labels_of(count: int, classes: int, seed: int = 0) -> Any:
 def make_network(
     sizes: Sequence[int], activations: Sequence[str | Activation], dtype: DTypeLike = np.float64
 ) -> Network:
-    """Return a network of these sizes, inputs first, with weights and biases drawn at random."""
+    """Return a network of these sizes, inputs first, all that it learns drawn at random."""
     layers = [
         Layer(units, ACTIVATIONS[kind]() if isinstance(kind, str) else kind)
         for units, kind in zip(sizes[1:], activations, strict=True)
@@ -48,6 +160,8 @@ def make_network(
     network.initialize(np.random.default_rng(0))
     for biases in network.parameters.biases:
         biases[...] = normal(*biases.shape, seed=1) / 10
+    for learned in network.parameters.learned:
+        learned[...] = normal(*learned.shape, seed=2) / 4
     return network
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,138 +14,405 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import DTypeLike
 
-from nnctl.nn.activations import ACTIVATIONS, Array
-from tests.nn.helpers import make_network, normal
+from nnctl.nn.activations import (
+    ACTIVATIONS,
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    Array,
+    HardSigmoid,
+    LeakyReLU,
+    Linear,
+    Maxout,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    Softsign,
+    Step,
+    Swish,
+    Tanh,
+    normal_cdf,
+    normal_density,
+)
+from tests.nn.helpers import (
+    FUNCTIONS,
+    PLAIN,
+    TRUE,
+    VARIANTS,
+    backward,
+    forward,
+    make_network,
+    normal,
+    pytorch,
+    weighted_inputs,
+)
 
-every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
+ONE_MAP = [f for f in FUNCTIONS if f.maps == 1]
+every_activation = pytest.mark.parametrize("f", FUNCTIONS, ids=str)
+every_one_of_one_map = pytest.mark.parametrize("f", ONE_MAP, ids=str)
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 rows = arrays(np.float64, (3, 5), elements=st.floats(-50, 50))
 
 
-def forward(name: str, z: Array) -> Array:
-    """Return f(z), and leave z as it is."""
-    outputs = np.empty_like(z)
-    ACTIVATIONS[name]().forward(z, outputs)
-    return outputs
+def test_every_activation_with_parameters_is_tested_with_others_than_the_defaults() -> None:
+    """So that no test of every activation forgets one."""
+    expected = {type(f) for f in PLAIN if dataclasses.fields(f)}
+    assert expected == {type(f) for f in VARIANTS}
+    assert not set(PLAIN) & set(VARIANTS)
 
 
-def backward(name: str, z: Array, errors: Array) -> Array:
-    """Return dL/dz for errors dL/df(z), and leave both as they are."""
-    gradient = errors.copy()
-    ACTIVATIONS[name]().backward(forward(name, z), gradient)
-    return gradient
+def test_every_activation_is_found_under_its_own_name() -> None:
+    """And two under the names that other libraries give them."""
+    own = {kind.name: kind for kind in ACTIVATIONS.values()}
+    assert {**own, "silu": Swish, "identity": Linear} == ACTIVATIONS
 
 
-@every_activation
-def test_the_derivative_is_that_of_the_function(name: str) -> None:
+@pytest.mark.parametrize("f", TRUE, ids=str)
+def test_the_derivative_is_that_of_the_function(f: Activation) -> None:
     """Backward is the Jacobian's transpose times the errors, by central differences."""
-    z, errors, step = normal(40, 5), normal(40, 5, seed=1), 1e-6
-    z[abs(z) < 1e-3] = 1  # away from kinks
+    z, errors, step = weighted_inputs(f, 40, 5), normal(40, 5), 1e-5
     expected = np.empty_like(z)
-    for unit in range(z.shape[1]):
-        moved = step * np.eye(z.shape[1])[unit]
-        rise = forward(name, z + moved) - forward(name, z - moved)
-        expected[:, unit] = (errors * rise).sum(axis=1) / (2 * step)
-    np.testing.assert_allclose(expected, backward(name, z, errors), rtol=1e-7, atol=1e-8)
+    for column, moved in enumerate(step * np.eye(z.shape[1])):
+        rise = forward(f, z + moved) - forward(f, z - moved)
+        expected[:, column] = (errors * rise).sum(axis=1) / (2 * step)
+    np.testing.assert_allclose(expected, backward(f, z, errors), rtol=1e-8, atol=1e-8)
 
 
 @every_activation
-def test_both_passes_agree_with_pytorch(name: str) -> None:
-    """PyTorch's function and its automatic derivative, the kink at 0 included."""
+def test_both_passes_agree_with_pytorch(f: Activation) -> None:
+    """PyTorch's function and its automatic derivative, 0 and the kinks included."""
+    oracle = pytorch(f)
     torch: Any = pytest.importorskip("torch")
-    oracle = {
-        "sigmoid": torch.sigmoid,
-        "tanh": torch.tanh,
-        "relu": torch.relu,
-        "linear": torch.clone,
-        "identity": torch.clone,
-        "softmax": lambda z: torch.softmax(z, dim=1),
-    }[name]
-    z, errors = normal(20, 5), normal(20, 5, seed=1)
-    z[0] = 0
+    z, errors = weighted_inputs(f, 40, 5), normal(40, 5)
+    if f.maps == 1:
+        z[: 1 + len(f.kinks)] = np.array([[0, *f.kinks]]).T
     theirs = torch.tensor(z, requires_grad=True)
     outputs = oracle(theirs)
     outputs.backward(torch.tensor(errors))
-    np.testing.assert_allclose(outputs.detach().numpy(), forward(name, z), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(theirs.grad.numpy(), backward(name, z, errors), rtol=0, atol=1e-14)
+    tolerance = 1e-12 if f == GELU() else 1e-14
+    for expected, actual in (
+        (outputs.detach().numpy(), forward(f, z)),
+        (theirs.grad.numpy(), backward(f, z, errors)),
+    ):
+        np.testing.assert_allclose(expected, actual, rtol=tolerance, atol=tolerance)
 
 
 @every_activation
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_layers_keep_the_dtype(name: str, dtype: DTypeLike) -> None:
+@both_dtypes
+def test_layers_keep_the_dtype(f: Activation, dtype: DTypeLike) -> None:
     """No pass turns float32 into float64, or back."""
-    network = make_network([4, 3, 2], ["linear", name], dtype)
+    network = make_network([4, 3, 2], [f, "linear"], dtype)
     logits = network.logits(normal(5, 4, dtype=dtype))
     made = [*network.activations(normal(5, 4, dtype=dtype)), logits, network.outputs(logits)]
     assert [np.dtype(dtype)] * 4 == [array.dtype for array in made]
 
 
 @every_activation
-def test_float32_gives_what_float64_gives_to_rounding(name: str) -> None:
+def test_float32_gives_what_float64_gives_to_rounding(f: Activation) -> None:
     """Neither pass loses more digits than float32 has not got."""
-    z, errors = normal(40, 5).astype(np.float32), normal(40, 5, seed=1).astype(np.float32)
+    z, errors = weighted_inputs(f, 40, 5).astype(np.float32), normal(40, 5, dtype=np.float32)
     wide, wide_errors = z.astype(np.float64), errors.astype(np.float64)
-    np.testing.assert_allclose(forward(name, wide), forward(name, z), rtol=0, atol=3e-7)
-    expected = backward(name, wide, wide_errors)
-    np.testing.assert_allclose(expected, backward(name, z, errors), rtol=0, atol=3e-6)
+    np.testing.assert_allclose(forward(f, wide), forward(f, z), rtol=1e-6, atol=3e-7)
+    expected = backward(f, wide, wide_errors)
+    np.testing.assert_allclose(expected, backward(f, z, errors), rtol=1e-6, atol=5e-6)
 
 
 @every_activation
-def test_extreme_arguments_stay_finite_without_a_warning(name: str) -> None:
+@both_dtypes
+def test_extreme_arguments_stay_finite_without_a_warning(f: Activation, dtype: DTypeLike) -> None:
     """Weighted inputs of ±10,000 are what a learning rate too large makes."""
-    z = np.array([[-1e4, -1, 0, 1, 1e4], [1e4] * 5, [-1e4] * 5], np.float32)
-    assert np.isfinite(forward(name, z)).all()
-    assert np.isfinite(backward(name, z, np.ones_like(z))).all()
+    extremes = np.array([[-1e4, -100, -10, 0, 10, 100, 1e4], [1e4] * 7, [-1e4] * 7], dtype)
+    z = np.concatenate([np.roll(extremes, piece, axis=1) for piece in range(f.maps)], axis=1)
+    with np.errstate(all="raise", under="ignore"):
+        assert np.isfinite(forward(f, z)).all()
+        assert np.isfinite(backward(f, z, np.ones((3, 7), dtype))).all()
 
 
 @every_activation
-def test_in_place_is_the_same_as_out_of_place(name: str) -> None:
-    """Where the result is written elsewhere, the argument is left alone."""
-    z = normal(20, 5)
-    kept, in_place = z.copy(), z.copy()
-    outputs = forward(name, z)
-    ACTIVATIONS[name]().forward(in_place, in_place)
-    np.testing.assert_array_equal(kept, z)
-    np.testing.assert_array_equal(outputs, in_place)
+@pytest.mark.parametrize("z", [np.nan, np.inf, -np.inf])
+def test_no_argument_stops_a_pass(f: Activation, z: float) -> None:
+    """Training finds what is not finite afterwards; NaN stays NaN, except where f is a choice."""
+    with np.errstate(invalid="ignore"):
+        outputs = forward(f, np.full((2, 5 * f.maps), z))
+        backward(f, np.full((2, 5 * f.maps), z), np.ones((2, 5)))
+    if np.isnan(z) and not isinstance(f, Step):
+        assert np.isnan(outputs).all()
+
+
+@every_one_of_one_map
+def test_in_place_is_the_same_as_out_of_place(f: Activation) -> None:
+    """Forward over z, backward over the errors."""
+    z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
+    outputs, gradient = z.copy(), errors.copy()
+    f.forward(outputs, outputs)
+    f.backward(z, outputs, gradient, gradient)
+    np.testing.assert_array_equal(forward(f, z), outputs)
+    np.testing.assert_array_equal(backward(f, z, errors), gradient)
 
 
 @every_activation
-def test_the_backward_pass_leaves_the_outputs_alone(name: str) -> None:
-    """The gradient of the next layer's weights needs them."""
-    outputs = forward(name, normal(20, 5))
-    kept = outputs.copy()
-    ACTIVATIONS[name]().backward(outputs, normal(20, 5, seed=1))
-    np.testing.assert_array_equal(kept, outputs)
+def test_both_passes_leave_their_arguments_alone(f: Activation) -> None:
+    """The gradient of the next layer's weights needs the outputs."""
+    z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
+    outputs, gradient = forward(f, z), np.empty_like(z)
+    kept = [array.copy() for array in (z, outputs, errors)]
+    forward(f, z)
+    f.backward(z, outputs, errors, gradient)
+    for expected, actual in zip(kept, (z, outputs, errors), strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
 
-def test_the_sigmoid_is_steepest_at_0_with_a_slope_of_a_quarter() -> None:
+@pytest.mark.parametrize("f", [f for f in FUNCTIONS if not f.needs_z], ids=str)
+def test_what_does_not_need_z_does_not_read_it(f: Activation) -> None:
+    """Its outputs may have been written over it."""
+    z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
+    gradient = np.empty_like(z)
+    f.backward(np.full_like(z, np.nan), forward(f, z), errors, gradient)
+    np.testing.assert_array_equal(backward(f, z, errors), gradient)
+
+
+@every_one_of_one_map
+def test_a_monotone_function_never_falls_and_another_one_does(f: Activation) -> None:
+    """Whether the class can be told from the logits; the slopes of a prelu may turn negative."""
+    z = np.linspace(-9, 9, 1001)
+    outputs = forward(f, z[None] if f.place == "output" else z[:, None]).ravel()
+    assert (f.monotone or f == PReLU()) == (np.diff(outputs) >= 0).all()
+
+
+@pytest.mark.parametrize("f", PLAIN, ids=str)
+def test_outputs_are_negative_somewhere_unless_they_are_all_positive(f: Activation) -> None:
+    """Which tells whether the next layer's inputs all have one sign."""
+    assert f.positive == (forward(f, weighted_inputs(f, 40, 5)) >= 0).all()
+
+
+@every_one_of_one_map
+def test_saturation_bounds_are_the_limits_of_the_function(f: Activation) -> None:
+    """Health measures from them how many outputs have no derivative left."""
+    z = np.array([[-1e4], [1e4]])
+    if f.saturation:
+        np.testing.assert_allclose(f.saturation, forward(f, z).ravel(), rtol=0, atol=1e-3)
+        np.testing.assert_allclose([[0], [0]], backward(f, z, np.ones_like(z)), atol=1e-7)
+    elif f.place == "anywhere" and not isinstance(f, Step):
+        assert abs(forward(f, z)).max() > 1e3
+
+
+@every_activation
+def test_every_activation_describes_itself(f: Activation) -> None:
+    """In words of its own, without a brace left from a template."""
+    for text in ("formula", "derivative", "outputs", "advice"):
+        assert vars(type(f))[text]
+        assert not set("{}") & set(f.describe(getattr(f, text)))
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (Step(at_zero=1), ("1 if z > 0 else 0; 1 at 0", "0")),
+        (Sigmoid(), ("1 / (1 + exp(-z))", "f (1 - f)")),
+        (Sigmoid(gain=3), ("1 / (1 + exp(-3 z))", "3 f (1 - f)")),
+        (LeakyReLU(0.3), ("max(z, 0.3 z)", "1 where z > 0, else 0.3")),
+        (ELU(0.5), ("z if z > 0 else 0.5 (exp(z) - 1)", "1 where z > 0, else f + 0.5")),
+        (Swish(), ("z / (1 + exp(-z))", "s + f (1 - s), s = f / z")),
+        (Swish(2), ("z / (1 + exp(-2 z))", "s + 2 f (1 - s), s = f / z")),
+        (Maxout(3), ("max(z_1, ..., z_3)", "1 for the largest z, else 0")),
+    ],
+    ids=str,
+)
+def test_descriptions_hold_the_values_of_parameters(
+    f: Activation, expected: tuple[str, str]
+) -> None:
+    """Of the formula and of the derivative; a factor of 1 is left out."""
+    assert expected == (f.describe(f.formula), f.describe(f.derivative))
+
+
+def number(text: str) -> float:
+    """Return a number that may be written as a fraction."""
+    numerator, _, denominator = text.partition("/")
+    return float(numerator) / float(denominator or 1)
+
+
+@every_activation
+def test_outputs_are_in_the_range_that_is_told(f: Activation) -> None:
+    """Between its bounds, which are told to two digits or better."""
+    told = re.match(r"[\[(](\S+), ([^])]+)[\])]", f.describe(f.outputs).replace("∞", "inf"))
+    low, high = map(number, told.groups()) if told else (0, 1)  # "0 or 1"
+    outputs = forward(f, weighted_inputs(f, 40, 5))
+    assert (outputs > low - 0.005).all()
+    assert (outputs < high + 0.005).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (Sigmoid, {"gain": 0}, "gain must be above 0, got 0"),
+        (LeakyReLU, {"negative_slope": 1.5}, "negative_slope must be between 0 and 1, got 1.5"),
+        (LeakyReLU, {"negative_slope": -0.1}, "negative_slope must be between 0 and 1, got -0.1"),
+        (ELU, {"alpha": -1}, "alpha must not be negative, got -1"),
+        (Swish, {"beta": 0}, "beta must be above 0, got 0"),
+        (Maxout, {"pieces": 1}, "pieces must be 2 to 100, got 1"),
+        (Maxout, {"pieces": 101}, "pieces must be 2 to 100, got 101"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(
+    kind: type[Activation], given: dict[str, Any], message: str
+) -> None:
+    """With the parameter, what it may be, and what it was."""
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        kind(**given)
+
+
+@pytest.mark.parametrize("at_zero", [0, 1])
+def test_a_step_compares_with_0(at_zero: Any) -> None:
+    """And has the value at 0 that was asked for."""
+    z = np.array([[-1e-300, 0.0, -0.0, 1e-300]])
+    assert [[0, at_zero, at_zero, 1]] == forward(Step(at_zero), z).tolist()
+
+
+def test_regions_end_at_the_kinks() -> None:
+    """Those of a maxout are where another piece is the largest."""
+    z = np.array([[-4.0, -2.9, 2.9, 3.1]])
+    assert HardSigmoid().regions(z).tolist() == [[0, 1, 1, 2]]
+    assert ReLU().regions(z).tolist() == [[0, 0, 1, 1]]
+    assert Tanh().regions(z).tolist() == [[0, 0, 0, 0]]
+    assert Maxout(2).regions(z).tolist() == [[1, 1]]
+    assert Maxout(4).regions(z).tolist() == [[3]]
+
+
+def test_the_surrogate_of_a_step_is_the_derivative_of_the_sigmoid() -> None:
+    """The straight-through estimator; without it nothing goes back at all."""
+    z, errors = normal(20, 5), normal(20, 5, seed=1)
+    estimator = Step(surrogate="sigmoid")
+    np.testing.assert_array_equal(forward(Step(), z), forward(estimator, z))
+    np.testing.assert_array_equal(backward(Sigmoid(), z, errors), backward(estimator, z, errors))
+    assert Sigmoid() == estimator.differentiable()
+    assert not backward(Step(), z, errors).any()
+
+
+@pytest.mark.parametrize("gain", [0.5, 1, 3])
+def test_the_sigmoid_is_steepest_at_0_with_a_slope_of_a_quarter_of_its_gain(gain: float) -> None:
     """Hence gradients vanish in deep sigmoid networks."""
     z = np.linspace(-10, 10, 2001)[None, :]
-    slopes = backward("sigmoid", z, np.ones_like(z))
-    assert slopes.max() == 0.25
+    slopes = backward(Sigmoid(gain), z, np.ones_like(z))
+    assert gain / 4 == slopes.max()
     assert abs(z[0, slopes.argmax()]) < 1e-12
 
 
-@given(rows)
-def test_the_sigmoid_is_symmetric(z: Array) -> None:
+@pytest.mark.parametrize("gain", [0.5, 1, 3])
+def test_the_sigmoid_bends_most_where_its_second_derivative_says(gain: float) -> None:
+    """By ±gain² / (6 sqrt 3), at z = ∓log(2 + sqrt 3) / gain = ∓1.3169579 / gain."""
+    z = np.linspace(-4, 4, 80_001) / gain
+    bends = np.gradient(backward(Sigmoid(gain), z[None], np.ones((1, 80_001)))[0], z)
+    extremum, place = gain**2 / (6 * math.sqrt(3)), 1.3169579 / gain
+    np.testing.assert_allclose([-extremum, extremum], [bends.min(), bends.max()], rtol=1e-7)
+    places = [z[bends.argmin()], z[bends.argmax()]]
+    np.testing.assert_allclose([place, -place], places, atol=1e-4 / gain)
+
+
+def test_the_slope_of_tanh_is_between_0_and_1() -> None:
+    """And 1 at 0 alone."""
+    z = np.linspace(-30, 30, 6001)[None]
+    slopes = backward(Tanh(), z, np.ones_like(z))
+    assert (slopes >= 0).all()
+    assert (slopes <= 1).all()
+    assert np.count_nonzero(slopes == 1) == 1
+    assert slopes[0, 3000] == 1
+
+
+def test_an_elu_of_alpha_1_has_no_kink() -> None:
+    """Its derivative is 1 on both sides of 0; with another alpha it jumps from alpha to 1."""
+    sides = np.array([[-1e-12, 1e-12]])
+    for alpha in (1.0, 0.5):
+        slopes = backward(ELU(alpha), sides, np.ones_like(sides))
+        np.testing.assert_allclose([[alpha, 1]], slopes, rtol=1e-11)
+
+
+def test_selu_keeps_mean_0_and_variance_1() -> None:
+    """Of a normal distribution; its two constants are made for that."""
+    z = np.linspace(-12, 12, 240_001)
+    density, outputs = normal_density(z), forward(SELU(), z[None])[0]
+    moments = [np.trapezoid(outputs**power * density, z) for power in (1, 2)]
+    np.testing.assert_allclose([0, 1], moments, rtol=0, atol=1e-8)
+
+
+def test_the_normal_distribution_function_is_that_of_the_c_library() -> None:
+    """Between the points of its table, at them and far beyond them."""
+    z = np.concatenate([np.linspace(-12, 12, 99_991), np.arange(-12, 12, 1 / 128), [-1e4, 1e4]])
+    expected = [math.erfc(-value / math.sqrt(2)) / 2 for value in z]
+    np.testing.assert_allclose(expected, normal_cdf(z), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("f", [Sigmoid(), Sigmoid(gain=3), HardSigmoid()], ids=str)
+@given(z=rows)
+def test_sigmoids_are_symmetric_about_a_half(f: Activation, z: Array) -> None:
     """f(-z) = 1 - f(z)."""
-    np.testing.assert_allclose(
-        1 - forward("sigmoid", z), forward("sigmoid", -z), rtol=0, atol=1e-15
-    )
+    np.testing.assert_allclose(1 - forward(f, z), forward(f, -z), rtol=0, atol=2e-16)
+
+
+@pytest.mark.parametrize("f", [Tanh(), Softsign(), Linear()], ids=str)
+@given(z=rows)
+def test_what_is_centred_on_0_is_odd(f: Activation, z: Array) -> None:
+    """f(-z) = -f(z), to the bit."""
+    np.testing.assert_array_equal(-forward(f, z), forward(f, -z))
+
+
+@pytest.mark.parametrize(
+    "f", [ReLU(), Softplus(), GELU(), GELU(approximate="tanh"), Swish(), Swish(beta=2)], ids=str
+)
+@given(z=rows)
+def test_a_relu_sharp_or_smooth_is_the_identity_less_its_mirror_image(
+    f: Activation, z: Array
+) -> None:
+    """f(z) - f(-z) = z."""
+    np.testing.assert_allclose(z, forward(f, z) - forward(f, -z), rtol=1e-14, atol=1e-12)
 
 
 @given(rows)
 def test_the_sigmoid_is_the_textbook_one_and_a_tanh(z: Array) -> None:
     """1 / (1 + exp(-z)) = (1 + tanh(z/2)) / 2."""
-    np.testing.assert_allclose(1 / (1 + np.exp(-z)), forward("sigmoid", z), rtol=0, atol=1e-15)
-    np.testing.assert_allclose(
-        (1 + forward("tanh", z / 2)) / 2, forward("sigmoid", z), rtol=0, atol=1e-15
-    )
+    actual = forward(Sigmoid(), z)
+    np.testing.assert_allclose(1 / (1 + np.exp(-z)), actual, rtol=0, atol=1e-15)
+    np.testing.assert_allclose((1 + forward(Tanh(), z / 2)) / 2, actual, rtol=0, atol=1e-15)
+
+
+@given(rows, st.floats(0.01, 100))
+def test_a_gain_multiplies_the_argument_of_the_sigmoid(z: Array, gain: float) -> None:
+    """And beta that of the sigmoid in a swish."""
+    expected = forward(Sigmoid(), gain * z)
+    np.testing.assert_allclose(expected, forward(Sigmoid(gain), z), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(z * expected, forward(Swish(gain), z), rtol=1e-14, atol=1e-13)
+
+
+@given(rows)
+def test_an_elu_is_the_textbook_one(z: Array) -> None:
+    """z above 0, and alpha (exp(z) - 1) below; a selu is a multiple of it."""
+    expected = np.where(z > 0, z, np.exp(np.minimum(z, 0)) - 1)
+    np.testing.assert_allclose(expected, forward(ELU(), z), rtol=0, atol=1e-15)
+    scaled = forward(ELU(1.6732632423543772), z) * 1.0507009873554805
+    np.testing.assert_allclose(scaled, forward(SELU(), z), rtol=1e-15)
+
+
+@given(rows)
+def test_families_hold_their_special_cases(z: Array) -> None:
+    """A slope of 0 makes a relu, of 1 a straight line; slopes not learned yet are one slope."""
+    for special, general in (
+        (ReLU(), LeakyReLU(0)),
+        (ReLU(), ELU(0)),
+        (ReLU(), PReLU(0)),
+        (Linear(), LeakyReLU(1)),
+        (LeakyReLU(0.25), PReLU()),
+    ):
+        np.testing.assert_array_equal(forward(special, z), forward(general, z))
+        errors = np.ones_like(z)
+        np.testing.assert_array_equal(backward(special, z, errors), backward(general, z, errors))
 
 
 @given(rows)
 def test_softmax_is_a_distribution(z: Array) -> None:
     """No output is negative, and each row sums to 1."""
-    outputs = forward("softmax", z)
+    outputs = forward(Softmax(), z)
     assert (outputs >= 0).all()
     np.testing.assert_allclose(np.ones(3), outputs.sum(axis=1), rtol=1e-14)
 
@@ -152,7 +422,7 @@ def test_raising_one_logit_raises_its_share_and_lowers_the_others(
     z: Array, unit: int, rise: float
 ) -> None:
     """Softmax is monotone in each of its arguments."""
-    change = forward("softmax", z + rise * np.eye(5)[unit]) - forward("softmax", z)
+    change = forward(Softmax(), z + rise * np.eye(5)[unit]) - forward(Softmax(), z)
     others = np.delete(change, unit, axis=1)
     assert (change[:, unit] >= -1e-15).all()
     assert (others <= 1e-15).all()
@@ -162,21 +432,52 @@ def test_raising_one_logit_raises_its_share_and_lowers_the_others(
 def test_softmax_does_not_see_a_shift_of_all_logits(z: Array, shift: float) -> None:
     """f(z + c) = f(z)."""
     np.testing.assert_allclose(
-        forward("softmax", z), forward("softmax", z + shift), rtol=0, atol=1e-12
+        forward(Softmax(), z), forward(Softmax(), z + shift), rtol=0, atol=1e-12
     )
 
 
 def test_softmax_of_large_logits_is_exact() -> None:
     """The classic example in which exp alone would overflow."""
     expected = [[9.99954600e-01, 4.53978686e-05, 2.06106005e-09]]
-    actual = forward("softmax", np.array([[1010.0, 1000.0, 990.0]]))
+    actual = forward(Softmax(), np.array([[1010.0, 1000.0, 990.0]]))
     np.testing.assert_allclose(expected, actual, rtol=1e-8)
 
 
-@pytest.mark.parametrize(("name", "bounds"), [("sigmoid", (0, 1)), ("tanh", (-1, 1))])
-def test_saturation_bounds_are_the_limits_of_the_function(
-    name: str, bounds: tuple[float, float]
-) -> None:
-    """Health measures from them how many outputs have no derivative left."""
-    assert bounds == ACTIVATIONS[name].saturation
-    np.testing.assert_allclose([bounds], forward(name, np.array([[-1e4, 1e4]])), rtol=0, atol=1e-15)
+def test_each_prelu_unit_learns_a_slope_of_its_own() -> None:
+    """Both derivatives, by z and by the slopes, are those of central differences."""
+    slopes, gradient = np.array([-0.5, 0, 0.1, 0.25, 2]), np.full(5, np.nan)
+    z, errors, step = weighted_inputs(PReLU(), 40, 5), normal(40, 5), 1e-5
+
+    def sums(z: Array, slopes: Array) -> Array:
+        return errors * forward(PReLU().bind(slopes), z)
+
+    by_slopes = (sums(z, slopes + step) - sums(z, slopes - step)).sum(axis=0) / (2 * step)
+    by_z = (sums(z + step, slopes) - sums(z - step, slopes)) / (2 * step)
+    actual = backward(PReLU().bind(slopes, gradient), z, errors)
+    np.testing.assert_allclose(np.where(z > 0, z, slopes * z), forward(PReLU().bind(slopes), z))
+    np.testing.assert_allclose(by_slopes, gradient, rtol=1e-8)
+    np.testing.assert_allclose(by_z, actual, rtol=1e-8, atol=1e-9)
+
+
+def test_prelu_slopes_agree_with_pytorch() -> None:
+    """A function of two arguments, and both its derivatives."""
+    torch: Any = pytest.importorskip("torch")
+    slopes, gradient = normal(5, seed=2), np.full(5, np.nan)
+    z, errors = weighted_inputs(PReLU(), 40, 5), normal(40, 5)
+    z[0] = 0
+    theirs = [torch.tensor(array, requires_grad=True) for array in (z, slopes)]
+    outputs = torch.nn.functional.prelu(*theirs)
+    outputs.backward(torch.tensor(errors))
+    f = PReLU().bind(slopes, gradient)
+    actual = forward(f, z), backward(f, z, errors), gradient
+    for expected, array in zip((outputs.detach(), *(t.grad for t in theirs)), actual, strict=True):
+        np.testing.assert_allclose(expected.numpy(), array, rtol=1e-13, atol=1e-13)
+
+
+def test_maxout_takes_the_largest_of_its_pieces_and_sends_the_error_there() -> None:
+    """To the first of equal ones; all first maps come first, not all maps of the first unit."""
+    z = np.array([[1.0, 2, 3, 4, 5, 0], [7, 0, 7, 0, 6, 0]])
+    errors = np.array([[10.0, 20], [30, 40]])
+    outputs, gradient = [[5, 4], [7, 0]], [[0, 0, 0, 20, 10, 0], [30, 40, 0, 0, 0, 0]]
+    assert outputs == forward(Maxout(3), z).tolist()
+    assert gradient == backward(Maxout(3), z, errors).tolist()

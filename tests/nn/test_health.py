@@ -7,21 +7,36 @@ import math
 import numpy as np
 import pytest
 
-from nnctl.nn.health import LayerHealth, measure_health
-from tests.nn.helpers import make_network
+from nnctl.nn.activations import Activation, Array
+from nnctl.nn.gradient_check import backpropagated_gradient
+from nnctl.nn.health import LayerHealth, Probe
+from nnctl.nn.losses import make_loss
+from nnctl.nn.network import Network, Parameters
+from tests.nn.helpers import PLAIN, make_network, normal
 
 
-def health_of(activation: str, weights: list[float], biases: list[float]) -> LayerHealth:
+def measure(network: Network, inputs: Array, step: float = 0.0) -> list[LayerHealth]:
+    """Return the health of every layer, where all outputs should be 0."""
+    targets = np.zeros((len(inputs), network.sizes[-1]))
+    loss = make_loss("quadratic", network.layers[-1].activation)
+    gradient = Parameters(network.sizes[0], network.layers, network.dtype)
+    return Probe(network, loss, inputs, targets, gradient).measure(step)
+
+
+def health_of(
+    activation: str | Activation, weights: list[float], biases: list[float]
+) -> LayerHealth:
     """Return the health of one layer that sees the inputs 0 and 1."""
     network = make_network([1, len(biases)], [activation])
     network.parameters.vector[...] = weights + biases
-    return measure_health(network, np.array([[0.0], [1.0]]))[0]
+    return measure(network, np.array([[0.0], [1.0]]))[0]
 
 
 def test_a_unit_is_dead_that_is_0_for_every_example() -> None:
     """A unit that answers one example of two is alive."""
     health = health_of("relu", [1, -1, 0, 0], [0, 0, 3, -1])  # outputs 0 0 3 0 and 1 0 3 0
-    assert LayerHealth(mean=7 / 8, std=math.sqrt(1.609375), dead=0.5, saturated=0) == health
+    assert (health.mean, health.dead, health.saturated) == (7 / 8, 0.5, 0)
+    assert math.sqrt(1.609375) == health.std
 
 
 def test_outputs_are_saturated_within_a_twentieth_of_the_bounds() -> None:
@@ -34,17 +49,38 @@ def test_outputs_are_saturated_within_a_twentieth_of_the_bounds() -> None:
     assert health_of("tanh", [0] * 6, arguments).saturated == 0.5
 
 
-@pytest.mark.parametrize("activation", ["relu", "linear", "softmax"])
-def test_what_has_no_bounds_is_never_saturated(activation: str) -> None:
+@pytest.mark.parametrize("f", [f for f in PLAIN if f.place != "hidden"], ids=str)
+def test_only_what_has_bounds_is_ever_saturated(f: Activation) -> None:
     """However large the outputs."""
-    assert health_of(activation, [0, 0], [1e4, -1e4]).saturated == 0
+    expected = 1 if f.saturation else 0
+    assert expected == health_of(f, [0, 0], [100, -100]).saturated
 
 
 def test_every_layer_is_measured_on_what_the_layer_before_gives_it() -> None:
     """From the first hidden layer to the output."""
     network = make_network([1, 2, 1], ["relu", "linear"])
     network.parameters.vector[...] = [1, -1, 2, 2, 0, 0, 1]  # hidden x and 0; output 2 x + 1
-    first, second = measure_health(network, np.array([[0.0], [1.0], [2.0]]))
+    first, second = measure(network, np.array([[0.0], [1.0], [2.0]]))
     assert (first.mean, first.dead) == (0.5, 0.5)
     assert (second.mean, second.dead) == (3, 0)
     assert second.std == pytest.approx(math.sqrt(8 / 3))
+
+
+def test_errors_and_updates_are_those_of_the_mean_loss() -> None:
+    """Root mean squares of dL/dz, their quotients, and a step relative to the weights."""
+    network, inputs = make_network([4, 3, 2], ["tanh", "linear"]), normal(5, 4)
+    hidden, outputs = network.activations(inputs)
+    upper = outputs  # of (f(z) - 0)² / 2
+    lower = upper @ network.parameters.weights[1].T * (1 - hidden**2)
+    errors = [math.sqrt((e**2).sum(axis=1).mean()) for e in (lower, upper)]
+    loss = make_loss("quadratic", network.layers[-1].activation)
+    gradient = backpropagated_gradient(network, loss, inputs, np.zeros((5, 2)))
+    updates = [
+        0.3 * np.linalg.norm(g) / np.linalg.norm(w)
+        for g, w in zip(gradient.weights, network.parameters.weights, strict=True)
+    ]
+    first, second = measure(network, inputs, step=0.3)
+    assert errors == pytest.approx([first.error, second.error], rel=1e-12)
+    assert errors[0] / errors[1] == pytest.approx(first.error_ratio, rel=1e-12)
+    assert second.error_ratio is None
+    assert updates == pytest.approx([first.update_ratio, second.update_ratio], rel=1e-12)

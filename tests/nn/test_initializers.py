@@ -7,18 +7,32 @@ import math
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import ACTIVATIONS, Array
+from nnctl.nn.activations import (
+    ACTIVATIONS,
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    Array,
+    LeakyReLU,
+    Maxout,
+    PReLU,
+    ReLU,
+    Swish,
+)
 from nnctl.nn.initializers import (
     INITIALIZERS,
     Constant,
     Distribution,
     GlorotUniform,
     HeNormal,
+    LeCunNormal,
     Normal,
     Uniform,
     Zeros,
 )
 from nnctl.nn.network import Layer, Network
+from tests.nn.helpers import FUNCTIONS
 
 SHAPES = [(784, 100), (100, 784), (200, 200)]
 
@@ -75,12 +89,44 @@ def test_zeros_and_constant_fill_with_one_value() -> None:
     assert {0.25} == set(draw(Constant(0.25), (4, 3)).ravel().tolist())
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_auto_is_he_for_relu_glorot_for_others_and_zeros_for_biases(name: str) -> None:
-    """What a layer begins with when nothing is said."""
-    layer = Layer(3, ACTIVATIONS[name]())
-    assert (HeNormal() if name == "relu" else GlorotUniform()) == layer.weights_distribution
+@pytest.mark.parametrize("activation", FUNCTIONS, ids=str)
+def test_auto_is_what_fits_the_activation_and_zeros_for_biases(activation: Activation) -> None:
+    """He for what is nearly a relu, LeCun for selu, Glorot for all others."""
+    he = ReLU, LeakyReLU, PReLU, ELU, GELU, Swish
+    fitting = {SELU: LeCunNormal(), **dict.fromkeys(he, HeNormal())}
+    layer = Layer(3, activation)
+    assert fitting.get(type(activation), GlorotUniform()) == layer.weights_distribution
     assert Zeros() == layer.biases_distribution
+
+
+def test_what_an_activation_learns_begins_with_its_parameter() -> None:
+    """The slopes of a prelu, 0.25 when nothing is said, whatever the biases are drawn from."""
+    layers = [Layer(3, PReLU(), biases=Constant(7)), Layer(2, PReLU(initial_slope=-0.5))]
+    network = Network(4, layers)
+    network.parameters.vector[...] = np.nan
+    network.initialize(np.random.default_rng(0))
+    first, second = network.parameters.learned
+    assert first.tolist() == [0.25] * 3
+    assert second.tolist() == [-0.5] * 2
+    assert np.isfinite(network.parameters.vector).all()
+
+
+def test_the_fan_out_of_a_maxout_is_its_units() -> None:
+    """Each of its maps is drawn as if it were the only one."""
+    network = Network(500, [Layer(200, Maxout(pieces=3))])
+    network.initialize(np.random.default_rng(0))
+    (weights,) = network.parameters.weights
+    assert weights.shape == (500, 600)
+    assert weights.var() == pytest.approx(2 / (500 + 200), rel=0.03)
+
+
+def test_a_stack_of_selus_keeps_mean_0_and_variance_1() -> None:
+    """With LeCun's weights, at any depth; this is what they are for."""
+    network = Network(500, [Layer(500, SELU())] * 20, np.float64)
+    network.initialize(np.random.default_rng(0))
+    for outputs in network.activations(np.random.default_rng(1).standard_normal((200, 500))):
+        assert outputs.mean() == pytest.approx(0, abs=0.1)
+        assert outputs.var() == pytest.approx(1, abs=0.2)
 
 
 def test_each_layer_is_drawn_from_its_own_distributions() -> None:

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from sklearn.metrics import precision_recall_fscore_support
 
-from nnctl.nn.examples import scaled
+from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import (
     class_metrics,
     confusion_matrix,
+    make_targets,
     mean_loss_and_accuracy,
     one_hot,
     predict,
@@ -51,6 +52,15 @@ def test_one_hot_rows_have_their_1_at_the_label() -> None:
     assert np.float64 == targets.dtype
 
 
+def test_the_targets_of_a_single_unit_are_its_labels() -> None:
+    """A column of 0 and 1; of several units they are one-hot rows."""
+    labels = np.array([1, 0, 1], np.uint8)
+    assert make_targets(labels, 1, np.float64).tolist() == [[1], [0], [1]]
+    np.testing.assert_array_equal(one_hot(labels, 2), make_targets(labels, 2))
+    for units in (1, 2):
+        assert np.float32 == make_targets(labels, units).dtype
+
+
 def test_bytes_are_scaled_to_0_to_1() -> None:
     """Black and white exactly, in both dtypes."""
     for dtype in (np.float32, np.float64):
@@ -82,4 +92,20 @@ def test_mean_loss_and_accuracy_are_means_over_all_examples() -> None:
     )
     assert -np.log(chosen).mean() == pytest.approx(loss, rel=1e-12)
     assert (outputs.argmax(axis=1) == examples.labels).mean() == accuracy
+    assert 0 < accuracy < 1
+
+
+def test_a_single_unit_is_right_where_yes_is_yes_and_no_is_no() -> None:
+    """Its accuracy is over two classes, its loss that of its one output."""
+    network = make_network([12, 1], ["sigmoid"])
+    examples = clouds(500)
+    examples = Examples(examples.inputs, examples.labels % 2)
+    (weights,), (biases,) = network.parameters.weights, network.parameters.biases
+    z = (examples.inputs / 255 @ weights + biases)[:, 0]
+    loss, accuracy = mean_loss_and_accuracy(
+        network, make_loss("cross_entropy", network.layers[-1].activation), examples
+    )
+    signed = np.where(examples.labels, -z, z)
+    assert np.log1p(np.exp(signed)).mean() == pytest.approx(loss, rel=1e-12)
+    assert (signed < 0).mean() == accuracy
     assert 0 < accuracy < 1

@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from nnctl.nn.network import Parameters, count_parameters
-from tests.nn.helpers import make_network, normal
+from nnctl.nn.activations import (
+    Activation,
+    Maxout,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Step,
+    Swish,
+    Tanh,
+)
+from nnctl.nn.network import Backpropagation, Layer, Parameters, count_parameters
+from tests.nn.helpers import HIDDEN, forward, make_network, normal
 
 
-def test_parameters_are_one_vector_with_all_weights_before_all_biases() -> None:
+def test_parameters_are_one_vector_weights_first_then_biases_then_what_is_learned() -> None:
     """A checkpoint is one array, and what decays is one slice."""
-    parameters = Parameters([4, 3, 2])
-    parameters.vector[...] = np.arange(23)
-    assert count_parameters([4, 3, 2]) == 4 * 3 + 3 + 3 * 2 + 2 == parameters.vector.size
-    views = [view.ravel() for view in (*parameters.weights, *parameters.biases)]
-    np.testing.assert_array_equal(np.arange(23), np.concatenate(views))
-    np.testing.assert_array_equal(np.arange(18), parameters.decaying)
-    assert [weights.shape for weights in parameters.weights] == [(4, 3), (3, 2)]
+    layers = [Layer(3, PReLU()), Layer(2, Maxout(pieces=3)), Layer(5, Softmax())]
+    weights, biases, learned = 4 * 3 + 3 * 6 + 2 * 5, 3 + 6 + 5, 3
+    size = weights + biases + learned
+    parameters = Parameters(4, layers)
+    parameters.vector[...] = np.arange(size)
+    assert size == count_parameters(4, layers) == parameters.vector.size
+    views = [*parameters.weights, *parameters.biases, *parameters.learned]
+    shapes = [(4, 3), (3, 6), (2, 5), (3,), (6,), (5,), (3,), (0,), (0,)]
+    assert shapes == [view.shape for view in views]
+    np.testing.assert_array_equal(np.arange(size), np.concatenate([v.ravel() for v in views]))
+    np.testing.assert_array_equal(np.arange(weights), parameters.decaying)
+    np.testing.assert_array_equal(np.arange(weights + biases), parameters.affine)
 
 
 def test_views_write_to_the_vector() -> None:
-    """Weights, biases and the decaying slice are no copies."""
-    parameters = Parameters([2, 1])
+    """Weights, biases, slopes and the slices are no copies."""
+    parameters = Parameters(2, [Layer(1, PReLU())])
     parameters.weights[0][1, 0] = 5
     parameters.biases[0][0] = 7
+    parameters.learned[0][0] = 9
     parameters.decaying *= 2
-    assert parameters.vector.tolist() == [0, 10, 7]
+    parameters.affine += 1
+    assert parameters.vector.tolist() == [1, 11, 8, 9]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_all_parameters_have_the_dtype_that_was_asked_for(dtype: type) -> None:
+    """Float32 if none was."""
+    layers = [Layer(3, PReLU()), Layer(2, Softmax())]
+    assert dtype == Parameters(4, layers, dtype).vector.dtype
+    assert Parameters(4, layers).vector.dtype == np.float32
 
 
 def test_a_network_computes_f_of_x_w_plus_b_layer_by_layer() -> None:
@@ -41,3 +68,95 @@ def test_a_network_computes_f_of_x_w_plus_b_layer_by_layer() -> None:
     np.testing.assert_allclose(outputs, actual[1], rtol=1e-12)
     np.testing.assert_allclose(logits, network.logits(inputs), rtol=1e-12)
     np.testing.assert_allclose(outputs, network.outputs(logits), rtol=1e-12)
+
+
+def test_a_network_computes_with_what_its_activations_have_learned() -> None:
+    """Slopes are read from the parameters, and maps are laid out piece by piece."""
+    network = make_network([4, 3, 2, 5], [PReLU(), Maxout(pieces=3), "softmax"])
+    (w1, w2, w3), (b1, b2, b3) = network.parameters.weights, network.parameters.biases
+    inputs, slopes = normal(6, 4), network.parameters.learned[0]
+    slopes[...] = [-1, 0.5, 3]
+    z = inputs @ w1 + b1
+    first = np.where(z > 0, z, slopes * z)
+    pieces = [first @ w2[:, i : i + 2] + b2[i : i + 2] for i in (0, 2, 4)]
+    second = np.maximum.reduce(pieces)
+    actual = network.activations(inputs)
+    np.testing.assert_allclose(first, actual[0], rtol=1e-12)
+    np.testing.assert_allclose(second, actual[1], rtol=1e-12)
+    np.testing.assert_allclose(second @ w3 + b3, network.logits(inputs), rtol=1e-12)
+
+
+@pytest.mark.parametrize("f", HIDDEN, ids=str)
+def test_training_and_evaluation_compute_the_same_outputs(f: Activation) -> None:
+    """Backpropagation's forward pass in its buffers, and the passes that need no gradient."""
+    network = make_network([4, 3, 3, 2], [f, f, "softmax"])
+    gradient = Parameters(4, network.layers, network.dtype)
+    passes, inputs, logits = Backpropagation(network, gradient, 5), normal(5, 4), np.empty((5, 2))
+    outputs = passes.forward(inputs, logits)
+    np.testing.assert_array_equal(network.logits(inputs), logits)
+    np.testing.assert_array_equal(network.outputs(logits), outputs)
+    for expected, actual in zip(network.activations(inputs), passes.outputs, strict=True):
+        np.testing.assert_array_equal(expected, actual)
+
+
+def test_outputs_leave_the_logits_alone() -> None:
+    """They are needed for the loss."""
+    network, logits = make_network([4, 3], ["relu"]), normal(5, 3)
+    kept = logits.copy()
+    np.testing.assert_array_equal(forward(ReLU(), kept), network.outputs(logits))
+    np.testing.assert_array_equal(kept, logits)
+
+
+def test_float64_is_a_copy() -> None:
+    """Of all parameters, with the same outputs to rounding; what happens to it stays there."""
+    network = make_network([4, 3, 2, 2], [PReLU(), Maxout(), "softmax"], np.float32)
+    inputs, kept = normal(5, 4), network.parameters.vector.copy()
+    copy = network.as_float64()
+    assert copy.dtype == np.float64
+    np.testing.assert_array_equal(kept, copy.parameters.vector)
+    np.testing.assert_allclose(
+        copy.logits(inputs), network.logits(inputs.astype(np.float32)), rtol=1e-4, atol=1e-5
+    )
+    copy.parameters.vector += 1
+    np.testing.assert_array_equal(kept, network.parameters.vector)
+    np.testing.assert_array_equal(kept.astype(np.float64) + 1, copy.parameters.vector)
+
+
+@pytest.mark.parametrize(
+    ("output", "logits", "expected"),
+    [
+        ("sigmoid", [-30, -20, -25], 1),
+        ("softmax", [1e4, 0, 2e4], 2),
+        ("tanh", [50, 70, 60], 1),  # all outputs are 1
+        ("relu", [-3, -2, -1], 2),  # all outputs are 0
+        ("step", [1, 3, 2], 1),  # all outputs are 1
+        ("swish", [-10, -1, -2], 0),  # outputs -0.0005, -0.27, -0.24
+        ("gelu", [-2, -1, -4], 2),  # outputs -0.05, -0.16, -0.0001
+        ("swish", [-10, 3, 2], 1),
+    ],
+)
+def test_the_class_is_that_of_the_largest_output(
+    output: str, logits: list[float], expected: int
+) -> None:
+    """Of equal outputs, the one with the largest z."""
+    network = make_network([4, 3], [output])
+    assert [expected] * 2 == network.decide(np.array([logits] * 2, np.float64)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (Sigmoid(), [0, 0, 1, 1, 1]),
+        (Sigmoid(gain=3), [0, 0, 1, 1, 1]),
+        (Step(), [0, 0, 0, 1, 1]),
+        (Step(at_zero=1), [0, 0, 1, 1, 1]),
+        (Tanh(), [0, 0, 0, 0, 1]),
+        (Swish(), [0, 0, 0, 0, 1]),
+    ],
+    ids=str,
+)
+def test_a_single_unit_decides_at_a_half(output: Activation, expected: list[int]) -> None:
+    """Exactly 1/2 is yes."""
+    network, z = make_network([4, 1], [output]), np.array([[-2], [-1e-9], [0], [1e-9], [2]])
+    assert expected == network.decide(z).tolist()
+    assert network.decide(z).dtype == np.int64

@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Array
-from nnctl.nn.network import Parameters
-from nnctl.nn.optimizer import SGD
+from nnctl.nn.activations import Array, PReLU, Softmax
+from nnctl.nn.network import Layer, Parameters
+from nnctl.nn.optimizer import OPTIMIZERS, SGD, AdaGrad, Adam, Optimizer
 from tests.nn.helpers import normal
 
-SIZES = [4, 3, 2]
-WEIGHTS, SIZE = 18, 23
+INPUTS, LAYERS = 4, [Layer(3, PReLU()), Layer(2, Softmax())]
+WEIGHTS, SIZE = 4 * 3 + 3 * 2, (4 + 1) * 3 + (3 + 1) * 2 + 3
 
 
-def updated(rule: SGD, rates: list[float]) -> Array:
+def updated(rule: Optimizer, rates: list[float]) -> Array:
     """Return the parameters after a step at each rate, along gradients told from the step."""
-    parameters = Parameters(SIZES, np.float64)
+    parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector[...] = normal(SIZE)
     velocity = rule.make_velocity(parameters)
     for i, rate in enumerate(rates):
-        rule.update(parameters, rate * normal(SIZE, seed=i), velocity, rate)
+        gradient = rule.error_scale(rate) * normal(SIZE, seed=i)
+        rule.update(parameters, gradient, velocity, rate, i + 1)
     return parameters.vector
 
 
@@ -38,22 +39,25 @@ def test_an_update_is_the_formula(momentum: float, nesterov: bool, weight_decay:
         w = np.where(decays, (1 - rate * weight_decay) * w, w)
         v = momentum * v - rate * gradient
         w = w + momentum * v - rate * gradient if nesterov else w + v
-    actual = updated(SGD(0.5, momentum, nesterov, weight_decay), rates)
+    actual = updated(SGD(0.5, weight_decay, momentum, nesterov), rates)
     np.testing.assert_allclose(w, actual, rtol=1e-12, atol=1e-14)
 
 
-def test_decay_shrinks_weights_and_exempts_biases() -> None:
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_decay_shrinks_weights_and_exempts_biases_and_learned_slopes(
+    kind: type[Optimizer],
+) -> None:
     """By 1 - learning rate x weight decay, where the gradient is 0."""
-    parameters = Parameters(SIZES, np.float64)
+    parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector.fill(1)
-    rule = SGD(0.5, weight_decay=0.1)
-    rule.update(parameters, np.zeros(SIZE), rule.make_velocity(parameters), 0.5)
+    rule = kind(0.5, weight_decay=0.1)
+    rule.update(parameters, np.zeros(SIZE), rule.make_velocity(parameters), 0.5, 1)
     assert parameters.vector.tolist() == [0.95] * WEIGHTS + [1.0] * (SIZE - WEIGHTS)
 
 
 def test_only_momentum_needs_a_velocity() -> None:
     """At rest it is zero, of the parameters' size and dtype."""
-    parameters = Parameters(SIZES)
+    parameters = Parameters(INPUTS, LAYERS)
     assert SGD(0.5).make_velocity(parameters).size == 0
     velocity = SGD(0.5, momentum=0.9).make_velocity(parameters)
     assert velocity.tolist() == [0.0] * SIZE
@@ -69,5 +73,52 @@ def test_updates_at_a_constant_rate_are_those_of_pytorch(momentum: float, nester
     for i in range(5):
         theirs.grad = torch.tensor(normal(SIZE, seed=i))
         optimizer.step()
-    actual = updated(SGD(0.1, momentum, nesterov), [0.1] * 5)
-    np.testing.assert_allclose(theirs.detach().numpy(), actual, rtol=1e-12, atol=1e-14)
+    rule = SGD(0.1, momentum=momentum, nesterov=nesterov)
+    np.testing.assert_allclose(theirs.detach().numpy(), updated(rule, [0.1] * 5), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "oracle"), [("adagrad", "Adagrad"), ("adam", "Adam")])
+def test_adaptive_updates_are_those_of_pytorch(name: str, oracle: str) -> None:
+    """With the same epsilon."""
+    torch: Any = pytest.importorskip("torch")
+    rule = OPTIMIZERS[name](0.1)
+    theirs = torch.tensor(normal(SIZE), requires_grad=True)
+    optimizer = getattr(torch.optim, oracle)([theirs], lr=0.1, eps=rule.epsilon)  # type: ignore[attr-defined]
+    for i in range(5):
+        theirs.grad = torch.tensor(normal(SIZE, seed=i))
+        optimizer.step()
+    np.testing.assert_allclose(theirs.detach().numpy(), updated(rule, [0.1] * 5), rtol=1e-12)
+
+
+def test_adagrad_divides_by_the_root_of_all_squares_so_far() -> None:
+    """Duchi et al. 2011, with the rate of each step."""
+    w, h, rates = normal(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
+    for i, rate in enumerate(rates):
+        gradient = normal(SIZE, seed=i)
+        h += gradient**2
+        w -= rate * gradient / (np.sqrt(h) + 1e-7)
+    np.testing.assert_allclose(w, updated(AdaGrad(0.5), rates), rtol=1e-12)
+
+
+def test_adam_divides_unbiased_means() -> None:
+    """Algorithm 1 of Kingma and Ba 2015, with the rate of each step."""
+    w, m, v, rates = normal(SIZE), np.zeros(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
+    for i, rate in enumerate(rates):
+        gradient = normal(SIZE, seed=i)
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        mean, square = m / (1 - 0.9 ** (i + 1)), v / (1 - 0.999 ** (i + 1))
+        w -= rate * mean / (np.sqrt(square) + 1e-8)
+    np.testing.assert_allclose(w, updated(Adam(0.5), rates), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [SGD(0.1, momentum=0.5), AdaGrad(0.1), Adam(0.1)], ids=str)
+def test_the_step_size_is_that_of_a_gradient_that_lasts(rule: Optimizer) -> None:
+    """After many steps along the same gradient, each is as long as told."""
+    parameters = Parameters(INPUTS, LAYERS, np.float64)
+    velocity, count = rule.make_velocity(parameters), 3000
+    for i in range(1, count + 1):
+        before = parameters.vector.copy()
+        rule.update(parameters, np.full(SIZE, 0.5) * rule.error_scale(0.1), velocity, 0.1, i)
+    step = before - parameters.vector
+    np.testing.assert_allclose(rule.step_size(velocity, 0.1, count) * np.full(SIZE, 0.5), step)

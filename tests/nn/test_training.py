@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from nnctl.data.dataset import hold_out, open_dataset
-from nnctl.nn.activations import Array, Linear
+from nnctl.nn.activations import Activation, Array, Linear, Step
 from nnctl.nn.examples import Examples, scaled
-from nnctl.nn.health import measure_health
-from nnctl.nn.losses import Quadratic
-from nnctl.nn.metrics import mean_loss_and_accuracy
-from nnctl.nn.network import Network
+from nnctl.nn.gradient_check import backpropagated_gradient
+from nnctl.nn.health import Probe
+from nnctl.nn.losses import Quadratic, make_loss
+from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
+from nnctl.nn.network import Network, Parameters
 from nnctl.nn.schedules import CosineSchedule, ExponentialSchedule
 from nnctl.nn.training import (
     BatchesDone,
@@ -30,7 +31,14 @@ from nnctl.nn.training import (
     Finished,
     Training,
 )
-from tests.nn.helpers import clouds, make_network, make_training, normal, textbook_training
+from tests.nn.helpers import (
+    HIDDEN,
+    clouds,
+    make_network,
+    make_training,
+    normal,
+    textbook_training,
+)
 
 NESTEROV: dict[str, Any] = {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}
 RULES: list[dict[str, Any]] = [{}, {"momentum": 0.9}, {"weight_decay": 0.1}, NESTEROV]
@@ -46,7 +54,7 @@ NOISY = clouds(60, noise=150, seed=1)
 """Validation examples so hard that accuracy and loss go up and down."""
 
 
-def classifier(hidden: str = "sigmoid", dtype: type = np.float32) -> Network:
+def classifier(hidden: str | Activation = "sigmoid", dtype: type = np.float32) -> Network:
     """Return a network for `clouds`, always the same one."""
     network = make_network([12, 8, 6, 3], [hidden, hidden, "softmax"], dtype)
     network.parameters.vector[...] = normal(network.parameters.vector.size) / 6
@@ -104,10 +112,48 @@ class _Recording(Quadratic):
 
     batches: list[list[int]] = field(default_factory=list)
 
-    def errors(self, outputs: Array, targets: Array, out: Array) -> None:
+    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """Note, then go on."""
         self.batches.append(outputs[:, 0].round().astype(int).tolist())
-        super().errors(outputs, targets, out)
+        super().errors(logits, outputs, targets, out)
+
+
+@pytest.mark.parametrize(
+    "hidden", [f for f in HIDDEN if f not in (Step(), Step(at_zero=1))], ids=str
+)
+def test_every_hidden_activation_learns(hidden: Activation) -> None:
+    """A step does with its surrogate; with half the loss of guessing, nearly all are right."""
+    network = make_network([12, 10, 3], [hidden, "softmax"], np.float32)
+    examples = clouds(500, noise=40)
+    *_, last = rows_of([*make_training(network, examples, 0.1, epochs=10, momentum=0.5)])
+    assert last.train_loss < math.log(3) / 2
+    assert last.train_accuracy > 0.9
+
+
+def test_slopes_are_learned_and_do_not_decay() -> None:
+    """A step on those of a prelu is the learning rate times their gradient, and no more."""
+    examples, rule = clouds(50), {"batch_size": 50, "weight_decay": 0.5}
+    network = make_network([12, 8, 3], ["prelu", "softmax"])
+    before = copy.deepcopy(network.parameters.learned[0])
+    targets = make_targets(examples.labels, 3, np.float64)
+    loss = make_loss("cross_entropy", network.layers[-1].activation)
+    inputs = scaled(examples.inputs, np.float64)
+    gradient = backpropagated_gradient(network, loss, inputs, targets).learned[0]
+    list(make_training(network, examples, 0.1, **rule))
+    assert np.linalg.norm(gradient) > 1e-3
+    np.testing.assert_allclose(before - 0.1 * gradient, network.parameters.learned[0], rtol=1e-12)
+
+
+def test_a_single_output_learns_yes_or_no() -> None:
+    """Its hits are counted at 1/2, its targets are the labels."""
+    examples = clouds(500, noise=40)
+    examples = Examples(examples.inputs, examples.labels % 2)
+    network = make_network([12, 8, 1], ["tanh", "sigmoid"], np.float32)
+    given: dict[str, Any] = {"epochs": 20, "validation": examples}
+    *_, last = rows_of([*make_training(network, examples, 0.3, **given)])
+    assert last.train_accuracy > 0.95
+    assert last.val_accuracy is not None
+    assert last.val_accuracy > 0.95
 
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
@@ -243,7 +289,10 @@ def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
     (row,) = rows_of(list(training))
     expected = mean_loss_and_accuracy(training.network, training.loss, NOISY)
     assert expected == (row.val_loss, row.val_accuracy)
-    assert measure_health(training.network, scaled(NOISY.inputs)) == row.health
+    inputs, targets = scaled(NOISY.inputs[:32]), make_targets(NOISY.labels[:32], 3)
+    gradient = Parameters(12, training.network.layers)
+    probe = Probe(training.network, training.loss, inputs, targets, gradient)
+    assert probe.measure(0.5) == row.health
 
 
 def test_metrics_are_plain_values() -> None:
@@ -304,6 +353,20 @@ def test_divergence_is_found_at_the_batch_where_it_happens(
     expected = Divergence(epoch + 1, batch + 1, layer, what, last_finite_loss=loss)
     assert Finished("diverged", expected) == last
     assert losses[-1:] == pytest.approx([] if loss is None else [loss], rel=1e-3)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("rate", [1e15, 1e37])
+def test_no_hidden_activation_stops_a_divergence_from_being_found(
+    hidden: Activation, rate: float
+) -> None:
+    """Neither infinities nor NaN are too much for a pass; only bounded outputs may stay finite."""
+    network = make_network([12, 8, 6, 3], [hidden, hidden, "softmax"], np.float32)
+    *_, last = make_training(network, clouds(1237), rate, epochs=2)
+    assert isinstance(last, Finished)
+    if not (hidden.saturation or isinstance(hidden, Step)):
+        assert last.divergence is not None
+        assert (last.divergence.epoch, last.divergence.batch) <= (1, 3)
 
 
 def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence() -> None:
