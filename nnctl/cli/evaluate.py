@@ -60,7 +60,7 @@ def evaluate(
     from nnctl.views.download import DownloadView
     from nnctl.views.evaluation import show_evaluation
 
-    gain_values = _read_gains(gains) if gains else []
+    gain_values = [] if gains is None else _read_gains(gains)
     with DownloadView(quiet=quiet) as notify:
         evaluation = evaluate_run(Run.open(run), notify=notify, gains=gain_values, **options)
     if evaluation.dataset != evaluation.trained_on:

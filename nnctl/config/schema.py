@@ -66,9 +66,7 @@ class InitConfig(Section):
     weights: Annotated[
         Initializer,
         OneOf("initializer", INITIALIZERS),
-        Field(
-            description="auto fits the activation: He for the relu family, LeCun for selu, else Glorot"
-        ),
+        Field(description="auto: He for the relu family, LeCun for selu, Glorot for the rest"),
     ] = AUTO
     biases: Annotated[
         Initializer, OneOf("initializer", INITIALIZERS), Field(description="auto is zeros")

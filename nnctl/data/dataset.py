@@ -227,7 +227,8 @@ def _folder_files(name: str) -> dict[str, Path]:
     if not found:
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
-            hint=f"A dataset is {', '.join(NAMED)}, or a folder that holds four IDX files.",
+            hint=f"A dataset is mnist, mini, a logic gate ({', '.join(GATES)}), or a folder that "
+            "holds four IDX files.",
         )
     files, missing = {}, []
     for wanted in NAMES:

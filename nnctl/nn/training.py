@@ -314,7 +314,7 @@ class Training:
         """Measure, remember the best, and get ready for the next epoch."""
         progress = self.progress
         val_loss, val_accuracy = None, None
-        learning_rate = self.learning_rate(self._batches // 2)
+        learning_rate = self.learning_rate(progress.batch // 2)
         with np.errstate(over="ignore", invalid="ignore"):
             health = self._probe.measure(
                 self.optimizer.step_size(self.velocity, learning_rate, self._steps_done())

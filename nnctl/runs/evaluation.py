@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from nnctl.config import Config, from_mapping
 from nnctl.data.dataset import Digits, ask_for, open_dataset
 from nnctl.errors import UsageError
-from nnctl.nn.examples import Examples
+from nnctl.nn.activations import Array
+from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import Loss, make_loss
 from nnctl.nn.metrics import (
     ClassMetrics,
@@ -30,6 +31,29 @@ from nnctl.runs.plan import Notify
 from nnctl.runs.training import split
 
 Split = Literal["test", "validation", "train"]
+
+MOST_ROWS = 8
+"""A truth table is told of no more examples than this, with no more inputs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a truth table.
+
+    Parameters
+    ----------
+    inputs : list of float
+        From 0 to 1.
+    expected, answer : int
+        The right class, and the network's.
+    outputs : list of float
+        What the network decided by.
+    """
+
+    inputs: list[float]
+    expected: int
+    outputs: list[float]
+    answer: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +86,7 @@ class Evaluation:
     n : int
         The number of images.
     classes : list of str
-        What the classes are called: the digits, or no and yes.
+        What the classes are called: the digits; or other and the one that was asked for; or 0, 1.
     per_class : list of ClassMetrics
         Of each of them.
     confusion : array of int, shape (classes, classes)
@@ -77,6 +101,8 @@ class Evaluation:
         Whether the dataset's files are those of the training.
     amplified : list of Amplified
         The same examples at each gain that was asked for.
+    truth_table : list of Row
+        Every example, where there are few with few inputs, as of a logic gate; else nothing.
     """
 
     accuracy: float
@@ -92,6 +118,7 @@ class Evaluation:
     trained_on: str
     same_files: bool
     amplified: list[Amplified]
+    truth_table: list[Row]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -109,6 +136,8 @@ class Evaluation:
         if self.is_binary:
             yes = self.per_class[1]
             result |= {"precision": yes.precision, "recall": yes.recall, "f1": yes.f1}
+        if self.truth_table:
+            result["truth_table"] = [asdict(row) for row in self.truth_table]
         if self.amplified:
             result["gains"] = [
                 # JSON has no infinity.
@@ -202,7 +231,8 @@ def evaluate(
         logits = predict(network, digits.images)
         values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
         amplified = [_amplify(network, loss, examples, gain) for gain in gains]
-    confusion = confusion_matrix(digits.labels, network.decide(logits), len(classes))
+        outputs, answers = network.outputs(logits), network.decide(logits)
+    confusion = confusion_matrix(digits.labels, answers, len(classes))
     return Evaluation(
         accuracy=float(confusion.trace() / len(digits.labels)),
         loss=float(values.mean(dtype=np.float64)),
@@ -217,7 +247,16 @@ def evaluate(
         trained_on=trained_on,
         same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
         amplified=amplified,
+        truth_table=_truth_table(digits, outputs, answers),
     )
+
+
+def _truth_table(digits: Digits, outputs: Array, answers: NDArray[np.int64]) -> list[Row]:
+    """Return every example with its answer, if they are few enough to be read."""
+    if max(digits.images.shape) > MOST_ROWS:
+        return []
+    columns = (scaled(digits.images), digits.labels, outputs, answers)
+    return [Row(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _class_names(config: Config, network: Network) -> list[str]:

@@ -17,7 +17,11 @@ _MOST = 5  # kinds of mistake that are listed
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print accuracy and loss, the metrics of each digit, and the confusion matrix on stdout."""
+    """Print on stdout how good a network is, and where it errs.
+
+    That is accuracy and loss, and of digits the metrics of each and the confusion matrix; of a
+    single digit its own metrics, and the matrix; of a logic gate the truth table.
+    """
     console = results()
     right = int(evaluation.confusion.trace())
     what = f"{evaluation.dataset}, {evaluation.split} split, {evaluation.checkpoint} checkpoint"
@@ -32,13 +36,58 @@ def show_evaluation(evaluation: Evaluation) -> None:
     )
     if evaluation.amplified:
         _show_gains(console, evaluation)
+    if evaluation.truth_table:
+        _print_table(console, "Truth table", _truth_table(evaluation))
+        return
+    if evaluation.is_binary:
+        _show_question(console, evaluation)
+    else:
+        _print_table(console, "Each digit", _digits(evaluation))
     kind = "class" if evaluation.is_binary else "digit"
-    _print_table(console, f"Each {kind}", _classes(evaluation, kind))
-    confusion = _confusion(evaluation)
-    _print_table(console, f"True {kind} (rows) by answer (columns)", confusion)
-    mistakes = _mistakes(evaluation)
+    _print_table(console, f"True {kind} (rows) by answer (columns)", _confusion(evaluation))
+    mistakes = [] if evaluation.is_binary else _mistakes(evaluation)
     if mistakes:
-        say(console, f"most frequent mistakes: {', '.join(mistakes)}")
+        told = Text(f"most frequent mistakes: {', '.join(mistakes)}")
+        console.print(told, soft_wrap=not console.is_terminal)  # in a file it is one line
+
+
+def _truth_table(evaluation: Evaluation) -> Table:
+    """Return what the network answers to each example, and whether that is right."""
+    table = Table(box=box.SIMPLE)
+    first = evaluation.truth_table[0]
+    inputs = [f"x{i}" for i in range(1, len(first.inputs) + 1)]
+    outputs = ["output", *(len(first.outputs) - 1) * [""]]
+    for name in (*inputs, "expected", *outputs, "answer"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in evaluation.truth_table:
+        right = row.answer == row.expected
+        table.add_row(
+            *(f"{number:g}" for number in row.inputs),
+            f"{row.expected}",
+            *(f"{number:.3g}" for number in row.outputs),
+            f"{row.answer}",
+            Text("right", "green") if right else Text("wrong", "bold red"),
+        )
+    return table
+
+
+def _show_question(console: Console, evaluation: Evaluation) -> None:
+    """Print how well the one digit that was asked for is told from all others."""
+    name, row = evaluation.classes[1], evaluation.per_class[1]
+    found, answers = (
+        int(counts[1]) for counts in (evaluation.confusion[1], evaluation.confusion.sum(axis=0))
+    )
+    say(console, "")
+    say(
+        console,
+        f'precision {row.precision:.4f}: of {answers:,} answers "{name}", {found:,} are right',
+    )
+    say(
+        console,
+        f"recall    {row.recall:.4f}: of {row.support:,} images of {name}, {found:,} are found",
+    )
+    say(console, f"F1        {row.f1:.4f}: the harmonic mean of the two")
 
 
 def _show_gains(console: Console, evaluation: Evaluation) -> None:
@@ -48,7 +97,7 @@ def _show_gains(console: Console, evaluation: Evaluation) -> None:
         table.add_column(name, justify="right")
     for row in evaluation.amplified:
         limit = "" if math.isfinite(row.gain) else " (step units)"
-        loss = "-" if row.loss is None else f"{row.loss:.4f}"
+        loss = "-" if row.loss is None else f"{row.loss:{'.4f' if row.loss < 1e6 else '.4g'}}"
         table.add_row(f"{row.gain:g}{limit}", f"{100 * row.accuracy:.2f} %", loss)
     _print_table(console, "All weights and biases multiplied by a gain", table)
 
@@ -60,9 +109,9 @@ def _print_table(console: Console, title: str, table: Table) -> None:
     console.print(table)
 
 
-def _classes(evaluation: Evaluation, kind: str) -> Table:
+def _digits(evaluation: Evaluation) -> Table:
     table = Table(box=box.SIMPLE)
-    for name in (kind, "precision", "recall", "F1", "examples"):
+    for name in ("digit", "precision", "recall", "F1", "examples"):
         table.add_column(name, justify="right")
     worst = min((row.f1 for row in evaluation.per_class if row.support), default=None)
     for name, row in zip(evaluation.classes, evaluation.per_class, strict=True):
