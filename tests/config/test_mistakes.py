@@ -255,10 +255,8 @@ def test_what_follows_from_a_misspelt_key_is_not_told() -> None:
             "data.subset=50001",
         ),
         (
-            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, mini, and, or, "
-            "nand, xor, or a folder "
-            "that "
-            "holds four IDX files.",
+            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, mini, "
+            "a logic gate (and, or, nand, xor), or a folder that holds four IDX files.",
             "data.dataset=mnits",
         ),
     ],
