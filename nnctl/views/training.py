@@ -128,6 +128,9 @@ def show_result(training: TrainingRun) -> None:
             f"best epoch   {best}, of {summary['epochs']} trained: validation accuracy "
             f"{100 * accuracy:.2f} %, loss {summary['best_val_loss']:.4f}",
         )
+    elif best is not None:
+        right = 100 * summary["final_train_accuracy"]
+        say(console, f"trained      {summary['epochs']} epochs: training accuracy {right:.2f} %")
     if summary["status"] == "stopped_early":
         say(console, f"stopped      after {summary['epochs']} epochs: no improvement any more")
     if best is not None:
