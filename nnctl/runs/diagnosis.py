@@ -119,10 +119,9 @@ def glance(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
     saturated = max((layer["saturated"] for layer in hidden), default=0.0)
     if _faint_layer(health) < len(health):
         return "too faint"
-    if dead >= DEAD:
-        return f"{100 * dead:.0f} % dead"
-    if saturated >= SATURATED:
-        return f"{100 * saturated:.0f} % sat."
+    for share, least, what in ((dead, DEAD, "dead"), (saturated, SATURATED, "sat.")):
+        if share >= least:
+            return f"{100 * share:.0f} % {what}".replace("100 %", "all")
     found = [*_gradients(config, health), *_bias_shift(config, health)]
     return found[0].kind.split()[0] if found else "ok"
 

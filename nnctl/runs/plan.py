@@ -78,7 +78,7 @@ def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
     if question and facts.classes == 2:
         yield Problem(
             ("data", "positive_digit"),
-            f"{config.data.dataset} has no digits to ask for; its answers are 0 and 1 already",
+            f"the dataset '{config.data.dataset}' has no digits to ask for; it answers 0 or 1",
             about=(("data", "dataset"),),
         )
         return
@@ -89,7 +89,7 @@ def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
         need = "yes or no needs 1, or 2" if classes == 2 else f"{classes} classes need {classes}"
         yield Problem(
             ("network", "layers", last, "units"),
-            f"the last layer has {units} units, but {need}",
+            f"the last layer has {units} unit{'s' * (units > 1)}, but {need}",
             about=(("data", "dataset"), ("data", "positive_digit")),
         )
 

@@ -161,6 +161,12 @@ class TrainingRun:
                     hint="Only --epochs can be changed. For another configuration begin a new run.",
                 )
         if epochs is not None:
+            if config.training.steps:
+                raise UsageError(
+                    f"{run.directory} ends after {config.training.steps:,} steps, whatever the "
+                    "epochs",
+                    hint="Leave out --epochs, or begin a new run with other training.steps.",
+                )
             config = replaced(config, {"training.epochs": epochs})
         return cls.go_on(run, config, find_dataset(config.data, data_dir, notify))
 

@@ -14,7 +14,7 @@ from nnctl.runs.training import TrainingRun
 from nnctl.views.console import View, is_live, notices, results, say
 from nnctl.views.diagnosis import show_diagnoses
 
-_HEADER = " epoch  train loss  accuracy   val. loss  accuracy       rate  seconds  health"
+_HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
 
 class TrainingView(View):
@@ -106,7 +106,7 @@ class TrainingView(View):
         health = [dataclasses.asdict(layer) for layer in done.health]
         row = (
             f"{done.epoch:>6}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
-            f"  {val_loss:>10}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
+            f"  {val_loss:>9}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
             f"  {done.seconds:>7.2f}  {glance(self._training.config, health)}"
         )
         # Every row that was the best so far is marked: the last mark is the best of all.

@@ -32,6 +32,8 @@ SMALL: dict[str, Any] = {
 
 EVENTS_AN_EPOCH = 4
 """Three blocks of about a thousand examples, and the end of the epoch."""
+STEPS_AN_EPOCH = 84
+"""2,500 examples in batches of 30."""
 
 
 def ignore(_: object) -> None:

@@ -8,12 +8,23 @@ from typing import Any
 
 import pytest
 
-from nnctl.config import replaced
+from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DataError, UsageError
 from nnctl.nn.training import EpochDone
 from nnctl.runs.directory import Run
 from nnctl.runs.training import TrainingRun
-from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, outcome, resume, train
+from tests.runs.helpers import (
+    EVENTS_AN_EPOCH,
+    SMALL,
+    STEPS_AN_EPOCH,
+    begin,
+    ignore,
+    outcome,
+    resume,
+    train,
+)
+
+NO_MOMENTUM = {"optimizer.momentum": 0, "optimizer.nesterov": False}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +44,40 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
     assert train(begin(directory), stop_after=events) == "interrupted"
     assert train(resume(directory)) == "finished"
     assert undisturbed == outcome(directory)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {**NO_MOMENTUM, "optimizer.name": "adam"},
+        {**NO_MOMENTUM, "optimizer.name": "adagrad"},
+        {**NO_MOMENTUM, "training.sampling": "with_replacement"},
+        {"training.steps": 3 * STEPS_AN_EPOCH + 5, "optimizer.schedule": {"name": "cosine"}},
+        {"network.layers.0.activation": "prelu", "network.layers.0.init": "he_uniform"},
+        {"network.layers.0.activation": {"name": "maxout", "pieces": 3}},
+        {"network.layers.0.activation": {"name": "step", "surrogate": "sigmoid"}},
+    ],
+    ids=str,
+)
+def test_whatever_is_trained_resuming_leads_to_the_same_bits(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """What optimizers remember, what activations learn, which examples were drawn."""
+    config = to_mapping(replaced(from_mapping(SMALL, "small"), settings))
+    assert train(begin(tmp_path / "whole", config)) == "finished"
+    for events in (1, EVENTS_AN_EPOCH - 1, EVENTS_AN_EPOCH, 3 * EVENTS_AN_EPOCH + 1):
+        directory = tmp_path / f"from-{events}"
+        assert train(begin(directory, config), stop_after=events) == "interrupted"
+        assert train(resume(directory)) == "finished"
+        assert outcome(tmp_path / "whole") == outcome(directory)
+
+
+def test_a_run_that_ends_after_steps_is_not_extended_by_epochs(tmp_path: Path) -> None:
+    """Its end would not move."""
+    config = to_mapping(replaced(from_mapping(SMALL, "small"), {"training.steps": 3}))
+    train(begin(tmp_path / "run", config))
+    with pytest.raises(UsageError, match="ends after 3 steps"):
+        TrainingRun.resume(Run.open(tmp_path / "run"), epochs=9, notify=ignore)
 
 
 def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
