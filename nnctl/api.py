@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ def evaluate(
     split: Split = "test",
     checkpoint: Which = "best",
     dataset: str | None = None,
+    gains: Sequence[float] = (),
 ) -> Evaluation:
     """Evaluate a run, or the run in a directory; see `nnctl.runs.evaluation.evaluate`."""
     return evaluation.evaluate(
@@ -105,6 +106,7 @@ def evaluate(
         split_name=split,
         checkpoint=checkpoint,
         dataset_name=dataset,
+        gains=gains,
         notify=_warn,
     )
 

@@ -41,7 +41,14 @@ def test_smoke_reaches_90_percent_without_a_network(train: Train) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize(
-    ("name", "accuracy"), [("sigmoid", 0.975), ("relu", 0.975), ("tanh", 0.97), ("mixed", 0.97)]
+    ("name", "accuracy"),
+    [
+        ("sigmoid", 0.975),
+        ("relu", 0.975),
+        ("tanh", 0.97),
+        ("mixed", 0.97),
+        ("is-it-a-nine", 0.985),
+    ],
 )
 def test_a_preset_reaches_its_accuracy(
     train: Train, nnctl: Nnctl, name: str, accuracy: float
@@ -74,7 +81,7 @@ def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, scratc
     assert (scratch / "sweep" / "results.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "relu", "tanh", "mixed", "nielsen"])
+@pytest.mark.parametrize("name", ["sigmoid", "relu", "tanh", "mixed", "nielsen", "is-it-a-nine"])
 def test_a_preset_trains_without_a_network_as_well(train: Train, name: str) -> None:
     """For an epoch, on its fallback."""
     assert train(name, "--epochs", 1)["dataset"]["name"] == "mini"

@@ -50,8 +50,8 @@ def evaluate(
 ) -> None:
     """Evaluate the network of RUN, a run directory, on the test set.
 
-    Prints accuracy, loss, the metrics of each digit and the confusion matrix. With --gain it shows
-    how sigmoid neurons become perceptrons as their weights grow.
+    Prints accuracy, loss, the metrics of each digit and the confusion matrix; of a logic gate the
+    truth table. With --gain it shows how sigmoid neurons become perceptrons as their weights grow.
     """
     from nnctl.errors import BelowThresholdError
     from nnctl.runs.directory import Run

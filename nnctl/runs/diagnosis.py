@@ -391,6 +391,9 @@ def _flat(
         cure = f"raise optimizer.learning_rate: {rate:g}"
     elif explained:
         return
+    elif len(config.network.layers) == 1:
+        reason = "one layer parts two classes by a straight line or plane, and there may be none"
+        cure = "add a hidden layer to network.layers"
     else:
         reason = "the network answers the same to every image, and steps do not lead away from that"
         cure = f"change optimizer.learning_rate: {rate:g}, tenfold down or up, or network.init"

@@ -219,7 +219,7 @@ class Run:
         Parameters
         ----------
         images : array-like, shape (n, 784) or (n, 28, 28)
-            Of integers, 0 to 255, or of floats, 0 to 1.
+            Of integers, 0 to 255, or of floats, 0 to 1: a gate's 1 is 255 or 1.0.
         which : str
             The checkpoint.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from sklearn import metrics
 
 import nnctl as face
 from nnctl.data.dataset import open_dataset
+from nnctl.nn.examples import scaled
 from tests.conftest import CONFIGS, Nnctl
+
+GAINS = "1,10,100,1e6,inf"
 
 
 @pytest.fixture
@@ -135,3 +139,238 @@ def test_a_run_without_a_complete_epoch_says_so(nnctl: Nnctl, run: Path) -> None
     """The last checkpoint may be there all the same."""
     (run / "best.npz").unlink()
     assert "no epoch of this run was complete" in nnctl("eval", run, code=3).stderr
+
+
+# Is it a nine? -----------------------------------------------------------------------------------
+
+IS_IT_A_NINE = CONFIGS / "is-it-a-nine.yaml"
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was asked whether a digit is a nine, with one sigmoid output."""
+    directory = tmp_path_factory.mktemp("nine") / "run"
+    return face.train(IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=directory).directory
+
+
+def assert_agrees_with_scikit_learn(result: dict[str, Any], answers: Any) -> None:
+    """Compare a result of ``eval --json`` on mini with the answers, yes or no, that led to it."""
+    yes = open_dataset("mini", notify=lambda _: None).test.labels == 9
+    assert 0 < np.count_nonzero(answers) < len(yes)
+    assert metrics.accuracy_score(yes, answers) == pytest.approx(result["accuracy"])
+    for name, score in (
+        ("precision", metrics.precision_score),
+        ("recall", metrics.recall_score),
+        ("f1", metrics.f1_score),
+    ):
+        assert score(yes, answers) == pytest.approx(result[name])
+    assert metrics.confusion_matrix(yes, answers).tolist() == result["confusion"]
+    expected = metrics.precision_recall_fscore_support(yes, answers)
+    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        assert values.tolist() == pytest.approx([row[name] for row in result["per_class"]])
+    assert [row["class"] for row in result["per_class"]] == ["other", "9"]
+
+
+def test_a_question_about_a_digit_agrees_with_scikit_learn(nnctl: Nnctl, nine: Path) -> None:
+    """One output, at least 1/2 for yes; precision, recall and F1 are those of yes."""
+    result = json.loads(nnctl("eval", nine, "--json").stdout)
+    test = open_dataset("mini", notify=lambda _: None).test
+    outputs = face.load(nine).predict(test.images).astype(np.float64)
+    assert outputs.shape == (1000, 1)
+    assert_agrees_with_scikit_learn(result, outputs[:, 0] >= 0.5)
+    log_loss = metrics.log_loss(test.labels == 9, outputs[:, 0])
+    assert log_loss == pytest.approx(result["loss"], rel=1e-4)
+    assert result["accuracy"] > 0.95
+    assert "truth_table" not in result
+
+
+def test_a_question_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
+    """Under softmax: the answer is that of the larger one."""
+    settings = {"network.layers": [{"units": 2, "activation": "softmax"}]}
+    run = face.train(
+        IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=scratch / "run", settings=settings
+    )
+    result = json.loads(nnctl("eval", "run", "--json").stdout)
+    outputs = run.predict(open_dataset("mini", notify=lambda _: None).test.images)
+    assert outputs.shape == (1000, 2)
+    assert_agrees_with_scikit_learn(result, outputs.argmax(axis=1) == 1)
+
+
+def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
+    """A network of zeros, which hardly learns, finds every nine and takes all else for one too."""
+    settings = {"network.init.weights": "zeros", "optimizer.learning_rate": 1e-30}
+    run = face.train(
+        IS_IT_A_NINE, dataset="mini", epochs=1, run_dir=scratch / "run", settings=settings
+    )
+    images = open_dataset("mini", notify=lambda _: None).test.images
+    assert set(run.predict(images).ravel().tolist()) == {0.5}
+    result = json.loads(nnctl("eval", "run", "--json").stdout)
+    assert result["recall"] == 1.0
+    assert result["precision"] == result["accuracy"] == result["per_class"][1]["support"] / 1000
+    assert result["loss"] == pytest.approx(math.log(2))
+
+
+def test_a_question_is_asked_of_every_split(nnctl: Nnctl, nine: Path) -> None:
+    """The run's own subset, class-balanced by digit, and what it held out."""
+    run = face.train(IS_IT_A_NINE, dataset="mini", epochs=1, subset=200, run_dir="subset")
+    training = open_dataset("mini", notify=lambda _: None).training
+    for directory, split, expected in (
+        (run.directory, "train", [180, 20]),
+        (nine, "train", np.bincount(training.labels[:4167] == 9).tolist()),
+        (nine, "validation", np.bincount(training.labels[4167:] == 9).tolist()),
+    ):
+        result = json.loads(nnctl("eval", directory, "--split", split, "--json").stdout)
+        assert expected == [row["support"] for row in result["per_class"]]
+    held_out = json.loads(nnctl("eval", nine, "--split", "validation", "--json").stdout)
+    summary = json.loads((nine / "summary.json").read_text("utf-8"))
+    assert summary["best_val_accuracy"] == held_out["accuracy"]
+
+
+def test_a_question_goes_on_to_the_same_bits(nnctl: Nnctl, scratch: Path) -> None:
+    """After an interruption it is the same question; another one is refused."""
+    settings = {"optimizer.schedule": "constant"}
+    for name, epochs in (("whole", 2), ("begun", 1)):
+        face.train(
+            IS_IT_A_NINE, dataset="mini", epochs=epochs, run_dir=scratch / name, settings=settings
+        )
+    nnctl("train", "--resume", "begun", "--epochs", 2, "--quiet")
+    expected, actual = (
+        face.load(name).network("last").parameters.vector for name in ("whole", "begun")
+    )
+    np.testing.assert_array_equal(expected, actual)
+    done = nnctl("train", "--resume", "begun", "--set", "data.positive_digit=8", code=2)
+    assert "data.positive_digit: 9 in the run, 8 asked for" in done.stderr
+
+
+def test_the_answers_about_a_digit_are_shown_in_four_numbers(nnctl: Nnctl, nine: Path) -> None:
+    """Below precision and recall in words; within 80 columns."""
+    done = nnctl("eval", nine, "--gain", GAINS, env={"COLUMNS": "80"})
+    result = json.loads(nnctl("eval", nine, "--json").stdout)
+    (_, false_alarms), (missed, found) = result["confusion"]
+    answers, nines = false_alarms + found, missed + found
+    assert (
+        f'precision {result["precision"]:.4f}: of {answers} answers "9", {found} are right\n'
+        f"recall    {result['recall']:.4f}: of {nines} images of 9, {found} are found\n"
+        f"F1        {result['f1']:.4f}: "
+    ) in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["other", "9"] in rows
+    assert ["9", str(missed), str(found)] in rows
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+    assert max(len(line) for line in done.stdout.splitlines()[1:]) <= 80
+
+
+# Gains: sigmoid neurons that simulate perceptrons (Nielsen, chapter 1, exercises) ----------------
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run for each of some hidden layers, by the name of its activation."""
+    folder = tmp_path_factory.mktemp("hidden")
+
+    def train(name: str, activation: str | dict[str, str]) -> Path:
+        settings = {
+            "network.layers.0": {"units": 30, "activation": activation},
+            "network.init": {"weights": "glorot_uniform", "biases": {"name": "normal"}},
+        }
+        return face.train(
+            CONFIGS / "smoke.yaml", epochs=2, run_dir=folder / name, settings=settings
+        ).directory
+
+    step = {"name": "step", "surrogate": "sigmoid"}
+    return {"step": train("step", step)} | {
+        name: train(name, name) for name in ("sigmoid", "tanh", "relu")
+    }
+
+
+def gains_of(nnctl: Nnctl, run: Path, gains: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the result, and the rows of its gains."""
+    result = json.loads(nnctl("eval", run, "--gain", gains, "--json").stdout)
+    assert [row["gain"] for row in result["gains"]] == [
+        "inf" if gain == "inf" else float(gain) for gain in gains.split(",")
+    ]
+    return result, result["gains"]
+
+
+def test_perceptrons_do_not_change_with_any_gain(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+    """The first exercise: c > 0 times all weights and biases leaves every answer as it is."""
+    result, rows = gains_of(nnctl, hidden["step"], "0.001,1,3,100,1e6,inf")
+    assert result["accuracy"] > 0.5
+    assert {result["accuracy"]} == {row["accuracy"] for row in rows}
+
+
+def test_sigmoid_neurons_become_perceptrons(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+    """The second: for ever larger c they answer as the same network with step units does."""
+    result, rows = gains_of(nnctl, hidden["sigmoid"], GAINS)
+    by_gain = {row["gain"]: row["accuracy"] for row in rows}
+    parameters = face.load(hidden["sigmoid"]).network().parameters
+    digits = open_dataset("mini", notify=lambda _: None).test
+    (w1, w2), (b1, b2) = parameters.weights, parameters.biases
+    fires = (scaled(digits.images, np.float64) @ w1 + b1 > 0).astype(np.float64)
+    by_hand = metrics.accuracy_score(digits.labels, (fires @ w2 + b2).argmax(axis=1))
+    assert by_hand == pytest.approx(by_gain["inf"])
+    assert by_gain[1e6] == by_gain["inf"] < by_gain[1] == result["accuracy"]
+    assert abs(by_gain[100] - by_gain["inf"]) < abs(by_gain[1] - by_gain["inf"])
+
+
+def test_gain_1_is_the_network_itself(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+    """Whatever its activation; and the result besides the gains is what it is without them."""
+    for run in hidden.values():
+        plain = json.loads(nnctl("eval", run, "--json").stdout)
+        result, (row,) = gains_of(nnctl, run, "1")
+        assert plain == {key: value for key, value in result.items() if key != "gains"}
+        assert row["accuracy"] == plain["accuracy"]
+        assert row["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu"])
+def test_gain_inf_needs_units_that_become_steps(
+    nnctl: Nnctl, hidden: dict[str, Path], name: str
+) -> None:
+    """Others have no such limit; finite gains are for all."""
+    done = nnctl("eval", hidden[name], "--gain", "10,inf", code=2)
+    assert f"layer 1 is {name}, which has no limit" in done.stderr
+    assert "Give finite gains, such as --gain 1,10,100." in done.stderr
+    assert done.stdout == ""
+    _, (row,) = gains_of(nnctl, hidden[name], "10")
+    assert row["accuracy"] > 0.5
+
+
+def test_the_limit_has_an_accuracy_but_no_loss(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+    """JSON says null, the table a dash."""
+    _, (finite, limit) = gains_of(nnctl, hidden["sigmoid"], "1,inf")
+    assert finite["loss"] > 0
+    assert limit["loss"] is None
+    rows = [
+        line.split()
+        for line in nnctl("eval", hidden["sigmoid"], "--gain", "1,inf").stdout.splitlines()
+    ]
+    assert ["1", f"{100 * finite['accuracy']:.2f}", "%", f"{finite['loss']:.4f}"] in rows
+    assert ["inf", "(step", "units)", f"{100 * limit['accuracy']:.2f}", "%", "-"] in rows
+
+
+@pytest.mark.parametrize("gains", ["x", "0", "-1", "nan", "", ",", "1,,10", "1,", "1 10", "-inf"])
+def test_what_is_no_list_of_gains_exits_with_2(
+    nnctl: Nnctl, hidden: dict[str, Path], gains: str
+) -> None:
+    """With a sentence that shows one, before anything is evaluated."""
+    done = nnctl("eval", hidden["step"], f"--gain={gains}", code=2)
+    assert f"{gains!r} is no list of numbers above 0, such as 1,10,inf" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_gain_that_overflows_is_told(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+    """And which one it is."""
+    done = nnctl("eval", hidden["sigmoid"], "--gain", "1,1e308", code=2)
+    assert "with gain 1e+308 the network's numbers overflow; give a smaller one" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_huge_loss_is_told_by_its_power_of_ten(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+    """Not by two hundred digits."""
+    gain = "1e200"
+    _, (row,) = gains_of(nnctl, hidden["sigmoid"], gain)
+    lines = nnctl("eval", hidden["sigmoid"], "--gain", gain).stdout.splitlines()
+    expected = ["1e+200", f"{100 * row['accuracy']:.2f}", "%", f"{row['loss']:.4g}"]
+    assert expected in [line.split() for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import platformdirs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from nnctl.data.dataset import (
     MINI_DIRECTORY,
     Digits,
     Facts,
+    ask_for,
     balanced_subset,
+    canonical_name,
     configured_mirrors,
     data_directory,
     describe,
@@ -122,6 +126,56 @@ def test_mirrors_of_the_environment_are_divided_by_white_space(
     assert configured_mirrors() == ("http://a/", "http://b/")
 
 
+# Logic gates -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        ("and", np.logical_and),
+        ("or", np.logical_or),
+        ("nand", lambda a, b: ~np.logical_and(a, b)),
+        ("xor", np.logical_xor),
+    ],
+)
+def test_a_gate_is_its_truth_table(
+    name: str, gate: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.bool_]]
+) -> None:
+    """Four pictures of two pixels, black or white, to train on and to test with."""
+    dataset = open_dataset(name, notify=no_download)
+    assert Facts(training=4, pixels=2, classes=2) == describe(name)
+    assert_same(dataset.training, dataset.test)
+    inputs = dataset.training.images
+    assert sorted(map(tuple, inputs.tolist())) == [(0, 0), (0, 255), (255, 0), (255, 255)]
+    expected = gate(inputs[:, 0], inputs[:, 1]).astype(int)
+    assert expected.tolist() == dataset.training.labels.tolist()
+
+
+def test_nobody_can_write_into_a_gate_s_inputs() -> None:
+    """All gates share them."""
+    inputs = open_dataset("and", notify=no_download).training.images
+    with pytest.raises(ValueError, match="read-only"):
+        inputs[0, 0] = 1
+
+
+def test_a_gate_is_known_by_its_name_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of that name does not hide it, but can be named by its path."""
+    monkeypatch.chdir(tmp_path)
+    digits_folder(tmp_path / "xor", compressed=False)
+    assert canonical_name("xor") == "xor"
+    assert describe("xor").training == 4
+    assert describe("./xor").training == 30
+
+
+def test_a_gate_that_is_mistyped_is_suggested() -> None:
+    """As other names are."""
+    with pytest.raises(UsageError) as caught:
+        describe("xr")
+    assert caught.value.message == "unknown dataset 'xr'; did you mean 'xor'?"
+
+
 # A folder ----------------------------------------------------------------------------------------
 
 
@@ -130,7 +184,7 @@ def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -
     """Compressed or not, of any size of image; nothing in it is changed."""
     folder = digits_folder(tmp_path / "digits", compressed=compressed)
     before = snapshot(folder)
-    assert Facts(training=30, pixels=12) == describe(str(folder))
+    assert Facts(training=30, pixels=12, classes=10) == describe(str(folder))
     dataset = open_dataset(str(folder), notify=no_download)
     assert (dataset.training.images.shape, dataset.test.images.shape) == ((30, 12), (20, 12))
     assert [i % 10 for i in range(20)] == dataset.test.labels.tolist()
@@ -194,7 +248,8 @@ def test_an_unknown_name_is_told_what_there_is(suggestion: str, name: str) -> No
     with pytest.raises(UsageError) as caught:
         describe(name)
     assert f"unknown dataset '{name}'{suggestion}" == caught.value.message
-    assert caught.value.hint == "A dataset is mnist, mini, or a folder that holds four IDX files."
+    names = "mnist, mini, a logic gate (and, or, nand, xor)"
+    assert caught.value.hint == f"A dataset is {names}, or a folder that holds four IDX files."
 
 
 # Splits ------------------------------------------------------------------------------------------
@@ -219,6 +274,16 @@ def test_nothing_held_out_is_none() -> None:
     """All of the digits are trained on."""
     digits = digits_of([1, 2])
     assert (digits, None) == hold_out(digits, 0)
+
+
+def test_a_question_makes_every_label_yes_or_no() -> None:
+    """The images stay as they are, and so do the digits that are asked about."""
+    digits = digits_of([9, 0, 9, 1])
+    asked = ask_for(digits, 9)
+    assert asked.labels.tolist() == [1, 0, 1, 0]
+    assert asked.labels.dtype == np.uint8
+    assert digits.images.tolist() == asked.images.tolist()
+    assert digits.labels.tolist() == [9, 0, 9, 1]
 
 
 def test_a_subset_of_mini_is_balanced_and_its_own() -> None:
