@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from nnctl.config import load
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
+from nnctl.nn.optimizer import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
 from tests.conftest import CONFIGS, ROOT
 
@@ -28,9 +30,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def beside_configs(scratch: Path) -> Path:
     """A folder as the README's reader stands in it: with the configurations."""
-    (scratch / "configs").mkdir()
-    for source in CONFIGS.iterdir():
-        (scratch / "configs" / source.name).write_bytes(source.read_bytes())
+    shutil.copytree(CONFIGS, scratch / "configs")
     return scratch
 
 
@@ -73,13 +73,15 @@ def test_its_configuration_loads(beside_configs: Path) -> None:
 
 def test_its_tables_name_every_entry_and_every_configuration() -> None:
     """Nothing that can be written is left out, and nothing is invented."""
-    for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES):
+    for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES, OPTIMIZERS):
         assert all(f"`{name}`" in README for name in table)
-    for path in CONFIGS.glob("*.yaml"):
-        assert f"`configs/{path.name}`" in README
-    assert set(re.findall(r"configs/([\w.-]+)", README)) <= {
-        path.name for path in CONFIGS.iterdir()
-    }
+    for path in CONFIGS.rglob("*.yaml"):
+        below = path.relative_to(CONFIGS)
+        assert f"`configs/{below}`" in README or (
+            f"| `configs/{below.parent}/` |" in README and f"| `{below.name}` |" in README
+        )
+    for named in re.findall(r"configs/([\w./-]*\w)", README):
+        assert (CONFIGS / named).exists(), named
 
 
 def test_every_command_has_help_with_an_example_and_documented_options() -> None:

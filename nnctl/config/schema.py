@@ -52,8 +52,15 @@ class DataConfig(Section):
     ] = "auto"
     subset: Annotated[
         Annotated[int, Field(ge=1)] | None,
-        Field(description="Train on so many examples, class-balanced, chosen by the seed"),
+        Field(description="Train on so many examples; see selection"),
     ] = None
+    selection: Annotated[
+        Literal["balanced", "first"],
+        Field(
+            description="Of a subset: balanced has as many of each class, chosen by the seed; "
+            "first are those at the beginning of the file"
+        ),
+    ] = "balanced"
     positive_digit: Annotated[
         Annotated[int, Field(ge=0, le=9)] | None,
         Field(description="Ask of each image only whether it is this digit: 1 is yes, 0 is no"),

@@ -320,8 +320,8 @@ def _saturation(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[D
 
 def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
     first, last = health[0]["error"], health[-1]["error"]
-    if not first or not last:  # a step layer, or dead units: they have their own sentence
-        return
+    if not first or not last or _faint_layer(health) < len(health):
+        return  # a step, dead units, activations that are too small: they have their own sentence
     ratio = first / last
     names = {layer.activation.name for layer in config.network.layers[:-1]}
     per_layer = ratio ** (1 / max(1, len(health) - 1))
@@ -379,6 +379,7 @@ def _flat(
         return
     rate = config.optimizer.learning_rate
     faint = _faint_layer(last["health"])
+    output = last["health"][-1]
     if faint < len(last["health"]):
         reason = (
             f"the activations of layer {faint} differ by no more than "
@@ -386,6 +387,12 @@ def _flat(
             "small make each layer fainter than the one before, until all images look the same"
         )
         cure = "set network.init: auto"
+    elif config.loss == "quadratic" and output["saturated"] >= SATURATED:
+        reason = (
+            f"{100 * output['saturated']:.0f} % of the outputs are within 5 % of 0 or 1; the "
+            "gradient of the quadratic loss has their derivative as a factor, which is nearly 0"
+        )
+        cure = f"lower optimizer.learning_rate: {rate:g}, or set loss: cross_entropy"
     elif max(layer["update_ratio"] for layer in first["health"]) < TINY_UPDATE:
         reason = "a step changes the weights by less than a hundred thousandth of their length"
         cure = f"raise optimizer.learning_rate: {rate:g}"
@@ -397,11 +404,11 @@ def _flat(
     else:
         reason = "the network answers the same to every image, and steps do not lead away from that"
         cure = f"change optimizer.learning_rate: {rate:g}, tenfold down or up, or network.init"
+    was = f"was {first['train_loss']:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
     yield Diagnosis(
         "flat loss",
         None,
-        f"the training loss was {first['train_loss']:.4g} in epoch {first['epoch']} and is "
-        f"{last['train_loss']:.4g} in epoch {last['epoch']}, with "
+        f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}, with "
         f"{100 * last['train_accuracy']:.1f} % right: no better than chance",
         reason,
         cure,

@@ -43,7 +43,9 @@ def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
     """Return what a configuration trains on and what it validates on."""
     assert config.data.validation != "auto"
     training, validation = hold_out(dataset.training, config.data.validation)
-    if config.data.subset:
+    if config.data.subset and config.data.selection == "first":
+        training = Digits(*(array[: config.data.subset] for array in training))
+    elif config.data.subset:
         rng = stream(config.training.seed, "subset")
         training = balanced_subset(training, config.data.subset, rng)
     positive = config.data.positive_digit

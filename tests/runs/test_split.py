@@ -1,0 +1,57 @@
+"""What a configuration trains on, and what it validates on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnctl.config import from_mapping
+from nnctl.data.dataset import Digits, open_dataset
+from nnctl.runs.plan import settle
+from nnctl.runs.training import split
+from tests.runs.helpers import SMALL, ignore
+
+MINI = open_dataset("mini", notify=ignore)
+
+
+def split_of(**data: Any) -> tuple[Digits, Digits | None]:
+    """Return the split of the digits that ship, with these keys of data."""
+    units = 10 if data.get("positive_digit") is None else 2
+    network = {"layers": [{"units": units, "activation": "softmax"}]}
+    values = {**SMALL, "data": {"dataset": "mini", **data}, "network": network}
+    return split(settle(from_mapping(values, "test"), MINI), MINI)
+
+
+@pytest.mark.parametrize("positive_digit", [None, 9])
+def test_the_last_sixth_is_held_out_and_never_trained_on(positive_digit: int | None) -> None:
+    """Whatever is asked of the digits."""
+    training, validation = split_of(positive_digit=positive_digit)
+    assert validation is not None
+    assert (len(training.labels), len(validation.labels)) == (4167, 833)
+    np.testing.assert_array_equal(
+        MINI.training.images, np.concatenate([training.images, validation.images])
+    )
+
+
+def test_the_first_examples_are_those_at_the_beginning_of_the_file() -> None:
+    """As the books take their training_data[:1000], whatever the seed."""
+    training, _ = split_of(subset=1000, selection="first")
+    np.testing.assert_array_equal(MINI.training.images[:1000], training.images)
+    np.testing.assert_array_equal(MINI.training.labels[:1000], training.labels)
+
+
+def test_a_balanced_subset_has_as_many_of_each_digit() -> None:
+    """Which the first ones have not."""
+    balanced, first = split_of(subset=1000)[0], split_of(subset=1000, selection="first")[0]
+    assert np.bincount(balanced.labels).tolist() == [100] * 10
+    assert np.bincount(first.labels).tolist() != [100] * 10
+
+
+def test_a_subset_is_balanced_by_digit_before_one_of_them_is_asked_for() -> None:
+    """A tenth are nines, as among all digits; the labels are 0 and 1."""
+    training, validation = split_of(subset=1000, positive_digit=9)
+    assert validation is not None
+    assert np.bincount(training.labels).tolist() == [900, 100]
+    assert {0, 1} == set(validation.labels.tolist())

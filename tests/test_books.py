@@ -1,0 +1,146 @@
+"""Every configuration of configs/books reaches what its book has published, on the real MNIST."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+
+from nnctl.cli import main
+from nnctl.config import json_schema
+from nnctl.config.reader import read_file
+from tests.conftest import CONFIGS, Nnctl
+
+BOOKS = CONFIGS / "books"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a configuration shall reach.
+
+    Parameters
+    ----------
+    published : str
+        The figure, as its comment tells it.
+    low, high : float
+        The test accuracy of the seed in the file, in percent, with a margin for another BLAS.
+    arguments : tuple of str
+        Less training than the file asks for, where that takes long.
+    """
+
+    published: str
+    low: float
+    high: float
+    arguments: tuple[str, ...] = ()
+
+
+RECORDS = {
+    "nielsen-1-30": Record("95.42 %", 94.3, 95.8),
+    "nielsen-1-100": Record("96.59 %", 95.4, 96.9),
+    "nielsen-1-slow": Record("2,142", 16.0, 24.0, ("--epochs", "10")),
+    "nielsen-1-fast": Record("982", 5.0, 20.0, ("--epochs", "2")),
+    "nielsen-3-30": Record("95.49 %", 94.3, 95.9),
+    "nielsen-3-100": Record("96.82 %", 95.7, 97.1, ("--epochs", "10")),
+    "nielsen-3-decay": Record("96.49 %", 95.5, 96.7),
+    "nielsen-3-overfitting": Record("82.27 %", 80.0, 83.5),
+    "nielsen-3-overfitting-decay": Record("87.1 %", 86.5, 88.7),
+    "nielsen-5-two-hidden": Record("96.90 %", 95.9, 97.3),
+    "nielsen-5-four-hidden": Record("96.53 %", 94.3, 96.1, ("--epochs", "10")),
+    "scratch-4": Record("94.7 %", 94.0, 95.2),
+    "scratch-6-std": Record("2.30", 11.35, 11.35),
+    "scratch-6-xavier": Record("2,000 steps", 90.0, 92.2),
+    "scratch-6-he": Record("2,000 steps", 92.6, 94.2),
+}
+
+
+def train(nnctl: Nnctl, name: str, *arguments: object) -> str:
+    """Train a configuration of a book, and return the run's directory."""
+    done = nnctl("train", BOOKS / f"{name}.yaml", "--quiet", "--json", *arguments)
+    return str(json.loads(done.stdout)["run_dir"])
+
+
+def accuracy_of(nnctl: Nnctl, run: str, *arguments: object) -> float:
+    """Return the test accuracy of a run, in percent."""
+    return 100 * float(json.loads(nnctl("eval", run, "--json", *arguments).stdout)["accuracy"])
+
+
+def comment_of(name: str) -> str:
+    """Return the text of the comment that a file begins with."""
+    lines = (BOOKS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+
+
+def test_every_configuration_of_a_book_has_a_record() -> None:
+    """None is forgotten, and none is invented."""
+    assert sorted(RECORDS) == sorted(path.stem for path in BOOKS.iterdir())
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_its_comment_tells_the_book_the_command_and_the_figure(name: str) -> None:
+    """And what it came to here, so that nobody has to take it on trust."""
+    comment = comment_of(name)
+    title = (
+        "Deep Learning from Scratch" if name.startswith("scratch") else "Neural Networks and Deep"
+    )
+    assert title in comment
+    assert re.search(rf"[Cc]hapter {name.split('-')[1]}\b", comment)
+    assert f"nnctl train configs/books/{name}.yaml" in comment
+    published, here = re.split(r"\bHere[:,]", comment.partition("Published")[2], maxsplit=1)
+    assert RECORDS[name].published in published
+    assert re.search(r"\bseeds? ", here)
+    assert "Look at" in comment
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_it_names_files_that_are_there(name: str) -> None:
+    """In its comment, the schema for editors among them."""
+    first, *rest = (BOOKS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert first == "# yaml-language-server: $schema=../schema.json"
+    assert max(map(len, rest)) <= 100
+    for mentioned in re.findall(r"[\w/-]+\.yaml", comment_of(name)):
+        folder = CONFIGS.parent if "/" in mentioned else BOOKS
+        assert (folder / mentioned).is_file(), mentioned
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_editors_find_no_mistake_in_it(name: str) -> None:
+    """It satisfies the schema that they read."""
+    Draft202012Validator(json_schema()).validate(read_file(BOOKS / f"{name}.yaml").data)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_training_that_its_comment_tells_would_begin(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With --dry-run, which checks all that a command sets."""
+    monkeypatch.chdir(CONFIGS.parent)
+    text = (BOOKS / f"{name}.yaml").read_text(encoding="utf-8")
+    one_line_each = re.sub(r" \\\n#\s+", " ", text)
+    commands = re.findall(r"^#   nnctl (train .*)$", one_line_each, re.MULTILINE)
+    assert commands
+    for command in commands:
+        result = CliRunner().invoke(main, [*shlex.split(command), "--dry-run"])
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+@pytest.mark.parametrize("name", RECORDS)
+def test_it_reaches_the_figure(nnctl: Nnctl, name: str) -> None:
+    """The test accuracy of the seed in the file is what it was, give or take another BLAS."""
+    record = RECORDS[name]
+    accuracy = accuracy_of(nnctl, train(nnctl, name, *record.arguments))
+    assert record.low <= round(accuracy, 2) <= record.high
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+def test_a_hundred_neurons_get_stuck_with_another_seed(nnctl: Nnctl) -> None:
+    """Near 87 %: a digit that the quadratic loss never brings back."""
+    run = train(nnctl, "nielsen-1-100", "--seed", 0, "--epochs", 5)
+    assert 84 <= accuracy_of(nnctl, run) <= 88
