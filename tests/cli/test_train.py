@@ -41,7 +41,10 @@ def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, scratch: Path) -> None:
     expected = {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}
     expected |= {"learning_rate", "seconds", "health"}
     assert all(expected == row.keys() for row in rows)
-    assert all(len(row["health"]) == 2 for row in rows)
+    about = {"mean", "std", "dead", "saturated", "error", "error_ratio", "update_ratio"}
+    assert all([about] * 2 == [layer.keys() for layer in row["health"]] for row in rows)
+    assert all(row["health"][0]["error_ratio"] > 0 for row in rows)
+    assert all(row["health"][1]["error_ratio"] is None for row in rows)
     assert rows[0]["train_loss"] > rows[2]["train_loss"]
 
 
@@ -109,12 +112,8 @@ def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, scratch: Pa
     nnctl("train", SMOKE, "--epochs", 2, *overrides, "--run-dir", "one")
     resolved = yaml.safe_load((scratch / "one" / "config.yaml").read_text("utf-8"))
     assert resolved["network"]["layers"][0]["units"] == 17
-    assert resolved["data"] == {
-        "dataset": "mini",
-        "fallback": None,
-        "validation": 833,
-        "subset": 1000,
-    }
+    settled = {"dataset": "mini", "fallback": None, "validation": 833, "subset": 1000}
+    assert settled.items() <= resolved["data"].items()
     nnctl("train", "one/config.yaml", "--run-dir", "two")
     one, two = (face.load(scratch / name).checkpoint("last") for name in ("one", "two"))
     assert one.parameters.tobytes() == two.parameters.tobytes()
@@ -126,7 +125,7 @@ def test_options_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
     assert (json.loads(done.stdout)["epochs"], json.loads(done.stdout)["seed"]) == (1, 9)
 
 
-@pytest.mark.parametrize("command", ["download", "train", "eval", "sweep"])
+@pytest.mark.parametrize("command", ["download", "train", "eval", "sweep", "check"])
 def test_every_option_has_an_environment_variable_named_after_it(command: str) -> None:
     """Not after its name in Python."""
     import click
@@ -184,6 +183,55 @@ def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, scratch: 
     assert "wrong.yaml:6:20: training.epochs: expected a whole number" in done.stderr
     assert "--set training.seed=-1: training.seed: expected" in done.stderr
     assert [path.name for path in scratch.iterdir()] == ["wrong.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [
+        ({}, 30),
+        ({"training.steps": 100}, 2),  # of 79 steps an epoch
+        ({"training.steps": 158}, 2),
+        ({"training.steps": 159}, 3),
+        ({"training.steps": 100, "training.epochs": 5}, 5),
+        ({"training.steps": 100, "training.epochs": 1}, 1),
+    ],
+    ids=str,
+)
+def test_epochs_are_as_many_as_the_steps_need(
+    nnctl: Nnctl, scratch: Path, given: dict[str, int], epochs: int
+) -> None:
+    """``auto`` is settled in ``config.yaml``: 30 without a number of steps."""
+    chosen = {"training.epochs": "auto", "training.batch_size": 32, "data.subset": 79 * 32 - 1}
+    chosen |= given
+    settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+    trained = json.loads(nnctl("train", SMOKE, *settings, "--run-dir", "run", "--json").stdout)
+    settled = yaml.safe_load((scratch / "run" / "config.yaml").read_text("utf-8"))
+    assert epochs == settled["training"]["epochs"]
+    assert min(epochs, 2 if given.get("training.steps") == 100 else 30) == trained["epochs"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("training.epochs=0", "expected a number of at least 1 or 'auto', got 0"),
+        ("training.steps=0", "expected a number of at least 1, got 0"),
+        ("training.steps=-1", "expected a number of at least 1, got -1"),
+        ("training.steps=1.5", "expected a whole number, got 1.5"),
+        ("training.steps=x", "expected a whole number, got the text 'x'"),
+        (
+            "training.sampling=replacement",
+            "expected 'shuffle' or 'with_replacement', got the text 'replacement'; "
+            "did you mean 'with_replacement'?",
+        ),
+    ],
+)
+def test_lengths_and_samplings_that_are_none_are_refused(
+    nnctl: Nnctl, setting: str, told: str
+) -> None:
+    """With the place, and what is expected there."""
+    key = setting.split("=")[0]
+    done = nnctl("train", SMOKE, "--set", setting, code=2)
+    assert f"--set {setting}: {key}: {told}\n" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from nnctl.nn.activations import Activation, Array
-from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network, Parameters
@@ -66,21 +65,51 @@ def test_every_layer_is_measured_on_what_the_layer_before_gives_it() -> None:
     assert second.std == pytest.approx(math.sqrt(8 / 3))
 
 
-def test_errors_and_updates_are_those_of_the_mean_loss() -> None:
+@pytest.mark.parametrize("step", [0.0, 0.3])
+def test_errors_and_updates_are_a_textbook_s(step: float) -> None:
     """Root mean squares of dL/dz, their quotients, and a step relative to the weights."""
-    network, inputs = make_network([4, 3, 2], ["tanh", "linear"]), normal(5, 4)
-    hidden, outputs = network.activations(inputs)
-    upper = outputs  # of (f(z) - 0)² / 2
-    lower = upper @ network.parameters.weights[1].T * (1 - hidden**2)
-    errors = [math.sqrt((e**2).sum(axis=1).mean()) for e in (lower, upper)]
-    loss = make_loss("quadratic", network.layers[-1].activation)
-    gradient = backpropagated_gradient(network, loss, inputs, np.zeros((5, 2)))
+    network, inputs = make_network([4, 3, 3, 2], ["tanh", "relu", "linear"]), normal(5, 4)
+    _, w2, w3 = weights = network.parameters.weights
+    first, second, outputs = network.activations(inputs)
+    upper = outputs  # dL/dz of (z - 0)² / 2
+    middle = upper @ w3.T * (second > 0)
+    lower = middle @ w2.T * (1 - first**2)
+    errors = [math.sqrt((e**2).sum() / 5) for e in (lower, middle, upper)]
+    gradient = [inputs.T @ lower / 5, first.T @ middle / 5, second.T @ upper / 5]
     updates = [
-        0.3 * np.linalg.norm(g) / np.linalg.norm(w)
-        for g, w in zip(gradient.weights, network.parameters.weights, strict=True)
+        np.linalg.norm(step * g) / np.linalg.norm(w) for g, w in zip(gradient, weights, strict=True)
     ]
-    first, second = measure(network, inputs, step=0.3)
-    assert errors == pytest.approx([first.error, second.error], rel=1e-12)
-    assert errors[0] / errors[1] == pytest.approx(first.error_ratio, rel=1e-12)
-    assert second.error_ratio is None
-    assert updates == pytest.approx([first.update_ratio, second.update_ratio], rel=1e-12)
+    health = measure(network, inputs, step)
+    assert errors == pytest.approx([layer.error for layer in health], rel=1e-12)
+    assert updates == pytest.approx([layer.update_ratio for layer in health], rel=1e-12)
+    ratios = [errors[0] / errors[1], errors[1] / errors[2]]
+    assert ratios == pytest.approx([layer.error_ratio for layer in health[:2]], rel=1e-12)
+    assert health[-1].error_ratio is None
+
+
+def test_lengths_do_not_overflow_where_the_numbers_do_not() -> None:
+    """The squares of errors and gradients are too large for float32."""
+    network = make_network([1, 2, 1], ["linear", "linear"], np.float32)
+    network.parameters.vector[...] = [3e-3, 4e-3, 3e15, 4e15, 0, 0, 0]  # hidden the same as W
+    with np.errstate(all="raise"):
+        first, second = measure(network, np.ones((1, 1), np.float32), step=2)
+    output = 25e12
+    assert [5e15 * output, output] == pytest.approx([first.error, second.error])
+    updates = [2 * 5e15 * output / 5e-3, 2 * 5e-3 * output / 5e15]
+    assert updates == pytest.approx([first.update_ratio, second.update_ratio])
+
+
+def test_no_error_passes_a_step() -> None:
+    """Of the step and of all below, error, quotient and update are 0."""
+    network = make_network([4, 3, 3, 2], ["tanh", "step", "linear"])
+    *below, last = measure(network, normal(5, 4), step=0.3)
+    assert [(one.error, one.error_ratio, one.update_ratio) for one in below] == [(0, 0, 0)] * 2
+    assert min(last.error, last.update_ratio) > 0
+
+
+def test_where_there_is_nothing_to_divide_by_the_quotient_is_0() -> None:
+    """Outputs that are right have no error, and weights of 0 no length."""
+    network = make_network([1, 1, 1], ["linear", "linear"])
+    network.parameters.vector[...] = 0
+    first, second = measure(network, np.ones((2, 1)), step=1)
+    assert (first.error_ratio, first.update_ratio, second.update_ratio) == (0, 0, 0)

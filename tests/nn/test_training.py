@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,65 @@ def test_training_does_what_the_textbook_does(
         assert rate(i + 31.5 / 62) == pytest.approx(row.learning_rate)  # of the middle step
 
 
+@pytest.mark.parametrize("steps", [1, 61, 62, 63, 150, 186, 9999])
+def test_steps_end_a_training_where_the_textbook_s_ends(steps: int) -> None:
+    """After so many updates, or all epochs; schedules end there too, and so do the last means."""
+    examples, network = clouds(1237), classifier("sigmoid", np.float64)
+    weights, biases = copied(network)
+    shape: dict[str, Any] = {"epochs": 3, "batch_size": 20, "momentum": 0.5}
+    training = make_training(
+        network, examples, 0.1, schedule=CosineSchedule(), steps=steps, **shape
+    )
+    events = list(training)
+    end = min(steps, 186)
+
+    def rate(time: float) -> float:
+        return 0.1 * (1 + math.cos(math.pi * time * 62 / end)) / 2
+
+    textbook = textbook_training(weights, biases, examples, rate, hidden="sigmoid", **shape)
+    done = list(itertools.islice(textbook, end))
+    ours = network.parameters
+    for expected, actual in zip([*weights, *biases], [*ours.weights, *ours.biases], strict=True):
+        np.testing.assert_allclose(expected, actual, rtol=1e-10, atol=1e-10)
+    rows = rows_of(events)
+    assert math.ceil(end / 62) == len(rows)
+    for i, row in enumerate(rows):
+        losses, hits = zip(*done[62 * i : 62 * (i + 1)], strict=True)
+        assert np.concatenate(losses).mean() == pytest.approx(row.train_loss)
+        assert sum(hits) / len(np.concatenate(losses)) == pytest.approx(row.train_accuracy)
+        assert rate(i + (len(hits) // 2 + 0.5) / 62) == pytest.approx(row.learning_rate)
+    last = end - 62 * (len(rows) - 1)
+    assert [BatchesDone(len(rows), last, last), rows[-1], Finished("finished")] == [
+        events[-3],
+        *rows_of(events[-2:-1]),
+        events[-1],
+    ]
+
+
+def test_more_steps_than_the_epochs_have_change_nothing() -> None:
+    """Not a bit."""
+    trainings = [
+        make_training(classifier(), clouds(1237), 0.1, **EVERYTHING, steps=steps)
+        for steps in (None, 3 * 42, 10**9)
+    ]
+    assert len({repr(rows_of(list(training))) for training in trainings}) == 1
+    assert len({bits(training) for training in trainings}) == 1
+
+
+def test_looking_at_the_layers_does_not_disturb_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not a bit, although the probe writes to the gradient that the training uses."""
+    watched = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
+    alone = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
+    rows = rows_of(list(watched))
+    monkeypatch.setattr(Probe, "measure", lambda *_: [])
+    unwatched = rows_of(list(alone))
+    assert bits(watched) == bits(alone)
+    assert [dataclasses.replace(row, health=[]) for row in rows] == unwatched
+    assert all(len(row.health) == 3 for row in rows)
+
+
 @dataclass(frozen=True)
 class _Recording(Quadratic):
     """A loss that notes which examples each batch holds, where the outputs are their numbers."""
@@ -156,22 +216,39 @@ def test_a_single_output_learns_yes_or_no() -> None:
     assert last.val_accuracy > 0.95
 
 
-def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
-    """Examples are shuffled, not the beginnings of batches."""
+def orders_of(**given: Any) -> list[list[list[int]]]:
+    """Return the numbers of 2503 examples as three epochs see them, batch by batch."""
     numbers = np.arange(2503)
     examples = Examples(np.stack([numbers // 256, numbers % 256], 1).astype(np.uint8), numbers * 0)
     network = make_network([2, 1], ["linear"])
     network.parameters.vector[...] = [256 * 255, 255, 0]
-    training = make_training(network, examples, 0.0, loss="quadratic", epochs=3)
+    training = make_training(network, examples, 0.0, loss="quadratic", epochs=3, **given)
     training.loss = loss = _Recording(Linear())
     list(training)
-    epochs = [loss.batches[i : i + 251] for i in (0, 251, 502)]
-    orders = [[number for batch in epoch for number in batch] for epoch in epochs]
     assert len(loss.batches) == 3 * 251
     assert {10, 3} == {len(batch) for batch in loss.batches}
-    assert [numbers.tolist()] * 3 == [sorted(order) for order in orders]
-    assert all(orders[i] != order for i in range(3) for order in (*orders[:i], numbers.tolist()))
-    assert all(np.ptp(batch) > 100 for batch in loss.batches if len(batch) == 10)
+    return [loss.batches[i : i + 251] for i in (0, 251, 502)]
+
+
+def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+    """Examples are shuffled, not the beginnings of batches."""
+    epochs, numbers = orders_of(), list(range(2503))
+    orders = [[number for batch in epoch for number in batch] for epoch in epochs]
+    assert [numbers] * 3 == [sorted(order) for order in orders]
+    assert all(orders[i] != order for i in range(3) for order in (*orders[:i], numbers))
+    batches = [batch for epoch in epochs for batch in epoch]
+    assert all(np.ptp(batch) > 100 for batch in batches if len(batch) == 10)
+
+
+def test_draws_with_replacement_repeat() -> None:
+    """As many as there are examples hit a share of 1 - 1/e of them, others in each epoch."""
+    seen = [
+        {number for batch in epoch for number in batch}
+        for epoch in orders_of(with_replacement=True)
+    ]
+    assert all(numbers <= set(range(2503)) for numbers in seen)
+    assert [1 - 1 / math.e] * 3 == pytest.approx([len(s) / 2503 for s in seen], abs=0.03)
+    assert seen[0] != seen[1] != seen[2] != seen[0]
 
 
 def test_events_come_in_order() -> None:
@@ -216,8 +293,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
         {"epochs": 3},
         {**EVERYTHING, "validation": NOISY},
         {**EVERYTHING, "epochs": 9, "validation": NOISY, "early_stopping": EarlyStopping(2)},
+        {**EVERYTHING, "steps": 220, "with_replacement": True, "validation": NOISY},
     ],
-    ids=["plain", "everything", "early_stopping"],
+    ids=["plain", "everything", "early_stopping", "steps_with_replacement"],
 )
 def test_stopping_after_any_event_and_going_on_gives_the_same_bits(given: dict[str, Any]) -> None:
     """Parameters, velocity, every epoch's metrics, the best epoch and the end."""

@@ -1,0 +1,453 @@
+"""``nnctl check``: what a configuration comes to, its gradients, the activations, and a run."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from nnctl.cli import main
+from nnctl.config import from_mapping
+from nnctl.data.dataset import open_dataset
+from nnctl.nn.activations import ACTIVATIONS, Array, Sigmoid
+from nnctl.nn.gradient_check import GradientError
+from nnctl.nn.initializers import INITIALIZERS
+from nnctl.nn.training import EpochDone
+from nnctl.runs.directory import Run, build_network
+from nnctl.runs.inspection import GradientReport, inspect, report_gradients
+from nnctl.runs.plan import settle
+from nnctl.runs.training import TrainingRun
+from nnctl.views.check import show_gradients
+from nnctl.views.plots import draw_curve
+from tests.conftest import CONFIGS, Nnctl
+
+SMOKE = CONFIGS / "smoke.yaml"
+KINDS = list(dict.fromkeys(ACTIVATIONS.values()))
+BRAILLE = re.compile("[\u2800-\u28ff]")
+
+
+def mapping(*activations: Any, **given: Any) -> dict[str, Any]:
+    """Return a configuration of layers of 12 units, the last one of 10."""
+    units = [*[12] * (len(activations) - 1), 10]
+    layers = [
+        {"units": count, "activation": activation}
+        for count, activation in zip(units, activations, strict=True)
+    ]
+    network = {"layers": layers, **given.pop("network", {})}
+    plain = {"data": {"dataset": "mini"}, "optimizer": {"learning_rate": 0.1}}
+    return {"network": network, **plain, **given}
+
+
+def write(config: Mapping[str, Any], path: str = "c.yaml") -> str:
+    """Write a configuration into the working folder."""
+    Path(path).write_text(yaml.safe_dump(config), encoding="utf-8")
+    return path
+
+
+def test_the_table_shows_what_every_layer_is(nnctl: Nnctl) -> None:
+    """Shape, parameters, activation with formula, initialisation with its standard deviation."""
+    init = {"biases": {"name": "normal", "std": 0.5}}
+    config = mapping("tanh", {"name": "maxout", "pieces": 3}, "softmax")
+    config["network"]["layers"][1]["init"] = {"weights": "lecun_uniform", **init}
+    lines = nnctl("check", write(config), env={"COLUMNS": "120"}).stdout.splitlines()
+    assert lines[0] == "c.yaml: 784-12-12-10"
+    begin = next(number for number, line in enumerate(lines) if "shape" in line) + 2
+    table = [line.split() for line in lines[begin : begin + 6]]
+    expected = [
+        "1 784 x 12 9,420 tanh auto: glorot_uniform zeros",
+        f"tanh(z) std {(2 / 796) ** 0.5:.3g} std 0",
+        "2 12 x 12 468 maxout lecun_uniform normal",
+        f"max(z_1, ..., z_3) std {12**-0.5:.3g} std 0.5",
+        "3 12 x 10 130 softmax auto: glorot_uniform zeros",
+        f"exp(z) / Σ exp(z) std {(2 / 22) ** 0.5:.3g} std 0",
+    ]
+    assert [line.split() for line in expected] == table
+    assert any(line.startswith("10,018 parameters") for line in lines)
+    assert "biases" not in nnctl("check", SMOKE).stdout
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize("activation", ["relu", "selu", "maxout"])
+def test_the_standard_deviation_is_that_of_the_drawn_weights(name: str, activation: str) -> None:
+    """Of every initializer, and of what auto stands for; the same of biases."""
+    init = {"weights": name, "biases": name}
+    config = mapping(activation, "softmax", network={"init": init})
+    config["network"]["layers"][0]["units"] = 500
+    checked = from_mapping(config, "test")
+    plan = inspect(checked).layers[0]
+    network = build_network(checked, 784)
+    network.initialize(np.random.default_rng(0))
+    assert float(network.parameters.weights[0].std()) == pytest.approx(plan.weights_std, rel=0.01)
+    biases = float(network.parameters.biases[0].std())
+    assert biases == pytest.approx(plan.biases_std, rel=0.15)
+    assert (name == "auto") == plan.auto
+    assert (plan.weights == name) != plan.auto
+    assert network.parameters.vector.size == inspect(checked).parameters
+
+
+@pytest.mark.parametrize(
+    ("hidden", "told"),
+    [
+        (0, "1 layer of weights, 0 hidden layers: not a deep network"),
+        (1, "2 layers of weights, 1 hidden layer: not a deep network"),
+        (2, "3 layers of weights, 2 hidden layers: a deep network"),
+        (4, "5 layers of weights, 4 hidden layers: a deep network"),
+    ],
+)
+def test_two_hidden_layers_are_deep(nnctl: Nnctl, hidden: int, told: str) -> None:
+    """Layers of weights are counted."""
+    path = write(mapping(*["relu"] * hidden, "softmax"))
+    assert f"\n{told}" in nnctl("check", path).stdout
+    assert (hidden > 1) == json.loads(nnctl("check", path, "--json").stdout)["deep"]
+
+
+@pytest.mark.parametrize(
+    ("training", "data"),
+    [
+        ({"epochs": 2, "batch_size": 30}, {"subset": 2500}),
+        ({"epochs": 2, "batch_size": 9999}, {}),
+        ({"epochs": 3, "steps": 100}, {"validation": 2500}),
+        ({"steps": 200}, {"validation": 0}),
+        ({"epochs": 1, "steps": 999}, {"validation": "auto"}),
+    ],
+    ids=str,
+)
+def test_the_steps_are_those_that_a_training_takes(
+    tmp_path: Path, training: dict[str, int], data: dict[str, Any]
+) -> None:
+    """In an epoch and in all, with the examples of an epoch."""
+    config = mapping("softmax", training=training, data={"dataset": "mini", **data})
+    checked, dataset = from_mapping(config, "test"), open_dataset("mini", notify=lambda _: None)
+    plan = inspect(checked)
+    directory = Run.create_at(tmp_path / "run")
+    run = TrainingRun.begin(directory, settle(checked, dataset), dataset)
+    ends, batches = [], 0
+    for event in run.events(lambda: False):
+        if isinstance(event, EpochDone):
+            ends.append(batches)
+        batches = getattr(event, "batches", 0)
+    assert sum(ends) == plan.steps
+    assert ends[0] == min(plan.steps_per_epoch, plan.steps)
+    assert plan.epochs == run.config.training.epochs
+    assert run.dataset["training"] == plan.examples
+    assert run.dataset["validation"] == plan.held_out
+
+
+def test_size_and_length_of_a_training_are_told(nnctl: Nnctl) -> None:
+    """Memory, examples, steps: the numbers of ``--json`` in sentences."""
+    told = nnctl("check", CONFIGS / "relu.yaml", "--epochs", 3).stdout
+    plan = json.loads(nnctl("check", CONFIGS / "relu.yaml", "--epochs", 3, "--json").stdout)
+    assert 50e6 < plan["memory"] < 500e6  # the images alone are 47 MB
+    needs = f"109,386 parameters; training needs about {plan['memory'] / 1e6:,.0f} MB\n"
+    assert needs in told
+    assert "mnist: 50,000 examples, 10,000 held out; 782 steps an epoch, 2,346 in all" in told
+    assert (plan["steps_per_epoch"], plan["steps"], plan["epochs"]) == (782, 2346, 3)
+    assert "No warnings: nothing speaks against training it." in told
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        (
+            mapping(
+                "step",
+                "exponential",
+                *["sigmoid"] * 5,
+                "softmax",
+                network={"init": "zeros"},
+                optimizer={"learning_rate": 1e4},
+            ),
+            [
+                "step",
+                "vanishing gradients",
+                "exponential",
+                *["equal units"] * 7,
+                "learning rate",
+            ],
+        ),
+        (mapping("linear", "linear", "softmax"), ["linear collapse"]),
+    ],
+    ids=["all", "linear"],
+)
+def test_warnings_are_told_before_any_training(
+    nnctl: Nnctl, config: dict[str, Any], kinds: list[str]
+) -> None:
+    """Every kind of them, with reason and cure; a warning is no failure."""
+    path = write(config)
+    told = nnctl("check", path).stdout
+    found = json.loads(nnctl("check", path, "--json").stdout)["diagnoses"]
+    assert kinds == [one["kind"] for one in found]
+    lines = told.splitlines()
+    begin = lines.index("Warnings:") + 1
+    for i, one in enumerate(found):
+        what, why, cure = lines[begin + 3 * i : begin + 3 * i + 3]
+        assert what == f"  {one['kind']}: {one['evidence']}"
+        assert why.strip().lower() == f"{one['reason']}.".lower()
+        assert cure == f"    Cure: {one['cure']}."
+    assert len(lines) == begin + 3 * len(found)
+
+
+def test_options_are_laid_over_the_configuration(nnctl: Nnctl, mini_folder: Path) -> None:
+    """As by train; nothing is written."""
+    options = ("--set", "network.layers.0.units=17", "--subset", 90, "--epochs", 5, "--seed", 3)
+    plan = json.loads(nnctl("check", SMOKE, *options, "--dataset", mini_folder, "--json").stdout)
+    assert plan["sizes"] == [784, 17, 10]
+    assert (plan["examples"], plan["epochs"], plan["dataset"]) == (90, 5, str(mini_folder))
+    assert not list(Path().iterdir())
+
+
+def test_mistakes_are_told_with_their_places(nnctl: Nnctl) -> None:
+    """All at once, exit 2."""
+    Path("wrong.yaml").write_text(
+        "network:\n  layers:\n    - {units: 30, activation: sigmod}\n"
+        "    - {units: 5, activation: softmax}\noptimizer: {learning_rate: 0.1}\n",
+        encoding="utf-8",
+    )
+    done = nnctl("check", "wrong.yaml", "--set", "training.steps=0", code=2)
+    assert (
+        "wrong.yaml:3:31: network.layers.0.activation: unknown activation 'sigmod'" in done.stderr
+    )
+    assert "wrong.yaml:4:15: network.layers.1.units: the last layer has 5 units" in done.stderr
+    assert "--set training.steps=0: training.steps: expected a number" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "a CONFIG or a RUN is needed"),
+        ((SMOKE, "--activations"), "--activations alone"),
+        (("nowhere.yaml",), "nowhere.yaml"),
+        (("folder",), "folder is not a run directory: it has no config.yaml"),
+        (("run", "--epochs", 3), "a RUN keeps its configuration"),
+        (("run", "--set", "training.seed=3"), "a RUN keeps its configuration"),
+        ((CONFIGS / "sweep-learning-rate.yaml",), "is a sweep file"),
+        ((SMOKE, "--set", "nonsense"), "nonsense"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_user_s_mistake_exits_with_2(
+    nnctl: Nnctl, arguments: tuple[object, ...], told: str
+) -> None:
+    """With a sentence, and no traceback."""
+    Path("folder").mkdir()
+    Path("run").mkdir()
+    write(mapping("softmax"), "run/config.yaml")
+    done = nnctl("check", *arguments, code=2)
+    assert "Error" in done.stderr
+    assert told in done.stderr
+
+
+def test_quiet_says_nothing_of_what_is_right(nnctl: Nnctl) -> None:
+    """The exit code says it."""
+    assert nnctl("check", SMOKE, "--gradients", "--quiet").stdout == ""
+
+
+def test_gradients_of_a_network_of_all_activations_are_right(nnctl: Nnctl) -> None:
+    """Whatever is in the table now, in one deep network; a surrogate is checked and named."""
+    hidden = [kind.name for kind in KINDS if kind.place != "output"]
+    surrogate = {"name": "step", "surrogate": "sigmoid"}
+    path = write(mapping(*hidden, surrogate, "softmax"))
+    done = nnctl("check", path, "--gradients", "--json")
+    (line,) = done.stdout.splitlines()
+    checked = json.loads(line)["gradients"]
+    assert checked["is_right"]
+    assert [len(hidden) + 1] == checked["surrogates"]
+    assert list(range(1, len(hidden) + 3)) == [error["layer"] for error in checked["errors"]]
+    assert all(error["largest"] < 1e-5 for error in checked["errors"])
+    assert all(error["checked"] > 0 for error in checked["errors"])
+    told = nnctl("check", path, "--gradients").stdout
+    assert "Backpropagation against central differences, in float64" in told
+    assert f"layer {len(hidden) + 1} is checked as the function whose derivative it borrows" in told
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_gradient_of_every_activation_is_right(kind: Any) -> None:
+    """Between layers that are smooth, or as the output."""
+    first = ["tanh"] if kind.place == "output" else ["tanh", kind.name]
+    last = kind.name if kind.place == "output" else "softmax"
+    report = report_gradients(from_mapping(mapping(*first, last), "test"))
+    assert report.is_right
+    assert max(error.largest for error in report.errors) < 1e-6
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    """Put back what the command does on SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_signals", "scratch")
+@pytest.mark.parametrize("options", [[], ["--json"], ["--quiet"]], ids=str)
+def test_a_wrong_gradient_exits_with_1_and_names_the_layers(
+    monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """The layer whose derivative is wrong, and those below."""
+    monkeypatch.setattr(Sigmoid, "backward", lambda *given: given[-1].fill(0.1))
+    path = write(mapping("tanh", "sigmoid", "softmax"))
+    done = CliRunner().invoke(main, ["check", path, "--gradients", *options])
+    assert done.exit_code == 1
+    assert "the gradients of layer 1, 2 are wrong" in done.stderr
+    if options == ["--json"]:
+        assert not json.loads(done.stdout)["gradients"]["is_right"]
+
+
+def test_half_a_change_leaves_out_a_quarter(nnctl: Nnctl) -> None:
+    """Four times, and then a sentence; of a linear network another one."""
+    path = write(mapping("tanh", "softmax"))
+    told = nnctl("check", path, "--gradients").stdout
+    assert len(re.findall(r"e-\d\d +(?:4\.0\d|3\.9\d)\s*\n", told)) == 4
+    assert "\nHalf of Δw leaves out a quarter, as it should: the derivative is right.\n" in told
+    linear = write(mapping("linear", loss="quadratic"))
+    told = nnctl("check", linear, "--gradients").stdout
+    assert "\nNothing is left out: here, the outputs are linear in the weights.\n" in told
+
+
+@pytest.mark.parametrize(
+    ("residuals", "told"),
+    [
+        ([1e-3, 2.5e-4, 6e-5], "Half of Δw leaves out a quarter"),
+        ([1e-3, 4e-4, 1e-4], "a kink of an activation lies within Δw"),
+        ([1e-3, 2.5e-4, 0.0], "a kink of an activation lies within Δw"),
+        ([1e-16, 0.0, 1e-17], "Nothing is left out"),
+    ],
+)
+def test_the_last_sentence_says_what_the_residuals_mean(
+    capsys: pytest.CaptureFixture[str], residuals: list[float], told: str
+) -> None:
+    """Quarters, something else, or nothing."""
+    pairs = [(0.5**i, residual) for i, residual in enumerate(residuals)]
+    show_gradients(GradientReport([GradientError(1, 1e-9, 5, 3)], [], pairs))
+    assert told in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_trained_run_is_checked_with_its_weights(nnctl: Nnctl) -> None:
+    """Its health is told, and its gradients are right."""
+    nnctl("train", SMOKE, "--run-dir", "run", "--epochs", 2)
+    told = nnctl("check", "run", "--gradients").stdout
+    assert "No warnings: its layers are alive." in told
+    fresh, trained = (
+        json.loads(nnctl("check", source, "--gradients", "--json").stdout)
+        for source in ("run/config.yaml", "run")
+    )
+    assert trained["gradients"]["is_right"]
+    assert fresh["gradients"]["residuals"] != trained["gradients"]["residuals"]
+    assert {key: trained[key] for key in fresh if key != "gradients"} == {
+        key: fresh[key] for key in fresh if key != "gradients"
+    }
+
+
+def test_a_run_that_diverged_in_its_first_epoch_says_so(nnctl: Nnctl) -> None:
+    """It left no checkpoint; gradients are those of its beginning."""
+    nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", code=4)
+    assert not list(Path("run").glob("*.npz"))
+    told = nnctl("check", "run", "--gradients").stdout
+    assert "Why it does not learn:\n  divergence: the outputs of layer 2" in told
+    assert "in epoch 1, batch " in told
+    assert "at a kink" in told
+
+
+def test_all_activations_are_listed(nnctl: Nnctl) -> None:
+    """Name, aliases, parameters, formula, derivative, range, advice, and a drawing of each."""
+    told = nnctl("check", "--activations", env={"COLUMNS": "200"}).stdout
+    listed = json.loads(nnctl("check", "--activations", "--json").stdout)["activations"]
+    assert [kind.name for kind in KINDS] == [one["name"] for one in listed]
+    blocks = re.split(r"\n(?=\w)", told)[1:]
+    assert len(blocks) == len(listed)
+    for block, one, kind in zip(blocks, listed, KINDS, strict=True):
+        title, *lines = block.rstrip().splitlines()
+        assert title.split()[0] == one["name"]
+        assert all(alias in title for alias in one["aliases"])
+        assert kind(**one["parameters"]) == kind()
+        assert json.dumps(one["parameters"]).strip("{}") in title
+        for about, key in zip(lines, ("formula", "derivative", "outputs", "advice"), strict=False):
+            assert one[key] in about
+        drawn = [BRAILLE.sub("", line) != line for line in lines]
+        assert drawn == [True] * 4 + [False] * (len(lines) - 4)
+        assert any(set(BRAILLE.findall(line)) - {"\u2800"} for line in lines)
+    names = [name for one in listed for name in (one["name"], *one["aliases"])]
+    assert sorted(names) == sorted(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--activations",), (CONFIGS / "mixed.yaml", "--gradients")],
+    ids=["list", "check"],
+)
+def test_what_is_printed_fits_the_window(
+    nnctl: Nnctl, arguments: tuple[object, ...], columns: int
+) -> None:
+    """No line of a table or a drawing is longer, and nothing is cut off."""
+    told = nnctl("check", *arguments, env={"COLUMNS": str(columns)}).stdout
+    lines = [line for line in told.splitlines() if " steps an epoch, " not in line]
+    assert max(map(len, lines)) <= columns
+    assert "…" not in told
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--activations",), (SMOKE, "--gradients")], ids=["list", "check"]
+)
+def test_a_terminal_that_knows_only_ascii_is_served(
+    nnctl: Nnctl, arguments: tuple[object, ...]
+) -> None:
+    """Curves are drawn with stars."""
+    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    told = nnctl("check", *arguments, env=env).stdout
+    assert told.isascii()
+    assert len(told) > 500
+    assert ("***" in told) == (arguments == ("--activations",))
+
+
+def dots(lines: list[str]) -> Array:
+    """Return the dots of a drawing, a row each."""
+    bits = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+    codes = np.array([[ord(letter) - 0x2800 for letter in line] for line in lines])
+    cells = (codes[:, :, None, None] & bits) > 0
+    rows, columns = codes.shape
+    drawn: Array = cells.transpose(0, 2, 1, 3).reshape(4 * rows, 2 * columns)
+    return drawn
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 16), (1, 1), (3, 7)])
+@pytest.mark.parametrize("braille", [True, False])
+def test_a_drawing_has_the_size_that_was_asked_for(rows: int, columns: int, braille: bool) -> None:
+    """In characters."""
+    lines = draw_curve(np.linspace(0, 1, 2 * columns), rows, columns, braille=braille)
+    assert [columns] * rows == [len(line) for line in lines]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_line_goes_from_corner_to_corner(sign: int) -> None:
+    """A dot a column, where rows and columns are as many."""
+    drawn = dots(draw_curve(sign * np.arange(16.0), 4, 8))
+    assert np.array_equal(np.eye(16, dtype=bool)[::-sign], drawn)
+    stars = draw_curve(sign * np.arange(16.0), 4, 8, braille=False)
+    assert ["      **", "    **  ", "  **    ", "**      "][::sign] == stars
+
+
+def test_a_constant_is_a_level_line() -> None:
+    """In the middle, whatever its value."""
+    for value in (0.0, -3.0, 1e300):
+        drawn = dots(draw_curve(np.full(8, value), 4, 4))
+        assert [int(count) for count in drawn.sum(axis=1) if count] == [8]
+        assert drawn[8].all()
+
+
+def test_a_jump_has_no_holes() -> None:
+    """Its column is full from bottom to top."""
+    drawn = dots(draw_curve(np.repeat([0.0, 1.0], 4), 4, 4))
+    assert drawn[-1, :4].all()
+    assert drawn[0, 4:].all()
+    assert drawn[:, 3:5].any(axis=1).all()
+    assert drawn.sum() == 4 + 4 + 14

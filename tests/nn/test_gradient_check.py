@@ -1,0 +1,149 @@
+"""The check of gradients itself: right where they are, loud where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from nnctl.nn.activations import Activation, Array, Exponential, Sigmoid, Softmax, Step, Tanh
+from nnctl.nn.gradient_check import (
+    GradientError,
+    check_gradient,
+    linearization_residuals,
+    output_jacobian,
+)
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import make_targets
+from nnctl.nn.network import Network
+from tests.nn.helpers import HIDDEN, PAIRS, TRUE, labels_of, make_network, normal
+
+SMOOTH = [f for f in HIDDEN if f in TRUE and not f.kinks and f.maps == 1]
+
+
+def network_of(*layers: Activation | str, units: int = 4) -> Network:
+    """Return a network of 6 inputs, 5 units a hidden layer, and some outputs."""
+    network = make_network([6, *[5] * (len(layers) - 1), units], layers)
+    if any(isinstance(layer, Exponential) for layer in layers):
+        network.parameters.vector /= 4  # lest exponentials of exponentials explode
+    return network
+
+
+def check(network: Network, loss: str = "quadratic", samples: int = 10**6) -> list[GradientError]:
+    """Return the errors of a network's layers for seven examples."""
+    labels = labels_of(7, max(2, network.sizes[-1]))
+    return check_gradient(
+        network,
+        make_loss(loss, network.layers[-1].activation),
+        normal(7, network.sizes[0], seed=3) / 2,
+        make_targets(labels, network.sizes[-1], np.float64),
+        samples=samples,
+        rng=np.random.default_rng(0),
+    )
+
+
+@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
+def test_right_gradients_are_found_right(hidden: Activation) -> None:
+    """In every layer, and nearly all parameters are compared."""
+    network = network_of(hidden, hidden, Softmax())
+    errors = check(network, "cross_entropy")
+    assert [error.layer for error in errors] == [1, 2, 3]
+    assert max(error.largest for error in errors) < 1e-6
+    parameters = network.parameters
+    for i, error in enumerate(errors):
+        views = (parameters.weights[i], parameters.biases[i], parameters.learned[i])
+        assert sum(view.size for view in views) == error.checked + error.skipped
+        assert error.checked > error.skipped * 9
+
+
+@pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
+def test_gradients_of_every_loss_are_found_right(loss: str, output: Activation) -> None:
+    """Over every output."""
+    assert max(error.largest for error in check(network_of(Tanh(), output), loss)) < 1e-6
+
+
+@dataclass(frozen=True)
+class _Wrong(Sigmoid):
+    """A sigmoid whose derivative is a little off."""
+
+    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+        """1.001 f (1 - f)."""
+        super().backward(z, outputs, errors, out)
+        out *= 1.001
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_a_wrong_derivative_is_found_in_its_layer_and_below(wrong: int) -> None:
+    """A thousandth is enough; the layers above do not use it, and are right."""
+    layers = [_Wrong() if layer == wrong else Sigmoid() for layer in (1, 2, 3)]
+    largest = [error.largest for error in check(network_of(*layers))]
+    assert [1e-3] * wrong == pytest.approx(largest[:wrong], rel=0.1)
+    assert all(error < 1e-6 for error in largest[wrong:])
+
+
+def test_parameters_whose_step_crosses_a_kink_are_left_out_and_counted() -> None:
+    """Both parameters of a relu at z = 0; the layer above has no kink."""
+    network = make_network([1, 1, 1], ["relu", "linear"])
+    network.parameters.vector[...] = [0, 2, 0, 1]
+    first, second = check(network)
+    assert GradientError(1, 0.0, checked=0, skipped=2) == first
+    assert (second.checked, second.skipped) == (2, 0)
+    network.parameters.biases[0][...] = 1e-3  # the kink is out of the bias's reach
+    assert check(network)[0].checked > 0
+
+
+def test_so_many_parameters_of_each_array_are_chosen_as_asked_for() -> None:
+    """Of weights, biases and slopes."""
+    errors = check(network_of("prelu", "linear"), samples=3)
+    assert [error.checked + error.skipped for error in errors] == [9, 6]
+
+
+def test_all_parameters_are_put_back() -> None:
+    """To the bit."""
+    network = network_of("prelu", "maxout", "softmax")
+    kept = network.parameters.vector.tobytes()
+    check(network)
+    assert kept == network.parameters.vector.tobytes()
+    linearization_residuals(network, normal(1, 6), np.random.default_rng(0))
+    output_jacobian(network, normal(1, 6))
+    assert kept == network.parameters.vector.tobytes()
+
+
+@pytest.mark.parametrize("hidden", SMOOTH, ids=str)
+def test_half_a_change_leaves_out_a_quarter(hidden: Activation) -> None:
+    """Where the network is smooth, what the derivative leaves out is of second order."""
+    network = network_of(hidden, hidden, "softmax")
+    lengths, residuals = zip(
+        *linearization_residuals(network, normal(1, 6), np.random.default_rng(0), halvings=5),
+        strict=True,
+    )
+    longest = 1e-3 * np.linalg.norm(network.parameters.vector)
+    assert [longest / 2**i for i in range(6)] == pytest.approx(lengths)
+    assert pytest.approx([residuals[i] / residuals[i + 1] for i in range(5)], rel=0.05) == [4.0] * 5
+
+
+@pytest.mark.parametrize("layers", [["linear"], ["step", "linear"]], ids=str)
+def test_nothing_is_left_out_where_the_outputs_are_linear_in_the_weights(layers: list[str]) -> None:
+    """One linear layer is, alone or above perceptrons that do not change."""
+    network = network_of(*layers)
+    residuals = linearization_residuals(network, normal(1, 6), np.random.default_rng(0))
+    assert max(residual for _, residual in residuals) < 1e-14
+
+
+@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
+@pytest.mark.parametrize("output", ["softmax", "tanh"])
+def test_the_jacobian_is_that_of_central_differences(hidden: Activation, output: str) -> None:
+    """Of every output by every parameter."""
+    network, inputs = network_of(hidden, output), normal(1, 6, seed=3)
+    vector = network.parameters.vector
+    columns = []
+    for i, kept in enumerate(vector.copy()):
+        vector[i] = kept + 1e-5
+        above = network.activations(inputs)[-1][0]
+        vector[i] = kept - 1e-5
+        columns.append((above - network.activations(inputs)[-1][0]) / 2e-5)
+        vector[i] = kept
+    jacobian = output_jacobian(network, inputs)
+    np.testing.assert_allclose(np.stack(columns, axis=1), jacobian, rtol=1e-6, atol=1e-9)
+    assert isinstance(hidden, Step) != bool(np.abs(jacobian[:, :30]).max() > 1e-6)

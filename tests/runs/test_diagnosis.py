@@ -1,0 +1,464 @@
+"""Each diagnosis, from metrics and configurations made by hand, on both sides of its threshold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnctl.config import Config, from_mapping, replaced
+from nnctl.nn.training import Divergence
+from nnctl.runs.diagnosis import Diagnosis, diagnose, foresee, glance
+from nnctl.runs.directory import build_network
+from nnctl.runs.plan import load_config
+from tests.conftest import CONFIGS
+
+Layers = Sequence[dict[str, Any]]
+
+ALIVE = {"mean": 0.2, "std": 0.3, "dead": 0.0, "saturated": 0.0, "error": 1.0, "update_ratio": 0.01}
+
+
+def config_of(*activations: Any, rate: float = 0.1, **given: Any) -> Config:
+    """Return a configuration of layers of 10 units; one of softmax follows."""
+    layers = [{"units": 10, "activation": name} for name in (*activations, "softmax")]
+    network = {"layers": layers, **given.pop("network", {})}
+    optimizer = {"learning_rate": rate, **given.pop("optimizer", {})}
+    return from_mapping({"network": network, "optimizer": optimizer, **given}, "test")
+
+
+def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> dict[str, Any]:
+    """Return the metrics of an epoch in which the first layers differ from healthy ones."""
+    health = [{**ALIVE, **change} for change in (*changes, *[{}] * (layers - len(changes)))]
+    learned = {"train_loss": 0.2, "train_accuracy": 0.95, "val_loss": 0.3, "val_accuracy": 0.9}
+    return {"epoch": 1, **learned, "health": health, **metrics}
+
+
+def only(found: list[Diagnosis]) -> Diagnosis | None:
+    """Return the one diagnosis, or None."""
+    assert len(found) <= 1, found
+    return found[0] if found else None
+
+
+def keys_in(cure: str) -> list[str]:
+    """Return the dotted keys that a cure names."""
+    found = re.findall(r"\b(?:data|network|optimizer|training|loss)\.[\w.]*\w", cure)
+    assert found, cure
+    return found
+
+
+def assert_has_keys(config: Config, cure: str) -> None:
+    """Walk along each key that a cure names."""
+    for key in keys_in(cure):
+        value: Any = config
+        for step in key.split("."):
+            if step.isdigit():
+                value = value[int(step)]
+            else:
+                assert step in type(value).model_fields, cure
+                value = getattr(value, step)
+
+
+TANHS, RELUS = config_of("tanh", "tanh"), config_of("relu", "relu")
+FLAT: dict[str, Any] = {"train_loss": 2.3, "train_accuracy": 0.1, "val_accuracy": None}
+
+
+def test_healthy_metrics_have_no_diagnosis() -> None:
+    """Nor a word but ok in the table."""
+    first, last = row(train_loss=2.0), row(epoch=2)
+    assert diagnose(RELUS, [first, last], None) == []
+    assert glance(RELUS, last["health"]) == "ok"
+    assert diagnose(RELUS, [], None) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "below", "above", "kind", "layer", "evidence", "reason", "keys", "seen"),
+    [
+        (
+            RELUS,
+            [{}, {"dead": 0.399}],
+            [{}, {"dead": 0.4}],
+            "dead units",
+            2,
+            "layer 2: 40 % of units are 0 for every image",
+            "a relu unit that is 0",
+            ["optimizer.learning_rate", "network.layers.1.activation"],
+            "40 % dead",
+        ),
+        (
+            RELUS,
+            [{"dead": 0.3}, {"dead": 0.1}],
+            [{"dead": 0.5}, {"dead": 1.0, "std": 0.0, "mean": 0.0}],
+            "dead units",
+            2,
+            "layer 2: 100 % of units are 0 for every image; the same is wrong with layer 1",
+            "cannot come back",
+            ["optimizer.learning_rate", "network.layers.1.activation"],
+            "all dead",
+        ),
+        (
+            TANHS,
+            [{"saturated": 0.799}],
+            [{"saturated": 0.8}],
+            "saturation",
+            1,
+            "layer 1: 80 % of the outputs are within 5 % of their bounds, 80 % after the first",
+            "the derivative of tanh is nearly 0",
+            ["network.layers.0.init", "optimizer.learning_rate"],
+            "80 % sat.",
+        ),
+        (
+            TANHS,
+            [{"error": 0.0101}],
+            [{"error": 0.0099}],
+            "vanishing gradients",
+            1,
+            "the error of layer 1 is 101 times smaller than that of layer 3: a factor of 0.099",
+            "the derivative of tanh; the first layers hardly learn",
+            ["network.layers", "network.init"],
+            "vanishing",
+        ),
+        (
+            TANHS,
+            [{"error": 99.0}],
+            [{"error": 101.0}],
+            "exploding gradients",
+            1,
+            "the error of layer 1 is 101 times larger than that of layer 3: a factor of 10 a layer",
+            "its weights, which are too large",
+            ["network.init"],
+            "exploding",
+        ),
+        (
+            RELUS,
+            [{}, {"mean": 0.9, "std": 0.301}],
+            [{"mean": 1.0, "std": 0.33}, {"mean": 1.0, "std": 0.3}],
+            "shifted activations",
+            2,
+            "layer 2: the activations have mean 1 and standard deviation 0.3, and none is negative;"
+            " the same is wrong with layer 1",
+            "to layer 3 all images look alike",
+            ["network.layers.1.activation"],
+            "shifted",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value and len(value) < 20 else "",
+)
+def test_the_health_of_layers_is_told_from_the_threshold_on(
+    config: Config,
+    below: Layers,
+    above: Layers,
+    kind: str,
+    layer: int,
+    evidence: str,
+    reason: str,
+    keys: list[str],
+    seen: str,
+) -> None:
+    """Just before there is nothing; then layer, evidence, reason and keys, and a glance."""
+    assert diagnose(config, [row(*below)], None) == []
+    assert glance(config, row(*below)["health"]) == "ok"
+    found = only(diagnose(config, [row(*above)], None))
+    assert found is not None
+    assert (kind, layer) == (found.kind, found.layer)
+    assert found.evidence.startswith(evidence)
+    assert reason in found.reason
+    assert keys == keys_in(found.cure)
+    assert_has_keys(config, found.cure)
+    assert seen == glance(config, row(*above)["health"])
+
+
+def test_the_output_layer_may_be_certain() -> None:
+    """There zeros, bounds and shifts are answers."""
+    last = {"dead": 0.9, "saturated": 1.0, "mean": 1.0, "std": 0.001}
+    assert diagnose(TANHS, [row({}, {}, last)], None) == []
+    assert glance(TANHS, row({}, {}, last)["health"]) == "ok"
+
+
+def test_saturation_that_training_brought_is_certainty() -> None:
+    """Only that of the first epoch, if it stays, was a wrong beginning."""
+    saturated, alive = row({"saturated": 0.95}), row()
+    assert diagnose(TANHS, [alive, saturated], None) == []
+    assert diagnose(TANHS, [saturated, alive], None) == []
+    assert [found.kind for found in diagnose(TANHS, [saturated, saturated], None)] == ["saturation"]
+
+
+def test_activations_of_both_signs_are_not_called_shifted() -> None:
+    """A tanh may have a mean."""
+    assert diagnose(TANHS, [row({"mean": 1.0, "std": 0.3})], None) == []
+
+
+def test_errors_of_0_are_neither_vanishing_nor_a_quotient() -> None:
+    """What makes them 0 has its own sentence, and outputs that are right have none."""
+    assert diagnose(TANHS, [row({"error": 0.0})], None) == []
+    assert diagnose(TANHS, [row({}, {}, {"error": 0.0})], None) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "told"),
+    [(0.96, 0.85, True), (0.949, 0.85, False), (0.8, 0.95, False), (1.0, None, False)],
+)
+def test_overfitting_is_a_gap_between_the_accuracies(
+    train: float, validation: float | None, told: bool
+) -> None:
+    """Of more than a tenth, if there is a validation."""
+    metrics = row(train_accuracy=train, val_accuracy=validation)
+    found = only(diagnose(RELUS, [row(), metrics], None))
+    assert told == (found is not None)
+    if found:
+        assert (found.kind, found.layer) == ("overfitting", None)
+        assert found.evidence.startswith("96.0 % of the training images are right, and 85.0 %")
+        expected = ["data.subset", "optimizer.weight_decay", "training.early_stopping"]
+        assert expected == keys_in(found.cure)
+        assert_has_keys(RELUS, found.cure)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"train_loss": 2.186}, True),
+        ({"train_loss": 2.184}, False),  # a twentieth of 2.3 is 0.115
+        ({"train_loss": 3.0}, True),
+        ({"train_loss": 3.0, "train_accuracy": 0.2}, True),
+        ({"train_loss": 3.0, "train_accuracy": 0.201}, False),
+    ],
+    ids=str,
+)
+def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], told: bool) -> None:
+    """By a twentieth of what it was, and not twice as often right as chance."""
+    found = only(diagnose(RELUS, [row(**FLAT), row(**{**FLAT, **change})], None))
+    assert told == (found is not None)
+    if found:
+        assert (found.kind, found.layer) == ("flat loss", None)
+        assert "answers the same to every image" in found.reason
+        assert keys_in(found.cure) == ["optimizer.learning_rate", "network.init"]
+        assert_has_keys(RELUS, found.cure)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "keys", "seen"),
+    [
+        (
+            [{}, {"std": 0.0099}],
+            "activations of layer 2 differ by no more than 0.01",
+            ["network.init"],
+            "too faint",
+        ),
+        (
+            [{"update_ratio": 9e-6}] * 3,
+            "a step changes the weights by less than a hundred thousandth",
+            ["optimizer.learning_rate"],
+            "ok",
+        ),
+        ([{"update_ratio": 1e-7}] * 2, "answers the same", ["optimizer.learning_rate"], "ok"),
+    ],
+    ids=["faint", "tiny updates", "one layer is updated"],
+)
+def test_a_flat_loss_has_a_reason(change: Layers, reason: str, keys: list[str], seen: str) -> None:
+    """Faint activations, or steps that are too short; else nobody knows."""
+    found = only(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
+    assert found is not None
+    assert found.kind == "flat loss"
+    assert reason in found.reason
+    assert keys == keys_in(found.cure)[: len(keys)]
+    assert_has_keys(TANHS, found.cure)
+    assert seen == glance(TANHS, row(*change)["health"])
+
+
+@pytest.mark.parametrize(
+    ("config", "saturated", "reason"),
+    [
+        (config_of("tanh", "tanh", loss="quadratic"), 0.8, "80 % of the outputs are within 5 %"),
+        (config_of("tanh", "tanh", loss="quadratic"), 0.79, "answers the same to every image"),
+        (TANHS, 1.0, "answers the same to every image"),
+    ],
+    ids=["quadratic", "hardly saturated", "cross_entropy"],
+)
+def test_saturated_outputs_stop_the_quadratic_loss_alone(
+    config: Config, saturated: float, reason: str
+) -> None:
+    """Its gradient has their derivative as a factor."""
+    found = only(diagnose(config, [row({}, {}, {"saturated": saturated}, **FLAT)] * 2, None))
+    assert found is not None
+    assert reason in found.reason
+    assert ("loss: cross_entropy" in found.cure) == (saturated == 0.8)
+
+
+def test_a_single_layer_that_guesses_is_told_of_lines() -> None:
+    """And that a hidden layer is what helps, after a single epoch as well."""
+    found = only(diagnose(config_of(), [row(layers=1, **FLAT)], None))
+    assert found is not None
+    assert found.evidence.startswith("the training loss is 2.3 in epoch 1, with 10.0 % right")
+    assert "one layer parts two classes by a straight line" in found.reason
+    assert found.cure == "add a hidden layer to network.layers"
+
+
+def test_errors_that_vanish_in_faint_layers_are_not_told_twice() -> None:
+    """Where activations are too small, the flat loss says so."""
+    found = diagnose(TANHS, [row({"error": 1e-4, "mean": 0, "std": 0.001}, **FLAT)] * 2, None)
+    assert [one.kind for one in found] == ["flat loss"]
+
+
+def test_a_flat_loss_that_is_explained_is_not_told_twice() -> None:
+    """Dead units are reason enough."""
+    found = diagnose(RELUS, [row({"dead": 0.9}, **FLAT)] * 2, None)
+    assert [one.kind for one in found] == ["dead units"]
+
+
+def test_units_below_which_all_is_faint_are_not_called_dead() -> None:
+    """They are 0 since nothing reaches them."""
+    found = diagnose(
+        RELUS, [row({"mean": 0.001, "std": 0.001}, {"std": 0, "dead": 0.9}, **FLAT)] * 2, None
+    )
+    assert [one.kind for one in found] == ["flat loss"]
+
+
+def test_a_divergence_is_the_only_thing_told_of_health() -> None:
+    """With the place, and a rate to try."""
+    where = Divergence(epoch=2, batch=7, layer=3, what="gradient", last_finite_loss=None)
+    found = only(diagnose(RELUS, [row({"dead": 0.9})], None, where))
+    assert found is not None
+    assert (found.kind, found.layer) == ("divergence", 3)
+    assert "the gradient of layer 3" in found.evidence
+    assert found.evidence.endswith("not finite in epoch 2, batch 7")
+    assert found.cure == "lower optimizer.learning_rate: 0.1, to 0.01 for a start"
+    assert_has_keys(RELUS, found.cure)
+
+
+def test_the_matrices_of_linear_layers_are_multiplied() -> None:
+    """Their product is the network, to the rounding of float32; with a bend it is none."""
+    config = config_of("linear", "linear")
+    network = build_network(config, 784)
+    network.initialize(np.random.default_rng(0))
+    found = only(diagnose(config, [row()], network))
+    assert found is not None
+    assert found.kind == "linear collapse"
+    told = re.search(r"3 weight matrices, one of 784 x 10, .* to ([\de.-]+)$", found.evidence)
+    assert told
+    assert float(told[1]) < 1e-5
+    assert diagnose(config_of("linear", "relu"), [row()], network) == []
+
+
+STEP = {"name": "step", "surrogate": "sigmoid"}
+ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "value": 0.1}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "layer", "evidence"),
+    [
+        (config_of("relu", "step"), "step", 2, "layer 2 is step"),
+        (config_of("linear"), "linear collapse", None, "the 2 layers are one"),
+        (config_of("linear", "linear"), "linear collapse", None, "the 3 layers are one"),
+        (config_of(*["sigmoid"] * 5), "vanishing gradients", 1, "5 hidden layers"),
+        (config_of(*["hard_sigmoid"] * 4), "vanishing gradients", 1, "multiply to 0.0008"),
+        (config_of("relu", "exponential"), "exponential", 2, "layer 2 is exponential"),
+        (config_of("tanh", network=ZEROS), "equal units", 1, "begins with zeros weights"),
+        (config_of("tanh", network=CONSTANT), "equal units", 1, "begins with constant weights"),
+        (config_of("relu", rate=5.01), "learning rate", None, "learning_rate is 5.01"),
+        (config_of("relu", rate=9e-5), "learning rate", None, "learning_rate is 9e-05"),
+        (
+            config_of("relu", rate=0.6, optimizer={"momentum": 0.9}),
+            "learning rate",
+            None,
+            "optimizer.learning_rate / (1 - optimizer.momentum) is 6",
+        ),
+        (config_of("relu", rate=31, loss="quadratic"), "learning rate", None, "is 31"),
+        (config_of("relu", rate=0.009, loss="quadratic"), "learning rate", None, "is 0.009"),
+        (config_of("relu", optimizer={"name": "adam"}, rate=0.11), "learning rate", None, "0.11"),
+        (config_of("relu", optimizer={"name": "adagrad"}, rate=1.1), "learning rate", None, "1.1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_will_not_learn_is_foreseen(
+    config: Config, kind: str, layer: int | None, evidence: str
+) -> None:
+    """With a cure of keys that exist; what it sets, as it stands there, is right."""
+    found = only(foresee(config))
+    assert found is not None
+    assert (kind, layer) == (found.kind, found.layer)
+    assert evidence in found.evidence
+    assert_has_keys(config, found.cure)
+    setting = re.match(r"set ([\w.]+): (\{.*?\}|\w+)", found.cure)
+    if setting:
+        assert foresee(replaced(config, {setting[1]: yaml.safe_load(setting[2])})) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        config_of(),
+        config_of(STEP),
+        config_of("linear", "relu"),
+        config_of(*["sigmoid"] * 4),
+        config_of(*[{"name": "sigmoid", "gain": 4}] * 9),
+        config_of(*["hard_sigmoid"] * 3),
+        config_of("tanh", network={"init": {"weights": "zeros", "biases": "normal"}}),
+        config_of(network=ZEROS),
+        config_of("relu", rate=5),
+        config_of("relu", rate=1e-4),
+        config_of("relu", rate=0.49, optimizer={"momentum": 0.9}),
+        config_of("relu", rate=30, loss="quadratic"),
+        config_of("relu", rate=1e-2, loss="quadratic"),
+        config_of("relu", rate=1e-6, optimizer={"name": "adam"}),
+        config_of("relu", rate=1, optimizer={"name": "adagrad"}),
+    ],
+    ids=[
+        "one layer",
+        "surrogate",
+        "one bend",
+        "four sigmoids",
+        "steep sigmoids",
+        "three hard sigmoids",
+        "random biases",
+        "no hidden layer that begins with zeros",
+        *("high", "low", "momentum", "high quadratic", "low quadratic", "adam", "adagrad"),
+    ],
+)
+def test_what_may_learn_is_not_warned_of(config: Config) -> None:
+    """Just within the bounds."""
+    assert foresee(config) == []
+
+
+def presets() -> Iterator[str]:
+    """Return the names of the training configurations that ship."""
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        if "parameters" not in yaml.safe_load(path.read_text("utf-8")):
+            yield path.name
+
+
+@pytest.mark.parametrize("name", list(presets()))
+def test_nothing_is_foreseen_of_a_preset(name: str) -> None:
+    """They all learn."""
+    assert foresee(load_config(CONFIGS / name)) == []
+
+
+shares = st.floats(0, 1)
+sizes = st.sampled_from([0.0, 1e-30, 1e-3, 0.3, 1.0, 7.5, 1e30])
+LAYER = st.fixed_dictionaries(
+    {"mean": sizes, "std": sizes, "dead": shares, "saturated": shares, "error": sizes}
+)
+
+
+@given(st.lists(LAYER, min_size=3, max_size=3))
+def test_a_glance_fits_its_column(health: list[dict[str, float]]) -> None:
+    """Nine characters, whatever is wrong."""
+    assert 2 <= len(glance(config_of("relu", "sigmoid"), health)) <= 9
+
+
+@pytest.mark.parametrize(
+    ("share", "dead", "saturated"),
+    [
+        (0.983, "98 % dead", "98 % sat."),
+        (0.994, "99 % dead", "99 % sat."),
+        (0.996, "all dead", "all sat."),
+    ],
+)
+def test_the_worst_layer_is_seen_at_a_glance(share: float, dead: str, saturated: str) -> None:
+    """A share of it."""
+    assert dead == glance(RELUS, row({"dead": 0.5}, {"dead": share})["health"])
+    assert saturated == glance(TANHS, row({"saturated": share}, {})["health"])

@@ -1,0 +1,150 @@
+"""Every lesson shows what it teaches, and every cure that it names cures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CONFIGS, Nnctl
+
+LESSONS = CONFIGS / "lessons"
+
+KINDS = {
+    "bias-shift": "shifted activations",
+    "dead-relu": "dead units",
+    "divergence": "divergence",
+    "exploding-gradients": "exploding gradients",
+    "flat-loss": "flat loss",
+    "linear-collapse": "linear collapse",
+    "overfitting": "overfitting",
+    "saturation": "saturation",
+    "step": "step",
+    "vanishing-gradients": "vanishing gradients",
+}
+GLANCES = {
+    "bias-shift": "shifted",
+    "dead-relu": r"\d\d % dead",
+    "exploding-gradients": "exploding",
+    "flat-loss": "too faint",
+    "saturation": r"\d\d % sat\.",
+    "vanishing-gradients": "vanishing",
+}
+"""What the table shows of each epoch; of the others, the layers are well."""
+FORESEEN = {"step", "linear-collapse", "vanishing-gradients"}
+"""What is known before the training begins."""
+
+
+def commands(name: str) -> list[list[str]]:
+    """Return the arguments of the commands in a lesson's comment, after ``nnctl train FILE``."""
+    text = (LESSONS / f"{name}.yaml").read_text("utf-8").replace("\\\n#", "")
+    words = [shlex.split(line) for line in re.findall(r"^#   (nnctl [^(\n]*)", text, re.MULTILINE)]
+    file = ["nnctl", "train", f"configs/lessons/{name}.yaml"]
+    assert all(file == command[:3] for command in words)
+    return [command[3:] for command in words]
+
+
+def summary_of(directory: Path) -> dict[str, Any]:
+    """Return the summary of a run."""
+    summary: dict[str, Any] = json.loads((directory / "summary.json").read_text("utf-8"))
+    return summary
+
+
+def test_every_lesson_is_tested() -> None:
+    """No file is without a kind."""
+    assert sorted(KINDS) == sorted(path.stem for path in LESSONS.glob("*.yaml"))
+    assert len(KINDS) == len(set(KINDS.values()))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_lesson_provokes_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str) -> None:
+    """Told by train, by the summary and by check, in the same words."""
+    diverges = name == "divergence"
+    trained = nnctl(
+        "train", LESSONS / f"{name}.yaml", "--run-dir", "run", code=4 if diverges else 0
+    )
+    found = {one["kind"]: one for one in summary_of(scratch / "run")["diagnoses"]}
+    told = found[KINDS[name]]
+    lines = [
+        f"  {KINDS[name]}: {told['evidence']}",
+        f"    {told['reason'][0].upper()}{told['reason'][1:]}.",
+        f"    Cure: {told['cure']}.",
+    ]
+    assert "\n".join(lines) in nnctl("check", "run").stdout
+    checked = json.loads(nnctl("check", "run", "--json").stdout)
+    assert list(found.values()) == checked["diagnoses"]
+    if diverges:
+        assert "training diverged in epoch 1" in trained.stderr
+        return
+    before, table = trained.stderr.split(" epoch  train loss")
+    rows = re.findall(r"^[ *] +\d+  .*", table, re.MULTILINE)
+    end = table[table.rindex(rows[-1]) + len(rows[-1]) :]
+    assert "\n".join(lines) in (before if name == "step" else end)
+    assert (name in FORESEEN) == ("Before it begins:" in before)
+    assert (name in FORESEEN) == (f"  {KINDS[name]}: " in before)
+    glance = GLANCES.get(name, "ok")
+    assert all(re.search(rf"\d  {glance}$", row) for row in rows), rows
+    assert max(map(len, rows)) <= 80
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_lesson_shows_itself_and_then_its_cures(name: str) -> None:
+    """The first command has no options, and the others have."""
+    itself, *cures = commands(name)
+    assert itself == []
+    assert cures
+    assert all("--set" in cure for cure in cures)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [(name, cure) for name in KINDS for cure in commands(name)[1:]],
+    ids=lambda value: value if isinstance(value, str) else value[1].split("=")[0],
+)
+def test_a_cure_cures(nnctl: Nnctl, name: str, cure: list[str]) -> None:
+    """What the lesson is about is gone, and the network learns."""
+    done = nnctl("train", LESSONS / f"{name}.yaml", *cure, "--json", "--quiet")
+    summary = json.loads(done.stdout)
+    assert KINDS[name] not in [one["kind"] for one in summary["diagnoses"]]
+    assert summary["best_val_accuracy"] > 0.75
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "mixed"])
+def test_nothing_is_wrong_with_a_preset_on_few_digits(nnctl: Nnctl, name: str) -> None:
+    """Neither before nor after the training."""
+    done = nnctl("train", CONFIGS / f"{name}.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mini", [])
+    assert "Cure: " not in done.stderr
+    told = nnctl("check", summary["run_dir"]).stdout
+    assert "No warnings: its layers are alive." in told
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_nothing_is_wrong_with_a_preset(nnctl: Nnctl, name: str) -> None:
+    """On the full MNIST."""
+    done = nnctl("train", CONFIGS / f"{name}.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mnist", [])
+    rows = re.findall(r"^[ *] +\d+  .*", done.stderr, re.MULTILINE)
+    assert rows
+    assert all(row.endswith("  ok") for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+def test_perceptrons_learn_digits_with_a_sigmoid_s_derivative(nnctl: Nnctl) -> None:
+    """A hidden layer of 100 steps, on the full MNIST."""
+    (cure,) = commands("step")[1:]
+    more = ("--dataset", "mnist", "--set", "network.layers.0.units=100", "--epochs", 5)
+    done = nnctl("train", LESSONS / "step.yaml", *cure, *more, "--json", "--quiet")
+    summary = json.loads(done.stdout)
+    assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mnist", [])
+    evaluation = json.loads(nnctl("eval", summary["run_dir"], "--json").stdout)
+    assert evaluation["accuracy"] > 0.90
