@@ -39,12 +39,12 @@ def check(
     from nnctl.runs.plan import load_config
     from nnctl.views.check import show_gradients, show_inspection
 
-    if activations == (source is not None):
+    settings = read_overrides(**overrides)
+    if activations == (source is not None) or (activations and (settings or gradients)):
         raise click.UsageError("a CONFIG or a RUN is needed, or --activations alone")
     if source is None:
         _show_activations(as_json)
         return
-    settings = read_overrides(**overrides)
     trained = None
     if source.is_dir():
         if settings:
@@ -60,7 +60,7 @@ def check(
         checked = {"gradients": report.to_json()} if report else {}
         click.echo(json.dumps(inspection.to_json() | checked))
     elif not quiet:
-        show_inspection(str(source), inspection, trained=source.is_dir())
+        show_inspection(str(source), inspection)
         if report:
             show_gradients(report)
     if report:

@@ -36,8 +36,14 @@ TINY_UPDATE = 1e-5
 FAINT = 1e-2
 """A standard deviation of activations so small that all images look the same."""
 
+FAINT_REASON = (
+    "weights that are too small make each layer fainter than the one before, until all images look "
+    "the same"
+)
+
 LEARNING_RATES = {"cross_entropy": (1e-4, 5.0), "quadratic": (1e-2, 30.0)}
 """Outside of these, learning_rate / (1 - momentum) of sgd is far out for the loss."""
+_ROUNDING = 1e-9  # 0.5 / (1 - 0.9) is a little more than 5
 ADAPTIVE_RATES = {"adagrad": (1e-4, 1.0), "adam": (1e-6, 0.1)}
 """Outside of these it is far out for optimizers that scale each step by the gradients' size."""
 
@@ -100,16 +106,27 @@ def diagnose(
     """
     finite = None if divergence else network
     found = [*_divergence(config, divergence), *_steps(config), *_linear(config, finite)]
+    # Earlier versions measured less.
+    rows = [row for row in rows if all("error" in layer for layer in row["health"])]
     if rows and not divergence:
         health = rows[-1]["health"]
         found += [
             *_dead(config, health),
-            *_saturation(config, rows),
+            *_saturation(config, rows[0]["health"], rows[-1]["health"]),
             *_gradients(config, health),
             *_bias_shift(config, health),
         ]
         found += [*_flat(config, rows, bool(found)), *_overfitting(rows)]
     return found
+
+
+def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
+    """Return what is wrong with the first weights of a network, before any training."""
+    return [
+        *_saturation(config, health, health),
+        *_faint(health),
+        *_gradients(config, health),
+    ]
 
 
 def glance(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
@@ -228,16 +245,25 @@ def _exponentials(config: Config) -> Iterator[Diagnosis]:
 
 def _equal_weights(config: Config) -> Iterator[Diagnosis]:
     *hidden, _ = build_layers(config)
-    for number, layer in enumerate(hidden, start=1):
-        biases = layer.biases_distribution
-        if all(isinstance(drawn, Zeros | Constant) for drawn in (layer.weights, biases)):
-            yield Diagnosis(
-                "equal units",
-                number,
-                f"layer {number} begins with {layer.weights.name} weights and {biases.name} biases",
-                "all its units are the same, get the same gradient, and stay the same for ever",
-                f"set {_key(number, 'init')}: auto",
-            )
+    equal = {
+        number: 0.0
+        for number, layer in enumerate(hidden, start=1)
+        if all(
+            isinstance(drawn, Zeros | Constant)
+            for drawn in (layer.weights, layer.biases_distribution)
+        )
+    }
+    if equal:
+        number = min(equal)
+        layer = hidden[number - 1]
+        yield Diagnosis(
+            "equal units",
+            number,
+            f"layer {number} begins with {layer.weights.name} weights and "
+            f"{layer.biases_distribution.name} biases" + _also(equal, number),
+            "all its units are the same, get the same gradient, and stay the same for ever",
+            f"set {_key(number, 'init')}: auto",
+        )
 
 
 def _learning_rate(config: Config) -> Iterator[Diagnosis]:
@@ -245,7 +271,7 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
     rate = optimizer.learning_rate / (1 - optimizer.momentum)
     low, high = ADAPTIVE_RATES.get(optimizer.name) or LEARNING_RATES[config.loss]
     what = f"the {config.loss} loss" if optimizer.name == "sgd" else optimizer.name
-    if not low <= rate <= high:
+    if not low * (1 - _ROUNDING) <= rate <= high * (1 + _ROUNDING):
         by_momentum = " / (1 - optimizer.momentum)" if optimizer.momentum else ""
         high_or_low = "high" if rate > high else "low"
         yield Diagnosis(
@@ -294,9 +320,10 @@ def _also(found: Mapping[int, float], worst: int) -> str:
     return f"; the same is wrong with layer{'s' * (len(others) > 1)} {', '.join(others)}"
 
 
-def _saturation(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
-    """Tell of layers that were saturated from the first epoch: later, it can be certainty."""
-    first, last = rows[0]["health"], rows[-1]["health"]
+def _saturation(
+    config: Config, first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]]
+) -> Iterator[Diagnosis]:
+    """Tell of layers that were saturated from the first on: later, it can be certainty."""
     saturated = {
         number: now["saturated"]
         for number, (then, now) in enumerate(zip(first[:-1], last[:-1], strict=True), start=1)
@@ -304,13 +331,12 @@ def _saturation(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[D
     }
     if saturated:
         number = max(saturated, key=saturated.__getitem__)
-        before = first[number - 1]["saturated"]
+        before = f", {100 * first[number - 1]['saturated']:.0f} % after the first epoch already"
         yield Diagnosis(
             "saturation",
             number,
             f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
-            f"their bounds, {100 * before:.0f} % after the first epoch already"
-            + _also(saturated, number),
+            f"their bounds{before if first is not last else ''}" + _also(saturated, number),
             f"there the derivative of {config.network.layers[number - 1].activation.name} is "
             "nearly 0, and so is what the layer learns; its weights began too large",
             f"set {_key(number, 'init')}: auto, or lower optimizer.learning_rate: "
@@ -368,6 +394,19 @@ def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator
         )
 
 
+def _faint(health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    number = _faint_layer(health)
+    if number < len(health):
+        yield Diagnosis(
+            "faint activations",
+            number,
+            f"layer {number}: the activations differ by no more than "
+            f"{health[number - 1]['std']:.1g} from image to image",
+            FAINT_REASON,
+            "set network.init: auto",
+        )
+
+
 def _flat(
     config: Config, rows: Sequence[Mapping[str, Any]], explained: bool
 ) -> Iterator[Diagnosis]:
@@ -383,16 +422,17 @@ def _flat(
     if faint < len(last["health"]):
         reason = (
             f"the activations of layer {faint} differ by no more than "
-            f"{last['health'][faint - 1]['std']:.1g} from image to image; weights that are too "
-            "small make each layer fainter than the one before, until all images look the same"
+            f"{last['health'][faint - 1]['std']:.1g} from image to image; {FAINT_REASON}"
         )
         cure = "set network.init: auto"
     elif config.loss == "quadratic" and output["saturated"] >= SATURATED:
         reason = (
-            f"{100 * output['saturated']:.0f} % of the outputs are within 5 % of 0 or 1; the "
+            f"{100 * output['saturated']:.0f} % of the outputs are within 5 % of their bounds; the "
             "gradient of the quadratic loss has their derivative as a factor, which is nearly 0"
         )
-        cure = f"lower optimizer.learning_rate: {rate:g}, or set loss: cross_entropy"
+        is_sigmoid = isinstance(config.network.layers[-1].activation, Sigmoid)
+        other = "loss: cross_entropy" if is_sigmoid else "network.init: auto"
+        cure = f"lower optimizer.learning_rate: {rate:g}, or set {other}"
     elif max(layer["update_ratio"] for layer in first["health"]) < TINY_UPDATE:
         reason = "a step changes the weights by less than a hundred thousandth of their length"
         cure = f"raise optimizer.learning_rate: {rate:g}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from nnctl.config import Config
 from nnctl.data.dataset import Facts, describe, open_dataset
@@ -15,19 +18,20 @@ from nnctl.errors import NnctlError
 from nnctl.nn.activations import ACTIVATIONS, Array
 from nnctl.nn.examples import scaled
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
+from nnctl.nn.health import Probe
 from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import make_targets
-from nnctl.nn.network import Network
+from nnctl.nn.metrics import Labels, make_targets
+from nnctl.nn.network import Network, Parameters
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
-from nnctl.runs.diagnosis import Diagnosis, diagnose, foresee
+from nnctl.runs.diagnosis import Diagnosis, diagnose, diagnose_start, foresee
 from nnctl.runs.directory import Run, build_layers, build_network
 from nnctl.runs.machine import memory_needed
 from nnctl.runs.plan import epochs_needed, steps_per_epoch, validation_count
 
 LARGEST_ERROR = 1e-5
 """A gradient that is further than this from central differences is wrong."""
-_EXAMPLES = 8
+_CHECKED, _PROBED = 8, 256  # examples that gradients and first weights are looked at with
 _SAMPLES = 150  # parameters of each array that are compared with differences
 
 
@@ -81,7 +85,9 @@ class Inspection:
     epochs, steps_per_epoch, steps : int
         How long a training is.
     diagnoses : list of Diagnosis
-        What is wrong with it, before any training.
+        What is wrong with it, before any training or after it.
+    epochs_done : int, optional
+        The complete epochs of a run; None before any training.
     """
 
     sizes: list[int]
@@ -96,6 +102,7 @@ class Inspection:
     steps_per_epoch: int
     steps: int
     diagnoses: list[Diagnosis]
+    epochs_done: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -128,7 +135,8 @@ def inspect(config: Config) -> Inspection:
         )
     held_out = validation_count(config, facts)
     per_epoch, epochs = steps_per_epoch(config, facts), epochs_needed(config, facts)
-    steps = epochs * per_epoch
+    steps = min(epochs * per_epoch, config.training.steps or sys.maxsize)
+    epochs = min(epochs, math.ceil(steps / per_epoch))
     return Inspection(
         sizes=sizes,
         layers=plans,
@@ -140,17 +148,44 @@ def inspect(config: Config) -> Inspection:
         held_out=held_out,
         epochs=epochs,
         steps_per_epoch=per_epoch,
-        steps=min(steps, config.training.steps or steps),
-        diagnoses=foresee(config),
+        steps=steps,
+        diagnoses=_foreseen(config, facts),
     )
+
+
+def _foreseen(config: Config, facts: Facts) -> list[Diagnosis]:
+    """Return what is wrong with a configuration and with the first weights that it gives."""
+    network = build_network(config, facts.pixels)
+    network.initialize(stream(config.training.seed, "initialization"))
+    inputs, labels = _examples(facts, config.training.seed, _PROBED, network.dtype)
+    probe = Probe(
+        network,
+        make_loss(config.loss, config.network.layers[-1].activation),
+        inputs,
+        _targets(labels, network),
+        Parameters(facts.pixels, network.layers, network.dtype),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        health = [dataclasses.asdict(layer) for layer in probe.measure(0.0)]
+    measured = diagnose_start(config, health)
+    kinds = {found.kind for found in measured}
+    return [*(found for found in foresee(config) if found.kind not in kinds), *measured]
+
+
+def _targets(labels: Labels, network: Network) -> Array:
+    units = network.sizes[-1]
+    return make_targets(labels % max(2, units), units, network.dtype)
 
 
 def inspect_run(run: Run) -> Inspection:
     """Return what a run's configuration comes to, with what its training showed."""
     summary, config = run.summary, run.config
     divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
+    inspection = inspect(config)
+    if not run.metrics and divergence is None:
+        return inspection
     found = diagnose(config, run.metrics, trained_network(run), divergence)
-    return dataclasses.replace(inspect(config), diagnoses=found)
+    return dataclasses.replace(inspection, diagnoses=found, epochs_done=len(run.metrics))
 
 
 def trained_network(run: Run) -> Network | None:
@@ -214,9 +249,8 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
         trained = build_network(config, facts.pixels)
         trained.initialize(stream(config.training.seed, "initialization"))
     network.parameters.vector[...] = trained.parameters.vector
-    inputs, labels = _examples(facts, config.training.seed)
-    classes = max(2, network.sizes[-1])
-    targets = make_targets(labels % classes, network.sizes[-1], np.float64)
+    inputs, labels = _examples(facts, config.training.seed, _CHECKED, network.dtype)
+    targets = _targets(labels, network)
     loss = make_loss(config.loss, smooth[-1].activation)
     rng = np.random.default_rng(config.training.seed)
     return GradientReport(
@@ -230,15 +264,15 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
     )
 
 
-def _examples(facts: Facts, seed: int) -> tuple[Array, Any]:
-    """Return a few examples of a dataset's shape that need no download."""
+def _examples(facts: Facts, seed: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
+    """Return some examples of a dataset's shape that need no download."""
     for name in ("mini", "xor"):
-        digits = open_dataset(name, notify=lambda _: None).training
-        if digits.images.shape[1] == facts.pixels:
-            chosen = slice(0, _EXAMPLES)
-            return scaled(digits.images[chosen], np.float64), digits.labels[chosen]
+        if describe(name).pixels == facts.pixels:
+            digits = open_dataset(name, notify=lambda _: None).training
+            return scaled(digits.images[:count], dtype), digits.labels[:count]
     rng = np.random.default_rng(seed)
-    return rng.random((_EXAMPLES, facts.pixels)), np.arange(_EXAMPLES)
+    inputs: Array = rng.random((count, facts.pixels)).astype(dtype)
+    return inputs, np.arange(count)
 
 
 def list_activations() -> list[dict[str, Any]]:

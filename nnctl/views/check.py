@@ -15,7 +15,7 @@ from rich.text import Text
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array
 from nnctl.runs.inspection import LARGEST_ERROR, GradientReport, Inspection, list_activations
 from nnctl.views.console import results, say
-from nnctl.views.diagnosis import show_diagnoses
+from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 
 _REACH = 4.0  # activations are drawn from minus this to this
@@ -23,32 +23,34 @@ _COLUMNS, _ROWS = 16, 4  # of each little drawing
 _ROUNDING = 1e-13  # what is smaller is no residual
 
 
-def show_inspection(source: str, inspection: Inspection, *, trained: bool) -> None:
+def show_inspection(source: str, inspection: Inspection) -> None:
     """Print the layers, the size of the training, and what is wrong."""
     console = results()
     hidden = len(inspection.layers) - 1
     kind = "a deep network" if inspection.deep else "not a deep network, which has two or more"
-    layers = f"{hidden} hidden layer{'' if hidden == 1 else 's'}"
-    weights = f"{hidden + 1} layer{'' if hidden == 0 else 's'} of weights"
+    layers, weights = _count(hidden, "hidden layer"), _count(hidden + 1, "weight layer")
     say(console, f"{source}: {'-'.join(map(str, inspection.sizes))}")
     say(console, f"{weights}, {layers}: {kind}")
     console.print(_layers(inspection))
-    memory = inspection.memory / 1e6
+    memory = max(1, round(inspection.memory / 1e6))
     held_out = f", {inspection.held_out:,} held out" if inspection.held_out else ""
-    say(console, f"{inspection.parameters:,} parameters; training needs about {memory:,.0f} MB")
-    say(
-        console,
-        f"{inspection.dataset}: {inspection.examples:,} examples{held_out}; "
-        f"{inspection.steps_per_epoch:,} steps an epoch, {inspection.steps:,} in all "
-        f"{inspection.epochs:,} epochs",
-    )
+    say(console, f"{inspection.parameters:,} parameters; training needs about {memory:,} MB")
+    say(console, f"{inspection.dataset}: {inspection.examples:,} examples{held_out}")
+    epochs = _count(inspection.epochs, "epoch")
+    steps = _count(inspection.steps, "step")
+    say(console, f"{steps} in {epochs}: {inspection.steps_per_epoch:,} an epoch")
+    done = inspection.epochs_done
     if inspection.diagnoses:
-        show_diagnoses(
-            console, "Why it does not learn:" if trained else "Warnings:", inspection.diagnoses
-        )
+        show_diagnoses(console, "Warnings:" if done is None else WHY, inspection.diagnoses)
+    elif done is None:
+        say(console, Text("No warnings: nothing speaks against training it.", "green"))
     else:
-        what = "its layers are alive" if trained else "nothing speaks against training it"
-        say(console, Text(f"No warnings: {what}.", "green"))
+        text = f"Nothing is wrong with its layers after {_count(done, 'epoch')}."
+        say(console, Text(text, "green"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _layers(inspection: Inspection) -> Table:
@@ -83,9 +85,10 @@ def show_gradients(report: GradientReport) -> None:
         table.add_column(name, justify="right")
     for error in report.errors:
         right = error.largest <= LARGEST_ERROR
+        told = f"{error.largest:.1e}" if error.checked else "-"
         table.add_row(
             str(error.layer),
-            Text(f"{error.largest:.1e}", "green" if right else "bold red"),
+            Text(told, "green" if right else "bold red"),
             f"{error.checked:,}",
             f"{error.skipped:,}",
         )
@@ -108,7 +111,7 @@ def show_gradients(report: GradientReport) -> None:
 def _verdict(residuals: list[float]) -> str:
     """Return what the residuals of a change that is halved again and again show."""
     if max(residuals) < _ROUNDING:
-        return "Nothing is left out: here, the outputs are linear in the weights."
+        return "Nothing is left out: here the outputs are linear in the weights, or flat."
     shrinks = [before / max(after, _ROUNDING) for before, after in itertools.pairwise(residuals)]
     if all(3.5 < times < 4.5 for times in shrinks):
         return "Half of Δw leaves out a quarter, as it should: the derivative is right."

@@ -11,6 +11,8 @@ from rich.text import Text
 from nnctl.runs.diagnosis import Diagnosis
 from nnctl.views.console import say
 
+WHY = "Why it does not learn better:"
+
 
 def show_diagnoses(console: Console, title: str, diagnoses: Sequence[Diagnosis]) -> None:
     """Print each diagnosis: evidence, reason, cure; nothing if there is none."""

@@ -12,7 +12,7 @@ from nnctl.nn.training import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.diagnosis import foresee, glance
 from nnctl.runs.training import TrainingRun
 from nnctl.views.console import View, is_live, notices, results, say
-from nnctl.views.diagnosis import show_diagnoses
+from nnctl.views.diagnosis import WHY, show_diagnoses
 
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
@@ -70,13 +70,9 @@ class TrainingView(View):
             case EpochDone():
                 self._row(event)
             case Finished():
-                told = {"divergence"}  # by the error that the command ends in
-                new = [
-                    found
-                    for found in self._training.diagnoses
-                    if found not in self._foreseen and found.kind not in told
-                ]
-                show_diagnoses(self._console, "Why it does not learn better:", new)
+                # Of a divergence, the error tells that the command ends in.
+                found = [new for new in self._training.diagnoses if new.kind != "divergence"]
+                show_diagnoses(self._console, WHY, found)
 
     def _introduce(self) -> None:
         dataset, config = self._training.dataset, self._training.config

@@ -107,7 +107,7 @@ def test_healthy_metrics_have_no_diagnosis() -> None:
             [{"saturated": 0.8}],
             "saturation",
             1,
-            "layer 1: 80 % of the outputs are within 5 % of their bounds, 80 % after the first",
+            "layer 1: 80 % of the outputs are within 5 % of their bounds",
             "the derivative of tanh is nearly 0",
             ["network.layers.0.init", "optimizer.learning_rate"],
             "80 % sat.",
@@ -286,7 +286,15 @@ def test_saturated_outputs_stop_the_quadratic_loss_alone(
     found = only(diagnose(config, [row({}, {}, {"saturated": saturated}, **FLAT)] * 2, None))
     assert found is not None
     assert reason in found.reason
-    assert ("loss: cross_entropy" in found.cure) == (saturated == 0.8)
+    assert "cross_entropy" not in found.cure  # it is not defined over tanh
+
+
+def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
+    """Which has no factor f'(z)."""
+    config = config_of("sigmoid", "sigmoid", loss="quadratic")
+    found = only(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
+    assert found is not None
+    assert "loss: cross_entropy" in found.cure
 
 
 def test_a_single_layer_that_guesses_is_told_of_lines() -> None:
