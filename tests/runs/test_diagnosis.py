@@ -291,7 +291,8 @@ def test_saturated_outputs_stop_the_quadratic_loss_alone(
 
 def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
     """Which has no factor f'(z)."""
-    config = config_of("sigmoid", "sigmoid", loss="quadratic")
+    last = {"network.layers.1.activation": "sigmoid"}
+    config = replaced(config_of("sigmoid", loss="quadratic"), last)
     found = only(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
     assert found is not None
     assert "loss: cross_entropy" in found.cure
