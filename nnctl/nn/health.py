@@ -11,6 +11,8 @@ from nnctl.nn.activations import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Backpropagation, Network, Parameters
 
+_MARGIN = 0.05  # of the range between its bounds, where the derivative of an activation dies
+
 
 @dataclass(frozen=True)
 class LayerHealth:
@@ -21,7 +23,7 @@ class LayerHealth:
     mean, std : float
         Of the activations, over units and examples.
     dead : float
-        The share of units whose output is 0 for every example.
+        The share of units whose output is 0 for every example; where a bound is 0, near it.
     saturated : float
         The share of outputs within 5 % of a bound of the activation, where its derivative dies.
     error : float
@@ -86,7 +88,7 @@ class Probe:
             LayerHealth(
                 mean=float(outputs.mean(dtype=np.float64)),
                 std=float(outputs.std(dtype=np.float64)),
-                dead=float(np.mean(~outputs.any(axis=0))),
+                dead=_dead(outputs, layer.activation.saturation),
                 saturated=_saturated(outputs, layer.activation.saturation),
                 error=error,
                 error_ratio=None if above is None else _ratio(error, above),
@@ -115,10 +117,16 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
+def _dead(outputs: Array, bounds: tuple[float, float] | None) -> float:
+    """Return the share of units whose output is 0, or near the bound 0, for every example."""
+    near = _MARGIN if bounds and bounds[0] == 0 else 0.0
+    return float(np.mean(np.abs(outputs).max(axis=0) <= near))
+
+
 def _saturated(outputs: Array, bounds: tuple[float, float] | None) -> float:
     """Return the share of outputs near one of the bounds."""
     if bounds is None:
         return 0.0
     low, high = bounds
-    margin = 0.05 * (high - low)
+    margin = _MARGIN * (high - low)
     return float(np.mean((outputs < low + margin) | (outputs > high - margin)))

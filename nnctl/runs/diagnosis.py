@@ -6,18 +6,29 @@ none; the thresholds below are far from what healthy runs show.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from nnctl.config import Config
-from nnctl.nn.activations import Exponential, HardSigmoid, Linear, Sigmoid, Step
-from nnctl.nn.initializers import Constant, Zeros
-from nnctl.nn.network import Network
+from nnctl.data.dataset import describe, open_dataset
+from nnctl.nn.activations import Array, Exponential, HardSigmoid, Linear, Sigmoid, Step
+from nnctl.nn.examples import scaled
+from nnctl.nn.health import Probe
+from nnctl.nn.initializers import Auto, Constant, Zeros
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import Labels, make_targets
+from nnctl.nn.network import Network, Parameters
+from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
-from nnctl.runs.directory import build_layers
+from nnctl.runs.directory import build_layers, build_network
+
+_PROBED = 256  # examples that the first weights are looked at with
 
 DEAD = 0.4
 """The share of a layer's units that may be 0 for every image."""
@@ -29,8 +40,12 @@ SHIFTED = 3.0
 """How many standard deviations the mean of activations without a sign may be from 0."""
 OVERFITTING = 0.10
 """By how much the training accuracy may exceed the validation accuracy."""
+LEARNED = 0.9
+"""A training accuracy below this is that of a network that has not learned its images."""
 FLAT = 0.05
 """The share of the loss that is no progress."""
+RISEN = 3
+"""How many times the loss of guessing is a loss that steps have driven up."""
 TINY_UPDATE = 1e-5
 """A first step so short, measured by the weights, that nothing can come of it."""
 FAINT = 1e-2
@@ -104,29 +119,64 @@ def diagnose(
     divergence : Divergence, optional
         Where it left the finite numbers.
     """
-    finite = None if divergence else network
-    found = [*_divergence(config, divergence), *_steps(config), *_linear(config, finite)]
+    if divergence:
+        return list(_divergence(config, divergence))
+    found = [*_steps(config), *_equal_weights(config), *_linear(config, network)]
     # Earlier versions measured less.
     rows = [row for row in rows if all("error" in layer for layer in row["health"])]
-    if rows and not divergence:
-        health = rows[-1]["health"]
-        found += [
-            *_dead(config, health),
-            *_saturation(config, rows[0]["health"], rows[-1]["health"]),
-            *_gradients(config, health),
-            *_bias_shift(config, health),
-        ]
-        found += [*_flat(config, rows, bool(found)), *_overfitting(rows)]
-    return found
+    if not rows:
+        return found
+    health, start = rows[-1]["health"], None
+    if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
+        start = first_health(config, network.sizes[0])
+    found += [
+        *_silent_outputs(config, health),
+        *([] if found else _dead(config, health, start)),
+        *_saturation(config, rows[0]["health"], health, start),
+        *_gradients(config, health),
+        *_bias_shift(config, health),
+    ]
+    found += _loss(config, rows, explained=bool(found))
+    if rows[-1]["train_accuracy"] < LEARNED:
+        found += _learning_rate(config)
+    return [*found, *_overfitting(config, rows)]
 
 
 def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
     """Return what is wrong with the first weights of a network, before any training."""
     return [
-        *_saturation(config, health, health),
-        *_faint(health),
+        *_dead(config, health, health),
+        *_saturation(config, health, health, health),
+        *_faint(config, health),
         *_gradients(config, health),
     ]
+
+
+def first_health(config: Config, pixels: int) -> list[dict[str, Any]]:
+    """Return the health of a network as it begins, on examples that need no download."""
+    network = build_network(config, pixels)
+    network.initialize(stream(config.training.seed, "initialization"))
+    inputs, labels = some_examples(pixels, _PROBED, network.dtype)
+    units = network.sizes[-1]
+    probe = Probe(
+        network,
+        make_loss(config.loss, config.network.layers[-1].activation),
+        inputs,
+        make_targets(labels % max(2, units), units, network.dtype),
+        Parameters(pixels, network.layers, network.dtype),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return [dataclasses.asdict(layer) for layer in probe.measure(0.0)]
+
+
+def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
+    """Return examples of so many inputs that ship with nnctl, or else random ones."""
+    for name in ("mini", "xor"):
+        if describe(name).pixels == pixels:
+            digits = open_dataset(name, notify=lambda _: None).training
+            return scaled(digits.images[:count], dtype), digits.labels[:count]
+    inputs: Array = np.random.default_rng(0).random((count, pixels)).astype(dtype)
+    return inputs, np.arange(count)
 
 
 def glance(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
@@ -227,7 +277,7 @@ def _deep_sigmoids(config: Config) -> Iterator[Diagnosis]:
             f"{len(hidden)} hidden layers, whose derivatives multiply to {steepest:.1g} at most",
             "a sigmoid's derivative is 1/4 at most, so the first layers learn far more slowly "
             "than the last",
-            f"use relu or tanh, beginning with {_key(1, 'activation')}; or fewer layers",
+            "use relu or tanh in all hidden layers of network.layers, or fewer layers",
         )
 
 
@@ -284,23 +334,72 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
         )
 
 
-def _dead(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+def _is_dead(layer: Mapping[str, Any]) -> bool:
+    return bool(layer["dead"] >= DEAD)
+
+
+def _is_saturated(layer: Mapping[str, Any]) -> bool:
+    return bool(layer["saturated"] >= SATURATED)
+
+
+def _init_cure(config: Config, number: int) -> str | None:
+    """Return how a layer gets weights that fit its activation, if it has not got them."""
+    layer = config.network.layers[number - 1]
+    for init, key in ((layer.init, _key(number, "init")), (config.network.init, "network.init")):
+        if init is not None:
+            fits = isinstance(init.weights, Auto) and isinstance(init.biases, Auto)
+            return None if fits else f"set {key}: auto"
+    return None
+
+
+def _rate_cure(config: Config) -> str:
+    return f"lower optimizer.learning_rate: {config.optimizer.learning_rate:g}"
+
+
+def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    """Tell of output units that are near 0 for every image, which the quadratic loss leaves so."""
+    number, output = len(health), config.network.layers[-1]
+    silent = round(health[-1]["dead"] * output.units)
+    if silent and output.units > 1 and config.loss == "quadratic":
+        init = _init_cure(config, number)
+        yield Diagnosis(
+            "silent outputs",
+            number,
+            f"layer {number}: {silent} of {output.units} outputs are near 0 for every image",
+            "these digits are never answered: the gradient of the quadratic loss has the "
+            "derivative of the output as a factor, which is nearly 0 there",
+            ", or ".join(
+                [
+                    *(["set loss: cross_entropy"] * isinstance(output.activation, Sigmoid)),
+                    *([init] if init else []),
+                    "try another training.seed",
+                ]
+            ),
+        )
+
+
+def _dead(
+    config: Config,
+    health: Sequence[Mapping[str, Any]],
+    start: Sequence[Mapping[str, Any]] | None,
+) -> Iterator[Diagnosis]:
     dead = {
         number: layer["dead"]
         for number, layer in enumerate(health[:-1], start=1)
-        if layer["dead"] >= DEAD and number < _faint_layer(health)
+        if _is_dead(layer) and not _is_saturated(layer) and number < _faint_layer(health)
     }
     if dead:
         number = max(dead, key=dead.__getitem__)
-        name = config.network.layers[number - 1].activation.name
+        began_dead = start is not None and _is_dead(start[number - 1])
+        other = f"use leaky_relu in {_key(number, 'activation')}"
+        init = _init_cure(config, number) if began_dead else None
         yield Diagnosis(
             "dead units",
             number,
             f"layer {number}: {100 * dead[number]:.0f} % of units are 0 for every image"
-            + _also(dead, number),
-            f"a {name} unit that is 0 for every image has no gradient and cannot come back",
-            f"lower optimizer.learning_rate: {config.optimizer.learning_rate:g}, or use "
-            f"leaky_relu or elu in {_key(number, 'activation')}",
+            f"{', and were so before any training' if began_dead else ''}" + _also(dead, number),
+            "a unit that is 0 for every image has no gradient and cannot come back",
+            f"{init or _rate_cure(config)}, or {other}",
         )
 
 
@@ -321,26 +420,31 @@ def _also(found: Mapping[int, float], worst: int) -> str:
 
 
 def _saturation(
-    config: Config, first: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]]
+    config: Config,
+    first: Sequence[Mapping[str, Any]],
+    last: Sequence[Mapping[str, Any]],
+    start: Sequence[Mapping[str, Any]] | None,
 ) -> Iterator[Diagnosis]:
-    """Tell of layers that were saturated from the first on: later, it can be certainty."""
+    """Tell of layers that were saturated from the first epoch on: later, it can be certainty."""
     saturated = {
         number: now["saturated"]
         for number, (then, now) in enumerate(zip(first[:-1], last[:-1], strict=True), start=1)
-        if min(then["saturated"], now["saturated"]) >= SATURATED
+        if _is_saturated(then) and _is_saturated(now)
     }
     if saturated:
         number = max(saturated, key=saturated.__getitem__)
         before = f", {100 * first[number - 1]['saturated']:.0f} % after the first epoch already"
+        init = _init_cure(config, number)
+        began_so = init is not None and (start is None or _is_saturated(start[number - 1]))
+        why = "its weights began too large" if began_so else "steps that are too long led there"
+        name = config.network.layers[number - 1].activation.name
         yield Diagnosis(
             "saturation",
             number,
             f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
             f"their bounds{before if first is not last else ''}" + _also(saturated, number),
-            f"there the derivative of {config.network.layers[number - 1].activation.name} is "
-            "nearly 0, and so is what the layer learns; its weights began too large",
-            f"set {_key(number, 'init')}: auto, or lower optimizer.learning_rate: "
-            f"{config.optimizer.learning_rate:g}",
+            f"there the derivative of {name} is nearly 0, and so is what the layer learns; {why}",
+            init if began_so and init else _rate_cure(config),
         )
 
 
@@ -349,27 +453,37 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
     if not first or not last or _faint_layer(health) < len(health):
         return  # a step, dead units, activations that are too small: they have their own sentence
     ratio = first / last
-    names = {layer.activation.name for layer in config.network.layers[:-1]}
-    per_layer = ratio ** (1 / max(1, len(health) - 1))
+    hidden = [layer.activation for layer in config.network.layers[:-1]]
+    per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} a layer"
+    init = next(filter(None, (_init_cure(config, i + 1) for i in range(len(hidden)))), None)
     if ratio < VANISHING:
+        flat = [found for found in hidden if found.initializer != "he_normal"]
         yield Diagnosis(
             "vanishing gradients",
             1,
             f"the error of layer 1 is {1 / ratio:,.0f} times smaller than that of layer "
-            f"{len(health)}: a factor of {per_layer:.2g} a layer",
-            f"each layer multiplies the error by its weights and by the derivative of "
-            f"{' or '.join(sorted(names))}; the first layers hardly learn",
-            "use relu in network.layers, with network.init: auto; or fewer layers",
+            f"{len(health)}: {per_layer}",
+            "each layer multiplies the error by its weights and by the derivative of "
+            f"{' or '.join(sorted({found.name for found in hidden}))}; the first layers hardly "
+            "learn",
+            init
+            or (
+                "use relu in all hidden layers of network.layers, or fewer of them"
+                if flat
+                else "give network.layers more units, or fewer layers"
+            ),
         )
     elif ratio > 1 / VANISHING:
         yield Diagnosis(
             "exploding gradients",
             1,
             f"the error of layer 1 is {ratio:,.0f} times larger than that of layer "
-            f"{len(health)}: a factor of {per_layer:.2g} a layer",
+            f"{len(health)}: {per_layer}",
             "each layer multiplies the error by its weights, which are too large; no learning "
             "rate suits the first layers and the last",
-            "set network.init: auto",
+            f"{init}, and then optimizer.learning_rate as for any network"
+            if init
+            else _rate_cure(config),
         )
 
 
@@ -394,7 +508,7 @@ def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator
         )
 
 
-def _faint(health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
     number = _faint_layer(health)
     if number < len(health):
         yield Diagnosis(
@@ -403,70 +517,91 @@ def _faint(health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
             f"layer {number}: the activations differ by no more than "
             f"{health[number - 1]['std']:.1g} from image to image",
             FAINT_REASON,
-            "set network.init: auto",
+            _init_cure(config, number) or _rate_cure(config),
         )
+
+
+def _loss(
+    config: Config, rows: Sequence[Mapping[str, Any]], *, explained: bool
+) -> Iterator[Diagnosis]:
+    """Tell of a loss that stays where it began, or goes up, if nothing else explains it."""
+    first, last = rows[0], rows[-1]
+    classes = max(2, config.network.layers[-1].units)
+    if last["train_accuracy"] > min(2 / classes, 0.75):
+        return
+    began = first["train_loss"]
+    guessing = f"with {100 * last['train_accuracy']:.1f} % right: no better than chance"
+    was = f"was {began:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
+    evidence = f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}"
+    chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
+    if last["train_loss"] > max(RISEN * chance, began / 2):
+        if not explained:
+            yield Diagnosis(
+                "learning rate",
+                None,
+                f"{evidence}; guessing costs {chance:.3g}",
+                "each step overshoots, and makes the network surer of wrong answers",
+                _rate_cure(config),
+            )
+        return
+    fell = began - last["train_loss"]
+    if fell <= FLAT * began or abs(last["train_loss"] - chance) <= FLAT * chance:
+        yield from _flat(config, rows, f"{evidence}, {guessing}", explained=explained)
 
 
 def _flat(
-    config: Config, rows: Sequence[Mapping[str, Any]], explained: bool
+    config: Config, rows: Sequence[Mapping[str, Any]], evidence: str, *, explained: bool
 ) -> Iterator[Diagnosis]:
-    """Tell of a loss that stays where it began, unless what was found before explains it."""
-    first, last = rows[0], rows[-1]
-    classes = max(2, config.network.layers[-1].units)
-    fell = first["train_loss"] - last["train_loss"]
-    if fell > FLAT * first["train_loss"] or last["train_accuracy"] > min(2 / classes, 0.75):
-        return
-    rate = config.optimizer.learning_rate
-    faint = _faint_layer(last["health"])
-    output = last["health"][-1]
-    if faint < len(last["health"]):
+    """Tell why a loss stays where guessing is, as far as that is not explained yet."""
+    health, rate = rows[-1]["health"], config.optimizer.learning_rate
+    faint = _faint_layer(health)
+    updates = [layer["update_ratio"] for layer in rows[0]["health"]]
+    if faint < len(health) and not explained:
         reason = (
             f"the activations of layer {faint} differ by no more than "
-            f"{last['health'][faint - 1]['std']:.1g} from image to image; {FAINT_REASON}"
+            f"{health[faint - 1]['std']:.1g} from image to image; {FAINT_REASON}"
         )
-        cure = "set network.init: auto"
-    elif config.loss == "quadratic" and output["saturated"] >= SATURATED:
+        cure = _init_cure(config, faint) or _rate_cure(config)
+    elif config.loss == "quadratic" and _is_saturated(health[-1]):
         reason = (
-            f"{100 * output['saturated']:.0f} % of the outputs are within 5 % of their bounds; the "
-            "gradient of the quadratic loss has their derivative as a factor, which is nearly 0"
+            f"{100 * health[-1]['saturated']:.0f} % of the outputs are within 5 % of their bounds; "
+            "the gradient of the quadratic loss has their derivative as a factor, which is nearly 0"
         )
         is_sigmoid = isinstance(config.network.layers[-1].activation, Sigmoid)
-        other = "loss: cross_entropy" if is_sigmoid else "network.init: auto"
-        cure = f"lower optimizer.learning_rate: {rate:g}, or set {other}"
-    elif max(layer["update_ratio"] for layer in first["health"]) < TINY_UPDATE:
-        reason = "a step changes the weights by less than a hundred thousandth of their length"
-        cure = f"raise optimizer.learning_rate: {rate:g}"
+        cure = _rate_cure(config) + (", or set loss: cross_entropy" if is_sigmoid else "")
     elif explained:
         return
+    elif 0 < max(updates) < TINY_UPDATE:
+        reason = "a step changes the weights by less than a hundred thousandth of their length"
+        cure = f"raise optimizer.learning_rate: {rate:g}"
     elif len(config.network.layers) == 1:
         reason = "one layer parts two classes by a straight line or plane, and there may be none"
         cure = "add a hidden layer to network.layers"
     else:
         reason = "the network answers the same to every image, and steps do not lead away from that"
-        cure = f"change optimizer.learning_rate: {rate:g}, tenfold down or up, or network.init"
-    was = f"was {first['train_loss']:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
-    yield Diagnosis(
-        "flat loss",
-        None,
-        f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}, with "
-        f"{100 * last['train_accuracy']:.1f} % right: no better than chance",
-        reason,
-        cure,
-    )
+        cure = (
+            f"change optimizer.learning_rate: {rate:g}, tenfold down or up, or give network.layers "
+            "more units"
+        )
+    yield Diagnosis("flat loss", None, evidence, reason, cure)
 
 
-def _overfitting(rows: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+def _overfitting(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
     last = rows[-1]
-    if last["val_accuracy"] is None:
+    if last["val_accuracy"] is None or last["train_accuracy"] < LEARNED:
         return
     gap = last["train_accuracy"] - last["val_accuracy"]
     if gap > OVERFITTING:
+        cures = ["raise optimizer.weight_decay"]
+        if config.data.subset:
+            cures.insert(0, "train on more with data.subset: null")
+        if config.training.early_stopping is None:
+            cures.append("stop early with training.early_stopping: {patience: 5}")
         yield Diagnosis(
             "overfitting",
             None,
             f"{100 * last['train_accuracy']:.1f} % of the training images are right, and "
             f"{100 * last['val_accuracy']:.1f} % of the validation images",
             "the network learned the training images by heart, with their accidents",
-            "train on more with data.subset: null, or raise optimizer.weight_decay, or stop early "
-            "with training.early_stopping: {patience: 5}",
+            ", or ".join(cures),
         )

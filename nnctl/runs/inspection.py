@@ -10,28 +10,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from nnctl.config import Config
-from nnctl.data.dataset import Facts, describe, open_dataset
+from nnctl.data.dataset import Facts, describe
 from nnctl.errors import NnctlError
-from nnctl.nn.activations import ACTIVATIONS, Array
-from nnctl.nn.examples import scaled
+from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
-from nnctl.nn.health import Probe
 from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import Labels, make_targets
-from nnctl.nn.network import Network, Parameters
+from nnctl.nn.metrics import make_targets
+from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
-from nnctl.runs.diagnosis import Diagnosis, diagnose, diagnose_start, foresee
+from nnctl.runs.diagnosis import (
+    Diagnosis,
+    diagnose,
+    diagnose_start,
+    first_health,
+    foresee,
+    some_examples,
+)
 from nnctl.runs.directory import Run, build_layers, build_network
 from nnctl.runs.machine import memory_needed
 from nnctl.runs.plan import epochs_needed, steps_per_epoch, validation_count
 
 LARGEST_ERROR = 1e-5
 """A gradient that is further than this from central differences is wrong."""
-_CHECKED, _PROBED = 8, 256  # examples that gradients and first weights are looked at with
+_CHECKED = 8  # examples that gradients are compared with
 _SAMPLES = 150  # parameters of each array that are compared with differences
 
 
@@ -155,26 +159,9 @@ def inspect(config: Config) -> Inspection:
 
 def _foreseen(config: Config, facts: Facts) -> list[Diagnosis]:
     """Return what is wrong with a configuration and with the first weights that it gives."""
-    network = build_network(config, facts.pixels)
-    network.initialize(stream(config.training.seed, "initialization"))
-    inputs, labels = _examples(facts, config.training.seed, _PROBED, network.dtype)
-    probe = Probe(
-        network,
-        make_loss(config.loss, config.network.layers[-1].activation),
-        inputs,
-        _targets(labels, network),
-        Parameters(facts.pixels, network.layers, network.dtype),
-    )
-    with np.errstate(over="ignore", invalid="ignore"):
-        health = [dataclasses.asdict(layer) for layer in probe.measure(0.0)]
-    measured = diagnose_start(config, health)
+    measured = diagnose_start(config, first_health(config, facts.pixels))
     kinds = {found.kind for found in measured}
     return [*(found for found in foresee(config) if found.kind not in kinds), *measured]
-
-
-def _targets(labels: Labels, network: Network) -> Array:
-    units = network.sizes[-1]
-    return make_targets(labels % max(2, units), units, network.dtype)
 
 
 def inspect_run(run: Run) -> Inspection:
@@ -249,8 +236,9 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
         trained = build_network(config, facts.pixels)
         trained.initialize(stream(config.training.seed, "initialization"))
     network.parameters.vector[...] = trained.parameters.vector
-    inputs, labels = _examples(facts, config.training.seed, _CHECKED, network.dtype)
-    targets = _targets(labels, network)
+    inputs, labels = some_examples(facts.pixels, _CHECKED, network.dtype)
+    units = network.sizes[-1]
+    targets = make_targets(labels % max(2, units), units, network.dtype)
     loss = make_loss(config.loss, smooth[-1].activation)
     rng = np.random.default_rng(config.training.seed)
     return GradientReport(
@@ -262,17 +250,6 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
         ],
         residuals=linearization_residuals(network, inputs[:1], rng),
     )
-
-
-def _examples(facts: Facts, seed: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
-    """Return some examples of a dataset's shape that need no download."""
-    for name in ("mini", "xor"):
-        if describe(name).pixels == facts.pixels:
-            digits = open_dataset(name, notify=lambda _: None).training
-            return scaled(digits.images[:count], dtype), digits.labels[:count]
-    rng = np.random.default_rng(seed)
-    inputs: Array = rng.random((count, facts.pixels)).astype(dtype)
-    return inputs, np.arange(count)
 
 
 def list_activations() -> list[dict[str, Any]]:

@@ -86,7 +86,11 @@ def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
     last = len(config.network.layers) - 1
     units = config.network.layers[last].units
     if units not in ((1, 2) if classes == 2 else (classes,)):
-        need = "yes or no needs 1, or 2" if classes == 2 else f"{classes} classes need {classes}"
+        need = (
+            "yes or no needs 1 sigmoid, or 2 of softmax"
+            if classes == 2
+            else f"{classes} classes need {classes}"
+        )
         yield Problem(
             ("network", "layers", last, "units"),
             f"the last layer has {units} unit{'s' * (units > 1)}, but {need}",

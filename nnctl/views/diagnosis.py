@@ -11,7 +11,7 @@ from rich.text import Text
 from nnctl.runs.diagnosis import Diagnosis
 from nnctl.views.console import say
 
-WHY = "Why it does not learn better:"
+WHY = "What could be better:"
 
 
 def show_diagnoses(console: Console, title: str, diagnoses: Sequence[Diagnosis]) -> None:

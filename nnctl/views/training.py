@@ -70,9 +70,8 @@ class TrainingView(View):
             case EpochDone():
                 self._row(event)
             case Finished():
-                # Of a divergence, the error tells that the command ends in.
-                found = [new for new in self._training.diagnoses if new.kind != "divergence"]
-                show_diagnoses(self._console, WHY, found)
+                if event.reason != "diverged":  # that, the error tells which the command ends in
+                    show_diagnoses(self._console, WHY, self._training.diagnoses)
 
     def _introduce(self) -> None:
         dataset, config = self._training.dataset, self._training.config
