@@ -1,10 +1,14 @@
-"""Writing a file in one piece, so that a crash at any moment leaves the old one or the new one."""
+"""Writing a file in one piece, so that a crash leaves the old one or the new one; and JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _SUFFIX = ".nnctl-tmp"
 
@@ -56,3 +60,16 @@ def _sync_directory(directory: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def to_json_text(value: Any, indent: int | None = None) -> str:
+    """Return plain values as JSON, in which a number that is not finite is null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(below) for below in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"errors", "files", "nn", "config", "data"},
     "sweep": {"errors", "files", "config", "data", "runs"},
     "views": {"errors", "nn", "data", "runs", "sweep"},
-    "cli": {"errors", "config", "data", "runs", "sweep", "views"},
+    "cli": {"errors", "files", "config", "data", "runs", "sweep", "views"},
     "api": {"errors", "config", "runs"},
 }
 """For every room, the rooms that it may import."""

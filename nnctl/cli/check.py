@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ def check(
     Shows layers, shapes, parameters, how they begin, memory and steps, and warns of what will not
     learn. A RUN is told of by the health of its layers.
     """
+    from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.inspection import inspect, inspect_run, report_gradients, trained_network
     from nnctl.runs.plan import load_config
@@ -58,7 +58,7 @@ def check(
     report = report_gradients(config, trained) if gradients else None
     if as_json:
         checked = {"gradients": report.to_json()} if report else {}
-        click.echo(json.dumps(inspection.to_json() | checked))
+        click.echo(to_json_text(inspection.to_json() | checked))
     elif not quiet:
         show_inspection(str(source), inspection)
         if report:
@@ -68,10 +68,11 @@ def check(
 
 
 def _show_activations(as_json: bool) -> None:
+    from nnctl.files import to_json_text
     from nnctl.runs.inspection import list_activations
     from nnctl.views.check import show_activations
 
     if as_json:
-        click.echo(json.dumps({"activations": list_activations()}))
+        click.echo(to_json_text({"activations": list_activations()}))
     else:
         show_activations()

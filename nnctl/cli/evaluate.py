@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,7 @@ def evaluate(
     truth table. With --gain it shows how sigmoid neurons become perceptrons as their weights grow.
     """
     from nnctl.errors import BelowThresholdError
+    from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.evaluation import evaluate as evaluate_run
     from nnctl.views.console import warn
@@ -68,7 +68,7 @@ def evaluate(
     elif not evaluation.same_files:
         warn(f"the files of {evaluation.dataset} are not those that {run} was trained with")
     if as_json:
-        click.echo(json.dumps(evaluation.to_json()))
+        click.echo(to_json_text(evaluation.to_json()))
     else:
         show_evaluation(evaluation)
     if fail_under is not None and evaluation.accuracy < fail_under:

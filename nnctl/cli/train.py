@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +60,7 @@ def train(
     The last line of stdout is the run directory. Ctrl-C saves the state and exits 130; --resume
     goes on from there to the same result.
     """
+    from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.plan import find_dataset, load_config, settle
     from nnctl.runs.stopping import stop_on_signals
@@ -96,7 +96,7 @@ def train(
         for event in training.events(stop):
             view.show(event)
     if as_json:
-        click.echo(json.dumps(training.summary))
+        click.echo(to_json_text(training.summary))
     else:
         show_result(training)
     training.raise_unless_finished()
@@ -105,9 +105,10 @@ def train(
 
 def _show_plan(config: Config, as_json: bool) -> None:
     from nnctl.config import to_mapping, to_yaml
+    from nnctl.files import to_json_text
 
     mapping = to_mapping(config)
-    click.echo(json.dumps(mapping) if as_json else to_yaml(mapping), nl=as_json)
+    click.echo(to_json_text(mapping) if as_json else to_yaml(mapping), nl=as_json)
 
 
 def _check_threshold(config: Config, fail_under: float | None) -> None:

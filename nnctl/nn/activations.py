@@ -191,7 +191,7 @@ class Sigmoid(Activation):
 
 @dataclass(frozen=True)
 class HardSigmoid(Activation):
-    """f(z) = clip(z/6 + 1/2, 0, 1), a sigmoid of straight lines (Courbariaux et al. 2015)."""
+    """f(z) = clip(z/6 + 1/2, 0, 1), a sigmoid of straight lines (Howard et al. 2019)."""
 
     name: ClassVar[str] = "hard_sigmoid"
     formula: ClassVar[str] = "clip(z/6 + 1/2, 0, 1)"
@@ -507,7 +507,7 @@ def _tanh_cdf(z: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Swish(Activation):
-    """f(z) = z sigmoid(beta z), also called silu (Ramachandran et al. 2017)."""
+    """f(z) = z sigmoid(beta z), silu where beta is 1 (Ramachandran et al. 2017)."""
 
     name: ClassVar[str] = "swish"
     formula: ClassVar[str] = "z / (1 + exp(-{beta:g} z))"
@@ -585,7 +585,7 @@ class Exponential(Activation):
 
 @dataclass(frozen=True)
 class Linear(Activation):
-    """f(z) = z; a network of linear layers is one linear map (Nielsen, chapter 6)."""
+    """f(z) = z; several linear layers are one (Deep Learning from Scratch, chapter 3)."""
 
     name: ClassVar[str] = "linear"
     formula: ClassVar[str] = "z"
@@ -662,13 +662,12 @@ class Maxout(Activation):
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
         """Send the error to the largest z, to the first of equal ones."""
         pieces = z.reshape(len(z), self.pieces, -1)
-        out.fill(0)
-        np.put_along_axis(
-            out.reshape(pieces.shape),
-            pieces.argmax(axis=1)[:, None],
-            errors[:, None],
-            axis=1,
-        )
+        errors_of_pieces = out.reshape(pieces.shape)
+        unsent = np.ones(outputs.shape, bool)
+        for k in range(self.pieces):
+            chosen = unsent & (pieces[:, k] == outputs)
+            unsent ^= chosen
+            np.multiply(errors, chosen, out=errors_of_pieces[:, k])
 
 
 def _multiply_piecewise(

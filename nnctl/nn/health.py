@@ -107,10 +107,11 @@ class Probe:
 
 
 def _length(array: Array) -> float:
-    """Return the Euclidean norm, in float64 where the squares are too large for float32."""
+    """Return the Euclidean norm, in float64 where float32 cannot hold the squares."""
     with np.errstate(over="ignore"):
         length = float(np.linalg.norm(array))
-    return length if math.isfinite(length) else float(np.linalg.norm(array.astype(np.float64)))
+    held = 1e-15 < length < math.inf
+    return length if held else float(np.linalg.norm(array.astype(np.float64)))
 
 
 def _ratio(part: float, whole: float) -> float:

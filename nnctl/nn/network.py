@@ -141,14 +141,16 @@ class Network:
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw all parameters anew: the weights of every layer in turn, then the biases."""
         fans = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        for layer, weights, (fan_in, fan_out) in zip(
-            self.layers, self.parameters.weights, fans, strict=True
-        ):
-            layer.weights_distribution.fill(weights, fan_in=fan_in, fan_out=fan_out, rng=rng)
-        for layer, biases, (fan_in, fan_out) in zip(
-            self.layers, self.parameters.biases, fans, strict=True
-        ):
-            layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
+        # A distribution too wide for float32 is no warning here: it is found as infinities.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer, weights, (fan_in, fan_out) in zip(
+                self.layers, self.parameters.weights, fans, strict=True
+            ):
+                layer.weights_distribution.fill(weights, fan_in=fan_in, fan_out=fan_out, rng=rng)
+            for layer, biases, (fan_in, fan_out) in zip(
+                self.layers, self.parameters.biases, fans, strict=True
+            ):
+                layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
         for layer, learned in zip(self.layers, self.parameters.learned, strict=True):
             learned.fill(layer.activation.first_learned)
 
@@ -162,7 +164,7 @@ class Network:
         """Return a copy with all weights and biases multiplied by `gain`, in float64.
 
         For infinity it is the limit: step units for the hidden sigmoids (Nielsen, chapter 1, the
-        exercise on sigmoid neurons that simulate perceptrons).
+        exercise on sigmoid neurons that simulate perceptrons), if no z is exactly 0.
 
         Raises
         ------
@@ -217,8 +219,8 @@ class Network:
     def decide(self, logits: Array) -> NDArray[np.int64]:
         """Return the class of each example, told from its logits, ``(batch,)``.
 
-        It is that of the largest output, of equal ones the one with the largest z; of a single
-        output, whether it is at least 1/2.
+        It is that of the largest output; where outputs may be equal because they are saturated, of
+        the largest z. A single output says 1 if it is at least 1/2.
         """
         if logits.shape[1] == 1:
             return (self.outputs(logits)[:, 0] >= 0.5).astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -199,7 +200,7 @@ class Adam(Optimizer):
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
         """Return η / (sqrt(v) + epsilon)."""
         size: Array = np.sqrt(velocity[len(velocity) // 2 :])
-        size /= np.sqrt(1 - self.beta2 ** max(count, 1))
+        size *= 1 / math.sqrt(1 - self.beta2 ** max(count, 1))
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)
 

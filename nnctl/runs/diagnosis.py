@@ -20,13 +20,13 @@ from nnctl.data.dataset import describe, open_dataset
 from nnctl.nn.activations import Array, Exponential, HardSigmoid, Linear, Sigmoid, Step
 from nnctl.nn.examples import scaled
 from nnctl.nn.health import Probe
-from nnctl.nn.initializers import Auto, Constant, Zeros
+from nnctl.nn.initializers import Auto
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import Labels, make_targets
 from nnctl.nn.network import Network, Parameters
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
-from nnctl.runs.directory import build_layers, build_network
+from nnctl.runs.build import build_layers, build_network
 
 _PROBED = 256  # examples that the first weights are looked at with
 
@@ -144,6 +144,9 @@ def diagnose(
 
 def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
     """Return what is wrong with the first weights of a network, before any training."""
+    overflowing = [number for number, layer in enumerate(health, 1) if not _is_finite(layer)]
+    if overflowing:
+        return list(_overflow(config, overflowing[0]))
     return [
         *_dead(config, health, health),
         *_saturation(config, health, health, health),
@@ -155,7 +158,6 @@ def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[
 def first_health(config: Config, pixels: int) -> list[dict[str, Any]]:
     """Return the health of a network as it begins, on examples that need no download."""
     network = build_network(config, pixels)
-    network.initialize(stream(config.training.seed, "initialization"))
     inputs, labels = some_examples(pixels, _PROBED, network.dtype)
     units = network.sizes[-1]
     probe = Probe(
@@ -166,6 +168,7 @@ def first_health(config: Config, pixels: int) -> list[dict[str, Any]]:
         Parameters(pixels, network.layers, network.dtype),
     )
     with np.errstate(over="ignore", invalid="ignore"):
+        network.initialize(stream(config.training.seed, "initialization"))
         return [dataclasses.asdict(layer) for layer in probe.measure(0.0)]
 
 
@@ -298,9 +301,8 @@ def _equal_weights(config: Config) -> Iterator[Diagnosis]:
     equal = {
         number: 0.0
         for number, layer in enumerate(hidden, start=1)
-        if all(
-            isinstance(drawn, Zeros | Constant)
-            for drawn in (layer.weights, layer.biases_distribution)
+        if not any(
+            drawn.spread(2, 2) for drawn in (layer.weights_distribution, layer.biases_distribution)
         )
     }
     if equal:
@@ -309,7 +311,7 @@ def _equal_weights(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "equal units",
             number,
-            f"layer {number} begins with {layer.weights.name} weights and "
+            f"layer {number} begins with {layer.weights_distribution.name} weights and "
             f"{layer.biases_distribution.name} biases" + _also(equal, number),
             "all its units are the same, get the same gradient, and stay the same for ever",
             f"set {_key(number, 'init')}: auto",
@@ -340,6 +342,20 @@ def _is_dead(layer: Mapping[str, Any]) -> bool:
 
 def _is_saturated(layer: Mapping[str, Any]) -> bool:
     return bool(layer["saturated"] >= SATURATED)
+
+
+def _is_finite(layer: Mapping[str, Any]) -> bool:
+    return all(math.isfinite(value) for value in layer.values() if value is not None)
+
+
+def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
+    yield Diagnosis(
+        "overflow",
+        number,
+        f"layer {number}: its numbers are too large for float32 before any training",
+        "nothing can be learned from infinity",
+        _init_cure(config, number) or f"use relu in {_key(number, 'activation')}",
+    )
 
 
 def _init_cure(config: Config, number: int) -> str | None:
@@ -411,6 +427,10 @@ def _faint_layer(health: Sequence[Mapping[str, Any]]) -> int:
     return len(health) + 1
 
 
+def _large(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e6 else f"{number:.1e}"
+
+
 def _also(found: Mapping[int, float], worst: int) -> str:
     """Return a clause that names the other layers of which the same is to be said."""
     others = [str(number) for number in found if number != worst]
@@ -450,10 +470,12 @@ def _saturation(
 
 def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
     first, last = health[0]["error"], health[-1]["error"]
-    if not first or not last or _faint_layer(health) < len(health):
-        return  # a step, dead units, activations that are too small: they have their own sentence
-    ratio = first / last
     hidden = [layer.activation for layer in config.network.layers[:-1]]
+    if not last or _faint_layer(health) < len(health):
+        return  # activations that are too small have their own sentence
+    if not first and any(isinstance(f, Step) for f in hidden) | any(map(_is_dead, health[:-1])):
+        return  # and so have a step and dead units
+    ratio = max(first, np.finfo(np.float32).tiny) / last
     per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} a layer"
     init = next(filter(None, (_init_cure(config, i + 1) for i in range(len(hidden)))), None)
     if ratio < VANISHING:
@@ -461,7 +483,7 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
         yield Diagnosis(
             "vanishing gradients",
             1,
-            f"the error of layer 1 is {1 / ratio:,.0f} times smaller than that of layer "
+            f"the error of layer 1 is {_large(1 / ratio)} times smaller than that of layer "
             f"{len(health)}: {per_layer}",
             "each layer multiplies the error by its weights and by the derivative of "
             f"{' or '.join(sorted({found.name for found in hidden}))}; the first layers hardly "
@@ -477,7 +499,7 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
         yield Diagnosis(
             "exploding gradients",
             1,
-            f"the error of layer 1 is {ratio:,.0f} times larger than that of layer "
+            f"the error of layer 1 is {_large(ratio)} times larger than that of layer "
             f"{len(health)}: {per_layer}",
             "each layer multiplies the error by its weights, which are too large; no learning "
             "rate suits the first layers and the last",
@@ -534,7 +556,8 @@ def _loss(
     was = f"was {began:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
     evidence = f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}"
     chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
-    if last["train_loss"] > max(RISEN * chance, began / 2):
+    stuck = config.loss == "quadratic" and _is_saturated(last["health"][-1])
+    if last["train_loss"] > max(RISEN * chance, began / 2) and not stuck:
         if not explained:
             yield Diagnosis(
                 "learning rate",

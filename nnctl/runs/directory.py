@@ -19,36 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 import nnctl
 from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
 from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, shell_command
-from nnctl.files import append_line, write_atomically
+from nnctl.files import append_line, to_json_text, write_atomically
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
-from nnctl.nn.network import Layer, Network
-from nnctl.nn.optimizer import OPTIMIZERS, SGD, Optimizer
+from nnctl.nn.network import Network
+from nnctl.runs.build import build_network
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 
 Which = Literal["best", "last"]
-
-
-def build_layers(config: Config) -> list[Layer]:
-    """Return the layers of a configuration."""
-    layers = []
-    for layer in config.network.layers:
-        init = layer.init or config.network.init
-        layers.append(Layer(layer.units, layer.activation, init.weights, init.biases))
-    return layers
-
-
-def build_network(config: Config, pixels: int) -> Network:
-    """Return the network of a configuration, its parameters still zero."""
-    return Network(pixels, build_layers(config))
-
-
-def build_optimizer(config: Config) -> Optimizer:
-    """Return the optimizer of a configuration."""
-    given = config.optimizer
-    if given.name == "sgd":
-        return SGD(given.learning_rate, given.weight_decay, given.momentum, given.nesterov)
-    return OPTIMIZERS[given.name](given.learning_rate, given.weight_decay)
 
 
 class RunLock:
@@ -244,7 +222,7 @@ class Run:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write what came of the run."""
-        self._write(self.summary_path, json.dumps(summary, indent=2) + "\n")
+        self._write(self.summary_path, to_json_text(summary, indent=2) + "\n")
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append the metrics of an epoch."""

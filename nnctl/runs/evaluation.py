@@ -268,8 +268,8 @@ def _class_names(config: Config, network: Network) -> list[str]:
 
 def _amplify(network: Network, loss: Loss, examples: Examples, gain: float) -> Amplified:
     """Evaluate a network whose weights and biases are multiplied by a gain."""
-    if not gain > 0:
-        raise UsageError(f"a gain must be above 0, got {gain:g}")
+    if not isinstance(gain, int | float) or not gain > 0:
+        raise UsageError(f"a gain must be a number above 0, got {gain}")
     try:
         amplified = network.amplified(gain)
     except ValueError as error:

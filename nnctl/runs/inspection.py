@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import Config
-from nnctl.data.dataset import Facts, describe
+from nnctl.data.dataset import Facts
 from nnctl.errors import NnctlError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
@@ -21,6 +21,7 @@ from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
+from nnctl.runs.build import build_layers, build_network
 from nnctl.runs.diagnosis import (
     Diagnosis,
     diagnose,
@@ -29,9 +30,9 @@ from nnctl.runs.diagnosis import (
     foresee,
     some_examples,
 )
-from nnctl.runs.directory import Run, build_layers, build_network
+from nnctl.runs.directory import Run
 from nnctl.runs.machine import memory_needed
-from nnctl.runs.plan import epochs_needed, steps_per_epoch, validation_count
+from nnctl.runs.plan import epochs_needed, facts_of, steps_per_epoch, validation_count
 
 LARGEST_ERROR = 1e-5
 """A gradient that is further than this from central differences is wrong."""
@@ -114,8 +115,16 @@ class Inspection:
 
 
 def inspect(config: Config) -> Inspection:
-    """Return what a checked configuration comes to."""
-    facts = describe(config.data.dataset)
+    """Return what a checked configuration comes to, and what is wrong before any training."""
+    facts = facts_of(config)
+    measured = diagnose_start(config, first_health(config, facts.pixels))
+    kinds = {found.kind for found in measured}
+    foreseen = [found for found in foresee(config) if found.kind not in kinds]
+    return dataclasses.replace(_plan(config, facts), diagnoses=[*foreseen, *measured])
+
+
+def _plan(config: Config, facts: Facts) -> Inspection:
+    """Return the layers and the length of a training."""
     layers = build_layers(config)
     sizes = [facts.pixels, *(layer.units for layer in layers)]
     plans = []
@@ -153,26 +162,29 @@ def inspect(config: Config) -> Inspection:
         epochs=epochs,
         steps_per_epoch=per_epoch,
         steps=steps,
-        diagnoses=_foreseen(config, facts),
+        diagnoses=[],
     )
-
-
-def _foreseen(config: Config, facts: Facts) -> list[Diagnosis]:
-    """Return what is wrong with a configuration and with the first weights that it gives."""
-    measured = diagnose_start(config, first_health(config, facts.pixels))
-    kinds = {found.kind for found in measured}
-    return [*(found for found in foresee(config) if found.kind not in kinds), *measured]
 
 
 def inspect_run(run: Run) -> Inspection:
     """Return what a run's configuration comes to, with what its training showed."""
-    summary, config = run.summary, run.config
+    summary, config, rows = run.summary, run.config, run.metrics
     divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
-    inspection = inspect(config)
-    if not run.metrics and divergence is None:
-        return inspection
-    found = diagnose(config, run.metrics, trained_network(run), divergence)
-    return dataclasses.replace(inspection, diagnoses=found, epochs_done=len(run.metrics))
+    if not rows and divergence is None:
+        return inspect(config)
+    found = diagnose(config, rows, trained_network(run), divergence)
+    plan = _plan(config, _facts_of_run(run))
+    return dataclasses.replace(plan, diagnoses=found, epochs_done=len(rows))
+
+
+def _facts_of_run(run: Run) -> Facts:
+    """Return what is known of the dataset of a run, which need not be there any more."""
+    if not run.checkpoint_path("last").exists():
+        return facts_of(run.config)
+    used = run.checkpoint("last").dataset
+    subset, held_out = run.config.data.subset, used["validation"]
+    training = held_out + max(used["training"], subset or 0)
+    return Facts(training, used["pixels"], classes=max(2, run.config.network.layers[-1].units))
 
 
 def trained_network(run: Run) -> Network | None:
@@ -202,7 +214,10 @@ class GradientReport:
     @property
     def is_right(self) -> bool:
         """Whether no layer is further off than `LARGEST_ERROR`."""
-        return all(error.largest <= LARGEST_ERROR for error in self.errors)
+        return not self._wrong()
+
+    def _wrong(self) -> list[str]:
+        return [str(error.layer) for error in self.errors if error.largest > LARGEST_ERROR]
 
     def to_json(self) -> Mapping[str, Any]:
         """Return it as plain values."""
@@ -216,7 +231,7 @@ class GradientReport:
         NnctlError
             Names the layers.
         """
-        wrong = [str(error.layer) for error in self.errors if error.largest > LARGEST_ERROR]
+        wrong = self._wrong()
         if wrong:
             raise NnctlError(
                 f"the gradients of layer {', '.join(wrong)} are wrong: they differ from central "
@@ -226,29 +241,32 @@ class GradientReport:
 
 def report_gradients(config: Config, trained: Network | None = None) -> GradientReport:
     """Compare the gradients of a configuration's network, or of a trained one, in float64."""
-    facts = describe(config.data.dataset)
+    pixels = trained.sizes[0] if trained else facts_of(config).pixels
     layers = build_layers(config)
     smooth = [
         dataclasses.replace(layer, activation=layer.activation.differentiable()) for layer in layers
     ]
-    network = Network(facts.pixels, smooth, np.float64)
+    network = Network(pixels, smooth, np.float64)
     if trained is None:
-        trained = build_network(config, facts.pixels)
+        trained = build_network(config, pixels)
         trained.initialize(stream(config.training.seed, "initialization"))
     network.parameters.vector[...] = trained.parameters.vector
-    inputs, labels = some_examples(facts.pixels, _CHECKED, network.dtype)
+    inputs, labels = some_examples(pixels, _CHECKED, network.dtype)
     units = network.sizes[-1]
     targets = make_targets(labels % max(2, units), units, network.dtype)
     loss = make_loss(config.loss, smooth[-1].activation)
     rng = np.random.default_rng(config.training.seed)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is wrong, and told
+        errors = check_gradient(network, loss, inputs, targets, samples=_SAMPLES, rng=rng)
+        residuals = linearization_residuals(network, inputs[-1:], rng)
     return GradientReport(
-        errors=check_gradient(network, loss, inputs, targets, samples=_SAMPLES, rng=rng),
+        errors=errors,
         surrogates=[
             number
             for number, (layer, checked) in enumerate(zip(layers, smooth, strict=True), start=1)
             if layer.activation != checked.activation
         ],
-        residuals=linearization_residuals(network, inputs[:1], rng),
+        residuals=residuals,
     )
 
 

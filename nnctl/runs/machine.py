@@ -15,7 +15,7 @@ import nnctl
 from nnctl.config import Config, Problem
 from nnctl.data.dataset import Facts
 from nnctl.nn.network import count_parameters
-from nnctl.runs.directory import build_layers, build_optimizer
+from nnctl.runs.build import build_layers, build_optimizer
 
 _FLOPS_FOR_THREADS = 1e8  # a step below this is too short to be shared between threads
 _WORTH_ASKING = 256e6  # bytes that every machine has

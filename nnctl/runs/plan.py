@@ -49,9 +49,12 @@ def check_data(config: Config) -> Iterator[Problem]:
     try:
         facts = describe(config.data.dataset)
     except UsageError as error:
-        yield Problem(("data", "dataset"), f"{error.message} {error.hint}")
+        stop = "" if error.message.endswith("?") else "."
+        yield Problem(("data", "dataset"), f"{error.message}{stop} {error.hint}")
         return
     except DataError:  # told when the dataset is opened, unless there is a fallback
+        if config.data.fallback:  # the rest is cut down to it
+            yield from _check_classes(config, describe(config.data.fallback))
         return
     yield from _check_classes(config, facts)
     held_out = validation_count(config, facts)
@@ -72,6 +75,22 @@ def check_data(config: Config) -> Iterator[Problem]:
     yield from check_memory(config, facts)
 
 
+def facts_of(config: Config) -> Facts:
+    """Return what is known of the dataset of a configuration, or of its fallback.
+
+    Raises
+    ------
+    DataError
+        It is damaged, and there is no fallback.
+    """
+    try:
+        return describe(config.data.dataset)
+    except DataError:
+        if config.data.fallback is None:
+            raise
+        return describe(config.data.fallback)
+
+
 def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
     """Check that the last layer can say all that is asked."""
     question = config.data.positive_digit is not None
@@ -86,11 +105,9 @@ def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
     last = len(config.network.layers) - 1
     units = config.network.layers[last].units
     if units not in ((1, 2) if classes == 2 else (classes,)):
-        need = (
-            "yes or no needs 1 sigmoid, or 2 of softmax"
-            if classes == 2
-            else f"{classes} classes need {classes}"
-        )
+        need = f"{classes} classes need {classes}"
+        if classes == 2:
+            need = "yes or no needs 1 of sigmoid, or 2 of softmax"
         yield Problem(
             ("network", "layers", last, "units"),
             f"the last layer has {units} unit{'s' * (units > 1)}, but {need}",

@@ -32,9 +32,10 @@ from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
+from nnctl.runs.build import build_network, build_optimizer
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
-from nnctl.runs.directory import Run, Which, build_network, build_optimizer
+from nnctl.runs.directory import Run, Which
 from nnctl.runs.machine import describe_blas, limited_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
@@ -165,8 +166,8 @@ class TrainingRun:
         if epochs is not None:
             if config.training.steps:
                 raise UsageError(
-                    f"{run.directory} ends after {config.training.steps:,} steps, whatever the "
-                    "epochs",
+                    f"{run.directory} is a run of {config.training.steps:,} steps, which is not "
+                    "extended by epochs",
                     hint="Leave out --epochs, or begin a new run with other training.steps.",
                 )
             config = replaced(config, {"training.epochs": epochs})

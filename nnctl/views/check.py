@@ -81,13 +81,14 @@ def show_gradients(report: GradientReport) -> None:
     say(console, "")
     say(console, Text("Backpropagation against central differences, in float64", "bold"))
     table = Table(box=box.SIMPLE)
-    for name in ("layer", "largest relative error", "parameters compared", "at a kink"):
+    for name in ("layer", "largest gradient", "largest relative error", "compared", "at a kink"):
         table.add_column(name, justify="right")
     for error in report.errors:
         right = error.largest <= LARGEST_ERROR
         told = f"{error.largest:.1e}" if error.checked else "-"
         table.add_row(
             str(error.layer),
+            f"{error.steepest:.1e}",
             Text(told, "green" if right else "bold red"),
             f"{error.checked:,}",
             f"{error.skipped:,}",

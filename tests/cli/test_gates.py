@@ -223,11 +223,15 @@ def test_a_gate_is_no_question_about_another_dataset(nnctl: Nnctl) -> None:
 @pytest.mark.parametrize(
     ("settings", "key", "expected"),
     [
-        (["data.dataset=and"], "network.layers.0.units", "3 units, but yes or no needs 1, or 2"),
+        (
+            ["data.dataset=and"],
+            "network.layers.0.units",
+            "3 units, but yes or no needs 1 of sigmoid, or 2 of softmax",
+        ),
         (
             ["data.positive_digit=9", "network.layers.0.units=10"],
             "network.layers.0.units",
-            "10 units, but yes or no needs 1, or 2",
+            "10 units, but yes or no needs 1 of sigmoid, or 2 of softmax",
         ),
         (["network.layers.0.units=1"], "network.layers.0.units", "1 unit, but 10 classes need 10"),
         (

@@ -33,8 +33,8 @@ from nnctl.nn.activations import (
     Tanh,
 )
 from nnctl.nn.examples import Examples
-from nnctl.nn.losses import make_loss
-from nnctl.nn.network import Layer, Network
+from nnctl.nn.losses import Loss, make_loss
+from nnctl.nn.network import Layer, Network, Parameters
 from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import ConstantSchedule
 from nnctl.nn.training import Training
@@ -240,3 +240,29 @@ def textbook_training(
                 velocity[i] = momentum * velocity[i] - eta * gradient
                 parameters += momentum * velocity[i] - eta * gradient if nesterov else velocity[i]
             yield losses, int((z.argmax(axis=1) == examples.labels[chosen]).sum())
+
+
+def numerical_gradient(
+    network: Network, loss: Loss, inputs: Array, targets: Array, step: float = 1e-5
+) -> Parameters:
+    """Return the gradient of the mean loss of a batch, by central differences."""
+    gradient = Parameters(network.sizes[0], network.layers, network.dtype)
+    vector = network.parameters.vector
+
+    def mean_loss() -> float:
+        return float(loss.values(network.logits(inputs), targets).mean())
+
+    for i, value in enumerate(vector.copy()):
+        vector[i] = value + step
+        above = mean_loss()
+        vector[i] = value - step
+        below = mean_loss()
+        vector[i] = value
+        gradient.vector[i] = (above - below) / (2 * step)
+    return gradient
+
+
+def relative_error(gradient: Array, reference: Array) -> float:
+    """Return |g - r| / max(|g|, |r|) in the Euclidean norm, 0 where both are 0."""
+    scale = max(float(np.linalg.norm(gradient)), float(np.linalg.norm(reference)))
+    return float(np.linalg.norm(gradient - reference)) / scale if scale else 0.0

@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 
 from nnctl.nn.activations import Activation, Array, PReLU, Sigmoid, Softmax, Step, Tanh
-from nnctl.nn.gradient_check import (
-    backpropagated_gradient,
-    numerical_gradient,
-    relative_error,
-)
+from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets, one_hot
 from nnctl.nn.network import Backpropagation, Network, Parameters
@@ -25,7 +21,9 @@ from tests.nn.helpers import (
     labels_of,
     make_network,
     normal,
+    numerical_gradient,
     pytorch,
+    relative_error,
 )
 
 STRAIGHT_THROUGH = Step(surrogate="sigmoid")

@@ -21,6 +21,7 @@ from nnctl.nn.health import Probe
 from nnctl.nn.losses import Quadratic, make_loss
 from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Network, Parameters
+from nnctl.nn.optimizer import Adam
 from nnctl.nn.schedules import CosineSchedule, ExponentialSchedule
 from nnctl.nn.training import (
     BatchesDone,
@@ -476,3 +477,28 @@ def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) 
     assert rows[-1].val_accuracy is not None
     assert rows[-1].val_accuracy > 0.9
     assert rows[-1].train_loss < rows[0].train_loss / 2
+
+
+def test_momentum_does_not_sink_into_denormal_numbers() -> None:
+    """Which are slow: what a black pixel's weight remembers becomes 0."""
+    examples = clouds(200)
+    examples.inputs[100:, 0] = 0
+    examples.inputs[:, 1] = 0
+    network = make_network([12, 8, 3], ["relu", "softmax"], np.float32)
+    training = make_training(network, examples, 0.1, momentum=0.5, epochs=60)
+    list(training)
+    velocity = np.abs(training.velocity)
+    assert not ((velocity > 0) & (velocity < 1e-30)).any()
+    assert (velocity == 0).any()
+
+
+def test_a_memory_that_overflows_is_a_divergence() -> None:
+    """Of Adam, whose steps would be 0 from there on."""
+    network = make_network([12, 8, 3], ["linear", "linear"], np.float32)
+    training = make_training(network, clouds(100), 1e-3, loss="quadratic", epochs=1)
+    training.optimizer = Adam(1e-3)
+    training.velocity = training.optimizer.make_velocity(network.parameters)
+    network.parameters.vector *= 1e12
+    *_, last = training
+    assert isinstance(last, Finished)
+    assert last.reason == "diverged"

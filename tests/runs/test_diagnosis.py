@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from nnctl.config import Config, from_mapping, replaced
 from nnctl.nn.training import Divergence
+from nnctl.runs.build import build_network
 from nnctl.runs.diagnosis import Diagnosis, diagnose, foresee, glance
-from nnctl.runs.directory import build_network
 from nnctl.runs.plan import load_config
 from tests.conftest import CONFIGS
 
@@ -86,7 +86,7 @@ def test_healthy_metrics_have_no_diagnosis() -> None:
             "dead units",
             2,
             "layer 2: 40 % of units are 0 for every image",
-            "a relu unit that is 0",
+            "a unit that is 0 for every image has no gradient",
             ["optimizer.learning_rate", "network.layers.1.activation"],
             "40 % dead",
         ),
@@ -109,7 +109,7 @@ def test_healthy_metrics_have_no_diagnosis() -> None:
             1,
             "layer 1: 80 % of the outputs are within 5 % of their bounds",
             "the derivative of tanh is nearly 0",
-            ["network.layers.0.init", "optimizer.learning_rate"],
+            ["optimizer.learning_rate"],
             "80 % sat.",
         ),
         (
@@ -120,7 +120,7 @@ def test_healthy_metrics_have_no_diagnosis() -> None:
             1,
             "the error of layer 1 is 101 times smaller than that of layer 3: a factor of 0.099",
             "the derivative of tanh; the first layers hardly learn",
-            ["network.layers", "network.init"],
+            ["network.layers"],
             "vanishing",
         ),
         (
@@ -131,7 +131,7 @@ def test_healthy_metrics_have_no_diagnosis() -> None:
             1,
             "the error of layer 1 is 101 times larger than that of layer 3: a factor of 10 a layer",
             "its weights, which are too large",
-            ["network.init"],
+            ["optimizer.learning_rate"],
             "exploding",
         ),
         (
@@ -193,15 +193,92 @@ def test_activations_of_both_signs_are_not_called_shifted() -> None:
     assert diagnose(TANHS, [row({"mean": 1.0, "std": 0.3})], None) == []
 
 
-def test_errors_of_0_are_neither_vanishing_nor_a_quotient() -> None:
-    """What makes them 0 has its own sentence, and outputs that are right have none."""
-    assert diagnose(TANHS, [row({"error": 0.0})], None) == []
+def test_errors_of_0_have_vanished_unless_that_has_its_own_sentence() -> None:
+    """Below a step, or dead units; outputs that are right have no error at all."""
+    vanished = only(diagnose(TANHS, [row({"error": 0.0})], None))
+    assert vanished is not None
+    assert vanished.kind == "vanishing gradients"
+    dead = only(diagnose(RELUS, [row({"error": 0.0, "dead": 1.0})], None))
+    assert dead is not None
+    assert dead.kind == "dead units"
     assert diagnose(TANHS, [row({}, {}, {"error": 0.0})], None) == []
 
 
 @pytest.mark.parametrize(
+    ("activation", "health", "metrics", "kind"),
+    [
+        ("tanh", {"saturated": 0.9}, {}, "saturation"),
+        ("tanh", {"error": 1e-3}, {}, "vanishing gradients"),
+        ("relu", {"error": 1e3}, {}, "exploding gradients"),
+        ("relu", {"mean": 0.001, "std": 0.001}, FLAT, "flat loss"),
+    ],
+)
+def test_the_cure_is_other_first_weights_only_where_they_are_not_auto_yet(
+    activation: str, health: dict[str, float], metrics: dict[str, Any], kind: str
+) -> None:
+    """At the key that sets them: the layer's own, or the network's."""
+    other = {"weights": {"name": "normal", "std": 1.0}}
+    for network, key in (({}, None), ({"init": other}, "network.init")):
+        config = config_of(activation, activation, network=network)
+        found = only(diagnose(config, [row(health, **metrics)] * 2, None))
+        assert found is not None
+        assert (kind, key is not None) == (found.kind, "init: auto" in found.cure)
+        assert_has_keys(config, found.cure)
+    own = replaced(config_of(activation, activation), {"network.layers.0.init": other})
+    found = only(diagnose(own, [row(health, **metrics)] * 2, None))
+    assert found is not None
+    assert "set network.layers.0.init: auto" in found.cure
+
+
+def test_outputs_that_are_0_for_every_image_are_told_under_the_quadratic_loss() -> None:
+    """The cross-entropy brings them back."""
+    silent = [row({}, {"dead": 0.2}, layers=2)]
+    quadratic = replaced(
+        config_of("sigmoid", loss="quadratic"), {"network.layers.1.activation": "sigmoid"}
+    )
+    found = only(diagnose(quadratic, silent, None))
+    assert found is not None
+    assert found.evidence == "layer 2: 2 of 10 outputs are near 0 for every image"
+    assert found.cure == "set loss: cross_entropy, or try another training.seed"
+    assert diagnose(config_of("sigmoid"), silent, None) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "told"),
+    [(3.0, 6.95, True), (3.0, 6.9, False), (80.0, 41.0, True), (80.0, 39.0, False)],
+)
+def test_a_loss_far_above_guessing_that_does_not_fall_is_the_learning_rate(
+    first: float, last: float, told: bool
+) -> None:
+    """Three times log 10 is 6.9; half of where it began is on its way down."""
+    losses = [row(**{**FLAT, "train_loss": loss}) for loss in (first, last)]
+    found = [one for one in diagnose(RELUS, losses, None) if one.kind == "learning rate"]
+    assert told == bool(found)
+    if found:
+        assert "guessing costs 2.3" in found[0].evidence
+        assert found[0].cure == "lower optimizer.learning_rate: 0.1"
+
+
+def test_first_weights_are_blamed_only_if_the_first_look_blames_them() -> None:
+    """A network that began alive was led there by its steps."""
+    layer = {"init": {"weights": {"name": "normal", "std": 0.05}}}
+    config = config_of("tanh", "tanh", network=layer)
+    network = build_network(config, 784)
+    found = only(diagnose(config, [row({"saturated": 0.9})] * 2, network))
+    assert found is not None
+    assert "steps that are too long led there" in found.reason
+    assert found.cure == "lower optimizer.learning_rate: 0.1"
+
+
+@pytest.mark.parametrize(
     ("train", "validation", "told"),
-    [(0.96, 0.85, True), (0.949, 0.85, False), (0.8, 0.95, False), (1.0, None, False)],
+    [
+        (0.96, 0.85, True),
+        (0.949, 0.85, False),
+        (0.899, 0.7, False),  # it has not learned its own images
+        (0.9, 0.95, False),
+        (1.0, None, False),
+    ],
 )
 def test_overfitting_is_a_gap_between_the_accuracies(
     train: float, validation: float | None, told: bool
@@ -213,16 +290,24 @@ def test_overfitting_is_a_gap_between_the_accuracies(
     if found:
         assert (found.kind, found.layer) == ("overfitting", None)
         assert found.evidence.startswith("96.0 % of the training images are right, and 85.0 %")
-        expected = ["data.subset", "optimizer.weight_decay", "training.early_stopping"]
-        assert expected == keys_in(found.cure)
+        assert keys_in(found.cure) == ["optimizer.weight_decay", "training.early_stopping"]
         assert_has_keys(RELUS, found.cure)
+
+
+def test_the_cures_of_overfitting_are_those_that_are_not_taken() -> None:
+    """More images if there are more, and an earlier end if there is none."""
+    metrics = row(train_accuracy=1.0, val_accuracy=0.8)
+    few = replaced(RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}})
+    found = only(diagnose(few, [metrics], None))
+    assert found is not None
+    assert keys_in(found.cure) == ["data.subset", "optimizer.weight_decay"]
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"train_loss": 2.186}, True),
-        ({"train_loss": 2.184}, False),  # a twentieth of 2.3 is 0.115
+        ({"train_loss": 2.184}, False),  # a twentieth of log 10 is 0.115
         ({"train_loss": 3.0}, True),
         ({"train_loss": 3.0, "train_accuracy": 0.2}, True),
         ({"train_loss": 3.0, "train_accuracy": 0.201}, False),
@@ -236,7 +321,7 @@ def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], t
     if found:
         assert (found.kind, found.layer) == ("flat loss", None)
         assert "answers the same to every image" in found.reason
-        assert keys_in(found.cure) == ["optimizer.learning_rate", "network.init"]
+        assert keys_in(found.cure) == ["optimizer.learning_rate", "network.layers"]
         assert_has_keys(RELUS, found.cure)
 
 
@@ -246,7 +331,7 @@ def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], t
         (
             [{}, {"std": 0.0099}],
             "activations of layer 2 differ by no more than 0.01",
-            ["network.init"],
+            ["optimizer.learning_rate"],
             "too faint",
         ),
         (
@@ -256,8 +341,9 @@ def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], t
             "ok",
         ),
         ([{"update_ratio": 1e-7}] * 2, "answers the same", ["optimizer.learning_rate"], "ok"),
+        ([{"update_ratio": 0.0}] * 3, "answers the same", ["optimizer.learning_rate"], "ok"),
     ],
-    ids=["faint", "tiny updates", "one layer is updated"],
+    ids=["faint", "tiny updates", "one layer is updated", "no updates"],
 )
 def test_a_flat_loss_has_a_reason(change: Layers, reason: str, keys: list[str], seen: str) -> None:
     """Faint activations, or steps that are too short; else nobody knows."""
@@ -283,7 +369,8 @@ def test_saturated_outputs_stop_the_quadratic_loss_alone(
     config: Config, saturated: float, reason: str
 ) -> None:
     """Its gradient has their derivative as a factor."""
-    found = only(diagnose(config, [row({}, {}, {"saturated": saturated}, **FLAT)] * 2, None))
+    guessing = {**FLAT, "train_loss": 0.5}
+    found = only(diagnose(config, [row({}, {}, {"saturated": saturated}, **guessing)] * 2, None))
     assert found is not None
     assert reason in found.reason
     assert "cross_entropy" not in found.cure  # it is not defined over tanh

@@ -76,7 +76,7 @@ def test_a_run_that_ends_after_steps_is_not_extended_by_epochs(tmp_path: Path) -
     """Its end would not move."""
     config = to_mapping(replaced(from_mapping(SMALL, "small"), {"training.steps": 3}))
     train(begin(tmp_path / "run", config))
-    with pytest.raises(UsageError, match="ends after 3 steps"):
+    with pytest.raises(UsageError, match="is a run of 3 steps"):
         TrainingRun.resume(Run.open(tmp_path / "run"), epochs=9, notify=ignore)
 
 
