@@ -314,7 +314,7 @@ def _equal_weights(config: Config) -> Iterator[Diagnosis]:
             f"layer {number} begins with {layer.weights_distribution.name} weights and "
             f"{layer.biases_distribution.name} biases" + _also(equal, number),
             "all its units are the same, get the same gradient, and stay the same for ever",
-            f"set {_key(number, 'init')}: auto",
+            _init_cure(config, number) or f"set {_key(number, 'init')}: auto",
         )
 
 
