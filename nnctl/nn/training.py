@@ -20,13 +20,14 @@ from nnctl.nn.activations import Array
 from nnctl.nn.examples import Examples, scale, scaled
 from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import Loss
-from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
+from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
 from nnctl.nn.schedules import Schedule
 
 _BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
-_BLOCK_FLOPS = 2e9  # about a tenth of a second: a block of a large network has fewer batches
+_BLOCK_FLOPS = 1e10  # some tenths of a second: a block of a large network has fewer batches
+_REPLAYED = 32  # steps between snapshots, at least: copying a large network takes time
 _NEARLY_NOTHING = 1e-30  # far above the denormal numbers of float32, far below what matters
 _PROBE_SHARE = 50  # of so many examples one is in the probe: looking costs little
 _PROBE_SIZES = (32, 256)  # but the probe is no smaller, and no larger
@@ -88,6 +89,9 @@ class Finished:
     divergence: Divergence | None = None
 
 
+Batch = tuple[Array, Array, Array]
+"""Inputs, targets, and where the logits are written."""
+
 Event = BatchesDone | EpochDone | Finished
 
 
@@ -137,6 +141,16 @@ class Progress:
     best: Best | None = None
     patience_best: float | None = None
     patience_used: int = 0
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """Where a training stood when all its numbers were finite."""
+
+    parameters: Array
+    velocity: Array
+    batch: int
+    last_loss: float | None
 
 
 @dataclass
@@ -197,6 +211,7 @@ class Training:
         self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
         self._last_loss: float | None = None
+        self._kept: _Snapshot | None = None
         self._probe = self._make_probe()
 
     def __iter__(self) -> Iterator[Event]:
@@ -204,13 +219,13 @@ class Training:
         while (reason := self.reason_to_stop()) is None:
             order = self._order_of_epoch()
             for begin in range(self.progress.batch * self.batch_size, len(order), self._block):
-                divergence = self._train_block(order[begin : begin + self._block])
+                divergence = self._train_block(order, begin)
                 if divergence:
                     yield Finished("diverged", divergence)
                     return
                 batches = math.ceil(len(order) / self.batch_size)
                 yield BatchesDone(self.progress.epoch + 1, self.progress.batch, batches)
-            done = self._complete_epoch(len(order))
+            done = self._complete_epoch(order)
             if isinstance(done, Divergence):
                 yield Finished("diverged", done)
                 return
@@ -234,34 +249,42 @@ class Training:
             self._steps_done(),
         )
 
-    def _train_block(self, order: NDArray[np.int64]) -> Divergence | None:
+    def _train_block(self, order: NDArray[np.int64], begin: int) -> Divergence | None:
         """Take the steps of a block of examples, and add up their losses."""
         started = time.perf_counter()
-        labels = self.examples.labels[order]
-        inputs, logits = self._inputs[: len(order)], self._logits[: len(order)]
-        targets = make_targets(labels, logits.shape[1], logits.dtype)
-        scale(self.examples.inputs[order], out=inputs)
-        batches = [
-            (inputs[begin:end], targets[begin:end], logits[begin:end])
-            for begin, end in self._batch_bounds(len(order))
-        ]
-        before = self._snapshot()
+        if self._kept is None or self.progress.batch - self._kept.batch >= _REPLAYED:
+            if not self.is_finite():
+                return self._find_divergence(order, begin)
+            self._kept = self._snapshot()
+        end = min(begin + self._block, len(order))
+        labels, logits, batches = self._gather(order[begin:end])
         # An overflow is no warning here: it is found below, by the loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             for batch in batches:
                 self._step(*batch)
-            losses = self.loss.values(logits, targets)
-            loss_sum = float(losses.sum(dtype=np.float64))
-            numbers = (loss_sum, self.network.parameters.vector, self.velocity)
-            if not all(np.isfinite(number).all() for number in numbers):
-                self._restore(before)
-                return self._find_divergence(batches)
+            losses = self.loss.values(logits, make_targets(labels, logits.shape[1], logits.dtype))
+        loss_sum = float(losses.sum(dtype=np.float64))
+        if not math.isfinite(loss_sum):
+            return self._find_divergence(order, end)
         self._flush_denormals()
         self._last_loss = float(losses[-len(batches[-1][0]) :].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
         self.progress.correct += int(np.count_nonzero(self.network.decide(logits) == labels))
         self.progress.seconds += time.perf_counter() - started
         return None
+
+    def _gather(self, order: NDArray[np.int64]) -> tuple[Labels, Array, list[Batch]]:
+        """Return the labels of a block, where its logits will be, and its batches."""
+        labels = self.examples.labels[order]
+        inputs, logits = self._inputs[: len(order)], self._logits[: len(order)]
+        targets = make_targets(labels, logits.shape[1], logits.dtype)
+        scale(self.examples.inputs[order], out=inputs)
+        size = self.batch_size
+        batches = [
+            (inputs[i : i + size], targets[i : i + size], logits[i : i + size])
+            for i in range(0, len(order), size)
+        ]
+        return labels, logits, batches
 
     def _flush_denormals(self) -> None:
         """Forget what is too small to matter: denormal numbers cost thirty times the time.
@@ -297,10 +320,6 @@ class Training:
         steps_left = self._steps - self.progress.epoch * self._batches
         return order[: steps_left * self.batch_size]
 
-    def _batch_bounds(self, examples: int) -> list[tuple[int, int]]:
-        begins = range(0, examples, self.batch_size)
-        return [(begin, min(begin + self.batch_size, examples)) for begin in begins]
-
     def _passes_for(self, size: int) -> Backpropagation:
         """Return the passes over batches of a size; an epoch has one size, or two."""
         if size not in self._passes:
@@ -321,8 +340,11 @@ class Training:
             self._gradient,
         )
 
-    def _complete_epoch(self, examples: int) -> EpochDone | Divergence:
+    def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone | Divergence:
         """Measure, remember the best, and get ready for the next epoch."""
+        if self._kept and not self.is_finite():
+            return self._find_divergence(order, len(order))
+        self._kept = None
         progress = self.progress
         val_loss, val_accuracy = None, None
         learning_rate = self.learning_rate(progress.batch // 2)
@@ -348,8 +370,8 @@ class Training:
             )
         done = EpochDone(
             epoch=progress.epoch + 1,
-            train_loss=progress.loss_sum / examples,
-            train_accuracy=progress.correct / examples,
+            train_loss=progress.loss_sum / len(order),
+            train_accuracy=progress.correct / len(order),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             learning_rate=learning_rate,
@@ -377,33 +399,49 @@ class Training:
         else:
             self.progress.patience_used += 1
 
-    def _snapshot(self) -> tuple[Array, Array, int]:
-        return self.network.parameters.vector.copy(), self.velocity.copy(), self.progress.batch
+    def is_finite(self) -> bool:
+        """Tell whether the parameters and what the optimizer remembers are finite numbers."""
+        return bool(
+            np.isfinite(self.network.parameters.vector).all() and np.isfinite(self.velocity).all()
+        )
 
-    def _restore(self, snapshot: tuple[Array, Array, int]) -> None:
-        self.network.parameters.vector[...], self.velocity[...], self.progress.batch = snapshot
+    def _snapshot(self) -> _Snapshot:
+        return _Snapshot(
+            self.network.parameters.vector.copy(),
+            self.velocity.copy(),
+            self.progress.batch,
+            self._last_loss,
+        )
 
-    def _find_divergence(self, batches: list[tuple[Array, Array, Array]]) -> Divergence:
-        """Take the steps of a block again, this time looking at every number after each.
+    def _find_divergence(self, order: NDArray[np.int64], end: int) -> Divergence:
+        """Take the steps since the last snapshot again, this time looking at every number.
 
-        The fast path only looks at the end of a block, so that looking costs nothing. The steps are
-        deterministic: what went wrong there goes wrong here, at the same batch.
+        The fast path looks at the losses of a block alone, so that looking costs nothing. The steps
+        are deterministic: what went wrong there goes wrong here, at the same batch.
         """
-        last_finite_loss = self._last_loss
-        for inputs, targets, logits in batches:
-            self._step(inputs, targets, logits)
-            loss = float(self.loss.values(logits, targets).mean(dtype=np.float64))
-            found = self._first_not_finite(self._passes_for(len(inputs)), logits, loss)
-            if found:
-                layer, what = found
-                return Divergence(
-                    epoch=self.progress.epoch + 1,
-                    batch=self.progress.batch,
-                    layer=layer,
-                    what=what,
-                    last_finite_loss=last_finite_loss,
-                )
-            last_finite_loss = loss
+        kept = self._kept
+        assert kept is not None
+        self.network.parameters.vector[...] = kept.parameters
+        self.velocity[...] = kept.velocity
+        self.progress.batch, last_finite_loss = kept.batch, kept.last_loss
+        with np.errstate(over="ignore", invalid="ignore"):
+            for begin in range(kept.batch * self.batch_size, end, self._block):
+                _, _, batches = self._gather(order[begin : min(begin + self._block, end)])
+                for inputs, targets, logits in batches:
+                    self._step(inputs, targets, logits)
+                    loss = float(self.loss.values(logits, targets).mean(dtype=np.float64))
+                    found = self._first_not_finite(self._passes_for(len(inputs)), logits, loss)
+                    if found:
+                        layer, what = found
+                        return Divergence(
+                            epoch=self.progress.epoch + 1,
+                            batch=self.progress.batch,
+                            layer=layer,
+                            what=what,
+                            last_finite_loss=last_finite_loss,
+                        )
+                    last_finite_loss = loss
+                self._flush_denormals()
         raise AssertionError("a divergence that does not happen again")
 
     def _first_not_finite(
