@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -89,9 +90,6 @@ class Finished:
     divergence: Divergence | None = None
 
 
-Batch = tuple[Array, Array, Array]
-"""Inputs, targets, and where the logits are written."""
-
 Event = BatchesDone | EpochDone | Finished
 
 
@@ -141,6 +139,16 @@ class Progress:
     best: Best | None = None
     patience_best: float | None = None
     patience_used: int = 0
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some batches of examples, ready to be trained on; `begin` is their place in the epoch."""
+
+    begin: int
+    labels: Labels
+    targets: Array
+    inputs: Array
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ class Training:
         self._block = self.batch_size * max(1, batches)
         self._gradient = Parameters(self.network.sizes[0], self.network.layers, dtype)
         self._passes: dict[int, Backpropagation] = {}
-        self._inputs: Array = np.empty((self._block, self.network.sizes[0]), dtype)
+        self._inputs: Array = np.empty((2, self._block, self.network.sizes[0]), dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
         self._last_loss: float | None = None
         self._kept: _Snapshot | None = None
@@ -216,20 +224,28 @@ class Training:
 
     def __iter__(self) -> Iterator[Event]:
         """Train until the end, or until nobody asks for the next event."""
-        while (reason := self.reason_to_stop()) is None:
-            order = self._order_of_epoch()
-            for begin in range(self.progress.batch * self.batch_size, len(order), self._block):
-                divergence = self._train_block(order, begin)
-                if divergence:
-                    yield Finished("diverged", divergence)
+        with ThreadPoolExecutor(1) as ahead:
+            while (reason := self.reason_to_stop()) is None:
+                order, first = self._order_of_epoch(), self.progress.batch * self.batch_size
+                coming = ahead.submit(self._gather, order, first, self._inputs[0])
+                for i, begin in enumerate(range(first, len(order), self._block), start=1):
+                    started = time.perf_counter()
+                    block = coming.result()
+                    # While one buffer is trained on, another thread fills the other.
+                    following, buffer = begin + self._block, self._inputs[i % 2]
+                    coming = ahead.submit(self._gather, order, following, buffer)
+                    divergence = self._train_block(order, block)
+                    if divergence:
+                        yield Finished("diverged", divergence)
+                        return
+                    self.progress.seconds += time.perf_counter() - started
+                    batches = math.ceil(len(order) / self.batch_size)
+                    yield BatchesDone(self.progress.epoch + 1, self.progress.batch, batches)
+                done = self._complete_epoch(order)
+                if isinstance(done, Divergence):
+                    yield Finished("diverged", done)
                     return
-                batches = math.ceil(len(order) / self.batch_size)
-                yield BatchesDone(self.progress.epoch + 1, self.progress.batch, batches)
-            done = self._complete_epoch(order)
-            if isinstance(done, Divergence):
-                yield Finished("diverged", done)
-                return
-            yield done
+                yield done
         yield Finished(reason)
 
     def _step(self, inputs: Array, targets: Array, logits: Array) -> None:
@@ -249,42 +265,43 @@ class Training:
             self._steps_done(),
         )
 
-    def _train_block(self, order: NDArray[np.int64], begin: int) -> Divergence | None:
+    def _train_block(self, order: NDArray[np.int64], block: _Block) -> Divergence | None:
         """Take the steps of a block of examples, and add up their losses."""
-        started = time.perf_counter()
         if self._kept is None or self.progress.batch - self._kept.batch >= _REPLAYED:
             if not self.is_finite():
-                return self._find_divergence(order, begin)
+                return self._find_divergence(order, block.begin)
             self._kept = self._snapshot()
-        end = min(begin + self._block, len(order))
-        labels, logits, batches = self._gather(order[begin:end])
+        logits = self._logits[: len(block.labels)]
         # An overflow is no warning here: it is found below, by the loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            for batch in batches:
+            for batch in self._batches_of(block):
                 self._step(*batch)
-            losses = self.loss.values(logits, make_targets(labels, logits.shape[1], logits.dtype))
+            losses = self.loss.values(logits, block.targets)
         loss_sum = float(losses.sum(dtype=np.float64))
         if not math.isfinite(loss_sum):
-            return self._find_divergence(order, end)
+            return self._find_divergence(order, block.begin + len(block.labels))
         self._flush_denormals()
-        self._last_loss = float(losses[-len(batches[-1][0]) :].mean(dtype=np.float64))
+        last_batch = len(losses) % self.batch_size or self.batch_size
+        self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
-        self.progress.correct += int(np.count_nonzero(self.network.decide(logits) == labels))
-        self.progress.seconds += time.perf_counter() - started
+        self.progress.correct += int(np.count_nonzero(self.network.decide(logits) == block.labels))
         return None
 
-    def _gather(self, order: NDArray[np.int64]) -> tuple[Labels, Array, list[Batch]]:
-        """Return the labels of a block, where its logits will be, and its batches."""
-        labels = self.examples.labels[order]
-        inputs, logits = self._inputs[: len(order)], self._logits[: len(order)]
-        targets = make_targets(labels, logits.shape[1], logits.dtype)
-        scale(self.examples.inputs[order], out=inputs)
-        size = self.batch_size
-        batches = [
-            (inputs[i : i + size], targets[i : i + size], logits[i : i + size])
-            for i in range(0, len(order), size)
-        ]
-        return labels, logits, batches
+    def _gather(self, order: NDArray[np.int64], begin: int, buffer: Array) -> _Block:
+        """Return the block that begins there, its inputs in a buffer."""
+        chosen = order[begin : begin + self._block]
+        labels = self.examples.labels[chosen]
+        inputs = buffer[: len(chosen)]
+        scale(self.examples.inputs[chosen], out=inputs)
+        targets = make_targets(labels, self.network.sizes[-1], inputs.dtype)
+        return _Block(begin, labels, targets, inputs)
+
+    def _batches_of(self, block: _Block) -> Iterator[tuple[Array, Array, Array]]:
+        """Yield the inputs of each batch, its targets, and where its logits are to be written."""
+        logits = self._logits[: len(block.labels)]
+        for begin in range(0, len(logits), self.batch_size):
+            batch = slice(begin, begin + self.batch_size)
+            yield block.inputs[batch], block.targets[batch], logits[batch]
 
     def _flush_denormals(self) -> None:
         """Forget what is too small to matter: denormal numbers cost thirty times the time.
@@ -424,10 +441,11 @@ class Training:
         self.network.parameters.vector[...] = kept.parameters
         self.velocity[...] = kept.velocity
         self.progress.batch, last_finite_loss = kept.batch, kept.last_loss
+        buffer = np.empty_like(self._inputs[0])
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(kept.batch * self.batch_size, end, self._block):
-                _, _, batches = self._gather(order[begin : min(begin + self._block, end)])
-                for inputs, targets, logits in batches:
+                block = self._gather(order[:end], begin, buffer)
+                for inputs, targets, logits in self._batches_of(block):
                     self._step(inputs, targets, logits)
                     loss = float(self.loss.values(logits, targets).mean(dtype=np.float64))
                     found = self._first_not_finite(self._passes_for(len(inputs)), logits, loss)
