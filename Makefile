@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint format schema clean
+.PHONY: help train test test-fast bench lint format schema clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: .venv/developing  ## run all tests, the fast ones first
 
 test-fast: .venv/developing  ## run the tests that train for no more than a few seconds
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+bench: .venv/developing  ## time epochs beside PyTorch, JAX and scikit-learn, where installed
+	$(BIN)/python tests/benchmarks/epochs.py
 
 lint: .venv/developing  ## check style and types
 	$(BIN)/ruff check .
