@@ -267,7 +267,6 @@ class Backpropagation:
         self._biases = network.parameters.biases
         self._weights_transposed = [weights.T for weights in network.parameters.weights]
         self._gradient = gradient
-        self._ones: Array = np.ones(batch_size, network.dtype)
         self.outputs = buffers()
         self._errors = buffers()  # by the outputs
         self._z = self.outputs.copy()  # written over by the outputs, where nobody needs them
@@ -311,7 +310,7 @@ class Backpropagation:
             errors = self.errors[i]
             a = self.outputs[i - 1] if i else self._inputs
             np.matmul(a.T, errors, out=self._gradient.weights[i])
-            np.dot(self._ones, errors, out=self._gradient.biases[i])  # the sum over the batch
+            np.add.reduce(errors, axis=0, out=self._gradient.biases[i])
             if i:
                 below = i - 1
                 np.matmul(errors, self._weights_transposed[i], out=self._errors[below])
