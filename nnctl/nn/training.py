@@ -211,7 +211,8 @@ class Training:
         self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
         self._steps = min(self.epochs * self._batches, self.steps or sys.maxsize)
-        flops_of_a_step = 6 * self.batch_size * self.network.parameters.vector.size
+        # A step of few examples takes as long as reading and writing the weights.
+        flops_of_a_step = 6 * max(self.batch_size, 64) * self.network.parameters.vector.size
         batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_of_a_step))
         self._block = self.batch_size * max(1, batches)
         self._gradient = Parameters(self.network.sizes[0], self.network.layers, dtype)
