@@ -51,7 +51,7 @@ def check(
             raise click.UsageError("a RUN keeps its configuration: leave out the other options")
         run = Run.open(source)
         config, trained = run.config, trained_network(run)
-        inspection = inspect_run(run)
+        inspection = inspect_run(run, trained)
     else:
         config = load_config(source, settings)
         inspection = inspect(config)

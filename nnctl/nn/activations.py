@@ -564,7 +564,7 @@ class Softplus(Activation):
 
 @dataclass(frozen=True)
 class Exponential(Activation):
-    """f(z) = exp(z) = f'(z), cut off shortly before the largest number of the dtype."""
+    """f(z) = exp(z) = f'(z), the inverse of the log link (McCullagh and Nelder 1989)."""
 
     name: ClassVar[str] = "exponential"
     formula: ClassVar[str] = "exp(z)"
@@ -574,7 +574,7 @@ class Exponential(Activation):
     positive: ClassVar[bool] = True
 
     def forward(self, z: Array, out: Array) -> None:
-        """Compute exp(z)."""
+        """Compute exp(z), cut off shortly before the largest number of the dtype."""
         np.minimum(z, math.log(np.finfo(z.dtype).max) - 1, out=out)
         np.exp(out, out=out)
 

@@ -120,7 +120,7 @@ def diagnose(
         Where it left the finite numbers.
     """
     if divergence:
-        return list(_divergence(config, divergence))
+        return [_diverged(config, divergence)]
     found = [*_steps(config), *_equal_weights(config), *_linear(config, network)]
     # Earlier versions measured less.
     rows = [row for row in rows if all("error" in layer for layer in row["health"])]
@@ -201,18 +201,17 @@ def _key(layer: int, key: str) -> str:
     return f"network.layers.{layer - 1}.{key}"
 
 
-def _divergence(config: Config, divergence: Divergence | None) -> Iterator[Diagnosis]:
-    if divergence:
-        rate = config.optimizer.learning_rate
-        yield Diagnosis(
-            "divergence",
-            divergence.layer,
-            f"the {divergence.what} of layer {divergence.layer} were not finite in epoch "
-            f"{divergence.epoch}, batch {divergence.batch}",
-            "each step overshoots by more than it corrects, and the numbers grow until they "
-            "overflow",
-            f"lower optimizer.learning_rate: {rate:g}, to {rate / 10:g} for a start",
-        )
+def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
+    rate = config.optimizer.learning_rate
+    verb = "was" if divergence.what == "gradient" else "were"
+    return Diagnosis(
+        "divergence",
+        divergence.layer,
+        f"the {divergence.what} of layer {divergence.layer} {verb} not finite in epoch "
+        f"{divergence.epoch}, batch {divergence.batch}",
+        "each step overshoots by more than it corrects, and the numbers grow until they overflow",
+        f"lower optimizer.learning_rate: {rate:g}, to {rate / 10:g} for a start",
+    )
 
 
 def _steps(config: Config) -> Iterator[Diagnosis]:
@@ -473,9 +472,9 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
     hidden = [layer.activation for layer in config.network.layers[:-1]]
     if not last or _faint_layer(health) < len(health):
         return  # activations that are too small have their own sentence
-    if not first and any(isinstance(f, Step) for f in hidden) | any(map(_is_dead, health[:-1])):
+    if not first and (any(isinstance(f, Step) for f in hidden) or any(map(_is_dead, health[:-1]))):
         return  # and so have a step and dead units
-    ratio = max(first, np.finfo(np.float32).tiny) / last
+    ratio = max(first, float(np.finfo(np.float32).tiny)) / last
     per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} a layer"
     init = next(filter(None, (_init_cure(config, i + 1) for i in range(len(hidden)))), None)
     if ratio < VANISHING:

@@ -166,13 +166,21 @@ def _plan(config: Config, facts: Facts) -> Inspection:
     )
 
 
-def inspect_run(run: Run) -> Inspection:
-    """Return what a run's configuration comes to, with what its training showed."""
+def inspect_run(run: Run, trained: Network | None) -> Inspection:
+    """Return what a run's configuration comes to, with what its training showed.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    trained : Network, optional
+        See `trained_network`.
+    """
     summary, config, rows = run.summary, run.config, run.metrics
     divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
     if not rows and divergence is None:
         return inspect(config)
-    found = diagnose(config, rows, trained_network(run), divergence)
+    found = diagnose(config, rows, trained, divergence)
     plan = _plan(config, _facts_of_run(run))
     return dataclasses.replace(plan, diagnoses=found, epochs_done=len(rows))
 

@@ -310,7 +310,8 @@ class TrainingRun:
 
     def _conclude(self, finished: Finished) -> None:
         best = self.loop.progress.best
-        last = (self.run.metrics or [{}])[-1]
+        rows = self.run.metrics
+        last = rows[-1] if rows else {}
         self.summary = {
             "status": finished.reason,
             "epochs": self.loop.progress.epoch,
@@ -329,7 +330,7 @@ class TrainingRun:
         }
         if finished.divergence:
             self.summary["divergence"] = dataclasses.asdict(finished.divergence)
-        self.diagnoses = diagnose(self.config, self.run.metrics, self.network, finished.divergence)
+        self.diagnoses = diagnose(self.config, rows, self.network, finished.divergence)
         self.summary["diagnoses"] = [dataclasses.asdict(found) for found in self.diagnoses]
         self.run.write_summary(self.summary)
 
