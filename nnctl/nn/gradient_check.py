@@ -204,6 +204,7 @@ def slopes_along(network: Network, inputs: Array, direction: Array) -> Array:
     for unit, chosen in enumerate(np.eye(units)):
         network.functions[-1].backward(logits, outputs, chosen[None], passes.errors[-1])
         passes.backward()
+        passes.write_gradient(inputs)
         slopes[unit] = gradient.vector @ direction
     return slopes
 
@@ -231,4 +232,5 @@ def backpropagated_gradient(
     loss.errors(logits, outputs, targets, out=passes.errors[-1])
     passes.errors[-1] /= len(inputs)
     passes.backward()
+    passes.write_gradient(inputs)
     return gradient

@@ -72,7 +72,7 @@ class Probe:
         self._targets = targets
         self._gradient = gradient
         self._passes = Backpropagation(network, gradient, len(inputs))
-        self._logits = np.empty_like(targets)
+        self._logits: Array = np.empty(targets.shape, network.dtype)
 
     def measure(self, step_size: float | Array) -> list[LayerHealth]:
         """Return the health of every layer, where `step_size` times the gradient is an update."""
@@ -81,6 +81,7 @@ class Probe:
         self._loss.errors(self._logits, outputs, self._targets, out=passes.errors[-1])
         passes.errors[-1] /= count
         passes.backward()
+        passes.write_gradient(self._inputs)
         self._gradient.vector *= step_size
         errors = [math.sqrt(count) * _length(layer_errors) for layer_errors in passes.errors]
         nexts = [*errors[1:], None]

@@ -41,9 +41,12 @@ class CategoricalCrossEntropy(Loss):
 
     def values(self, logits: Array, targets: Array) -> Array:
         """log sum exp z - z_label, by way of z - max z."""
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_sums: Array = np.log(np.exp(shifted).sum(axis=1))
-        log_sums -= (shifted * targets).sum(axis=1)
+        # With an example a column, NumPy reduces all examples at once.
+        shifted = logits.T.copy()
+        shifted -= shifted.max(axis=0)
+        log_sums: Array = np.log(np.exp(shifted).sum(axis=0))
+        shifted *= targets.T
+        log_sums -= shifted.sum(axis=0)
         return log_sums
 
     def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:

@@ -17,8 +17,8 @@ from nnctl.nn.network import Parameters
 class Optimizer(ABC):
     """The rule of an update.
 
-    Each first shrinks the weights by 1 - η weight_decay, with the rate η; biases and what
-    activations learn are exempt. Nielsen's lambda / n is this `weight_decay`.
+    First the weights shrink by 1 - η weight_decay, with the rate η; biases and what activations
+    learn are exempt. Nielsen's lambda / n is this `weight_decay`.
     """
 
     name: ClassVar[str]
@@ -31,32 +31,32 @@ class Optimizer(ABC):
         """The vectors, each as long as the parameters, that it remembers from step to step."""
 
     def make_velocity(self, parameters: Parameters) -> Array:
-        """Return what it remembers, at rest: `memories` vectors, one after the other."""
-        return np.zeros(self.memories * parameters.vector.size, parameters.vector.dtype)
+        """Return what it remembers, at rest, ``(memories, size)``."""
+        return np.zeros((self.memories, parameters.vector.size), parameters.vector.dtype)
 
     def error_scale(self, learning_rate: float) -> float:
         """Return what the gradient is to be multiplied by before `update`."""
         return 1.0
 
+    def decay(self, weights: Array, learning_rate: float) -> None:
+        """Shrink weights, in place; it comes before their update."""
+        if self.weight_decay:
+            weights *= 1 - learning_rate * self.weight_decay
+
     @abstractmethod
     def update(
-        self,
-        parameters: Parameters,
-        gradient: Array,
-        velocity: Array,
-        learning_rate: float,
-        count: int,
+        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
-        """Take one step, in place.
+        """Take one step, in place, with all parameters or with a part of them.
 
         Parameters
         ----------
-        parameters : Parameters
+        parameters : array, shape (n,)
             What is updated.
-        gradient : array, shape (size,)
+        gradient : array, shape (n,)
             Already multiplied by `error_scale`; overwritten.
-        velocity : array, shape (memories * size,)
-            What `make_velocity` returned; updated.
+        velocity : array, shape (memories, n)
+            Of what `make_velocity` returned; updated.
         learning_rate : float
             The rate of this step.
         count : int
@@ -66,10 +66,6 @@ class Optimizer(ABC):
     @abstractmethod
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
         """Return what a lasting gradient is multiplied by to give its step, each time."""
-
-    def _decay(self, parameters: Parameters, learning_rate: float) -> None:
-        if self.weight_decay:
-            parameters.decaying *= 1 - learning_rate * self.weight_decay
 
 
 @dataclass(frozen=True)
@@ -98,26 +94,21 @@ class SGD(Optimizer):
         return learning_rate
 
     def update(
-        self,
-        parameters: Parameters,
-        gradient: Array,
-        velocity: Array,
-        learning_rate: float,
-        count: int,
+        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
         """Go along the gradient, and on along the velocity."""
-        self._decay(parameters, learning_rate)
         if not self.momentum:
-            parameters.vector -= gradient
+            parameters -= gradient
             return
-        velocity *= self.momentum
-        velocity -= gradient
+        (v,) = velocity
+        v *= self.momentum
+        v -= gradient
         if self.nesterov:
-            parameters.vector -= gradient
-            np.multiply(velocity, self.momentum, out=gradient)
-            parameters.vector += gradient
+            parameters -= gradient
+            np.multiply(v, self.momentum, out=gradient)
+            parameters += gradient
         else:
-            parameters.vector += velocity
+            parameters += v
 
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
         """Sum the geometric series of the momentum."""
@@ -137,22 +128,17 @@ class AdaGrad(Optimizer):
         return 1
 
     def update(
-        self,
-        parameters: Parameters,
-        gradient: Array,
-        velocity: Array,
-        learning_rate: float,
-        count: int,
+        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
         """Add the squares, and go along the scaled gradient."""
-        self._decay(parameters, learning_rate)
-        velocity += gradient * gradient
+        (sums,) = velocity
+        sums += gradient * gradient
         gradient *= self.step_size(velocity, learning_rate, count)
-        parameters.vector -= gradient
+        parameters -= gradient
 
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
         """Return η / (sqrt(h) + epsilon)."""
-        size: Array = np.sqrt(velocity)
+        size: Array = np.sqrt(velocity[0])
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)
 
@@ -176,16 +162,10 @@ class Adam(Optimizer):
         return 2
 
     def update(
-        self,
-        parameters: Parameters,
-        gradient: Array,
-        velocity: Array,
-        learning_rate: float,
-        count: int,
+        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
         """Move the means, and go along the first one, scaled by the second."""
-        self._decay(parameters, learning_rate)
-        mean, square = np.split(velocity, 2)
+        mean, square = velocity
         mean *= self.beta1
         mean += (1 - self.beta1) * gradient
         square *= self.beta2
@@ -195,11 +175,11 @@ class Adam(Optimizer):
         step = self.step_size(velocity, learning_rate, count)
         step *= mean
         step /= 1 - self.beta1**count
-        parameters.vector -= step
+        parameters -= step
 
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
         """Return η / (sqrt(v) + epsilon)."""
-        size: Array = np.sqrt(velocity[len(velocity) // 2 :])
+        size: Array = np.sqrt(velocity[1])
         size *= 1 / math.sqrt(1 - self.beta2 ** max(count, 1))
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)

@@ -1,23 +1,24 @@
 """The training loop: minibatch stochastic gradient descent as an iterator of events.
 
 Whoever watches (the terminal, the run directory, a test) consumes the same events; the loop knows
-none of them. Read `Training.__iter__`, then `Training._train_block`: that is all of it.
+none of them. Read `Training.__iter__`, then `Training._take_steps`: that is all of it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.nn.activations import Array
+from nnctl.nn.crew import Crew
 from nnctl.nn.examples import Examples, scale, scaled
 from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import Loss
@@ -26,7 +27,7 @@ from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
 from nnctl.nn.schedules import Schedule
 
-_BLOCK = 1024  # examples that are gathered, and whose losses are computed, at a time
+_BLOCK = 512  # examples that are gathered, and whose losses are computed, at a time
 _BLOCK_FLOPS = 1e10  # some tenths of a second: a block of a large network has fewer batches
 _REPLAYED = 32  # steps between snapshots, at least: copying a large network takes time
 _NEARLY_NOTHING = 1e-30  # far above the denormal numbers of float32, far below what matters
@@ -141,14 +142,23 @@ class Progress:
     patience_used: int = 0
 
 
+class _Batch(NamedTuple):
+    """Some examples, and where their logits are written; `number` counts from 0 in the epoch."""
+
+    number: int
+    inputs: Array
+    targets: Array
+    logits: Array
+
+
 @dataclass(frozen=True)
 class _Block:
-    """Some batches of examples, ready to be trained on; `begin` is their place in the epoch."""
+    """Some batches, ready to be trained on, and what they have in one piece."""
 
-    begin: int
     labels: Labels
     targets: Array
-    inputs: Array
+    logits: Array
+    batches: list[_Batch]
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,8 @@ class Training:
         End after so many steps, if that is before the last epoch; it is then a shorter one.
     with_replacement : bool
         Draw each example of an epoch from all of them, instead of each one once.
+    threads : int
+        That share each step. A small step is done sooner by one.
     """
 
     network: Network
@@ -201,6 +213,7 @@ class Training:
     shuffle: np.random.Generator
     steps: int | None = None
     with_replacement: bool = False
+    threads: int = 1
     progress: Progress = field(init=False)
     velocity: Array = field(init=False)
 
@@ -216,8 +229,13 @@ class Training:
         batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_of_a_step))
         self._block = self.batch_size * max(1, batches)
         self._gradient = Parameters(self.network.sizes[0], self.network.layers, dtype)
-        self._passes: dict[int, Backpropagation] = {}
-        self._inputs: Array = np.empty((2, self._block, self.network.sizes[0]), dtype)
+        self._crew = Crew(self.threads)
+        self._stretches = self._gradient.stretches(self.threads)
+        # An epoch's last batch may be shorter than the others.
+        sizes = {self.batch_size, len(self.examples) % self.batch_size or self.batch_size}
+        self._passes = {size: self._make_passes(size) for size in sizes}
+        self._pixels = np.empty((self._block, self.network.sizes[0]), np.uint8)
+        self._inputs: Array = np.empty(self._pixels.shape, dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
         self._last_loss: float | None = None
         self._kept: _Snapshot | None = None
@@ -225,17 +243,12 @@ class Training:
 
     def __iter__(self) -> Iterator[Event]:
         """Train until the end, or until nobody asks for the next event."""
-        with ThreadPoolExecutor(1) as ahead:
+        with self._crew:
             while (reason := self.reason_to_stop()) is None:
                 order, first = self._order_of_epoch(), self.progress.batch * self.batch_size
-                coming = ahead.submit(self._gather, order, first, self._inputs[0])
-                for i, begin in enumerate(range(first, len(order), self._block), start=1):
+                for begin in range(first, len(order), self._block):
                     started = time.perf_counter()
-                    block = coming.result()
-                    # While one buffer is trained on, another thread fills the other.
-                    following, buffer = begin + self._block, self._inputs[i % 2]
-                    coming = ahead.submit(self._gather, order, following, buffer)
-                    divergence = self._train_block(order, block)
+                    divergence = self._train_block(order, begin)
                     if divergence:
                         yield Finished("diverged", divergence)
                         return
@@ -249,60 +262,76 @@ class Training:
                 yield done
         yield Finished(reason)
 
-    def _step(self, inputs: Array, targets: Array, logits: Array) -> None:
-        """Learn from one batch: forward, loss, backward, update."""
-        learning_rate = self.learning_rate(self.progress.batch)
-        passes = self._passes_for(len(inputs))
-        outputs = passes.forward(inputs, logits)
-        self.loss.errors(logits, outputs, targets, out=passes.errors[-1])
-        passes.errors[-1] *= self.optimizer.error_scale(learning_rate) / len(inputs)
-        passes.backward()
-        self.progress.batch += 1
-        self.optimizer.update(
-            self.network.parameters,
-            self._gradient.vector,
-            self.velocity,
-            learning_rate,
-            self._steps_done(),
-        )
+    def _take_steps(self, batches: Sequence[_Batch], thread: int) -> None:
+        """Learn from batches: forward, loss, backward, update.
 
-    def _train_block(self, order: NDArray[np.int64], block: _Block) -> Divergence | None:
+        Each thread takes some examples of a batch through the network and back. When all have done
+        so, each computes the gradient of some of the parameters, and updates them.
+        """
+        stretch = self._stretches[thread]
+        place = slice(stretch.begin, stretch.end)
+        parameters = self.network.parameters.vector[place]
+        weights = self.network.parameters.decaying[place]
+        gradient, velocity = self._gradient.vector[place], self.velocity[:, place]
+        for batch in batches:
+            passes, parts = self._passes[len(batch.inputs)]
+            rows, part = parts[thread]
+            learning_rate = self.learning_rate(batch.number)
+            logits, targets = batch.logits[rows], batch.targets[rows]
+            outputs = part.forward(batch.inputs[rows], logits)
+            self.loss.errors(logits, outputs, targets, out=part.errors[-1])
+            part.errors[-1] *= self.optimizer.error_scale(learning_rate) / len(batch.inputs)
+            part.backward()
+            self._crew.wait()
+            passes.write_gradient(batch.inputs, stretch)
+            self.optimizer.decay(weights, learning_rate)
+            count = self._steps_before + batch.number + 1
+            self.optimizer.update(parameters, gradient, velocity, learning_rate, count)
+            self._crew.wait()
+
+    def _train_block(self, order: NDArray[np.int64], begin: int) -> Divergence | None:
         """Take the steps of a block of examples, and add up their losses."""
+        block = self._gather(order, begin)
         if self._kept is None or self.progress.batch - self._kept.batch >= _REPLAYED:
             if not self.is_finite():
-                return self._find_divergence(order, block.begin)
+                return self._find_divergence(order, begin)
             self._kept = self._snapshot()
-        logits = self._logits[: len(block.labels)]
         # An overflow is no warning here: it is found below, by the loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            for batch in self._batches_of(block):
-                self._step(*batch)
-            losses = self.loss.values(logits, block.targets)
+            self._crew.run(functools.partial(self._take_steps, block.batches))
+            losses = self.loss.values(block.logits, block.targets)
         loss_sum = float(losses.sum(dtype=np.float64))
         if not math.isfinite(loss_sum):
-            return self._find_divergence(order, block.begin + len(block.labels))
+            return self._find_divergence(order, begin + len(block.labels))
         self._flush_denormals()
+        self.progress.batch += len(block.batches)
         last_batch = len(losses) % self.batch_size or self.batch_size
         self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
-        self.progress.correct += int(np.count_nonzero(self.network.decide(logits) == block.labels))
+        decided = self.network.decide(block.logits)
+        self.progress.correct += int(np.count_nonzero(decided == block.labels))
         return None
 
-    def _gather(self, order: NDArray[np.int64], begin: int, buffer: Array) -> _Block:
+    def _gather(self, order: NDArray[np.int64], begin: int) -> _Block:
         """Return the block that begins there, its inputs in a buffer."""
         chosen = order[begin : begin + self._block]
-        labels = self.examples.labels[chosen]
-        inputs = buffer[: len(chosen)]
-        scale(self.examples.inputs[chosen], out=inputs)
-        targets = make_targets(labels, self.network.sizes[-1], inputs.dtype)
-        return _Block(begin, labels, targets, inputs)
+        shares = self._crew.divide(len(chosen))
 
-    def _batches_of(self, block: _Block) -> Iterator[tuple[Array, Array, Array]]:
-        """Yield the inputs of each batch, its targets, and where its logits are to be written."""
-        logits = self._logits[: len(block.labels)]
-        for begin in range(0, len(logits), self.batch_size):
-            batch = slice(begin, begin + self.batch_size)
-            yield block.inputs[batch], block.targets[batch], logits[batch]
+        def gather(thread: int) -> None:
+            rows = shares[thread]
+            # Clipping, which never happens, spares NumPy the copy that it would check first.
+            np.take(self.examples.inputs, chosen[rows], 0, out=self._pixels[rows], mode="clip")
+            scale(self._pixels[rows], out=self._inputs[rows])
+
+        self._crew.run(gather)
+        labels = self.examples.labels[chosen]
+        targets = make_targets(labels, self.network.sizes[-1], self.network.dtype)
+        logits = self._logits[: len(chosen)]
+        batches = []
+        for i, first in enumerate(range(0, len(chosen), self.batch_size), begin // self.batch_size):
+            rows = slice(first, min(first + self.batch_size, len(chosen)))
+            batches.append(_Batch(i, self._inputs[rows], targets[rows], logits[rows]))
+        return _Block(labels, targets, logits, batches)
 
     def _flush_denormals(self) -> None:
         """Forget what is too small to matter: denormal numbers cost thirty times the time.
@@ -318,12 +347,14 @@ class Training:
         epochs = self._steps / self._batches
         return self.optimizer.learning_rate * self.schedule.factor(time, epochs)
 
-    def _steps_done(self) -> int:
-        return self.progress.epoch * self._batches + self.progress.batch
+    @property
+    def _steps_before(self) -> int:
+        """The steps of the complete epochs."""
+        return self.progress.epoch * self._batches
 
     def reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
         """Return why there is no next epoch, if so."""
-        if self.progress.epoch * self._batches >= self._steps:
+        if self._steps_before >= self._steps:
             return "finished"
         if self.early_stopping and self.progress.patience_used >= self.early_stopping.patience:
             return "stopped_early"
@@ -335,14 +366,15 @@ class Training:
         count = len(self.examples)
         draws = self.shuffle.integers(count, size=count) if self.with_replacement else None
         order = self.shuffle.permutation(count) if draws is None else draws
-        steps_left = self._steps - self.progress.epoch * self._batches
+        steps_left = self._steps - self._steps_before
         return order[: steps_left * self.batch_size]
 
-    def _passes_for(self, size: int) -> Backpropagation:
-        """Return the passes over batches of a size; an epoch has one size, or two."""
-        if size not in self._passes:
-            self._passes[size] = Backpropagation(self.network, self._gradient, size)
-        return self._passes[size]
+    def _make_passes(
+        self, size: int
+    ) -> tuple[Backpropagation, list[tuple[slice, Backpropagation]]]:
+        """Return the passes over a batch, and those over the examples of it that threads take."""
+        passes = Backpropagation(self.network, self._gradient, size)
+        return passes, [(rows, passes.part(rows)) for rows in self._crew.divide(size)]
 
     def _make_probe(self) -> Probe:
         """Return a batch to look at the layers with, of validation examples if there are."""
@@ -368,7 +400,9 @@ class Training:
         learning_rate = self.learning_rate(progress.batch // 2)
         with np.errstate(over="ignore", invalid="ignore"):
             health = self._probe.measure(
-                self.optimizer.step_size(self.velocity, learning_rate, self._steps_done())
+                self.optimizer.step_size(
+                    self.velocity, learning_rate, self._steps_before + progress.batch
+                )
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
@@ -442,19 +476,21 @@ class Training:
         self.network.parameters.vector[...] = kept.parameters
         self.velocity[...] = kept.velocity
         self.progress.batch, last_finite_loss = kept.batch, kept.last_loss
-        buffer = np.empty_like(self._inputs[0])
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(kept.batch * self.batch_size, end, self._block):
-                block = self._gather(order[:end], begin, buffer)
-                for inputs, targets, logits in self._batches_of(block):
-                    self._step(inputs, targets, logits)
-                    loss = float(self.loss.values(logits, targets).mean(dtype=np.float64))
-                    found = self._first_not_finite(self._passes_for(len(inputs)), logits, loss)
+                block = self._gather(order[:end], begin)
+                for batch in block.batches:
+                    self._crew.run(functools.partial(self._take_steps, [batch]))
+                    loss = float(
+                        self.loss.values(batch.logits, batch.targets).mean(dtype=np.float64)
+                    )
+                    passes, _ = self._passes[len(batch.inputs)]
+                    found = self._first_not_finite(passes, batch.logits, loss)
                     if found:
                         layer, what = found
                         return Divergence(
                             epoch=self.progress.epoch + 1,
-                            batch=self.progress.batch,
+                            batch=batch.number + 1,
                             layer=layer,
                             what=what,
                             last_finite_loss=last_finite_loss,

@@ -17,7 +17,8 @@ from nnctl.data.dataset import Facts
 from nnctl.nn.network import count_parameters
 from nnctl.runs.build import build_layers, build_optimizer
 
-_FLOPS_FOR_THREADS = 1e8  # a step below this is too short to be shared between threads
+_FLOPS_A_THREAD = 4e7  # some tenths of a millisecond: several times what it takes to wake a thread
+_EXAMPLES_A_THREAD = 32  # fewer make slow products
 _WORTH_ASKING = 256e6  # bytes that every machine has
 
 
@@ -29,23 +30,24 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def blas_threads(config: Config, pixels: int) -> int:
-    """Return how many threads fit a training's matrix products.
-
-    Small products are faster on one thread, and far faster where other programs keep the cores
-    busy, because the threads of a BLAS wait for each other in a loop.
-    """
+def threads_that_fit(config: Config, pixels: int) -> int:
+    """Return how many threads should share a step of a training: one, if it is short."""
     if config.training.threads != "auto":
         return config.training.threads
-    parameters = count_parameters(pixels, build_layers(config))
-    flops_of_a_step = 6 * parameters * config.training.batch_size
-    return cores() if flops_of_a_step >= _FLOPS_FOR_THREADS else 1
+    examples = config.training.batch_size
+    flops_of_a_step = 6 * count_parameters(pixels, build_layers(config)) * examples
+    most = min(flops_of_a_step // _FLOPS_A_THREAD, examples // _EXAMPLES_A_THREAD)
+    return int(min(max(most, 1), cores()))
 
 
 @contextmanager
-def limited_blas(threads: int) -> Iterator[None]:
-    """Multiply matrices on so many threads, but no more than there are cores."""
-    with threadpoolctl.threadpool_limits(limits=min(threads, cores()), user_api="blas"):
+def single_threaded_blas() -> Iterator[None]:
+    """Let each product of matrices stay on the thread that asks for it.
+
+    The threads of a BLAS wait for each other in a loop. Where other programs keep the cores busy,
+    a product of a twentieth of a millisecond was seen to take twenty. Our own threads sleep.
+    """
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield
 
 

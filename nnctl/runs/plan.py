@@ -23,7 +23,7 @@ from nnctl.config.schema import DataConfig
 from nnctl.data.dataset import Dataset, Facts, canonical_name, describe, open_dataset
 from nnctl.data.download import DownloadEvent
 from nnctl.errors import DataError, UsageError, shell_command
-from nnctl.runs.machine import blas_threads, check_memory
+from nnctl.runs.machine import check_memory, threads_that_fit
 
 EPOCHS = 30
 """``epochs: auto`` without a number of steps."""
@@ -175,7 +175,7 @@ def settle(config: Config, dataset: Dataset) -> Config:
         "data.dataset": dataset.name,
         "data.fallback": None,
         "data.validation": validation_count(config, facts),
-        "training.threads": blas_threads(config, facts.pixels),
+        "training.threads": threads_that_fit(config, facts.pixels),
         **(_cut_down(config, facts) if fell_back else {}),
     }
     settled_config = replaced(config, settled)

@@ -36,7 +36,7 @@ from nnctl.runs.build import build_network, build_optimizer
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
 from nnctl.runs.directory import Run, Which
-from nnctl.runs.machine import describe_blas, limited_blas, versions
+from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
 
@@ -72,7 +72,9 @@ class TrainingRun:
     def __init__(self, run: Run, config: Config, dataset: Dataset) -> None:
         training, validation = split(config, dataset)
         stopping, epochs = config.training.early_stopping, config.training.epochs
+        threads = config.training.threads
         assert epochs != "auto"
+        assert threads != "auto"
         seed = config.training.seed
         self.run = run
         self.config = config
@@ -100,6 +102,7 @@ class TrainingRun:
             shuffle=stream(seed, "shuffling"),
             steps=config.training.steps,
             with_replacement=config.training.sampling == "with_replacement",
+            threads=threads,
         )
         self.summary: dict[str, Any] = {}
         self.diagnoses: list[Diagnosis] = []
@@ -204,10 +207,9 @@ class TrainingRun:
             The run directory cannot be written.
         """
         self._started = time.perf_counter()
-        assert self.config.training.threads != "auto"
         self._lock.lock()
         try:
-            with limited_blas(self.config.training.threads):
+            with single_threaded_blas():
                 for event in self.loop:
                     match event:
                         case EpochDone():
@@ -282,7 +284,7 @@ class TrainingRun:
             self.run.checkpoint_path(which),
             Checkpoint(
                 parameters=self.network.parameters.vector.astype(np.float32, copy=False),
-                velocity=self.loop.velocity.astype(np.float32, copy=False),
+                velocity=self.loop.velocity.astype(np.float32, copy=False).reshape(-1),
                 progress=self.loop.progress,
                 config=to_mapping(self.config),
                 dataset=self.dataset,
@@ -295,8 +297,8 @@ class TrainingRun:
             raise DataError(
                 f"the files of {self.dataset['name']} are not those that {path} was trained on"
             )
-        ours = (self.network.parameters.vector.shape, self.loop.velocity.shape)
-        if (checkpoint.parameters.shape, checkpoint.velocity.shape) != ours:
+        ours = (self.network.parameters.vector.size, self.loop.velocity.size)
+        if (checkpoint.parameters.size, checkpoint.velocity.size) != ours:
             raise DataError(f"{path} does not fit {self.run.config_path}")
         if checkpoint.progress.epoch > self.loop.epochs:
             raise UsageError(
@@ -304,7 +306,7 @@ class TrainingRun:
                 f"it cannot end after {self.loop.epochs}"
             )
         self.network.parameters.vector[...] = checkpoint.parameters
-        self.loop.velocity[...] = checkpoint.velocity
+        self.loop.velocity.reshape(-1)[...] = checkpoint.velocity
         self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
 
@@ -325,6 +327,7 @@ class TrainingRun:
             "parameters": self.network.parameters.vector.size,
             "versions": versions(),
             "blas": describe_blas(),
+            "threads": self.loop.threads,
             "seconds": round(self._seconds(), 3),
             "run_dir": str(self.run.directory),
         }

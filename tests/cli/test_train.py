@@ -59,6 +59,7 @@ def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, scratch: Path) -
     assert summary["dataset"]["name"] == "mini"
     assert all(len(sha256) == 64 for sha256 in summary["dataset"]["hashes"].values())
     assert summary["blas"]["threads"] == 1
+    assert summary["threads"] == 1
     assert summary["versions"]["numpy"] == np.__version__
     for key in ("best_val_accuracy", "best_val_loss", "final_train_loss", "seed", "seconds"):
         assert isinstance(summary[key], int | float)

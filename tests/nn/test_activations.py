@@ -453,7 +453,8 @@ def test_each_prelu_unit_learns_a_slope_of_its_own() -> None:
 
     by_slopes = (sums(z, slopes + step) - sums(z, slopes - step)).sum(axis=0) / (2 * step)
     by_z = (sums(z + step, slopes) - sums(z - step, slopes)) / (2 * step)
-    actual = backward(PReLU().bind(slopes, gradient), z, errors)
+    PReLU().bind(slopes).write_gradient(z, errors, gradient)
+    actual = backward(PReLU().bind(slopes), z, errors)
     np.testing.assert_allclose(np.where(z > 0, z, slopes * z), forward(PReLU().bind(slopes), z))
     np.testing.assert_allclose(by_slopes, gradient, rtol=1e-8)
     np.testing.assert_allclose(by_z, actual, rtol=1e-8, atol=1e-9)
@@ -468,7 +469,8 @@ def test_prelu_slopes_agree_with_pytorch() -> None:
     theirs = [torch.tensor(array, requires_grad=True) for array in (z, slopes)]
     outputs = torch.nn.functional.prelu(*theirs)
     outputs.backward(torch.tensor(errors))
-    f = PReLU().bind(slopes, gradient)
+    f = PReLU().bind(slopes)
+    f.write_gradient(z, errors, gradient)
     actual = forward(f, z), backward(f, z, errors), gradient
     for expected, array in zip((outputs.detach(), *(t.grad for t in theirs)), actual, strict=True):
         np.testing.assert_allclose(expected.numpy(), array, rtol=1e-13, atol=1e-13)

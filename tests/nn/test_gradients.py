@@ -153,6 +153,7 @@ def test_passes_can_be_used_again(hidden: Activation) -> None:
         loss.errors(logits, passes.forward(inputs, logits), targets, out=passes.errors[-1])
         passes.errors[-1] /= 7
         passes.backward()
+        passes.write_gradient(inputs)
         expected = backpropagated_gradient(network, loss, inputs, targets)
         np.testing.assert_array_equal(expected.vector, gradient.vector)
 

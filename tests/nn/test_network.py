@@ -160,3 +160,42 @@ def test_a_single_unit_decides_at_a_half(output: Activation, expected: list[int]
     network, z = make_network([4, 1], [output]), np.array([[-2], [-1e-9], [0], [1e-9], [2]])
     assert expected == network.decide(z).tolist()
     assert network.decide(z).dtype == np.int64
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+def test_stretches_are_all_of_the_parameters_and_as_long_as_rows_allow(count: int) -> None:
+    """Each begins with a row of weights; what is no weight follows in the last."""
+    network = make_network([40, 30, 20, 2], ["prelu", "maxout", "softmax"])
+    parameters = network.parameters
+    stretches = parameters.stretches(count)
+    assert [0, *(s.end for s in stretches[:-1])] == [s.begin for s in stretches]
+    assert [False] * (count - 1) + [True] == [s.is_last for s in stretches]
+    assert parameters.vector.size == stretches[-1].end
+    for s in stretches:
+        weights = [parameters.weights[layer][rows].ravel() for layer, rows in s.rows]
+        expected = parameters.decaying[s.begin : s.end]
+        assert sum(map(len, weights)) == len(expected)
+        assert all(np.shares_memory(part, expected) for part in weights)
+        assert abs(len(expected) - parameters.decaying.size / count) <= 40  # the longest row
+    assert (count == 1) == stretches[-1].is_whole
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+def test_parts_of_a_batch_and_of_the_gradient_are_the_whole(hidden: Activation) -> None:
+    """As threads take them: examples first, and then weights."""
+    network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"])
+    gradients = [Parameters(6, network.layers, np.float64) for _ in range(2)]
+    inputs, errors, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))
+    whole, passes = (Backpropagation(network, gradient, 7) for gradient in gradients)
+    whole.forward(inputs, logits)
+    whole.errors[-1][...] = errors
+    whole.backward()
+    whole.write_gradient(inputs)
+    for rows in (slice(0, 2), slice(2, 2), slice(2, 7)):
+        part = passes.part(rows)
+        part.forward(inputs[rows], logits[rows])
+        part.errors[-1][...] = errors[rows]
+        part.backward()
+    for stretch in gradients[1].stretches(3):
+        passes.write_gradient(inputs, stretch)
+    np.testing.assert_allclose(gradients[0].vector, gradients[1].vector, rtol=1e-12, atol=1e-14)

@@ -16,6 +16,21 @@ INPUTS, LAYERS = 4, [Layer(3, PReLU()), Layer(2, Softmax())]
 WEIGHTS, SIZE = 4 * 3 + 3 * 2, (4 + 1) * 3 + (3 + 1) * 2 + 3
 
 
+def take_step(
+    rule: Optimizer,
+    parameters: Parameters,
+    gradient: Array,
+    velocity: Array,
+    rate: float,
+    count: int,
+) -> None:
+    """Decay the weights and update all parameters, as two threads would: one stretch each."""
+    for stretch in parameters.stretches(2):
+        place = slice(stretch.begin, stretch.end)
+        rule.decay(parameters.decaying[place], rate)
+        rule.update(parameters.vector[place], gradient[place], velocity[:, place], rate, count)
+
+
 def updated(rule: Optimizer, rates: list[float]) -> Array:
     """Return the parameters after a step at each rate, along gradients told from the step."""
     parameters = Parameters(INPUTS, LAYERS, np.float64)
@@ -23,7 +38,7 @@ def updated(rule: Optimizer, rates: list[float]) -> Array:
     velocity = rule.make_velocity(parameters)
     for i, rate in enumerate(rates):
         gradient = rule.error_scale(rate) * normal(SIZE, seed=i)
-        rule.update(parameters, gradient, velocity, rate, i + 1)
+        take_step(rule, parameters, gradient, velocity, rate, i + 1)
     return parameters.vector
 
 
@@ -51,7 +66,7 @@ def test_decay_shrinks_weights_and_exempts_biases_and_learned_slopes(
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector.fill(1)
     rule = kind(0.5, weight_decay=0.1)
-    rule.update(parameters, np.zeros(SIZE), rule.make_velocity(parameters), 0.5, 1)
+    take_step(rule, parameters, np.zeros(SIZE), rule.make_velocity(parameters), 0.5, 1)
     assert parameters.vector.tolist() == [0.95] * WEIGHTS + [1.0] * (SIZE - WEIGHTS)
 
 
@@ -60,7 +75,7 @@ def test_only_momentum_needs_a_velocity() -> None:
     parameters = Parameters(INPUTS, LAYERS)
     assert SGD(0.5).make_velocity(parameters).size == 0
     velocity = SGD(0.5, momentum=0.9).make_velocity(parameters)
-    assert velocity.tolist() == [0.0] * SIZE
+    assert velocity.tolist() == [[0.0] * SIZE]
     assert np.float32 == velocity.dtype
 
 
@@ -119,6 +134,7 @@ def test_the_step_size_is_that_of_a_gradient_that_lasts(rule: Optimizer) -> None
     velocity, count = rule.make_velocity(parameters), 3000
     for i in range(1, count + 1):
         before = parameters.vector.copy()
-        rule.update(parameters, np.full(SIZE, 0.5) * rule.error_scale(0.1), velocity, 0.1, i)
+        gradient = np.full(SIZE, 0.5) * rule.error_scale(0.1)
+        take_step(rule, parameters, gradient, velocity, 0.1, i)
     step = before - parameters.vector
     np.testing.assert_allclose(rule.step_size(velocity, 0.1, count) * np.full(SIZE, 0.5), step)

@@ -83,15 +83,20 @@ def rows_of(events: Sequence[Event]) -> list[EpochDone]:
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("hidden", ["sigmoid", "relu"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
+@pytest.mark.parametrize("threads", [1, 2, 20])
 def test_training_does_what_the_textbook_does(
-    rule: dict[str, Any], hidden: str, dtype: type, tolerance: float
+    rule: dict[str, Any], hidden: str, dtype: type, tolerance: float, threads: int
 ) -> None:
-    """Weights, losses and hits, with a schedule, several blocks and a last short batch."""
+    """Weights, losses and hits, with a schedule, several blocks and a last short batch.
+
+    Of twenty threads, three have no example of the last batch, and some have no weights.
+    """
     examples, network = clouds(1237), classifier(hidden, dtype)
     weights, biases = copied(classifier(hidden, np.float64))
     shape: dict[str, Any] = {"epochs": 3, "batch_size": 20, **rule}
     schedule = ExponentialSchedule(warmup=1.5, gamma=0.7)
-    rows = rows_of([*make_training(network, examples, 0.1, schedule=schedule, **shape)])
+    training = make_training(network, examples, 0.1, schedule=schedule, threads=threads, **shape)
+    rows = rows_of([*training])
 
     def rate(time: float) -> float:
         return 0.1 * min(1, time / 1.5) * 0.7 ** math.floor(time)
@@ -253,12 +258,15 @@ def test_draws_with_replacement_repeat() -> None:
 
 
 def test_events_come_in_order() -> None:
-    """Blocks of about a thousand examples, the epoch, and the end, which is always the last."""
+    """Blocks of about five hundred examples, the epoch, and the end, which is always the last."""
     events = list(make_training(classifier(), clouds(2503), 0.1, epochs=2))
     expected = [
         event
         for epoch in (1, 2)
-        for event in (*(BatchesDone(epoch, batch, 251) for batch in (102, 204, 251)), epoch)
+        for event in (
+            *(BatchesDone(epoch, batch, 251) for batch in (51, 102, 153, 204, 251)),
+            epoch,
+        )
     ]
     actual = [event.epoch if isinstance(event, EpochDone) else event for event in events]
     assert [*expected, Finished("finished")] == actual
@@ -407,12 +415,14 @@ def test_a_validation_loss_too_large_for_a_number_is_a_divergence() -> None:
         ("sigmoid", 0.1, {"weight_decay": 100}, 3, "parameters"),
     ],
 )
+@pytest.mark.parametrize("threads", [1, 3])
 def test_divergence_is_found_at_the_batch_where_it_happens(
     hidden: str,
     rate: float,
     rule: dict[str, Any],
     layer: int,
     what: Literal["outputs", "gradient", "parameters"],
+    threads: int,
 ) -> None:
     """The batch, and the loss before it, are those of a loop that looks at every step."""
     shape: dict[str, Any] = {"epochs": 5, "batch_size": 20, **rule}
@@ -425,7 +435,7 @@ def test_divergence_is_found_at_the_batch_where_it_happens(
                 break
             losses.append(float(batch_losses.mean(dtype=np.float64)))
     epoch, batch = divmod(len(losses), 62)
-    *_, last = make_training(classifier(hidden), clouds(1237), rate, **shape)
+    *_, last = make_training(classifier(hidden), clouds(1237), rate, threads=threads, **shape)
     assert isinstance(last, Finished)
     assert last.divergence is not None
     loss = last.divergence.last_finite_loss

@@ -30,8 +30,8 @@ SMALL: dict[str, Any] = {
 }
 """Everything that has a state: momentum, a schedule, shuffling, a subset, a last short batch."""
 
-EVENTS_AN_EPOCH = 4
-"""Three blocks of about a thousand examples, and the end of the epoch."""
+EVENTS_AN_EPOCH = 6
+"""Five blocks of about five hundred examples, and the end of the epoch."""
 STEPS_AN_EPOCH = 84
 """2,500 examples in batches of 30."""
 

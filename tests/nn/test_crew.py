@@ -1,0 +1,86 @@
+"""Threads side by side: they meet, they fail together, and they are silent about overflows."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from nnctl.nn.activations import Array
+from nnctl.nn.crew import Crew
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_every_thread_does_its_share(size: int) -> None:
+    """Each on a thread of its own, the first one on this."""
+    done: dict[int, str] = {}
+
+    def work(i: int) -> None:
+        done[i] = threading.current_thread().name
+        crew.wait()
+
+    with Crew(size) as crew:
+        crew.run(work)
+    assert set(range(size)) == set(done)
+    assert threading.current_thread().name == done[0]
+    assert len(set(done.values())) == size
+
+
+@pytest.mark.timeout(30)
+def test_nobody_goes_on_before_all_have_come() -> None:
+    """A thousand times, each thread sees what all have written."""
+    size = 3
+    written = np.zeros(size, int)
+    seen: list[list[int]] = [[] for _ in range(size)]
+
+    def work(i: int) -> None:
+        for _ in range(1000):
+            written[i] += 1
+            crew.wait()
+            seen[i].append(int(written.min()))
+            crew.wait()
+
+    with Crew(size) as crew:
+        crew.run(work)
+    assert [[*range(1, 1001)]] * size == seen
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_of_one_thread_ends_the_work_of_all(failing: int) -> None:
+    """Nobody waits for ever; the error is told, not that the others gave up; and it can go on."""
+
+    def work(i: int) -> None:
+        if i == failing:
+            raise MemoryError(f"thread {i}")
+        crew.wait()
+
+    with Crew(3) as crew, pytest.raises(MemoryError, match=f"thread {failing}"):
+        crew.run(work)
+    done: list[int] = []
+    with crew:
+        crew.run(done.append)
+        crew.run(lambda _: crew.wait())
+    assert sorted(done) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 2), (1, 1), (1, 3), (7, 3), (512, 4)])
+def test_rows_are_divided_evenly(count: int, size: int) -> None:
+    """All of them, in order, and no thread has two more than another."""
+    rows = [range(count)[part] for part in Crew(size).divide(count)]
+    assert [*range(count)] == [row for part in rows for row in part]
+    assert size == len(rows)
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_an_overflow_in_another_thread_is_no_warning() -> None:
+    """It is found by the loss that is not finite."""
+
+    def overflow(i: int) -> None:
+        results[i] = np.exp(np.full(4, 1e3, np.float32))
+
+    results: dict[int, Array] = {}
+    with Crew(3) as crew, np.errstate(over="ignore"):
+        crew.run(overflow)
+    assert all(np.isinf(results[i]).all() for i in range(3))
