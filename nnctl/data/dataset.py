@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.data import download, idx
+from nnctl.data import decoded, download, idx
 from nnctl.data.gates import GATES, INPUTS
 from nnctl.data.registry import (
     CLASSES,
@@ -70,11 +70,14 @@ class Dataset:
     hashes : mapping of str to str
         The SHA-256 of each file's content, by its name: of known files uncompressed, so that it
         does not matter which form is there; of a user's files as they are.
+    copies : Path, optional
+        A folder for uncompressed copies of large files.
     """
 
     name: str
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
+    copies: Path | None = None
 
     @functools.cached_property
     def training(self) -> Digits:
@@ -87,7 +90,7 @@ class Dataset:
         return self._read(TEST_IMAGES, TEST_LABELS)
 
     def _read(self, images_name: str, labels_name: str) -> Digits:
-        images = idx.read_idx(self.files[images_name], dimensions=3)
+        images = self._read_images(images_name)
         labels = idx.read_idx(self.files[labels_name], dimensions=1)
         if len(images) != len(labels):
             raise DamagedFileError(
@@ -99,6 +102,13 @@ class Dataset:
                 f"{self.files[labels_name]} has the label {labels.max()}; digits are 0 to 9"
             )
         return Digits(images.reshape(len(images), -1), labels)
+
+    def _read_images(self, name: str) -> NDArray[np.uint8]:
+        path = self.files[name]
+        if self.copies is None:
+            return idx.read_idx(path, dimensions=3)
+        sha256 = self.hashes.get(name) or self.hashes[path.name]
+        return decoded.read(path, self.copies / f"{sha256}.idx", dimensions=3)
 
 
 class Gate(Dataset):
@@ -181,17 +191,18 @@ def open_dataset(
         return Gate(name, {}, {})
     if name == "mini":
         return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
+    copies = data_directory(data_dir) / "uncompressed"
     if name == "mnist":
         directory = mnist_directory(data_dir)
-        cached = _verified(name, directory, MNIST)
+        cached = _verified(name, directory, MNIST, copies)
         if cached:
             return cached
         tried = configured_mirrors() if mirrors is None else mirrors
         download.fetch(directory, tuple(MNIST.values()), mirrors=tried, notify=notify)
-        return _verified(name, directory, MNIST) or _raise_damaged(directory)
+        return _verified(name, directory, MNIST, copies) or _raise_damaged(directory)
     files = _folder_files(name)
     hashes = {path.name: download.sha256_of(path) for path in files.values()}
-    return Dataset(canonical_name(name), files, hashes)
+    return Dataset(canonical_name(name), files, hashes, copies)
 
 
 def mnist_directory(data_dir: Path | None = None) -> Path:
@@ -199,7 +210,9 @@ def mnist_directory(data_dir: Path | None = None) -> Path:
     return data_directory(data_dir) / "mnist"
 
 
-def _verified(name: str, directory: Path, known: Mapping[str, KnownFile]) -> Dataset | None:
+def _verified(
+    name: str, directory: Path, known: Mapping[str, KnownFile], copies: Path | None = None
+) -> Dataset | None:
     """Return a dataset of known files, if all of them are there and right."""
     files, hashes = {}, {}
     for file in known.values():
@@ -208,7 +221,7 @@ def _verified(name: str, directory: Path, known: Mapping[str, KnownFile]) -> Dat
             return None
         files[file.name] = found
         hashes[file.name] = file.idx_sha256
-    return Dataset(name, files, hashes)
+    return Dataset(name, files, hashes, copies)
 
 
 def _raise_damaged(directory: Path) -> NoReturn:

@@ -41,7 +41,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """
     try:
         with _open(path) as file:
-            shape = _read_shape(file, path, dimensions)
+            shape = read_shape(file, path, dimensions)
             size = math.prod(shape)
             # One byte more than there should be, to notice what should not be there.
             content = file.read(size + 1)
@@ -59,20 +59,20 @@ def read_idx_shape(path: Path, dimensions: int) -> tuple[int, ...]:
     """Return the shape that the header of an IDX file promises; see `read_idx`."""
     try:
         with _open(path) as file:
-            return _read_shape(file, path, dimensions)
+            return read_shape(file, path, dimensions)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, f"is not a whole gzip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
-    if path.suffix == ".gz":
-        return cast("AbstractContextManager[IO[bytes]]", gzip.open(path, "rb"))
-    return path.open("rb")
+def header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of an IDX file of unsigned bytes."""
+    return bytes((0, 0, _UNSIGNED_BYTE, len(shape))) + np.array(shape, ">u4").tobytes()
 
 
-def _read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
+def read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
+    """Read the header of an IDX file that is open, and return the shape that it promises."""
     magic = file.read(4)
     if magic != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
         expected = f"an IDX file of unsigned bytes in {dimensions} dimensions"
@@ -85,6 +85,12 @@ def _read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]
         sizes = " x ".join(f"{size:,}" for size in shape)
         raise _damaged(path, f"promises {sizes} bytes, which cannot be right")
     return shape
+
+
+def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
+    if path.suffix == ".gz":
+        return cast("AbstractContextManager[IO[bytes]]", gzip.open(path, "rb"))
+    return path.open("rb")
 
 
 def _damaged(path: Path, what: str) -> DamagedFileError:
