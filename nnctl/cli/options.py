@@ -62,6 +62,12 @@ def config_options(function: Command) -> Command:
                 metavar="N",
                 help="Seed of weights and shuffling.",
             ),
+            click.option(
+                "--threads",
+                type=int,
+                metavar="N",
+                help="Threads that share a step; default: as many as it is worth.",
+            ),
         )
     ):
         function = decorate(function)
@@ -74,6 +80,7 @@ def read_overrides(
     subset: int | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    threads: int | None = None,
 ) -> list[Override]:
     """Return what `config_options` set, in the order in which it counts."""
     from nnctl.config import Override
@@ -83,6 +90,7 @@ def read_overrides(
         "data.subset": ("--subset", subset),
         "training.epochs": ("--epochs", epochs),
         "training.seed": ("--seed", seed),
+        "training.threads": ("--threads", threads),
     }
     return [Override.parse(text) for text in settings] + [
         Override(key, value, f"{option} {value}")

@@ -188,7 +188,7 @@ class TrainingConfig(Section):
     ] = None
     threads: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
-        Field(description="Of the matrix products; auto fits the size of the work"),
+        Field(description="That share a step; auto is as many as its size is worth"),
     ] = "auto"
 
 

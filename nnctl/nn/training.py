@@ -406,7 +406,7 @@ class Training:
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
-                    self.network, self.loss, self.validation
+                    self.network, self.loss, self.validation, self.threads
                 )
         # The epoch's last step may have left parameters too large to compute with.
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]

@@ -27,6 +27,7 @@ from nnctl.nn.metrics import (
 )
 from nnctl.nn.network import Network
 from nnctl.runs.directory import Run, Which, network_of
+from nnctl.runs.machine import cores, single_threaded_blas
 from nnctl.runs.plan import Notify
 from nnctl.runs.training import split
 
@@ -227,8 +228,8 @@ def evaluate(
         raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
     loss = make_loss(config.loss, config.network.layers[-1].activation)
     examples = Examples(*digits)
-    with np.errstate(over="ignore", invalid="ignore"):
-        logits = predict(network, digits.images)
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+        logits = predict(network, digits.images, threads=cores())
         values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
         amplified = [_amplify(network, loss, examples, gain) for gain in gains]
         outputs, answers = network.outputs(logits), network.decide(logits)

@@ -141,7 +141,7 @@ def make_trials(
 ) -> list[Trial]:
     """Return the trials of planned points; their datasets are fetched, once each.
 
-    A trial whose configuration leaves the BLAS threads open gets one: the workers share the cores.
+    A trial whose configuration leaves the threads open gets one: the workers share the cores.
     """
     datasets: dict[DataConfig, Dataset] = {}
     trials = []
