@@ -281,7 +281,7 @@ def balanced_subset(digits: Digits, count: int, rng: np.random.Generator) -> Dig
     shuffled = rng.permutation(len(digits.labels))
     labels = digits.labels[shuffled]
     rank_in_class = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
+    for label in range(CLASSES):
         members = labels == label
         rank_in_class[members] = np.arange(np.count_nonzero(members))
     chosen = np.sort(shuffled[np.argsort(rank_in_class, kind="stable")[:count]])

@@ -199,6 +199,8 @@ class Training:
         Draw each example of an epoch from all of them, instead of each one once.
     threads : int
         That share each step. A small step is done sooner by one.
+    validation_threads : int
+        That share the validation examples, which changes no bit.
     """
 
     network: Network
@@ -214,6 +216,7 @@ class Training:
     steps: int | None = None
     with_replacement: bool = False
     threads: int = 1
+    validation_threads: int = 1
     progress: Progress = field(init=False)
     velocity: Array = field(init=False)
 
@@ -406,7 +409,7 @@ class Training:
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
-                    self.network, self.loss, self.validation, self.threads
+                    self.network, self.loss, self.validation, self.validation_threads
                 )
         # The epoch's last step may have left parameters too large to compute with.
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]

@@ -36,7 +36,7 @@ from nnctl.runs.build import build_network, build_optimizer
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
 from nnctl.runs.directory import Run, Which
-from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
+from nnctl.runs.machine import cores, describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
 
@@ -103,6 +103,7 @@ class TrainingRun:
             steps=config.training.steps,
             with_replacement=config.training.sampling == "with_replacement",
             threads=threads,
+            validation_threads=cores(),
         )
         self.summary: dict[str, Any] = {}
         self.diagnoses: list[Diagnosis] = []

@@ -30,12 +30,13 @@ class View:
 
 def results() -> Console:
     """Return the console of stdout."""
-    return Console(highlight=False, color_system=_colours())
+    return Console(highlight=False, emoji=False, color_system=_colours())
 
 
 def notices() -> Console:
     """Return the console of stderr."""
-    return Console(file=cast("IO[str]", _Stderr()), highlight=False, color_system=_colours())
+    file = cast("IO[str]", _Stderr())
+    return Console(file=file, highlight=False, emoji=False, color_system=_colours())
 
 
 class _Stderr:

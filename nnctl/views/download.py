@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from nnctl.data.download import (
     BytesReceived,
@@ -23,6 +16,9 @@ from nnctl.data.download import (
 )
 from nnctl.runs.plan import FellBack, Notice
 from nnctl.views.console import View, is_live, notices, say, warn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class DownloadView(View):
@@ -83,13 +79,15 @@ class DownloadView(View):
             say(self._console, text)
 
     def _show(self, event: FileStarted) -> None:
+        from rich import progress  # most commands have nothing to download
+
         if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
+            self._progress = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(bar_width=None),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                progress.TimeRemainingColumn(),
                 console=self._console,
             )
             self._progress.start()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from nnctl.errors import shell_command
@@ -13,6 +13,9 @@ from nnctl.runs.diagnosis import foresee, glance
 from nnctl.runs.training import TrainingRun
 from nnctl.views.console import View, is_live, notices, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
@@ -33,34 +36,42 @@ class TrainingView(View):
         self._quiet = quiet
         self._foreseen = foresee(training.config)
         self._console = notices()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("batches"),
-            TimeRemainingColumn(),
+        self._progress = self._make_bar() if is_live(self._console) and not quiet else None
+
+    def _make_bar(self) -> Progress:
+        # A fiftieth of a second, which only those wait for who see a bar.
+        from rich import progress
+
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("batches"),
+            progress.TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=quiet or not is_live(self._console),
         )
-        self._task = self._progress.add_task("", total=None)
+        self._task = bar.add_task("", total=None)
+        return bar
 
     def start(self) -> None:
         """Say what is trained on what."""
         if not self._quiet:
             self._introduce()
-        self._progress.start()
+        if self._progress:
+            self._progress.start()
 
     def stop(self) -> None:
         """Take the bar away."""
-        self._progress.stop()
+        if self._progress:
+            self._progress.stop()
 
     def show(self, event: Event) -> None:
         """Show an event."""
         if self._quiet:
             return
         match event:
-            case BatchesDone():
+            case BatchesDone() if self._progress:
                 self._progress.update(
                     self._task,
                     description=f"epoch {event.epoch}",

@@ -11,8 +11,12 @@ is the matrix products of an epoch alone. Libraries that are not installed are l
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tests.benchmarks.programs import (
     Measured,
@@ -91,7 +95,35 @@ def print_whole(rounds: int) -> None:
         print(f"| {name} | {seconds} | {ratio:.2f} | {peak} | {those[-1].accuracy:.4f} |")
     print(f"\nnnctl's first step begins after {spread(first_steps)} seconds.")
     print("Outside of the training loop, without validation: ", end="")
-    print(f"{spread(surroundings, '.1%')} of its time.")
+    print(f"{spread(surroundings, '.1%')} of its time.\n")
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Keep every core busy with other processes."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def print_busy(cases: Sequence[int], rounds: int) -> None:
+    """Print what an epoch of nnctl takes on a machine that is busy with something else."""
+    print("| nnctl's epoch | at rest | with every core kept busy by another process | ratio |")
+    print("|---|---|---|---|")
+    for case in cases:
+        at_rest: list[float] = []
+        busy: list[float] = []
+        for _ in range(rounds):
+            at_rest += measured("nnctl", CASES[case], EPOCHS).epochs[1:]
+            with busy_cores():
+                busy += measured("nnctl", CASES[case], EPOCHS).epochs[1:]
+        ratio = statistics.median(busy) / statistics.median(at_rest)
+        print(f"| {CASES[case]} | {spread(at_rest)} | {spread(busy)} | {ratio:.2f} |", flush=True)
 
 
 def main() -> None:
@@ -100,8 +132,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default="0,1,2,3,4", help="which of the networks, from 0")
     given = parser.parse_args()
-    print_epochs([int(case) for case in given.cases.split(",")], given.rounds)
+    cases = [int(case) for case in given.cases.split(",")]
+    print_epochs(cases, given.rounds)
     print_whole(given.rounds)
+    print_busy(cases, given.rounds)
 
 
 if __name__ == "__main__":
