@@ -15,8 +15,6 @@ import pytest
 import yaml
 
 import nnctl as face
-from nnctl.config import from_mapping
-from nnctl.runs.machine import cores, threads_that_fit
 from tests.conftest import CONFIGS, Nnctl, nnctl_command
 
 SMOKE = CONFIGS / "smoke.yaml"
@@ -75,23 +73,6 @@ def test_threads_fit_the_work_or_are_as_told(
     done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", "--json", *given)
     assert json.loads(done.stdout)["threads"] == used
     assert f"threads: {used}}}" in (scratch / "run" / "config.yaml").read_text("utf-8")
-
-
-def test_a_large_step_gets_the_cores_there_are() -> None:
-    """But no more than have some dozen examples each, and a step of one example gets one."""
-
-    def threads(units: int, batch_size: int) -> int:
-        layers = [{"units": units, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
-        config = {
-            "network": {"layers": layers},
-            "optimizer": {"learning_rate": 0.1},
-            "training": {"batch_size": batch_size},
-        }
-        return threads_that_fit(from_mapping(config, "test"), 784)
-
-    assert threads(1024, 64) == min(cores(), 2)
-    assert threads(512, 1024) == min(cores(), 32)
-    assert [threads(100, 32), threads(30, 10), threads(4096, 1)] == [1, 1, 1]
 
 
 def test_the_best_epoch_is_the_one_of_highest_validation_accuracy(

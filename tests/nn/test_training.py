@@ -284,12 +284,15 @@ def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
     assert bits(trainings[0]) == bits(trainings[1])
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    """Of parameters, velocity and metrics."""
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(threads: int) -> None:
+    """Of parameters, velocity and metrics; on every number of threads."""
 
     def outcome(seed: int) -> tuple[Any, ...]:
         shuffle = np.random.default_rng(seed)
-        training = make_training(classifier(), clouds(500), 0.1, shuffle=shuffle, **EVERYTHING)
+        training = make_training(
+            classifier(), clouds(500), 0.1, shuffle=shuffle, threads=threads, **EVERYTHING
+        )
         return rows_of(list(training)), bits(training)
 
     assert outcome(5) == outcome(5)

@@ -56,6 +56,8 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
         {"network.layers.0.activation": "prelu", "network.layers.0.init": "he_uniform"},
         {"network.layers.0.activation": {"name": "maxout", "pieces": 3}},
         {"network.layers.0.activation": {"name": "step", "surrogate": "sigmoid"}},
+        {"network.layers.0.activation": "prelu", "training.threads": 2},
+        {**NO_MOMENTUM, "optimizer.name": "adam", "training.threads": 3},
     ],
     ids=str,
 )
