@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nnctl.data import idx
 from nnctl.errors import DamagedFileError
-from nnctl.files import write_atomically
+from nnctl.files import remove_temporaries, write_atomically
 
 _WORTH_A_COPY = 2**22  # bytes that take some hundredths of a second to decompress
 
@@ -46,9 +46,13 @@ def read(path: Path, copy: Path, dimensions: int) -> NDArray[np.uint8]:
         return mapped
     content = idx.read_idx(path, dimensions)
     if path.suffix == ".gz" and content.size >= _WORTH_A_COPY:
+        header = idx.header(content.shape)
         with contextlib.suppress(OSError):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(copy, idx.header(content.shape), content.data)
+            # A gzip file of several members says of the last one only what it holds.
+            if _checksum(header, content.data) == _checksum_in(path):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                remove_temporaries(copy.parent)
+                write_atomically(copy, header, content.data)
         if (mapped := _map(copy, path, dimensions)) is not None:
             return mapped
     return content
@@ -57,15 +61,28 @@ def read(path: Path, copy: Path, dimensions: int) -> NDArray[np.uint8]:
 def _map(copy: Path, source: Path, dimensions: int) -> NDArray[np.uint8] | None:
     """Map a copy, if it is there and what its source holds."""
     try:
-        with source.open("rb") as file:
-            file.seek(-8, 2)
-            crc_and_length = struct.unpack("<II", file.read())  # the end of a gzip file: RFC 1952
         with copy.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             shape = idx.read_shape(file, copy, dimensions)
             begin = file.tell()
+        if _checksum(pages) != _checksum_in(source):
+            return None
     except (OSError, ValueError, DamagedFileError):  # an empty file is a ValueError
         return None
-    if (zlib.crc32(pages), len(pages) % 2**32) != crc_and_length:
-        return None
     return np.frombuffer(pages, np.uint8, offset=begin).reshape(shape)
+
+
+def _checksum(*parts: bytes | memoryview | mmap.mmap) -> tuple[int, int]:
+    """Return CRC-32 and length, as gzip keeps them."""
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc, sum(memoryview(part).nbytes for part in parts) % 2**32
+
+
+def _checksum_in(path: Path) -> tuple[int, int]:
+    """Return what the end of a gzip file says of its content (RFC 1952)."""
+    with path.open("rb") as file:
+        file.seek(-8, 2)
+        crc, length = struct.unpack("<II", file.read())
+    return crc, length

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+Work = Callable[[int], None]
+
 
 class Crew:
-    """Some threads, this one among them; enter it to start the others.
+    """Some threads; enter it to start them. Of one, nothing is started: it is this thread.
 
     NumPy lets other threads run while it works on large arrays. In a BLAS of its own threads these
     wait for each other in a loop: where other programs keep the cores busy, a product of a
     twentieth of a millisecond was seen to take twenty.
 
+    Of several, none is the thread that asks for the work, since that one can be interrupted at any
+    moment, also while the others wait for it.
+
     Parameters
     ----------
     size : int
-        The number of threads; nothing is started, and nobody waits, for one.
+        The number of threads.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._barrier = threading.Barrier(size)
 
     def __enter__(self) -> Self:
-        self._barrier.reset()
-        self._others = ThreadPoolExecutor(self.size, initializer=_ignore_overflow)
+        self._barrier = threading.Barrier(self.size)
+        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        # A queue for each, so that nobody takes the work of another and all can meet.
+        self._work: list[queue.SimpleQueue[Work | None]] = []
+        for number in range(self.size if self.size > 1 else 0):
+            work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+            arguments = (number, work, self._ended, self._barrier)
+            threading.Thread(target=_follow, args=arguments, daemon=True).start()
+            self._work.append(work)
         return self
 
     def __exit__(
@@ -39,17 +50,23 @@ class Crew:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._others.shutdown()
+        self._barrier.abort()
+        for work in self._work:
+            work.put(None)
 
-    def run(self, work: Callable[[int], None]) -> None:
+    def run(self, work: Work) -> None:
         """Call `work` on every thread, each with its number, and return when all are done."""
-        others = [self._others.submit(self._work, work, i) for i in range(1, self.size)]
-        try:
-            self._work(work, 0)
-        finally:
-            for error in [other.exception() for other in others]:
-                if error and not isinstance(error, threading.BrokenBarrierError):
-                    raise error
+        if self.size == 1:
+            work(0)
+            return
+        if self._barrier.broken:
+            self._barrier.reset()
+        for queue_ in self._work:
+            queue_.put(work)
+        errors = [self._ended.get() for _ in self._work]
+        for error in errors:
+            if error and not isinstance(error, threading.BrokenBarrierError):
+                raise error
 
     def wait(self) -> None:
         """Wait, in the midst of `run`, until all threads have come so far."""
@@ -62,14 +79,20 @@ class Crew:
             slice(count * i // self.size, count * (i + 1) // self.size) for i in range(self.size)
         ]
 
-    def _work(self, work: Callable[[int], None], number: int) -> None:
+
+def _follow(
+    number: int,
+    work: queue.SimpleQueue[Work | None],
+    ended: queue.SimpleQueue[BaseException | None],
+    barrier: threading.Barrier,
+) -> None:
+    """Do one work after the other, on a thread of its own."""
+    np.seterr(over="ignore", invalid="ignore")  # no warning: an overflow is found by the loss
+    while (todo := work.get()) is not None:
         try:
-            work(number)
-        except BaseException:
-            self._barrier.abort()  # let nobody wait for this thread
-            raise
-
-
-def _ignore_overflow() -> None:
-    """Let an overflow be no warning in a thread: it is found by the loss."""
-    np.seterr(over="ignore", invalid="ignore")
+            todo(number)
+        except BaseException as error:  # whatever it is, the thread that asked raises it
+            barrier.abort()  # let nobody wait for this thread
+            ended.put(error)
+        else:
+            ended.put(None)

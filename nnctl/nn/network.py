@@ -400,6 +400,7 @@ class Backpropagation:
             for layer, errors in enumerate(self.errors):
                 # A product with ones sums columns in half the time of a sum.
                 np.dot(self._ones, errors, out=self._gradient.biases[layer])
-                self._functions[layer].write_gradient(
-                    self._z[layer], self._errors[layer], self._gradient.learned[layer]
-                )
+                if self._gradient.learned[layer].size:  # in hidden layers alone
+                    self._functions[layer].write_gradient(
+                        self._z[layer], self._errors[layer], self._gradient.learned[layer]
+                    )

@@ -199,8 +199,6 @@ class Training:
         Draw each example of an epoch from all of them, instead of each one once.
     threads : int
         That share each step. A small step is done sooner by one.
-    validation_threads : int
-        That share the validation examples, which changes no bit.
     """
 
     network: Network
@@ -216,7 +214,6 @@ class Training:
     steps: int | None = None
     with_replacement: bool = False
     threads: int = 1
-    validation_threads: int = 1
     progress: Progress = field(init=False)
     velocity: Array = field(init=False)
 
@@ -322,7 +319,7 @@ class Training:
 
         def gather(thread: int) -> None:
             rows = shares[thread]
-            # Clipping, which never happens, spares NumPy the copy that it would check first.
+            # No index is wrong; but if not told to clip, NumPy writes to a copy, in case one is.
             np.take(self.examples.inputs, chosen[rows], 0, out=self._pixels[rows], mode="clip")
             scale(self._pixels[rows], out=self._inputs[rows])
 
@@ -409,7 +406,7 @@ class Training:
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
-                    self.network, self.loss, self.validation, self.validation_threads
+                    self.network, self.loss, self.validation, self.threads
                 )
         # The epoch's last step may have left parameters too large to compute with.
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]
@@ -474,8 +471,12 @@ class Training:
         The fast path looks at the losses of a block alone, so that looking costs nothing. The steps
         are deterministic: what went wrong there goes wrong here, at the same batch.
         """
-        kept = self._kept
-        assert kept is not None
+        kept, parameters = self._kept, self.network.parameters
+        if kept is None:  # not even the first numbers were finite
+            layers = range(1, len(self.network.layers))
+            layer = next((i for i in layers if not _is_finite(parameters, i)), len(layers) + 1)
+            step = self.progress.batch + 1
+            return Divergence(self.progress.epoch + 1, step, layer, "parameters", None)
         self.network.parameters.vector[...] = kept.parameters
         self.velocity[...] = kept.velocity
         self.progress.batch, last_finite_loss = kept.batch, kept.last_loss
@@ -517,11 +518,12 @@ class Training:
             ("parameters", self.network.parameters),
         ):
             for layer in range(depth, 0, -1):
-                views = (
-                    parameters.weights[layer - 1],
-                    parameters.biases[layer - 1],
-                    parameters.learned[layer - 1],
-                )
-                if not all(np.isfinite(view).all() for view in views):
+                if not _is_finite(parameters, layer):
                     return layer, what  # type: ignore[return-value]
         return None if np.isfinite(self.velocity).all() else (depth, "gradient")
+
+
+def _is_finite(parameters: Parameters, layer: int) -> bool:
+    """Tell whether all numbers of a layer, counted from 1, are finite."""
+    views = (parameters.weights, parameters.biases, parameters.learned)
+    return all(bool(np.isfinite(view[layer - 1]).all()) for view in views)

@@ -167,7 +167,7 @@ def settle(config: Config, dataset: Dataset) -> Config:
     """Return a configuration in which nothing is left to be found out.
 
     The dataset is the one that is really used, and the validation examples, the epochs and the
-    BLAS threads are numbers; on a fallback, no more are held out than it has.
+    threads are numbers; on a fallback, no more are held out than it has.
     """
     facts = describe(dataset.name)
     fell_back = dataset.name != canonical_name(config.data.dataset)

@@ -36,7 +36,7 @@ from nnctl.runs.build import build_network, build_optimizer
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
 from nnctl.runs.directory import Run, Which
-from nnctl.runs.machine import cores, describe_blas, single_threaded_blas, versions
+from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
 
@@ -103,7 +103,6 @@ class TrainingRun:
             steps=config.training.steps,
             with_replacement=config.training.sampling == "with_replacement",
             threads=threads,
-            validation_threads=cores(),
         )
         self.summary: dict[str, Any] = {}
         self.diagnoses: list[Diagnosis] = []
@@ -265,11 +264,17 @@ class TrainingRun:
         kept = f"best.npz holds epoch {best.epoch}" if best else "No epoch was complete"
         what = f"{divergence.what} of layer {divergence.layer} ({activation})"
         verb = "is" if divergence.what == "gradient" else "are"
+        if (divergence.batch, divergence.what, loss) == (1, "parameters", None):
+            cure = "They were drawn too wide for float32: look at network.init."
+        else:
+            cure = (
+                "Most likely the learning rate is too high; try --set "
+                f"optimizer.learning_rate={self.config.optimizer.learning_rate / 10:g}."
+            )
         return DivergenceError(
             f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "
             f"{what} {verb} not finite{before}",
-            hint="Most likely the learning rate is too high; try --set "
-            f"optimizer.learning_rate={self.config.optimizer.learning_rate / 10:g}. {kept}.",
+            hint=f"{cure} {kept}.",
         )
 
     def _record(self, done: EpochDone) -> None:

@@ -115,10 +115,29 @@ def test_a_folder_with_other_images_has_another_copy(tmp_path: Path) -> None:
         labels = idx.header((len(images),)) + bytes(len(images))
         for part in ("train", "t10k"):
             content = idx.header(images.shape) + images.tobytes()
-            (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(content, 1))
+            (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(
+                gzip.compress(content, 1, mtime=0)
+            )
             (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
         return open_dataset(str(folder), data_dir=tmp_path / "cache", notify=lambda _: None)
 
     for images in (IMAGES, IMAGES[::-1], IMAGES):
         np.testing.assert_array_equal(images.reshape(6000, -1), dataset(images).training.images)
     assert len([*(tmp_path / "cache" / "uncompressed").iterdir()]) == 2
+
+
+def test_of_a_gzip_file_in_several_members_no_copy_is_made(tmp_path: Path, copy: Path) -> None:
+    """Its end speaks of the last one alone, so that no copy could be checked."""
+    source, whole = tmp_path / "two.gz", HEADER + IMAGES.tobytes()
+    source.write_bytes(gzip.compress(whole[:1000], 1) + gzip.compress(whole[1000:], 1))
+    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
+    assert not copy.exists()
+
+
+def test_what_a_killed_process_left_is_removed(source: Path, copy: Path) -> None:
+    """When the copy is written the next time."""
+    copy.parent.mkdir()
+    left = copy.with_name(f".{copy.name}.0123abcd.nnctl-tmp")
+    left.write_bytes(b"x")
+    decoded.read(source, copy, 3)
+    assert [copy] == [*copy.parent.iterdir()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import threading
 
 import numpy as np
@@ -13,7 +15,7 @@ from nnctl.nn.crew import Crew
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_every_thread_does_its_share(size: int) -> None:
-    """Each on a thread of its own, the first one on this."""
+    """Each on a thread of its own; one alone is this thread."""
     done: dict[int, str] = {}
 
     def work(i: int) -> None:
@@ -23,7 +25,7 @@ def test_every_thread_does_its_share(size: int) -> None:
     with Crew(size) as crew:
         crew.run(work)
     assert set(range(size)) == set(done)
-    assert threading.current_thread().name == done[0]
+    assert (size == 1) == (threading.current_thread().name in done.values())
     assert len(set(done.values())) == size
 
 
@@ -84,3 +86,26 @@ def test_an_overflow_in_another_thread_is_no_warning() -> None:
     with Crew(3) as crew, np.errstate(over="ignore"):
         crew.run(overflow)
     assert all(np.isinf(results[i]).all() for i in range(3))
+
+
+@pytest.mark.timeout(60)
+def test_all_threads_can_always_meet() -> None:
+    """However short the work before was: none takes the work of another."""
+    for _ in range(300):
+        with Crew(4) as crew:
+            crew.run(lambda _: None)
+            crew.run(lambda _: crew.wait())
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_leaves_nobody_waiting() -> None:
+    """At whatever moment it comes, the crew ends, and a new one works."""
+    for i in range(100):
+        timer = threading.Timer(1e-5 * i, _thread.interrupt_main)
+        with contextlib.suppress(KeyboardInterrupt), Crew(2) as crew:
+            timer.start()
+            while True:
+                crew.run(lambda _: crew.wait())
+        timer.join()
+    with Crew(2) as crew:
+        crew.run(lambda _: crew.wait())

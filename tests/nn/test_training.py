@@ -515,3 +515,12 @@ def test_a_memory_that_overflows_is_a_divergence() -> None:
     *_, last = training
     assert isinstance(last, Finished)
     assert last.reason == "diverged"
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_parameters_that_begin_infinite_are_a_divergence_before_the_first_step(layer: int) -> None:
+    """As a distribution too wide for float32 draws them."""
+    network = classifier("relu", np.float32)
+    network.parameters.weights[layer - 1][0, 0] = np.inf
+    (last,) = make_training(network, clouds(100), 0.1)
+    assert Finished("diverged", Divergence(1, 1, layer, "parameters", None)) == last
