@@ -36,12 +36,13 @@ class Crew:
         self._barrier = threading.Barrier(self.size)
         self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         # A queue for each, so that nobody takes the work of another and all can meet.
-        self._work: list[queue.SimpleQueue[Work | None]] = []
-        for number in range(self.size if self.size > 1 else 0):
-            work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-            arguments = (number, work, self._ended, self._barrier)
+        others = self.size if self.size > 1 else 0
+        self._inboxes: list[queue.SimpleQueue[Work | None]] = [
+            queue.SimpleQueue() for _ in range(others)
+        ]
+        for number, inbox in enumerate(self._inboxes):
+            arguments = (number, inbox, self._ended, self._barrier)
             threading.Thread(target=_follow, args=arguments, daemon=True).start()
-            self._work.append(work)
         return self
 
     def __exit__(
@@ -51,8 +52,8 @@ class Crew:
         traceback: TracebackType | None,
     ) -> None:
         self._barrier.abort()
-        for work in self._work:
-            work.put(None)
+        for inbox in self._inboxes:
+            inbox.put(None)
 
     def run(self, work: Work) -> None:
         """Call `work` on every thread, each with its number, and return when all are done."""
@@ -61,9 +62,9 @@ class Crew:
             return
         if self._barrier.broken:
             self._barrier.reset()
-        for queue_ in self._work:
-            queue_.put(work)
-        errors = [self._ended.get() for _ in self._work]
+        for inbox in self._inboxes:
+            inbox.put(work)
+        errors = [self._ended.get() for _ in self._inboxes]
         for error in errors:
             if error and not isinstance(error, threading.BrokenBarrierError):
                 raise error
@@ -82,15 +83,15 @@ class Crew:
 
 def _follow(
     number: int,
-    work: queue.SimpleQueue[Work | None],
+    inbox: queue.SimpleQueue[Work | None],
     ended: queue.SimpleQueue[BaseException | None],
     barrier: threading.Barrier,
 ) -> None:
     """Do one work after the other, on a thread of its own."""
     np.seterr(over="ignore", invalid="ignore")  # no warning: an overflow is found by the loss
-    while (todo := work.get()) is not None:
+    while (work := inbox.get()) is not None:
         try:
-            todo(number)
+            work(number)
         except BaseException as error:  # whatever it is, the thread that asked raises it
             barrier.abort()  # let nobody wait for this thread
             ended.put(error)
