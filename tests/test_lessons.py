@@ -28,7 +28,7 @@ KINDS = {
 }
 GLANCES = {
     "bias-shift": "shifted",
-    "dead-relu": r"(\d\d %|all) dead",
+    "dead-relu": r"\d\d % dead",
     "exploding-gradients": "exploding",
     "flat-loss": "too faint",
     "saturation": r"\d\d % sat\.",

@@ -79,7 +79,7 @@ def memory_needed(config: Config, facts: Facts) -> int:
 
     The parameters and what the optimizer remembers are there three times: themselves, a snapshot to
     fall back to, and a checkpoint being written; then the gradient, activations and errors of a
-    batch, activations of a block of the validation, and the images.
+    batch, inputs and activations of a block of the validation on each thread, and the images.
     """
     layers = build_layers(config)
     memories = build_optimizer(config).memories
@@ -87,7 +87,8 @@ def memory_needed(config: Config, facts: Facts) -> int:
     parameters = count_parameters(facts.pixels, layers) * vectors
     batch = min(config.training.batch_size, facts.training)
     columns = sum(layer.maps for layer in layers)
-    activations = columns * (2 * batch + 2000) + facts.pixels * (max(batch, 1024) + 2000)
+    validated = 2000 * threads_that_fit(config, facts.pixels)
+    activations = columns * (2 * batch + validated) + facts.pixels * (max(batch, 512) + validated)
     return 4 * (parameters + activations) + 2 * facts.training * facts.pixels
 
 
