@@ -5,6 +5,7 @@
     │   └── ConfigError         2   mistakes in a configuration, all of them at once
     ├── DataError               3   digits that cannot be had
     │   └── DamagedFileError    3   a file whose content is not what it should be
+    ├── StorageError            1   a directory or a disk that cannot be written
     ├── DivergenceError         4   training left the finite numbers
     ├── BelowThresholdError     5   the accuracy asked for by --fail-under was not reached
     └── InterruptedRunError   130   stopped by the user; the state is saved
@@ -71,6 +72,10 @@ class DataError(NnctlError):
 
 class DamagedFileError(DataError):
     """A file that is there but does not hold what it should."""
+
+
+class StorageError(NnctlError):
+    """A directory that cannot be written, or a disk that is full; what was saved is intact."""
 
 
 class DivergenceError(NnctlError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,25 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     _sync_directory(path.parent)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append a line, and return when it is on the disk."""
-    with path.open("ab") as file:
-        file.write(f"{line}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Append lines, and return when they are on the disk.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or cannot be written; the file is then as it was, if that can be done.
+    """
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        content = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def remove_temporaries(directory: Path) -> None:

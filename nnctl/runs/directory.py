@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 import nnctl
 from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
-from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, shell_command
-from nnctl.files import append_line, to_json_text, write_atomically
+from nnctl.errors import DamagedFileError, DataError, StorageError, UsageError, shell_command
+from nnctl.files import append_lines, to_json_text, write_atomically
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
 from nnctl.nn.network import Network
@@ -30,11 +30,24 @@ Which = Literal["best", "last"]
 
 
 class RunLock:
-    """The right to write to a run directory; the system takes it from a process that dies."""
+    """The right to write to a directory; the system takes it from a process that dies.
 
-    def __init__(self, directory: Path) -> None:
+    Parameters
+    ----------
+    directory : Path
+        Of a run, or of a sweep.
+    what : str
+        What another process does with it, for the message.
+    patience : float
+        Seconds to wait for it.
+    """
+
+    def __init__(
+        self, directory: Path, what: str = "is being trained", patience: float = 0.0
+    ) -> None:
         self._directory = directory
-        self._lock = FileLock(directory / ".lock", blocking=False)
+        self._what = what
+        self._lock = FileLock(directory / ".lock", timeout=patience)
         self.lock()
 
     def lock(self) -> None:
@@ -43,11 +56,11 @@ class RunLock:
             self._lock.acquire()
         except Timeout:
             raise UsageError(
-                f"{self._directory} is being trained by another process",
+                f"{self._directory} {self._what} by another process",
                 hint="Wait for it, or stop it; its state is saved.",
             ) from None
         except OSError as error:
-            raise _cannot_write(self._directory, error) from None
+            raise cannot_write(self._directory, error) from None
 
     def unlock(self) -> None:
         """Give the right back, and leave no file."""
@@ -82,7 +95,7 @@ class Run:
             except FileExistsError:
                 count += 1
             except OSError as error:
-                raise _cannot_write(directory, error) from None
+                raise cannot_write(directory, error) from None
             else:
                 return cls(directory)
 
@@ -101,7 +114,7 @@ class Run:
                     else "Name another directory, which need not exist.",
                 )
         except OSError as error:
-            raise _cannot_write(directory, error) from None
+            raise cannot_write(directory, error) from None
         return cls(directory)
 
     @classmethod
@@ -144,6 +157,16 @@ class Run:
             Another process trains it.
         """
         return RunLock(self.directory)
+
+    def wait_until_free(self, seconds: float) -> None:
+        """Give another process that trains this run so long to save its state and end.
+
+        Raises
+        ------
+        UsageError
+            It did not.
+        """
+        RunLock(self.directory, patience=seconds).unlock()
 
     def checkpoint_path(self, which: Which) -> Path:
         """Return the path of the checkpoint of the best epoch, or of the last state."""
@@ -214,6 +237,16 @@ class Run:
         network = self.network(which)
         return network.outputs(predict(network, _as_inputs(images, network.sizes[0])))
 
+    def forget(self) -> None:
+        """Remove what a training has left, so that it begins from nothing."""
+        written = (self.config_path, self.metrics_path, self.summary_path)
+        try:
+            checkpoints = (self.checkpoint_path("last"), self.checkpoint_path("best"))
+            for path in (*written, *checkpoints):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.directory, error) from None
+
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
         comment = f"Resolved by nnctl {nnctl.__version__}: every default is written out."
@@ -226,7 +259,7 @@ class Run:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append the metrics of an epoch."""
-        append_line(self.metrics_path, json.dumps(row, allow_nan=False))
+        append_lines(self.metrics_path, [json.dumps(row, allow_nan=False)])
 
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop the metrics of later epochs, and a torn line: they are going to be written again."""
@@ -254,7 +287,7 @@ class Run:
         try:
             write_atomically(path, text.encode())
         except OSError as error:
-            raise _cannot_write(path, error) from None
+            raise cannot_write(path, error) from None
 
 
 def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
@@ -284,9 +317,10 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     return network
 
 
-def _cannot_write(path: Path, error: OSError) -> NnctlError:
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """Return the error to raise where something cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return NnctlError(
+    return StorageError(
         f"{path} cannot be written: {error.strerror or error}",
         hint="Make room; what was saved before is intact." if full else "Name another directory.",
     )

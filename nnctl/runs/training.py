@@ -24,6 +24,7 @@ from nnctl.errors import (
     DivergenceError,
     InterruptedRunError,
     NnctlError,
+    StorageError,
     UsageError,
     shell_command,
 )
@@ -225,7 +226,7 @@ class TrainingRun:
                         yield interrupted
                         return
         except OSError as error:
-            raise NnctlError(
+            raise StorageError(
                 f"{self.run.directory} cannot be written: {error.strerror or error}",
                 hint="What was saved before is intact. Make room, then go on with: "
                 f"{self._resume_command()}",
