@@ -1,0 +1,126 @@
+"""Whether one network is better than another, or was only luckier: paired tests."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.config import from_mapping
+from nnctl.data.dataset import Dataset
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import make_targets, predict
+from nnctl.runs.directory import Run, network_of
+from nnctl.runs.machine import cores, single_threaded_blas
+from nnctl.runs.training import split
+
+LUCK = 0.05
+"""Differences that chance alone makes more often than this are not told from it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a network made of each validation image.
+
+    Parameters
+    ----------
+    labels : array of uint8, shape (n,)
+        The classes of the images.
+    right : array of bool, shape (n,)
+        Whether its answer was right.
+    losses : array of float, shape (n,)
+        Its losses.
+    """
+
+    labels: NDArray[np.uint8]
+    right: NDArray[np.bool_]
+    losses: NDArray[np.float64]
+
+
+def judge(run: Run, dataset: Dataset) -> Judged | None:
+    """Return what the best network of a run makes of its validation images; None without any.
+
+    Raises
+    ------
+    NnctlError
+        The checkpoint cannot be read.
+    """
+    saved, path = run.checkpoint("best"), run.checkpoint_path("best")
+    network, config = network_of(saved, path), from_mapping(saved.config, str(path))
+    _, validation = split(config, dataset)
+    if validation is None:
+        return None
+    loss = make_loss(config.loss, config.network.layers[-1].activation)
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+        logits = predict(network, validation.images, threads=cores())
+        targets = make_targets(validation.labels, logits.shape[1], logits.dtype)
+        return Judged(
+            labels=validation.labels,
+            right=network.decide(logits) == validation.labels,
+            losses=loss.values(logits, targets).astype(np.float64),
+        )
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """Return how often chance alone makes two classifiers differ at least so much.
+
+    Only the images that one gets right and the other wrong tell them apart. If both were as good,
+    each of these would be as likely to be the one's as the other's (McNemar, Psychometrika 12,
+    1947; here exact and two-sided).
+
+    Parameters
+    ----------
+    ours, theirs : array of bool, shape (n,)
+        Whether each classifier was right, on the same images.
+    """
+    only_ours = int(np.count_nonzero(ours & ~theirs))
+    only_theirs = int(np.count_nonzero(theirs & ~ours))
+    count, fewer = only_ours + only_theirs, min(only_ours, only_theirs)
+    tail = term = 1
+    for k in range(fewer):
+        term = term * (count - k) // (k + 1)  # the binomial coefficient of count over k + 1
+        tail += term
+    return min(1.0, 2 * tail / 2**count) if only_ours != only_theirs else 1.0
+
+
+def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return how often chance alone makes the means of two samples differ at least so much.
+
+    Student's test of the differences of pairs, such as two settings trained with the same seeds;
+    two-sided (Student, Biometrika 6, 1908).
+
+    Parameters
+    ----------
+    ours, theirs : sequence of float
+        At least two pairs.
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    t = abs(mean) / deviation * math.sqrt(len(differences))
+    return 1 - _share_within(t, len(differences) - 1)
+
+
+def _share_within(t: float, freedom: int) -> float:
+    """Return the share of Student's distribution between -t and t.
+
+    For a whole number of degrees of freedom it is a finite sum (Abramowitz and Stegun, Handbook of
+    Mathematical Functions, 26.7.3 and 26.7.4).
+    """
+    angle = math.atan(t / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (k - 1) / k
+        if term < 1e-17:
+            break
+    if odd:
+        return 2 / math.pi * (angle + math.sin(angle) * total)
+    return math.sin(angle) * total
