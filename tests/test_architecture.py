@@ -40,6 +40,8 @@ OWNERS = {
     "filelock": {"runs"},
     "psutil": {"runs"},
     "threadpoolctl": {"runs"},
+    "optuna": {"sweep"},
+    "distributed": {"sweep"},
 }
 """For every library, the rooms that may know it; NumPy is for all."""
 

@@ -18,18 +18,32 @@ from nnctl.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from nnctl.sweep.plan import Plan, TrialMaker
+    from nnctl.sweep.sweep import Sweep
     from nnctl.sweep.trials import TrialResult
+    from nnctl.sweep.workers import Workers
 
 
 @click.command(epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100")
-@click.argument("config", type=FILE)
+@click.argument("config", type=FILE, required=False)
 @click.option(
     "-p",
     "--parameter",
     "varied",
     metavar="KEY=V1,V2,...",
     multiple=True,
-    help="Try each of these values; every combination if there are several. Repeatable.",
+    help="Try each of these values, or of log:0.001:1:7 (lin:, int:); every combination if there "
+    "are several. Repeatable.",
+)
+@click.option("--base", type=FILE, help="The configuration to vary, instead of the sweep file's.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Try N points: drawn at random from ranges such as log:0.001:1, or by the sweep file's "
+    "method.",
 )
 @config_options
 @click.option(
@@ -38,80 +52,231 @@ if TYPE_CHECKING:
     metavar="N",
     help="Processes, one trial each at a time; default: the number of cores.",
 )
+@click.option(
+    "--scheduler", metavar="ADDR", help="Train on the Dask cluster of this scheduler instead."
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="End when N trials have failed or diverged; it ends anyway if the first three fail alike.",
+)
+@click.option(
+    "--trial-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Let a trial fail that takes longer.",
+)
 @click.option("--sweep-dir", type=FOLDER, help="The directory of the sweep, new or empty.")
+@click.option(
+    "--resume", type=FOLDER, metavar="DIR", help="Go on with a sweep; no trial is done twice."
+)
+@click.option("--retry-failed", is_flag=True, help="With --resume: only those trials that failed.")
+@click.option("--show", type=FOLDER, metavar="DIR", help="Print what came of a sweep.")
 @click.option("--dry-run", is_flag=True, help="List the trials, and stop.")
 @data_dir_option
 @output_options
 def sweep(
-    config: Path,
-    varied: tuple[str, ...],
-    workers: int | None,
-    sweep_dir: Path | None,
-    dry_run: bool,
+    config: Path | None,
+    resume: Path | None,
+    show: Path | None,
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
-    **overrides: Any,
+    **options: Any,
 ) -> None:
     """Train many variants of CONFIG: a sweep file, or a training configuration with -p.
 
     Each trial is a run directory of its own below the sweep's, beside results.csv and
-    results.jsonl. The last line of stdout is the directory of the best run.
+    results.jsonl. At the end there is a leaderboard; its column p says how often chance alone
+    would make a setting differ so much from the best: by McNemar's test on the same validation
+    images, or with several seeds by a paired t-test. The last line of stdout is the directory of
+    the best run.
     """
-    from nnctl.runs.directory import Run
-    from nnctl.runs.machine import cores
-    from nnctl.runs.stopping import stop_on_signals
-    from nnctl.sweep.pool import run_trials
-    from nnctl.sweep.results import write_results
-    from nnctl.sweep.trials import make_trials, plan_points, read_plan
+    from nnctl.sweep.plan import TrialMaker
     from nnctl.views.download import DownloadView
-    from nnctl.views.sweep import SweepView, show_leaderboard, show_plan
 
-    plan = read_plan(config, varied)
-    planned = plan_points(plan, read_overrides(**overrides))
-    if dry_run:
-        points = [point for point, _ in planned]
-        if as_json:
-            for number, point in enumerate(points, start=1):
-                click.echo(json.dumps({"trial": number, "parameters": point}))
-        else:
-            show_plan(points)
+    _check_usage(config, resume, show, options)
+    if show:
+        _show(show, data_dir, as_json)
         return
-
     with DownloadView(quiet=quiet) as notify:
-        home = (
-            Run.create_at(sweep_dir)
-            if sweep_dir
-            else Run.create(f"sweep-{config.stem.removeprefix('sweep-')}", Path("runs"))
-        ).directory
-        trials = make_trials(planned, home, data_dir, notify)
-    results: list[TrialResult] = []
-    with stop_on_signals() as stop, SweepView(trials, quiet=quiet) as view:
-        for result in run_trials(trials, workers or cores(), stop):
-            if result:
-                results.append(result)
-                write_results(home, results)
-                if as_json:
-                    click.echo(json.dumps(result.to_json()))
+        maker = TrialMaker(data_dir, notify)
+        if resume:
+            sweep_to_do = _resume(resume, maker, retry_failed=options["retry_failed"])
+        else:
+            assert config is not None
+            plan = _read_plan(config, **options)
+            checked = plan.checked_points()
+            if options["dry_run"]:
+                _list_points(plan, [point for point, _ in checked], as_json)
+                return
+            maker.fetch(checked)
+            sweep_to_do = _begin(config, options["sweep_dir"], plan, checked, maker)
+    with sweep_to_do:
+        _train(sweep_to_do, data_dir, as_json=as_json, quiet=quiet, **options)
+
+
+def _check_usage(
+    config: Path | None, resume: Path | None, show: Path | None, options: dict[str, Any]
+) -> None:
+    given = [what for what in (config, resume, show) if what is not None]
+    if len(given) != 1:
+        raise click.UsageError("give one of CONFIG, --resume DIR and --show DIR")
+    if options["retry_failed"] and not resume:
+        raise click.UsageError("--retry-failed needs --resume DIR")
+    fixed = ("varied", "base", "trials", "sweep_dir", "dry_run", "settings", "dataset", "subset")
+    if config is None and any(options[name] for name in (*fixed, "epochs", "seed", "threads")):
+        raise click.UsageError(
+            "a sweep keeps its plan: with --resume and --show no option can change it"
+        )
+
+
+def _read_plan(
+    config: Path,
+    *,
+    varied: tuple[str, ...],
+    base: Path | None,
+    trials: int | None,
+    settings: tuple[str, ...],
+    **others: Any,
+) -> Plan:
+    from nnctl.sweep.plan import read_plan
+
+    names = ("dataset", "subset", "epochs", "seed", "threads")
+    overrides = read_overrides(settings, **{name: others[name] for name in names})
+    return read_plan(config, varied, overrides, base=base, trials=trials)
+
+
+def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> None:
+    from nnctl.errors import UsageError
+    from nnctl.views.sweep import show_plan
+
+    if plan.sweep.method == "tpe":
+        raise UsageError(
+            "the points of tpe are not known before those before them are trained",
+            hint="All values and the ends of all ranges are right.",
+        )
+    if as_json:
+        for number, point in enumerate(points, start=1):
+            click.echo(json.dumps({"trial": number, "parameters": point}))
+    else:
+        show_plan(points)
+
+
+def _begin(
+    config: Path, directory: Path | None, plan: Plan, checked: list[Any], maker: TrialMaker
+) -> Sweep:
+    from nnctl.runs.directory import Run
+    from nnctl.sweep.sweep import Sweep
+
+    name = f"sweep-{config.stem.removeprefix('sweep-')}"
+    home = Run.create_at(directory) if directory else Run.create(name, Path("runs"))
+    return Sweep.begin(home.directory, plan, checked, maker)
+
+
+def _resume(directory: Path, maker: TrialMaker, *, retry_failed: bool) -> Sweep:
+    from nnctl.sweep.sweep import Sweep
+
+    return Sweep.resume(directory, maker, retry_failed=retry_failed)
+
+
+def _train(
+    sweep: Sweep,
+    data_dir: Path | None,
+    *,
+    workers: int | None,
+    scheduler: str | None,
+    max_failures: int | None,
+    trial_timeout: float | None,
+    as_json: bool,
+    quiet: bool,
+    **_: Any,
+) -> None:
+    from nnctl.runs.stopping import stop_on_signals
+    from nnctl.sweep.sweep import Limits
+    from nnctl.views.sweep import SweepView
+
+    limits = Limits(max_failures, trial_timeout)
+    if as_json:
+        _print_json(sweep.results.values())
+    with (
+        stop_on_signals() as stop,
+        SweepView(sweep, quiet=quiet) as view,
+        _start_workers(scheduler, workers, view.say) as trainers,
+    ):
+        for result in sweep.train(trainers, stop, limits):
+            if result and as_json:
+                _print_json([result])
             view.show(result)
     if not as_json:
-        show_leaderboard(results, plan.sweep.metric)
-    _raise_unless_done(results, len(trials), stop.requested, home)
+        _show_results(list(sweep.results.values()), sweep.config, data_dir)
+    _raise_unless_done(sweep, stop.requested)
 
 
-def _raise_unless_done(
-    results: list[TrialResult], trials: int, stopped: bool, directory: Path
-) -> None:
-    from nnctl.errors import InterruptedRunError, NnctlError
+def _start_workers(scheduler: str | None, count: int | None, say: Callable[[str], None]) -> Workers:
+    from nnctl.runs.machine import cores
+    from nnctl.sweep.pool import LocalPool
+
+    if scheduler is None:
+        return LocalPool(count or cores())
+    from nnctl.sweep.cluster import Cluster
+
+    return Cluster(scheduler, notify=say)
+
+
+def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
+    from nnctl.sweep.sweep import Record
+
+    record = Record(directory)
+    rows = sorted(record.results.values(), key=lambda row: row.trial)
+    if as_json:
+        _print_json(rows)
+    else:
+        _show_results(rows, record.plan.sweep, data_dir)
+        left = len(record.planned) - len(rows)
+        if left:
+            click.echo(f"{left} of {len(record.planned)} trials are not done", err=True)
+
+
+def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -> None:
+    from functools import cache
+
+    from nnctl.data.dataset import open_dataset
+    from nnctl.sweep.results import chances, ranked
+    from nnctl.views.sweep import LEADERS, show_results
+
+    @cache
+    def find(name: str) -> Any:
+        return open_dataset(name, data_dir=data_dir, notify=lambda _: None)
+
+    settings = ranked(rows, config.ranked_by, config.seeds)
+    compared = chances(settings[:LEADERS], config.ranked_by, find) if settings else []
+    show_results(rows, settings, compared, config.ranked_by)
+
+
+def _print_json(rows: Iterable[TrialResult]) -> None:
+    for row in rows:
+        click.echo(json.dumps(row.to_json()))
+
+
+def _raise_unless_done(sweep: Sweep, stopped: bool) -> None:
+    from nnctl.errors import InterruptedRunError, NnctlError, shell_command
     from nnctl.sweep.trials import COMPLETE
 
-    complete = sum(result.status in COMPLETE for result in results)
+    complete = sum(row.status in COMPLETE for row in sweep.results.values())
+    go_on = f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory)}"
     if stopped:
         raise InterruptedRunError(
-            f"interrupted: {complete} of {trials} trials are complete, in {directory}"
+            f"interrupted: {complete} of {sweep.total} trials are complete, in {sweep.directory}",
+            hint=go_on,
+        )
+    if sweep.ended_because:
+        raise NnctlError(
+            f"{sweep.ended_because}; {complete} of {sweep.total} trials are complete", hint=go_on
         )
     if not complete:
         raise NnctlError(
-            f"none of the {trials} trials of {directory} was trained to its end",
+            f"none of the {sweep.total} trials of {sweep.directory} was trained to its end",
             hint="results.csv gives the reason of each.",
         )

@@ -2,7 +2,7 @@
 
 from nnctl.config.checks import Check, Problem
 from nnctl.config.loader import from_mapping, load, replaced, resolve, to_mapping, to_yaml
-from nnctl.config.overrides import Override
+from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, read_file
 from nnctl.config.schema import Config, json_schema
 
@@ -12,6 +12,7 @@ __all__ = [
     "Document",
     "Override",
     "Problem",
+    "apply_overrides",
     "from_mapping",
     "json_schema",
     "load",

@@ -1,145 +1,214 @@
-"""The local executor: trials in worker processes, which a dead worker does not end."""
+"""The local workers: processes of this machine, each of which may die without the others."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from nnctl.data.dataset import Dataset
-from nnctl.sweep.trials import Trial, TrialResult, failed, run_trial
+from nnctl.sweep.trials import LOG, Trial, TrialResult
+from nnctl.sweep.workers import Work, Workers
 
-_TICK = 0.25  # seconds between looks at what changed
 _GRACE = 10.0  # seconds that a worker without a parent has to save its state
+_PATIENCE = 5.0  # seconds after the word to stop in which a trial that goes on must be stuck
 
 
-_MOST_WORKERS = 61  # Windows cannot wait for more processes at once
+class LocalPool(Workers):
+    """Worker processes that begin when they are needed first, and train one trial after another.
+
+    Each is an executor of a single process: so it is known which trial a process that dies was
+    training, and all others go on.
+
+    Parameters
+    ----------
+    size : int
+        The number of processes.
+    """
+
+    def __init__(self, size: int) -> None:
+        context = multiprocessing.get_context("spawn")  # the same on every system
+        words = context.RawArray("b", size)
+        processes = context.RawArray("q", size)
+        self._slots = [_Slot(index, context, words, processes) for index in range(size)]
+
+    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+        """Begin a trial in a process that is free."""
+        slot = next(slot for slot in self._slots if slot.trial is None)
+        return slot.begin(work, trial)
+
+    def free(self) -> int:
+        """Return the number of processes that train nothing."""
+        return sum(slot.trial is None for slot in self._slots)
+
+    def ask_to_stop(self, trial: Trial) -> None:
+        """Let the process save the trial."""
+        for slot in self._training(trial):
+            slot.ask_to_stop()
+
+    def kill(self, trial: Trial) -> None:
+        """End the process at once."""
+        for slot in self._training(trial):
+            slot.kill()
+
+    def kill_all(self) -> None:
+        """End all processes at once.
+
+        They ignore every signal but this, so that Ctrl-C in a terminal and a SIGTERM to the whole
+        group leave it to the parent to let them save.
+        """
+        for slot in self._slots:
+            slot.kill()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the processes end."""
+        for slot in self._slots:
+            slot.shutdown(wait, cancel_futures)
+
+    def _training(self, trial: Trial) -> Iterator[_Slot]:
+        return (slot for slot in self._slots if slot.trial == trial.number)
 
 
-class _Worker:
-    """The state of a worker process: the word to stop, and the datasets that it has read.
+class _Slot:
+    """One process at a time, and what of it is shared with it: a word to stop, and its number.
 
     The word is a byte in shared memory: a lock, as of an Event, could die with a worker.
     """
 
-    stop: Any
+    def __init__(self, index: int, context: Any, words: Any, processes: Any) -> None:
+        self.trial: int | None = None
+        self._index = index
+        self._context = context
+        self._words = words
+        self._processes = processes
+        self._executor: ProcessPoolExecutor | None = None
+
+    def begin(self, work: Work, trial: Trial) -> Future[TrialResult]:
+        self._words[self._index] = 0
+        self.trial = trial.number
+        try:
+            future = self._started().submit(_work, work, trial)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self._executor = None
+            future = self._started().submit(_work, work, trial)
+        future.add_done_callback(self._ended)
+        return future
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            shared = (self._words, self._processes, self._index)
+            self._executor = ProcessPoolExecutor(1, self._context, _start_worker, shared)
+        return self._executor
+
+    def _ended(self, future: Future[TrialResult]) -> None:
+        if isinstance(future.exception(), BrokenProcessPool):
+            self._executor = None
+        self.trial = None
+
+    def ask_to_stop(self) -> None:
+        self._words[self._index] = 1
+
+    def kill(self) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid == self._processes[self._index]:
+                process.kill()
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        if self._executor:
+            self._executor.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class _Worker:
+    """The state of a worker process."""
+
+    words: Any
+    index: int
+    busy = False
     datasets: dict[str, Dataset]
 
     @classmethod
     def should_stop(cls) -> bool:
-        return bool(cls.stop.value)
+        return bool(cls.words[cls.index])
 
 
-def _start_worker(stop: Any) -> None:
+def _start_worker(words: Any, processes: Any, index: int) -> None:
     """Prepare a worker: its parent tells it to stop, no signal does; it ends with its parent."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    _Worker.stop, _Worker.datasets = stop, {}
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _Worker.words, _Worker.index, _Worker.datasets = words, index, {}
+    processes[index] = os.getpid()
+    for watch in (_end_with_parent, _tell_where_it_is_stuck):
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(work: Work, trial: Trial) -> TrialResult:
+    """Train a trial in a worker; what its process prints goes to the trial's log."""
+    # Its images, once read, are there for the next trial.
+    dataset = _Worker.datasets.setdefault(trial.dataset.name, trial.dataset)
+    _Worker.busy = True
+    try:
+        with _printing_to(trial.directory / LOG):
+            return work(trial, dataset, _Worker.should_stop)
+    finally:
+        _Worker.busy = False
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Let stdout and stderr, also of libraries that are not Python's, be added to a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("ab", buffering=0)
+    except OSError:  # the training itself will tell
+        yield
+        return
+    with log:
+        kept = [os.dup(number) for number in (1, 2)]
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        try:
+            faulthandler.enable(2)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
 
 
 def _end_with_parent() -> None:
+    """Save what is being trained when the parent has died, and end."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    _Worker.stop.value = 1
-    time.sleep(_GRACE)
+    deadline = time.monotonic() + _GRACE
+    _Worker.words[_Worker.index] = 1
+    while _Worker.busy and time.monotonic() < deadline:
+        time.sleep(0.05)
     os._exit(1)
 
 
-def _work(trial: Trial) -> TrialResult | None:
-    """Run a trial in a worker; None for one that was not begun before the word to stop."""
-    if _Worker.should_stop():
-        return None
-    dataset = _Worker.datasets.setdefault(trial.dataset.name, trial.dataset)
-    return run_trial(trial, dataset, _Worker.should_stop)
-
-
-def run_trials(
-    trials: Sequence[Trial], workers: int, stop: Callable[[], bool]
-) -> Iterator[TrialResult | None]:
-    """Run trials in worker processes, and yield each result when it is there.
-
-    When a worker dies (killed, or out of memory), the trials that were running are suspects: they
-    go on alone, one after the other, and the one that kills its worker again has failed.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-        In the order in which they begin.
-    workers : int
-        The number of processes.
-    stop : callable
-        Tells whether to let the running trials save their state, and begin no others.
-
-    Yields
-    ------
-    TrialResult or None
-        None where nothing is new, a few times a second: a chance to look at the metrics.
-    """
-    waiting = {trial.number: trial for trial in trials}
-    while waiting and not stop():
-        try:
-            for result in _run_pool(list(waiting.values()), workers, stop):
-                if result:
-                    del waiting[result.number]
-                yield result
-            return
-        except BrokenProcessPool:
-            suspects = [trial for trial in waiting.values() if trial.directory.exists()]
-            if not suspects:  # the workers die before they begin: so would the next ones
-                for trial in waiting.values():
-                    yield failed(trial, "no worker process could be started")
-                return
-        for suspect in suspects:
-            del waiting[suspect.number]
-            try:
-                yield from _run_pool([suspect], 1, stop)
-            except BrokenProcessPool:
-                yield failed(suspect, "its worker process died: killed, or out of memory")
-
-
-def _run_pool(
-    trials: Sequence[Trial], workers: int, stop: Callable[[], bool]
-) -> Iterator[TrialResult | None]:
-    """Run trials in one pool of processes; raise BrokenProcessPool when one of them dies."""
-    context = multiprocessing.get_context("spawn")  # the same on every system
-    stop_workers = context.RawValue("b", 0)
-    pool = ProcessPoolExecutor(
-        min(workers, len(trials), _MOST_WORKERS), context, _start_worker, (stop_workers,)
-    )
-    try:
-        pending = {pool.submit(_work, trial) for trial in trials}
-        while pending:
-            done, pending = wait(pending, _TICK, FIRST_COMPLETED)
-            if stop():
-                stop_workers.value = 1
-            if not done:
-                yield None
-            for future in done:
-                if result := future.result():
-                    yield result
-    except (KeyboardInterrupt, BrokenProcessPool):
-        _kill(pool)
-        raise
-    finally:
-        stop_workers.value = 1
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once: a second Ctrl-C, or the siblings of a dead one.
-
-    They ignore every signal but this, so that Ctrl-C in a terminal and a SIGTERM to the whole group
-    leave it to the parent to let them save.
-    """
-    processes: dict[int, Any] = dict(getattr(pool, "_processes", None) or {})
-    for process in processes.values():
-        process.kill()
+def _tell_where_it_is_stuck() -> None:
+    """Print the stack of a trial that does not listen to the word to stop, to its log."""
+    asked: float | None = None
+    while True:
+        time.sleep(1)
+        if not (_Worker.busy and _Worker.should_stop()):
+            asked = None
+        elif asked is None:
+            asked = time.monotonic()
+        elif time.monotonic() - asked > _PATIENCE:
+            asked = float("inf")  # once is enough
+            faulthandler.dump_traceback(2)

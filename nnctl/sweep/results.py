@@ -1,47 +1,269 @@
-"""The results of a sweep as files: ``results.jsonl`` and ``results.csv``, a row a trial."""
+"""The results of a sweep: files with a row a trial, and what they tell when taken together."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from nnctl.data.dataset import Dataset
 from nnctl.errors import NnctlError
 from nnctl.files import write_atomically
-from nnctl.sweep.trials import TrialResult
+from nnctl.runs.comparison import Judged, judge, mcnemar, paired_t_test
+from nnctl.runs.directory import Run, cannot_write
+from nnctl.sweep.space import Point
+from nnctl.sweep.trials import COMPLETE, TrialResult
 
 
-def write_results(directory: Path, results: list[TrialResult]) -> None:
-    """Write both files anew, in the order of the trials.
+class ResultFiles:
+    """``results.jsonl`` and ``results.csv``: a row a trial, in the order in which they end.
 
-    Raises
-    ------
-    NnctlError
-        The directory cannot be written.
+    Parameters
+    ----------
+    directory : Path
+        Of the sweep.
+    keys : sequence of str
+        The keys that vary: a column each.
     """
-    rows = sorted(results, key=lambda result: result.number)
-    lines = "".join(f"{json.dumps(row.to_json())}\n" for row in rows)
+
+    def __init__(self, directory: Path, keys: Sequence[str]) -> None:
+        self._lines = directory / "results.jsonl"
+        self._table = directory / "results.csv"
+        self._keys = tuple(keys)
+
+    def add(self, rows: Sequence[TrialResult]) -> None:
+        """Add rows to both files.
+
+        Raises
+        ------
+        StorageError
+            They cannot be written.
+        """
+        if not rows:
+            return
+        try:
+            with self._lines.open("a", encoding="utf-8", newline="") as lines:
+                lines.write(_json_lines(rows))
+            with self._table.open("a", encoding="utf-8", newline="") as table:
+                table.write(self._csv(rows))
+        except OSError as error:
+            raise cannot_write(self._lines.parent, error) from None
+
+    def write(self, rows: Iterable[TrialResult]) -> None:
+        """Write both files anew, in the order of the trials; see `add`."""
+        ordered = sorted(rows, key=lambda row: row.trial)
+        try:
+            write_atomically(self._lines, _json_lines(ordered).encode())
+            write_atomically(self._table, self._csv(ordered, header=True).encode())
+        except OSError as error:
+            raise cannot_write(self._lines.parent, error) from None
+
+    def _csv(self, rows: Sequence[TrialResult], *, header: bool = False) -> str:
+        """Return rows with a column for each key that varies."""
+        text = io.StringIO(newline="")
+        names = [name for name in TrialResult.__dataclass_fields__ if name != "parameters"]
+        writer = csv.DictWriter(text, [*names, *self._keys], lineterminator="\n")
+        if header:
+            writer.writeheader()
+        for row in rows:
+            cells = row.to_json()
+            parameters = {key: cell(value) for key, value in cells.pop("parameters").items()}
+            for name in ("reason", "log"):  # a row is a line
+                cells[name] = " / ".join(cells[name].splitlines())
+            writer.writerow(cells | parameters)
+        return text.getvalue()
+
+
+def _json_lines(rows: Sequence[TrialResult]) -> str:
+    return "".join(f"{json.dumps(row.to_json())}\n" for row in rows)
+
+
+def cell(value: Any) -> str | int | float:
+    """Return a value as it stands in a table: text and numbers as they are, all else as JSON."""
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if plain else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the trials of one point, which differ in their seeds, come to.
+
+    Parameters
+    ----------
+    trials : tuple of TrialResult
+        Those that are complete, in the order of their seeds.
+    point : dict
+        The values of the keys that vary.
+    accuracy, loss : float
+        Means of the validation accuracy and loss.
+    deviation : float or None
+        Standard deviation of the metric that ranks, over the seeds; None for a single one.
+    """
+
+    trials: tuple[TrialResult, ...]
+    point: Point
+    accuracy: float
+    loss: float
+    deviation: float | None
+
+    @property
+    def best(self) -> TrialResult:
+        """The best of its trials."""
+        return max(self.trials, key=lambda row: (row.val_accuracy or 0.0, -(row.val_loss or 0.0)))
+
+
+def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Setting]:
+    """Return the settings all of whose trials are complete, the best first.
+
+    Parameters
+    ----------
+    rows : iterable of TrialResult
+        In any order.
+    metric : str
+        ``val_accuracy`` or ``val_loss``; the other one decides ties.
+    seeds : int
+        How many trials a setting has.
+    """
+    by_point: dict[str, list[TrialResult]] = {}
+    for row in sorted(rows, key=lambda row: row.trial):
+        if row.status in COMPLETE:
+            by_point.setdefault(json.dumps(row.parameters, sort_keys=True), []).append(row)
+    settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= seeds]
+
+    def key(setting: Setting) -> tuple[float, float]:
+        accuracy, loss = -setting.accuracy, setting.loss
+        return (accuracy, loss) if metric == "val_accuracy" else (loss, accuracy)
+
+    return sorted(settings, key=key)
+
+
+def _setting(rows: list[TrialResult], metric: str) -> Setting:
+    scores = [score_of(row, metric) for row in rows]
+    return Setting(
+        trials=tuple(rows),
+        point=rows[0].parameters,
+        accuracy=statistics.fmean(score_of(row, "val_accuracy") for row in rows),
+        loss=statistics.fmean(score_of(row, "val_loss") for row in rows),
+        deviation=statistics.stdev(scores) if len(scores) > 1 else None,
+    )
+
+
+def score_of(row: TrialResult, metric: str) -> float:
+    """Return the metric of a trial; the worst there is, if it has none."""
+    if metric == "val_accuracy":
+        return row.val_accuracy or 0.0
+    return float("inf") if row.val_loss is None else row.val_loss
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How the trials with one value of a key did.
+
+    Parameters
+    ----------
+    value : object
+        Of the key; of numbers drawn from a range, the lowest and the highest of a quarter of them.
+    count : int
+        How many trials.
+    mean, best : float
+        Of the metric.
+    """
+
+    value: Any
+    count: int
+    mean: float
+    best: float
+
+
+_MANY = 8  # values, more of which are taken together
+
+
+def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
+    """Return how the complete trials did by the values of a key.
+
+    Where a key has many values, as of a range, they are taken together in quarters.
+    """
+    complete = [row for row in rows if row.status in COMPLETE]
+    groups: dict[str, list[TrialResult]] = {}
+    for row in complete:
+        groups.setdefault(json.dumps(row.parameters[key], sort_keys=True), []).append(row)
+    values = [row.parameters[key] for row in complete]
+    if len(groups) > _MANY and all(isinstance(value, int | float) for value in values):
+        complete.sort(key=lambda row: row.parameters[key])
+        quarters = [
+            complete[i * len(complete) // 4 : (i + 1) * len(complete) // 4] for i in range(4)
+        ]
+        named = [
+            ((quarter[0].parameters[key], quarter[-1].parameters[key]), quarter)
+            for quarter in quarters
+        ]
+    else:
+        named = [(group[0].parameters[key], group) for group in groups.values()]
+    found = [_effect(value, group, metric) for value, group in named]
+    numbers = all(isinstance(effect.value, int | float) for effect in found)
+    return sorted(found, key=lambda effect: effect.value) if numbers else found
+
+
+def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
+    scores = [score_of(row, metric) for row in rows]
+    best = max(scores) if metric == "val_accuracy" else min(scores)
+    return Effect(value, len(rows), statistics.fmean(scores), best)
+
+
+def chances(
+    settings: Sequence[Setting], metric: str, find: Callable[[str], Dataset]
+) -> list[float | None]:
+    """Return how often chance alone would make each setting differ so much from the first.
+
+    With several seeds it is a t-test of the pairs that were trained with the same seed. Else their
+    best networks are compared on the validation images: by McNemar's test, or where the loss ranks
+    by a t-test of the losses.
+
+    Parameters
+    ----------
+    settings : sequence of Setting
+        As they are ranked.
+    metric : str
+        Which ranks them.
+    find : callable
+        Returns the dataset of a name.
+
+    Returns
+    -------
+    list of float or None
+        One for each setting but the first; None where they cannot be compared.
+    """
+    first, *others = settings
+    if first.deviation is not None:
+        ours = [score_of(row, metric) for row in first.trials]
+        return [
+            paired_t_test(ours, [score_of(row, metric) for row in other.trials])
+            if len(other.trials) == len(ours)
+            else None
+            for other in others
+        ]
+    judged = [_judge(setting, find) for setting in settings]
+    return [_chance(judged[0], other, metric) for other in judged[1:]]
+
+
+def _judge(setting: Setting, find: Callable[[str], Dataset]) -> Judged | None:
+    run = Run(Path(setting.best.run_dir))
     try:
-        write_atomically(directory / "results.jsonl", lines.encode())
-        write_atomically(directory / "results.csv", _csv(rows).encode())
-    except OSError as error:
-        raise NnctlError(f"{directory} cannot be written: {error.strerror or error}") from None
+        return judge(run, find(run.config.data.dataset))
+    except NnctlError:
+        return None
 
 
-def _csv(rows: list[TrialResult]) -> str:
-    """Return the rows as a table with a column for each key that varies."""
-    text = io.StringIO(newline="")
-    keys = list(rows[0].point) if rows else []
-    plain = [key for key in rows[0].to_json() if key != "parameters"] if rows else []
-    writer = csv.DictWriter(text, [*plain, *keys], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        cells = row.to_json()
-        del cells["parameters"]
-        values = {
-            key: value if isinstance(value, str | int | float) else json.dumps(value)
-            for key, value in row.point.items()
-        }
-        writer.writerow(cells | values)
-    return text.getvalue()
+def _chance(ours: Judged | None, theirs: Judged | None, metric: str) -> float | None:
+    if ours is None or theirs is None or not np.array_equal(ours.labels, theirs.labels):
+        return None
+    if metric == "val_accuracy":
+        return mcnemar(ours.right, theirs.right)
+    return paired_t_test(ours.losses.tolist(), theirs.losses.tolist())

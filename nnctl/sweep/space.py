@@ -1,48 +1,187 @@
-"""The points of a sweep: which values its keys take in each trial."""
+"""The points of a sweep: which values its keys take, drawn one by one or all combined.
+
+Each range is a function of one number between 0 and 1, its quantile function; so whoever draws such
+numbers, evenly or with a preference, draws from all of them.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from statistics import NormalDist
+from typing import Any, Protocol
 
 import numpy as np
 
-from nnctl.config.sweeps import Range, SweepConfig
+from nnctl.config.sweeps import Choice, Range
 
 Point = dict[str, Any]
 """A value for each key that varies."""
 
-
-def points(sweep: SweepConfig) -> list[Point]:
-    """Return the points of a sweep in order, each of them once."""
-    drawn = _random(sweep) if sweep.method == "random" else _grid(sweep)
-    unlike = {json.dumps(point, sort_keys=True): point for point in drawn}
-    return list(unlike.values())
+Space = Mapping[str, Choice | Range]
+"""By dotted key, what its values are drawn from."""
 
 
-def _grid(sweep: SweepConfig) -> Iterator[Point]:
-    """Yield every combination; the last key varies fastest."""
-    values = [value for value in sweep.parameters.values() if isinstance(value, list)]
-    for combination in itertools.product(*values):
-        yield dict(zip(sweep.parameters, combination, strict=True))
+class Dice(Protocol):
+    """What decides where there is a choice; the name tells which choice it is."""
+
+    def index(self, name: str, choice: Choice) -> int:
+        """Return the index of one of the values of a choice."""
+
+    def unit(self, name: str) -> float:
+        """Return a number from 0 to 1."""
 
 
-def _random(sweep: SweepConfig) -> Iterator[Point]:
-    rng = np.random.default_rng(sweep.seed)
-    for _ in range(sweep.trials or 0):
-        yield {key: _draw(values, rng) for key, values in sweep.parameters.items()}
+class RandomDice:
+    """Decides at random, by a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def index(self, name: str, choice: Choice) -> int:
+        """Return an index by the probabilities of the values."""
+        return int(self._rng.choice(len(choice.values), p=choice.probabilities))
+
+    def unit(self, name: str) -> float:
+        """Return a number from 0 to 1, evenly."""
+        return float(self._rng.random())
 
 
-def _draw(values: list[Any] | Range, rng: np.random.Generator) -> Any:
-    if isinstance(values, list):
-        return values[int(rng.integers(len(values)))]
-    match values.distribution:
+def draw(space: Space, dice: Dice) -> Point:
+    """Return a point."""
+    return {key: _draw(spec, dice, key) for key, spec in space.items()}
+
+
+def _draw(value: Any, dice: Dice, name: str) -> Any:
+    match value:
+        case Range():
+            return quantile(value, dice.unit(name))
+        case Choice():
+            index = 0 if len(value.values) == 1 else dice.index(name, value)
+            return _draw(value.values[index], dice, f"{name}[{index}]")
+        case dict():
+            return {key: _draw(below, dice, f"{name}.{key}") for key, below in value.items()}
+        case list():
+            return [_draw(item, dice, f"{name}.{i}") for i, item in enumerate(value)]
+    return value
+
+
+def quantile(drawn_from: Range, share: float) -> float | int:
+    """Return the number that a share of all draws from a range is below.
+
+    Parameters
+    ----------
+    drawn_from : Range
+        The distribution.
+    share : float
+        From 0 to 1.
+    """
+    match drawn_from.shape:
         case "uniform":
-            return float(rng.uniform(values.min, values.max))
-        case "log_uniform_values":
-            return math.exp(rng.uniform(math.log(values.min), math.log(values.max)))
+            low, high = drawn_from.bounds
+            value = low + share * (high - low)
         case "int_uniform":
-            return int(rng.integers(int(values.min), int(values.max), endpoint=True))
+            low, high = map(int, drawn_from.bounds)
+            return min(low + int(share * (high - low + 1)), high)
+        case "log_uniform_values":
+            low, high = drawn_from.bounds
+            value = min(max(low * (high / low) ** share, low), high)
+        case "log_uniform":
+            low, high = drawn_from.bounds
+            value = math.exp(low + share * (high - low))
+        case shape:
+            inside = min(max(share, 1e-9), 1 - 1e-9)
+            value = NormalDist(drawn_from.mu, drawn_from.sigma).inv_cdf(inside)
+            value = math.exp(min(value, 700)) if shape == "log_normal" else value
+    return _multiple(value, drawn_from.q) if drawn_from.is_quantised else value
+
+
+def _multiple(value: float, q: float) -> float | int:
+    """Return the nearest multiple of q: a whole number where q is one."""
+    count = round(value / q)
+    return count * int(q) if q.is_integer() else float(f"{count * q:.12g}")
+
+
+def combinations(space: Space) -> Iterator[Point]:
+    """Yield every combination of the values; the last key varies fastest."""
+    for values in itertools.product(*(list(_all(spec)) for spec in space.values())):
+        yield dict(zip(space, values, strict=True))
+
+
+def _all(value: Any) -> Iterator[Any]:
+    """Yield every value that can be chosen."""
+    match value:
+        case Choice():
+            for below in value.values:
+                yield from _all(below)
+        case dict():
+            for items in itertools.product(*(list(_all(below)) for below in value.values())):
+                yield dict(zip(value, items, strict=True))
+        case list():
+            yield from map(list, itertools.product(*(list(_all(item)) for item in value)))
+        case _:
+            yield value
+
+
+def count_combinations(space: Space) -> int:
+    """Return how many points a grid has, equal ones counted each time."""
+    return math.prod(map(_count, space.values()))
+
+
+def _count(value: Any) -> int:
+    match value:
+        case Choice():
+            return sum(map(_count, value.values))
+        case dict():
+            return math.prod(map(_count, value.values()))
+        case list():
+            return math.prod(map(_count, value))
+    return 1
+
+
+def corners(space: Space) -> Iterator[Point]:
+    """Yield points in which each value of each choice, and each end of each range, is once."""
+    for share in (0.001, 0.999):  # near the ends: a Gaussian has none
+        dice = _Corner({}, share)
+        yield draw(space, dice)
+        for name, count in dice.seen.items():
+            yield from _corners_of(space, {}, name, count, share)
+
+
+def _corners_of(
+    space: Space, chosen: dict[str, int], name: str, count: int, share: float
+) -> Iterator[Point]:
+    """Yield points with each of the values of a choice, and of those that are within it."""
+    for index in range(count):
+        dice = _Corner({**chosen, name: index}, share)
+        yield draw(space, dice)
+        within = {
+            below: many
+            for below, many in dice.seen.items()
+            if below.startswith(f"{name}[{index}]") and below != name
+        }
+        for below, many in within.items():
+            yield from _corners_of(space, {**chosen, name: index}, below, many, share)
+
+
+class _Corner:
+    """Decides for the first value, except where it was told another, and for one end of ranges."""
+
+    def __init__(self, chosen: dict[str, int], share: float) -> None:
+        self._chosen = chosen
+        self._share = share
+        self.seen: dict[str, int] = {}
+
+    def index(self, name: str, choice: Choice) -> int:
+        self.seen[name] = len(choice.values)
+        return self._chosen.get(name, 0)
+
+    def unit(self, name: str) -> float:
+        return self._share
+
+
+def varied_keys(space: Space) -> list[str]:
+    """Return the keys that have more than one value; all of them, if none has."""
+    varied = [key for key, spec in space.items() if isinstance(spec, Range) or len(spec.values) > 1]
+    return varied or list(space)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+import os
+import platform
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from nnctl.config import Config, Override, from_mapping, read_file, replaced, to_mapping
-from nnctl.config.schema import DataConfig
-from nnctl.config.sweeps import Range, SweepConfig, load_sweep
+from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
-from nnctl.errors import ConfigError, NnctlError, UsageError, shell_command
-from nnctl.runs.directory import Run
-from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
+from nnctl.errors import DamagedFileError, NnctlError, StorageError
+from nnctl.runs.directory import Run, cannot_write
 from nnctl.runs.training import TrainingRun
-from nnctl.sweep.space import Point, points
+from nnctl.sweep.space import Point
 
-Status = Literal["finished", "stopped_early", "diverged", "failed", "interrupted"]
+Status = Literal["finished", "stopped_early", "pruned", "diverged", "failed", "interrupted"]
 COMPLETE = ("finished", "stopped_early")
 """The statuses of trials that can be ranked."""
+FAILED = ("diverged", "failed")
+"""The statuses of trials that did not come to an end of their own."""
+
+LOG = "log.txt"
+"""In a trial's directory: when it was begun and where, and what its process had to say."""
+_LOG_LINES = 20
+_ORPHAN_SECONDS = 15.0  # that the worker of a killed sweep may still need to save its state
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,14 @@ class Trial:
     ----------
     number : int
         From 1.
+    id : str
+        The beginning of the SHA-256 of the resolved configuration.
     point : dict
         The values of the keys that vary.
-    config : dict
-        The resolved configuration, as plain values.
+    seed : int
+        Of weights and shuffling.
+    config : str
+        The resolved configuration, as JSON.
     dataset : Dataset
         Whose files are there.
     directory : Path
@@ -42,129 +54,69 @@ class Trial:
     """
 
     number: int
+    id: str
     point: Point
-    config: dict[str, Any]
+    seed: int
+    config: str
     dataset: Dataset
     directory: Path
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of a trial: a row of the results."""
+    """What came of a trial: a row of the results.
 
-    number: int
+    Parameters
+    ----------
+    trial : int
+        Its number.
+    id : str
+        Of the trial.
+    status : str
+        How it ended.
+    reason : str
+        Why, if not by itself.
+    val_accuracy, val_loss : float or None
+        Of the best epoch.
+    best_epoch : int or None
+        From 1.
+    epochs : int
+        That are complete.
+    seconds : float
+        Wall time of the training.
+    seed : int
+        Of weights and shuffling.
+    parameters : dict
+        The values of the keys that vary.
+    run_dir : str
+        The directory of the run.
+    log : str
+        The end of its log, if it failed.
+    """
+
+    trial: int
+    id: str
     status: Status
     reason: str
-    best_val_accuracy: float | None
-    best_val_loss: float | None
+    val_accuracy: float | None
+    val_loss: float | None
     best_epoch: int | None
     epochs: int
     seconds: float
-    point: Point
+    seed: int
+    parameters: Point
     run_dir: str
+    log: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain values."""
-        return {
-            "trial": self.number,
-            "status": self.status,
-            "reason": self.reason,
-            "val_accuracy": self.best_val_accuracy,
-            "val_loss": self.best_val_loss,
-            "best_epoch": self.best_epoch,
-            "epochs": self.epochs,
-            "seconds": self.seconds,
-            "parameters": self.point,
-            "run_dir": self.run_dir,
-        }
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep varies.
-
-    Parameters
-    ----------
-    base : Path
-        The training configuration.
-    sweep : SweepConfig
-        The keys and their values.
-    places : mapping of str to str
-        Where each key was written, for messages: ``sweep.yaml:9:3``, or ``-p``.
-    """
-
-    base: Path
-    sweep: SweepConfig
-    places: Mapping[str, str]
-
-
-def plan_points(plan: Plan, overrides: list[Override]) -> list[tuple[Point, Config]]:
-    """Return the points of a sweep, each with its checked configuration.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is varied.
-    overrides : list of Override
-        Laid over the base before the values of a point.
-
-    Raises
-    ------
-    ConfigError
-        With the mistakes of all points, before any of them is trained.
-    """
-    document = read_file(plan.base)
-    planned: list[tuple[Point, Config]] = []
-    mistakes: list[str] = []
-    for point in points(plan.sweep):
-        values = [
-            Override(key, value, f"{plan.places[key]} {key}={value}")
-            for key, value in point.items()
-        ]
-        try:
-            config = resolve_config(copy.deepcopy(document), [*overrides, *values])
-        except ConfigError as error:
-            mistakes += error.mistakes
-            continue
-        if config.data.validation == 0:
-            mistakes.append(
-                f"{plan.base}: trials are ranked by {plan.sweep.metric}; set data.validation"
-            )
-        planned.append((point, config))
-    if mistakes:
-        raise ConfigError(str(plan.base), list(dict.fromkeys(mistakes)))
-    return planned
-
-
-def make_trials(
-    planned: list[tuple[Point, Config]], directory: Path, data_dir: Path | None, notify: Notify
-) -> list[Trial]:
-    """Return the trials of planned points; their datasets are fetched, once each.
-
-    A trial whose configuration leaves the threads open gets one: the workers share the cores.
-    """
-    datasets: dict[DataConfig, Dataset] = {}
-    trials = []
-    for number, (point, config) in enumerate(planned, start=1):
-        wanted = DataConfig(dataset=config.data.dataset, fallback=config.data.fallback)
-        if wanted not in datasets:
-            datasets[wanted] = find_dataset(wanted, data_dir, notify)
-        threads = 1 if config.training.threads == "auto" else config.training.threads
-        settled = settle(replaced(config, {"training.threads": threads}), datasets[wanted])
-        trials.append(
-            Trial(
-                number=number,
-                point=point,
-                config=to_mapping(settled),
-                dataset=datasets[wanted],
-                directory=directory / f"trial-{number:03d}",
-            )
-        )
-    return trials
+        return asdict(self)
 
 
 def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> TrialResult:
-    """Train a trial, or go on with it where an earlier process left it; never raise.
+    """Train a trial, or go on with it where an earlier process left it.
+
+    Whatever goes wrong with it is a result, and ends in its log.
 
     Parameters
     ----------
@@ -174,121 +126,149 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         The trial's, perhaps with its images read already.
     stop : callable
         Tells whether to save and end.
+
+    Raises
+    ------
+    StorageError
+        The disk cannot be written, which is no fault of the trial's.
     """
     run = Run(trial.directory)
     try:
-        if run.config_path.exists():
-            training = TrainingRun.go_on(run, run.config, dataset)
-        else:
-            # An earlier process may have died just after it made the directory.
-            trial.directory.mkdir(parents=True, exist_ok=True)
-            config = from_mapping(trial.config, str(run.config_path))
-            training = TrainingRun.begin(run, config, dataset)
-        for _ in training.events(stop):
-            pass
+        note(trial, f"begun by process {os.getpid()} of {platform.node()}")
+        run.wait_until_free(_ORPHAN_SECONDS)
+        reason, summary = "", run.summary
+        if summary.get("status") not in COMPLETE:  # else its sweep was killed before it knew
+            reason, summary = _train(trial, run, dataset, stop)
+    except StorageError:
+        raise
     except NnctlError as error:
+        note(trial, error.message)
         return failed(trial, error.message)
     except Exception as error:  # a trial must never end the sweep
+        note(trial, traceback.format_exc())
         return failed(trial, f"{type(error).__name__}: {error}")
-    summary = training.summary
+    note(trial, reason or summary["status"])
     result = TrialResult(
-        number=trial.number,
+        trial=trial.number,
+        id=trial.id,
         status=summary["status"],
-        reason="",
-        best_val_accuracy=summary["best_val_accuracy"],
-        best_val_loss=summary["best_val_loss"],
+        reason=reason,
+        val_accuracy=summary["best_val_accuracy"],
+        val_loss=summary["best_val_loss"],
         best_epoch=summary["best_epoch"],
         epochs=summary["epochs"],
         seconds=summary["seconds"],
-        point=trial.point,
+        seed=trial.seed,
+        parameters=trial.point,
         run_dir=str(trial.directory),
     )
+    return replace(result, log=end_of_log(trial)) if result.status in FAILED else result
+
+
+def _train(
+    trial: Trial, run: Run, dataset: Dataset, stop: Callable[[], bool]
+) -> tuple[str, dict[str, Any]]:
+    """Train; return why it did not end by itself, and its summary."""
+    try:
+        # An earlier process may have died just after it made the directory.
+        begun = run.config_path.exists()
+        training = TrainingRun.go_on(run, run.config, dataset) if begun else None
+    except DamagedFileError as error:
+        note(trial, f"begun anew: {error.message}")
+        training = None
+    if training is None:
+        run.forget()
+        config = from_mapping(json.loads(trial.config), str(run.config_path))
+        training = TrainingRun.begin(run, config, dataset)
+    for _ in training.events(stop):
+        pass
     try:
         training.raise_unless_finished()
     except NnctlError as error:
-        return replace(result, reason=error.message)
-    return result
+        return error.message, training.summary
+    return "", training.summary
 
 
-def metrics_so_far(trial: Trial) -> list[dict[str, Any]]:
+def failed(trial: Trial, reason: str) -> TrialResult:
+    """Return the row of a trial that could not be trained; the log is kept as it stands."""
+    return TrialResult(
+        trial=trial.number,
+        id=trial.id,
+        status="failed",
+        reason=reason,
+        val_accuracy=None,
+        val_loss=None,
+        best_epoch=None,
+        epochs=len(metrics_so_far(trial.directory)),
+        seconds=0.0,
+        seed=trial.seed,
+        parameters=trial.point,
+        run_dir=str(trial.directory),
+        log=end_of_log(trial),
+    )
+
+
+def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
     """Return the metrics of a trial's complete epochs; none, if they cannot be read."""
     try:
-        return Run(trial.directory).metrics
+        return Run(directory).metrics
     except NnctlError:
         return []
 
 
-def failed(trial: Trial, reason: str) -> TrialResult:
-    """Return the row of a trial that could not be trained."""
-    return TrialResult(
-        number=trial.number,
-        status="failed",
-        reason=reason,
-        best_val_accuracy=None,
-        best_val_loss=None,
-        best_epoch=None,
-        epochs=len(metrics_so_far(trial)),
-        seconds=0.0,
-        point=trial.point,
-        run_dir=str(trial.directory),
-    )
-
-
-def ranked(results: list[TrialResult], metric: str) -> list[TrialResult]:
-    """Return the complete trials, the best first; the other metric decides ties."""
-
-    def key(result: TrialResult) -> tuple[float, float, int]:
-        accuracy = -(result.best_val_accuracy or 0.0)
-        loss = float("inf") if result.best_val_loss is None else result.best_val_loss
-        by_metric = (accuracy, loss) if metric == "val_accuracy" else (loss, accuracy)
-        return (*by_metric, result.number)
-
-    return sorted((result for result in results if result.status in COMPLETE), key=key)
-
-
-def read_plan(path: Path, varied: Sequence[str]) -> Plan:
-    """Return the base configuration of a sweep, and what to vary of it.
+class Curve:
+    """The metric of a trial, epoch by epoch, while another process trains it.
 
     Parameters
     ----------
     path : Path
-        A sweep file; or a training configuration, whose grid is then in `varied`.
-    varied : sequence of str
-        ``KEY=V1,V2,...``; of a sweep file, they replace the values of its keys or add others.
+        Of the trial's ``metrics.jsonl``.
+    metric : str
+        The key to read.
+    """
+
+    def __init__(self, path: Path, metric: str) -> None:
+        self.scores: list[float] = []
+        self._path = path
+        self._metric = metric
+        self._offset = 0
+
+    def read(self) -> bool:
+        """Read what is new; tell whether there was anything."""
+        try:
+            if self._path.stat().st_size < self._offset:  # a trial went on from before
+                self._offset, self.scores = 0, []
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+            self.scores += [json.loads(line)[self._metric] for line in whole.split(b"\n") if line]
+        except (OSError, ValueError, TypeError, KeyError):  # its own process will tell
+            return False
+        self._offset += len(whole) + len(end)
+        return bool(whole)
+
+
+def note(trial: Trial, text: str) -> None:
+    """Add what happened to a trial's log, and make its directory if it is not there.
 
     Raises
     ------
-    ConfigError, UsageError
-        The file is neither, or a value is not YAML.
+    StorageError
+        It cannot be written.
     """
-    values: dict[str, list[Any] | Range] = {}
-    for text in varied:
-        key, some = _read_values(text)
-        if key in values:
-            raise UsageError(f"-p {text}: {key} is there twice; give all its values at once")
-        values[key] = some
-    on_command_line = dict.fromkeys(values, "-p")
-    document = read_file(path)
-    if "base" in document.data or "parameters" in document.data:
-        sweep = load_sweep(document)
-        places = {
-            key: document.place(("parameters", key), of_key=True) + ":" for key in sweep.parameters
-        }
-        sweep = sweep.model_copy(update={"parameters": {**sweep.parameters, **values}})
-        return Plan(path.parent / sweep.base, sweep, places | on_command_line)
-    if not values:
-        example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
-        raise UsageError(
-            f"{path} is not a sweep file: it has neither 'base' nor 'parameters'",
-            hint=f"To vary a training configuration: {shell_command(*example)}",
-        )
-    return Plan(path, SweepConfig(base=str(path), parameters=values), on_command_line)
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        trial.directory.mkdir(parents=True, exist_ok=True)
+        with (trial.directory / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{stamp} {text.rstrip()}\n")
+    except OSError as error:
+        raise cannot_write(trial.directory, error) from None
 
 
-def _read_values(text: str) -> tuple[str, list[Any]]:
-    """Read ``KEY=V1,V2,...``, where the values are what a YAML list may hold."""
-    key, equals, values = text.partition("=")
-    override = Override.parse(f"{key}{equals}[{values}]" if equals else text, "-p")
-    if not override.value:
-        raise UsageError(f"-p {text}: expected KEY=V1,V2,...: there is no value")
-    return override.key, list(override.value)
+def end_of_log(trial: Trial) -> str:
+    """Return the last lines of a trial's log; none, if it cannot be read."""
+    try:
+        lines = (trial.directory / LOG).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LOG_LINES:])

@@ -1,21 +1,29 @@
-"""A sweep as people see it: a live table of trials, or one line a trial, and a leaderboard."""
+"""A sweep as people see it: a live table of trials, or one line a trial, and what was learned."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from nnctl.errors import shell_command
-from nnctl.sweep.space import Point
-from nnctl.sweep.trials import COMPLETE, Trial, TrialResult, metrics_so_far, ranked
+from nnctl.runs.comparison import LUCK
+from nnctl.sweep.results import Effect, Setting, effects
+from nnctl.sweep.space import Point, varied_keys
+from nnctl.sweep.sweep import Running, Sweep
+from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult
 from nnctl.views.console import View, is_live, notices, results, say
 
-_SHOWN = 12  # trials in the live table, those that run and the newest results
-_LEADERS = 10
+LEADERS = 10
+"""How many settings the leaderboard has."""
+_SHOWN = 12  # trials in the live table
+_CURVE = 16  # characters of a sparkline
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 class SweepView(View):
@@ -23,26 +31,31 @@ class SweepView(View):
 
     Parameters
     ----------
-    trials : sequence of Trial
-        All of them.
+    sweep : Sweep
+        Before it goes on.
     quiet : bool
         Show nothing.
     """
 
-    def __init__(self, trials: Sequence[Trial], *, quiet: bool) -> None:
-        self._trials = trials
-        self._keys = varying_keys([trial.point for trial in trials])
+    def __init__(self, sweep: Sweep, *, quiet: bool) -> None:
+        self._sweep = sweep
         self._quiet = quiet
         self._console = notices()
-        self._results: dict[int, TrialResult] = {}
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._moves = is_live(self._console) and not quiet
+        self._keys = varied_keys(sweep.config.space)
+        self._before = self._done = len(sweep.results)
+        self._began = time.monotonic()
+        rows = list(sweep.results.values())
+        self._best = min(rows, key=self._rank, default=None)
+        self._failures = sum(row.status in FAILED for row in rows)
 
     def start(self) -> None:
         """Say how many trials there are."""
         if not self._quiet:
-            count = "1 trial" if len(self._trials) == 1 else f"{len(self._trials)} trials"
-            say(self._console, f"{count} in {self._trials[0].directory.parent}")
+            count = "1 trial" if self._sweep.total == 1 else f"{self._sweep.total} trials"
+            done = f", {self._before} of them done before" if self._before else ""
+            say(self._console, f"{count} in {self._sweep.directory}{done}")
         if self._moves:
             self._live.start()
 
@@ -54,45 +67,91 @@ class SweepView(View):
     def show(self, result: TrialResult | None) -> None:
         """Show a result, or how far the running trials are."""
         if result:
-            self._results[result.number] = result
+            self._done += 1
+            self._failures += result.status in FAILED
+            if self._best is None or self._rank(result) < self._rank(self._best):
+                self._best = result
             if not self._quiet:
                 say(self._console, self._line(result))
         if self._moves:
             self._live.update(self._table(), refresh=True)
 
-    def _line(self, result: TrialResult) -> Text:
-        share = f"trial {result.number} ({len(self._results)} of {len(self._trials)} done)"
-        what = describe_point(result.point, self._keys)
-        if result.status in COMPLETE:
-            return Text(f"{share}: {_percent(result.best_val_accuracy)} with {what}")
-        reason = "" if result.status == "interrupted" else f": {result.reason}"
-        return Text(f"{share}: {result.status} with {what}{reason}", "yellow")
+    def say(self, text: str) -> None:
+        """Say something that is not about a trial."""
+        if not self._quiet:
+            say(self._console, text)
 
-    def _table(self) -> Table:
-        """Return the trials that run, with their last epoch."""
+    def _rank(self, row: TrialResult) -> tuple[bool, float]:
+        score = row.val_loss if self._sweep.config.ranked_by == "val_loss" else row.val_accuracy
+        if row.status not in COMPLETE or score is None:
+            return True, 0.0
+        return False, score if self._sweep.config.ranked_by == "val_loss" else -score
+
+    def _line(self, result: TrialResult) -> Text:
+        done = f"{self._done} of {self._sweep.total} done"
+        share = f"trial {result.trial} ({done})"
+        what = describe_point(result.parameters, self._keys)
+        if self._sweep.config.seeds > 1:
+            what += f", seed={result.seed}"
+        if result.status in COMPLETE:
+            return Text(f"{share}: {_percent(result.val_accuracy)} with {what}")
+        reason = "" if result.status == "interrupted" else f": {result.reason}"
+        style = "yellow" if result.status in FAILED else "dim"
+        return Text(f"{share}: {result.status} with {what}{reason}", style)
+
+    def _table(self) -> Group:
+        """Return the trials that run, with their curves, and how the sweep stands."""
         table = Table(box=box.SIMPLE)
-        for name in ("trial", "epoch", "val accuracy", "best"):
+        for name in ("trial", "epoch"):
             table.add_column(name, justify="right")
-        table.add_column("parameters", overflow="fold")
-        running = [
-            trial
-            for trial in self._trials
-            if trial.number not in self._results and trial.directory.exists()
-        ]
-        for trial in running[:_SHOWN]:
-            accuracies = [row["val_accuracy"] for row in metrics_so_far(trial)]
-            last, best = (accuracies[-1], max(accuracies)) if accuracies else (None, None)
-            epochs = trial.config["training"]["epochs"]
-            table.add_row(
-                str(trial.number),
-                f"{len(accuracies)}/{epochs}",
-                _percent(last),
-                _percent(best),
-                describe_point(trial.point, self._keys),
-            )
-        waiting = len(self._trials) - len(self._results) - len(running)
-        table.caption = f"{len(self._results)} done, {len(running)} running, {waiting} waiting"
-        return table
+        table.add_column("validation " + self._sweep.config.ranked_by.removeprefix("val_"))
+        for name in ("last", "best"):
+            table.add_column(name, justify="right")
+        table.add_column("parameters", overflow="ellipsis", no_wrap=True)
+        for running in list(self._sweep.running.values())[:_SHOWN]:
+            table.add_row(*self._cells(running))
+        return Group(table, Text(f" {self._state()}"))
+
+    def _cells(self, running: Running) -> tuple[str, ...]:
+        scores, trial = running.curve.scores, running.trial
+        by_loss = self._sweep.config.ranked_by == "val_loss"
+        last, best = (scores[-1], (min if by_loss else max)(scores)) if scores else (None, None)
+        show = _number if by_loss else _percent
+        return (
+            str(trial.number),
+            f"{len(scores)}/{running.epochs}",
+            sparkline(scores) if self._console.encoding.startswith("utf") else "",
+            show(last),
+            show(best),
+            describe_point(trial.point, self._keys),
+        )
+
+    def _state(self) -> str:
+        """Return how the sweep stands: the best, failures, rate and time left."""
+        sweep, done = self._sweep, self._done
+        parts = []
+        if self._best and self._best.status in COMPLETE:
+            parts.append(f"best {_percent(self._best.val_accuracy)} (trial {self._best.trial})")
+        parts.append(f"{done} of {sweep.total} done")
+        if self._failures:
+            parts.append(f"{self._failures} failed")
+        new, seconds = done - self._before, time.monotonic() - self._began
+        if new:
+            rate = new / seconds
+            parts.append(f"{rate * 60:.3g} trials a minute")
+            parts.append(f"about {_duration((sweep.total - done) / rate)} left")
+        return ", ".join(parts)
+
+
+def sparkline(scores: Sequence[float]) -> str:
+    """Return a curve in a few characters, from its lowest value to its highest."""
+    if not scores:
+        return ""
+    count = min(len(scores), _CURVE)
+    picked = [scores[(i + 1) * len(scores) // count - 1] for i in range(count)]
+    low, high = min(picked), max(picked)
+    steps = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round(steps * (score - low))] for score in picked)
 
 
 def show_plan(points: Sequence[Point]) -> None:
@@ -102,21 +161,146 @@ def show_plan(points: Sequence[Point]) -> None:
         say(results(), f"{number:>4}  {describe_point(point, keys)}")
 
 
-def show_leaderboard(trial_results: list[TrialResult], metric: str) -> None:
-    """Print the best trials on stdout, and what failed; the last line is the best run."""
+def show_results(
+    rows: Sequence[TrialResult],
+    settings: Sequence[Setting],
+    chances: Sequence[float | None],
+    metric: str,
+) -> None:
+    """Print what was learned on stdout; the last line is the directory of the best run.
+
+    Parameters
+    ----------
+    rows : sequence of TrialResult
+        All of them.
+    settings : sequence of Setting
+        As they are ranked.
+    chances : sequence of float or None
+        How often chance makes the second, third, ... differ as much from the first.
+    metric : str
+        Which ranks them.
+    """
     console = results()
-    leaders = ranked(trial_results, metric)
-    if leaders:
-        console.print(_leaderboard(leaders[:_LEADERS], metric))
-    others = [result for result in trial_results if result.status in ("diverged", "failed")]
-    for result in others[:_LEADERS]:
-        reason = result.reason.replace("\n", " ")
-        say(console, f"trial {result.number} {result.status}: {reason}")
-    if len(others) > _LEADERS:
-        say(console, f"and {len(others) - _LEADERS} more; see results.csv")
-    if leaders:
-        say(console, f"evaluate it  {shell_command('nnctl', 'eval', leaders[0].run_dir)}")
-        say(console, leaders[0].run_dir)
+    if settings:
+        console.print(_leaderboard(settings[:LEADERS], chances, metric))
+        if told := _told_apart(settings, chances, metric):
+            say(console, told)
+    keys = varying_keys([row.parameters for row in rows]) if rows else []
+    if len(settings) > 1:
+        console.print(_effects_table(rows, keys, metric))
+    _show_others(rows)
+    if settings:
+        best = settings[0].best.run_dir
+        say(console, f"evaluate it  {shell_command('nnctl', 'eval', best)}")
+        say(console, best)
+
+
+def _show_others(rows: Sequence[TrialResult]) -> None:
+    """Print what came of the trials that are not ranked."""
+    console = results()
+    others = sorted((row for row in rows if row.status in FAILED), key=lambda row: row.trial)
+    for row in others[:LEADERS]:
+        reason = row.reason.replace("\n", " ")
+        say(console, f"trial {row.trial} {row.status}: {reason}")
+    if len(others) > LEADERS:
+        say(console, f"and {len(others) - LEADERS} more; see results.csv")
+    pruned = sum(row.status == "pruned" for row in rows)
+    if pruned:
+        say(console, f"{pruned} ended early, as they did worse than others; see results.csv")
+
+
+def _leaderboard(
+    settings: Sequence[Setting], chances: Sequence[float | None], metric: str
+) -> Table:
+    with_seeds = any(setting.deviation is not None for setting in settings)
+    title = "Best by validation " + metric.removeprefix("val_")
+    if with_seeds:
+        title += f", mean of {len(settings[0].trials)} seeds ± standard deviation"
+    table = Table(
+        box=box.SIMPLE, padding=(0, 1), title=title, title_justify="left", title_style="bold"
+    )
+    names = ("trials", "accuracy", "loss") if with_seeds else ("trial", "accuracy", "loss", "epoch")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    compared = any(chance is not None for chance in chances)
+    if compared:
+        table.add_column("p", justify="right", no_wrap=True)
+    keys = varying_keys([setting.point for setting in settings])
+    for key in short_keys(keys):
+        table.add_column(key, justify="right", overflow="fold")
+    for rank, setting in enumerate(settings, start=1):
+        chance = None if rank == 1 else chances[rank - 2]
+        deviation = setting.deviation
+        by_loss = metric == "val_loss"
+        table.add_row(
+            _span([row.trial for row in setting.trials]),
+            _percent(setting.accuracy) + ("" if by_loss else _plus_minus(deviation, percent=True)),
+            _number(setting.loss) + (_plus_minus(deviation) if by_loss else ""),
+            *(() if with_seeds else (str(setting.best.best_epoch),)),
+            *(("" if chance is None else f"{chance:.2g}",) if compared else ()),
+            *(_short(setting.point[key]) for key in keys),
+            style="bold green" if rank == 1 else "",
+        )
+    return table
+
+
+def _told_apart(
+    settings: Sequence[Setting], chances: Sequence[float | None], metric: str
+) -> str | None:
+    """Say whether the best is more than lucky."""
+    alike = [
+        setting
+        for setting, chance in zip(settings[1:], chances, strict=False)
+        if chance is not None and chance >= LUCK
+    ]
+    if not chances or all(chance is None for chance in chances):
+        return None
+    seeds = len(settings[0].trials)
+    if seeds > 1:
+        test, more = f"a paired t-test over {seeds} seeds", "more seeds"
+    else:
+        name = "McNemar's test" if metric == "val_accuracy" else "a paired t-test"
+        test, more = f"{name} on the same validation images", "seeds: 3 in a sweep file"
+    word = "trial" if seeds == 1 else "trials"
+    best = f"{word} {_span([row.trial for row in settings[0].trials])}"
+    if not alike:
+        return f"By {test}, {best} did better than the others by more than chance."
+    names = ", ".join(_span([row.trial for row in setting.trials]) for setting in alike)
+    return (
+        f"By {test}, {best} cannot be told from {names}: chance alone would make them differ so "
+        f"much in {LUCK:.0%} of cases or more (p). Train with {more} to know."
+    )
+
+
+def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str) -> Table:
+    """Return for each key the mean score by value."""
+    name = metric.removeprefix("val_")
+    table = Table(
+        box=box.SIMPLE,
+        padding=(0, 1),
+        title=f"Mean validation {name} by value",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("parameter")
+    for heading in ("value", "trials", "mean", "best"):
+        table.add_column(heading, justify="right", overflow="fold")
+    show = _number if metric == "val_loss" else _percent
+    for short, key in zip(short_keys(keys), keys, strict=True):
+        found: list[Effect] = effects(rows, key, metric)
+        for i, effect in enumerate(found):
+            last = i == len(found) - 1
+            table.add_row(
+                "" if i else short,
+                " to ".join(map(_short, effect.value))
+                if isinstance(effect.value, tuple)
+                else _short(effect.value),
+                str(effect.count),
+                show(effect.mean),
+                show(effect.best),
+                end_section=last,
+            )
+    return table
 
 
 def describe_point(point: Point, keys: Sequence[str]) -> str:
@@ -144,35 +328,43 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     return short
 
 
-def _leaderboard(leaders: list[TrialResult], metric: str) -> Table:
-    title = "Best trials by validation " + metric.removeprefix("val_")
-    table = Table(
-        box=box.SIMPLE, padding=(0, 1), title=title, title_justify="left", title_style="bold"
-    )
-    for name in ("trial", "accuracy", "loss", "epoch"):
-        table.add_column(name, justify="right")
-    keys = varying_keys([result.point for result in leaders])
-    for key in short_keys(keys):
-        table.add_column(key, justify="right", overflow="fold")
-    for rank, result in enumerate(leaders, start=1):
-        table.add_row(
-            str(result.number),
-            _percent(result.best_val_accuracy),
-            "-" if result.best_val_loss is None else f"{result.best_val_loss:.4g}",
-            str(result.best_epoch),
-            *(_short(result.point[key]) for key in keys),
-            style="bold green" if rank == 1 else "",
-        )
-    return table
+def _span(numbers: Sequence[int]) -> str:
+    """Return numbers of trials: one, some that follow each other, or a list."""
+    first, last = numbers[0], numbers[-1]
+    if first == last:
+        return str(first)
+    if list(numbers) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    return "+".join(map(str, numbers))
+
+
+def _plus_minus(deviation: float | None, *, percent: bool = False) -> str:
+    if deviation is None:
+        return ""
+    return f" ± {100 * deviation:.2f}" if percent else f" ± {deviation:.2g}"
 
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in one or two units."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _short(value: object) -> str:
     """Return a value in few characters, in YAML's notation."""
     match value:
+        case bool():
+            return str(value).lower()
         case float():
             return f"{value:.4g}"
         case dict():

@@ -1,8 +1,9 @@
-"""The worker processes: they share the work, and none of them can end a sweep."""
+"""A sweep on the processes of this machine: they share the work, and none of them can end it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -15,16 +16,23 @@ import psutil
 import pytest
 
 from nnctl.config import to_mapping
-from nnctl.data.dataset import Dataset, open_dataset
+from nnctl.data.dataset import open_dataset
+from nnctl.errors import StorageError, UsageError
+from nnctl.nn.training import Training
+from nnctl.runs.directory import Run
 from nnctl.runs.plan import load_config, settle
 from nnctl.sweep import pool
-from nnctl.sweep.trials import Trial, run_trial
+from nnctl.sweep.plan import Plan, TrialMaker, read_plan
+from nnctl.sweep.pool import LocalPool
+from nnctl.sweep.sweep import Limits, Sweep
+from nnctl.sweep.trials import LOG, Trial, TrialResult, run_trial
+from nnctl.sweep.workers import Work
 from tests.conftest import CONFIGS, nnctl_command
+from tests.runs.helpers import ignore
+from tests.sweep import stubs
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
-    pytest.mark.usefixtures("scratch"),
-]
+pytestmark = pytest.mark.usefixtures("scratch")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
 SWEEP = (
     "sweep", CONFIGS / "smoke.yaml", "-p", "training.seed=0,1,2,3,4,5", "--workers", 2,
@@ -63,8 +71,28 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
+def smoke_plan(*varied: str) -> Plan:
+    """Return a plan that varies a small training."""
+    return read_plan(CONFIGS / "smoke.yaml", varied)
+
+
+def new_sweep(plan: Plan, work: Work = run_trial) -> Sweep:
+    """Return a sweep in the folder ``sweep``."""
+    home = Run.create_at(Path("sweep")).directory
+    return Sweep.begin(home, plan, plan.checked_points(), TrialMaker(None, ignore), work)
+
+
+def results_of(
+    sweep: Sweep, limits: Limits | None = None, stop: Callable[[], bool] = lambda: False
+) -> list[TrialResult]:
+    """Train what is left of a sweep on two processes, and return what comes of it."""
+    with sweep, LocalPool(2) as workers:
+        return [result for result in sweep.train(workers, stop, limits) if result]
+
+
+@posix
 def test_a_killed_worker_does_not_end_the_sweep() -> None:
-    """The trials that were running go on where they were; all six are complete."""
+    """Its trial goes on where it was, and the other one is not disturbed; all six are complete."""
     process = start("--set", "training.epochs=30")
     wait_until(lambda: begun(1), process)
     workers_of(process)[0].kill()
@@ -73,11 +101,15 @@ def test_a_killed_worker_does_not_end_the_sweep() -> None:
     rows = Path("sweep/results.csv").read_text("utf-8").splitlines()
     assert sum(",finished," in row for row in rows) == 6, rows
     assert stdout.splitlines()[-1].startswith("sweep/trial-")
+    logs = [path.read_text("utf-8") for path in Path("sweep").glob(f"trial-*/{LOG}")]
+    assert sum(log.count("begun by process") for log in logs) == 7
+    assert sum(log.count("its worker process died") for log in logs) == 1
 
 
+@posix
 @pytest.mark.parametrize("to_group", [True, False], ids=["Ctrl-C", "SIGTERM to the parent"])
 def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> None:
-    """Exit 130; the running trials are rows, and each can be gone on with."""
+    """Exit 130; the running trials are rows, and the sweep says how to go on."""
     process = start("--set", "training.epochs=2000")
     wait_until(lambda: begun(1) and begun(2), process)
     workers = workers_of(process)
@@ -88,6 +120,7 @@ def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> 
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "interrupted: 0 of 6 trials are complete" in stderr
+    assert "nnctl sweep --resume sweep" in stderr
     assert "Traceback" not in stderr
     rows = Path("sweep/results.csv").read_text("utf-8").splitlines()
     assert sum(",interrupted," in row for row in rows) == 2, rows
@@ -96,6 +129,7 @@ def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> 
         assert Path(f"sweep/trial-{trial:03d}/last.npz").exists()
 
 
+@posix
 def test_a_sigterm_to_the_whole_group_lets_the_workers_save() -> None:
     """As ``timeout`` and service managers send it."""
     process = start("--set", "training.epochs=2000")
@@ -107,32 +141,26 @@ def test_a_sigterm_to_the_whole_group_lets_the_workers_save() -> None:
     assert sum(",interrupted," in row for row in rows) == 2, rows
 
 
-def test_a_trial_whose_worker_died_at_its_very_beginning_is_begun_again() -> None:
-    """Its directory is there, without a configuration."""
-    dataset = open_dataset("mini", notify=lambda _: None)
-    config = to_mapping(settle(load_config(CONFIGS / "smoke.yaml"), dataset))
-    config["training"]["epochs"] = 1
-    directory = Path("trial-001")
-    directory.mkdir()
-    (directory / ".lock").touch()
-    (directory / ".config.yaml.0badcafe.nnctl-tmp").touch()
-    trial = Trial(1, {}, config, dataset, directory)
-    assert run_trial(trial, dataset, lambda: False).status == "finished"
-    assert not list(directory.glob(".*"))
+@posix
+def test_a_second_interrupt_waits_for_nobody() -> None:
+    """Workers that do not even listen to the first one are gone with the second."""
+    process = start("--set", "training.epochs=2000")
+    wait_until(lambda: begun(1) and begun(2), process)
+    workers = workers_of(process)
+    for worker in workers:
+        worker.suspend()  # they cannot save, as if they hung
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    psutil.wait_procs(workers, timeout=10)
+    assert not any(worker.is_running() for worker in workers)
 
 
-def test_workers_that_cannot_start_end_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each trial is a row with the reason, and no new workers are started for ever."""
-    trials = [
-        Trial(number, {}, {}, Dataset("mini", {}, {}), Path(f"trial-{number}"))
-        for number in (1, 2, 3)
-    ]
-    monkeypatch.setattr(pool, "_start_worker", os._exit)
-    results = [result for result in pool.run_trials(trials, 2, lambda: False) if result]
-    assert [result.number for result in results] == [1, 2, 3]
-    assert {"no worker process could be started"} == {result.reason for result in results}
-
-
+@posix
 def test_workers_end_when_their_parent_is_killed() -> None:
     """They save what they have, and do not stay behind."""
     process = start("--set", "training.epochs=2000")
@@ -143,3 +171,180 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         _, alive = psutil.wait_procs(workers, timeout=30)
         assert not alive
+
+
+def test_a_trial_whose_worker_died_at_its_very_beginning_is_begun_again() -> None:
+    """Its directory is there, without a configuration."""
+    dataset = open_dataset("mini", notify=ignore)
+    config = to_mapping(settle(load_config(CONFIGS / "smoke.yaml"), dataset))
+    config["training"]["epochs"] = 1
+    directory = Path("trial-001")
+    directory.mkdir()
+    (directory / ".lock").touch()
+    (directory / ".config.yaml.0badcafe.nnctl-tmp").touch()
+    trial = Trial(1, "id", {}, 0, json.dumps(config), dataset, directory)
+    assert run_trial(trial, dataset, lambda: False).status == "finished"
+    assert not list(directory.glob(".*"))
+
+
+def test_a_trial_with_a_damaged_checkpoint_is_begun_anew() -> None:
+    """Damage is noticed, and told in its log; nobody has to clean up."""
+    sweep = new_sweep(smoke_plan("training.epochs=2"))
+    (before,) = results_of(sweep)
+    journal = Path("sweep/journal.jsonl")
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]), encoding="utf-8")  # as if it was not known to be done
+    Path("sweep/trial-001/summary.json").unlink()
+    damaged = bytearray(Path("sweep/trial-001/last.npz").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    Path("sweep/trial-001/last.npz").write_bytes(damaged)
+    (after,) = results_of(Sweep.resume(Path("sweep"), TrialMaker(None, ignore)))
+    assert (after.status, after.val_loss) == ("finished", before.val_loss)
+    assert "begun anew" in Path(f"sweep/trial-001/{LOG}").read_text("utf-8")
+
+
+def test_a_trial_that_was_done_when_its_sweep_was_killed_is_not_trained_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its summary tells what came of it."""
+    sweep = new_sweep(smoke_plan("training.epochs=2"))
+    (before,) = results_of(sweep)
+    dataset = open_dataset("mini", notify=ignore)
+    trial = Trial(1, before.id, before.parameters, 0, "{}", dataset, Path("sweep/trial-001"))
+    monkeypatch.delattr(Training, "_take_steps")
+    assert run_trial(trial, dataset, lambda: False) == before
+
+
+class TestFailures:
+    """Whatever goes wrong with a trial is a row, with its reason and the end of its log."""
+
+    def test_a_trial_that_raises_is_a_row_with_its_traceback(self) -> None:
+        """And the others are trained."""
+        first, *others = sorted(
+            results_of(new_sweep(smoke_plan("training.seed=0,1,2"), stubs.raise_in_the_first)),
+            key=lambda row: row.trial,
+        )
+        assert (first.status, first.reason) == ("failed", "ZeroDivisionError: division")
+        assert "stubs.py" in first.log
+        assert [row.status for row in others] == ["finished", "finished"]
+
+    def test_what_a_worker_prints_is_in_the_log_of_its_trial(self) -> None:
+        """Also what does not come from Python, such as the last words of a library."""
+        (row,) = results_of(new_sweep(smoke_plan("training.seed=0"), stubs.print_and_raise))
+        assert "said by Python" in row.log
+        assert "said by a library" in row.log
+
+    @posix
+    def test_a_trial_that_kills_its_worker_twice_is_a_row(self) -> None:
+        """As the memory killer does; a single death may have been somebody else's fault."""
+        first, second = sorted(
+            results_of(new_sweep(smoke_plan("training.seed=0,1"), stubs.kill_the_first)),
+            key=lambda row: row.trial,
+        )
+        assert first.reason == "its worker process died twice: killed, or out of memory"
+        assert first.log.count("about to die") == 2
+        assert second.status == "finished"
+
+    def test_a_trial_that_crashes_the_interpreter_leaves_its_stack_in_the_log(self) -> None:
+        """A segmentation fault tells where it was."""
+        (row,) = results_of(new_sweep(smoke_plan("training.seed=0"), stubs.crash))
+        assert row.status == "failed"
+        assert "in crash" in row.log
+
+    def test_a_trial_that_takes_too_long_is_stopped_and_keeps_what_it_has(self) -> None:
+        """So that it can be gone on with."""
+        plan = smoke_plan("training.epochs=1000000")
+        (row,) = results_of(new_sweep(plan), Limits(trial_timeout=2))
+        assert (row.status, row.reason) == ("failed", "it took longer than 2 s")
+        assert Path("sweep/trial-001/last.npz").exists()
+
+    @pytest.mark.slow
+    def test_a_trial_that_hangs_is_killed_and_its_log_tells_where_it_hung(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The others are trained meanwhile."""
+        monkeypatch.setattr("nnctl.sweep.sweep._GRACE", 8)
+        first, second = sorted(
+            results_of(
+                new_sweep(smoke_plan("training.seed=0,1"), stubs.hang_in_the_first),
+                Limits(trial_timeout=6),
+            ),
+            key=lambda row: row.trial,
+        )
+        assert first.status == "failed"
+        assert first.reason.startswith("it hung")
+        assert "in hang_in_the_first" in first.log
+        assert second.status == "finished"
+
+    def test_workers_that_cannot_start_are_no_endless_loop(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each trial fails, and the sweep ends as the first three do so alike."""
+        monkeypatch.setattr(pool, "_start_worker", os._exit)
+        sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"))
+        assert {"failed"} == {row.status for row in results_of(sweep)}
+        assert sweep.ended_because is not None
+        assert sweep.ended_because.startswith("the first three trials failed alike: its worker")
+
+    def test_three_failures_of_different_kinds_do_not_end_the_sweep(self) -> None:
+        """They say nothing about the next."""
+        sweep = new_sweep(smoke_plan("training.seed=0,1,2,3"), stubs.raise_differently)
+        assert [row.status for row in results_of(sweep)] == ["failed"] * 4
+        assert sweep.ended_because is None
+
+    def test_a_sweep_ends_when_it_has_as_many_failures_as_allowed(self) -> None:
+        """With what is done; the others can still be gone on with."""
+        sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"), stubs.raise_differently)
+        rows = results_of(sweep, Limits(max_failures=2))
+        assert sweep.ended_because == "2 trials have failed"
+        assert 2 <= sum(row.status == "failed" for row in rows) <= 3
+        again = Sweep.resume(Path("sweep"), TrialMaker(None, ignore))
+        rest = results_of(again)
+        assert len(rest) + sum(row.status == "failed" for row in rows) == 6
+        assert {"finished"} == {row.status for row in rest}
+
+    def test_only_the_failed_trials_are_retried(self) -> None:
+        """Trials that were never begun wait for an ordinary resume."""
+        sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"), stubs.raise_differently)
+        failed = {row.trial for row in results_of(sweep, Limits(max_failures=2))}
+        again = Sweep.resume(Path("sweep"), TrialMaker(None, ignore), retry_failed=True)
+        retried = results_of(again)
+        assert failed - {3, 4, 5, 6} <= {row.trial for row in retried} <= failed
+        assert {"finished"} == {row.status for row in retried}
+        assert (
+            len(results_of(Sweep.resume(Path("sweep"), TrialMaker(None, ignore)))) + len(retried)
+            == 6
+        )
+
+    def test_a_full_disk_ends_the_sweep_and_no_trial_is_to_blame(self) -> None:
+        """With room again, it goes on."""
+        sweep = new_sweep(smoke_plan("training.seed=0,1,2,3"), stubs.find_the_disk_full)
+        with pytest.raises(StorageError, match="No space left"):
+            results_of(sweep)
+        assert not [row for row in sweep.results.values() if row.status == "failed"]
+        rows = results_of(Sweep.resume(Path("sweep"), TrialMaker(None, ignore)))
+        assert [row.status for row in rows] == ["finished"] * 4
+
+
+def test_two_processes_do_not_go_on_with_one_sweep() -> None:
+    """The second says so, and what to do."""
+    with (
+        new_sweep(smoke_plan("training.seed=0")),
+        pytest.raises(UsageError, match="by another process"),
+    ):
+        Sweep.resume(Path("sweep"), TrialMaker(None, ignore))
+    with Sweep.resume(Path("sweep"), TrialMaker(None, ignore)) as free:
+        assert free.total == 1
+
+
+def test_a_worker_serves_one_trial_after_another() -> None:
+    """Processes are started once: six trials, two workers."""
+    plan = smoke_plan("training.seed=0,1,2,3,4,5", "training.epochs=1")
+    results_of(new_sweep(plan))
+    begun_by = {
+        line.partition("begun by ")[2]
+        for path in Path("sweep").glob(f"*/{LOG}")
+        for line in path.read_text("utf-8").splitlines()
+        if "begun by" in line
+    }
+    assert len(begun_by) == 2

@@ -1,0 +1,127 @@
+"""Points and trials judged by those before, through Optuna; the only module that knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
+from nnctl.errors import UsageError
+from nnctl.sweep.space import Point, draw
+
+Suggestion = dict[str, Any]
+"""What Optuna decided for a point, by the names of its decisions."""
+
+
+class Search:
+    """What is known of the points that were tried: it suggests others, and ends hopeless trials.
+
+    Parameters
+    ----------
+    sweep : SweepConfig
+        With the method tpe, or with early termination.
+
+    Raises
+    ------
+    UsageError
+        Optuna is not installed.
+    """
+
+    def __init__(self, sweep: SweepConfig) -> None:
+        try:
+            import optuna
+        except ImportError:
+            wanted = "method: tpe" if sweep.method == "tpe" else "early_terminate"
+            raise UsageError(
+                f"{wanted} needs Optuna", hint="Install it with: pip install 'nnctl[sweep]'"
+            ) from None
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._optuna = optuna
+        self._sweep = sweep
+        self._study = optuna.create_study(
+            direction="maximize" if sweep.ranked_by == "val_accuracy" else "minimize",
+            pruner=_pruner(sweep.early_terminate),
+        )
+        self._trials: dict[int, Any] = {}
+
+    def suggest(self, number: int) -> tuple[Point, Suggestion]:
+        """Return the point to try next.
+
+        Each suggestion has a seed of its own, so that it depends on the points before alone: a
+        sweep that was interrupted goes on as it would have done.
+
+        Parameters
+        ----------
+        number : int
+            The number of the point, from 1.
+        """
+        seed = (self._sweep.seed * 1_000_003 + number) % 2**32
+        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        return self._ask(number)
+
+    def begin(self, number: int, suggestion: Suggestion | None = None) -> None:
+        """Take note of a point that is tried, with what was decided for it if it was suggested."""
+        if suggestion is None:
+            self._trials[number] = self._study.ask()
+        else:
+            self._study.enqueue_trial(suggestion)
+            self._ask(number)
+
+    def is_hopeless(self, number: int, scores: Sequence[float]) -> bool:
+        """Tell whether a trial should be ended, by its scores of the epochs so far.
+
+        Parameters
+        ----------
+        number : int
+            Of the point.
+        scores : sequence of float
+            The metric after each epoch.
+        """
+        trial = self._trials[number]
+        hopeless = False
+        for epoch, score in enumerate(scores, start=1):
+            if epoch > (trial.user_attrs.get("epochs") or 0):
+                trial.report(score, epoch)
+                trial.set_user_attr("epochs", epoch)
+                hopeless = hopeless or trial.should_prune()
+        return hopeless
+
+    def end(
+        self, number: int, outcome: Literal["complete", "bad", "unknown"], score: float | None
+    ) -> None:
+        """Take note of how a point did: with its score, worse than all others, or not at all."""
+        states = self._optuna.trial.TrialState
+        state = {"complete": states.COMPLETE, "bad": states.PRUNED, "unknown": states.FAIL}[outcome]
+        self._study.tell(self._trials.pop(number), score, state=state)
+
+    def _ask(self, number: int) -> tuple[Point, Suggestion]:
+        trial = self._study.ask()
+        point = draw(self._sweep.space, _OptunaDice(trial))
+        self._trials[number] = trial
+        return point, dict(trial.params)
+
+
+class _OptunaDice:
+    """Lets a trial of Optuna decide."""
+
+    def __init__(self, trial: Any) -> None:
+        self._trial = trial
+
+    def index(self, name: str, choice: Choice) -> int:
+        return int(self._trial.suggest_categorical(name, range(len(choice.values))))
+
+    def unit(self, name: str) -> float:
+        return float(self._trial.suggest_float(name, 0.0, 1.0))
+
+
+def _pruner(early: EarlyTermination | None) -> Any:
+    """Return Optuna's pruner for the early termination of a sweep."""
+    from optuna import pruners
+
+    if early is None:
+        return pruners.NopPruner()
+    if early.type == "median":
+        return pruners.MedianPruner(n_warmup_steps=early.first_epoch - 1)
+    return pruners.SuccessiveHalvingPruner(
+        min_resource=early.first_epoch, reduction_factor=early.eta
+    )
