@@ -193,6 +193,7 @@ def _train(
     quiet: bool,
     **_: Any,
 ) -> None:
+    from nnctl.errors import StorageError
     from nnctl.runs.stopping import stop_on_signals
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
@@ -200,15 +201,19 @@ def _train(
     limits = Limits(max_failures, trial_timeout)
     if as_json:
         _print_json(sweep.results.values())
-    with (
-        stop_on_signals() as stop,
-        SweepView(sweep, quiet=quiet) as view,
-        _start_workers(scheduler, workers, view.say) as trainers,
-    ):
-        for result in sweep.train(trainers, stop, limits):
-            if result and as_json:
-                _print_json([result])
-            view.show(result)
+    try:
+        with (
+            stop_on_signals() as stop,
+            SweepView(sweep, quiet=quiet) as view,
+            _start_workers(scheduler, workers, view.say) as trainers,
+        ):
+            for result in sweep.train(trainers, stop, limits):
+                if result and as_json:
+                    _print_json([result])
+                view.show(result)
+    except StorageError as error:
+        hint = f"What was saved before is intact. Make room. {_how_to_go_on(sweep)}"
+        raise StorageError(error.message, hint=hint) from None
     if not as_json:
         _show_results(list(sweep.results.values()), sweep.config, data_dir)
     _raise_unless_done(sweep, stop.requested)
@@ -261,11 +266,11 @@ def _print_json(rows: Iterable[TrialResult]) -> None:
 
 
 def _raise_unless_done(sweep: Sweep, stopped: bool) -> None:
-    from nnctl.errors import InterruptedRunError, NnctlError, shell_command
+    from nnctl.errors import InterruptedRunError, NnctlError
     from nnctl.sweep.trials import COMPLETE
 
     complete = sum(row.status in COMPLETE for row in sweep.results.values())
-    go_on = f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory)}"
+    go_on = _how_to_go_on(sweep)
     if stopped:
         raise InterruptedRunError(
             f"interrupted: {complete} of {sweep.total} trials are complete, in {sweep.directory}",
@@ -280,3 +285,9 @@ def _raise_unless_done(sweep: Sweep, stopped: bool) -> None:
             f"none of the {sweep.total} trials of {sweep.directory} was trained to its end",
             hint="results.csv gives the reason of each.",
         )
+
+
+def _how_to_go_on(sweep: Sweep) -> str:
+    from nnctl.errors import shell_command
+
+    return f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory)}"

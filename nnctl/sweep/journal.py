@@ -56,6 +56,8 @@ class Journal:
                 whole = content.rfind(b"\n") + 1
                 if whole < len(content):
                     file.truncate(whole)
+        except FileNotFoundError:
+            pass  # `read` tells
         except OSError as error:
             raise cannot_write(self.path, error) from None
 

@@ -180,13 +180,17 @@ def show_results(
     metric : str
         Which ranks them.
     """
-    console = results()
+    console, name = results(), metric.removeprefix("val_")
     if settings:
+        seeds = len(settings[0].trials)
+        of_seeds = f", mean of {seeds} seeds ± standard deviation" if seeds > 1 else ""
+        say(console, Text(f"Best by validation {name}{of_seeds}", "bold"))
         console.print(_leaderboard(settings[:LEADERS], chances, metric))
         if told := _told_apart(settings, chances, metric):
             say(console, told)
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
+        say(console, Text(f"Mean validation {name} by value", "bold"))
         console.print(_effects_table(rows, keys, metric))
     _show_others(rows)
     if settings:
@@ -213,12 +217,7 @@ def _leaderboard(
     settings: Sequence[Setting], chances: Sequence[float | None], metric: str
 ) -> Table:
     with_seeds = any(setting.deviation is not None for setting in settings)
-    title = "Best by validation " + metric.removeprefix("val_")
-    if with_seeds:
-        title += f", mean of {len(settings[0].trials)} seeds ± standard deviation"
-    table = Table(
-        box=box.SIMPLE, padding=(0, 1), title=title, title_justify="left", title_style="bold"
-    )
+    table = Table(box=box.SIMPLE, padding=(0, 1))
     names = ("trials", "accuracy", "loss") if with_seeds else ("trial", "accuracy", "loss", "epoch")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -274,14 +273,7 @@ def _told_apart(
 
 def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str) -> Table:
     """Return for each key the mean score by value."""
-    name = metric.removeprefix("val_")
-    table = Table(
-        box=box.SIMPLE,
-        padding=(0, 1),
-        title=f"Mean validation {name} by value",
-        title_justify="left",
-        title_style="bold",
-    )
+    table = Table(box=box.SIMPLE, padding=(0, 1))
     table.add_column("parameter")
     for heading in ("value", "trials", "mean", "best"):
         table.add_column(heading, justify="right", overflow="fold")

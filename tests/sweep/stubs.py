@@ -1,4 +1,4 @@
-"""Trials that go wrong, for worker processes to import."""
+"""Trials that go wrong, or slowly, for worker processes to import."""
 
 from __future__ import annotations
 
@@ -73,3 +73,26 @@ def find_the_disk_full(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResul
     if trial.number > 1:
         raise StorageError(os.strerror(errno.ENOSPC))
     return run_trial(trial, dataset, stop)
+
+
+def hang(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Train until the word to stop, and then do not stop."""
+    trials.note(trial, f"begun on {dataset.name}, to hang")
+    while True:
+        time.sleep(0.05)
+        stop()
+
+
+def train_slowly(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Train, but take about a third of a second for an epoch."""
+
+    def look_and_wait() -> bool:
+        time.sleep(0.05)
+        return stop()
+
+    return run_trial(trial, dataset, look_and_wait)
+
+
+def raise_an_error(*_: object) -> TrialResult:
+    """Fail as nothing should."""
+    raise ArithmeticError("two and two are five")
