@@ -17,6 +17,7 @@ from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.optimizer import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
+from nnctl.sweep.plan import read_plan
 from tests.conftest import CONFIGS, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -62,13 +63,16 @@ def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_its_configuration_loads(beside_configs: Path) -> None:
     """Every key that it shows is one."""
-    (example,) = blocks("yaml")
+    example, sweep = blocks("yaml")
     path = beside_configs / "example.yaml"
     path.write_text(example, encoding="utf-8")
     assert (
         load(path).network.layers[0].units
         == yaml.safe_load(example)["network"]["layers"][0]["units"]
     )
+    path = beside_configs / "configs" / "example.yaml"
+    path.write_text(sweep, encoding="utf-8")
+    assert len(read_plan(path).checked_points()) == 20
 
 
 def test_its_tables_name_every_entry_and_every_configuration() -> None:

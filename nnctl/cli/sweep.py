@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from nnctl.sweep.workers import Workers
 
 
+_PLANNED = (
+    *("varied", "base", "trials", "sweep_dir", "dry_run"),
+    *("settings", "dataset", "subset", "epochs", "seed", "threads"),
+)
+"""The options that say what is trained, and not how."""
+
+
 @click.command(epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100")
 @click.argument("config", type=FILE, required=False)
 @click.option(
@@ -125,8 +132,8 @@ def _check_usage(
         raise click.UsageError("give one of CONFIG, --resume DIR and --show DIR")
     if options["retry_failed"] and not resume:
         raise click.UsageError("--retry-failed needs --resume DIR")
-    fixed = ("varied", "base", "trials", "sweep_dir", "dry_run", "settings", "dataset", "subset")
-    if config is None and any(options[name] for name in (*fixed, "epochs", "seed", "threads")):
+    context, here = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+    if config is None and any(context.get_parameter_source(name) is here for name in _PLANNED):
         raise click.UsageError(
             "a sweep keeps its plan: with --resume and --show no option can change it"
         )

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, Path_, read_file
-from nnctl.config.schema import Config
+from nnctl.config.schema import Config, Section
 from nnctl.errors import ConfigError, did_you_mean, nearest
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
@@ -124,9 +124,15 @@ def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration with other values at some dotted keys."""
-    overrides = [Override(key, value, key) for key, value in values.items()]
-    return resolve(Document("the configuration", to_mapping(config)), overrides)
+    """Return a configuration with other values, which are right, at some dotted keys."""
+    by_section: dict[str, dict[str, Any]] = {}
+    for dotted, value in values.items():
+        section, _, key = dotted.partition(".")
+        by_section.setdefault(section, {})[key] = value
+    sections = {
+        name: getattr(config, name).model_copy(update=update) for name, update in by_section.items()
+    }
+    return config.model_copy(update=sections)
 
 
 def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
@@ -157,7 +163,7 @@ def _problems(
             case "missing":
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
-                yield _unknown_key(model, path, data)
+                yield _unknown_key(model, error["loc"], path, data)
             case "value_error":
                 yield Problem(path, str(error["ctx"]["error"]))
             case "choice":
@@ -219,17 +225,19 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
     return did_you_mean(value, known)
 
 
-def _unknown_key(model: type[BaseModel], path: Path_, data: Any) -> Problem:
+def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> Problem:
     """Say which key of the same mapping was meant, or where else one of that name belongs."""
     key, parent = str(path[-1]), path[:-1]
     for step in parent:
         data = data[step]
-    if "name" in data:
+    elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in _keys(model)}
+    if member := _union_member(loc):
+        siblings, elsewhere = list(member.model_fields), {}
+    elif parent and "name" in data:
         siblings = _parameters(parent[-1], data["name"])
     else:
         section = ".".join(step for step in parent if isinstance(step, str))
         siblings = [name for prefix, name in _keys(model) if prefix == section]
-    elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in _keys(model)}
     about: tuple[Path_, ...] = ()
     if meant := nearest(key, siblings):
         told, about = f"; did you mean '{meant}'?", ((*parent, meant),)
@@ -238,6 +246,12 @@ def _unknown_key(model: type[BaseModel], path: Path_, data: Any) -> Problem:
     else:
         told = did_you_mean(key, elsewhere) or f"; known here are {', '.join(siblings)}"
     return Problem(path, f"unknown key '{key}'{told}", about=about, of_key=True)
+
+
+def _union_member(loc: Path_) -> type[BaseModel] | None:
+    """Return the section that an error is in, if pydantic took it for one of several."""
+    sections = {section.__name__: section for section in Section.__subclasses__()}
+    return next((sections[step] for step in reversed(loc) if step in sections), None)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

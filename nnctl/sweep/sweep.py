@@ -240,19 +240,18 @@ class Sweep:
             The disk cannot be written; what is done is recorded, and can be gone on with.
         """
         limits = limits or Limits()
+        ended: list[TrialResult] = []
         while True:
             ending = bool(stop() or self._error or self.ended_because)
             if not ending:
                 self._begin_trials(workers)
-            if not self.running and (ending or self._agenda.is_done):
-                break
-            ended = self._wait(limits)
             self._flush()
             self._files.add(ended)
-            yield from ended
+            yield from ended or [None]
+            if not self.running and (ending or self._agenda.is_done):
+                break
             self._look_at_running(workers, limits, ending)
-            if not ended:
-                yield None
+            ended = self._wait(limits)
         self._files.write(self.results.values())
         if self._error:
             raise self._error
@@ -268,7 +267,6 @@ class Sweep:
             epochs = json.loads(trial.config)["training"]["epochs"]
             self.running[future] = Running(trial, curve, time.monotonic(), epochs)
             self._lines.append({"event": "started", "time": _now(), "trial": trial.number})
-        self._flush()
 
     def _wait(self, limits: Limits) -> list[TrialResult]:
         """Wait for something to end, but no longer than a moment; return what did."""

@@ -8,7 +8,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +110,7 @@ class TrialResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain values."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> TrialResult:

@@ -187,7 +187,7 @@ def show_results(
         say(console, Text(f"Best by validation {name}{of_seeds}", "bold"))
         console.print(_leaderboard(settings[:LEADERS], chances, metric))
         if told := _told_apart(settings, chances, metric):
-            say(console, told)
+            console.print(Text(told))
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
         say(console, Text(f"Mean validation {name} by value", "bold"))
@@ -236,7 +236,7 @@ def _leaderboard(
             _percent(setting.accuracy) + ("" if by_loss else _plus_minus(deviation, percent=True)),
             _number(setting.loss) + (_plus_minus(deviation) if by_loss else ""),
             *(() if with_seeds else (str(setting.best.best_epoch),)),
-            *(("" if chance is None else f"{chance:.2g}",) if compared else ()),
+            *((_chance(chance),) if compared else ()),
             *(_short(setting.point[key]) for key in keys),
             style="bold green" if rank == 1 else "",
         )
@@ -263,11 +263,11 @@ def _told_apart(
     word = "trial" if seeds == 1 else "trials"
     best = f"{word} {_span([row.trial for row in settings[0].trials])}"
     if not alike:
-        return f"By {test}, {best} did better than the others by more than chance."
+        return f"By {test} (p), {best} did better than the others by more than chance."
     names = ", ".join(_span([row.trial for row in setting.trials]) for setting in alike)
     return (
-        f"By {test}, {best} cannot be told from {names}: chance alone would make them differ so "
-        f"much in {LUCK:.0%} of cases or more (p). Train with {more} to know."
+        f"By {test} (p), {best} cannot be told from {names}: by chance alone they would differ as "
+        f"much in at least {100 * LUCK:.0f} % of cases. Train with {more} to know."
     )
 
 
@@ -334,6 +334,12 @@ def _plus_minus(deviation: float | None, *, percent: bool = False) -> str:
     if deviation is None:
         return ""
     return f" ± {100 * deviation:.2f}" if percent else f" ± {deviation:.2g}"
+
+
+def _chance(p: float | None) -> str:
+    if p is None:
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _percent(share: float | None) -> str:
