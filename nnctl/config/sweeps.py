@@ -12,16 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationError,
+    TypeAdapter,
     model_validator,
 )
 
 from nnctl.config.checks import Problem
 from nnctl.config.loader import validate
-from nnctl.config.reader import Document
+from nnctl.config.reader import Document, Path_
 from nnctl.config.schema import MAX_SEED, Section
 
 _BOUNDED = {
@@ -34,12 +35,33 @@ _GAUSSIAN = {
     "normal": "by a Gaussian of mean mu and standard deviation sigma",
     "log_normal": "by the exponential of such a Gaussian",
 }
+_ABSENT = ("beta", "q_beta", "inv_log_uniform", "inv_log_uniform_values")
 _READ_OVER = ("name", "description", "project", "entity", "program")
 """What Weights & Biases needs to know, and nnctl does not."""
+_HUGE = 2**53  # whole numbers above it are no floats
+
+
+def _no_absent(distribution: Any) -> Any:
+    if distribution in _ABSENT:
+        raise ValueError(f"nnctl has no distribution {distribution}")
+    return distribution
 
 
 class Range(Section):
     """Numbers to draw from."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": [],
+            "anyOf": [
+                {"required": ["min", "max"]},
+                {
+                    "required": ["distribution"],
+                    "properties": {"distribution": {"pattern": "normal$"}},
+                },
+            ],
+        }
+    )
 
     distribution: Annotated[
         Literal[
@@ -55,6 +77,7 @@ class Range(Section):
             "q_normal",
             "q_log_normal",
         ],
+        BeforeValidator(_no_absent),
         Field(
             description="; ".join(f"{name}: {how}" for name, how in (_BOUNDED | _GAUSSIAN).items())
             + "; q_: rounded to multiples of q"
@@ -62,9 +85,12 @@ class Range(Section):
     ]
     min: Annotated[float | None, Field(description="The lower bound")] = None
     max: Annotated[float | None, Field(description="The upper bound")] = None
-    mu: Annotated[float, Field(description="The mean, of normal and log_normal")] = 0.0
+    mu: Annotated[
+        float, Field(ge=-_HUGE, le=_HUGE, description="The mean, of normal and log_normal")
+    ] = 0.0
     sigma: Annotated[
-        float, Field(gt=0, description="The standard deviation, of normal and log_normal")
+        float,
+        Field(gt=0, le=_HUGE, description="The standard deviation, of normal and log_normal"),
     ] = 1.0
     q: Annotated[float, Field(gt=0, description="The quantum, of the distributions q_")] = 1.0
 
@@ -89,8 +115,8 @@ class Range(Section):
     @classmethod
     def _infer_distribution(cls, data: Any) -> Any:
         """Take bounds without a distribution for an even one, of whole numbers if they are."""
-        if isinstance(data, Mapping) and "distribution" not in data and {"min", "max"} <= {*data}:
-            whole = all(type(data[bound]) is int for bound in ("min", "max"))
+        if isinstance(data, Mapping) and "distribution" not in data and {"min", "max"} & {*data}:
+            whole = all(type(data.get(bound)) is int for bound in ("min", "max"))
             return {**data, "distribution": "int_uniform" if whole else "uniform"}
         return data
 
@@ -102,7 +128,8 @@ class Range(Section):
             if name in given:
                 raise ValueError(f"{self.distribution} takes no {name}")
         if "q" in given and not self.is_quantised:
-            raise ValueError(f"{self.distribution} takes no q; q_{self.distribution} does")
+            quantised = "uniform" if self.shape == "int_uniform" else self.shape
+            raise ValueError(f"{self.distribution} takes no q; q_{quantised} does")
         if bounded:
             self._check_bounds()
         return self
@@ -110,7 +137,8 @@ class Range(Section):
     def _check_bounds(self) -> None:
         missing = [name for name in ("min", "max") if getattr(self, name) is None]
         if missing:
-            raise ValueError(" and ".join(f"'{name}'" for name in missing) + " is missing")
+            names = " and ".join(f"'{name}'" for name in missing)
+            raise ValueError(f"{names} {'is' if len(missing) == 1 else 'are'} missing")
         low, high = self.bounds
         if low >= high:
             raise ValueError(f"min ({low:g}) must be below max ({high:g})")
@@ -121,10 +149,33 @@ class Range(Section):
                 "min and max are exponents of e here, between -700 and 700; for the values "
                 "themselves use log_uniform_values"
             )
-        if max(abs(low), abs(high)) > 2**53:
+        if max(abs(low), abs(high)) > _HUGE:
             raise ValueError("min and max must be between -2^53 and 2^53")
         if self.shape == "int_uniform" and not (low.is_integer() and high.is_integer()):
             raise ValueError("min and max must be whole numbers")
+
+
+def with_nested(value: Any) -> Any:
+    """Return a value in which mappings that describe a choice or a range have become one.
+
+    Raises
+    ------
+    ValidationError
+        Some of them are not right.
+    """
+    match value:
+        case {"distribution": _} | {"values": [*_]} | {"min": _, "max": _}:
+            parameter = _PARAMETER.validate_python(value)
+            return parameter.value if isinstance(parameter, Constant) else parameter
+        case dict():
+            return _MAPPING.validate_python(value)
+        case list():
+            return _LIST.validate_python(value)
+    return value
+
+
+Value = Annotated[Any, AfterValidator(with_nested)]
+"""One of the values to choose from, with whatever else is to be chosen within it."""
 
 
 class Choice(Section):
@@ -133,10 +184,7 @@ class Choice(Section):
     distribution: Annotated[
         Literal["categorical", "categorical_w_probabilities"], Field(description="A choice")
     ] = "categorical"
-    values: Annotated[
-        list[Annotated[Any, AfterValidator(lambda value: with_nested(value))]],
-        Field(min_length=1, description="The values"),
-    ]
+    values: Annotated[list[Value], Field(min_length=1, description="The values")]
     probabilities: Annotated[
         list[Annotated[float, Field(ge=0)]] | None,
         Field(description="One for each value, for a random sweep; equal if not given"),
@@ -169,57 +217,33 @@ class Group(Section):
 
 
 def _kind(value: Any) -> str:
-    """Tell which of the ways to write a parameter is meant."""
+    """Tell which of the ways to write a parameter is meant: the name of its class, or a list."""
     match value:
-        case Range():
-            return "a range"
-        case Choice() | {"values": _}:
-            return "a choice"
-        case Constant() | {"value": _}:
-            return "a constant"
-        case Group() | {"parameters": _}:
-            return "a group"
+        case Range() | Choice() | Constant() | Group():
+            return type(value).__name__
+        case {"values": _} | {"distribution": "categorical" | "categorical_w_probabilities"}:
+            return "Choice"
+        case {"value": _} | {"distribution": "constant"}:
+            return "Constant"
+        case {"parameters": _}:
+            return "Group"
         case dict():
-            return "a range"
+            return "Range"
     return "a list"
 
 
 Parameter = Annotated[
-    Annotated[
-        list[Annotated[Any, AfterValidator(lambda value: with_nested(value))]],
-        Field(min_length=1),
-        Tag("a list"),
-    ]
-    | Annotated[Range, Tag("a range")]
-    | Annotated[Choice, Tag("a choice")]
-    | Annotated[Constant, Tag("a constant")]
-    | Annotated[Group, Tag("a group")],
+    Annotated[list[Value], Field(min_length=1), Tag("a list")]
+    | Annotated[Range, Tag("Range")]
+    | Annotated[Choice, Tag("Choice")]
+    | Annotated[Constant, Tag("Constant")]
+    | Annotated[Group, Tag("Group")],
     Discriminator(_kind),
 ]
 
-
-def with_nested(value: Any) -> Any:
-    """Return a value in which mappings that describe a choice or a range have become one.
-
-    Raises
-    ------
-    ValueError
-        One of them is not right.
-    """
-    match value:
-        case {"distribution": _} | {"values": [*_]}:
-            model = Choice if "values" in value else Range
-            try:
-                return model.model_validate(value)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"]))
-                raise ValueError(f"{where}{': ' * bool(where)}{first['msg']}") from None
-        case dict():
-            return {key: with_nested(below) for key, below in value.items()}
-        case list():
-            return [with_nested(item) for item in value]
-    return value
+_PARAMETER = TypeAdapter[Any](Parameter)
+_MAPPING = TypeAdapter[Any](dict[str, Value])
+_LIST = TypeAdapter[Any](list[Value])
 
 
 class Metric(Section):
@@ -238,6 +262,12 @@ class Metric(Section):
             given = "" if "goal" in self.model_fields_set else " (where no goal is given: minimize)"
             raise ValueError(f"the goal for {self.name} is to {goal} it, not to {self.goal}{given}")
         return self
+
+
+def _no_strict(strict: bool) -> bool:
+    if strict:
+        raise ValueError("nnctl has no strict variant of hyperband; leave this out")
+    return strict
 
 
 class EarlyTermination(Section):
@@ -261,9 +291,12 @@ class EarlyTermination(Section):
         int | None, Field(ge=1, description="Of hyperband, instead of min_iter: the last epoch")
     ] = None
     s: Annotated[
-        int | None, Field(ge=1, description="Of hyperband, with max_iter: how often to look")
+        int | None,
+        Field(ge=1, le=100, description="Of hyperband, with max_iter: how often to look"),
     ] = None
-    strict: Annotated[Literal[False], Field(description="Of hyperband")] = False
+    strict: Annotated[
+        bool, AfterValidator(_no_strict), Field(description="Of hyperband: false")
+    ] = False
 
     @property
     def first_epoch(self) -> int:
@@ -279,8 +312,8 @@ class EarlyTermination(Section):
             raise ValueError(f"{self.type} takes no {', '.join(sorted(unknown))}")
         if self.type == "median" and "eta" in given:
             raise ValueError("median takes no eta")
-        both = self.max_iter is not None and self.s is not None
-        if self.type == "hyperband" and (self.min_iter is not None) == both:
+        begin = {name for name in ("min_iter", "max_iter", "s") if getattr(self, name) is not None}
+        if self.type == "hyperband" and begin not in ({"min_iter"}, {"max_iter", "s"}):
             raise ValueError("hyperband needs either min_iter, or max_iter and s")
         return self
 
@@ -294,8 +327,14 @@ def _no_bayes(method: Any) -> Any:
     return method
 
 
+def _allow_read_over(schema: dict[str, Any]) -> None:
+    schema["properties"] |= {key: {"description": "Read over"} for key in _READ_OVER}
+
+
 class SweepConfig(Section):
     """A sweep: many trainings of one configuration, with some of its keys varied."""
+
+    model_config = ConfigDict(json_schema_extra=_allow_read_over)
 
     base: Annotated[
         str | None,
@@ -328,7 +367,9 @@ class SweepConfig(Section):
         ),
     ] = 1
     metric: Annotated[
-        Literal["val_accuracy", "val_loss"] | Metric,
+        Annotated[Literal["val_accuracy", "val_loss"], Tag("a name")]
+        | Annotated[Metric, Tag("Metric")],
+        Discriminator(lambda given: "Metric" if isinstance(given, dict | Metric) else "a name"),
         Field(description="What the trials are ranked by"),
     ] = "val_accuracy"
     early_terminate: Annotated[
@@ -349,7 +390,7 @@ class SweepConfig(Section):
     @property
     def space(self) -> dict[str, Choice | Range]:
         """What each dotted key is drawn from."""
-        return dict(_flat(self.parameters))
+        return {".".join(names): drawn_from for names, drawn_from in _leaves(self.parameters)}
 
     @model_validator(mode="before")
     @classmethod
@@ -359,19 +400,21 @@ class SweepConfig(Section):
         return {key: value for key, value in data.items() if key not in _READ_OVER}
 
 
-def _flat(parameters: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Choice | Range]]:
-    """Yield what each dotted key is drawn from."""
+def _leaves(
+    parameters: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Choice | Range]]:
+    """Yield what each key is drawn from, with the names of the groups that it is in before it."""
     for key, parameter in parameters.items():
-        dotted = f"{above}{key}"
+        names = (*above, key)
         match parameter:
             case Group():
-                yield from _flat(parameter.parameters, f"{dotted}.")
+                yield from _leaves(parameter.parameters, names)
             case list():
-                yield dotted, Choice.model_construct(values=parameter)
+                yield names, Choice.model_construct(values=parameter)
             case Constant():
-                yield dotted, Choice.model_construct(values=[parameter.value])
+                yield names, Choice.model_construct(values=[parameter.value])
             case _:
-                yield dotted, parameter
+                yield names, parameter
 
 
 def choices_within(value: Any) -> Iterator[Choice | Range]:
@@ -419,16 +462,41 @@ def check_method(sweep: SweepConfig) -> Iterator[Problem]:
             "leave this or seeds out",
             about=(("seeds",),),
         )
-    for key, parameter in sweep.parameters.items():
-        within = [choice for _, top in _flat({key: parameter}) for choice in choices_within(top)]
-        if sweep.method == "grid" and any(isinstance(choice, Range) for choice in within):
+    yield from _check_parameters(sweep)
+
+
+def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
+    """Check each parameter against the method, the seeds and the other parameters."""
+    known: set[str] = set()
+    for names, drawn_from in _leaves(sweep.parameters):
+        path: Path_ = tuple(step for name in names for step in ("parameters", name))
+        key = ".".join(names)
+        if key in known:
+            yield Problem(path, f"{key} is there twice; give all its values at once")
+        known.add(key)
+        if key == "training.seed" and sweep.seeds > 1 and varies(drawn_from):
             yield Problem(
-                ("parameters", key),
-                "a grid needs a list of values; for a range use random or tpe",
+                path, "seeds varies this as well; leave one of them out", about=(("seeds",),)
+            )
+        within = list(choices_within(drawn_from))
+        if sweep.method == "grid" and any(
+            isinstance(choice, Range) and choice.distribution != "int_uniform" for choice in within
+        ):
+            yield Problem(
+                path,
+                "a grid needs values, or a range of whole numbers; for other ranges use random "
+                "or tpe",
                 about=(("method",),),
             )
         weighted = any(isinstance(choice, Choice) and choice.probabilities for choice in within)
         if sweep.method != "random" and weighted:
-            yield Problem(
-                ("parameters", key), "probabilities are for random alone", about=(("method",),)
-            )
+            yield Problem(path, "probabilities are for random alone", about=(("method",),))
+
+
+def varies(drawn_from: Choice | Range) -> bool:
+    """Tell whether there is more than one value."""
+    return (
+        isinstance(drawn_from, Range)
+        or len(drawn_from.values) > 1
+        or any(varies(choice) for value in drawn_from.values for choice in choices_within(value))
+    )

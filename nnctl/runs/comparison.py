@@ -20,6 +20,7 @@ from nnctl.runs.training import split
 
 LUCK = 0.05
 """Differences that chance alone makes more often than this are not told from it."""
+_ROUNDING = 1e-14  # of differences that are the same but for the rounding of floats
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Return how often chance alone makes the means of two samples differ at least so much.
 
     Student's test of the differences of pairs, such as two settings trained with the same seeds;
-    two-sided (Student, Biometrika 6, 1908).
+    two-sided (Student, Biometrika 6, 1908). Where all differences are the same, as those of few
+    accuracies may be, it could not tell how they vary; then it is the sign test of the pairs.
 
     Parameters
     ----------
@@ -100,10 +102,11 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
+    rounding = _ROUNDING * max(map(abs, [*ours, *theirs]))
+    if deviation <= rounding:
+        return 1.0 if abs(mean) <= rounding else 2 * 0.5 ** len(differences)
     t = abs(mean) / deviation * math.sqrt(len(differences))
-    return 1 - _share_within(t, len(differences) - 1)
+    return max(1 - _share_within(t, len(differences) - 1), 0.0)
 
 
 def _share_within(t: float, freedom: int) -> float:

@@ -18,6 +18,17 @@ from nnctl.runs.directory import cannot_write
 
 FORMAT_VERSION = 1
 NAME = "journal.jsonl"
+_KEYS = {
+    "sweep": ("plan",),
+    "planned": ("trial", "id", "point", "seed", "parameters", "suggestion", "config"),
+    "repeated": ("point", "trial", "suggestion"),
+    "started": ("trial",),
+    "ended": (
+        *("trial", "id", "status", "reason", "val_accuracy", "val_loss", "best_epoch", "epochs"),
+        *("seconds", "seed", "parameters"),
+    ),
+}
+"""What a line of each kind tells at least."""
 
 
 class Journal:
@@ -89,6 +100,8 @@ class Journal:
                 line = json.loads(text)
                 event = line["event"]
                 version = line["format_version"] if number == 1 else FORMAT_VERSION
+                if version == FORMAT_VERSION:
+                    _ = [line[key] for key in _KEYS[event]]
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise DamagedFileError(
                     f"{self.path}:{number} is damaged: it is not a line of a journal"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,10 +22,12 @@ from nnctl.config import (
     replaced,
     to_mapping,
 )
+from nnctl.config.loader import validate
+from nnctl.config.reader import read_value
 from nnctl.config.schema import DataConfig
-from nnctl.config.sweeps import Range, SweepConfig, load_sweep, with_nested
+from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep
 from nnctl.data.dataset import Dataset
-from nnctl.errors import ConfigError, UsageError, shell_command
+from nnctl.errors import ConfigError, DamagedFileError, UsageError, shell_command
 from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
 from nnctl.sweep.space import (
     Point,
@@ -39,7 +40,8 @@ from nnctl.sweep.space import (
 from nnctl.sweep.trials import Trial
 
 MOST_POINTS = 100_000
-_RANGE = re.compile(r"(lin|log|int):(.*)")
+_DISTRIBUTIONS = {"lin": "uniform", "log": "log_uniform_values", "int": "int_uniform"}
+_RANGE = re.compile(rf"({'|'.join(_DISTRIBUTIONS)}):(.*)")
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ class Plan:
         space, most = self.sweep.space, self.sweep.most
         match self.sweep.method:
             case "grid":
-                yield from itertools.islice(combinations(space), most)
+                yield from combinations(space, most or MOST_POINTS)
             case "random":
                 dice = RandomDice(self.sweep.seed)
                 yield from (draw(space, dice) for _ in range(most or 0))
 
     def config_at(self, point: Point) -> Config:
-        """Return the configuration at a point.
+        """Return the configuration at a point; a key is laid over one that it is below.
 
         Raises
         ------
@@ -79,8 +81,8 @@ class Plan:
             It has mistakes.
         """
         values = [
-            Override(key, value, f"{self.places.get(key, '-p')} {key}={value}")
-            for key, value in point.items()
+            Override(key, copy.deepcopy(value), f"{self.places.get(key, '-p')} {key}={value}")
+            for key, value in sorted(point.items(), key=lambda item: item[0].count("."))
         ]
         config = resolve_config(copy.deepcopy(self.base), values)
         if config.data.validation == 0:
@@ -109,8 +111,9 @@ class Plan:
         sweep = self.sweep
         count = count_combinations(sweep.space) if sweep.method == "grid" else sweep.most or 0
         if min(count, sweep.most or count) > MOST_POINTS:
+            told = f"{count:,}" if count < 10**15 else "more than 10^15"
             raise UsageError(
-                f"the sweep has {count:,} points; at most {MOST_POINTS:,} are possible",
+                f"the sweep has {told} points; at most {MOST_POINTS:,} are possible",
                 hint="Vary fewer keys, or draw some of the points: method: random.",
             )
         checked: dict[str, tuple[Point, Config]] = {}
@@ -136,9 +139,19 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Return a plan from plain values."""
-        base = Document(data["source"], dict(data["base"]))
-        return cls(base, SweepConfig.model_validate(data["sweep"]), {})
+        """Return a plan from plain values.
+
+        Raises
+        ------
+        DamagedFileError
+            They are not a plan.
+        """
+        try:
+            base = Document(data["source"], dict(data["base"]))
+            sweep = SweepConfig.model_validate(data["sweep"])
+        except (KeyError, TypeError, ValueError):
+            raise DamagedFileError("the plan of the sweep is damaged") from None
+        return cls(base, sweep, {})
 
 
 class TrialMaker:
@@ -259,9 +272,10 @@ def read_plan(
         values[key] = some
     document = read_file(path)
     if "base" in document.data or "parameters" in document.data:
-        given = load_sweep(document)
-        keys = given.space
-        places = {key: _place(document, key) for key in keys}
+        if trials is not None:
+            document.data["trials"] = trials
+            document.data.pop("run_cap", None)
+        given, places = load_sweep(document), _places(document)
         if base is None:
             if given.base is None:
                 raise ConfigError(
@@ -270,8 +284,8 @@ def read_plan(
                     hint="Write it there, or give it: --base CONFIG",
                 )
             base = path.parent / given.base
-        kept = {key: spec for key, spec in given.parameters.items() if key not in values}
-        update: dict[str, Any] = {"base": str(base), "parameters": kept | values}
+        parameters: dict[str, Any] = {**given.space, **values}
+        sweep = given.model_copy(update={"base": str(base), "parameters": parameters})
     else:
         if not values:
             example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
@@ -281,43 +295,33 @@ def read_plan(
             )
         if base is not None:
             raise UsageError("--base is for a sweep file; CONFIG is a configuration itself")
-        ranges = any(isinstance(some, Range) for some in values.values())
-        given = SweepConfig(
-            base=str(path), parameters={**values}, method="random" if ranges else "grid"
-        )
-        base, places, update = path, {}, {}
-        document = read_file(path)
-    if trials is not None:
-        update |= {"trials": trials, "run_cap": None}
-    sweep = given.model_copy(update=update)
-    _check_command_line(sweep, values)
+        ranges = any(_has_range(some) for some in values.values())
+        if ranges and trials is None:
+            raise UsageError(
+                "points are drawn from ranges: how many?",
+                hint="Give --trials N; or values to combine: log:0.001:1:7 are seven.",
+            )
+        method: Literal["grid", "random"] = "random" if ranges else "grid"
+        sweep = SweepConfig(base=str(path), parameters={**values}, method=method, trials=trials)
+        base, places = path, {}
+    if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
+        raise ConfigError("the sweep", mistakes)
     configuration = read_file(base)
     apply_overrides(configuration, overrides)
     return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})
 
 
-def _place(document: Document, key: str) -> str:
-    """Return where a sweep file names a key; below a key that groups others, where that is."""
-    parts = key.split(".")
-    for count in range(len(parts), 0, -1):
-        path = ("parameters", ".".join(parts[:count]))
-        if path in document.keys:
-            return document.keys[path] + ":"
-    return document.source
+def _places(document: Document) -> dict[str, str]:
+    """Return where a sweep file names each dotted key, also below those that group others."""
+    return {
+        ".".join(map(str, path[1::2])): f"{place}:"
+        for path, place in document.keys.items()
+        if len(path) % 2 == 0 and {*path[::2]} == {"parameters"}
+    }
 
 
-def _check_command_line(sweep: SweepConfig, values: Mapping[str, list[Any] | Range]) -> None:
-    """Check what is given by ``-p`` against the method, which a sweep file may have set."""
-    for key, some in values.items():
-        if isinstance(some, Range) and sweep.method == "grid":
-            raise UsageError(
-                f"-p {key}: a grid needs to know how many values; for instance log:0.001:1:7"
-            )
-    if sweep.method != "grid" and sweep.most is None:
-        raise UsageError(
-            "points are drawn from ranges: how many?",
-            hint="Give --trials N; or values to combine: log:0.001:1:7 are seven.",
-        )
+def _has_range(some: Any) -> bool:
+    return any(isinstance(choice, Range) for choice in choices_within(some))
 
 
 def read_values(text: str) -> tuple[str, list[Any] | Range]:
@@ -331,45 +335,60 @@ def read_values(text: str) -> tuple[str, list[Any] | Range]:
     UsageError, ConfigError
         It is neither.
     """
-    key, equals, values = text.partition("=")
-    override = Override.parse(f"{key}{equals}[{values}]" if equals else text, "-p")
-    if not override.value:
-        raise UsageError(f"-p {text}: expected KEY=V1,V2,...: there is no value")
+    source = f"-p {text}"
+    key, equals, listed = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UsageError(
+            f"{source}: expected KEY=V1,V2,...",
+            hint="For instance: -p optimizer.learning_rate=0.1,0.5",
+        )
+    values = read_value(f"[{listed}]", source)
+    if not values:
+        raise UsageError(f"{source}: expected KEY=V1,V2,...: there is no value")
     expanded: list[Any] = []
-    for value in override.value:
+    for value in values:
         found = _RANGE.fullmatch(value) if isinstance(value, str) else None
-        try:
-            some = _read_range(found[1], found[2], f"-p {text}") if found else [with_nested(value)]
-        except ValueError as error:
-            raise UsageError(f"-p {text}: {error}") from None
-        if isinstance(some, Range):
-            if len(override.value) > 1:
-                raise UsageError(f"-p {text}: how many of {value}? For instance {value}:5")
-            return override.key, some
-        expanded += some
-    return override.key, expanded
+        if not found:
+            expanded.append(value)
+            continue
+        low, high, count = _read_range(found[1], found[2], source)
+        limits = {"distribution": _DISTRIBUTIONS[found[1]], "min": low, "max": high}
+        drawn_from = _checked(key, limits, source)
+        if count is not None:
+            expanded += _spaced(found[1], low, high, count)
+        elif len(values) > 1:
+            raise UsageError(f"{source}: how many of {value}? For instance {value}:5")
+        else:
+            return key, drawn_from
+    return key, _checked(key, expanded, source)
 
 
-def _read_range(kind: str, limits: str, source: str) -> list[Any] | Range:
-    """Return the numbers that ``log:LOW:HIGH:COUNT`` stands for, or the range without COUNT."""
-    expected = f"{source}: expected {kind}:LOW:HIGH or {kind}:LOW:HIGH:COUNT"
-    parts = limits.split(":")
-    if len(parts) not in (2, 3):
-        raise UsageError(expected)
+def _checked(key: str, written: Any, source: str) -> Any:
+    """Return what is written for a key as a list or a range, as a sweep file could have it."""
+    document = Document(source, {"parameters": {key: written}})
+    return validate(SweepConfig, document, ()).parameters[key]
+
+
+def _read_range(kind: str, limits: str, source: str) -> tuple[float, float, int | None]:
+    """Return the numbers of ``LOW:HIGH:COUNT``; None for a count that is not there."""
     try:
-        low, high = map(float, parts[:2])
-        count = int(parts[2]) if len(parts) == 3 else None
-        name = {"lin": "uniform", "log": "log_uniform_values", "int": "int_uniform"}[kind]
-        drawn = Range.model_validate({"distribution": name, "min": low, "max": high})
-    except ValueError as error:
-        errors = getattr(error, "errors", None)
-        why = f": {errors()[0]['msg'].removeprefix('Value error, ')}" if errors else ""
-        raise UsageError(f"{expected}, two numbers and a whole one{why}") from None
-    if count is None:
-        return drawn
-    if not 2 <= count <= MOST_POINTS:
+        low, high, *counts = limits.split(":")
+        (count,) = map(int, counts) if counts else (None,)
+        numbers = float(low), float(high)
+    except ValueError:
+        raise UsageError(
+            f"{source}: expected {kind}:LOW:HIGH or {kind}:LOW:HIGH:COUNT, two numbers and a "
+            "whole one"
+        ) from None
+    if count is not None and not 2 <= count <= MOST_POINTS:
         raise UsageError(f"{source}: expected a COUNT from 2 to {MOST_POINTS:,}, got {count}")
+    return *numbers, count
+
+
+def _spaced(kind: str, low: float, high: float, count: int) -> list[float] | list[int]:
+    """Return numbers that are evenly apart; fewer where there are not so many whole ones."""
     if kind == "int":
         return list(dict.fromkeys(int(n) for n in np.linspace(low, high, count).round()))
     spaced = np.geomspace if kind == "log" else np.linspace
-    return [float(f"{number:.6g}") for number in spaced(low, high, count)]
+    return [float(f"{number:.12g}") for number in spaced(low, high, count)]

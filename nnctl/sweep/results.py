@@ -99,6 +99,8 @@ class Setting:
     ----------
     trials : tuple of TrialResult
         Those that are complete, in the order of their seeds.
+    best : TrialResult
+        The best of them.
     point : dict
         The values of the keys that vary.
     accuracy, loss : float
@@ -108,15 +110,11 @@ class Setting:
     """
 
     trials: tuple[TrialResult, ...]
+    best: TrialResult
     point: Point
     accuracy: float
     loss: float
     deviation: float | None
-
-    @property
-    def best(self) -> TrialResult:
-        """The best of its trials."""
-        return max(self.trials, key=lambda row: (row.val_accuracy or 0.0, -(row.val_loss or 0.0)))
 
 
 def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Setting]:
@@ -136,18 +134,22 @@ def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Set
         if row.status in COMPLETE:
             by_point.setdefault(json.dumps(row.parameters, sort_keys=True), []).append(row)
     settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= seeds]
+    return sorted(settings, key=lambda one: _rank(one.accuracy, one.loss, metric))
 
-    def key(setting: Setting) -> tuple[float, float]:
-        accuracy, loss = -setting.accuracy, setting.loss
-        return (accuracy, loss) if metric == "val_accuracy" else (loss, accuracy)
 
-    return sorted(settings, key=key)
+def _rank(accuracy: float, loss: float, metric: str) -> tuple[float, float]:
+    """Return what sorts the best to the front; the other metric decides ties."""
+    return (-accuracy, loss) if metric == "val_accuracy" else (loss, -accuracy)
 
 
 def _setting(rows: list[TrialResult], metric: str) -> Setting:
+    def rank(row: TrialResult) -> tuple[float, float]:
+        return _rank(score_of(row, "val_accuracy"), score_of(row, "val_loss"), metric)
+
     scores = [score_of(row, metric) for row in rows]
     return Setting(
         trials=tuple(rows),
+        best=min(rows, key=rank),
         point=rows[0].parameters,
         accuracy=statistics.fmean(score_of(row, "val_accuracy") for row in rows),
         loss=statistics.fmean(score_of(row, "val_loss") for row in rows),
@@ -182,13 +184,14 @@ class Effect:
     best: float
 
 
-_MANY = 8  # values, more of which are taken together
+_MANY = 8  # values, more of which are taken together, or left out
 
 
 def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
     """Return how the complete trials did by the values of a key.
 
-    Where a key has many values, as of a range, they are taken together in quarters.
+    Where a key has many values, as of a range, they are taken together in quarters; of many that
+    are no numbers, there are the best.
     """
     complete = [row for row in rows if row.status in COMPLETE]
     groups: dict[str, list[TrialResult]] = {}
@@ -207,8 +210,11 @@ def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
     else:
         named = [(group[0].parameters[key], group) for group in groups.values()]
     found = [_effect(value, group, metric) for value, group in named]
-    numbers = all(isinstance(effect.value, int | float) for effect in found)
-    return sorted(found, key=lambda effect: effect.value) if numbers else found
+    if all(isinstance(effect.value, int | float) for effect in found):
+        return sorted(found, key=lambda effect: effect.value)
+    if len(found) > _MANY:
+        found.sort(key=lambda effect: effect.mean, reverse=metric == "val_accuracy")
+    return found[:_MANY]
 
 
 def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:

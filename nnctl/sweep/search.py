@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -56,7 +57,10 @@ class Search:
             The number of the point, from 1.
         """
         seed = (self._sweep.seed * 1_000_003 + number) % 2**32
-        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        with warnings.catch_warnings():
+            # Until Optuna 5 it is an experiment that running trials count as bad.
+            warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return self._ask(number)
 
     def begin(self, number: int, suggestion: Suggestion | None = None) -> None:
@@ -121,7 +125,7 @@ def _pruner(early: EarlyTermination | None) -> Any:
     if early is None:
         return pruners.NopPruner()
     if early.type == "median":
-        return pruners.MedianPruner(n_warmup_steps=early.first_epoch - 1)
+        return pruners.MedianPruner(n_warmup_steps=early.first_epoch)
     return pruners.SuccessiveHalvingPruner(
         min_resource=early.first_epoch, reduction_factor=early.eta
     )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
 
-from nnctl.config.sweeps import Choice, Range
+from nnctl.config.sweeps import Choice, Range, varies
 
 Point = dict[str, Any]
 """A value for each key that varies."""
@@ -86,7 +86,8 @@ def quantile(drawn_from: Range, share: float) -> float | int:
             return min(low + int(share * (high - low + 1)), high)
         case "log_uniform_values":
             low, high = drawn_from.bounds
-            value = min(max(low * (high / low) ** share, low), high)
+            value = math.log(low) + share * (math.log(high) - math.log(low))
+            value = min(max(math.exp(value), low), high)
         case "log_uniform":
             low, high = drawn_from.bounds
             value = math.exp(low + share * (high - low))
@@ -99,27 +100,47 @@ def quantile(drawn_from: Range, share: float) -> float | int:
 
 def _multiple(value: float, q: float) -> float | int:
     """Return the nearest multiple of q: a whole number where q is one."""
-    count = round(value / q)
-    return count * int(q) if q.is_integer() else float(f"{count * q:.12g}")
+    if q.is_integer():
+        return round(value / q) * int(q)
+    if abs(value / q) > 2**53:  # a float has no digits left for what is below q
+        return value
+    return float(f"{round(value / q) * q:.12g}")
 
 
-def combinations(space: Space) -> Iterator[Point]:
-    """Yield every combination of the values; the last key varies fastest."""
-    for values in itertools.product(*(list(_all(spec)) for spec in space.values())):
+def combinations(space: Space, most: int) -> Iterator[Point]:
+    """Yield the first combinations of the values; the last key varies fastest.
+
+    Parameters
+    ----------
+    space : mapping
+        Without ranges, except of whole numbers.
+    most : int
+        How many at most.
+    """
+    for values in _product(space.values(), most):
         yield dict(zip(space, values, strict=True))
 
 
-def _all(value: Any) -> Iterator[Any]:
-    """Yield every value that can be chosen."""
+def _product(parts: Iterable[Any], most: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the first combinations of what can be chosen in each part."""
+    some = [list(itertools.islice(_all(part, most), most)) for part in parts]
+    return itertools.islice(itertools.product(*some), most)
+
+
+def _all(value: Any, most: int) -> Iterator[Any]:
+    """Yield every value that can be chosen, or no fewer than `most` of them."""
     match value:
+        case Range():
+            low, high = map(int, value.bounds)
+            yield from range(low, high + 1)
         case Choice():
             for below in value.values:
-                yield from _all(below)
+                yield from _all(below, most)
         case dict():
-            for items in itertools.product(*(list(_all(below)) for below in value.values())):
+            for items in _product(value.values(), most):
                 yield dict(zip(value, items, strict=True))
         case list():
-            yield from map(list, itertools.product(*(list(_all(item)) for item in value)))
+            yield from map(list, _product(value, most))
         case _:
             yield value
 
@@ -131,6 +152,9 @@ def count_combinations(space: Space) -> int:
 
 def _count(value: Any) -> int:
     match value:
+        case Range():
+            low, high = map(int, value.bounds)
+            return high - low + 1
         case Choice():
             return sum(map(_count, value.values))
         case dict():
@@ -183,5 +207,5 @@ class _Corner:
 
 def varied_keys(space: Space) -> list[str]:
     """Return the keys that have more than one value; all of them, if none has."""
-    varied = [key for key, spec in space.items() if isinstance(spec, Range) or len(spec.values) > 1]
+    varied = [key for key, spec in space.items() if varies(spec)]
     return varied or list(space)

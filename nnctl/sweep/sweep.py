@@ -247,7 +247,9 @@ class Sweep:
                 self._begin_trials(workers)
             self._flush()
             self._files.add(ended)
-            yield from ended or [None]
+            yield from ended
+            if not ended:
+                yield None
             if not self.running and (ending or self._agenda.is_done):
                 break
             self._look_at_running(workers, limits, ending)

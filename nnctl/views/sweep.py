@@ -103,16 +103,17 @@ class SweepView(View):
         """Return the trials that run, with their curves, and how the sweep stands."""
         table = Table(box=box.SIMPLE)
         for name in ("trial", "epoch"):
-            table.add_column(name, justify="right")
-        table.add_column("validation " + self._sweep.config.ranked_by.removeprefix("val_"))
+            table.add_column(name, justify="right", no_wrap=True)
+        name = "val. " + self._sweep.config.ranked_by.removeprefix("val_")
+        table.add_column(name, min_width=_CURVE, no_wrap=True)
         for name in ("last", "best"):
-            table.add_column(name, justify="right")
-        table.add_column("parameters", overflow="ellipsis", no_wrap=True)
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("parameters")
         for running in list(self._sweep.running.values())[:_SHOWN]:
             table.add_row(*self._cells(running))
         return Group(table, Text(f" {self._state()}"))
 
-    def _cells(self, running: Running) -> tuple[str, ...]:
+    def _cells(self, running: Running) -> tuple[str | Text, ...]:
         scores, trial = running.curve.scores, running.trial
         by_loss = self._sweep.config.ranked_by == "val_loss"
         last, best = (scores[-1], (min if by_loss else max)(scores)) if scores else (None, None)
@@ -123,7 +124,7 @@ class SweepView(View):
             sparkline(scores) if self._console.encoding.startswith("utf") else "",
             show(last),
             show(best),
-            describe_point(trial.point, self._keys),
+            Text(describe_point(trial.point, self._keys), no_wrap=True, overflow="ellipsis"),
         )
 
     def _state(self) -> str:

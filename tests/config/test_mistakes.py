@@ -310,6 +310,15 @@ def test_a_network_that_the_machine_cannot_hold_is_refused() -> None:
     assert f"GB of memory, and this machine has {there:,.1f} GB; use fewer units" in told
 
 
+def test_a_name_at_the_top_is_an_unknown_key_as_any_other() -> None:
+    """Elsewhere a name tells which keys there are beside it."""
+    known = f"{KNOWN} data, network, loss, optimizer, training"
+    assert mistakes(f"{SMALL}name: mine\nfoo: 1\n") == [
+        "c.yaml:7:1: name: unknown key 'name' here; it is written as optimizer.name",
+        f"c.yaml:8:1: foo: unknown key 'foo'{known}",
+    ]
+
+
 # Overrides ---------------------------------------------------------------------------------------
 
 

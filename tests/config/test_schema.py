@@ -86,7 +86,7 @@ def test_a_sweep_that_ships_is_right(path: Path) -> None:
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line == "# yaml-language-server: $schema=sweep-schema.json"
     assert [error.message for error in SWEEP_SCHEMA.iter_errors(read_file(path).data)] == []
-    assert load(CONFIGS / sweep_of(path).base)
+    assert load(CONFIGS / str(sweep_of(path).base))
 
 
 # Schema and loader agree -------------------------------------------------------------------------
@@ -172,6 +172,26 @@ def test_a_sweep_that_the_loader_refuses_is_refused_by_the_schema(
     with pytest.raises(ConfigError):
         sweep_of(path)
     assert not SWEEP_SCHEMA.is_valid(bad)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"name": "mine", "program": "train.py", "parameters": {"x": {"value": {"y": 1}}}},
+        {"parameters": {"x": {"parameters": {"y": {"values": [1, {"z": {"min": 1, "max": 2}}]}}}}},
+        {"parameters": {"x": {"min": 1, "max": 2}}, "method": "random", "run_cap": 3},
+        {"parameters": {"x": {"distribution": "normal"}}, "method": "tpe", "trials": 3},
+        {"parameters": {"x": [1]}, "metric": {"name": "val_loss"}},
+    ],
+)
+def test_a_sweep_that_the_loader_takes_is_taken_by_the_schema(
+    good: dict[str, Any], scratch: Path
+) -> None:
+    """An editor does not complain of what Weights & Biases' files may say."""
+    path = scratch / "sweep.yaml"
+    path.write_text(to_yaml(good), encoding="utf-8")
+    assert sweep_of(path)
+    assert SWEEP_SCHEMA.is_valid(good)
 
 
 # An entry of a table is enough -------------------------------------------------------------------

@@ -7,13 +7,25 @@ from typing import Any
 
 import pytest
 
-from nnctl.config.sweeps import Range, SweepConfig
+from nnctl.config.reader import read_value
+from nnctl.config.sweeps import Choice, Range, SweepConfig
 from nnctl.errors import ConfigError
 from tests.config.helpers import mistake, mistakes, sweep_of, written
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
 RANDOM = "base: a.yaml\nmethod: random\ntrials: 3\nparameters:\n  x: "
+PLAIN = "base: a.yaml\nparameters: {x: [1]}\n"
+
+
+def random_space(parameter: str) -> dict[str, Choice | Range]:
+    """Return what the keys of a random sweep are drawn from, whose key x is written like this."""
+    return sweep_of(written(f"{RANDOM}{parameter}\n")).space
+
+
+def drawn_from(**fields: Any) -> Range:
+    """Return a range."""
+    return Range.model_validate(fields)
 
 
 def test_a_grid_is_a_list_of_values_for_each_key() -> None:
@@ -24,90 +36,376 @@ def test_a_grid_is_a_list_of_values_for_each_key() -> None:
     assert sweep_of(written(text)).method == "grid"
 
 
-@pytest.mark.parametrize("name", ["uniform", "log_uniform_values", "int_uniform"])
-def test_a_random_sweep_draws_from_ranges_and_lists(name: str) -> None:
-    """Every distribution, with its bounds."""
-    text = f"{RANDOM}{{distribution: {name}, min: 1, max: 8}}\n  y: [a, b]\nmetric: val_loss\n"
-    sweep = sweep_of(written(text))
-    assert (sweep.method, sweep.trials, sweep.metric) == ("random", 3, "val_loss")
-    drawn = Range.model_validate({"distribution": name, "min": 1.0, "max": 8.0})
-    assert {"x": drawn, "y": ["a", "b"]} == sweep.parameters
-
-
 @pytest.mark.parametrize(
-    ("expected", "text"),
+    ("limits", "shape", "bounds"),
     [
-        (
-            ["2:9: method: a random sweep needs 'trials', the number of points to draw"],
-            "base: a.yaml\nmethod: random\nparameters: {x: [1]}",
-        ),
-        (
-            [
-                "2:9: trials: a grid has as many trials as it has points; leave this out",
-                "4:6: parameters.x: a grid needs a list of values; for a range use random",
-            ],
-            "base: a.yaml\ntrials: 3\nparameters:\n  x: {distribution: uniform, min: 0, max: 1}",
-        ),
-        (
-            [
-                "1:1: base: 'base' is missing",
-                "1:1: bas: unknown key 'bas'; did you mean 'base'?",
-                "2:9: method: expected 'grid' or 'random', got the text 'gird'; "
-                "did you mean 'grid'?",
-                "3:13: parameters: expected at least 1 of them, got a mapping",
-                "4:9: metric: expected 'val_accuracy' or 'val_loss', got the text 'acc'",
-                "5:7: seed: expected a number of at least 0, got -1",
-                "6:1: trails: unknown key 'trails'; did you mean 'trials'?",
-                "7:9: trials: expected a number of at least 1, got 0",
-            ],
-            "bas: a.yaml\nmethod: gird\nparameters: {}\nmetric: acc\nseed: -1\n"
-            "trails: 3\ntrials: 0",
-        ),
-        (["5:6: parameters.x: expected a list, got 3"], f"{RANDOM}3"),
-        (["5:7: not a number that can be used: .nan"], f"{RANDOM}[.nan]"),
-        (["6:3: 'x' is here twice; it was first at 5:3"], f"{RANDOM}[1]\n  x: [2]"),
+        ("distribution: uniform, min: -1, max: 8", "uniform", (-1, 8)),
+        ("distribution: int_uniform, min: 1, max: 8.0", "int_uniform", (1, 8)),
+        ("distribution: log_uniform_values, min: 0.5, max: 8", "log_uniform_values", (0.5, 8)),
+        ("distribution: log_uniform, min: -5, max: 0", "log_uniform", (-5, 0)),
+        ("distribution: q_uniform, min: 0, max: 8, q: 0.5", "uniform", (0, 8)),
+        ("distribution: q_log_uniform, min: -5, max: 0", "log_uniform", (-5, 0)),
+        ("distribution: q_log_uniform_values, min: 1, max: 8", "log_uniform_values", (1, 8)),
+        ("min: 1, max: 8", "int_uniform", (1, 8)),
+        ("min: 1, max: 8.0", "uniform", (1, 8)),
     ],
 )
-def test_the_mistakes_of_a_sweep_are_told_like_those_of_a_configuration(
-    expected: list[str], text: str
+def test_a_range_has_bounds_and_a_shape(
+    limits: str, shape: str, bounds: tuple[float, float]
 ) -> None:
-    """All at once, each at its place, with suggestions."""
-    assert [f"c.yaml:{told}" for told in expected] == mistakes(text, read=sweep_of)
+    """Bounds without a distribution are Weights & Biases' even ones: whole if both of them are."""
+    parameter = random_space(f"{{{limits}}}")["x"]
+    assert isinstance(parameter, Range)
+    assert (parameter.shape, parameter.bounds) == (shape, bounds)
 
 
 @pytest.mark.parametrize(
     ("expected", "limits"),
     [
-        ("min (2) must be below max (2)", "distribution: uniform, min: 2, max: 2"),
-        ("min (3) must be below max (2)", "distribution: uniform, min: 3, max: 2"),
-        ("min must be above 0", "distribution: log_uniform_values, min: 0, max: 2"),
-        ("min and max must be whole numbers", "distribution: int_uniform, min: 0, max: 1.5"),
-        ("did you mean 'uniform'?", "distribution: unifrom, min: 0, max: 1"),
-        ("'max' is missing", "distribution: uniform, min: 0"),
-        ("expected a number, got the text 'x'", "distribution: uniform, min: 0, max: x"),
-        ("unknown key 'mx'; did you mean 'max'?", "distribution: uniform, min: 0, max: 1, mx: 1"),
+        ((0.0, 1.0, False), "distribution: normal"),
+        ((2.0, 3.0, False), "distribution: log_normal, mu: 2, sigma: 3"),
+        ((-1.0, 1.0, True), "distribution: q_normal, mu: -1"),
+        ((0.0, 0.5, True), "distribution: q_log_normal, sigma: 0.5, q: 2"),
     ],
 )
-class TestRanges:
-    """A range with one mistake."""
-
-    def test_a_wrong_range_is_told_at_its_place(self, expected: str, limits: str) -> None:
-        """What is wrong with it is among what is told."""
-        told = mistakes(f"{RANDOM}{{{limits}}}", read=sweep_of)
-        assert all(line.startswith("c.yaml:5:") for line in told)
-        assert [expected] == [expected for line in told if expected in line]
-
-    def test_one_mistake_in_a_range_is_told_once(self, expected: str, limits: str) -> None:
-        """A mapping was meant for a range, and not for a list."""
-        told = mistake(f"{RANDOM}{{{limits}}}", read=sweep_of)
-        assert expected in told
-        assert "a list" not in told
+def test_a_gaussian_range_has_a_mean_and_a_deviation(
+    expected: tuple[float, float, bool], limits: str
+) -> None:
+    """The standard one by default."""
+    parameter = random_space(f"{{{limits}}}")["x"]
+    assert isinstance(parameter, Range)
+    assert expected == (parameter.mu, parameter.sigma, parameter.is_quantised)
 
 
-def test_a_wrong_number_of_trials_is_not_told_to_be_missing() -> None:
-    """That would only follow from the other mistake."""
-    text = "base: a.yaml\nmethod: random\ntrials: 0\nparameters: {x: [1]}"
-    assert "trials: expected a number of at least 1" in mistake(text, read=sweep_of)
+@pytest.mark.parametrize(
+    ("expected", "parameter"),
+    [
+        ({"x": [1, "a"]}, "[1, a]"),
+        ({"x": [1, "a"]}, "{values: [1, a]}"),
+        ({"x": [1, "a"]}, "{values: [1, a], probabilities: [0.25, 0.75]}"),
+        ({"x": [1]}, "{distribution: categorical, values: [1]}"),
+        ({"x": [{"values": [1, 2]}]}, "{value: {values: [1, 2]}}"),
+        ({"x": [None]}, "{distribution: constant, value: null}"),
+        ({"x.y": [1], "x.z.a": [2, 3]}, "{parameters: {y: {value: 1}, z.a: {values: [2, 3]}}}"),
+        ({"x.y.z": [1]}, "{parameters: {y: {parameters: {z: [1]}}}}"),
+    ],
+)
+def test_a_choice_is_written_in_any_of_the_ways_of_weights_and_biases(
+    expected: dict[str, list[Any]], parameter: str
+) -> None:
+    """A constant is a choice of one; what is below a group has its dotted keys."""
+    space = random_space(parameter)
+    assert expected == {
+        key: choice.values for key, choice in space.items() if isinstance(choice, Choice)
+    }
+
+
+def test_a_value_holds_choices_and_ranges_of_its_own() -> None:
+    """As deep as one likes, in lists and mappings; bounds alone are a range there as well."""
+    layers = (
+        "[[{units: {values: [10, {distribution: int_uniform, min: 20, max: 30}]}}, "
+        "{units: {min: 1, max: 5}}], {distribution: constant, value: {values: []}}]"
+    )
+    (choice,) = random_space(layers).values()
+    assert isinstance(choice, Choice)
+    inner = Choice(values=[10, drawn_from(distribution="int_uniform", min=20, max=30)])
+    units = drawn_from(distribution="int_uniform", min=1, max=5)
+    assert choice.values == [[{"units": inner}, {"units": units}], {"values": []}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{weights: {name: constant, value: 0}}",
+        "{name: x, values: 3}",
+        "{parameters: {y: [1]}}",
+        "{min: 3}",
+    ],
+)
+def test_a_mapping_among_the_values_is_a_value_unless_it_describes_a_choice(value: str) -> None:
+    """A configuration may have keys such as ``value``."""
+    text = PLAIN.replace("[1]", f"[{value}]")
+    assert sweep_of(written(text)).parameters["x"] == [read_value(value, "test")]
+
+
+def test_a_file_of_weights_and_biases_is_read_as_it_is() -> None:
+    """What only its own program needs is read over."""
+    text = """\
+program: train.py
+name: my sweep
+description: of rates
+project: digits
+entity: us
+method: random
+run_cap: 20
+metric: {name: val_accuracy, goal: maximize}
+early_terminate: {type: hyperband, max_iter: 27, s: 2, strict: false}
+parameters:
+  optimizer:
+    parameters:
+      learning_rate: {distribution: log_uniform, min: -9.2, max: 0}
+      momentum: {value: 0.9}
+  training.batch_size: {distribution: q_log_uniform_values, q: 8, min: 8, max: 256}
+  loss: {values: [cross_entropy, quadratic], probabilities: [0.9, 0.1]}
+"""
+    sweep = sweep_of(written(text))
+    assert (sweep.method, sweep.most, sweep.ranked_by) == ("random", 20, "val_accuracy")
+    assert sweep.early_terminate is not None
+    assert (sweep.early_terminate.first_epoch, sweep.early_terminate.eta) == (3, 3)
+    assert list(sweep.space) == [
+        "optimizer.learning_rate",
+        "optimizer.momentum",
+        "training.batch_size",
+        "loss",
+    ]
+    assert sweep.base is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "early"),
+    [
+        (1, "{type: median}"),
+        (4, "{type: median, min_iter: 4}"),
+        (1, "{type: successive_halving, eta: 2}"),
+        (5, "{type: hyperband, min_iter: 5}"),
+        (2, "{type: hyperband, max_iter: 8, s: 2, eta: 2}"),
+        (1, "{type: hyperband, max_iter: 8, s: 100}"),
+    ],
+)
+def test_the_first_epoch_of_early_termination_is_given_in_several_ways(
+    expected: int, early: str
+) -> None:
+    """Hyperband's first bracket is max_iter over eta to the power of s."""
+    found = sweep_of(written(f"{PLAIN}early_terminate: {early}")).early_terminate
+    assert found is not None
+    assert expected == found.first_epoch
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (["method: random needs 'trials', the number of points to draw"], "method: random"),
+        (["method: tpe needs 'trials', the number of points to draw"], "method: tpe"),
+        (["trials: expected a number of at least 1, got 0"], "method: random\ntrials: 0"),
+        (["seeds: expected a number of at most 1000, got 1001"], "seeds: 1001"),
+        (
+            [
+                "bas: unknown key 'bas'; did you mean 'base'?",
+                "method: expected 'grid', 'random' or 'tpe', got the text 'gird'; "
+                "did you mean 'grid'?",
+                "metric: expected 'val_accuracy' or 'val_loss', got the text 'acc'",
+                "seed: expected a number of at least 0, got -1",
+                "trails: unknown key 'trails'; did you mean 'trials'?",
+            ],
+            "bas: a.yaml\nmethod: gird\nmetric: acc\nseed: -1\ntrails: 3",
+        ),
+        (["run_cap: this is the same as trials; leave one of them out"], "trials: 1\nrun_cap: 2"),
+        (["method: bayes is a search by a Gaussian process, which nnctl"], "method: bayes"),
+        (["command: unknown key 'command'; known here are base, method"], "command: [python]"),
+        (["controller: unknown key 'controller'; known"], "name: x\ncontroller: {type: local}"),
+        (["metric: expected 'val_accuracy' or 'val_loss', got 3"], "metric: 3"),
+        (["metric.name: 'name' is missing"], "metric: {goal: minimize}"),
+        (["metric.name: expected 'val_acc"], "metric: {name: accuracy, goal: maximize}"),
+        (["metric.goal: expected 'maximize' or 'mini"], "metric: {name: val_loss, goal: min}"),
+        (["metric: the goal for val_loss is to minim"], "metric: {name: val_loss, goal: maximize}"),
+        (
+            ["metric: the goal for val_accuracy is to maximize it, not to minimize (where no goal"],
+            "metric: {name: val_accuracy}",
+        ),
+        (
+            ["metric.target: unknown key 'target'; known here are name, goal"],
+            "metric: {name: val_loss, target: 0.1}",
+        ),
+        (["early_terminate: expected a mapping (key: value), got"], "early_terminate: hyperband"),
+        (["early_terminate.type: 'type' is missing"], "early_terminate: {min_iter: 3}"),
+        (["early_terminate.type: expected 'median', 'succ"], "early_terminate: {type: envelope}"),
+        (["early_terminate: median takes no eta"], "early_terminate: {type: median, eta: 3}"),
+        (["early_terminate: median takes no s"], "early_terminate: {type: median, s: 3}"),
+        (
+            ["early_terminate: hyperband needs either min_iter, or max_iter and s"],
+            "early_terminate: {type: hyperband, min_iter: 3, max_iter: 9}",
+        ),
+        (
+            ["early_terminate.strict: nnctl has no strict variant of hyperband; leave this out"],
+            "early_terminate: {type: hyperband, min_iter: 3, strict: true}",
+        ),
+        (
+            [
+                "early_terminate.s: expected a number of at most 100, got 1000000000",
+                "early_terminate.eta: expected a number of at least 2, got 1",
+            ],
+            "early_terminate: {type: hyperband, max_iter: 3, s: 1000000000, eta: 1}",
+        ),
+        (
+            ["early_terminate: with several seeds a point is judged by their mean, which is known"],
+            "seeds: 3\nearly_terminate: {type: median}",
+        ),
+    ],
+)
+def test_a_mistake_of_a_sweep_is_told_once_in_words(expected: list[str], text: str) -> None:
+    """All that is wrong at once; one cause is one mistake."""
+    told = mistakes(f"{text} \nparameters: {{x: [1]}}", read=sweep_of)
+    told_without_places = sorted(line.split(": ", 1)[1] for line in told)
+    assert len(expected) == len(told)
+    assert all(map(str.startswith, told_without_places, sorted(expected)))
+
+
+def test_the_mistakes_of_a_sweep_stand_at_their_places() -> None:
+    """As those of a configuration do."""
+    text = f"{RANDOM}{{min: 3, max: 1}}\n  y: []\n  z: {{parameters: {{a: [.nan]}}}}\n"
+    assert mistakes(text, read=sweep_of) == ["c.yaml:7:24: not a number that can be used: .nan"]
+    assert mistakes(text.replace("[.nan]", "1"), read=sweep_of) == [
+        "c.yaml:5:6: parameters.x: min (3) must be below max (1)",
+        "c.yaml:6:6: parameters.y: expected at least 1 of them, got a list of 0",
+        "c.yaml:7:23: parameters.z.parameters.a: expected a list, got 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "parameter"),
+    [
+        ("5:6: parameters.x: expected a list, got 3", "3"),
+        ("5:6: parameters.x: expected a list, got nothing", "null"),
+        ("5:6: parameters.x: expected at least 1 of them, got a list of 0", "[]"),
+        ("5:6: parameters.x.distribution: 'distribution' is missing", "{}"),
+        ("5:6: parameters.x.distribution: 'distribution' is missing", "{mu: 0, sigma: 1}"),
+        ("5:6: parameters.x: min (2) must be below max (2)", "{min: 2, max: 2}"),
+        ("5:6: parameters.x: 'max' is missing", "{min: 1}"),
+        ("5:6: parameters.x: 'min' and 'max' are missing", "{distribution: uniform}"),
+        ("5:12: parameters.x.min: expected a number, got true", "{min: true, max: 2}"),
+        ("5:22: parameters.x.max: expected a number, got the text 'x'", "{min: 1.5, max: x}"),
+        (
+            "5:6: parameters.x: min must be above 0, as its logarithm is taken",
+            "{distribution: log_uniform_values, min: 0, max: 2}",
+        ),
+        (
+            "5:6: parameters.x: min and max are exponents of e here, between -700 and 700; for the "
+            "values themselves use log_uniform_values",
+            "{distribution: log_uniform, min: 0, max: 1000}",
+        ),
+        (
+            "5:6: parameters.x: min and max must be whole numbers",
+            "{distribution: int_uniform, min: 0, max: 1.5}",
+        ),
+        ("5:6: parameters.x: min and max must be between -2^53 and 2^53", "{min: 0, max: 1e300}"),
+        ("5:6: parameters.x: normal takes no min", "{distribution: normal, min: 0}"),
+        ("5:6: parameters.x: uniform takes no mu", "{min: 0.5, max: 1, mu: 0}"),
+        ("5:6: parameters.x: int_uniform takes no q; q_uniform does", "{min: 0, max: 9, q: 2}"),
+        (
+            "5:6: parameters.x: log_normal takes no q; q_log_normal does",
+            "{distribution: log_normal, q: 2}",
+        ),
+        (
+            "5:34: parameters.x.q: expected a number above 0.0, got 0",
+            "{distribution: q_normal, q: 0}",
+        ),
+        (
+            "5:36: parameters.x.sigma: expected a number above 0.0, got -1",
+            "{distribution: normal, sigma: -1}",
+        ),
+        (
+            "5:33: parameters.x.mu: expected a number of at most 9007199254740992.0, got 1e+308",
+            "{distribution: normal, mu: 1e308}",
+        ),
+        (
+            "5:21: parameters.x.distribution: nnctl has no distribution inv_log_uniform",
+            "{distribution: inv_log_uniform, min: 0, max: 1}",
+        ),
+        ("5:21: parameters.x.distribution: nnctl has no distribution beta", "{distribution: beta}"),
+        (
+            "5:15: parameters.x.mx: unknown key 'mx'; did you mean 'max'?",
+            "{min: 0, mx: 1}",
+        ),
+        ("5:6: parameters.x.values: 'values' is missing", "{distribution: categorical}"),
+        ("5:6: parameters.x.value: 'value' is missing", "{distribution: constant}"),
+        ("5:15: parameters.x.values: expected a list, got 3", "{values: 3}"),
+        ("5:15: parameters.x.values: expected at least 1 of them, got a list", "{values: []}"),
+        (
+            "5:22: parameters.x.min: unknown key 'min'; known here are distribution, values, "
+            "probabilities",
+            "{values: [1,2], min: 3}",
+        ),
+        (
+            "5:17: parameters.x.name: unknown key 'name'; known here are distribution, value",
+            "{value: 1, name: constant}",
+        ),
+        (
+            "5:21: parameters.x.distribution: expected 'categorical' or "
+            "'categorical_w_probabilities', got the text 'uniform'",
+            "{distribution: uniform, values: [1]}",
+        ),
+        (
+            "5:6: parameters.x: there are 2 values, but 1 probabilities",
+            "{values: [1, 2], probabilities: [1]}",
+        ),
+        (
+            "5:6: parameters.x: the probabilities add up to 0.9, not 1",
+            "{values: [1, 2], probabilities: [0.5, 0.4]}",
+        ),
+        (
+            "5:39: parameters.x.probabilities.0: expected a number of at least 0.0, got -0.5",
+            "{values: [1, 2], probabilities: [-0.5, 1.5]}",
+        ),
+        ("5:19: parameters.x.parameters: expected at least 1 of them, got a", "{parameters: {}}"),
+        ("5:19: parameters.x.parameters: expected a mapping (key: value)", "{parameters: [1]}"),
+        (
+            "5:35: parameters.x.q: unknown key 'q'; known here are parameters",
+            "{parameters: {y: [1, 2, 3]}, q: 1}",
+        ),
+        ("5:23: parameters.x.1.a.values: expected at least 1 of", "[1, {a: {values: []}}]"),
+        (
+            "5:27: parameters.x.0.0.a.distribution: expected 'uniform', 'int_uniform', ",
+            "[[{a: {distribution: unifrom, min: 1, max: 2}}]]",
+        ),
+        (
+            "5:29: parameters.x.1.a.0.values.0.b: normal takes no min",
+            "[1, {a: [{values: [{b: {distribution: normal, min: 3}}]}]}]",
+        ),
+        (
+            "5:18: parameters.x.0.a.2: min (3) must be below max (1)",
+            "[{a: [1, 2, {min: 3, max: 1}]}]",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_told_once_at_its_place(expected: str, parameter: str) -> None:
+    """However deep it stands."""
+    assert mistake(f"{RANDOM}{parameter}", read=sweep_of).startswith(f"c.yaml:{expected}")
+
+
+@pytest.mark.parametrize(
+    ("expected", "method", "parameters"),
+    [
+        ("x: a grid needs values, or a range of whole", "grid", "x: {min: 0.5, max: 1}"),
+        ("x: a grid needs values, or a range of whole", "grid", "x: [{y: {min: 0.5, max: 1}}]"),
+        (
+            "x.parameters.y: a grid needs values, or a range of whole numbers",
+            "grid",
+            "x: {parameters: {y: {distribution: q_uniform, min: 1, max: 8, q: 2}}}",
+        ),
+        (
+            "x: probabilities are for random alone",
+            "tpe",
+            "x: [1, {y: {values: [1, 2], probabilities: [0.5, 0.5]}}]",
+        ),
+        ("a.b: a.b is there twice", "grid", "a: {parameters: {b: [1]}}\n  a.b: [2]"),
+        ("a.parameters.b: a.b is there twice", "grid", "a.b: [2]\n  a: {parameters: {b: [1]}}"),
+        ("training.seed: seeds varies this as well", "grid", "training.seed: [1, 2]"),
+        ("training.seed: seeds varies this as well", "random", "training.seed: {min: 1, max: 9}"),
+    ],
+)
+def test_what_does_not_fit_together_is_told_at_the_parameter(
+    expected: str, method: str, parameters: str
+) -> None:
+    """The method, the seeds and other parameters decide what it may be."""
+    text = f"base: a\nmethod: {method}\ntrials: 3\nseeds: 2\nparameters:\n  {parameters}"
+    told = mistake(text, read=sweep_of)
+    assert told.split(": ", 1)[1].startswith(f"parameters.{expected}")
+
+
+def test_a_grid_has_whole_numbers_and_a_seed_that_is_not_varied() -> None:
+    """Weights & Biases takes every whole number of a range for a grid as well."""
+    text = "base: a\nseeds: 2\nparameters: {x: {min: 1, max: 9}, training.seed: {value: 5}}"
+    assert list(sweep_of(written(text)).space) == ["x", "training.seed"]
 
 
 def test_a_missing_sweep_file_is_told_its_neighbours() -> None:

@@ -1,0 +1,138 @@
+"""Whether one network is better than another: the tests are those that SciPy knows."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from scipy import stats
+
+from nnctl.data.dataset import open_dataset
+from nnctl.errors import DataError
+from nnctl.runs.comparison import judge, mcnemar, paired_t_test
+from tests.runs.helpers import SMALL, begin, ignore, train
+
+MINI = open_dataset("mini", notify=ignore)
+
+pairs = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=40)
+
+
+def answers(count: int, wrong: range) -> NDArray[np.bool_]:
+    """Return which of so many answers are right: all but a range of them."""
+    right = np.ones(count, dtype=bool)
+    right[wrong.start : wrong.stop] = False
+    return right
+
+
+# McNemar's test ----------------------------------------------------------------------------------
+
+
+@given(both=arrays.arrays(bool, st.tuples(st.just(2), st.integers(1, 300))))
+def test_mcnemar_s_test_is_the_exact_binomial_test_of_what_differs(both: NDArray[np.bool_]) -> None:
+    """It does not matter which of the two is named first."""
+    ours, theirs = both
+    only_ours, differing = int((ours & ~theirs).sum()), int((ours != theirs).sum())
+    expected = stats.binomtest(only_ours, differing).pvalue if differing else 1.0
+    assert mcnemar(ours, theirs) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(theirs, ours) == mcnemar(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("expected", "ours", "theirs"),
+    [
+        (1.0, range(0), range(0)),
+        (1.0, range(100), range(100, 200)),
+        (2 * 0.5**6, range(0), range(6)),
+        (1.0, range(1), range(0)),
+    ],
+)
+def test_mcnemar_s_test_of_few_differences_can_be_done_by_hand(
+    expected: float, ours: range, theirs: range
+) -> None:
+    """Six images that only one gets right are thrown like six coins."""
+    assert mcnemar(answers(1000, ours), answers(1000, theirs)) == pytest.approx(expected)
+
+
+def test_mcnemar_s_test_of_all_of_mnist_does_not_overflow() -> None:
+    """Two to the power of ten thousand is no float."""
+    ours, theirs = answers(10_000, range(4_800)), answers(10_000, range(4_800, 10_000))
+    expected = stats.binomtest(4_800, 10_000).pvalue
+    assert mcnemar(ours, theirs) == pytest.approx(expected, rel=1e-6)
+    assert mcnemar(answers(10_000, range(0)), answers(10_000, range(10_000))) == 0.0
+
+
+# The paired t-test -------------------------------------------------------------------------------
+
+
+@given(pairs)
+def test_the_paired_t_test_is_scipy_s(both: list[tuple[float, float]]) -> None:
+    """For an even number of pairs and for an odd one; whichever is named first."""
+    ours, theirs = map(list, zip(*both, strict=True))
+    assume(statistics.pstdev(a - b for a, b in both) > 1e-6)
+    expected = stats.ttest_rel(ours, theirs).pvalue
+    assert paired_t_test(ours, theirs) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert paired_t_test(theirs, ours) == paired_t_test(ours, theirs)
+    assert 0 <= paired_t_test(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.5])
+def test_the_paired_t_test_of_all_images_is_scipy_s(shift: float) -> None:
+    """Ten thousand losses, whose difference may be nothing or all."""
+    rng = np.random.default_rng(3)
+    ours = rng.exponential(size=10_000)
+    theirs = ours + rng.normal(shift, 1, size=10_000)
+    expected = stats.ttest_rel(ours, theirs).pvalue
+    assert paired_t_test(ours.tolist(), theirs.tolist()) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 6])
+def test_pairs_that_all_differ_alike_are_as_many_coins(count: int) -> None:
+    """Few accuracies are often apart by the same number of images: that is no certainty."""
+    ours = [(700 + 7 * i) / 833 for i in range(count)]
+    theirs = [(697 + 7 * i) / 833 for i in range(count)]
+    assert paired_t_test(ours, theirs) == pytest.approx(2 * 0.5**count)
+    assert paired_t_test(ours, ours) == 1.0
+    assert paired_t_test(ours, [accuracy + 1e-17 for accuracy in ours]) == 1.0
+
+
+def test_pairs_have_to_be_pairs() -> None:
+    """A sample with another number of values is no partner."""
+    with pytest.raises(ValueError, match="shorter"):
+        paired_t_test([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+# What a network makes of its validation images ---------------------------------------------------
+
+
+def test_a_network_is_judged_on_its_validation_images(tmp_path: Path) -> None:
+    """Its accuracy and its loss are those that the training found."""
+    training = begin(tmp_path / "run")
+    train(training)
+    judged = judge(training.run, MINI)
+    assert judged is not None
+    np.testing.assert_array_equal(MINI.training.labels[-500:], judged.labels)
+    best = max(training.run.metrics, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert judged.right.mean() == best["val_accuracy"]
+    assert judged.losses.mean() == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_a_run_without_validation_images_cannot_be_judged(tmp_path: Path) -> None:
+    """There is nothing that it was not trained on."""
+    config = {**SMALL, "data": {"dataset": "mini", "validation": 0, "subset": 100}}
+    training = begin(tmp_path / "run", config)
+    train(training)
+    assert judge(training.run, MINI) is None
+
+
+def test_a_run_without_a_complete_epoch_cannot_be_judged(tmp_path: Path) -> None:
+    """It has no best checkpoint."""
+    training = begin(tmp_path / "run")
+    train(training, stop_after=2)
+    with pytest.raises(DataError, match="no epoch of this run was complete"):
+        judge(training.run, MINI)

@@ -1,0 +1,161 @@
+"""The journal of a sweep: what was written to its end is read, and damage is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnctl.errors import DamagedFileError, DataError, NnctlError, StorageError, UsageError
+from nnctl.sweep.journal import FORMAT_VERSION, NAME, Journal
+from nnctl.sweep.trials import TrialResult
+
+HEADER: dict[str, Any] = {"event": "sweep", "format_version": FORMAT_VERSION, "plan": {"ü": 1}}
+STARTED: dict[str, Any] = {"event": "started", "trial": 1}
+ENDED: dict[str, Any] = {"event": "ended"} | asdict(
+    TrialResult(1, "a1", "failed", "a\nb", None, None, None, 0, 0.5, 3, {"x": [1]}, "trial-001")
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """A journal of three lines."""
+    made = Journal(tmp_path)
+    made.append([HEADER, STARTED])
+    made.append([ENDED])
+    return made
+
+
+def test_what_is_appended_is_read_in_order(journal: Journal) -> None:
+    """A line each, whatever a reason says."""
+    assert list(journal.read()) == [HEADER, STARTED, ENDED]
+    assert journal.path.read_bytes().count(b"\n") == 3
+    journal.append([])
+    assert list(Journal(journal.path.parent).read()) == [HEADER, STARTED, ENDED]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"event": "ended", "trial": 2}', b"\xff", b"\0" * 3])
+def test_a_line_that_was_not_written_to_its_end_is_left_out_and_cut_off(
+    journal: Journal, torn: bytes
+) -> None:
+    """As after a power cut; what is appended then is a line of its own."""
+    with journal.path.open("ab") as file:
+        file.write(torn)
+    assert list(journal.read()) == [HEADER, STARTED, ENDED]
+    journal.repair()
+    journal.append([STARTED])
+    assert list(journal.read()) == [HEADER, STARTED, ENDED, STARTED]
+
+
+def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
+    """Not a byte of it changes."""
+    before = journal.path.read_bytes()
+    journal.repair()
+    assert journal.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"nonsense",
+        b"\xff\xfe",
+        b"[]",
+        b"3",
+        b"null",
+        b'"event"',
+        b'{"trial": 1}',
+        b'{"event": "sweep", "format_version": 1, "plan": {}}',
+        b'{"event": "started"}',
+        b'{"event": "ended", "trial": 1}',
+        b'{"event": "planned", "trial": 1}',
+        b'{"event": "repeated", "point": 1}',
+        b'{"event": "begun", "trial": 1}',
+        b'{"event": ["ended"], "trial": 1}',
+        b"[" * 100_000,
+    ],
+    ids=lambda damage: damage[:30].decode(errors="replace"),
+)
+def test_a_damaged_line_is_told_with_its_number(journal: Journal, damage: bytes) -> None:
+    """It is not skipped: what it said is lost."""
+    lines = journal.path.read_bytes().split(b"\n")
+    lines[1] = damage
+    journal.path.write_bytes(b"\n".join(lines))
+    with pytest.raises(DamagedFileError, match=f"{NAME}:2 is damaged"):
+        list(journal.read())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b'{"event": "started", "trial": 1}',
+        b'{"event": "sweep", "plan": {}}',
+        b'{"event": "sweep", "format_version": 1}',
+        b"{}",
+    ],
+)
+def test_a_journal_begins_with_its_plan(journal: Journal, first: bytes) -> None:
+    """Anything else is damage."""
+    journal.path.write_bytes(first + b"\n")
+    with pytest.raises(DamagedFileError, match=f"{NAME}:1 is damaged"):
+        list(journal.read())
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "2", None])
+def test_a_journal_of_a_later_version_is_not_read(journal: Journal, version: Any) -> None:
+    """Whatever it looks like; nnctl would have to guess."""
+    header = {"event": "sweep", "format_version": version, "something": "new"}
+    journal.path.write_text(f"{json.dumps(header)}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"format version {version}; this nnctl reads") as caught:
+        list(journal.read())
+    assert not isinstance(caught.value, DamagedFileError)
+    assert caught.value.hint == "Install the version of nnctl that wrote it."
+
+
+@pytest.mark.parametrize("content", [b"", b'{"event": "sw'])
+def test_a_sweep_that_was_ended_before_it_began_is_told(tmp_path: Path, content: bytes) -> None:
+    """Its journal has no line."""
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(UsageError, match="is empty: the sweep was ended before it began"):
+        list(Journal(tmp_path).read())
+
+
+def test_a_directory_that_is_no_sweep_s_is_told(tmp_path: Path) -> None:
+    """And not repaired."""
+    journal = Journal(tmp_path / "runs")
+    journal.repair()
+    with pytest.raises(UsageError, match=f"is not the directory of a sweep: it has no {NAME}"):
+        list(journal.read())
+
+
+def test_a_journal_that_cannot_be_read_or_written_is_told(tmp_path: Path) -> None:
+    """A folder in its place, for one."""
+    (tmp_path / NAME).mkdir()
+    journal = Journal(tmp_path)
+    with pytest.raises(DataError, match=f"{NAME} cannot be read"):
+        list(journal.read())
+    for attempt in (journal.repair, lambda: journal.append([STARTED])):
+        with pytest.raises(StorageError, match=f"{NAME} cannot be written"):
+            attempt()
+
+
+def test_a_number_that_json_has_not_is_not_written(journal: Journal) -> None:
+    """A journal that cannot be read back is none; it stays as it was."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append([STARTED, {"event": "ended", "trial": 1, "val_loss": float("nan")}])
+    assert list(journal.read()) == [HEADER, STARTED, ENDED]
+
+
+def test_all_that_is_wrong_with_a_journal_is_an_error_of_nnctl_s(journal: Journal) -> None:
+    """A byte changed anywhere ends in a line or in a sentence, never in a traceback."""
+    content = journal.path.read_bytes()
+    for place in range(len(content)):
+        journal.path.write_bytes(content[:place] + b"\x00" + content[place + 1 :])
+        try:
+            read = list(journal.read())
+        except NnctlError:
+            continue
+        assert read

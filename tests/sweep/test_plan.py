@@ -1,0 +1,497 @@
+"""What a sweep varies: read, and checked at every point before the first trial."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnctl.config import Config, Override
+from nnctl.config.sweeps import Choice, Range
+from nnctl.errors import ConfigError, DamagedFileError, UsageError
+from nnctl.sweep.plan import Plan, TrialMaker, read_plan, read_values
+from nnctl.sweep.space import Point
+from tests.runs.helpers import ignore
+
+pytestmark = pytest.mark.usefixtures("scratch")
+
+BASE = """\
+data: {dataset: mini}
+network: {layers: [{units: 5, activation: relu}, {units: 10, activation: softmax}]}
+optimizer: {learning_rate: 0.1}
+"""
+GRID = "base: base.yaml\nparameters: {loss: [quadratic]}\n"
+WIDE = "{min: 0, max: 9007199254740992}"
+RATE = "optimizer.learning_rate"
+UNITS = "network.layers.0.units"
+
+
+@pytest.fixture(autouse=True)
+def base(scratch: Path) -> Path:
+    """A training configuration in the current folder."""
+    (scratch / "base.yaml").write_text(BASE, encoding="utf-8", newline="\n")
+    return Path("base.yaml")
+
+
+def varied(*parameters: str, **options: Any) -> Plan:
+    """Return the plan of ``nnctl sweep base.yaml -p ...``."""
+    return read_plan(Path("base.yaml"), parameters, **options)
+
+
+def written(text: str, *parameters: str, base: str = "base: base.yaml\n", **options: Any) -> Plan:
+    """Return the plan of ``nnctl sweep s.yaml -p ...``, with a sweep file that says this."""
+    Path("s.yaml").write_text(f"{base}{text}\n", encoding="utf-8", newline="\n")
+    return read_plan(Path("s.yaml"), parameters, **options)
+
+
+def points(plan: Plan) -> list[Point]:
+    """Return the points of a plan that are trained."""
+    return [point for point, _ in plan.checked_points()]
+
+
+def mistakes_of(plan: Plan) -> list[str]:
+    """Return the mistakes of all points."""
+    with pytest.raises(ConfigError) as caught:
+        plan.checked_points()
+    return list(caught.value.mistakes)
+
+
+# KEY=V1,V2,... -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "values"),
+    [
+        ([1, 0.5, 1e-3], "1,0.5,1e-3"),
+        ([None, True, "no", "a b"], "null,true,no,a b"),
+        ([[1, 2], 3], "[1,2],3"),
+        ([1], "1,"),
+        ([{"units": 64, "a": "x"}, {"units": 128}], "{units: 64, a: x},{units: 128}"),
+        ([{"name": "constant", "value": 0}, "auto"], "{name: constant, value: 0},auto"),
+        (["1"], "'1'"),
+        ([0.001, 0.01, 0.1, 1.0], "log:0.001:1:4"),
+        ([0.1, 0.2, 0.3, 0.4], "lin:0.1:0.4:4"),
+        ([-1.0, 0.0, 1.0], "lin:-1:1:3"),
+        ([10, 55, 100], "int:10:100:3"),
+        ([1, 2, 3], "int:1:3:10"),
+        ([0.0, 1.0, 5], "lin:0:1:2,5"),
+        ([1.0, 1.00000005, 1.0000001], "lin:1:1.0000001:3"),
+        (["lin", "logarithm:1:2"], "lin,logarithm:1:2"),
+    ],
+)
+def test_a_parameter_has_the_values_that_yaml_can_say(expected: list[Any], values: str) -> None:
+    """And ranges with a number of values, which are written as one would write them."""
+    assert read_values(f"x={values}") == ("x", expected)
+
+
+@pytest.mark.parametrize(
+    ("expected", "values"),
+    [
+        (("log_uniform_values", 0.001, 1.0), "log:0.001:1"),
+        (("uniform", -1.0, 2.0), "lin:-1:2"),
+        (("int_uniform", 1.0, 100.0), "int:1:1e2"),
+    ],
+)
+def test_a_range_without_a_number_of_values_is_drawn_from(
+    expected: tuple[str, float, float], values: str
+) -> None:
+    """As one in a sweep file."""
+    _, found = read_values(f"x={values}")
+    assert isinstance(found, Range)
+    assert expected == (found.distribution, *found.bounds)
+
+
+def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
+    """As one in a sweep file."""
+    _, found = read_values("x={units: {values: [1, 2]}},{units: {min: 3, max: 9}}")
+    assert isinstance(found, list)
+    assert found[0] == {"units": Choice(values=[1, 2])}
+    assert isinstance(found[1]["units"], Range)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        ("expected KEY=V1,V2,...", "nonsense"),
+        ("expected KEY=V1,V2,...", "=1"),
+        ("expected KEY=V1,V2,...", " =1"),
+        ("there is no value", "x="),
+        ("expected the node content, but found ','", "x=,"),
+        ("expected the node content, but found ','", "x=1,,2"),
+        ("expected ',' or ']'", "x=[1"),
+        ("but found ']'", "x=]"),
+        ("but found ','", "x=1], [2"),
+        ("a key must be text", "x={1: 2}"),
+        ("not a number that can be used", "x=.inf"),
+        ("nested too deeply", "x=&a [*a]"),
+        ("expected a COUNT from 2 to 100,000, got 1", "x=int:1:2:1"),
+        ("expected a COUNT from 2 to 100,000, got 100001", "x=lin:1:2:100001"),
+        ("expected lin:LOW:HIGH or lin:LOW:HIGH:COUNT, two numbers and a whole", "x=lin:0"),
+        ("expected log:LOW:HIGH", "x=log:a:1:3"),
+        ("expected log:LOW:HIGH", "x=log:0.1:1:2.5"),
+        ("expected log:LOW:HIGH", "x=log:0.1:1:3:4"),
+        ("expected log:LOW:HIGH", f"x=log:0.1:1:{'9' * 5000}"),
+        ("how many of log:0.1:1? For instance log:0.1:1:5", "x=log:0.1:1,5"),
+        ("parameters.x: min must be above 0", "x=log:1e-400:1:3"),
+        ("parameters.x: min must be above 0", "x=log:-1:1"),
+        ("parameters.x: min (2) must be below max (1)", "x=lin:2:1:3"),
+        ("parameters.x: min (1) must be below max (1)", "x=int:1:1:2"),
+        ("parameters.x: min and max must be whole numbers", "x=int:0.5:3:2"),
+        ("parameters.x: min and max must be between", "x=lin:0:1e300:3"),
+        ("parameters.x.min: expected a finite number, got nan", "x=lin:nan:1:3"),
+        ("parameters.x.max: expected a finite number, got inf", "x=lin:0:inf"),
+        ("parameters.x.1.a: min (3) must be below max (1)", "x=1,{a: {min: 3, max: 1}}"),
+        ("parameters.x.0.values: expected at least 1 of them, got", "x={values: []}"),
+    ],
+)
+def test_a_wrong_parameter_is_told_as_it_was_typed(expected: str, text: str) -> None:
+    """In a sentence."""
+    with pytest.raises(UsageError) as caught:
+        read_values(text)
+    last_line = caught.value.message.splitlines()[-1]
+    assert last_line.strip().startswith(f"-p {text}: ")
+    assert expected in last_line.removeprefix(f"-p {text}: ")
+
+
+# From a configuration or a sweep file to a plan --------------------------------------------------
+
+
+def test_parameters_over_a_configuration_are_a_grid() -> None:
+    """Every combination."""
+    plan = varied(f"{RATE}=0.1,0.5", f"{UNITS}=3,4")
+    assert plan.sweep.method == "grid"
+    assert [tuple(point.values()) for point in points(plan)] == [
+        (0.1, 3),
+        (0.1, 4),
+        (0.5, 3),
+        (0.5, 4),
+    ]
+
+
+@pytest.mark.parametrize("values", ["log:0.01:1", "{distribution: uniform, min: 0.1, max: 0.2}"])
+def test_ranges_over_a_configuration_are_drawn_from(values: str) -> None:
+    """As many points as one says."""
+    plan = varied(f"{RATE}={values}", f"{UNITS}=3,4", trials=20)
+    assert plan.sweep.method == "random"
+    assert len(points(plan)) == 20
+    with pytest.raises(UsageError, match="how many") as caught:
+        varied(f"{RATE}={values}")
+    assert caught.value.hint is not None
+    assert "--trials N" in caught.value.hint
+
+
+def test_overrides_are_laid_over_the_base() -> None:
+    """They are at every point, unless it varies them."""
+    overrides = [Override("training.epochs", 3, "--epochs 3"), Override(RATE, 9.0, "--set")]
+    (_, config), *_ = varied(f"{RATE}=0.1,0.5", overrides=overrides).checked_points()
+    assert (config.training.epochs, config.optimizer.learning_rate) == (3, 0.1)
+
+
+def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
+    """Another one, named on the command line, where one stands oneself."""
+    folder = scratch / "folder"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(BASE.replace("5", "7"), encoding="utf-8")
+    (folder / "s.yaml").write_text(f"base: base.yaml\nparameters: {{{RATE}: [1]}}", "utf-8")
+
+    def units(**options: Any) -> int:
+        ((_, config),) = read_plan(folder / "s.yaml", **options).checked_points()
+        return config.network.layers[0].units
+
+    assert units() == 7
+    assert units(base=Path("base.yaml")) == 5
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "trials"),
+    [
+        (2, "trials: 2", None),
+        (2, "run_cap: 2", None),
+        (3, "trials: 2", 3),
+        (3, "run_cap: 2", 3),
+        (3, "method: random", 3),
+        (3, "method: random\nrun_cap: 9", 3),
+        (2, "method: random\nrun_cap: 2", None),
+    ],
+)
+def test_the_number_of_points_is_the_file_s_or_the_command_line_s(
+    expected: int, text: str, trials: int | None
+) -> None:
+    """A file of Weights & Biases for random points often has none."""
+    plan = written(f"{text}\nparameters: {{{RATE}: {{values: [1, 2, 3, 4]}}}}", trials=trials)
+    assert len(list(plan.points())) == expected
+
+
+def test_parameters_replace_those_of_the_sweep_file_or_add_to_them() -> None:
+    """Also those within a group."""
+    text = "parameters: {optimizer: {parameters: {learning_rate: [1], momentum: [0.5]}}, loss: [a]}"
+    plan = written(text, f"{RATE}=0.1,0.2", f"{UNITS}=3")
+    assert {
+        key: spec.values for key, spec in plan.sweep.space.items() if isinstance(spec, Choice)
+    } == {
+        RATE: [0.1, 0.2],
+        "optimizer.momentum": [0.5],
+        "loss": ["a"],
+        UNITS: [3],
+    }
+
+
+def test_the_file_s_method_decides_what_parameters_may_be() -> None:
+    """A grid has whole numbers of a range, and random points need no values."""
+    assert len(points(written(GRID, f"{UNITS}=int:2:5", base=""))) == 4
+    random = "method: random\ntrials: 3\nparameters: {loss: [quadratic, cross_entropy]}"
+    assert len(points(written(random, f"{RATE}=log:0.01:1"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "parameters"),
+    [
+        (f"-p {RATE}: a grid needs values", GRID, [f"{RATE}=log:0.01:1"]),
+        (
+            "-p loss: probabilities are for random alone",
+            GRID,
+            ["loss={values: [a, b], probabilities: [1, 0]}"],
+        ),
+        ("-p training.seed: seeds varies this", f"{GRID}seeds: 2", ["training.seed=1,2"]),
+        ("x is there twice", GRID, ["x=1", "x=2"]),
+        ("s.yaml:1:1: 'base' is missing", "parameters: {x: [1]}", []),
+        ("s.yaml has a mistake", f"{GRID}seed: x", []),
+        ("there is no such file", GRID.replace("base.yaml", "nowhere.yaml"), []),
+        ("is not a sweep file", "method: grid", []),
+        ("the top level must be a mapping", "- 1", []),
+    ],
+)
+def test_a_wrong_sweep_is_told_before_its_points_are_made(
+    expected: str, text: str, parameters: list[str]
+) -> None:
+    """What is in the file, and what does not fit to it."""
+    with pytest.raises(UsageError) as caught:
+        written(text, *parameters, base="")
+    assert expected in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("expected", "parameters", "options"),
+    [
+        ("is not a sweep file: it has neither 'base' nor 'parameters'", [], {}),
+        ("--base is for a sweep file", ["x=1"], {"base": Path("base.yaml")}),
+        ("training is no list", ["x=1"], {"overrides": [Override("training.0", 1, "--set")]}),
+    ],
+)
+def test_a_configuration_that_is_no_sweep_is_told(
+    expected: str, parameters: list[str], options: dict[str, Any]
+) -> None:
+    """Or an option that is not for it."""
+    with pytest.raises(UsageError) as caught:
+        varied(*parameters, **options)
+    assert expected in caught.value.message
+
+
+# Points ------------------------------------------------------------------------------------------
+
+
+def test_points_that_come_to_the_same_configuration_are_one() -> None:
+    """However their values are written."""
+    plan = varied(
+        f"{RATE}=0.1,1e-1,0.2",
+        "network.layers.0.activation=relu,{name: relu}",
+        f"{UNITS}=5,5",
+    )
+    assert [point[RATE] for point in points(plan)] == [0.1, 0.2]
+
+
+def test_the_mistakes_of_all_points_are_told_at_once() -> None:
+    """Each once, at the place of its key, also where groups are nested, and as it was typed."""
+    plan = written(
+        "parameters:\n"
+        "  optimizer:\n"
+        "    parameters:\n"
+        "      learning_rate: [0, 1]\n"
+        "      schedule: {parameters: {name: {values: [cosin, step]}}}\n"
+        "  training.epochs: {values: [0, 1]}",
+        f"{UNITS}=0,3",
+    )
+    assert sorted(
+        line.split(": expected")[0].split(": unknown")[0] for line in mistakes_of(plan)
+    ) == [
+        f"-p {UNITS}=0: {UNITS}",
+        f"s.yaml:5:7: {RATE}=0: {RATE}",
+        "s.yaml:6:31: optimizer.schedule.name=cosin: optimizer.schedule",
+        "s.yaml:7:3: training.epochs=0: training.epochs",
+    ]
+
+
+def test_a_mistake_of_the_base_is_told_once() -> None:
+    """Not at each of the points."""
+    (told,) = mistakes_of(varied(f"{RATE}=1,2,3", overrides=[Override("training.epochs", 0, "-e")]))
+    assert told.startswith("-e: training.epochs: expected")
+    (told,) = mistakes_of(varied(f"{RATE}=1,2,3", overrides=[Override("data.validation", 0, "-v")]))
+    assert "trials are ranked by val_accuracy; set data.validation" in told
+
+
+@pytest.mark.parametrize(
+    ("expected", "key"),
+    [
+        ("unknown key 'lerning_rate'; did you mean 'learning_rate'?", "optimizer.lerning_rate"),
+        ("network.layers is a list and has no item '7'", "network.layers.7.units"),
+        ("has no key 'x'", "network.layers.0.units.x"),
+        ("unknown key ''", "training..epochs"),
+    ],
+)
+def test_a_key_that_is_not_there_is_told(expected: str, key: str) -> None:
+    """With what was typed."""
+    (told,) = mistakes_of(varied(f"{key}=1"))
+    assert told.startswith(f"-p {key}=1: ")
+    assert expected in told
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_key_below_another_is_laid_over_it(order: int) -> None:
+    """Whichever is written first; and it changes no value of another point."""
+    layers = "network.layers=[{units: 3, activation: relu}, {units: 10, activation: softmax}]"
+    plan = varied(*[layers, f"{UNITS}=7,8"][::order])
+    checked = plan.checked_points()
+    assert [config.network.layers[0].units for _, config in checked] == [7, 8]
+    assert [point["network.layers"][0]["units"] for point, _ in checked] == [3, 3]
+
+
+def test_tpe_is_checked_at_the_ends_of_its_ranges_and_at_each_choice() -> None:
+    """Before its first trial, as its points are not known."""
+    text = "method: tpe\ntrials: 3\nparameters:\n"
+    kinds = "{activation: relu, units: 9}, {activation: tanh, units: {values: [3, 0]}}"
+    wrong = (
+        f"  network.layers.0: [{kinds}]\n"
+        f"  {RATE}: {{min: -0.5, max: 0.5}}\n"
+        "  loss: [quadratic, quadrtic]\n"
+        "  training.batch_size: {min: 0, max: 9}"
+    )
+    told = [line.split(": ")[1] for line in mistakes_of(written(text + wrong))]
+    wrong_keys = {line.split("=")[0] for line in told}
+    assert wrong_keys == {"network.layers.0", RATE, "loss", "training.batch_size"}
+    right = written(f"{text}  {RATE}: {{min: 0, max: 0.5}}\n  loss: [quadratic, cross_entropy]")
+    assert len(right.checked_points()) == 4
+    assert list(right.points()) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        ("1,000,000", "parameters: {a: {min: 1, max: 1000}, b: {min: 1, max: 1000}}"),
+        ("more than 10^15", f"parameters: {{a: [[{', '.join([WIDE] * 300)}]]}}"),
+        ("100,001", "method: random\ntrials: 100001\nparameters: {a: [1]}"),
+        ("100,001", "method: tpe\ntrials: 100001\nparameters: {a: [1]}"),
+    ],
+    ids=["grid", "nested", "random", "tpe"],
+)
+def test_too_many_points_are_told_at_once(expected: str, text: str) -> None:
+    """And not made one by one."""
+    with pytest.raises(UsageError) as caught:
+        written(text).checked_points()
+    assert caught.value.message == (
+        f"the sweep has {expected} points; at most 100,000 are possible"
+    )
+
+
+def test_the_first_points_of_too_many_can_be_tried() -> None:
+    """They are a sweep of their own."""
+    plan = varied(f"{RATE}=lin:0.1:1:1000", "training.seed=int:0:999:1000", trials=5)
+    assert [point["training.seed"] for point in points(plan)] == [0, 1, 2, 3, 4]
+
+
+# Trials ------------------------------------------------------------------------------------------
+
+
+def config_of(*parameters: str) -> Config:
+    """Return the configuration of the only point."""
+    ((_, config),) = varied(*parameters).checked_points()
+    return config
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        [f"{RATE}=0.1"],
+        ["optimizer={learning_rate: 1e-1, name: sgd, momentum: 0}"],
+        ["training.threads=1"],
+        ["data.validation=833"],
+        ["data.fallback=mini"],
+        ["network.layers.0.activation={name: relu}"],
+    ],
+)
+def test_a_trial_is_known_by_its_resolved_configuration(parameters: list[str]) -> None:
+    """Not by how it was written, nor by what was left to be found out."""
+    maker = TrialMaker(None, ignore)
+    usual = maker.identity(config_of("training.seed=0"))
+    assert maker.identity(config_of(*parameters)) == usual
+    assert maker.identity(config_of(f"{RATE}=0.2")) != usual
+    assert maker.identity(config_of("training.seed=1")) != usual
+
+
+def test_a_trial_has_its_seed_its_directory_and_what_restores_it() -> None:
+    """The journal's line is enough to make the same trial again."""
+    maker = TrialMaker(None, ignore)
+    (point, config), *_ = varied(f"{UNITS}=3,4").checked_points()
+    trial = maker.make(Path("home"), 12, point, config, 7)
+    settled = json.loads(trial.config)
+    assert (trial.directory, trial.seed, settled["training"]["seed"]) == (
+        Path("home/trial-012"),
+        7,
+        7,
+    )
+    assert (settled["training"]["threads"], settled["data"]["validation"]) == (1, 833)
+    line = {"trial": 12, "id": trial.id, "parameters": point, "seed": 7, "config": settled}
+    assert maker.restore(Path("home"), json.loads(json.dumps(line))) == trial
+
+
+def test_a_trial_has_one_thread_unless_it_is_told_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The workers share the cores; ``auto`` would let each of them take all."""
+    monkeypatch.setattr("nnctl.runs.machine.cores", lambda: 8)
+    maker = TrialMaker(None, ignore)
+
+    def threads(*parameters: str) -> int:
+        config = config_of(f"{UNITS}=4000", "training.batch_size=500", *parameters)
+        trial = maker.make(Path("home"), 1, {}, config, 0)
+        return int(json.loads(trial.config)["training"]["threads"])
+
+    assert threads() == 1
+    assert threads("training.threads=2") == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ([f"{RATE}=0.1,0.2"], "parameters: {loss: [quadratic]}"),
+        (
+            ["network.layers.0={units: {values: [3, {min: 4, max: 9}]}, activation: relu}"],
+            "method: random\nseed: 5\ntrials: 4\nmetric: {name: val_loss}\n"
+            "parameters: {optimizer: {parameters: {learning_rate: {min: 0.1, max: 1}}}, "
+            "loss: {values: [quadratic, cross_entropy], probabilities: [0.9, 0.1]}, "
+            "training.epochs: {value: 3}}",
+        ),
+        ([], f"method: tpe\nrun_cap: 3\nparameters: {{{RATE}: {{distribution: normal, mu: 5}}}}\n"
+             "early_terminate: {type: hyperband, min_iter: 2}"),
+    ],
+)  # fmt: skip
+def test_a_plan_reads_back_from_json_as_it_was(parameters: list[str], text: str) -> None:
+    """A sweep that goes on has the same points."""
+    plan = written(text, *parameters)
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json(), allow_nan=False)))
+    assert again.sweep == plan.sweep
+    assert again.base.data == plan.base.data
+    assert points(again) == points(plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sweep": {"parameters": {}}}, {"sweep": None}, {"base": 3}, {"base": None}, {"source": ...}],
+)
+def test_a_plan_that_is_damaged_is_told(change: dict[str, Any]) -> None:
+    """In a sentence."""
+    data = {**varied(f"{RATE}=1").to_json(), **change}
+    data = {key: value for key, value in data.items() if value is not ...}
+    with pytest.raises(DamagedFileError, match="the plan of the sweep is damaged"):
+        Plan.from_json(data)
