@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast bench bench-scale lint format schema clean
+.PHONY: help train test test-fast cluster-demo bench bench-scale lint format schema clean
 
 help:  ## tell what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON ($(PYTHON)) makes the environment; NNCTL_TEST_MNIST is a folder with MNIST's files."
 
 train: .venv/installed  ## install nnctl, train configs/sigmoid.yaml, and evaluate the run
@@ -19,6 +19,9 @@ test: .venv/developing  ## run all tests, the fast ones first
 
 test-fast: .venv/developing  ## run the tests that train for no more than a few seconds
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+cluster-demo: .venv/developing  ## run a sweep on a Dask cluster of this machine: a scheduler and two workers
+	$(BIN)/python -m tests.sweep.cluster_demo
 
 bench: .venv/developing  ## time epochs and processes beside PyTorch, JAX and scikit-learn, where installed
 	$(BIN)/python -m tests.benchmarks.epochs

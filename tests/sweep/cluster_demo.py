@@ -1,0 +1,37 @@
+"""A sweep on a cluster of this machine: ``python -m tests.sweep.cluster_demo`` runs it.
+
+One Dask scheduler and two workers are started, and stopped in the end. What they print, and the
+sweep's directory, are in a folder that is removed as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.conftest import CONFIGS, nnctl_command
+from tests.sweep.clusters import dask
+
+RATES = "optimizer.learning_rate=0.02,0.05,0.1,0.2"
+
+
+def main() -> int:
+    """Run the sweep; return its exit code."""
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        dask(Path(folder, "cluster"), "one", "two") as cluster,
+    ):
+        shown = f"nnctl sweep configs/smoke.yaml -p {RATES} --scheduler {cluster.address}"
+        sys.stderr.write(f"$ {shown}\n")
+        words = ("sweep", CONFIGS / "smoke.yaml", "-p", RATES, "--scheduler", cluster.address)
+        sweep = subprocess.Popen(nnctl_command(*words), cwd=folder)
+        with contextlib.suppress(KeyboardInterrupt):  # the sweep has it too, and saves its trials
+            return sweep.wait()
+        return sweep.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
