@@ -452,7 +452,7 @@ def check_method(sweep: SweepConfig) -> Iterator[Problem]:
     if sweep.method != "grid" and sweep.most is None:
         yield Problem(
             ("method",),
-            f"{sweep.method} needs 'trials', the number of points to draw",
+            f"{sweep.method} needs 'trials', the number of points to draw, or --trials N",
             about=(("trials",), ("run_cap",)),
         )
     if sweep.early_terminate and sweep.seeds > 1:
