@@ -219,11 +219,11 @@ def _train(
                     _print_json([result])
                 view.show(result)
     except StorageError as error:
-        hint = f"What was saved before is intact. Make room. {_how_to_go_on(sweep)}"
+        hint = f"What was saved before is intact. Make room. {_how_to_go_on(sweep, scheduler)}"
         raise StorageError(error.message, hint=hint) from None
     if not as_json:
         _show_results(list(sweep.results.values()), sweep.config, data_dir)
-    _raise_unless_done(sweep, stop.requested)
+    _raise_unless_done(sweep, stop.requested, _how_to_go_on(sweep, scheduler))
 
 
 def _start_workers(scheduler: str | None, count: int | None, say: Callable[[str], None]) -> Workers:
@@ -232,7 +232,7 @@ def _start_workers(scheduler: str | None, count: int | None, say: Callable[[str]
 
     if scheduler is None:
         return LocalPool(count or cores())
-    from nnctl.sweep.cluster import Cluster
+    from nnctl.sweep.cluster.cluster import Cluster
 
     return Cluster(scheduler, notify=say)
 
@@ -272,12 +272,11 @@ def _print_json(rows: Iterable[TrialResult]) -> None:
         click.echo(json.dumps(row.to_json()))
 
 
-def _raise_unless_done(sweep: Sweep, stopped: bool) -> None:
+def _raise_unless_done(sweep: Sweep, stopped: bool, go_on: str) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError
     from nnctl.sweep.trials import COMPLETE
 
     complete = sum(row.status in COMPLETE for row in sweep.results.values())
-    go_on = _how_to_go_on(sweep)
     if stopped:
         raise InterruptedRunError(
             f"interrupted: {complete} of {sweep.total} trials are complete, in {sweep.directory}",
@@ -294,7 +293,8 @@ def _raise_unless_done(sweep: Sweep, stopped: bool) -> None:
         )
 
 
-def _how_to_go_on(sweep: Sweep) -> str:
+def _how_to_go_on(sweep: Sweep, scheduler: str | None) -> str:
     from nnctl.errors import shell_command
 
-    return f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory)}"
+    where = ("--scheduler", scheduler) if scheduler else ()
+    return f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory, *where)}"

@@ -9,7 +9,7 @@ from tests.sweep import stubs
 from tests.sweep.clusters import wait_until
 
 if __name__ == "__main__":
-    from nnctl.sweep.cluster import Cluster
+    from nnctl.sweep.cluster.cluster import Cluster
     from tests.sweep.test_cluster import FOREVER, make_trial
 
     with Cluster(sys.argv[1]) as workers:

@@ -21,8 +21,8 @@ import nnctl
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError, NnctlError, UsageError
 from nnctl.runs.directory import Run, RunLock
-from nnctl.sweep import assignment, cluster
-from nnctl.sweep.cluster import Cluster
+from nnctl.sweep.cluster import assignment, cluster
+from nnctl.sweep.cluster.cluster import Cluster
 from nnctl.sweep.trials import Trial, run_trial
 from tests.conftest import ROOT
 from tests.runs.helpers import SMALL, ignore, outcome
@@ -363,7 +363,9 @@ def test_dask_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match="--scheduler needs Dask") as caught:
         Cluster("127.0.0.1:1")
     assert "nnctl[sweep]" in str(caught.value.hint)
-    code = "import sys, nnctl.sweep.cluster; print({'dask', 'distributed'} & set(sys.modules))"
+    code = (
+        "import sys, nnctl.sweep.cluster.cluster; print({'dask', 'distributed'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

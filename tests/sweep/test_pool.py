@@ -267,7 +267,7 @@ class TestFailures:
         first, second = sorted(
             results_of(
                 new_sweep(smoke_plan("training.seed=0,1"), stubs.hang_in_the_first),
-                Limits(trial_timeout=6),
+                Limits(trial_timeout=12),
             ),
             key=lambda row: row.trial,
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nnctl.files import append_lines, remove_temporaries, write_atomically
 from nnctl.runs.directory import Run, RunLock, cannot_write
-from nnctl.sweep.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMARY, News
+from nnctl.sweep.cluster.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMARY, News
 from nnctl.sweep.trials import LOG, Trial, TrialResult, end_of_log
 
 _ORDER = (CONFIG, METRICS, BEST, LAST, LOG)

@@ -11,8 +11,8 @@ from typing import Any
 
 import nnctl
 from nnctl.errors import DataError, NnctlError, UsageError
-from nnctl.sweep import remote
-from nnctl.sweep.mirror import Mirror
+from nnctl.sweep.cluster import remote
+from nnctl.sweep.cluster.mirror import Mirror
 from nnctl.sweep.trials import Trial, TrialResult
 from nnctl.sweep.workers import Work
 

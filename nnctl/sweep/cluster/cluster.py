@@ -18,7 +18,7 @@ from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from typing import Any
 
 from nnctl.errors import NnctlError, UsageError
-from nnctl.sweep.assignment import Assignment, LostError
+from nnctl.sweep.cluster.assignment import Assignment, LostError
 from nnctl.sweep.trials import Trial, TrialResult, note
 from nnctl.sweep.workers import Work, Workers
 

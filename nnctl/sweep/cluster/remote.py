@@ -1,6 +1,6 @@
 """What a Dask worker does for a sweep: it trains trials in folders of its own, and tells of them.
 
-`nnctl.sweep.cluster` calls these functions in the worker's process: `train` as a task, in a thread;
+`Assignment` calls these functions in the worker's process: `train` as a task, in a thread;
 all others on its event loop, where everything waits for them, so they are short. What a trial has
 done is collected by the trial's own thread, between two of its steps: its files are at rest then.
 """
