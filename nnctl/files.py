@@ -1,4 +1,4 @@
-"""Writing a file in one piece, so that a crash leaves the old one or the new one; and JSON."""
+"""Writing so that a crash leaves the old or the new: files in one piece, lines at the end; JSON."""
 
 from __future__ import annotations
 

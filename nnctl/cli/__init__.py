@@ -29,11 +29,22 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _open_standard_streams() -> None:
+    """Let no file that is opened later take the place of a stream that was closed (``>&-``)."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(number, "r+", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 class _Commands(click.Group):
     """The one place where the errors of all commands are caught, and shown."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Carry out a command."""
+        _open_standard_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes "?"
                 stream.reconfigure(errors="replace")

@@ -66,13 +66,14 @@ _PLANNED = (
     "--max-failures",
     type=click.IntRange(min=1),
     metavar="N",
-    help="End when N trials have failed or diverged; it ends anyway if the first three fail alike.",
+    help="End when N trials in all have failed or diverged; it ends anyway if the first three "
+    "fail alike.",
 )
 @click.option(
     "--trial-timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Let a trial fail that takes longer.",
+    help="Let a trial fail that takes longer, from when it is given to a worker.",
 )
 @click.option("--sweep-dir", type=FOLDER, help="The directory of the sweep, new or empty.")
 @click.option(
@@ -200,7 +201,7 @@ def _train(
     quiet: bool,
     **_: Any,
 ) -> None:
-    from nnctl.errors import StorageError
+    from nnctl.errors import NnctlError
     from nnctl.runs.stopping import stop_on_signals
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
@@ -218,9 +219,9 @@ def _train(
                 if result and as_json:
                     _print_json([result])
                 view.show(result)
-    except StorageError as error:
-        hint = f"What was saved before is intact. Make room. {_how_to_go_on(sweep, scheduler)}"
-        raise StorageError(error.message, hint=hint) from None
+    except NnctlError as error:
+        error.hint = f"What was saved before is intact. {_how_to_go_on(sweep, scheduler)}"
+        raise
     if not as_json:
         _show_results(list(sweep.results.values()), sweep.config, data_dir)
     _raise_unless_done(sweep, stop.requested, _how_to_go_on(sweep, scheduler))
@@ -246,22 +247,18 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
         _print_json(rows)
     else:
         _show_results(rows, record.plan.sweep, data_dir)
-        left = len(record.planned) - len(rows)
-        if left:
-            click.echo(f"{left} of {len(record.planned)} trials are not done", err=True)
+        if record.left:
+            click.echo(f"trials that are still to do: {record.left}", err=True)
 
 
 def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -> None:
     from functools import cache
 
-    from nnctl.data.dataset import open_dataset
+    from nnctl.data.dataset import present_dataset
     from nnctl.sweep.results import chances, ranked
     from nnctl.views.sweep import LEADERS, show_results
 
-    @cache
-    def find(name: str) -> Any:
-        return open_dataset(name, data_dir=data_dir, notify=lambda _: None)
-
+    find = cache(lambda name: present_dataset(name, data_dir))
     settings = ranked(rows, config.ranked_by, config.seeds)
     compared = chances(settings[:LEADERS], config.ranked_by, find) if settings else []
     show_results(rows, settings, compared, config.ranked_by)
@@ -277,7 +274,7 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, go_on: str) -> None:
     from nnctl.sweep.trials import COMPLETE
 
     complete = sum(row.status in COMPLETE for row in sweep.results.values())
-    if stopped:
+    if stopped and sweep.left:
         raise InterruptedRunError(
             f"interrupted: {complete} of {sweep.total} trials are complete, in {sweep.directory}",
             hint=go_on,

@@ -165,8 +165,7 @@ def with_nested(value: Any) -> Any:
     """
     match value:
         case {"distribution": _} | {"values": [*_]} | {"min": _, "max": _}:
-            parameter = _PARAMETER.validate_python(value)
-            return parameter.value if isinstance(parameter, Constant) else parameter
+            return _PARAMETER.validate_python(value)
         case dict():
             return _MAPPING.validate_python(value)
         case list():

@@ -29,7 +29,7 @@ from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 Which = Literal["best", "last"]
 
 
-class RunLock:
+class DirectoryLock:
     """The right to write to a directory; the system takes it from a process that dies.
 
     Parameters
@@ -148,7 +148,7 @@ class Run:
         """What came of it."""
         return self.directory / "summary.json"
 
-    def lock(self) -> RunLock:
+    def lock(self) -> DirectoryLock:
         """Let no other process train this run, until it is unlocked or forgotten.
 
         Raises
@@ -156,7 +156,7 @@ class Run:
         UsageError
             Another process trains it.
         """
-        return RunLock(self.directory)
+        return DirectoryLock(self.directory)
 
     def wait_until_free(self, seconds: float) -> None:
         """Give another process that trains this run so long to save its state and end.
@@ -166,7 +166,7 @@ class Run:
         UsageError
             It did not.
         """
-        RunLock(self.directory, patience=seconds).unlock()
+        DirectoryLock(self.directory, patience=seconds).unlock()
 
     def checkpoint_path(self, which: Which) -> Path:
         """Return the path of the checkpoint of the best epoch, or of the last state."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.config import Config
-from nnctl.errors import ConfigError
 from nnctl.sweep.plan import Plan, TrialMaker
 from nnctl.sweep.results import score_of
 from nnctl.sweep.search import Search, Suggestion
@@ -65,6 +64,8 @@ class Agenda:
     def plan(self, points: Iterable[tuple[Point, Config]]) -> None:
         """Plan the trials of points that are known beforehand, which those of tpe are not.
 
+        Those that are planned already are left as they are.
+
         Raises
         ------
         DataError
@@ -73,10 +74,11 @@ class Agenda:
         for number, (point, config) in enumerate(points if not self._to_suggest else (), start=1):
             if self._plan_point(number, point, config) and self._search:
                 self._search.begin(number)
+        self._tell({"event": "complete", "trials": len(self._points)})
 
     def replay(
         self,
-        lines: Iterable[Line],
+        lines: Sequence[Line],
         results: Mapping[int, TrialResult],
         only: Container[int] | None = None,
     ) -> None:
@@ -84,7 +86,7 @@ class Agenda:
 
         Parameters
         ----------
-        lines : iterable of mapping
+        lines : sequence of mapping
             All lines but the first.
         results : mapping of int to TrialResult
             What is final, by the number of the trial.
@@ -103,11 +105,11 @@ class Agenda:
                 case "planned":
                     planned.append(line)
                     self._replay_planned(line)
-                case "repeated":
+                case "repeated" | "impossible":
                     self._suggested = line["point"]
                     if self._search:
                         self._search.begin(line["point"], line["suggestion"])
-                        self._learn_repeated(line["point"], line["trial"])
+                        self._learn_repeated(line["point"], line.get("trial"))
                 case "ended" if line["trial"] in results and line["trial"] not in learned:
                     result = results[line["trial"]]
                     if line["status"] == result.status:
@@ -119,11 +121,27 @@ class Agenda:
             for line in planned
             if line["trial"] not in results and (only is None or line["trial"] in only)
         )
+        self._mend_plan(lines, planned)
         if only is not None:
             self._to_suggest = self._suggested
 
+    def _mend_plan(self, lines: Sequence[Line], planned: Sequence[Line]) -> None:
+        """Plan what was about to be planned when the sweep was killed, in the midst of writing."""
+        if not any(line["event"] == "complete" for line in lines):
+            self.plan(self._plan.checked_points())
+        elif planned and (suggestion := planned[-1]["suggestion"]) is not None:
+            point = planned[-1]["parameters"]
+            config = self._plan.config_at(point)
+            self._plan_point(planned[-1]["point"], point, config, suggestion)
+
     def next(self) -> Trial | None:
-        """Return the trial to begin next, or None if there is none now."""
+        """Return the trial to begin next, or None if there is none now.
+
+        Raises
+        ------
+        NnctlError
+            A point is suggested whose dataset cannot be had, or that this machine cannot train.
+        """
         while not self._waiting and self._suggested < self._to_suggest:
             self._suggest()
         return self._waiting.popleft() if self._waiting else None
@@ -168,16 +186,17 @@ class Agenda:
         self._suggested += 1
         number = self._suggested
         point, suggestion = self._search.suggest(number)
-        try:
-            config = self._plan.config_at(point)
-        except ConfigError:  # the ends of all ranges are right, but not all of them together
-            same = None
-        else:
-            if self._plan_point(number, point, config, suggestion):
-                return
+        told = {"point": number, "suggestion": suggestion}
+        # The ends of all ranges are right, but perhaps not all of them together.
+        if not self._plan.allows(point):
+            self._tell({"event": "impossible", **told})
+            self._learn_repeated(number, None)
+            return
+        config = self._plan.config_at(point)
+        if not self._plan_point(number, point, config, suggestion):
             same = self._numbers[self._maker.identity(config)]
-        self._tell({"event": "repeated", "point": number, "trial": same, "suggestion": suggestion})
-        self._learn_repeated(number, same)
+            self._tell({"event": "repeated", "trial": same, **told})
+            self._learn_repeated(number, same)
 
     def _learn_repeated(self, point: int, trial: int | None) -> None:
         """Take note of a suggestion that was tried before, or that no configuration can have."""
@@ -193,7 +212,8 @@ class Agenda:
     def _plan_point(
         self, number: int, point: Point, config: Config, suggestion: Suggestion | None = None
     ) -> bool:
-        """Plan the trials of a point; tell whether there are any that were not there."""
+        """Plan the trials of a point; tell whether it had none before, and has some now."""
+        new = number not in self._sizes
         for offset in range(self._plan.sweep.seeds):
             seed = config.training.seed + offset
             trial = self._maker.make(self._home, len(self._points) + 1, point, config, seed)
@@ -213,7 +233,7 @@ class Agenda:
                     "config": json.loads(trial.config),
                 }
             )
-        return number in self._sizes
+        return new and number in self._sizes
 
     def _add(self, trial: int, identity: str, point: int) -> None:
         self._numbers[identity] = trial

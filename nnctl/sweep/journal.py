@@ -1,8 +1,10 @@
 """The journal of a sweep: an append-only file, a line of JSON for each change of state.
 
-The first line says what the sweep is. ``planned`` adds a trial with its whole configuration,
-``started`` and ``ended`` tell of it, ``repeated`` is a suggestion that was tried before. What a
-line says is on the disk before anybody is told; the results are made of it.
+The first line says what the sweep is. ``planned`` adds a trial with its whole configuration;
+``complete`` follows when all that are known beforehand are planned. ``started`` and ``ended`` tell
+of a trial. ``repeated`` is a suggestion that was tried before, ``impossible`` one that no
+configuration can have. What a line says is on the disk before anybody is told; the results are made
+of it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ NAME = "journal.jsonl"
 _KEYS = {
     "sweep": ("plan",),
     "planned": ("trial", "id", "point", "seed", "parameters", "suggestion", "config"),
+    "complete": (),
     "repeated": ("point", "trial", "suggestion"),
+    "impossible": ("point", "suggestion"),
     "started": ("trial",),
     "ended": (
         *("trial", "id", "status", "reason", "val_accuracy", "val_loss", "best_epoch", "epochs"),

@@ -18,15 +18,17 @@ from nnctl.config import (
     Document,
     Override,
     apply_overrides,
+    from_mapping,
     read_file,
     replaced,
+    resolve,
     to_mapping,
 )
 from nnctl.config.loader import validate
 from nnctl.config.reader import read_value
 from nnctl.config.schema import DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep
-from nnctl.data.dataset import Dataset
+from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, UsageError, shell_command
 from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
 from nnctl.sweep.space import (
@@ -72,6 +74,14 @@ class Plan:
                 dice = RandomDice(self.sweep.seed)
                 yield from (draw(space, dice) for _ in range(most or 0))
 
+    def allows(self, point: Point) -> bool:
+        """Tell whether there is a configuration at a point, on whatever machine and dataset."""
+        try:
+            resolve(copy.deepcopy(self.base), self._overrides(point))
+        except ConfigError:
+            return False
+        return True
+
     def config_at(self, point: Point) -> Config:
         """Return the configuration at a point; a key is laid over one that it is below.
 
@@ -80,11 +90,7 @@ class Plan:
         ConfigError
             It has mistakes.
         """
-        values = [
-            Override(key, copy.deepcopy(value), f"{self.places.get(key, '-p')} {key}={value}")
-            for key, value in sorted(point.items(), key=lambda item: item[0].count("."))
-        ]
-        config = resolve_config(copy.deepcopy(self.base), values)
+        config = resolve_config(copy.deepcopy(self.base), self._overrides(point))
         if config.data.validation == 0:
             raise ConfigError(
                 self.base.source,
@@ -94,6 +100,12 @@ class Plan:
                 ],
             )
         return config
+
+    def _overrides(self, point: Point) -> list[Override]:
+        return [
+            Override(key, copy.deepcopy(value), f"{self.places.get(key, '-p')} {key}={value}")
+            for key, value in sorted(point.items(), key=lambda item: item[0].count("."))
+        ]
 
     def checked_points(self) -> list[tuple[Point, Config]]:
         """Return the points with their configurations, each of these once.
@@ -203,14 +215,21 @@ class TrialMaker:
         return _identity(settled)
 
     def restore(self, home: Path, planned: Mapping[str, Any]) -> Trial:
-        """Return a trial that a journal tells of; see `make`."""
+        """Return a trial that a journal tells of; see `make`.
+
+        Raises
+        ------
+        ConfigError
+            It was planned by a version of nnctl that knew other configurations.
+        """
+        config = from_mapping(planned["config"], f"trial {planned['trial']} of {home}")
         return Trial(
             number=planned["trial"],
             id=planned["id"],
             point=planned["parameters"],
             seed=planned["seed"],
             config=json.dumps(planned["config"]),
-            dataset=self._find(DataConfig.model_validate(planned["config"]["data"])),
+            dataset=self._find(config.data),
             directory=home / trial_name(planned["trial"]),
         )
 
@@ -308,7 +327,15 @@ def read_plan(
         raise ConfigError("the sweep", mistakes)
     configuration = read_file(base)
     apply_overrides(configuration, overrides)
+    _find_everywhere(configuration)
     return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})
+
+
+def _find_everywhere(document: Document) -> None:
+    """Name a folder of digits so that it is found from every working directory."""
+    data = document.data.get("data")
+    if isinstance(data, dict) and isinstance(data.get("dataset"), str):
+        data["dataset"] = canonical_name(data["dataset"])
 
 
 def _places(document: Document) -> dict[str, str]:

@@ -39,8 +39,7 @@ class LocalPool(Workers):
     def __init__(self, size: int) -> None:
         context = multiprocessing.get_context("spawn")  # the same on every system
         words = context.RawArray("b", size)
-        processes = context.RawArray("q", size)
-        self._slots = [_Slot(index, context, words, processes) for index in range(size)]
+        self._slots = [_Slot(index, context, words) for index in range(size)]
 
     def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         """Begin a trial in a process that is free."""
@@ -80,38 +79,38 @@ class LocalPool(Workers):
 
 
 class _Slot:
-    """One process at a time, and what of it is shared with it: a word to stop, and its number.
+    """One process at a time, and what is shared with it: a word to stop.
 
-    The word is a byte in shared memory: a lock, as of an Event, could die with a worker.
+    It is a byte in shared memory: a lock, as of an Event, could die with a worker.
     """
 
-    def __init__(self, index: int, context: Any, words: Any, processes: Any) -> None:
+    def __init__(self, index: int, context: Any, words: Any) -> None:
         self.trial: int | None = None
         self._index = index
         self._context = context
         self._words = words
-        self._processes = processes
         self._executor: ProcessPoolExecutor | None = None
 
     def begin(self, work: Work, trial: Trial) -> Future[TrialResult]:
         self._words[self._index] = 0
         self.trial = trial.number
-        try:
-            future = self._started().submit(_work, work, trial)
-        except BrokenProcessPool:  # it died while it had nothing to do
-            self._executor = None
-            future = self._started().submit(_work, work, trial)
+        with _signals_held_back():
+            try:
+                future = self._started().submit(_work, work, trial)
+            except BrokenProcessPool:  # it died while it had nothing to do
+                self._executor = None
+                future = self._started().submit(_work, work, trial)
         future.add_done_callback(self._ended)
         return future
 
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:
-            shared = (self._words, self._processes, self._index)
+            shared = (self._words, self._index)
             self._executor = ProcessPoolExecutor(1, self._context, _start_worker, shared)
         return self._executor
 
     def _ended(self, future: Future[TrialResult]) -> None:
-        if isinstance(future.exception(), BrokenProcessPool):
+        if not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
             self._executor = None
         self.trial = None
 
@@ -119,9 +118,11 @@ class _Slot:
         self._words[self._index] = 1
 
     def kill(self) -> None:
-        for process in multiprocessing.active_children():
-            if process.pid == self._processes[self._index]:
-                process.kill()
+        # Before Python 3.14 an executor has no other way to end its process, and a process that
+        # is only starting is known to nobody else.
+        started: dict[int, Any] = dict(getattr(self._executor, "_processes", None) or {})
+        for process in started.values():
+            process.kill()
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         if self._executor:
@@ -141,13 +142,38 @@ class _Worker:
         return bool(cls.words[cls.index])
 
 
-def _start_worker(words: Any, processes: Any, index: int) -> None:
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let a process that is started here hear no signal until it can ignore them.
+
+    Windows cannot do that; there an interrupt while a process starts is told by that process, too.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _signals() -> list[signal.Signals]:
+    """Return the signals that are the parent's to hear."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _start_worker(words: Any, index: int) -> None:
     """Prepare a worker: its parent tells it to stop, no signal does; it ends with its parent."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
     _Worker.words, _Worker.index, _Worker.datasets = words, index, {}
-    processes[index] = os.getpid()
     for watch in (_end_with_parent, _tell_where_it_is_stuck):
         threading.Thread(target=watch, daemon=True).start()
 
@@ -181,8 +207,9 @@ def _printing_to(path: Path) -> Iterator[None]:
             faulthandler.enable(2)
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # as where there is no console
+                    stream.flush()
             for number, old in zip((1, 2), kept, strict=True):
                 os.dup2(old, number)
                 os.close(old)

@@ -39,7 +39,7 @@ class ResultFiles:
         self._keys = tuple(keys)
 
     def add(self, rows: Sequence[TrialResult]) -> None:
-        """Add rows to both files.
+        """Add rows to both files, if they are not held open by another program.
 
         Raises
         ------
@@ -53,6 +53,8 @@ class ResultFiles:
                 lines.write(_json_lines(rows))
             with self._table.open("a", encoding="utf-8", newline="") as table:
                 table.write(self._csv(rows))
+        except PermissionError:
+            pass  # on Windows another program has them open; they are written anew at the end
         except OSError as error:
             raise cannot_write(self._lines.parent, error) from None
 
@@ -224,7 +226,7 @@ def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
 
 
 def chances(
-    settings: Sequence[Setting], metric: str, find: Callable[[str], Dataset]
+    settings: Sequence[Setting], metric: str, find: Callable[[str], Dataset | None]
 ) -> list[float | None]:
     """Return how often chance alone would make each setting differ so much from the first.
 
@@ -239,7 +241,7 @@ def chances(
     metric : str
         Which ranks them.
     find : callable
-        Returns the dataset of a name.
+        Returns the dataset of a name, if it is there.
 
     Returns
     -------
@@ -259,10 +261,11 @@ def chances(
     return [_chance(judged[0], other, metric) for other in judged[1:]]
 
 
-def _judge(setting: Setting, find: Callable[[str], Dataset]) -> Judged | None:
+def _judge(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged | None:
     run = Run(Path(setting.best.run_dir))
     try:
-        return judge(run, find(run.config.data.dataset))
+        dataset = find(run.config.data.dataset)
+        return judge(run, dataset) if dataset else None
     except NnctlError:
         return None
 

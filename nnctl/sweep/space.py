@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nnctl.config.sweeps import Choice, Range, varies
+from nnctl.config.sweeps import Choice, Constant, Range, varies
 
 Point = dict[str, Any]
 """A value for each key that varies."""
@@ -57,6 +57,8 @@ def _draw(value: Any, dice: Dice, name: str) -> Any:
     match value:
         case Range():
             return quantile(value, dice.unit(name))
+        case Constant():
+            return value.value
         case Choice():
             index = 0 if len(value.values) == 1 else dice.index(name, value)
             return _draw(value.values[index], dice, f"{name}[{index}]")
@@ -133,6 +135,8 @@ def _all(value: Any, most: int) -> Iterator[Any]:
         case Range():
             low, high = map(int, value.bounds)
             yield from range(low, high + 1)
+        case Constant():
+            yield value.value
         case Choice():
             for below in value.values:
                 yield from _all(below, most)

@@ -18,8 +18,8 @@ from typing import Any, Literal, Self
 
 import nnctl
 from nnctl.config import Config
-from nnctl.errors import NnctlError, UsageError
-from nnctl.runs.directory import RunLock
+from nnctl.errors import NnctlError
+from nnctl.runs.directory import DirectoryLock
 from nnctl.sweep.agenda import Agenda
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
 from nnctl.sweep.plan import Plan, TrialMaker, trial_name
@@ -80,13 +80,28 @@ class Record:
         self.planned = [line for line in self.lines if line["event"] == "planned"]
         self.results: dict[int, TrialResult] = {}
         """What came of each trial last, by its number; nothing, if it was begun again."""
+        self.failed: set[int] = set()
+        """The trials that have failed, and have not come to another end since."""
         for line in self.lines:
             if line["event"] == "started":
                 self.results.pop(line["trial"], None)
             elif line["event"] == "ended":
-                row = {key: value for key, value in line.items() if key not in ("event", "time")}
-                run_dir = str(directory / trial_name(line["trial"]))
-                self.results[line["trial"]] = TrialResult(**row, run_dir=run_dir)
+                row = {key: line[key] for key in TrialResult.__dataclass_fields__ if key in line}
+                row["run_dir"] = str(directory / trial_name(line["trial"]))
+                result = self.results[line["trial"]] = TrialResult(**row)
+                if result.status in FAILED:
+                    self.failed.add(result.trial)
+                elif result.status != "interrupted":
+                    self.failed.discard(result.trial)
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to do, as far as one knows."""
+        sweep, done = self.plan.sweep, sum(map(_is_final, self.results.values()))
+        suggested = sum(line["event"] in ("repeated", "impossible") for line in self.lines)
+        tried = len({line["point"] for line in self.planned}) + suggested
+        to_come = max((sweep.most or 0) - tried, 0) if sweep.method == "tpe" else 0
+        return len(self.planned) + to_come * sweep.seeds - done
 
 
 class Sweep:
@@ -95,7 +110,7 @@ class Sweep:
     Parameters
     ----------
     directory : Path
-        That nobody else writes to; see `RunLock`.
+        That nobody else writes to; see `DirectoryLock`.
     plan : Plan
         What is varied.
     maker : TrialMaker
@@ -114,13 +129,12 @@ class Sweep:
         self.ended_because: str | None = None
         """Why it ended with trials left, unless somebody stopped it."""
         self._work = work
-        self._lock: RunLock | None = None
+        self._lock: DirectoryLock | None = None
         self._journal = Journal(directory)
         self._lines: list[Mapping[str, Any]] = []
         self._files = ResultFiles(directory, list(plan.sweep.space))
         self._agenda = Agenda(directory, plan, maker, self._lines.append)
-        self._deaths: dict[int, int] = {}
-        self._failures = 0
+        self._deaths: dict[int, int] = {}  # by trial: the epochs that were done at the last one
         self._error: NnctlError | None = None
 
     @classmethod
@@ -182,16 +196,14 @@ class Sweep:
         NnctlError
             It is not the directory of a sweep, it is damaged, or a dataset cannot be had.
         """
+        Record(directory)  # else a file for the lock would be left where no sweep is
         lock = _lock(directory)
         Journal(directory).repair()
         record = Record(directory)
         sweep = cls(directory, record.plan, maker, work)
         rows = record.results
-        again = {
-            number
-            for number, row in rows.items()
-            if row.status in (FAILED if retry_failed else ("interrupted",))
-        }
+        open_trials = {number for number, row in rows.items() if not _is_final(row)}
+        again = record.failed if retry_failed else open_trials
         sweep.results = {number: row for number, row in rows.items() if number not in again}
         sweep._lock = lock
         sweep._agenda.replay(record.lines, sweep.results, again if retry_failed else None)
@@ -209,6 +221,11 @@ class Sweep:
     def total(self) -> int:
         """How many trials there will be, as far as one knows."""
         return self._agenda.total
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to do, those that are being trained as well."""
+        return self.total - sum(map(_is_final, self.results.values()))
 
     @property
     def waiting(self) -> int:
@@ -261,9 +278,13 @@ class Sweep:
     def _begin_trials(self, workers: Workers) -> None:
         """Give each worker that is free a trial, as long as there are any."""
         for _ in range(workers.free()):
-            trial = self._agenda.next()
+            try:
+                trial = self._agenda.next()
+            except NnctlError as error:  # the dataset is gone, or another machine goes on
+                self._error = self._error or error
+                return
             if trial is None:
-                break
+                return
             future = workers.submit(self._work, trial)
             curve = Curve(trial.directory / "metrics.jsonl", self.config.ranked_by)
             epochs = json.loads(trial.config)["training"]["epochs"]
@@ -331,11 +352,12 @@ class Sweep:
             reason = f"it hung: it was killed after {limits.trial_timeout:g} s, and some to save"
         else:
             note(trial, "its worker process died")
-            self._deaths[trial.number] = self._deaths.get(trial.number, 0) + 1
-            if self._deaths[trial.number] == 1:
+            epochs, before = len(running.curve.scores), self._deaths.get(trial.number, -1)
+            self._deaths[trial.number] = epochs
+            if epochs > before:
                 self._agenda.put_back(trial, last=True)
                 return None
-            reason = "its worker process died twice: killed, or out of memory"
+            reason = "its worker process died twice at the same epoch: killed, or out of memory"
         result = failed(trial, reason)
         self._record(trial, result, limits)
         return result
@@ -347,20 +369,18 @@ class Sweep:
         if result.status == "interrupted":
             return
         self._agenda.learn(result)
-        self._failures += result.status in FAILED
-        self._give_up_where_all_fails(limits)
+        if result.status in FAILED:
+            self._give_up_where_all_fails(limits)
 
     def _give_up_where_all_fails(self, limits: Limits) -> None:
         if self.waiting <= 0 or self.ended_because:
             return
-        if limits.max_failures is not None and self._failures >= limits.max_failures:
-            count = "a trial has" if self._failures == 1 else f"{self._failures} trials have"
+        reasons = [row.reason for row in self.results.values() if row.status in FAILED]
+        if limits.max_failures is not None and len(reasons) >= limits.max_failures:
+            count = "a trial has" if len(reasons) == 1 else f"{len(reasons)} trials have"
             self.ended_because = f"{count} failed"
-        elif len(self.results) == 3 == self._failures:
-            # They are alike if they differ in no more than numbers.
-            reasons = [result.reason for result in self.results.values()]
-            if len({re.sub(r"[-+.\d]+", "", reason) for reason in reasons}) == 1:
-                self.ended_because = f"the first three trials failed alike: {reasons[0]}"
+        elif len(self.results) == 3 == len(reasons) and len(set(map(_kind, reasons))) == 1:
+            self.ended_because = f"the first three trials failed alike: {reasons[0]}"
 
     def _flush(self) -> None:
         """Bring what has happened to the disk."""
@@ -368,11 +388,18 @@ class Sweep:
         self._journal.append(lines)
 
 
-def _lock(directory: Path) -> RunLock:
+def _kind(reason: str) -> str:
+    """Return a reason without its numbers: those that differ in no more are alike."""
+    return re.sub(r"\d[\d.]*(e[-+]?\d+)?", "", reason)
+
+
+def _is_final(row: TrialResult) -> bool:
+    return row.status != "interrupted"
+
+
+def _lock(directory: Path) -> DirectoryLock:
     """Let no other process go on with a sweep, until it is unlocked or forgotten."""
-    if not directory.is_dir():
-        raise UsageError(f"there is no directory {directory}")
-    return RunLock(directory, "is a sweep that is being trained")
+    return DirectoryLock(directory, "is a sweep that is being trained")
 
 
 def _now() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nnctl.config.reader import read_value
-from nnctl.config.sweeps import Choice, Range, SweepConfig
+from nnctl.config.sweeps import Choice, Constant, Range, SweepConfig
 from nnctl.errors import ConfigError
 from tests.config.helpers import mistake, mistakes, sweep_of, written
 
@@ -110,7 +110,10 @@ def test_a_value_holds_choices_and_ranges_of_its_own() -> None:
     assert isinstance(choice, Choice)
     inner = Choice(values=[10, drawn_from(distribution="int_uniform", min=20, max=30)])
     units = drawn_from(distribution="int_uniform", min=1, max=5)
-    assert choice.values == [[{"units": inner}, {"units": units}], {"values": []}]
+    assert choice.values == [
+        [{"units": inner}, {"units": units}],
+        Constant(distribution="constant", value={"values": []}),
+    ]
 
 
 @pytest.mark.parametrize(

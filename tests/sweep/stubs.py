@@ -47,6 +47,30 @@ def raise_differently(trial: Trial, *_: object) -> TrialResult:
     raise ValueError("abcdef"[trial.number])
 
 
+def raise_with_a_number(trial: Trial, *_: object) -> TrialResult:
+    """Raise alike, but for a number."""
+    raise ValueError(f"the loss was {10.0 ** (6 * trial.number):.4g}")
+
+
+def wait_for_the_word(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Begin to train when the word to stop has been given."""
+    while not stop():
+        time.sleep(0.01)
+    return run_trial(trial, dataset, stop)
+
+
+def die_after_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Train two epochs more than there are, and die as by the memory killer."""
+    done = len(trials.metrics_so_far(trial.directory))
+
+    def die() -> bool:
+        if len(trials.metrics_so_far(trial.directory)) >= done + 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stop()
+
+    return run_trial(trial, dataset, die)
+
+
 def kill_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
     """Die as by the memory killer."""
     if trial.number == 1:

@@ -20,7 +20,7 @@ import pytest
 import nnctl
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError, NnctlError, UsageError
-from nnctl.runs.directory import Run, RunLock
+from nnctl.runs.directory import DirectoryLock, Run
 from nnctl.sweep.cluster import assignment, cluster
 from nnctl.sweep.cluster.cluster import Cluster
 from nnctl.sweep.trials import Trial, run_trial
@@ -290,7 +290,7 @@ def test_a_directory_that_another_process_trains_is_refused(
     monkeypatch.setattr(assignment, "_ORPHAN_SECONDS", 0.5)
     trial = make_trial(scratch)
     trial.directory.mkdir()
-    lock = RunLock(trial.directory)
+    lock = DirectoryLock(trial.directory)
     with pytest.raises(UsageError, match="is being trained by another process"):
         workers.submit(run_trial, trial).result(SECONDS)
     lock.unlock()

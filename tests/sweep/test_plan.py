@@ -13,6 +13,7 @@ from nnctl.config.sweeps import Choice, Range
 from nnctl.errors import ConfigError, DamagedFileError, UsageError
 from nnctl.sweep.plan import Plan, TrialMaker, read_plan, read_values
 from nnctl.sweep.space import Point
+from tests.conftest import CONFIGS
 from tests.runs.helpers import ignore
 
 pytestmark = pytest.mark.usefixtures("scratch")
@@ -495,3 +496,19 @@ def test_a_plan_that_is_damaged_is_told(change: dict[str, Any]) -> None:
     data = {key: value for key, value in data.items() if value is not ...}
     with pytest.raises(DamagedFileError, match="the plan of the sweep is damaged"):
         Plan.from_json(data)
+
+
+def test_a_plan_is_the_same_when_it_is_read_back(scratch: Path) -> None:
+    """Also a constant that looks like a choice, which a journal must not turn into one."""
+    (scratch / "base.yaml").write_bytes((CONFIGS / "smoke.yaml").read_bytes())
+    (scratch / "sweep.yaml").write_text(
+        "base: base.yaml\nmethod: random\ntrials: 3\nparameters:\n"
+        "  optimizer.schedule:\n"
+        "    - {distribution: constant, value: {name: constant}}\n"
+        "    - {name: step, every: {min: 1, max: 5}, gamma: {values: [0.1, 0.5]}}\n",
+        encoding="utf-8",
+    )
+    plan = read_plan(scratch / "sweep.yaml")
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again.sweep.space == plan.sweep.space
+    assert list(again.points()) == list(plan.points())

@@ -152,6 +152,67 @@ def test_a_torn_last_line_of_the_journal_is_repaired(nnctl: Nnctl) -> None:
     assert [line["event"] for line in lines].count("ended") == 3
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_plan_that_was_torn_while_it_was_written_is_made_whole(nnctl: Nnctl, kept: int) -> None:
+    """All trials of all seeds are there, whatever was on the disk of it."""
+    nnctl(*SMALL, "-p", "training.seed=0,1,2")
+    before, path = table("sweep"), Path("sweep/journal.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:kept]) + lines[kept][:50])
+    for trial in Path("sweep").glob("trial-*"):
+        shutil.rmtree(trial)
+    nnctl("sweep", "--resume", "sweep")
+    assert table("sweep") == before
+
+
+def test_a_folder_of_digits_is_found_from_elsewhere(nnctl: Nnctl, mini_folder: Path) -> None:
+    """Also by points that are suggested after the sweep went on in another working directory."""
+    pytest.importorskip("optuna")
+    Path("base.yaml").write_bytes((CONFIGS / "smoke.yaml").read_bytes())
+    Path("tpe.yaml").write_text(
+        "base: base.yaml\nmethod: tpe\ntrials: 3\nparameters:\n"
+        "  optimizer.learning_rate: {min: 0.01, max: 0.1}\n",
+        encoding="utf-8",
+    )
+    shutil.copytree(mini_folder, "digits")
+    arguments = ("--dataset", "digits", "--epochs", 1, "--workers", 1, "--sweep-dir", "sweep")
+    nnctl("sweep", "tpe.yaml", *arguments)
+    before, path = table("sweep"), Path("sweep/journal.jsonl")
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    ended = next(i for i, line in enumerate(lines) if '"event": "ended"' in line)
+    path.write_text("".join(lines[: ended + 1]), encoding="utf-8")
+    Path("elsewhere").mkdir()
+    done = subprocess.run(
+        nnctl_command("sweep", "--resume", "../sweep", "--workers", 1), cwd="elsewhere", check=False
+    )
+    assert done.returncode == 0
+    assert table("sweep") == before
+
+
+def test_trials_that_are_left_are_told(nnctl: Nnctl) -> None:
+    """By `--show`, also those that were interrupted."""
+    nnctl(*SMALL, "-p", "training.seed=0,1,2")
+    path = Path("sweep/journal.jsonl")
+    path.write_text(
+        path.read_text("utf-8").replace('"status": "finished"', '"status": "interrupted"', 2),
+        encoding="utf-8",
+    )
+    assert "still to do: 2" in nnctl("sweep", "--show", "sweep").stderr
+
+
+def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: Nnctl) -> None:
+    """What a row tells more is left out; a configuration that tells more is a mistake."""
+    nnctl(*SMALL, "-p", "training.seed=0,1")
+    path = Path("sweep/journal.jsonl")
+    text = path.read_text("utf-8")
+    more = text.replace('"event": "ended"', '"event": "ended", "news": 1')
+    path.write_text(more, encoding="utf-8")
+    assert "sweep/trial-00" in nnctl("sweep", "--resume", "sweep").stdout
+    lines = text.replace('"config": {', '"config": {"news": 1, ').splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"ended"' not in line), encoding="utf-8")
+    assert "unknown key 'news'" in nnctl("sweep", "--resume", "sweep", code=2).stderr
+
+
 def test_a_sweep_that_is_done_trains_nothing_when_it_is_resumed(
     nnctl: Nnctl, scratch: Path
 ) -> None:
@@ -244,7 +305,7 @@ def test_what_is_not_the_journal_of_a_sweep_is_told(
         ("--retry-failed needs --resume", (CONFIGS / "smoke.yaml", "--retry-failed")),
         ("no option can change it", ("--resume", "sweep", "--epochs", 3)),
         ("no option can change it", ("--resume", "sweep", "-p", "training.seed=1")),
-        ("there is no directory", ("--resume", "nowhere")),
+        ("is not the directory of a sweep", ("--resume", "nowhere")),
         ("is not the directory of a sweep", ("--show", "nowhere")),
         ("not in the range", (CONFIGS / "smoke.yaml", "--trial-timeout", 0)),
         ("not in the range", (CONFIGS / "smoke.yaml", "--max-failures", 0)),

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from nnctl.files import append_lines, remove_temporaries, write_atomically
-from nnctl.runs.directory import Run, RunLock, cannot_write
+from nnctl.runs.directory import DirectoryLock, Run, cannot_write
 from nnctl.sweep.cluster.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMARY, News
 from nnctl.sweep.trials import LOG, Trial, TrialResult, end_of_log
 
@@ -43,7 +43,7 @@ class Mirror:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self._directory, error) from None
-        self._lock = RunLock(self._directory)
+        self._lock = DirectoryLock(self._directory)
 
     def unlock(self) -> None:
         """Let others write to the directory."""
