@@ -99,10 +99,13 @@ class Cluster(Workers):
             address = max(free, key=free.__getitem__, default="")
             given = Assignment(trial, work, address)
             self._assignments[given.key] = given
-        if free.get(address):
-            self._loop.call_soon_threadsafe(self._start, given)
-        else:  # the worker that was free has just gone
+        if not free.get(address):  # the worker that was free has just gone
             self._settle(given, None)
+            return given.future
+        try:
+            self._loop.call_soon_threadsafe(self._start, given)
+        except RuntimeError:  # the loop has ended
+            self._settle(given, NnctlError("the connection to the cluster was lost"))
         return given.future
 
     def ask_to_stop(self, trial: Trial) -> None:
@@ -144,8 +147,10 @@ class Cluster(Workers):
         error: Exception | None = None
         try:
             asyncio.run(self._main(connected))
-        except Exception as unforeseen:
-            error = unforeseen
+        except NnctlError as known:
+            error = known
+        except Exception as unforeseen:  # no trial is to blame
+            error = NnctlError(f"the cluster is lost: {type(unforeseen).__name__}: {unforeseen}")
         if error and not connected.done():
             connected.set_exception(error)
         for given in list(self._assignments.values()):
