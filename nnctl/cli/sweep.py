@@ -201,7 +201,7 @@ def _train(
     quiet: bool,
     **_: Any,
 ) -> None:
-    from nnctl.errors import NnctlError
+    from nnctl.errors import NnctlError, StorageError
     from nnctl.runs.stopping import stop_on_signals
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
@@ -220,7 +220,9 @@ def _train(
                     _print_json([result])
                 view.show(result)
     except NnctlError as error:
-        error.hint = f"What was saved before is intact. {_how_to_go_on(sweep, scheduler)}"
+        saved = "What was saved before is intact."
+        hint = saved if isinstance(error, StorageError) else error.hint or saved
+        error.hint = f"{hint} {_how_to_go_on(sweep, scheduler)}"
         raise
     if not as_json:
         _show_results(list(sweep.results.values()), sweep.config, data_dir)
