@@ -18,7 +18,7 @@ from nnctl.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from nnctl.sweep.plan import Plan, TrialMaker
     from nnctl.sweep.sweep import Sweep
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _PLANNED = (
-    *("varied", "base", "trials", "sweep_dir", "dry_run"),
+    *("varied", "base", "trials", "seeds", "sweep_dir", "dry_run"),
     *("settings", "dataset", "subset", "epochs", "seed", "threads"),
 )
 """The options that say what is trained, and not how."""
@@ -51,6 +51,12 @@ _PLANNED = (
     metavar="N",
     help="Try N points: drawn at random from ranges such as log:0.001:1, or by the sweep file's "
     "method.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Train each point with N seeds, and rank by the mean.",
 )
 @config_options
 @click.option(
@@ -108,21 +114,23 @@ def sweep(
     if show:
         _show(show, data_dir, as_json)
         return
-    with DownloadView(quiet=quiet) as notify:
-        maker = TrialMaker(data_dir, notify)
-        if resume:
-            sweep_to_do = _resume(resume, maker, retry_failed=options["retry_failed"])
-        else:
-            assert config is not None
-            plan = _read_plan(config, **options)
-            checked = plan.checked_points()
-            if options["dry_run"]:
-                _list_points(plan, [point for point, _ in checked], as_json)
-                return
-            maker.fetch(checked)
-            sweep_to_do = _begin(config, options["sweep_dir"], plan, checked, maker)
-    with sweep_to_do:
-        _train(sweep_to_do, data_dir, as_json=as_json, quiet=quiet, **options)
+    plan = _read_plan(config, **options) if config else None
+    checked = plan.checked_points() if plan else []
+    if plan and options["dry_run"]:
+        _list_points(plan, [point for point, _ in checked], as_json)
+        return
+    with _start_workers(options["scheduler"], options["workers"], quiet) as workers:
+        with DownloadView(quiet=quiet) as notify:
+            maker = TrialMaker(data_dir, notify)
+            if resume:
+                sweep_to_do = _resume(resume, maker, retry_failed=options["retry_failed"])
+            else:
+                assert config is not None
+                assert plan is not None
+                maker.fetch(checked)
+                sweep_to_do = _begin(config, options["sweep_dir"], plan, checked, maker)
+        with sweep_to_do:
+            _train(sweep_to_do, workers, data_dir, as_json=as_json, quiet=quiet, **options)
 
 
 def _check_usage(
@@ -138,6 +146,8 @@ def _check_usage(
         raise click.UsageError(
             "a sweep keeps its plan: with --resume and --show no option can change it"
         )
+    if options["scheduler"] and context.get_parameter_source("workers") is here:
+        raise click.UsageError("--workers is for this machine; a cluster has its own")
 
 
 def _read_plan(
@@ -146,6 +156,7 @@ def _read_plan(
     varied: tuple[str, ...],
     base: Path | None,
     trials: int | None,
+    seeds: int | None,
     settings: tuple[str, ...],
     **others: Any,
 ) -> Plan:
@@ -153,19 +164,16 @@ def _read_plan(
 
     names = ("dataset", "subset", "epochs", "seed", "threads")
     overrides = read_overrides(settings, **{name: others[name] for name in names})
-    return read_plan(config, varied, overrides, base=base, trials=trials)
+    return read_plan(config, varied, overrides, base=base, trials=trials, seeds=seeds)
 
 
 def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> None:
-    from nnctl.errors import UsageError
     from nnctl.views.sweep import show_plan
 
     if plan.sweep.method == "tpe":
-        raise UsageError(
-            "the points of tpe are not known before those before them are trained",
-            hint="All values and the ends of all ranges are right.",
-        )
-    if as_json:
+        told = "each point of tpe follows from the trials before; all values and ranges are right"
+        click.echo(told, err=True)
+    elif as_json:
         for number, point in enumerate(points, start=1):
             click.echo(json.dumps({"trial": number, "parameters": point}))
     else:
@@ -191,6 +199,7 @@ def _resume(directory: Path, maker: TrialMaker, *, retry_failed: bool) -> Sweep:
 
 def _train(
     sweep: Sweep,
+    trainers: Workers,
     data_dir: Path | None,
     *,
     workers: int | None,
@@ -201,47 +210,50 @@ def _train(
     quiet: bool,
     **_: Any,
 ) -> None:
-    from nnctl.errors import NnctlError, StorageError
-    from nnctl.runs.stopping import stop_on_signals
+    from nnctl.errors import InterruptedRunError, NnctlError, StorageError
+    from nnctl.runs.stopping import ignore_signals, stop_on_signals
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
 
     limits = Limits(max_failures, trial_timeout)
+    go_on = _how_to_go_on(sweep, scheduler, workers)
     if as_json:
         _print_json(sweep.results.values())
     try:
-        with (
-            stop_on_signals() as stop,
-            SweepView(sweep, quiet=quiet) as view,
-            _start_workers(scheduler, workers, view.say) as trainers,
-        ):
+        with stop_on_signals() as stop, SweepView(sweep, quiet=quiet) as view:
             for result in sweep.train(trainers, stop, limits):
                 if result and as_json:
                     _print_json([result])
                 view.show(result)
+    except KeyboardInterrupt:
+        ignore_signals()
+        hint = f"What was saved before is intact. {go_on}"
+        raise InterruptedRunError("interrupted at once", hint=hint) from None
     except NnctlError as error:
         saved = "What was saved before is intact."
         hint = saved if isinstance(error, StorageError) else error.hint or saved
-        error.hint = f"{hint} {_how_to_go_on(sweep, scheduler)}"
+        error.hint = f"{hint} {go_on}"
         raise
     if not as_json:
         _show_results(list(sweep.results.values()), sweep.config, data_dir)
-    _raise_unless_done(sweep, stop.requested, _how_to_go_on(sweep, scheduler))
+    _raise_unless_done(sweep, stop.requested, go_on)
 
 
-def _start_workers(scheduler: str | None, count: int | None, say: Callable[[str], None]) -> Workers:
+def _start_workers(scheduler: str | None, count: int | None, quiet: bool) -> Workers:
     from nnctl.runs.machine import cores
     from nnctl.sweep.pool import LocalPool
+    from nnctl.views.console import notices, say
 
     if scheduler is None:
         return LocalPool(count or cores())
     from nnctl.sweep.cluster.cluster import Cluster
 
-    return Cluster(scheduler, notify=say)
+    return Cluster(scheduler, notify=lambda text: None if quiet else say(notices(), text))
 
 
 def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
     from nnctl.sweep.sweep import Record
+    from nnctl.views.sweep import show_unfinished
 
     record = Record(directory)
     rows = sorted(record.results.values(), key=lambda row: row.trial)
@@ -249,8 +261,7 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
         _print_json(rows)
     else:
         _show_results(rows, record.plan.sweep, data_dir)
-        if record.left:
-            click.echo(f"trials that are still to do: {record.left}", err=True)
+        show_unfinished(record)
 
 
 def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -> None:
@@ -283,7 +294,8 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, go_on: str) -> None:
         )
     if sweep.ended_because:
         raise NnctlError(
-            f"{sweep.ended_because}; {complete} of {sweep.total} trials are complete", hint=go_on
+            f"{sweep.ended_because}; {complete} of {sweep.total} trials are complete",
+            hint=f"{go_on} (with --retry-failed: those that failed, again)",
         )
     if not complete:
         raise NnctlError(
@@ -292,8 +304,8 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, go_on: str) -> None:
         )
 
 
-def _how_to_go_on(sweep: Sweep, scheduler: str | None) -> str:
+def _how_to_go_on(sweep: Sweep, scheduler: str | None, workers: int | None) -> str:
     from nnctl.errors import shell_command
 
-    where = ("--scheduler", scheduler) if scheduler else ()
+    where = ("--scheduler", scheduler) if scheduler else ("--workers", workers) if workers else ()
     return f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory, *where)}"

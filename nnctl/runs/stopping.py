@@ -22,6 +22,14 @@ class Stop:
         return self.requested
 
 
+def ignore_signals() -> None:
+    """Let nothing more disturb the end of a process that was asked twice to stop."""
+    if threading.current_thread() is threading.main_thread():
+        for name in _NAMES:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """Let signals set a `Stop` instead of ending the process, the first time.

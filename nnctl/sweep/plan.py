@@ -27,7 +27,7 @@ from nnctl.config import (
 from nnctl.config.loader import validate
 from nnctl.config.reader import read_value
 from nnctl.config.schema import DataConfig
-from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep
+from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, UsageError, shell_command
 from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
@@ -129,17 +129,25 @@ class Plan:
                 hint="Vary fewer keys, or draw some of the points: method: random.",
             )
         checked: dict[str, tuple[Point, Config]] = {}
-        mistakes: list[str] = []
+        mistakes: dict[str, str] = {}  # each once, by what is wrong with a key
         for point in corners(sweep.space) if sweep.method == "tpe" else self.points():
             try:
                 config = self.config_at(point)
             except ConfigError as error:
-                mistakes += error.mistakes
+                for mistake in error.mistakes:
+                    mistakes.setdefault(self._without_value(mistake, point), mistake)
             else:
                 checked.setdefault(config.model_dump_json(), (point, config))
         if mistakes:
-            raise ConfigError(self.base.source, list(dict.fromkeys(mistakes)))
+            raise ConfigError("the sweep", list(mistakes.values()))
         return list(checked.values())
+
+    def _without_value(self, mistake: str, point: Point) -> str:
+        """Return a mistake without the value it is told of: of an unknown key all are the same."""
+        for override in self._overrides(point):
+            if mistake.startswith(f"{override.source}: "):
+                return f"{override.key}: {mistake.removeprefix(override.source)}"
+        return mistake
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -262,6 +270,7 @@ def read_plan(
     *,
     base: Path | None = None,
     trials: int | None = None,
+    seeds: int | None = None,
 ) -> Plan:
     """Return the base configuration of a sweep, and what to vary of it.
 
@@ -277,6 +286,8 @@ def read_plan(
         Another base than the sweep file's.
     trials : int, optional
         How many points to try; without it, all of the grid.
+    seeds : int, optional
+        How often to train each.
 
     Raises
     ------
@@ -323,12 +334,27 @@ def read_plan(
         method: Literal["grid", "random"] = "random" if ranges else "grid"
         sweep = SweepConfig(base=str(path), parameters={**values}, method=method, trials=trials)
         base, places = path, {}
+    kept = _without(sweep, overrides)
+    sweep = sweep.model_copy(update={"parameters": kept} | ({"seeds": seeds} if seeds else {}))
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
     configuration = read_file(base)
     apply_overrides(configuration, overrides)
     _find_everywhere(configuration)
     return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})
+
+
+def _without(sweep: SweepConfig, overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return the parameters but for those that are only set, and that the command line sets."""
+    parameters: dict[str, Any] = dict(sweep.space)
+    for override in overrides:
+        drawn_from = parameters.get(override.key)
+        if drawn_from is not None and varies(drawn_from):
+            raise UsageError(
+                f"{override.source}: the sweep varies {override.key}", hint="Leave one of them out."
+            )
+        parameters.pop(override.key, None)
+    return parameters
 
 
 def _find_everywhere(document: Document) -> None:
@@ -418,4 +444,7 @@ def _spaced(kind: str, low: float, high: float, count: int) -> list[float] | lis
     if kind == "int":
         return list(dict.fromkeys(int(n) for n in np.linspace(low, high, count).round()))
     spaced = np.geomspace if kind == "log" else np.linspace
-    return [float(f"{number:.12g}") for number in spaced(low, high, count)]
+    numbers = [float(f"{number:.12g}") for number in spaced(low, high, count)]
+    if all(number.is_integer() for number in numbers):  # such as sizes of batches
+        return [int(number) for number in numbers]
+    return numbers

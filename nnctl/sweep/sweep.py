@@ -76,6 +76,7 @@ class Record:
 
     def __init__(self, directory: Path) -> None:
         header, *self.lines = Journal(directory).read()
+        self._directory = directory
         self.plan = Plan.from_json(header["plan"])
         self.planned = [line for line in self.lines if line["event"] == "planned"]
         self.results: dict[int, TrialResult] = {}
@@ -93,6 +94,28 @@ class Record:
                     self.failed.add(result.trial)
                 elif result.status != "interrupted":
                     self.failed.discard(result.trial)
+
+    @property
+    def begun(self) -> list[int]:
+        """The trials that have begun, and have not come to an end."""
+        started = {line["trial"] for line in self.lines if line["event"] == "started"}
+        done = {number for number, row in self.results.items() if _is_final(row)}
+        return sorted(started - done)
+
+    def run_dir(self, trial: int) -> Path:
+        """Return the run directory of a trial."""
+        return self._directory / trial_name(trial)
+
+    def point(self, trial: int) -> Point:
+        """Return the values of the keys that vary of a trial."""
+        return dict(self._line(trial)["parameters"])
+
+    def epochs(self, trial: int) -> int:
+        """Return how many epochs a trial is to have."""
+        return int(self._line(trial)["config"]["training"]["epochs"])
+
+    def _line(self, trial: int) -> Mapping[str, Any]:
+        return next(line for line in self.planned if line["trial"] == trial)
 
     @property
     def left(self) -> int:
@@ -338,10 +361,14 @@ class Sweep:
             self._agenda.put_back(trial)
             return None
         if result.status == "interrupted" and running.asked == "pruned":
-            why = f"it did worse than others had done after {len(running.curve.scores)} epochs"
+            epoch = len(running.curve.scores)
+            why = f"it did worse than others had done by epoch {epoch}"
+            note(trial, why)
             result = replace(result, status="pruned", reason=why)
         elif result.status == "interrupted" and running.asked == "too long":
-            result = failed(trial, f"it took longer than {limits.trial_timeout:g} s")
+            why = f"it took longer than {limits.trial_timeout:g} s"
+            note(trial, why)
+            result = failed(trial, why)
         self._record(trial, result, limits)
         return result
 
@@ -358,6 +385,7 @@ class Sweep:
                 self._agenda.put_back(trial, last=True)
                 return None
             reason = "its worker process died twice at the same epoch: killed, or out of memory"
+        note(trial, reason)
         result = failed(trial, reason)
         self._record(trial, result, limits)
         return result

@@ -15,8 +15,8 @@ from nnctl.errors import shell_command
 from nnctl.runs.comparison import LUCK
 from nnctl.sweep.results import Effect, Setting, effects
 from nnctl.sweep.space import Point, varied_keys
-from nnctl.sweep.sweep import Running, Sweep
-from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult
+from nnctl.sweep.sweep import Record, Running, Sweep
+from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
 from nnctl.views.console import View, is_live, notices, results, say
 
 LEADERS = 10
@@ -75,11 +75,6 @@ class SweepView(View):
                 say(self._console, self._line(result))
         if self._moves:
             self._live.update(self._table(), refresh=True)
-
-    def say(self, text: str) -> None:
-        """Say something that is not about a trial."""
-        if not self._quiet:
-            say(self._console, text)
 
     def _rank(self, row: TrialResult) -> tuple[bool, float]:
         score = row.val_loss if self._sweep.config.ranked_by == "val_loss" else row.val_accuracy
@@ -186,7 +181,7 @@ def show_results(
         seeds = len(settings[0].trials)
         of_seeds = f", mean of {seeds} seeds ± standard deviation" if seeds > 1 else ""
         say(console, Text(f"Best by validation {name}{of_seeds}", "bold"))
-        console.print(_leaderboard(settings[:LEADERS], chances, metric))
+        console.print(_leaderboard(settings[:LEADERS], chances, metric, console.width))
         if told := _told_apart(settings, chances, metric):
             console.print(Text(told))
     keys = varying_keys([row.parameters for row in rows]) if rows else []
@@ -198,6 +193,19 @@ def show_results(
         best = settings[0].best.run_dir
         say(console, f"evaluate it  {shell_command('nnctl', 'eval', best)}")
         say(console, best)
+
+
+def show_unfinished(record: Record) -> None:
+    """Print on stderr the trials that are begun and not done, with their last epochs."""
+    console = notices()
+    for trial in record.begun:
+        scores = [row["val_accuracy"] for row in metrics_so_far(record.run_dir(trial))]
+        last = f", {_percent(scores[-1])}" if scores else ""
+        epochs = f"epoch {len(scores)} of {record.epochs(trial)}"
+        what = describe_point(record.point(trial), varied_keys(record.plan.sweep.space))
+        say(console, f"trial {trial} is at {epochs}{last} with {what}")
+    if record.left:
+        say(console, f"trials that are still to do: {record.left}")
 
 
 def _show_others(rows: Sequence[TrialResult]) -> None:
@@ -215,7 +223,7 @@ def _show_others(rows: Sequence[TrialResult]) -> None:
 
 
 def _leaderboard(
-    settings: Sequence[Setting], chances: Sequence[float | None], metric: str
+    settings: Sequence[Setting], chances: Sequence[float | None], metric: str, width: int
 ) -> Table:
     with_seeds = any(setting.deviation is not None for setting in settings)
     table = Table(box=box.SIMPLE, padding=(0, 1))
@@ -226,8 +234,10 @@ def _leaderboard(
     if compared:
         table.add_column("p", justify="right", no_wrap=True)
     keys = varying_keys([setting.point for setting in settings])
-    for key in short_keys(keys):
-        table.add_column(key, justify="right", overflow="fold")
+    # Where they do not fit beside each other they are told in a line.
+    in_columns = _width(settings, keys) <= width
+    for key in short_keys(keys) if in_columns else ["parameters"]:
+        table.add_column(key, justify="right" if in_columns else "left", no_wrap=in_columns)
     for rank, setting in enumerate(settings, start=1):
         chance = None if rank == 1 else chances[rank - 2]
         deviation = setting.deviation
@@ -238,10 +248,23 @@ def _leaderboard(
             _number(setting.loss) + (_plus_minus(deviation) if by_loss else ""),
             *(() if with_seeds else (str(setting.best.best_epoch),)),
             *((_chance(chance),) if compared else ()),
-            *(_short(setting.point[key]) for key in keys),
+            *(
+                [_short(setting.point[key]) for key in keys]
+                if in_columns
+                else [describe_point(setting.point, keys)]
+            ),
             style="bold green" if rank == 1 else "",
         )
     return table
+
+
+def _width(settings: Sequence[Setting], keys: Sequence[str]) -> int:
+    """Return how many characters the leaderboard takes with a column for each key."""
+    columns = [
+        max(len(short), *(len(_short(setting.point[key])) for setting in settings))
+        for short, key in zip(short_keys(keys), keys, strict=True)
+    ]
+    return 56 + sum(column + 3 for column in columns)
 
 
 def _told_apart(
@@ -257,10 +280,10 @@ def _told_apart(
         return None
     seeds = len(settings[0].trials)
     if seeds > 1:
-        test, more = f"a paired t-test over {seeds} seeds", "more seeds"
+        test, more = f"a paired t-test over {seeds} seeds", "more --seeds"
     else:
         name = "McNemar's test" if metric == "val_accuracy" else "a paired t-test"
-        test, more = f"{name} on the same validation images", "seeds: 3 in a sweep file"
+        test, more = f"{name} on the same validation images", "--seeds 3"
     word = "trial" if seeds == 1 else "trials"
     best = f"{word} {_span([row.trial for row in settings[0].trials])}"
     if not alike:

@@ -178,10 +178,11 @@ def test_what_hangs_there_is_ended_from_here(cluster: Dask) -> None:
 
 
 def test_no_scheduler_is_told(nnctl: Nnctl) -> None:
-    """And the sweep can be gone on with."""
+    """Before anything is written."""
     where = f"127.0.0.1:{closed_port()}"
     told = nnctl(*PLAN, "--sweep-dir", "sweep", "--scheduler", where, code=2).stderr
     assert f"no Dask scheduler answers at {where}" in told
+    assert not Path("sweep").exists()
 
 
 def test_the_demo_runs_a_sweep_and_stops_its_processes(scratch: Path) -> None:

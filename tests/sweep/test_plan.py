@@ -184,10 +184,12 @@ def test_ranges_over_a_configuration_are_drawn_from(values: str) -> None:
 
 
 def test_overrides_are_laid_over_the_base() -> None:
-    """They are at every point, unless it varies them."""
-    overrides = [Override("training.epochs", 3, "--epochs 3"), Override(RATE, 9.0, "--set")]
-    (_, config), *_ = varied(f"{RATE}=0.1,0.5", overrides=overrides).checked_points()
-    assert (config.training.epochs, config.optimizer.learning_rate) == (3, 0.1)
+    """They are at every point, also where a sweep file sets their key to a single value."""
+    overrides = [Override("training.epochs", 3, "--epochs 3"), Override(RATE, 0.3, "--set")]
+    (_, config), *_ = varied(f"{RATE}=0.1", overrides=overrides).checked_points()
+    assert (config.training.epochs, config.optimizer.learning_rate) == (3, 0.3)
+    with pytest.raises(UsageError, match=f"--set: the sweep varies {RATE}"):
+        varied(f"{RATE}=0.1,0.5", overrides=overrides)
 
 
 def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:

@@ -197,7 +197,9 @@ def test_trials_that_are_left_are_told(nnctl: Nnctl) -> None:
         path.read_text("utf-8").replace('"status": "finished"', '"status": "interrupted"', 2),
         encoding="utf-8",
     )
-    assert "still to do: 2" in nnctl("sweep", "--show", "sweep").stderr
+    told = nnctl("sweep", "--show", "sweep").stderr
+    assert "still to do: 2" in told
+    assert told.count("is at epoch 1 of 1, ") == 2
 
 
 def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: Nnctl) -> None:
@@ -302,6 +304,11 @@ def test_what_is_not_the_journal_of_a_sweep_is_told(
     [
         ("give one of CONFIG, --resume DIR and --show DIR", ()),
         ("give one of CONFIG", (CONFIGS / "smoke.yaml", "--resume", "sweep")),
+        ("a cluster has its own", (CONFIGS / "smoke.yaml", "--scheduler", "x:1", "--workers", 2)),
+        (
+            "--seed 3: the sweep varies training.seed",
+            (CONFIGS / "smoke.yaml", "-p", "training.seed=1,2", "--seed", 3),
+        ),
         ("--retry-failed needs --resume", (CONFIGS / "smoke.yaml", "--retry-failed")),
         ("no option can change it", ("--resume", "sweep", "--epochs", 3)),
         ("no option can change it", ("--resume", "sweep", "-p", "training.seed=1")),
@@ -375,7 +382,8 @@ class TestSearches:
 
     def test_the_points_of_a_search_are_not_listed_but_checked(self, nnctl: Nnctl) -> None:
         """All mistakes at once, before anything is trained."""
-        assert "not known before" in nnctl("sweep", "tpe.yaml", "--dry-run", code=2).stderr
+        done = nnctl("sweep", "tpe.yaml", "--dry-run")
+        assert ("follows from the trials before" in done.stderr, done.stdout) == (True, "")
         text = Path("tpe.yaml").read_text("utf-8")
         text = text.replace("[20, 50, 100]", "[20, 0]").replace("tanh", "tahn")
         Path("wrong.yaml").write_text(text, encoding="utf-8")
