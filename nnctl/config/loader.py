@@ -124,15 +124,9 @@ def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration with other values, which are right, at some dotted keys."""
-    by_section: dict[str, dict[str, Any]] = {}
-    for dotted, value in values.items():
-        section, _, key = dotted.partition(".")
-        by_section.setdefault(section, {})[key] = value
-    sections = {
-        name: getattr(config, name).model_copy(update=update) for name, update in by_section.items()
-    }
-    return config.model_copy(update=sections)
+    """Return a configuration with other values at some dotted keys."""
+    overrides = [Override(key, value, key) for key, value in values.items()]
+    return resolve(Document("the configuration", to_mapping(config)), overrides)
 
 
 def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:

@@ -20,7 +20,6 @@ from nnctl.config import (
     apply_overrides,
     from_mapping,
     read_file,
-    replaced,
     resolve,
     to_mapping,
 )
@@ -243,8 +242,8 @@ class TrialMaker:
 
     def _settled(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
         threads = 1 if config.training.threads == "auto" else config.training.threads
-        wanted = replaced(config, {"training.threads": threads, "training.seed": seed})
-        return to_mapping(settle(wanted, dataset))
+        training = config.training.model_copy(update={"threads": threads, "seed": seed})
+        return to_mapping(settle(config.model_copy(update={"training": training}), dataset))
 
     def _find(self, data: DataConfig) -> Dataset:
         wanted = DataConfig(dataset=data.dataset, fallback=data.fallback)
