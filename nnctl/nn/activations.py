@@ -342,7 +342,7 @@ class PReLU(Activation):
 
     def bind(self, learned: Array) -> Activation:
         """Return the function with its slopes."""
-        return _BoundPReLU(self.initial_slope, learned)
+        return BoundPReLU(self.initial_slope, learned)
 
     def forward(self, z: Array, out: Array) -> None:
         """As all units are before training."""
@@ -361,7 +361,7 @@ class PReLU(Activation):
 
 
 @dataclass(frozen=True, eq=False)
-class _BoundPReLU(PReLU):
+class BoundPReLU(PReLU):
     """A `PReLU` with its slopes."""
 
     slopes: Array = field(default_factory=lambda: np.empty(0))
@@ -422,17 +422,17 @@ class SELU(Activation):
 
     def forward(self, z: Array, out: Array) -> None:
         """Scale an elu."""
-        ELU(_SELU_ALPHA).forward(z, out)
-        out *= _SELU_LAMBDA
+        ELU(SELU_ALPHA).forward(z, out)
+        out *= SELU_LAMBDA
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
         """f' = lambda where the output is positive, else f + lambda alpha."""
-        below = outputs + _SELU_LAMBDA * _SELU_ALPHA
-        _multiply_piecewise(errors, outputs > 0, _SELU_LAMBDA, below, out)
+        below = outputs + SELU_LAMBDA * SELU_ALPHA
+        _multiply_piecewise(errors, outputs > 0, SELU_LAMBDA, below, out)
 
 
-_SELU_LAMBDA = 1.0507009873554805
-_SELU_ALPHA = 1.6732632423543772
+SELU_LAMBDA = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
 
 
 @dataclass(frozen=True)

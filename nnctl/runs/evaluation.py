@@ -223,7 +223,7 @@ def evaluate(
             f"the images of {dataset.name} have {digits.images.shape[1]} pixels; "
             f"this network takes {network.sizes[0]}"
         )
-    classes = _class_names(config, network)
+    classes = class_names(config, network)
     if digits.labels.max() >= len(classes):
         raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
     loss = make_loss(config.loss, config.network.layers[-1].activation)
@@ -260,7 +260,7 @@ def _truth_table(digits: Digits, outputs: Array, answers: NDArray[np.int64]) -> 
     return [Row(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _class_names(config: Config, network: Network) -> list[str]:
+def class_names(config: Config, network: Network) -> list[str]:
     """Return what the classes are called."""
     if config.data.positive_digit is not None:
         return ["other", str(config.data.positive_digit)]
