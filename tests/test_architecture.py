@@ -23,8 +23,9 @@ ROOMS: dict[str, set[str]] = {
     "data": {"errors", "files"},
     "runs": {"errors", "files", "nn", "config", "data"},
     "sweep": {"errors", "files", "config", "data", "runs"},
+    "export": {"errors", "files", "nn", "config", "runs"},
     "views": {"errors", "nn", "data", "runs", "sweep"},
-    "cli": {"errors", "files", "config", "data", "runs", "sweep", "views"},
+    "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export"},
     "api": {"errors", "config", "runs"},
 }
 """For every room, the rooms that it may import."""
@@ -42,6 +43,8 @@ OWNERS = {
     "threadpoolctl": {"runs"},
     "optuna": {"sweep"},
     "distributed": {"sweep"},
+    "onnx": {"export"},
+    "safetensors": {"export"},
 }
 """For every library, the rooms that may know it; NumPy is for all."""
 

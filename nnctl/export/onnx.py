@@ -1,0 +1,241 @@
+"""A network as an ONNX graph, which ONNX Runtime, browsers, phones and others carry out.
+
+The graph is of opset 13, of 2020, and of standard operators alone, so that old runtimes read it as
+well. `_write` has a function for each activation: an activation more needs one here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nnctl.errors import UsageError
+from nnctl.export.origin import Origin, describe_images, describe_outputs
+from nnctl.nn import activations as nn
+from nnctl.nn.activations import Activation
+from nnctl.nn.network import Network
+
+OPSET = 13
+IR_VERSION = 7  # of the same year
+MAX_BYTES = 2**31 - 2**20  # protobuf's limit, without what is not weights
+
+
+class _Graph:
+    """The nodes and the constants of a graph as it grows, and the units of its newest layer."""
+
+    def __init__(self, onnx: Any) -> None:
+        self._onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.units = 0
+
+    def constant(self, value: ArrayLike, name: str | None = None, dtype: Any = np.float32) -> str:
+        """Add an array, and return its name."""
+        name = name or f"constant_{len(self.constants)}"
+        array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
+        self.constants.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add a node, and return the name of its output."""
+        output = output or f"{operator.lower()}_{len(self.nodes)}"
+        node = self._onnx.helper.make_node(
+            operator, inputs, [output], name=f"node_{len(self.nodes)}", **attributes
+        )
+        self.nodes.append(node)
+        return output
+
+
+def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]:
+    """Return a network as the content of an ONNX file, and what to do with it.
+
+    Parameters
+    ----------
+    network : Network
+        With its trained parameters.
+    origin : Origin
+        What is said of it in the file.
+    target : Path
+        Where the file is going to be.
+
+    Raises
+    ------
+    UsageError
+        The library is not installed, or the network is larger than an ONNX file can be.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise UsageError(
+            "--format onnx needs onnx", hint="Install it with: pip install 'nnctl[export]'"
+        ) from None
+    if network.parameters.vector.nbytes > MAX_BYTES:
+        raise UsageError(
+            "an ONNX file holds at most 2 GB; this network has "
+            f"{network.parameters.vector.nbytes / 1e9:.1f}",
+            hint="Use --format safetensors.",
+        )
+    images, outputs = describe_images(network), describe_outputs(network)
+    graph = _Graph(onnx)
+    a = "images"
+    last = len(network.layers) - 1
+    for i, function in enumerate(network.functions):
+        graph.units = network.sizes[i + 1]
+        weights = graph.constant(network.parameters.weights[i], f"weights_{i}")
+        biases = graph.constant(network.parameters.biases[i], f"biases_{i}")
+        z = graph.add("Gemm", a, weights, biases, output="logits" if i == last else None)
+        a = _write(function, graph, z)
+    graph.add("Identity", a, output="probabilities")
+
+    def tensor(name: str, columns: int, description: str) -> Any:
+        return onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, ["N", columns], doc_string=description
+        )
+
+    units = network.sizes[-1]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "nnctl",
+            [tensor("images", network.sizes[0], images)],
+            [
+                tensor("logits", units, "the weighted inputs z of the last layer"),
+                tensor("probabilities", units, outputs),
+            ],
+            graph.constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="nnctl",
+        producer_version=origin.nnctl_version,
+        doc_string=f"A classifier of {origin.dataset}, trained with nnctl {origin.nnctl_version}.\n"
+        f"Input images: {images}.\nOutput logits: the weighted inputs z of the last layer.\n"
+        f"Output probabilities: {outputs}.",
+    )
+    onnx.helper.set_model_props(model, origin.metadata(network))
+    onnx.checker.check_model(model, full_check=True)
+    usage = "\n".join(
+        [
+            f"input  images         {images}",
+            f"output logits         float32 (N, {units}), the weighted inputs z of the last layer",
+            f"output probabilities  float32 (N, {units}), {outputs}",
+        ]
+    )
+    return model.SerializeToString(deterministic=True), usage
+
+
+@functools.singledispatch
+def _write(function: Activation, graph: _Graph, z: str) -> str:
+    """Add the nodes of an activation, and return the name of f(z)."""
+    raise NotImplementedError(f"{function.name} has no ONNX form yet")
+
+
+@_write.register
+def _(function: nn.Step, graph: _Graph, z: str) -> str:
+    compare = "GreaterOrEqual" if function.at_zero else "Greater"
+    return graph.add("Cast", graph.add(compare, z, graph.constant(0.0)), to=1)  # 1 is float32
+
+
+@_write.register
+def _(function: nn.Sigmoid, graph: _Graph, z: str) -> str:
+    if function.gain != 1:
+        z = graph.add("Mul", z, graph.constant(function.gain))
+    return graph.add("Sigmoid", z)
+
+
+@_write.register
+def _(function: nn.HardSigmoid, graph: _Graph, z: str) -> str:
+    return graph.add("HardSigmoid", z, alpha=1 / 6, beta=0.5)
+
+
+@_write.register
+def _(function: nn.Tanh, graph: _Graph, z: str) -> str:
+    return graph.add("Tanh", z)
+
+
+@_write.register
+def _(function: nn.Softsign, graph: _Graph, z: str) -> str:
+    return graph.add("Softsign", z)
+
+
+@_write.register
+def _(function: nn.ReLU, graph: _Graph, z: str) -> str:
+    return graph.add("Relu", z)
+
+
+@_write.register
+def _(function: nn.LeakyReLU, graph: _Graph, z: str) -> str:
+    return graph.add("LeakyRelu", z, alpha=float(function.negative_slope))
+
+
+@_write.register
+def _(function: nn.PReLU, graph: _Graph, z: str) -> str:
+    assert isinstance(function, nn.BoundPReLU)
+    return graph.add("PRelu", z, graph.constant(function.slopes))
+
+
+@_write.register
+def _(function: nn.ELU, graph: _Graph, z: str) -> str:
+    return graph.add("Elu", z, alpha=float(function.alpha))
+
+
+@_write.register
+def _(function: nn.SELU, graph: _Graph, z: str) -> str:
+    return graph.add("Selu", z, alpha=nn.SELU_ALPHA, gamma=nn.SELU_LAMBDA)
+
+
+@_write.register
+def _(function: nn.GELU, graph: _Graph, z: str) -> str:
+    # Opset 20 has an operator for it; these are known to all runtimes.
+    if function.approximate is None:
+        inner = graph.add("Erf", graph.add("Mul", z, graph.constant(math.sqrt(0.5))))
+    else:
+        near = graph.add("Clip", z, graph.constant(-20.0), graph.constant(20.0))
+        scaled = graph.add(
+            "Mul", graph.add("Mul", near, near), graph.constant(0.044715 * math.sqrt(2 / math.pi))
+        )
+        factor = graph.add("Add", scaled, graph.constant(math.sqrt(2 / math.pi)))
+        inner = graph.add("Tanh", graph.add("Mul", near, factor))
+    doubled = graph.add("Add", inner, graph.constant(1.0))
+    return graph.add("Mul", z, graph.add("Mul", doubled, graph.constant(0.5)))
+
+
+@_write.register
+def _(function: nn.Swish, graph: _Graph, z: str) -> str:
+    return graph.add("Mul", z, _write(nn.Sigmoid(function.beta), graph, z))
+
+
+@_write.register
+def _(function: nn.Softplus, graph: _Graph, z: str) -> str:
+    # max(z, 0) + log(1 + exp(-|z|)): not every runtime's own Softplus is safe from overflow.
+    small = graph.add("Exp", graph.add("Neg", graph.add("Abs", z)))
+    rest = graph.add("Log", graph.add("Add", small, graph.constant(1.0)))
+    return graph.add("Add", graph.add("Relu", z), rest)
+
+
+@_write.register
+def _(function: nn.Exponential, graph: _Graph, z: str) -> str:
+    end = math.log(np.finfo(np.float32).max) - 1
+    return graph.add("Exp", graph.add("Min", z, graph.constant(end)))
+
+
+@_write.register
+def _(function: nn.Linear, graph: _Graph, z: str) -> str:
+    return z
+
+
+@_write.register
+def _(function: nn.Softmax, graph: _Graph, z: str) -> str:
+    return graph.add("Softmax", z, axis=1)
+
+
+@_write.register
+def _(function: nn.Maxout, graph: _Graph, z: str) -> str:
+    shape = graph.constant([0, function.pieces, graph.units], dtype=np.int64)  # 0: the batch
+    pieces = graph.add("Reshape", z, shape)
+    return graph.add("ReduceMax", pieces, axes=[1], keepdims=0)

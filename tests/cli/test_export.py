@@ -1,0 +1,101 @@
+"""``nnctl export``: the command, its output, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from nnctl import api as face
+from nnctl.cli import main
+from nnctl.errors import UsageError
+from nnctl.export.export import export
+from tests.conftest import CONFIGS, Nnctl
+
+pytest.importorskip("onnx")
+pytest.importorskip("safetensors")
+
+
+@pytest.fixture
+def run(scratch: Path) -> Path:
+    """A run on the digits that ship."""
+    return face.train(CONFIGS / "smoke.yaml", epochs=1, run_dir=scratch / "run").directory
+
+
+def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
+    """In the run directory, if nothing else is said; before it stands how to use it."""
+    for file_format in ("onnx", "safetensors"):
+        lines = nnctl("export", run, "--format", file_format).stdout.splitlines()
+        assert Path(lines[-1]) == run / f"model.{file_format}"
+        assert Path(lines[-1]).stat().st_size > 200_000
+        assert any("divided by 255" in line for line in lines[:-1])
+        quiet = nnctl("export", run, "--format", file_format, "-q", "-o", "other").stdout
+        assert quiet == "other\n"
+        assert Path("other").read_bytes()[-1000:] == Path(lines[-1]).read_bytes()[-1000:]
+    nnctl("eval", run)  # the run is as it was
+    nnctl("train", "--resume", run, "--epochs", "2")
+
+
+def test_json_is_an_object(nnctl: Nnctl, run: Path) -> None:
+    """With the file's size, and the same usage."""
+    done = nnctl("export", run, "--format", "safetensors", "--checkpoint", "last", "--json")
+    result = json.loads(done.stdout)
+    usage = result.pop("usage")
+    assert "torch.nn.Sequential(" in usage
+    file = run / "model.safetensors"
+    assert result == {
+        "file": str(file),
+        "format": "safetensors",
+        "bytes": file.stat().st_size,
+        "checkpoint": "last",
+        "run_dir": str(run),
+    }
+
+
+def test_what_cannot_be_exported_is_told(nnctl: Nnctl, run: Path) -> None:
+    """With the exit code of its kind, and nothing is written."""
+    before = {path.name for path in run.iterdir()}
+    assert "Missing option '--format'" in nnctl("export", run, code=2).stderr
+    assert "'onxx' is not one of" in nnctl("export", run, "--format", "onxx", code=2).stderr
+    assert "no run directory nowhere" in (
+        nnctl("export", "nowhere", "--format", "onnx", code=2).stderr
+    )
+    into = nnctl("export", run, "--format", "onnx", "-o", "no/such/folder/m.onnx", code=1)
+    assert "cannot be written" in into.stderr
+    own = nnctl("export", run, "--format", "onnx", "-o", run / "best.npz", code=2)
+    assert "the run's own file" in own.stderr
+    checkpoint = run / "best.npz"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    damaged = nnctl("export", run, "--format", "onnx", code=3)
+    assert "best.npz is damaged" in damaged.stderr
+    checkpoint.unlink()
+    assert "--checkpoint last" in nnctl("export", run, "--format", "onnx", code=3).stderr
+    assert {path.name for path in run.iterdir()} == before - {"best.npz"}
+
+
+@pytest.mark.parametrize(
+    ("file_format", "library"), [("onnx", "onnx"), ("safetensors", "safetensors.numpy")]
+)
+def test_without_the_library_it_is_told_how_to_get_it(
+    run: Path, file_format: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, which can be copied."""
+    monkeypatch.setitem(sys.modules, library, None)
+    done = CliRunner().invoke(main, ["export", str(run), "--format", file_format])
+    assert done.exit_code == 2
+    assert f"--format {file_format} needs {file_format}" in done.stderr
+    assert "pip install 'nnctl[export]'" in done.stderr
+    assert not (run / f"model.{file_format}").exists()
+
+
+def test_an_unknown_name_is_told_in_python_as_well(run: Path) -> None:
+    """Where no command line has looked at it."""
+    with pytest.raises(UsageError, match="unknown format 'pickle'; there are onnx, safetensors"):
+        export(face.load(run), "pickle")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown checkpoint 'first'"):
+        export(face.load(run), "onnx", checkpoint="first")  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""Small trained runs of every activation."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnctl.config.choices import write
+from nnctl.data.dataset import open_dataset
+from nnctl.nn.activations import (
+    ACTIVATIONS,
+    ELU,
+    GELU,
+    Activation,
+    Array,
+    LeakyReLU,
+    Maxout,
+    PReLU,
+    Sigmoid,
+    Step,
+    Swish,
+)
+from nnctl.nn.examples import scaled
+from nnctl.nn.metrics import predict
+from nnctl.runs.directory import Run
+from tests.runs.helpers import SMALL, begin, ignore, train
+
+ALL: list[Activation] = [
+    *(kind() for kind in dict.fromkeys(ACTIVATIONS.values())),
+    Step(at_zero=1),
+    Step(surrogate="sigmoid"),
+    Sigmoid(2.5),
+    LeakyReLU(0.3),
+    LeakyReLU(0),
+    PReLU(0.1),
+    ELU(0.4),
+    GELU("tanh"),
+    Swish(1.7),
+    Maxout(3),
+]
+"""Every activation of the table, and with other parameters."""
+
+HIDDEN = [activation for activation in ALL if activation.place != "output"]
+OUTPUT = [activation for activation in ALL if activation.place != "hidden"]
+
+
+def named(activation: Activation) -> str:
+    """Return what a test of an activation is called."""
+    return str(write(activation)).translate(str.maketrans("", "", "{}' "))
+
+
+def trained(layers: Sequence[Activation], **data: Any) -> Run:
+    """Return a run of hidden layers of 20 units and an output layer, trained once for all tests."""
+    units = [20] * (len(layers) - 1) + [1 if "positive_digit" in data else 10]
+    return _train(tuple(layers), tuple(units), tuple(data.items()))
+
+
+@functools.cache
+def _train(
+    layers: tuple[Activation, ...], units: tuple[int, ...], data: tuple[tuple[str, Any], ...]
+) -> Run:
+    pairs = zip(units, layers, strict=True)
+    cross_entropy = layers[-1].name in ("softmax", "sigmoid")
+    bounded = cross_entropy and layers[0].name != "exponential"  # or longer steps would diverge
+    config = {
+        **SMALL,
+        "data": {**SMALL["data"], **dict(data)},
+        "network": {"layers": [{"units": n, "activation": write(f)} for n, f in pairs]},
+        "loss": "cross_entropy" if cross_entropy else "quadratic",
+        "optimizer": {"learning_rate": 0.2 if bounded else 0.02},
+        "training": {"epochs": 2, "batch_size": 30, "seed": 3, "threads": 1},
+    }
+    directory = Path(_FOLDER.name) / f"run-{len(list(Path(_FOLDER.name).iterdir()))}"
+    assert train(begin(directory, config)) == "finished"
+    return Run.open(directory)
+
+
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def images(dataset: str = "mini") -> Array:
+    """Return all test images, 0 to 1."""
+    return scaled(open_dataset(dataset, notify=ignore).test.images)
+
+
+def answers(run: Run, pixels: Array) -> tuple[Array, Array]:
+    """Return nnctl's logits and outputs."""
+    network = run.network()
+    logits = predict(network, pixels)
+    return logits, network.outputs(logits)
+
+
+def largest_difference(expected: Array, actual: Array) -> float:
+    """Return the largest one; of an image with numbers above 1, as a share of its largest number.
+
+    Sums of 32-bit numbers are not known to less than that: nnctl's own differ as much from 64 bits.
+    """
+    scale = np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
+    return float((np.abs(expected.astype(np.float64) - actual) / scale).max())

@@ -1,0 +1,172 @@
+"""ONNX: other programs come to the same numbers as nnctl, for every activation."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnctl
+from nnctl.errors import UsageError
+from nnctl.export import onnx as module
+from nnctl.export.export import export
+from nnctl.export.onnx import to_onnx
+from nnctl.export.origin import Origin
+from nnctl.nn.activations import ACTIVATIONS, Activation, Array, Linear, ReLU, Sigmoid, Softmax
+from nnctl.nn.network import Layer, Network
+from nnctl.runs.directory import Run
+from tests.export.helpers import (
+    ALL,
+    HIDDEN,
+    OUTPUT,
+    answers,
+    images,
+    largest_difference,
+    named,
+    trained,
+)
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+ORIGIN = Origin("1.2", "mini", ["0", "1"], "best", 3)
+
+
+def run_onnx(content: bytes, pixels: Array) -> tuple[Array, Array]:
+    """Return the logits and probabilities that ONNX Runtime comes to."""
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    logits, probabilities = session.run(["logits", "probabilities"], {"images": pixels})
+    return logits, probabilities
+
+
+def check(run: Run, folder: Path, pixels: Array) -> None:
+    """Export a run, and compare both outputs for all images."""
+    file = export(run, "onnx", file=folder / "model.onnx").file
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+    for expected, actual in zip(
+        answers(run, pixels), run_onnx(file.read_bytes(), pixels), strict=True
+    ):
+        assert (expected.shape, expected.dtype) == (actual.shape, actual.dtype)
+        assert largest_difference(expected, actual) <= 1e-5
+
+
+def test_every_activation_of_the_table_is_tried() -> None:
+    """One more is tried, and fails here, until it can be exported."""
+    assert {type(activation) for activation in ALL} == set(ACTIVATIONS.values())
+    assert {*HIDDEN, *OUTPUT} == {*ALL}
+
+
+@pytest.mark.parametrize("activation", HIDDEN, ids=named)
+def test_a_hidden_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
+    """To 1e-5, on the whole test set, after a training."""
+    check(trained([activation, Softmax()]), tmp_path, images())
+
+
+@pytest.mark.parametrize("activation", OUTPUT, ids=named)
+def test_an_output_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
+    """Both logits and outputs."""
+    check(trained([ReLU(), activation]), tmp_path, images())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+@pytest.mark.parametrize("activation", HIDDEN, ids=named)
+def test_it_holds_on_all_of_mnist_s_test_set(activation: Activation, tmp_path: Path) -> None:
+    """All 10,000 images."""
+    pixels = images("mnist")
+    assert pixels.shape == (10_000, 784)
+    check(trained([activation, Softmax()]), tmp_path, pixels)
+
+
+@pytest.mark.parametrize("activation", ALL, ids=named)
+def test_large_numbers_do_no_harm(activation: Activation) -> None:
+    """What nnctl computes without overflow, an ONNX runtime does as well."""
+    layers = [Layer(1, activation), Layer(1, Linear())]
+    pieces = activation.maps
+    network = Network(1, layers)
+    network.parameters.weights[0][...] = np.linspace(1, 2, pieces)
+    network.parameters.learned[0][...] = activation.first_learned
+    network.parameters.weights[1][...] = 1
+    pixels = np.array([[-1e6], [-1e4], [-100], [-20], [-1], [-1e-6], [0]], np.float32)
+    pixels = np.concatenate([pixels, -pixels])
+    with np.errstate(over="ignore"):
+        expected = network.outputs(network.logits(pixels))
+    _, actual = run_onnx(to_onnx(network, ORIGIN, Path("x"))[0], pixels)
+    assert np.isfinite(expected).all()
+    assert largest_difference(expected, actual) <= 1e-5
+
+
+def test_the_batch_may_have_any_size(tmp_path: Path) -> None:
+    """One image, none, or many; each gets the same answer as among others."""
+    run = trained([ACTIVATIONS["maxout"](), Softmax()])
+    content = export(run, "onnx", file=tmp_path / "m.onnx").file.read_bytes()
+    pixels = images()
+    _, expected = run_onnx(content, pixels)
+    for count in (0, 1, 7):
+        _, actual = run_onnx(content, pixels[:count])
+        assert actual.shape == (count, 10)
+        assert np.allclose(expected[:count], actual, atol=1e-6)
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        run_onnx(content, pixels[:, :100])
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    """Names, shapes, where it comes from; operators that every runtime knows."""
+    run = trained([Sigmoid(), Softmax()])
+    exported = export(run, "onnx", checkpoint="last", file=tmp_path / "m.onnx")
+    model = onnx.load(exported.file)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["labels"]) == [str(digit) for digit in range(10)]
+    assert (metadata["nnctl_version"], metadata["dataset"]) == (nnctl.__version__, "mini")
+    assert (metadata["checkpoint"], metadata["epoch"]) == ("last", "2")
+    assert "divided by 255" in metadata["images"]
+    assert "divided by 255" in model.doc_string
+    assert "divided by 255" in exported.usage
+    shapes: dict[str, list[Any]] = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*model.graph.input, *model.graph.output]
+    }
+    expected = {"images": ["N", 784], "logits": ["N", 10], "probabilities": ["N", 10]}
+    assert expected == shapes
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
+
+
+def test_a_yes_or_no_has_one_probability(tmp_path: Path) -> None:
+    """That of yes; its labels say what no and yes are."""
+    run = trained([Sigmoid()], positive_digit=9)
+    check(run, tmp_path, images())
+    metadata = onnx.load(tmp_path / "model.onnx").metadata_props
+    told = {entry.key: entry.value for entry in metadata}
+    assert json.loads(told["labels"]) == ["other", "9"]
+    assert "the probability of the second label" in told["probabilities"]
+
+
+def test_outputs_that_are_no_probabilities_are_said_to_be_none(tmp_path: Path) -> None:
+    """They are in the output of this name nevertheless: what nnctl decides by."""
+    exported = export(trained([ReLU(), Linear()]), "onnx", file=tmp_path / "m.onnx")
+    assert "linear of the logits; no probabilities" in exported.usage
+
+
+def test_the_same_run_gives_the_same_file(tmp_path: Path) -> None:
+    """Byte for byte."""
+    run = trained([Sigmoid(), Softmax()])
+    one, other = (export(run, "onnx", file=tmp_path / name).file for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_is_too_large_for_the_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before protobuf fails."""
+    monkeypatch.setattr(module, "MAX_BYTES", 10)
+    with pytest.raises(UsageError, match="at most 2 GB"):
+        to_onnx(Network(4, [Layer(1, Sigmoid())]), ORIGIN, Path("x"))
+
+
+def test_no_warning_is_left_to_users(tmp_path: Path) -> None:
+    """Of libraries' own changes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export(trained([Sigmoid(), Softmax()]), "onnx", file=tmp_path / "m.onnx")
