@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from nnctl import errors
 
 if TYPE_CHECKING:
-    from nnctl.api import evaluate, load, train
+    from nnctl.api import evaluate, load, save, train
+    from nnctl.nn.network import Network
 
-__all__ = ["__version__", "errors", "evaluate", "load", "train"]
+__all__ = ["Network", "__version__", "errors", "evaluate", "load", "save", "train"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import the functions when they are used: the command line does not wait for all of them."""
-    if name in ("evaluate", "load", "train"):
+    if name in ("Network", "evaluate", "load", "save", "train"):
         from nnctl import api
 
         return getattr(api, name)

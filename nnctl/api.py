@@ -1,4 +1,4 @@
-"""nnctl from Python: train, evaluate, load. The command line and this are two faces of the same."""
+"""nnctl from Python: train, evaluate, load, save. It and the command line are two faces of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import Document, Override, read_file
+from nnctl.nn.network import Network
 from nnctl.runs import evaluation
+from nnctl.runs.adoption import save_network
 from nnctl.runs.directory import Run, Which
 from nnctl.runs.evaluation import Evaluation, Split
 from nnctl.runs.plan import FellBack, Notice, find_dataset, resolve_config, settle
@@ -69,14 +71,12 @@ def train(
         "data.dataset": dataset,
         "data.subset": subset,
     }
-    values = {
-        **(settings or {}),
-        **{key: value for key, value in given.items() if value is not None},
-    }
-    overrides = [
-        Override(key, value.item() if isinstance(value, np.generic) else value, f"{key}={value}")
-        for key, value in values.items()
-    ]
+    overrides = _overrides(
+        {
+            **(settings or {}),
+            **{key: value for key, value in given.items() if value is not None},
+        }
+    )
     if isinstance(config, Mapping):
         document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
     else:
@@ -120,6 +120,55 @@ def load(directory: str | Path) -> Run:
         There is no run.
     """
     return Run.open(Path(directory))
+
+
+def save(
+    network: Network,
+    run_dir: str | Path,
+    *,
+    dataset: str = "mnist",
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """Make a run of a network whose weights come from elsewhere; see `Network.from_arrays`.
+
+    It is before its first epoch: it can be evaluated, exported, and trained on with
+    ``nnctl train --resume``.
+
+    Parameters
+    ----------
+    network : Network
+        With its weights.
+    run_dir : str or Path
+        The directory of the run, new or empty.
+    dataset : str
+        What it was trained on.
+    settings : mapping, optional
+        What else its configuration says, by dotted key: ``{"data.positive_digit": 9}``.
+
+    Raises
+    ------
+    nnctl.errors.UsageError
+        The network does not fit the dataset, or the directory is not empty.
+    nnctl.errors.DataError
+        The dataset cannot be had.
+
+    Examples
+    --------
+    >>> import nnctl
+    >>> layers = [w1, w2], [b1, b2], ["sigmoid", "softmax"]  # doctest: +SKIP
+    >>> network = nnctl.Network.from_arrays(*layers)  # doctest: +SKIP
+    >>> nnctl.evaluate(nnctl.save(network, "runs/book")).accuracy  # doctest: +SKIP
+    0.9352
+    """
+    return save_network(network, Path(run_dir), dataset, _overrides(settings or {}), notify=_warn)
+
+
+def _overrides(values: Mapping[str, Any]) -> list[Override]:
+    """Return values by dotted key as what is laid over a configuration."""
+    return [
+        Override(key, value.item() if isinstance(value, np.generic) else value, f"{key}={value}")
+        for key, value in values.items()
+    ]
 
 
 def _warn(notice: Notice) -> None:

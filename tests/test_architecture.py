@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "export": {"errors", "files", "nn", "config", "runs"},
     "views": {"errors", "nn", "data", "runs", "sweep"},
     "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export"},
-    "api": {"errors", "config", "runs"},
+    "api": {"errors", "nn", "config", "runs"},
 }
 """For every room, the rooms that it may import."""
 

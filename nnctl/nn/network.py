@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from nnctl.nn.activations import Activation, Array
+from nnctl.errors import UsageError, did_you_mean
+from nnctl.nn.activations import ACTIVATIONS, Activation, Array
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Distribution, Initializer, Zeros
 
 
@@ -188,6 +190,76 @@ class Network:
             for layer, learned in zip(self.layers, self.parameters.learned, strict=True)
         ]
 
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[ArrayLike],
+        biases: Sequence[ArrayLike],
+        activations: Sequence[str | Mapping[str, Any] | Activation],
+        *,
+        slopes: Mapping[int, ArrayLike] | None = None,
+    ) -> Network:
+        """Return a network of weights that come from elsewhere: a book, or another program.
+
+        Parameters
+        ----------
+        weights : sequence of array-like, shape (inputs, units)
+            A layer each, from the first hidden one to the output; a maxout unit has a column a
+            piece, all first ones first.
+        biases : sequence of array-like, shape (units,), (1, units) or (units, 1)
+            A layer each.
+        activations : sequence of str, mapping or Activation
+            A layer each, as in a configuration: ``"relu"``, ``{"name": "sigmoid", "gain": 2}``.
+        slopes : mapping of int to array-like, shape (units,), optional
+            Those of prelu layers, counted from 0; default: what they begin with.
+
+        Raises
+        ------
+        UsageError
+            They do not fit together, or are not finite numbers.
+
+        Examples
+        --------
+        >>> network = Network.from_arrays([[[1.0], [1.0]]], [[-1.5]], ["step"])  # an AND gate
+        >>> network.outputs(network.logits(np.array([[0, 1], [1, 1]], np.float32))).tolist()
+        [[0.0], [1.0]]
+        """
+        counts = (len(weights), len(biases), len(activations))
+        if not counts[0] or len(set(counts)) > 1:
+            raise UsageError(
+                "a layer has weights, biases and an activation each; got "
+                f"{counts[0]}, {counts[1]} and {counts[2]} of them"
+            )
+        layers: list[Layer] = []
+        arrays: list[tuple[Array, Array]] = []
+        for i, (matrix, row, activation) in enumerate(
+            zip(weights, biases, activations, strict=True)
+        ):
+            function = _read_activation(activation, i)
+            arrays.append(_read_layer(matrix, row, i, layers[-1].units if layers else None))
+            columns = arrays[-1][1].size
+            if columns % function.maps:
+                raise UsageError(
+                    f"layer {i + 1}: {columns} biases are no multiple of {function.maps} pieces"
+                )
+            layers.append(Layer(columns // function.maps, function))
+        network = cls(arrays[0][0].shape[0], layers)
+        parameters = network.parameters
+        for i, layer in enumerate(layers):
+            parameters.weights[i][...], parameters.biases[i][...] = arrays[i]
+            parameters.learned[i].fill(layer.activation.first_learned)
+        for i, values in (slopes or {}).items():
+            learned = _read_array(values, f"the slopes of layer {i + 1}")
+            expected = parameters.learned[i].shape if 0 <= i < len(layers) else (0,)
+            if learned.shape != expected or expected == (0,):
+                raise UsageError(
+                    f"layer {i + 1} learns no slopes"
+                    if expected == (0,)
+                    else f"layer {i + 1} has {expected[0]} slopes, got {learned.shape}"
+                )
+            parameters.learned[i][...] = learned
+        return network
+
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw all parameters anew: the weights of every layer in turn, then the biases."""
         fans = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
@@ -277,6 +349,60 @@ class Network:
         scores = logits if self.functions[-1].monotone else self.outputs(logits)
         classes: NDArray[np.int64] = scores.argmax(axis=1)
         return classes
+
+
+def _read_layer(
+    weights: ArrayLike, biases: ArrayLike, layer: int, inputs: int | None
+) -> tuple[Array, Array]:
+    """Return weights ``(inputs, columns)`` and biases ``(columns,)`` of a layer, counted from 0."""
+    matrix = _read_array(weights, f"the weights of layer {layer + 1}")
+    row = _read_array(biases, f"the biases of layer {layer + 1}")
+    if matrix.ndim != 2 or not matrix.size or row.size != max(row.shape, default=0):
+        raise UsageError(
+            f"layer {layer + 1}: expected weights (inputs, units) and biases (units,), "
+            f"got {matrix.shape} and {row.shape}"
+        )
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        return shape[0] == (inputs or shape[0]) and shape[1] == row.size
+
+    if not fits(matrix.shape):
+        before = "" if inputs is None else f"{inputs} inputs and "
+        raise UsageError(
+            f"layer {layer + 1}: weights {matrix.shape} do not fit {before}{row.size} biases",
+            hint="They are (inputs, units) here: transpose them." if fits(matrix.T.shape) else None,
+        )
+    return matrix, row.reshape(-1)
+
+
+def _read_array(values: ArrayLike, what: str) -> Array:
+    """Return values as float32, if they are finite numbers there."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "iuf":
+        raise UsageError(f"{what} are not an array of numbers")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UsageError(f"{what} hold numbers that are not finite in 32 bits")
+    return array
+
+
+def _read_activation(given: str | Mapping[str, Any] | Activation, layer: int) -> Activation:
+    """Return the activation of a layer, counted from 0, by what a configuration calls it."""
+    if isinstance(given, Activation):
+        return given
+    parameters = {"name": given} if isinstance(given, str) else dict(given)
+    name = str(parameters.pop("name", None))
+    if name not in ACTIVATIONS:
+        known = did_you_mean(name, ACTIVATIONS) or f"; known are {', '.join(ACTIVATIONS)}"
+        raise UsageError(f"layer {layer + 1}: unknown activation '{name}'{known}")
+    try:
+        return ACTIVATIONS[name](**parameters)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"layer {layer + 1}: {name}: {error}") from None
 
 
 class Backpropagation:

@@ -31,12 +31,13 @@ from nnctl.errors import (
 from nnctl.files import remove_temporaries
 from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
+from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
 from nnctl.runs.build import build_network, build_optimizer
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
-from nnctl.runs.directory import Run, Which
+from nnctl.runs.directory import Run, Which, cannot_write
 from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
@@ -193,6 +194,23 @@ class TrainingRun:
         if config != run.config:
             run.write_config(config)
         return training_run
+
+    def adopt(self, network: Network) -> None:
+        """Record a network of the same layers, trained elsewhere, as the state to begin from.
+
+        Raises
+        ------
+        StorageError
+            The run directory cannot be written.
+        """
+        self.network.parameters.vector[...] = network.parameters.vector
+        try:
+            self._save("best")
+            self._save("last")
+        except OSError as error:
+            raise cannot_write(self.run.directory, error) from None
+        finally:
+            self._lock.unlock()
 
     @property
     def done_epochs(self) -> int:

@@ -1,0 +1,162 @@
+"""Weights from elsewhere: a network of arrays, and the run that is made of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnctl
+from nnctl.errors import ConfigError, UsageError
+from nnctl.nn.activations import LeakyReLU
+from nnctl.runs.directory import Run
+from tests.conftest import CONFIGS, Nnctl
+
+RNG = np.random.default_rng(0)
+
+
+def arrays(*sizes: int) -> tuple[list[Any], list[Any]]:
+    """Return weights and biases in 64 bits, as books have them."""
+    pairs = itertools.pairwise(sizes)
+    return [RNG.normal(size=pair) for pair in pairs], [RNG.normal(size=n) for n in sizes[1:]]
+
+
+def test_a_network_of_arrays_computes_f_of_x_w_plus_b() -> None:
+    """As by hand."""
+    weights, biases = arrays(4, 3, 2)
+    network = nnctl.Network.from_arrays(
+        weights, [biases[0][:, None], biases[1][None]], [{"name": "sigmoid", "gain": 2}, "linear"]
+    )
+    inputs = RNG.normal(size=(5, 4)).astype(np.float32)
+    hidden = 1 / (1 + np.exp(-2 * (inputs @ weights[0] + biases[0])))
+    assert np.allclose(hidden @ weights[1] + biases[1], network.logits(inputs), atol=1e-5)
+
+
+def test_prelu_and_maxout_have_their_own_arrays() -> None:
+    """Slopes, and a map a piece."""
+    weights, biases = arrays(4, 3, 6)
+    network = nnctl.Network.from_arrays(
+        weights, biases, ["prelu", {"name": "maxout", "pieces": 3}], slopes={0: [1, 2, 3]}
+    )
+    assert network.sizes == (4, 3, 2)
+    assert network.parameters.learned[0].tolist() == [1, 2, 3]
+    untrained = nnctl.Network.from_arrays(weights[:1], biases[:1], ["prelu"])
+    assert untrained.parameters.learned[0].tolist() == [0.25] * 3
+
+
+GOOD: dict[str, Any] = {
+    "weights": [np.ones((4, 3)), np.ones((3, 2))],
+    "biases": [np.ones(3), np.ones(2)],
+    "activations": ["relu", LeakyReLU()],
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"biases": [np.ones(3)]}, "got 2, 1 and 2 of them"),
+        ({"weights": [], "biases": [], "activations": []}, "got 0, 0 and 0"),
+        (
+            {"weights": [np.ones(3), np.ones((3, 2))]},
+            r"layer 1: expected weights \(inputs, units\)",
+        ),
+        ({"biases": [np.ones((2, 2)), np.ones(2)]}, r"layer 1: .* got \(4, 3\) and \(2, 2\)"),
+        (
+            {"weights": [np.ones((4, 3)), np.ones((4, 2))]},
+            r"layer 2: weights \(4, 2\) do not fit 3",
+        ),
+        ({"biases": [np.ones(3), np.ones(5)]}, "3 inputs and 5 biases"),
+        ({"weights": [1.0, np.ones((3, 2))]}, "layer 1: expected weights"),
+        ({"biases": [3.0, np.ones(2)]}, "layer 1: expected weights"),
+        ({"biases": [np.full(3, np.nan), np.ones(2)]}, "biases of layer 1 .* not finite"),
+        ({"biases": [np.full(3, 1e300), np.ones(2)]}, "biases of layer 1 .* not finite"),
+        (
+            {"biases": [["a", "b", "c"], np.ones(2)]},
+            "biases of layer 1 are not an array of numbers",
+        ),
+        ({"biases": [[[1], [1, 2]], np.ones(2)]}, "biases of layer 1 are not an array of numbers"),
+        ({"activations": ["relu", "sigmod"]}, "layer 2: unknown activation 'sigmod'; did you mean"),
+        ({"activations": ["relu", {"gain": 2}]}, "layer 2: unknown activation"),
+        (
+            {"activations": [{"name": "elu", "alpha": -1}, "relu"]},
+            "layer 1: elu: alpha must not be",
+        ),
+        ({"activations": [{"name": "relu", "gain": 1}, "relu"]}, "layer 1: relu: "),
+        ({"activations": ["maxout", "relu"]}, "layer 1: 3 biases are no multiple of 2 pieces"),
+        ({"slopes": {0: [1, 2, 3]}}, "layer 1 learns no slopes"),
+        ({"slopes": {7: [1]}}, "layer 8 learns no slopes"),
+        ({"activations": ["prelu", "relu"], "slopes": {0: [1]}}, "layer 1 has 3 slopes, got"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_told(wrong: dict[str, Any], message: str) -> None:
+    """By their layer and their shapes."""
+    nnctl.Network.from_arrays(**GOOD)
+    with pytest.raises(UsageError, match=message):
+        nnctl.Network.from_arrays(**{**GOOD, **wrong})
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_weights_that_lie_the_other_way_are_recognised(layer: int) -> None:
+    """As Nielsen's program and PyTorch have them."""
+    weights = [*GOOD["weights"]]
+    weights[layer] = weights[layer].T
+    with pytest.raises(UsageError) as caught:
+        nnctl.Network.from_arrays(**{**GOOD, "weights": weights})
+    assert "transpose" in str(caught.value.hint)
+
+
+@pytest.fixture
+def trained(scratch: Path) -> Run:
+    """A run whose weights are going to be taken for a book's."""
+    return nnctl.train(CONFIGS / "smoke.yaml", epochs=1, run_dir=scratch / "trained")
+
+
+def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trained: Run) -> None:
+    """With the very figures of the network that the arrays are from."""
+    import nnctl as face
+
+    parameters = trained.network().parameters
+    activations = ["relu", "softmax"]
+    network = face.Network.from_arrays(parameters.weights, parameters.biases, activations)
+    run = face.save(network, "book", dataset="mini", settings={"optimizer.learning_rate": 0.05})
+    expected, actual = face.evaluate(trained), face.evaluate(run)
+    assert (expected.accuracy, expected.loss) == (actual.accuracy, actual.loss)
+    assert json.loads(nnctl("eval", "book", "--json").stdout)["accuracy"] == expected.accuracy
+    nnctl("check", "book")
+    best = Path("book/best.npz").read_bytes()
+    nnctl("train", "--resume", "book", "--epochs", "1", "--quiet")
+    assert Path("book/best.npz").read_bytes() != best
+    assert face.evaluate(run).accuracy > expected.accuracy - 0.01
+    assert run.config.optimizer.learning_rate == 0.05
+    shutil.rmtree("book")
+
+
+def test_a_network_that_does_not_fit_the_dataset_is_no_run(scratch: Path) -> None:
+    """And leaves no directory."""
+    for sizes, error, message in (
+        ((784, 9), ConfigError, "the last layer has 9 units"),
+        ((10, 10), UsageError, "784 pixels; this network takes 10"),
+    ):
+        network = nnctl.Network.from_arrays(*arrays(*sizes), ["softmax"])
+        with pytest.raises(error, match=message):
+            nnctl.save(network, "book", dataset="mini")
+        assert not (scratch / "book").exists()
+
+
+@pytest.mark.usefixtures("scratch")
+def test_its_loss_fits_its_outputs() -> None:
+    """What is no probability has the quadratic one; settings say more."""
+    network = nnctl.Network.from_arrays(*arrays(784, 10), ["tanh"])
+    assert nnctl.save(network, "tanh", dataset="mini").config.loss == "quadratic"
+    nine = nnctl.Network.from_arrays(*arrays(784, 1), ["sigmoid"])
+    settings = {"data.positive_digit": 9, "loss": "quadratic"}
+    run = nnctl.save(nine, "nine", dataset="mini", settings=settings)
+    assert run.config.loss == "quadratic"
+    assert nnctl.evaluate(run).classes == ["other", "9"]
+    with pytest.raises(UsageError, match="not empty"):
+        nnctl.save(nine, "nine", dataset="mini", settings=settings)
