@@ -36,6 +36,7 @@ OWNERS = {
     "yaml": {"config"},
     "pydantic": {"config"},
     "pooch": {"data"},
+    "PIL": {"data"},
     "requests": {"data"},
     "platformdirs": {"data"},
     "filelock": {"runs"},

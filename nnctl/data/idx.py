@@ -7,6 +7,7 @@ dimension as a 32-bit big-endian integer, then the elements.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from nnctl.errors import DamagedFileError, DataError
 
 _UNSIGNED_BYTE = 8
+_GZIP = b"\x1f\x8b"
 _MAX_BYTES = 2**31
 
 
@@ -41,14 +43,32 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """
     try:
         with _open(path) as file:
-            shape = read_shape(file, path, dimensions)
-            size = math.prod(shape)
-            # One byte more than there should be, to notice what should not be there.
-            content = file.read(size + 1)
+            return _read(file, path, dimensions)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, f"is not a whole gzip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def decode(content: bytes, path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Return the unsigned bytes of an IDX file that was read already; see `read_idx`.
+
+    Whether it is compressed is told from its first bytes: it may have come without a name.
+    """
+    file: IO[bytes] = io.BytesIO(content)
+    if content.startswith(_GZIP):
+        file = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+    try:
+        return _read(file, path, dimensions)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"is not a whole gzip file ({error})") from None
+
+
+def _read(file: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uint8]:
+    shape = read_shape(file, path, dimensions)
+    size = math.prod(shape)
+    # One byte more than there should be, to notice what should not be there.
+    content = file.read(size + 1)
     if len(content) != size:
         difference = "fewer" if len(content) < size else "more"
         raise _damaged(path, f"has {difference} bytes than the {size:,} its header promises")

@@ -1,0 +1,250 @@
+"""Pictures become what MNIST's images are."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from nnctl.data import images, pictures
+from nnctl.data.dataset import open_dataset
+from nnctl.errors import DataError
+from tests.photographs import UGLY, encoded, photograph
+
+DIGITS = open_dataset("mini", notify=lambda _: None).test
+
+
+def ring(
+    side: int = 200,
+    middle: tuple[float, float] = (100, 100),
+    radius: float = 40,
+    width: float = 12,
+    ink: float = 0.1,
+    paper: float = 0.9,
+) -> NDArray[np.float32]:
+    """Return a picture of a zero."""
+    y, x = np.mgrid[:side, :side] + 0.5
+    distance = np.hypot((y - middle[0]) / 1.3, x - middle[1])
+    share = np.clip((width / 2 - np.abs(distance - radius)) + 0.5, 0, 1)
+    return np.asarray(paper + (ink - paper) * share, np.float32)
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Return the mean difference of the pixels, of 255."""
+    return float(np.abs(one.astype(float) - other).mean())
+
+
+def test_a_digit_fills_20_pixels_around_its_centre_of_mass() -> None:
+    """As MNIST's page says: light on black, the ratio of its sides kept."""
+    image = pictures.normalise(ring())
+    rows, columns = (np.flatnonzero((image > 60).any(axis=axis)) for axis in (1, 0))
+    assert (len(rows), len(columns)) == pytest.approx((20, 20 / 1.25), abs=1.5)
+    assert image.max() == 255
+    assert not image[0].any()
+    mass = image / image.sum()
+    assert mass.sum(axis=1) @ (np.arange(28) + 0.5) == pytest.approx(14.5, abs=0.05)
+    assert mass.sum(axis=0) @ (np.arange(28) + 0.5) == pytest.approx(14.5, abs=0.05)
+
+
+@settings(max_examples=25)
+@given(
+    down=st.floats(70, 180),
+    across=st.floats(60, 190),
+    radius=st.floats(25, 40),
+    ink=st.floats(0, 0.4),
+)
+def test_where_how_large_and_how_dark_does_not_matter(
+    down: float, across: float, radius: float, ink: float
+) -> None:
+    """The same digit elsewhere in a picture is the same image, nearly."""
+    expected = pictures.normalise(ring(250, (125, 125), 40, 12))
+    moved = ring(250, (down, across), radius, 12 * radius / 40, ink)
+    assert difference(expected, pictures.normalise(moved)) < 4
+
+
+@pytest.mark.parametrize("paper", [0.95, 0.6, 0.3, 0.0])
+@pytest.mark.parametrize("shade", [0.0, 0.25])
+def test_neither_polarity_nor_uneven_light_matters(paper: float, shade: float) -> None:
+    """Dark on light, light on dark, with a shadow from one side."""
+    ink = 0.05 if paper > 0.5 else 0.9
+    y, x = np.mgrid[-1:1:200j, -1:1:200j]
+    light = shade * (x + 0.5 * y**2)
+    picture = np.clip(ring(ink=ink, paper=paper) + light, 0, 1).astype(np.float32)
+    assert difference(pictures.normalise(ring()), pictures.normalise(picture)) < 6
+
+
+@pytest.mark.parametrize("kind", ["none", *UGLY])
+def test_each_kind_of_ugliness_alone_leaves_the_digit(kind: str) -> None:
+    """The image is near that of the digit as it was."""
+    for i in range(5):
+        content = photograph(DIGITS.images[i], i, [kind])
+        image = pictures.normalise(images.read_picture(content)).ravel()
+        alike = np.corrcoef(image, DIGITS.images[i])[0, 1]
+        assert alike > (0.6 if kind == "rotate" else 0.8), (i, alike)
+
+
+def test_a_thin_pen_is_thickened() -> None:
+    """Of a hair there would be nothing but grey."""
+    thin, thick = (pictures.normalise(ring(400, (200, 200), 120, width)) for width in (2, 20))
+    assert np.count_nonzero(thin > 200) > 0.4 * np.count_nonzero(thick > 200)
+
+
+def test_specks_and_a_table_s_edge_are_dropped_and_a_second_stroke_is_kept() -> None:
+    """The parts of a digit are large, and do not run along an edge."""
+    expected = pictures.normalise(ring())
+    dirty = ring()
+    dirty[20:23, 20:23] = dirty[180:182, 30:33] = 0.1
+    dirty[:, -12:] = 0.05
+    assert difference(expected, pictures.normalise(dirty)) < 4
+    two = np.full((200, 200), 0.9, np.float32)
+    two[60:140, 60:72] = two[60:72, 80:140] = 0.1
+    image = pictures.normalise(two)
+    assert (image[:, 20:] > 128).any()
+    assert (image[:, :10] > 128).any()
+
+
+def test_parts_are_those_of_scipy() -> None:
+    """Corners included; up to their numbers."""
+    rng = np.random.default_rng(0)
+    for density in (0.1, 0.3, 0.4, 0.5, 0.9, 0.0):
+        mask = rng.random((40, 57)) < density
+        expected, count = ndimage.label(mask, np.ones((3, 3)))
+        ours = pictures.label(mask)
+        assert ours.max() == count
+        assert len(np.unique(np.stack([expected, ours]).reshape(2, -1), axis=1).T) == count + (
+            not mask.all()
+        )
+
+
+def test_an_image_of_mnist_is_taken_as_it_is() -> None:
+    """In black and white as well."""
+    image = DIGITS.images[0].reshape(28, 28)
+    for picture in (image, 255 - image):
+        given = images.read_picture(encoded(picture / 255))
+        assert difference(image, pictures.normalise(given)) < 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (28, 28), (300, 200)])
+@pytest.mark.parametrize("level", [0.0, 0.7, 1.0])
+def test_an_empty_picture_has_no_stroke(shape: tuple[int, int], level: float) -> None:
+    """Nor has one of noise, or of light from one side."""
+    rng = np.random.default_rng(0)
+    flat = np.full(shape, level, np.float32)
+    noisy = np.clip(0.5 + rng.normal(0, 0.05, shape), 0, 1).astype(np.float32)
+    sloping = flat * np.linspace(0.5, 1, shape[1], dtype=np.float32)
+    for picture in (flat, sloping, *([noisy] if min(shape) > 100 else [])):
+        with pytest.raises(DataError, match="no stroke"):
+            pictures.normalise(picture)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 10**6))
+def test_any_picture_gives_an_image_or_an_error(height: int, width: int, seed: int) -> None:
+    """And never anything else."""
+    rng = np.random.default_rng(seed)
+    picture = (rng.random((height, width)) ** rng.integers(1, 20)).astype(np.float32)
+    try:
+        image = pictures.normalise(picture)
+    except DataError:
+        return
+    assert image.shape == (28, 28)
+    assert image.max() == 255
+
+
+def test_a_network_s_other_size_is_filled_alike() -> None:
+    """The digit takes 20/28 of it."""
+    image = pictures.normalise(ring(), 56)
+    assert image.shape == (56, 56)
+    assert np.count_nonzero((image > 100).any(axis=1)) == pytest.approx(40, abs=1)
+
+
+def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
+
+
+def test_every_kind_of_picture_is_read() -> None:
+    """Grey, colour, palettes, 16 bits, CMYK, alpha, black and white, animations, other formats."""
+    grey = Image.fromarray((ring() * 255).astype(np.uint8))
+    deep = Image.fromarray((ring() * 65535).astype(np.uint16))
+    ink = Image.merge("LA", [Image.new("L", grey.size, 0), grey.point(lambda level: 255 - level)])
+    expected = pictures.normalise(ring())
+    for content in (
+        _saved(grey, "PNG"),
+        _saved(grey.convert("RGB"), "JPEG", quality=95),
+        _saved(grey.convert("CMYK"), "JPEG", quality=95),
+        _saved(grey.convert("RGB").convert("P"), "PNG"),
+        _saved(grey.convert("1", dither=Image.Dither.NONE), "PNG"),
+        _saved(deep, "PNG"),
+        _saved(deep, "TIFF"),
+        _saved(Image.fromarray(ring() * 7 - 3), "TIFF"),
+        _saved(ink, "PNG"),
+        _saved(ink.convert("RGBA"), "PNG"),
+        _saved(grey, "GIF", save_all=True, append_images=[Image.new("L", grey.size, 255)]),
+        _saved(grey, "BMP"),
+        _saved(grey.convert("RGB"), "WEBP", lossless=True),
+        _saved(grey, "PPM"),
+    ):
+        image = pictures.normalise(images.read_picture(content))
+        assert difference(expected, image) < 8, content[:16]
+
+
+def test_a_picture_is_turned_as_the_camera_was_held() -> None:
+    """By its EXIF orientation, of small and of large pictures, with alpha and in 16 bits."""
+    upright = np.full((200, 150), 255, np.uint8)
+    upright[40:160, 60:72] = upright[40:52, 60:110] = 0
+    for mode in ("L", "RGBA", "I;16"):
+        for enlarged in (1, 20):
+            picture = Image.fromarray(upright).resize((150 * enlarged, 200 * enlarged))
+            if mode == "I;16":
+                picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+            else:
+                picture = picture.convert(mode)
+            lying = picture.transpose(Image.Transpose.ROTATE_90)
+            exif = Image.Exif()
+            exif[0x0112] = 6  # to be turned to the right
+            content = _saved(lying, "PNG", exif=exif)
+            expected = pictures.normalise((upright / 255).astype(np.float32))
+            image = pictures.normalise(images.read_picture(content))
+            assert difference(expected, image) < 6, (mode, enlarged)
+
+
+def test_what_is_no_picture_is_told() -> None:
+    """Broken, cut off, far too large, or of a kind that starts programs."""
+    good = photograph(DIGITS.images[0], 0)
+    png = encoded(ring())
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    large = io.BytesIO()
+    Image.new("1", (8_000, 8_000)).save(large, "PNG")
+    for content, told in (
+        (b"hello", "no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
+        (good[: len(good) // 2], "damaged"),
+        (png[: len(png) // 2], "damaged"),
+        (png[:60] + bytes(40) + png[100:], "damaged"),
+        (bomb.getvalue(), "pixels"),
+        (large.getvalue(), "pixels"),
+    ):
+        with pytest.raises(DataError, match=told) as caught:
+            images.read_picture(content)
+        assert caught.value.hint
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 5000), st.integers(0, 255), st.booleans())
+def test_a_damaged_byte_is_no_crash(place: int, value: int, jpeg: bool) -> None:
+    """A picture, or an error that is told."""
+    content = bytearray(photograph(DIGITS.images[1], 0, UGLY if jpeg else ["none"]))
+    content[place % len(content)] = value
+    try:
+        pictures.normalise(images.read_picture(bytes(content)))
+    except DataError:
+        return
