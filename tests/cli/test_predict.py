@@ -1,0 +1,230 @@
+"""``nnctl predict`` as a user sees it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nnctl as face
+from nnctl.data.dataset import MINI_DIRECTORY, open_dataset
+from tests.cli.test_terminal import COLOUR, in_terminal, on_screen
+from tests.conftest import CONFIGS, Nnctl, nnctl_command
+from tests.helpers import write_idx
+from tests.photographs import UGLY, photograph
+
+DIGITS = open_dataset("mini", notify=lambda _: None).test
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the digits that ship."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return face.train(CONFIGS / "smoke.yaml", run_dir=folder).directory
+
+
+@pytest.fixture
+def photos(scratch: Path) -> Path:
+    """A folder with three photographs, and what is no picture."""
+    folder = scratch / "photos"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.JPG").write_bytes(photograph(DIGITS.images[i], i))
+    (folder / "notes.txt").write_text("7, 2, 1", "utf-8")
+    return folder
+
+
+def objects(printed: str) -> list[dict[str, Any]]:
+    """Return what ``--json`` has printed."""
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_a_folder_of_photographs_is_told_a_line_each(
+    nnctl: Nnctl, trained: Path, photos: Path
+) -> None:
+    """In the order of their names: the file, the digit, the three best."""
+    done = nnctl("predict", trained, photos)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [str(photos / f"{i}.JPG") for i in range(3)] == [row[0] for row in rows]
+    assert DIGITS.labels[:3].tolist() == [int(row[1]) for row in rows]
+    assert all(re.fullmatch(r"(\d [\d.]+ %(, )?){3}", row[2]) for row in rows)
+    assert all(row[2].startswith(f"{row[1]} ") for row in rows)
+    assert done.stderr == ""
+
+
+def test_json_has_an_object_a_file(nnctl: Nnctl, trained: Path, photos: Path) -> None:
+    """With the probabilities of all digits, of any checkpoint."""
+    for checkpoint in ("best", "last"):
+        done = nnctl("predict", trained, photos, "--json", "--checkpoint", checkpoint)
+        told = objects(done.stdout)
+        assert [list(one) for one in told] == [["file", "digit", "probabilities", "error"]] * 3
+        for one, label in zip(told, DIGITS.labels, strict=False):
+            assert one["digit"] == label == np.argmax(one["probabilities"])
+            assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-5)
+            assert one["error"] is None
+
+
+def test_what_cannot_be_read_is_told_and_the_others_go_on(
+    nnctl: Nnctl, trained: Path, photos: Path
+) -> None:
+    """Each with what is wrong and what to do; the exit code is 3."""
+    good = (photos / "0.JPG").read_bytes()
+    blank = io.BytesIO()
+    Image.new("L", (300, 200), 230).save(blank, "PNG")
+    (photos / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (photos / "blank.png").write_bytes(blank.getvalue())
+    (photos / "nothing.png").write_bytes(b"")
+    (photos / "text.png").write_text("hello", "utf-8")
+    (photos / "empty").mkdir()
+    write_idx(photos / "small", np.zeros((2, 14, 14), np.uint8))
+    write_idx(photos / "labels", np.zeros(4, np.uint8))
+    names = ("cut.jpg", "blank.png", "nothing.png", "text.png", "missing", "small", "labels")
+    bad = [photos / name for name in (*names, "empty", "notes.txt")]
+    done = nnctl("predict", trained, *bad, photos / "1.JPG", code=3)
+    assert len(done.stdout.splitlines()) == 1
+    for path in bad:
+        assert f"Error: {path}: " in done.stderr
+    assert done.stderr.count("Hint: ") == len(bad)
+    assert "no digit was told on 9 of 10 pictures" in done.stderr
+    told = objects(nnctl("predict", trained, *bad, photos / "1.JPG", "--json", code=3).stdout)
+    assert [one["digit"] is None for one in told] == [True] * 9 + [False]
+    assert all(isinstance(one["error"], str) for one in told[:9])
+    nnctl("predict", trained, photos / "cut.jpg", code=3)
+
+
+def test_standard_input_is_a_picture_or_idx(trained: Path, photos: Path) -> None:
+    """Read once."""
+    packed = gzip.compress((photos / "0.JPG").read_bytes())
+    for content, lines, code in (
+        ((photos / "0.JPG").read_bytes(), 1, 0),
+        ((MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").read_bytes(), 1000, 0),
+        (b"", 0, 3),
+        (packed, 0, 3),
+    ):
+        command = nnctl_command("predict", trained, "-")
+        done = subprocess.run(command, input=content, capture_output=True, check=False)
+        assert (done.returncode, len(done.stdout.splitlines())) == (code, lines), done.stderr
+        assert b"Traceback" not in done.stderr
+    done = subprocess.run(
+        nnctl_command("predict", trained, "-", "-"), input=b"", capture_output=True, check=False
+    )
+    assert done.returncode == 2
+
+
+def test_idx_files_are_taken_as_they_are(nnctl: Nnctl, trained: Path) -> None:
+    """An object an image, with its index; as many right as ``eval`` counts."""
+    done = nnctl("predict", trained, MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz", "--json")
+    told = objects(done.stdout)
+    assert list(range(1000)) == [one["index"] for one in told]
+    expected = face.load(trained).predict(DIGITS.images)
+    assert expected.argmax(axis=1).tolist() == [one["digit"] for one in told]
+    assert np.allclose(expected, [one["probabilities"] for one in told], atol=1e-6)
+
+
+def test_idx_needs_no_pillow_and_pictures_say_so(trained: Path, photos: Path) -> None:
+    """In one line, with the command that installs it."""
+    without = "import sys; sys.modules['PIL'] = None; from nnctl.cli import main; main()"
+    for given, code in ((MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz", 0), (photos / "0.JPG", 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", without, "predict", str(trained), str(given)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+    assert "pip install 'nnctl[plot]'" in done.stderr
+
+
+def test_a_question_is_answered_by_its_digit_or_none(
+    nnctl: Nnctl, scratch: Path, photos: Path
+) -> None:
+    """The network of a single output says of each picture whether it is that digit."""
+    settings = {"data.positive_digit": int(DIGITS.labels[0])}
+    run = face.train(
+        CONFIGS / "is-it-a-nine.yaml",
+        settings=settings,
+        epochs=8,
+        dataset="mini",
+        run_dir=scratch / "question",
+    )
+    told = objects(nnctl("predict", run.directory, photos, "--json").stdout)
+    assert [one["digit"] for one in told] == [int(DIGITS.labels[0]), None, None]
+    assert all(sum(one["probabilities"]) == pytest.approx(1) for one in told)
+    first = nnctl("predict", run.directory, photos).stdout.splitlines()
+    assert [line.split("\t")[1] for line in first] == [str(DIGITS.labels[0]), "other", "other"]
+
+
+def test_a_gate_sees_no_pictures(nnctl: Nnctl, scratch: Path, photos: Path) -> None:
+    """Nor does what is no run; both are usage."""
+    run = face.train(CONFIGS / "gates" / "and.yaml", epochs=1, run_dir=scratch / "gate")
+    assert "was trained on and" in nnctl("predict", run.directory, photos, code=2).stderr
+    nnctl("predict", photos, photos, code=2)
+    nnctl("predict", run.directory, code=2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_what_the_network_sees(trained: Path, photos: Path) -> None:
+    """28 x 28 pixels in 28 x 14 half blocks, and the answer beside it, within 80 columns."""
+    printed = in_terminal("predict", trained, photos / "0.JPG")
+    lines = on_screen(printed)
+    blocks = [line for line in lines if "▀" * 28 in line]
+    assert len(blocks) == 14
+    assert any(f"digit {DIGITS.labels[0]}" in line for line in blocks)
+    assert sum(bool(re.search(r"\d +[\d.]+ %", line)) for line in blocks) == 3
+    assert COLOUR.search(printed) or "38;" in printed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_a_terminal_without_colour_shows_it_in_letters(
+    trained: Path, photos: Path, env: dict[str, str]
+) -> None:
+    """No block, no colour, and none of the lines is broken."""
+    printed = in_terminal("predict", trained, photos / "0.JPG", env=env)
+    assert "▀" not in printed
+    assert "\x1b[3" not in printed
+    assert sum("@" in line or "#" in line for line in on_screen(printed)) > 8
+
+
+def test_ugly_photographs_of_the_digits_that_ship(trained: Path) -> None:
+    """Nearly as many are told as of the originals."""
+    originals, photographs = _right(trained, DIGITS.images[:100], DIGITS.labels[:100])
+    assert photographs >= originals - 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+def test_ugly_photographs_of_mnist(scratch: Path) -> None:
+    """Of 100 digits of the test set, of which 98 are told, 95 are told on photographs."""
+    run = face.train(CONFIGS / "relu.yaml", run_dir=scratch / "run")
+    test = open_dataset("mnist", notify=lambda _: None).test
+    originals, photographs = _right(run.directory, test.images[:100], test.labels[:100])
+    assert originals >= 98
+    assert photographs >= 95
+
+
+def _right(directory: Path, images: Any, labels: Any) -> tuple[int, int]:
+    """Return how many digits are told right, of the images and of photographs of them."""
+    from nnctl.runs.directory import Run
+    from nnctl.runs.prediction import predict
+
+    folder = directory / "photographs"
+    folder.mkdir()
+    names = [folder / f"{i}.jpg" for i in range(len(images))]
+    for i, name in enumerate(names):
+        name.write_bytes(photograph(images[i], i, UGLY))
+    told = [
+        one.answer.answer for one in predict(Run.open(directory), [*map(str, names)]) if one.answer
+    ]
+    originals = face.load(directory).predict(images).argmax(axis=1)
+    return int((originals == labels).sum()), int((np.array(told) == labels).sum())
