@@ -136,7 +136,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
     def of_file(name: str) -> Iterator[Prediction]:
         content = read_file(name)
         if is_idx(content):
-            images = read_images(content, name)
+            images = read_images(content)
             if math.prod(images.shape[1:]) != pixels:
                 height, width = images.shape[1:]
                 raise DataError(

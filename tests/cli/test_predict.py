@@ -99,6 +99,7 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(
     assert [one["digit"] is None for one in told] == [True] * 9 + [False]
     assert all(isinstance(one["error"], str) for one in told[:9])
     nnctl("predict", trained, photos / "cut.jpg", code=3)
+    assert "Error: : an empty name" in nnctl("predict", trained, "", code=3).stderr
 
 
 def test_standard_input_is_a_picture_or_idx(trained: Path, photos: Path) -> None:
