@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast cluster-demo bench bench-scale lint format schema clean
+.PHONY: help train test test-fast cluster-demo bench bench-sweep bench-scale lint format schema clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ cluster-demo: .venv/developing  ## run a sweep on a Dask cluster of this machine
 
 bench: .venv/developing  ## time epochs and processes beside PyTorch, JAX and scikit-learn, where installed
 	$(BIN)/python -m tests.benchmarks.epochs
+
+bench-sweep: .venv/developing  ## time sweeps: two workers beside one, and scikit-learn's grid search
+	$(BIN)/python -m tests.benchmarks.sweeps
 
 bench-scale: .venv/developing  ## time how an epoch grows with the network, beside its products alone
 	$(BIN)/python -m tests.benchmarks.scale
