@@ -35,6 +35,13 @@ from nnctl.cli.options import ACCURACY, FOLDER, data_dir_option, output_options
     help="Also multiply all weights and biases by each: 1,10,100,inf.",
 )
 @click.option(
+    "--mistakes",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Show the N worst mistakes, as pictures in a terminal.",
+)
+@click.option(
     "--fail-under", type=ACCURACY, metavar="ACC", help="Exit 5 if the accuracy is below this."
 )
 @data_dir_option

@@ -58,6 +58,36 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """An image that the network is wrong about.
+
+    Parameters
+    ----------
+    index : int
+        Of the image in its split, from 0.
+    expected, answer : str
+        The right class, and the network's.
+    output : float
+        What the network says for its answer.
+    loss : float
+        Of this image.
+    image : array of uint8, shape (height, width)
+        Its pixels.
+    """
+
+    index: int
+    expected: str
+    answer: str
+    output: float
+    loss: float
+    image: NDArray[np.uint8]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the pixels as plain values."""
+        return {name: value for name, value in vars(self).items() if name != "image"}
+
+
+@dataclass(frozen=True)
 class Amplified:
     """What becomes of a network whose weights and biases are all multiplied by a gain.
 
@@ -104,6 +134,8 @@ class Evaluation:
         The same examples at each gain that was asked for.
     truth_table : list of Row
         Every example, where there are few with few inputs, as of a logic gate; else nothing.
+    mistakes : list of Mistake
+        The worst ones, as many as were asked for.
     """
 
     accuracy: float
@@ -120,6 +152,7 @@ class Evaluation:
     same_files: bool
     amplified: list[Amplified]
     truth_table: list[Row]
+    mistakes: list[Mistake]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -139,6 +172,8 @@ class Evaluation:
             result |= {"precision": yes.precision, "recall": yes.recall, "f1": yes.f1}
         if self.truth_table:
             result["truth_table"] = [asdict(row) for row in self.truth_table]
+        if self.mistakes:
+            result["mistakes"] = [mistake.to_json() for mistake in self.mistakes]
         if self.amplified:
             result["gains"] = [
                 # JSON has no infinity.
@@ -163,6 +198,7 @@ def evaluate(
     checkpoint: Which = "best",
     dataset_name: str | None = None,
     gains: Sequence[float] = (),
+    mistakes: int = 0,
     data_dir: Path | None = None,
     notify: Notify,
 ) -> Evaluation:
@@ -180,6 +216,8 @@ def evaluate(
         Another dataset than the run's, for the test set alone.
     gains : sequence of float
         Evaluate also with all weights and biases multiplied by each of these.
+    mistakes : int
+        How many of the worst mistakes to tell.
     data_dir : Path, optional
         Where the datasets are.
     notify : callable
@@ -249,7 +287,34 @@ def evaluate(
         same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
         amplified=amplified,
         truth_table=_truth_table(digits, outputs, answers),
+        mistakes=_worst(mistakes, digits, outputs, answers, values, classes),
     )
+
+
+def _worst(
+    count: int,
+    digits: Digits,
+    outputs: Array,
+    answers: NDArray[np.int64],
+    losses: Array,
+    classes: Sequence[str],
+) -> list[Mistake]:
+    """Return the mistakes with the highest loss, the worst first."""
+    wrong = np.flatnonzero(answers != digits.labels)
+    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:count]
+    side = math.isqrt(digits.images.shape[1])
+    square = side * side == digits.images.shape[1]
+    found = []
+    for index in worst.tolist():
+        answer = int(answers[index])
+        if outputs.shape[1] > 1:
+            output = float(outputs[index, answer])
+        else:  # it says yes; a no is what is missing
+            output = float(outputs[index, 0] if answer else 1 - outputs[index, 0])
+        image = digits.images[index].reshape((side, side) if square else (1, -1))
+        expected = classes[int(digits.labels[index])]
+        found.append(Mistake(index, expected, classes[answer], output, float(losses[index]), image))
+    return found
 
 
 def _truth_table(digits: Digits, outputs: Array, answers: NDArray[np.int64]) -> list[Row]:

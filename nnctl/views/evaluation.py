@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from rich import box
@@ -10,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.runs.evaluation import Evaluation
+from nnctl.runs.evaluation import Evaluation, Mistake
 from nnctl.views.console import results, say
+from nnctl.views.pictures import print_side_by_side, share
 
 _MOST = 5  # kinds of mistake that are listed
 
@@ -49,6 +51,20 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if mistakes:
         told = Text(f"most frequent mistakes: {', '.join(mistakes)}")
         console.print(told, soft_wrap=not console.is_terminal)  # in a file it is one line
+    if evaluation.mistakes:
+        _show_worst(console, evaluation.mistakes)
+
+
+def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:
+    """Print the worst mistakes: pictures in a terminal, else a line each."""
+    say(console, Text("\nWorst mistakes", "bold"))
+    if console.is_terminal:
+        captions = [f"{it.expected} taken for {it.answer}, {share(it.output)}" for it in mistakes]
+        print_side_by_side(console, [mistake.image for mistake in mistakes], captions)
+        return
+    for it in mistakes:
+        told = f"image {it.index}: {it.expected} taken for {it.answer}, {share(it.output)}"
+        say(console, f"{told}, loss {it.loss:.3g}")
 
 
 def _truth_table(evaluation: Evaluation) -> Table:

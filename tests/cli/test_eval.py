@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn import metrics
 
 import nnctl as face
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.examples import scaled
+from nnctl.views.pictures import print_side_by_side
 from tests.conftest import CONFIGS, Nnctl
 
 GAINS = "1,10,100,1e6,inf"
@@ -374,3 +377,44 @@ def test_a_huge_loss_is_told_by_its_power_of_ten(nnctl: Nnctl, hidden: dict[str,
     lines = nnctl("eval", hidden["sigmoid"], "--gain", gain).stdout.splitlines()
     expected = ["1e+200", f"{100 * row['accuracy']:.2f}", "%", f"{row['loss']:.4g}"]
     assert expected in [line.split() for line in lines]
+
+
+def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: Path) -> None:
+    """With their place in the test set, the right digit, and how sure the network was."""
+    digits = open_dataset("mini", notify=lambda _: None).test
+    probabilities = face.load(run).predict(digits.images)
+    losses = -np.log(probabilities[np.arange(len(digits.labels)), digits.labels])
+    wrong = probabilities.argmax(axis=1) != digits.labels
+    expected = sorted(np.flatnonzero(wrong).tolist(), key=lambda i: -losses[i])[:3]
+    told = json.loads(nnctl("eval", run, "--mistakes", 3, "--json").stdout)["mistakes"]
+    assert [mistake["index"] for mistake in told] == expected
+    for mistake in told:
+        i = mistake["index"]
+        assert mistake["expected"] == str(digits.labels[i])
+        assert mistake["answer"] == str(probabilities[i].argmax())
+        assert mistake["output"] == pytest.approx(probabilities[i].max(), rel=1e-4)
+        assert mistake["loss"] == pytest.approx(losses[i], rel=1e-3)
+    lines = nnctl("eval", run, "--mistakes", 3).stdout.split("Worst mistakes\n")[1].splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"image {i}" for i in expected]
+
+
+def test_of_a_question_the_answer_s_own_share_is_told(nnctl: Nnctl, scratch: Path) -> None:
+    """A single output says yes; what is missing to 1 says no."""
+    config = CONFIGS / "is-it-a-nine.yaml"
+    run = face.train(config, epochs=1, dataset="mini", run_dir=scratch / "nine").directory
+    told = json.loads(nnctl("eval", run, "--mistakes", 40, "--json").stdout)["mistakes"]
+    assert {"other", "9"} == {mistake["answer"] for mistake in told}
+    assert all(mistake["output"] >= 0.5 for mistake in told)
+
+
+def test_as_many_pictures_are_side_by_side_as_there_is_room_for() -> None:
+    """Each above its caption; without greys they are letters."""
+    images = [np.full((28, 28), level, np.uint8) for level in (0, 255, 128)]
+    console = Console(width=62, file=io.StringIO(), color_system=None)
+    print_side_by_side(console, images, ["one", "two", "three"])
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2 * (14 + 1)
+    assert lines[0].split() == ["@" * 28]
+    assert lines[14].split() == ["one", "two"]
+    assert lines[29].split() == ["three"]
