@@ -237,7 +237,12 @@ def _leaderboard(
     # Where they do not fit beside each other they are told in a line.
     in_columns = _width(settings, keys) <= width
     for key in short_keys(keys) if in_columns else ["parameters"]:
-        table.add_column(key, justify="right" if in_columns else "left", no_wrap=in_columns)
+        table.add_column(
+            key,
+            justify="right" if in_columns else "left",
+            overflow="fold",
+            no_wrap=in_columns,
+        )
     for rank, setting in enumerate(settings, start=1):
         chance = None if rank == 1 else chances[rank - 2]
         deviation = setting.deviation
@@ -264,7 +269,7 @@ def _width(settings: Sequence[Setting], keys: Sequence[str]) -> int:
         max(len(short), *(len(_short(setting.point[key])) for setting in settings))
         for short, key in zip(short_keys(keys), keys, strict=True)
     ]
-    return 56 + sum(column + 3 for column in columns)
+    return 49 + sum(column + 3 for column in columns)
 
 
 def _told_apart(

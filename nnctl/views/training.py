@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.text import Text
 
 from nnctl.errors import shell_command
@@ -13,10 +14,13 @@ from nnctl.runs.diagnosis import foresee, glance
 from nnctl.runs.training import TrainingRun
 from nnctl.views.console import View, is_live, notices, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
+from nnctl.views.plots import draw_curve
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_ENOUGH = 5  # epochs that make a curve
+_ROWS, _COLUMNS = 4, 36  # of a curve
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
 
@@ -81,8 +85,32 @@ class TrainingView(View):
             case EpochDone():
                 self._row(event)
             case Finished():
+                if self._progress:
+                    self._draw_curves()
                 if event.reason != "diverged":  # that, the error tells which the command ends in
                     show_diagnoses(self._console, WHY, self._training.diagnoses)
+
+    def _draw_curves(self) -> None:
+        """Draw how loss and accuracy went, if there were epochs enough to have a shape."""
+        rows = self._training.run.metrics
+        if len(rows) < _ENOUGH:
+            return
+        curves = [("train loss", [row["train_loss"] for row in rows], "{:.3g}")]
+        if rows[-1]["val_accuracy"] is not None:
+            accuracies = [100 * row["val_accuracy"] for row in rows]
+            curves.append(("validation accuracy", accuracies, "{:.2f} %"))
+        braille = self._console.encoding.lower().startswith("utf")
+        told, drawn = "", []
+        for name, values, form in curves:
+            ends = f"{form.format(values[0])} to {form.format(values[-1])}"
+            told += f"{name}: {ends}".ljust(_COLUMNS + 4)
+            steps = np.linspace(0, len(values) - 1, 2 * _COLUMNS)
+            curve = np.interp(steps, np.arange(len(values)), values)
+            drawn.append(draw_curve(curve, _ROWS, _COLUMNS, braille=braille))
+        say(self._console, f"\n {told.rstrip()}")
+        for lines in zip(*drawn, strict=True):
+            say(self._console, Text(f" {'    '.join(lines).rstrip()}", "cyan"))
+        say(self._console, "")
 
     def _introduce(self) -> None:
         dataset, config = self._training.dataset, self._training.config

@@ -177,3 +177,14 @@ def test_the_shell_way_of_the_readme_works(scratch: Path) -> None:
     done = subprocess.run(["sh", "-e", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 3
+
+
+@pytest.mark.parametrize(("columns", "in_columns"), [(80, True), (70, False)])
+def test_parameters_that_do_not_fit_beside_each_other_are_told_in_a_line(
+    nnctl: Nnctl, columns: int, in_columns: bool
+) -> None:
+    """No number is broken, whatever the width."""
+    done = nnctl("sweep", SMOKE, *RATES, "--epochs", 1, "--quiet", env={"COLUMNS": str(columns)})
+    header, *rows = done.stdout.split("Mean validation")[0].splitlines()[2:]
+    assert ("batch_size" in header, "parameters" in header) == (in_columns, not in_columns)
+    assert any("learning_rate=0.05," in row for row in rows) != in_columns

@@ -156,3 +156,24 @@ def test_a_closed_pipe_ends_quietly() -> None:
     )
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("epochs", [3, 6])
+def test_curves_are_drawn_after_a_training_that_is_long_enough(epochs: int) -> None:
+    """In a terminal, for people; within its width."""
+    shown = in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", epochs)
+    lines = COLOUR.sub("", shown).splitlines()
+    drawn = [line for line in lines if any("\u2801" <= letter <= "\u28ff" for letter in line)]
+    assert len(drawn) == (4 if epochs > 4 else 0)
+    assert ("validation accuracy:" in shown) == (epochs > 4)
+    assert all(len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) <= 80 for line in drawn)
+
+
+def test_the_worst_mistakes_are_pictures_in_a_terminal() -> None:
+    """Two beside each other in 80 columns."""
+    in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", "run")
+    shown = in_terminal("eval", "run", "--mistakes", 3)
+    lines = COLOUR.sub("", shown.split("Worst mistakes")[1]).splitlines()
+    blocks = [line.count("\u2580") for line in lines]
+    assert [count for count in blocks if count] == [56] * 14 + [28] * 14
+    assert sum(line.count(" taken for ") for line in lines) == 3
