@@ -37,7 +37,8 @@ def in_terminal(
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    clean = {name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR")}
+    of_the_tests = ("CI", "NO_COLOR", "COLUMNS", "LINES")
+    clean = {name: value for name, value in os.environ.items() if name not in of_the_tests}
     process = subprocess.Popen(
         nnctl_command(*arguments),
         stdin=theirs,

@@ -318,8 +318,8 @@ def test_a_second_interrupt_leaves_at_once_and_frees_the_workers(
         workers.kill_all()
         assert concurrent.futures.wait(futures, 1).not_done == set()
         assert all(future.cancelled() for future in futures)
-        with pytest.raises(RuntimeError):
-            workers.submit(run_trial, trials[0])
+        with pytest.raises(NnctlError, match="the connection to the cluster was lost"):
+            workers.submit(run_trial, trials[0]).result(1)
     with connect(shared, 2) as workers:
         futures = [workers.submit(run_trial, make_trial(scratch, number)) for number in (3, 4)]
         for future in futures:
