@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nnctl.cli.options import ACCURACY, FOLDER, data_dir_option, output_options
+from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_option, output_options
 
 
 @click.command("eval", epilog="Example: nnctl eval runs/sigmoid-20260921-101500 --json")
@@ -20,13 +20,7 @@ from nnctl.cli.options import ACCURACY, FOLDER, data_dir_option, output_options
     show_default=True,
     help="The images to evaluate on.",
 )
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="The best epoch's network, or the last one.",
-)
+@checkpoint_option
 @click.option("--dataset", "dataset_name", metavar="NAME", help="Another dataset than the run's.")
 @click.option(
     "--gain",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nnctl.cli.options import FILE, FOLDER, output_options
+from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
 
 
 @click.command("export", epilog="Example: nnctl export runs/sigmoid-20260921-101500 --format onnx")
@@ -27,13 +27,7 @@ from nnctl.cli.options import FILE, FOLDER, output_options
     metavar="FILE",
     help="Where to; default: RUN/model.onnx or RUN/model.safetensors.",
 )
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="The best epoch's network, or the last one.",
-)
+@checkpoint_option
 @output_options
 def export(run: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Write the network of RUN, a run directory, for other programs.

@@ -40,6 +40,17 @@ def data_dir_option(function: Command) -> Command:
     )(function)
 
 
+def checkpoint_option(function: Command) -> Command:
+    """Add ``--checkpoint``."""
+    return click.option(
+        "--checkpoint",
+        type=click.Choice(["best", "last"]),
+        default="best",
+        show_default=True,
+        help="The best epoch's network, or the last one.",
+    )(function)
+
+
 def config_options(function: Command) -> Command:
     """Add the options that lay values over a configuration; see `read_overrides`."""
     for decorate in reversed(

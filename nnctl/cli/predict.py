@@ -7,19 +7,13 @@ from typing import Any
 
 import click
 
-from nnctl.cli.options import FOLDER
+from nnctl.cli.options import FOLDER, checkpoint_option
 
 
 @click.command("predict", epilog="Example: nnctl predict runs/relu-20260921-101500 photo.jpg")
 @click.argument("run", type=FOLDER)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="The best epoch's network, or the last one.",
-)
+@checkpoint_option
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a picture on stdout.")
 def predict(run: Path, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Tell the digit on each IMAGE by the network of RUN, a run directory.
