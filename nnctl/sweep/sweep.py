@@ -219,7 +219,7 @@ class Sweep:
         NnctlError
             It is not the directory of a sweep, it is damaged, or a dataset cannot be had.
         """
-        Record(directory)  # else a file for the lock would be left where no sweep is
+        next(Journal(directory).read())  # else a file for the lock would be left where no sweep is
         lock = _lock(directory)
         Journal(directory).repair()
         record = Record(directory)

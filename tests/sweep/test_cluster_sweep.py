@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from tests.conftest import CONFIGS, Nnctl, nnctl_command
 from tests.sweep.clusters import Dask, closed_port, dask, wait_until
+from tests.sweep.helpers import table
 
 pytest.importorskip("distributed")
 
@@ -29,15 +29,6 @@ PLAN = (
     "-p", "optimizer.learning_rate=0.05,1e30", "--set", "training.epochs=100",
 )  # fmt: skip
 """Three trials of some seconds, and three that diverge."""
-
-
-def table(directory: str) -> list[dict[str, str]]:
-    """Return the results of a sweep without what a clock, a place or a process number is in."""
-    with Path(directory, "results.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {key: row[key] for key in row if key not in ("seconds", "run_dir", "log")} for row in rows
-    ]
 
 
 def epochs(trial: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -19,6 +18,7 @@ import psutil
 import pytest
 
 from tests.conftest import CONFIGS, Nnctl, nnctl_command
+from tests.sweep.helpers import table
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
@@ -27,15 +27,6 @@ PLAN = (
     "-p", "optimizer.learning_rate=0.05,1e30", "--epochs", 80, "--workers", 2, "--quiet",
 )  # fmt: skip
 """Three trials of about two seconds, and three that diverge."""
-
-
-def table(directory: Path | str) -> list[dict[str, str]]:
-    """Return the results of a sweep without what a clock, a place or a process number is in."""
-    with (Path(directory) / "results.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {key: row[key] for key in row if key not in ("seconds", "run_dir", "log")} for row in rows
-    ]
 
 
 def journal(directory: Path | str) -> list[dict[str, Any]]:
