@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,67 @@ def class_metrics(confusion: NDArray[np.int64]) -> list[ClassMetrics]:
             )
         )
     return metrics
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The answers that a network is about equally sure of.
+
+    Parameters
+    ----------
+    low, high : float
+        Between which their confidences are.
+    count : int
+        How many there are, at least one.
+    confidence, accuracy : float
+        The mean confidence, and the share of right answers, which would be equal if a network that
+        says 80 % were right in 80 % of the cases.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def calibration(
+    confidences: Array, right: NDArray[np.bool_], bins: int = 10
+) -> list[CalibrationBin]:
+    """Return the answers in bins of equal width by their confidence; empty bins are left out.
+
+    Guo et al., On Calibration of Modern Neural Networks, 2017.
+
+    Parameters
+    ----------
+    confidences : array, shape (n,)
+        The probabilities that the network gives to its answers, 0 to 1.
+    right : array of bool, shape (n,)
+        Whether these are right.
+    bins : int
+        How many.
+    """
+    numbers = np.minimum((confidences * bins).astype(np.int64), bins - 1)
+    found = []
+    for number in range(bins):
+        inside = numbers == number
+        if inside.any():
+            found.append(
+                CalibrationBin(
+                    low=number / bins,
+                    high=(number + 1) / bins,
+                    count=int(inside.sum()),
+                    confidence=float(confidences[inside].mean(dtype=np.float64)),
+                    accuracy=float(right[inside].mean()),
+                )
+            )
+    return found
+
+
+def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """Return the mean distance between confidence and accuracy, over all answers (Guo 2017)."""
+    n = sum(one.count for one in bins)
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / n if n else 0.0
 
 
 def predict(network: Network, inputs: NDArray[Any], threads: int = 1) -> Array:

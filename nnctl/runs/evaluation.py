@@ -107,6 +107,50 @@ class Amplified:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a network says of every image that it was evaluated on.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (n, pixels)
+        The images.
+    labels, decided : array of int, shape (n,)
+        The right classes, and the network's.
+    outputs : array of float32, shape (n, units)
+        Of the last layer.
+    losses : array of float32, shape (n,)
+        Of each image.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    decided: NDArray[np.int64]
+    outputs: Array
+    losses: Array
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, ``(n,)``."""
+        right: NDArray[np.bool_] = self.decided == self.labels
+        return right
+
+    @property
+    def confidences(self) -> Array:
+        """What the network says for its answers, ``(n,)``; of a single output, no is what lacks."""
+        if self.outputs.shape[1] == 1:
+            yes = self.outputs[:, 0]
+            return np.where(self.decided == 1, yes, 1 - yes)
+        confidences: Array = np.take_along_axis(self.outputs, self.decided[:, None], axis=1)[:, 0]
+        return confidences
+
+    @property
+    def worst(self) -> NDArray[np.int64]:
+        """The indices of the wrong answers, those with the highest loss first."""
+        wrong = np.flatnonzero(~self.right)
+        return wrong[np.argsort(-self.losses[wrong], kind="stable")]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The result of `evaluate`.
 
@@ -136,6 +180,8 @@ class Evaluation:
         Every example, where there are few with few inputs, as of a logic gate; else nothing.
     mistakes : list of Mistake
         The worst ones, as many as were asked for.
+    answers : Answers
+        All of them.
     """
 
     accuracy: float
@@ -153,6 +199,7 @@ class Evaluation:
     amplified: list[Amplified]
     truth_table: list[Row]
     mistakes: list[Mistake]
+    answers: Answers
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -270,8 +317,9 @@ def evaluate(
         logits = predict(network, digits.images, threads=cores())
         values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
         amplified = [_amplify(network, loss, examples, gain) for gain in gains]
-        outputs, answers = network.outputs(logits), network.decide(logits)
-    confusion = confusion_matrix(digits.labels, answers, len(classes))
+        outputs, decided = network.outputs(logits), network.decide(logits)
+    answers = Answers(*digits, decided=decided, outputs=outputs, losses=values)
+    confusion = confusion_matrix(digits.labels, decided, len(classes))
     return Evaluation(
         accuracy=float(confusion.trace() / len(digits.labels)),
         loss=float(values.mean(dtype=np.float64)),
@@ -286,42 +334,35 @@ def evaluate(
         trained_on=trained_on,
         same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
         amplified=amplified,
-        truth_table=_truth_table(digits, outputs, answers),
-        mistakes=_worst(mistakes, digits, outputs, answers, values, classes),
+        truth_table=_truth_table(answers),
+        mistakes=_mistakes(answers, mistakes, classes),
+        answers=answers,
     )
 
 
-def _worst(
-    count: int,
-    digits: Digits,
-    outputs: Array,
-    answers: NDArray[np.int64],
-    losses: Array,
-    classes: Sequence[str],
-) -> list[Mistake]:
+def _mistakes(answers: Answers, count: int, classes: Sequence[str]) -> list[Mistake]:
     """Return the mistakes with the highest loss, the worst first."""
-    wrong = np.flatnonzero(answers != digits.labels)
-    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:count]
-    side = math.isqrt(digits.images.shape[1])
-    square = side * side == digits.images.shape[1]
-    found = []
-    for index in worst.tolist():
-        answer = int(answers[index])
-        if outputs.shape[1] > 1:
-            output = float(outputs[index, answer])
-        else:  # it says yes; a no is what is missing
-            output = float(outputs[index, 0] if answer else 1 - outputs[index, 0])
-        image = digits.images[index].reshape((side, side) if square else (1, -1))
-        expected = classes[int(digits.labels[index])]
-        found.append(Mistake(index, expected, classes[answer], output, float(losses[index]), image))
-    return found
+    side = math.isqrt(answers.images.shape[1])
+    square = side * side == answers.images.shape[1]
+    confidences = answers.confidences
+    return [
+        Mistake(
+            index=index,
+            expected=classes[int(answers.labels[index])],
+            answer=classes[int(answers.decided[index])],
+            output=float(confidences[index]),
+            loss=float(answers.losses[index]),
+            image=answers.images[index].reshape((side, side) if square else (1, -1)),
+        )
+        for index in answers.worst[:count].tolist()
+    ]
 
 
-def _truth_table(digits: Digits, outputs: Array, answers: NDArray[np.int64]) -> list[Row]:
+def _truth_table(answers: Answers) -> list[Row]:
     """Return every example with its answer, if they are few enough to be read."""
-    if max(digits.images.shape) > MOST_ROWS:
+    if max(answers.images.shape) > MOST_ROWS:
         return []
-    columns = (scaled(digits.images), digits.labels, outputs, answers)
+    columns = (scaled(answers.images), answers.labels, answers.outputs, answers.decided)
     return [Row(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 

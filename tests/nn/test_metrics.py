@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from sklearn.metrics import precision_recall_fscore_support
 
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import (
+    calibration,
     class_metrics,
     confusion_matrix,
+    expected_calibration_error,
     make_targets,
     mean_loss_and_accuracy,
     one_hot,
@@ -109,3 +112,23 @@ def test_a_single_unit_is_right_where_yes_is_yes_and_no_is_no() -> None:
     assert np.log1p(np.exp(signed)).mean() == pytest.approx(loss, rel=1e-12)
     assert (signed < 0).mean() == accuracy
     assert 0 < accuracy < 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60))
+def test_calibration_is_scikit_learn_s(answers: list[tuple[float, bool]]) -> None:
+    """In the middle of bins, as whoever counts an edge to the bin below differs at it."""
+    confidences = np.array([np.floor(p * 9.99) / 10 + 0.05 for p, _ in answers], np.float32)
+    right = np.array([hit for _, hit in answers])
+    bins = calibration(confidences, right)
+    accuracy, confidence = calibration_curve(right, confidences, n_bins=10)
+    np.testing.assert_allclose(accuracy, [one.accuracy for one in bins])
+    np.testing.assert_allclose(confidence, [one.confidence for one in bins], atol=1e-6)
+    assert len(answers) == sum(one.count for one in bins)
+
+
+def test_the_calibration_error_is_that_of_guo() -> None:
+    """By hand: three answers at 1.0, of which two are right, and one right answer at 0.5."""
+    bins = calibration(np.array([1, 1, 1, 0.5], np.float32), np.array([True, True, False, True]))
+    assert [(one.low, one.high, one.count) for one in bins] == [(0.5, 0.6, 1), (0.9, 1.0, 3)]
+    assert expected_calibration_error(bins) == pytest.approx((3 * (1 / 3) + 0.5) / 4)
+    assert expected_calibration_error([]) == 0
