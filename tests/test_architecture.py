@@ -24,8 +24,9 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"errors", "files", "nn", "config", "data"},
     "sweep": {"errors", "files", "config", "data", "runs"},
     "export": {"errors", "files", "nn", "config", "runs"},
+    "report": {"errors", "files", "nn", "config", "runs", "sweep"},
     "views": {"errors", "nn", "data", "runs", "sweep"},
-    "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export"},
+    "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export", "report"},
     "api": {"errors", "nn", "config", "runs"},
 }
 """For every room, the rooms that it may import."""
@@ -36,7 +37,7 @@ OWNERS = {
     "yaml": {"config"},
     "pydantic": {"config"},
     "pooch": {"data"},
-    "PIL": {"data"},
+    "PIL": {"data", "report"},
     "requests": {"data"},
     "platformdirs": {"data"},
     "filelock": {"runs"},
@@ -45,6 +46,8 @@ OWNERS = {
     "optuna": {"sweep"},
     "distributed": {"sweep"},
     "onnx": {"export"},
+    "jinja2": {"report"},
+    "matplotlib": {"report"},
     "safetensors": {"export"},
 }
 """For every library, the rooms that may know it; NumPy is for all."""

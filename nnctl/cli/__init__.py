@@ -22,6 +22,7 @@ from nnctl.cli.download import download
 from nnctl.cli.evaluate import evaluate
 from nnctl.cli.export import export
 from nnctl.cli.predict import predict
+from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
 from nnctl.errors import InterruptedRunError, NnctlError
@@ -85,7 +86,7 @@ def main() -> None:
     """Train MNIST digit classifiers, and see why they learn or do not."""
 
 
-for _command in (download, train, evaluate, predict, sweep, check, export):
+for _command in (download, train, evaluate, report, predict, sweep, check, export):
     main.add_command(_command)
     for _option in _command.params:
         if isinstance(_option, click.Option) and _option.envvar is None:

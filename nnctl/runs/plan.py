@@ -209,7 +209,7 @@ def differences(run: Config, asked: Config) -> list[str]:
 
     What the asked one leaves to be found out (``auto``, a fallback) is no difference.
     """
-    ours, theirs = _flat(to_mapping(run)), _flat(to_mapping(asked))
+    ours, theirs = flatten(to_mapping(run)), flatten(to_mapping(asked))
     theirs["data.dataset"] = canonical_name(asked.data.dataset)
     open_keys = {"training.epochs", "data.fallback"}
     if asked.data.fallback == run.data.dataset:
@@ -221,7 +221,7 @@ def differences(run: Config, asked: Config) -> list[str]:
     ]
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
     """Return all the leaves of nested values by their dotted keys."""
     items: Iterator[tuple[Any, Any]]
     if isinstance(value, Mapping):
@@ -232,5 +232,5 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
         return {key: value}
     leaves: dict[str, Any] = {}
     for step, below in items:
-        leaves |= _flat(below, f"{key}.{step}".lstrip("."))
+        leaves |= flatten(below, f"{key}.{step}".lstrip("."))
     return leaves

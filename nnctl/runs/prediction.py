@@ -18,7 +18,8 @@ from nnctl.nn.metrics import predict as logits_of
 from nnctl.runs.directory import Run, Which, network_of
 from nnctl.runs.evaluation import class_names
 
-_SMALLEST_SIDE = 8  # of an image in which a digit can be told; gates have two inputs
+SMALLEST_SIDE = 8
+"""Of an image in which a digit can be told; gates have two inputs."""
 _BLOCK = 1000  # images of an IDX file at a time
 
 
@@ -118,7 +119,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
     path = run.checkpoint_path(checkpoint)
     network, config = network_of(saved, path), from_mapping(saved.config, str(path))
     pixels, classes = network.sizes[0], class_names(config, network)
-    if pixels < _SMALLEST_SIDE**2:
+    if pixels < SMALLEST_SIDE**2:
         raise UsageError(
             f"{run.directory} was trained on {saved.dataset['name']}, not on pictures of digits",
             hint="Name a run that was trained on digits.",

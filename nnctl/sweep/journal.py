@@ -35,6 +35,11 @@ _KEYS = {
 """What a line of each kind tells at least."""
 
 
+def is_sweep(directory: Path) -> bool:
+    """Tell whether a directory is that of a sweep."""
+    return (directory / NAME).is_file()
+
+
 class Journal:
     """The journal in a sweep's directory.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Protocol
 
@@ -213,3 +213,15 @@ def varied_keys(space: Space) -> list[str]:
     """Return the keys that have more than one value; all of them, if none has."""
     varied = [key for key, spec in space.items() if varies(spec)]
     return varied or list(space)
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Return the shortest ends of dotted keys that still tell each from the others."""
+    parts = [key.split(".") for key in keys]
+    short = []
+    for own in parts:
+        length = 2 if own[-1].isdecimal() else 1
+        while length < len(own) and sum(own[-length:] == other[-length:] for other in parts) > 1:
+            length += 1
+        short.append(".".join(own[-length:]))
+    return short

@@ -14,7 +14,7 @@ from rich.text import Text
 from nnctl.errors import shell_command
 from nnctl.runs.comparison import LUCK
 from nnctl.sweep.results import Effect, Setting, effects
-from nnctl.sweep.space import Point, varied_keys
+from nnctl.sweep.space import Point, short_keys, varied_keys
 from nnctl.sweep.sweep import Record, Running, Sweep
 from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
 from nnctl.views.console import View, is_live, notices, results, say
@@ -335,18 +335,6 @@ def varying_keys(points: Sequence[Point]) -> list[str]:
     first = points[0]
     varying = [key for key in first if any(point[key] != first[key] for point in points)]
     return varying or list(first)
-
-
-def short_keys(keys: Sequence[str]) -> list[str]:
-    """Return the shortest ends of dotted keys that still tell each from the others."""
-    parts = [key.split(".") for key in keys]
-    short = []
-    for own in parts:
-        length = 2 if own[-1].isdecimal() else 1
-        while length < len(own) and sum(own[-length:] == other[-length:] for other in parts) > 1:
-            length += 1
-        short.append(".".join(own[-length:]))
-    return short
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -1,0 +1,55 @@
+"""``nnctl report``: runs as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nnctl.cli.options import FILE, FOLDER, data_dir_option, output_options
+
+
+@click.command("report", epilog="Example: nnctl report runs/sigmoid-20260921-101500 --open")
+@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--output",
+    "-o",
+    "file",
+    type=FILE,
+    metavar="FILE",
+    default="report.html",
+    show_default=True,
+    help="Where to.",
+)
+@click.option("--open", "open_it", is_flag=True, help="Show the page in a browser.")
+@data_dir_option
+@output_options
+def report(
+    runs: tuple[Path, ...],
+    file: Path,
+    open_it: bool,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write a page that tells all of RUN: a file that needs no network.
+
+    It shows the learning curves, the confusion matrix with its digits, the worst mistakes, the
+    calibration and the layers, and has a canvas to draw digits on, which the network classifies in
+    the browser. Several runs, or the directory of a sweep, are compared. A run that is still
+    trained is shown as far as it has come. Needs: pip install 'nnctl[plot]'. The last line on
+    stdout is the file.
+    """
+    from nnctl.files import to_json_text
+    from nnctl.report.report import report as write_report
+    from nnctl.views.console import warn
+    from nnctl.views.download import DownloadView
+
+    with DownloadView(quiet=quiet) as notify:
+        written = write_report(runs, file, data_dir=data_dir, notify=notify)
+    for portrait in written.portraits:
+        if portrait.lacking:
+            warn(f"{portrait.run.directory} was not evaluated: {portrait.lacking}")
+    click.echo(to_json_text(written.to_json()) if as_json else written.file)
+    if open_it:
+        click.launch(written.file.resolve().as_uri())

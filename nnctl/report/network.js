@@ -1,0 +1,120 @@
+"use strict";
+// The network of this page, and its forward pass: what nnctl/nn/network.py does, for one image.
+
+// The largest float32 before exp overflows, less 1, as in nnctl: log(3.4028235e38) - 1.
+const LARGEST_EXPONENT = 87.72283905206835;
+
+const sigmoid = (z) => 1 / (1 + Math.exp(-z));
+
+// The distribution function of N(0, 1), by the rational approximation of erfc of Numerical
+// Recipes, section 6.2, which is off by no more than 1.2e-7 of its value.
+function normalCdf(z) {
+  const x = Math.abs(z) / Math.SQRT2;
+  const t = 1 / (1 + x / 2);
+  const coefficients = [
+    -1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398,
+    1.48851587, -0.82215223, 0.17087277,
+  ];
+  const polynomial = coefficients.reduceRight((sum, coefficient) => sum * t + coefficient, 0);
+  const tail = (t * Math.exp(-x * x + polynomial)) / 2;
+  return z > 0 ? 1 - tail : tail;
+}
+
+function tanhCdf(z) {
+  return (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (z + 0.044715 * z ** 3))) / 2;
+}
+
+// Each takes the weighted inputs z of a layer, and returns its outputs. The names and parameters
+// are those of nnctl/nn/activations.py; a test compares the two.
+const ACTIVATIONS = {
+  step: (z, { at_zero }) => z.map((x) => (x > 0 || (x === 0 && at_zero) ? 1 : 0)),
+  sigmoid: (z, { gain }) => z.map((x) => sigmoid(gain * x)),
+  hard_sigmoid: (z) => z.map((x) => Math.min(Math.max(x / 6 + 0.5, 0), 1)),
+  tanh: (z) => z.map(Math.tanh),
+  softsign: (z) => z.map((x) => x / (1 + Math.abs(x))),
+  relu: (z) => z.map((x) => Math.max(x, 0)),
+  leaky_relu: (z, { negative_slope }) => z.map((x) => Math.max(x, negative_slope * x)),
+  prelu: (z, { slopes }) => z.map((x, unit) => (x > 0 ? x : slopes[unit] * x)),
+  elu: (z, { alpha }) => z.map((x) => (x > 0 ? x : alpha * Math.expm1(x))),
+  selu: (z, { scale, alpha }) => z.map((x) => scale * (x > 0 ? x : alpha * Math.expm1(x))),
+  gelu: (z, { approximate }) => z.map((x) => x * (approximate ? tanhCdf(x) : normalCdf(x))),
+  swish: (z, { beta }) => z.map((x) => x * sigmoid(beta * x)),
+  softplus: (z) => z.map((x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))),
+  exponential: (z) => z.map((x) => Math.exp(Math.min(x, LARGEST_EXPONENT))),
+  linear: (z) => z,
+  softmax: (z) => {
+    const largest = z.reduce((a, b) => Math.max(a, b));
+    const powers = z.map((x) => Math.exp(x - largest));
+    const sum = powers.reduce((a, b) => a + b);
+    return powers.map((power) => power / sum);
+  },
+  maxout: (z, { pieces }) => {
+    const units = z.length / pieces;
+    return z.slice(0, units).map((_, unit) => {
+      let largest = z[unit];
+      for (let piece = 1; piece < pieces; piece++) {
+        largest = Math.max(largest, z[piece * units + unit]);
+      }
+      return largest;
+    });
+  },
+};
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
+// IEEE 754 half precision: a sign, 5 bits of exponent, 10 of fraction.
+function floatOfHalf(half) {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >> 10) & 0x1f;
+  const fraction = half & 0x3ff;
+  return exponent
+    ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024)
+    : sign * 2 ** -14 * (fraction / 1024);
+}
+
+class Network {
+  // description: {inputs, layers: [{activation, parameters, maps}], dtype, weights}, where weights
+  // are those of each layer, row by row, and then its biases, in base64.
+  constructor(description) {
+    const { buffer } = bytesOf(description.weights);
+    const numbers =
+      description.dtype === "float16"
+        ? Float32Array.from(new Uint16Array(buffer), floatOfHalf)
+        : new Float32Array(buffer);
+    this.inputs = description.inputs;
+    let begin = 0;
+    let { inputs } = this;
+    this.layers = description.layers.map(({ activation, parameters, maps, units }) => {
+      const weights = numbers.subarray(begin, begin + inputs * maps);
+      begin += inputs * maps;
+      const biases = numbers.subarray(begin, begin + maps);
+      begin += maps;
+      inputs = units;
+      return { weights, biases, maps, activate: (z) => ACTIVATIONS[activation](z, parameters) };
+    });
+  }
+
+  // Returns the outputs of every layer for an image of numbers from 0 to 1.
+  activations(image) {
+    const outputs = [];
+    let a = image;
+    for (const { weights, biases, maps, activate } of this.layers) {
+      const z = Float64Array.from(biases);
+      for (let i = 0; i < a.length; i++) {
+        if (a[i] === 0) continue; // most pixels, and many a unit
+        const row = i * maps;
+        for (let j = 0; j < maps; j++) z[j] += a[i] * weights[row + j];
+      }
+      a = activate(z);
+      outputs.push(a);
+    }
+    return outputs;
+  }
+
+  // Returns the outputs of the last layer.
+  outputs(image) {
+    return this.activations(image).at(-1);
+  }
+}

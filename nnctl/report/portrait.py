@@ -1,0 +1,182 @@
+"""All that is known of a run, as far as it has come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnctl.config import Config
+from nnctl.errors import NnctlError
+from nnctl.nn.activations import Array, Sigmoid, Softmax
+from nnctl.nn.examples import scaled
+from nnctl.nn.metrics import CalibrationBin, calibration
+from nnctl.nn.network import Network
+from nnctl.runs.directory import Run
+from nnctl.runs.evaluation import Evaluation, class_names, evaluate
+from nnctl.runs.inspection import Inspection, inspect_run, trained_network
+from nnctl.runs.plan import Notify
+from nnctl.runs.prediction import SMALLEST_SIDE
+
+PROBED = 1000
+"""Test images whose activations are looked at."""
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A run, trained or being trained.
+
+    Parameters
+    ----------
+    run : Run
+        Where it is.
+    config : Config
+        Its configuration.
+    summary : dict
+        What came of it; empty while it is trained.
+    rows : list of dict
+        The metrics of the epochs that are complete.
+    inspection : Inspection
+        Its layers, and what is wrong with them.
+    network : Network, optional
+        The one of the best epoch; None before the first epoch is complete.
+    evaluation : Evaluation, optional
+        Of this network on the test set; None if there is no network, or no test set.
+    lacking : str
+        Why there is no evaluation.
+    """
+
+    run: Run
+    config: Config
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+    inspection: Inspection
+    network: Network | None
+    evaluation: Evaluation | None
+    lacking: str
+
+    @classmethod
+    def of(cls, run: Run, data_dir: Path | None, notify: Notify) -> Portrait:
+        """Look at a run, and evaluate its network on the test set, if both can be had.
+
+        Raises
+        ------
+        NnctlError
+            Its configuration or its metrics cannot be read.
+        """
+        network = evaluation = None
+        lacking = ""
+        try:
+            network = run.network()
+            evaluation = evaluate(run, data_dir=data_dir, notify=notify)
+        except NnctlError as error:
+            lacking = error.message
+        return cls(
+            run=run,
+            config=run.config,
+            summary=run.summary,
+            rows=run.metrics,
+            inspection=inspect_run(run, trained_network(run)),
+            network=network,
+            evaluation=evaluation,
+            lacking=lacking,
+        )
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its directory."""
+        return self.run.directory.resolve().name
+
+    @property
+    def epochs(self) -> list[int]:
+        """The numbers of the epochs that are complete."""
+        return [row["epoch"] for row in self.rows]
+
+    def series(self, key: str) -> list[float | None]:
+        """Return one of the metrics, of every epoch."""
+        return [row.get(key) for row in self.rows]
+
+    def health(self, layer: int, key: str) -> list[float | None]:
+        """Return a figure of a layer, counted from 0, of every epoch."""
+        return [row["health"][layer].get(key) for row in self.rows]
+
+    @property
+    def best_row(self) -> dict[str, Any] | None:
+        """The metrics of the best epoch, of those with validation images."""
+        measured = [row for row in self.rows if row["val_accuracy"] is not None]
+        return max(measured, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+
+    @property
+    def seconds(self) -> float:
+        """What the epochs have taken."""
+        return float(sum(row["seconds"] for row in self.rows))
+
+    @property
+    def status(self) -> str:
+        """How it ended, in words."""
+        return str(self.summary.get("status", "not ended")).replace("_", " ")
+
+    @property
+    def trained_on(self) -> str:
+        """The dataset of the training."""
+        return str(self.summary.get("dataset", {}).get("name", self.config.data.dataset))
+
+    @property
+    def wrong(self) -> int:
+        """How many test images it gets wrong."""
+        answers = self.evaluation.answers if self.evaluation else None
+        return 0 if answers is None else int((~answers.right).sum())
+
+    @property
+    def classes(self) -> list[str]:
+        """What the classes are called."""
+        return class_names(self.config, self.network) if self.network else []
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What the training ran with: seed, versions, files."""
+        dataset = dict(self.summary.get("dataset", {}))
+        hashes = dataset.pop("hashes", {})
+        blas = self.summary.get("blas") or {}
+        facts = {
+            "directory": self.run.directory.resolve(),
+            **{name: self.summary.get(name) for name in ("seed", "threads", "seconds")},
+            **self.summary.get("versions", {}),
+            "BLAS": " ".join(str(blas.get(name, "")) for name in ("name", "version")).strip(),
+            "training images": dataset.get("training"),
+            "validation images": dataset.get("validation"),
+            **{f"SHA-256 of {name}": text for name, text in hashes.items()},
+        }
+        return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+
+    @property
+    def side(self) -> int | None:
+        """The side of its images in pixels; None where its inputs are no pictures, as of gates."""
+        pixels = self.network.sizes[0] if self.network else 0
+        side = math.isqrt(pixels)
+        return side if side * side == pixels and side >= SMALLEST_SIDE else None
+
+    @property
+    def says_probabilities(self) -> bool:
+        """Whether the outputs are probabilities."""
+        return self.network is not None and isinstance(
+            self.network.functions[-1], Softmax | Sigmoid
+        )
+
+    @cached_property
+    def calibration(self) -> list[CalibrationBin]:
+        """The answers by their confidence; nothing where outputs are no probabilities."""
+        if self.evaluation is None or not self.says_probabilities:
+            return []
+        answers = self.evaluation.answers
+        return calibration(answers.confidences, answers.right)
+
+    def images(self) -> Array:
+        """Return some of the test images, from 0 to 1, ``(n, pixels)``; none if there are none."""
+        if self.network is None or self.evaluation is None:
+            return np.empty((0, 0), np.float32)
+        return scaled(self.evaluation.answers.images[:PROBED], self.network.dtype)

@@ -1,0 +1,123 @@
+"""From runs and sweeps to one page that is a file."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnctl.errors import UsageError
+from nnctl.files import write_atomically
+from nnctl.report.comparison import rank
+from nnctl.report.page import GENERATOR, render
+from nnctl.report.portrait import Portrait
+from nnctl.report.studies import Study
+from nnctl.runs.directory import Run, cannot_write
+from nnctl.runs.plan import Notify
+from nnctl.sweep.journal import is_sweep
+
+MOST_RUNS = 20
+"""Of a sweep: its best ones."""
+
+_LIBRARIES = {"jinja2": "Jinja", "matplotlib": "matplotlib", "PIL": "Pillow"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `report`.
+
+    Parameters
+    ----------
+    file : Path
+        The page.
+    bytes : int
+        Its size.
+    portraits : list of Portrait
+        The runs that it tells of, the best first.
+    """
+
+    file: Path
+    bytes: int
+    portraits: list[Portrait]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {
+            "file": str(self.file),
+            "bytes": self.bytes,
+            "runs": [
+                {
+                    "run_dir": str(portrait.run.directory),
+                    "test_accuracy": portrait.evaluation.accuracy if portrait.evaluation else None,
+                    "lacking": portrait.lacking or None,
+                }
+                for portrait in self.portraits
+            ],
+        }
+
+
+def report(
+    directories: Sequence[Path], file: Path, *, data_dir: Path | None = None, notify: Notify
+) -> Report:
+    """Write a page that tells of runs, and compares them if they are several.
+
+    Parameters
+    ----------
+    directories : sequence of Path
+        Of runs and of sweeps.
+    file : Path
+        Where to; a page that was there before is replaced, any other file is not.
+    data_dir : Path, optional
+        Where the datasets are.
+    notify : callable
+        Takes the events of a download.
+
+    Raises
+    ------
+    UsageError
+        One of them is neither, the file is none of ours, or a library is not installed.
+    DataError
+        What they hold is damaged.
+    StorageError
+        The file cannot be written.
+    """
+    _require_libraries()
+    _protect(file)
+    studies = [Study.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
+    runs = [Run.open(path) for path in directories if not is_sweep(path)]
+    runs += [run for study in studies for run in study.runs]
+    unique = {run.directory.resolve(): run for run in runs}
+    portraits = rank([Portrait.of(run, data_dir, notify) for run in unique.values()])
+    content = render(portraits, studies).encode()
+    try:
+        write_atomically(file, content)
+    except OSError as error:
+        raise cannot_write(file, error) from None
+    return Report(file, len(content), portraits)
+
+
+def _require_libraries() -> None:
+    for module, name in _LIBRARIES.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise UsageError(
+                f"a report needs {name}", hint="Install it: pip install 'nnctl[plot]'"
+            ) from None
+
+
+def _protect(file: Path) -> None:
+    """Refuse to write over a file that is no report."""
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", hint="Name a file: -o report.html")
+    try:
+        with file.open("rb") as old:
+            beginning = old.read(2000)
+    except OSError:
+        return
+    if GENERATOR.encode() not in beginning:
+        raise UsageError(
+            f"{file} is there, and is no report of nnctl", hint="Name another file with -o."
+        )
