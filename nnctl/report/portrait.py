@@ -178,5 +178,5 @@ class Portrait:
     def images(self) -> Array:
         """Return some of the test images, from 0 to 1, ``(n, pixels)``; none if there are none."""
         if self.network is None or self.evaluation is None:
-            return np.empty((0, 0), np.float32)
+            return np.empty((0, self.network.sizes[0] if self.network else 0), np.float32)
         return scaled(self.evaluation.answers.images[:PROBED], self.network.dtype)

@@ -1,0 +1,285 @@
+"""The page of a report in a real browser."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page
+
+import nnctl as face
+from nnctl.data.dataset import open_dataset
+from nnctl.nn.activations import Activation, Array, LeakyReLU, ReLU, Sigmoid, Softmax
+from nnctl.nn.network import Network
+from nnctl.report.report import report as write_report
+from nnctl.report.weights import describe_network
+from tests.conftest import CONFIGS, Nnctl
+from tests.export.helpers import (
+    HIDDEN,
+    OUTPUT,
+    answers,
+    images,
+    largest_difference,
+    named,
+)
+from tests.export.helpers import trained as trained_with
+from tests.report.conftest import Open
+from tests.runs.helpers import ignore
+
+Strokes = Sequence[Sequence[tuple[float, float]]]
+
+ZERO: Strokes = [
+    [
+        *((0.5, 0.2), (0.35, 0.3), (0.3, 0.5), (0.35, 0.7), (0.5, 0.8), (0.65, 0.7), (0.7, 0.5)),
+        *((0.65, 0.3), (0.5, 0.2)),
+    ]
+]
+ONE: Strokes = [[(0.52, 0.2), (0.48, 0.8)]]
+FOUR: Strokes = [[(0.35, 0.2), (0.3, 0.5), (0.65, 0.5)], [(0.65, 0.2), (0.62, 0.8)]]
+SEVEN: Strokes = [[(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]]
+
+DIGITS = {"0": ZERO, "1": ONE, "4": FOUR, "7": SEVEN}
+
+
+def draw(page: Page, strokes: Strokes, size: float = 1.0) -> None:
+    """Draw strokes with the mouse, so large as a share of the canvas, from its corner."""
+    canvas = page.locator("#draw")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    for stroke in strokes:
+        points = [
+            (box["x"] + size * x * box["width"], box["y"] + size * y * box["height"])
+            for x, y in stroke
+        ]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=5)
+        page.mouse.up()
+
+
+@pytest.mark.parametrize("digit", DIGITS)
+def test_a_digit_that_is_drawn_is_recognised(report: Path, open_page: Open, digit: str) -> None:
+    """With the mouse, large and small; the bars and the layers show what is in the network."""
+    page = open_page(report)
+    for size in (1.0, 0.4):
+        draw(page, DIGITS[digit], size)
+        assert digit == page.locator("#answer").inner_text()
+        probabilities = [float(text) for text in page.locator(".bar output").all_inner_texts()]
+        assert len(probabilities) == 10
+        assert sum(probabilities) == pytest.approx(1, abs=0.006)
+        assert int(digit) == int(np.argmax(probabilities))
+        assert page.locator("canvas.layer").count() == 2
+        page.get_by_role("button", name="Clear").click()
+        assert page.locator("#answer").inner_text() == ""
+
+
+def test_what_the_network_sees_is_centred_and_scaled_as_mnist_was(
+    report: Path, open_page: Open
+) -> None:
+    """A digit of 20 pixels, its centre of mass where that of MNIST's is, wherever one draws it."""
+    page = open_page(report)
+    seen = []
+    for size in (1.0, 0.4):
+        draw(page, ZERO, size)
+        seen.append(
+            np.array(
+                page.evaluate(
+                    "[...document.getElementById('seen').getContext('2d')"
+                    ".getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)"
+                )
+            ).reshape(28, 28)
+        )
+        page.get_by_role("button", name="Clear").click()
+    for image in seen:
+        rows, columns = np.nonzero(image > 60)
+        assert 19 <= np.ptp(rows) + 1 <= 21
+        for axis, along in ((1, rows), (0, columns)):
+            centre = image.sum(axis=axis) @ (np.arange(28) + 0.5) / image.sum()
+            assert centre == pytest.approx(14.5, abs=0.15)
+            assert along.size
+    assert np.abs(seen[0] - seen[1]).mean() < 6  # of 255: the mouse moves by whole pixels
+
+
+def test_a_finger_draws_as_well(report: Path, open_page: Open) -> None:
+    """A tap is a dot: it is seen, and it does not scroll the page."""
+    page = open_page(report, width=360, touch=True)
+    page.locator("#draw").scroll_into_view_if_needed()
+    before = page.evaluate("scrollY")
+    page.locator("#draw").tap(position={"x": 100, "y": 100})
+    assert page.locator("#answer").inner_text() in set("0123456789")
+    assert before == page.evaluate("scrollY")
+
+
+def test_a_click_on_a_cell_shows_its_digits(report: Path, trained: Path, open_page: Open) -> None:
+    """As many as it counts; a click on one of them asks the network."""
+    page = open_page(report)
+    confusion = face.evaluate(trained).confusion
+    wrong = confusion - np.diag(confusion.diagonal())
+    true, decided = np.unravel_index(wrong.argmax(), wrong.shape)
+    cell = page.locator(f"#confusion button[data-cell='{true}-{decided}']")
+    assert str(wrong.max()) == cell.inner_text()
+    assert page.locator("#cell").is_hidden()
+    cell.click()
+    assert f"{true} taken for {decided}" == page.locator("#cell h4").inner_text()
+    assert wrong.max() == page.locator("#cell figure.specimen").count()
+    page.locator("#cell .digit").first.click()
+    page.wait_for_function("document.getElementById('answer').textContent !== ''")
+    assert str(decided) == page.locator("#answer").inner_text()
+    sure = float(page.locator(".bar.best output").inner_text())
+    caption = page.locator("#cell figcaption").first.inner_text()
+    assert caption == f"{100 * sure:.0f} %"
+
+
+def test_curves_and_all_sections_are_there(report: Path, open_page: Open) -> None:
+    """Each chart is a picture that is seen, with a name for those who do not see it."""
+    page = open_page(report)
+    headings = page.locator("h2").all_inner_texts()
+    assert headings == [
+        "Summary",
+        "Draw a digit",
+        "Learning curves",
+        "Confusion matrix",
+        "The worst mistakes",
+        "Calibration",
+        "Layers",
+        "Configuration",
+    ]
+    for name in ("Loss", "Accuracy", "Learning rate", "Accuracy by confidence", "Dead units"):
+        chart = page.get_by_role("img", name=name, exact=True)
+        box = chart.locator("svg").bounding_box()
+        assert box
+        assert box["width"] > 200
+        assert chart.locator("path").count() > 5
+    assert page.locator(".weights .picture").count() == 48
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_follows_light_and_dark(report: Path, open_page: Open, dark: bool) -> None:
+    """Text, charts and paper: what is written has a contrast that can be read."""
+    page = open_page(report, dark=dark)
+
+    def luminance(selector: str, what: str) -> float:
+        colour = page.locator(selector).first.evaluate(
+            f"(element) => getComputedStyle(element).{what}"
+        )
+        channels = np.array([float(n) / 255 for n in colour.strip("rgb()").split(",")[:3]])
+        linear = np.where(
+            channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    paper = luminance("section", "backgroundColor")
+    assert (paper < 0.1) == dark
+    for selector, what in (("h2", "color"), (".hint", "color"), (".chart svg text", "fill")):
+        pair = sorted([luminance(selector, what), paper])
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) > 4.5, selector  # WCAG, AA
+
+
+def test_it_fits_a_phone_of_360_pixels(report: Path, open_page: Open) -> None:
+    """Nothing is wider than the screen, but what scrolls by itself."""
+    page = open_page(report, width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_it_can_be_printed(report: Path, open_page: Open) -> None:
+    """As black on white, also from a dark screen."""
+    page = open_page(report, dark=True)
+    assert page.pdf().startswith(b"%PDF")
+    page.emulate_media(media="print", color_scheme="dark")
+    colour = page.locator("body").evaluate("(body) => getComputedStyle(body).backgroundColor")
+    assert colour == "rgb(255, 255, 255)"
+
+
+def outputs_in(page: Page, count: int, network: Network | None = None) -> Array:
+    """Return outputs for the first test images, of the page's network, or of another one in it."""
+    pixels = open_dataset("mini", notify=ignore).test.images[:count]
+    outputs = page.evaluate(
+        """([description, base64]) => {
+            const asked = description ? new Network(description) : network;
+            const pixels = bytesOf(base64);
+            const size = asked.inputs;
+            return Array.from({ length: pixels.length / size }, (_, i) =>
+                [...asked.outputs([...pixels.slice(i * size, (i + 1) * size)].map((p) => p / 255))]
+            );
+        }""",
+        [network and describe_network(network), base64.b64encode(pixels.tobytes()).decode()],
+    )
+    return np.array(outputs)
+
+
+NETWORKS = [
+    *(pytest.param([hidden, Softmax()], id=f"hidden-{named(hidden)}") for hidden in HIDDEN),
+    *(pytest.param([ReLU(), output], id=f"output-{named(output)}") for output in OUTPUT),
+]
+
+
+@pytest.mark.parametrize("layers", NETWORKS)
+def test_the_page_s_network_agrees_with_nnctl_on_all_test_images(
+    layers: list[Activation], report: Path, open_page: Open
+) -> None:
+    """To 1e-4, for every activation and any of its parameters."""
+    run = trained_with(layers)
+    _, expected = answers(run, images())
+    actual = outputs_in(open_page(report), 1000, run.network())
+    assert actual.shape == expected.shape == (1000, 10)
+    assert largest_difference(expected, actual) < 1e-4
+
+
+def test_the_page_holds_the_network_of_the_run(
+    report: Path, trained: Path, open_page: Open
+) -> None:
+    """What one draws is classified by what `nnctl predict` takes."""
+    _, expected = answers(face.load(trained), images())
+    assert largest_difference(expected, outputs_in(open_page(report), 1000)) < 1e-4
+
+
+def test_a_single_question_has_two_bars(tmp_path: Path, open_page: Open) -> None:
+    """Other, and the digit that was asked for."""
+    run = trained_with([LeakyReLU(), Sigmoid()], positive_digit=7)
+    written = write_report([run.directory], tmp_path / "report.html", notify=ignore)
+    page = open_page(written.file)
+    draw(page, SEVEN)
+    assert page.locator(".bar b").all_inner_texts() == ["other", "7"]
+    assert page.locator("#answer").inner_text() == "7"
+
+
+def test_a_large_network_is_rounded_to_16_bits_and_says_so(tmp_path: Path, open_page: Open) -> None:
+    """One that is larger still is left out; both pages are below 3 MB."""
+    for units, told in ((700, "rounded to 16 bits"), (1200, "too large to be in a page")):
+        run = face.train(
+            CONFIGS / "smoke.yaml",
+            epochs=1,
+            run_dir=tmp_path / f"run-{units}",
+            settings={"network.layers.0.units": units},
+        )
+        written = write_report([run.directory], tmp_path / f"{units}.html", notify=ignore)
+        assert written.bytes < 3_000_000
+        page = open_page(written.file)
+        assert told in page.locator("main").inner_text()
+    rounded = open_page(tmp_path / "700.html")
+    network = face.load(tmp_path / "run-700").network()
+    actual = outputs_in(rounded, 50, network)
+    expected = network.activations(images()[:50])[-1]
+    assert 0 < largest_difference(expected, actual) < 2e-3
+
+
+def test_names_and_texts_stay_text(nnctl: Nnctl, scratch: Path, open_page: Open) -> None:
+    """A run's name, a dataset's, and its configuration may hold what looks like HTML."""
+    evil = "<script>alert(1)</script>" if not scratch.drive else "&lt;script&gt;"
+    name = f"{evil.replace('/', '')} $x_1$ \"'& _run"
+    for i in (1, 2):
+        run = scratch / f"{name}{i}"
+        nnctl("train", CONFIGS / "smoke.yaml", "--epochs", i, "--run-dir", run, "--quiet")
+    with (run / "config.yaml").open("a", encoding="utf-8") as config:
+        config.write(f"# </pre>{evil} {{{{ 7 * 7 }}}}\n")
+    nnctl("report", *(scratch / f"{name}{i}" for i in (1, 2)))
+    page = open_page(scratch / "report.html")
+    assert f"{name}1" in page.locator(".runs tbody").inner_text()
+    assert f"{name}2" in page.locator(".legend").first.inner_text()
+    assert f"</pre>{evil} {{{{ 7 * 7 }}}}" in page.locator("pre").inner_text()
+    assert page.locator("script").count() == 5

@@ -1,0 +1,258 @@
+"""``nnctl report`` as a user sees it, without a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnctl as face
+from nnctl.runs.comparison import mcnemar
+from tests.conftest import CONFIGS, Nnctl, nnctl_command
+
+
+def read(file: Path) -> str:
+    """Return a page."""
+    return file.read_text("utf-8")
+
+
+def text_of(file: Path) -> str:
+    """Return what a page says, without tags and styles, each stretch of white space a space."""
+
+    class Reader(HTMLParser):
+        hidden = 0
+        texts: list[str] = []  # noqa: RUF012 - of the one instance
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.hidden += tag in ("style", "script")
+
+        def handle_endtag(self, tag: str) -> None:
+            self.hidden -= tag in ("style", "script")
+
+        def handle_data(self, data: str) -> None:
+            if not self.hidden:
+                self.texts.append(data)
+
+    reader = Reader()
+    reader.texts = []
+    reader.feed(read(file))
+    return " ".join(" ".join(reader.texts).split())
+
+
+def test_the_page_is_one_file_that_fetches_nothing(report: Path) -> None:
+    """Below 3 MB, no address but the names of XML, and a policy that forbids any."""
+    page = read(report)
+    assert len(page.encode()) < 3_000_000
+    without_names = page.replace('"http://www.w3.org/', "")
+    assert "http://" not in without_names
+    assert "https://" not in without_names
+    assert not re.search(r"""(src|href)=["'](?!#)""", page)
+    assert "default-src 'none'" in page
+
+
+def test_its_figures_are_those_of_eval(report: Path, trained: Path) -> None:
+    """Accuracy, mistakes, and the sum of each row of the confusion matrix."""
+    evaluation = face.evaluate(trained)
+    told = text_of(report)
+    assert f"test accuracy {100 * evaluation.accuracy:.2f} %" in told
+    assert f"test images wrong {round(1000 * (1 - evaluation.accuracy))} of 1,000" in told
+    counts = [int(n) for n in re.findall(r'data-cell="\d-\d"[^>]*>(\d+)<', read(report))]
+    assert sorted(counts) == sorted(evaluation.confusion[evaluation.confusion > 0].tolist())
+
+
+def test_the_last_line_is_the_file_and_json_tells_its_runs(nnctl: Nnctl, trained: Path) -> None:
+    """With --output it is another one."""
+    assert nnctl("report", trained).stdout.splitlines()[-1] == "report.html"
+    done = nnctl("report", trained, "-o", "other.html", "--json")
+    told = json.loads(done.stdout)
+    assert told["file"] == "other.html"
+    assert told["bytes"] == Path("other.html").stat().st_size
+    assert told["runs"] == [
+        {
+            "run_dir": str(trained),
+            "test_accuracy": face.evaluate(trained).accuracy,
+            "lacking": None,
+        }
+    ]
+
+
+def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
+    """An interrupted or mistaken command costs nobody a file."""
+    nnctl("report", trained)
+    nnctl("report", trained)
+    mine = scratch / "mine.html"
+    mine.write_text("<html>my own</html>", "utf-8")
+    done = nnctl("report", trained, "-o", mine, code=2)
+    assert "is no report of nnctl" in done.stderr
+    assert mine.read_text("utf-8") == "<html>my own</html>"
+    assert "is a directory" in nnctl("report", trained, "-o", scratch, code=2).stderr
+    missing = nnctl("report", trained, "-o", "no/folder/report.html", code=1)
+    assert "cannot be written" in missing.stderr
+
+
+def test_two_runs_are_compared(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
+    """What differs, whose mistakes they are, and whether it is chance: McNemar's test."""
+    other = scratch / "other"
+    nnctl("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", other, "--quiet")
+    nnctl("report", other, trained)
+    told = text_of(scratch / "report.html")
+    ours, theirs = (face.evaluate(run).answers.right for run in (trained, other))
+    p = mcnemar(ours, theirs)
+    assert "smoke is the best by validation accuracy" in told
+    differing = np.count_nonzero(ours != theirs)
+    assert f"Of the {differing} test images that only one of the two gets right" in told
+    assert f"p = {p:.2g}" in told
+    assert f"{np.count_nonzero(theirs & ~ours)} : {np.count_nonzero(ours & ~theirs)}" in told
+    assert "The best of them: smoke" in told
+    assert " epochs 10 " in told  # training.epochs, in which they differ
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(nnctl: Nnctl, scratch: Path) -> None:
+    """And a run that is named twice is there once."""
+    for folder in ("a", "b"):
+        nnctl("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", f"{folder}/run", "-q")
+    nnctl("report", "a/run", "b/run", "a/../a/run")
+    told = text_of(scratch / "report.html")
+    assert "2 runs" in told
+    assert str(Path("a/run")) in told
+    assert str(Path("b/run")) in told
+
+
+def test_a_sweep_has_plots_of_its_parameters(nnctl: Nnctl, scratch: Path) -> None:
+    """A chart a parameter, numbers and names alike, and its best runs compared."""
+    nnctl(
+        *("sweep", CONFIGS / "smoke.yaml", "-p", "optimizer.learning_rate=0.01,0.1"),
+        *("-p", "network.layers.0.activation=relu,tanh,step"),
+        *("--epochs", 1, "--workers", 1, "--sweep-dir", "sweep", "--quiet"),
+    )
+    nnctl("report", "sweep")
+    page, told = read(scratch / "report.html"), text_of(scratch / "report.html")
+    assert "6 trials complete" in told
+    for key in ("optimizer.learning_rate", "network.layers.0.activation"):
+        assert f'aria-label="{key}"' in page
+    for name in ("relu", "tanh", "step"):
+        assert re.search(rf"<text[^>]*>{name}</text>", page)
+    assert len(re.findall(r'<th scope="row">trial-', page)) == 6
+
+
+def test_a_run_that_still_trains_is_shown_as_far_as_it_has_come(
+    nnctl: Nnctl, scratch: Path
+) -> None:
+    """Before its first epoch, and after some; it goes on undisturbed."""
+    command = nnctl_command(
+        *("train", CONFIGS / "smoke.yaml", "--epochs", 100_000, "--run-dir", "run", "--quiet"),
+    )
+    with subprocess.Popen(command, cwd=scratch, stderr=subprocess.DEVNULL) as training:
+        metrics = scratch / "run" / "metrics.jsonl"
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
+            assert training.poll() is None
+            time.sleep(0.02)
+        nnctl("report", "run")
+        told = text_of(scratch / "report.html")
+        assert "not ended" in told
+        assert "Learning curves" in told
+        assert "Confusion matrix" in told
+        assert training.poll() is None
+        training.send_signal(signal.SIGTERM)
+        training.wait(60)
+    for left in ("best.npz", "last.npz", "metrics.jsonl", "summary.json"):
+        (scratch / "run" / left).unlink()
+    done = nnctl("report", "run")
+    told = text_of(scratch / "report.html")
+    assert "no epoch of this run was complete" in done.stderr
+    assert "no epoch of this run was complete" in told
+    assert "784-64-10" in told
+    assert "Confusion matrix" not in told
+
+
+def test_a_run_that_diverged_says_why(nnctl: Nnctl, scratch: Path) -> None:
+    """The sentence and the cure, as in the terminal."""
+    nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", "--quiet", code=4)
+    nnctl("report", "run")
+    told = text_of(scratch / "report.html")
+    assert "What could be better" in told
+    assert "were not finite" in told
+    assert "Cure:" in told
+
+
+@pytest.mark.parametrize("config", ["gates/xor.yaml", "gates/and.yaml", "is-it-a-nine.yaml"])
+def test_gates_and_single_questions_have_a_page(nnctl: Nnctl, scratch: Path, config: str) -> None:
+    """Without pictures, where there are none."""
+    only = ["--dataset", "mini"] if config.startswith("is") else []
+    nnctl("train", CONFIGS / config, "--epochs", 2, *only, "--run-dir", "run", "--quiet")
+    nnctl("report", "run")
+    told = text_of(scratch / "report.html")
+    assert ("Draw a digit" in told) == bool(only)
+    assert "Confusion matrix" in told
+    assert "Learning curves" in told
+
+
+def test_without_its_dataset_a_run_shows_the_rest(nnctl: Nnctl, mini_folder: Path) -> None:
+    """It is said on stderr and on the page; the canvas is there."""
+    nnctl(
+        *("train", CONFIGS / "smoke.yaml", "--dataset", mini_folder, "--epochs", 1),
+        *("--run-dir", "run", "--quiet"),
+    )
+    for file in mini_folder.iterdir():
+        file.unlink()
+    done = nnctl("report", "run")
+    told = text_of(Path("report.html"))
+    assert "was not evaluated" in done.stderr
+    assert "There is no evaluation on test images" in told
+    assert "Draw a digit" in told
+    assert "Learning curves" in told
+
+
+def test_what_is_damaged_or_no_run_is_told(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
+    """In a sentence, with the documented exit code."""
+    assert "no run directory" in nnctl("report", "nowhere", code=2).stderr
+    (scratch / "empty").mkdir()
+    assert "not a run directory" in nnctl("report", "empty", code=2).stderr
+    assert "Missing argument" in nnctl("report", code=2).stderr
+    (scratch / "empty" / "journal.jsonl").write_text("{}\n", "utf-8")
+    assert "journal.jsonl" in nnctl("report", "empty", code=3).stderr
+    run = scratch / "run"
+    run.mkdir()
+    for name in ("config.yaml", "best.npz", "last.npz"):
+        (run / name).write_bytes((trained / name).read_bytes())
+    (run / "best.npz").write_bytes((trained / "best.npz").read_bytes()[:-100])
+    assert "is damaged" in nnctl("report", run).stderr
+    (run / "metrics.jsonl").write_text("not JSON\n", "utf-8")
+    assert "is damaged" in nnctl("report", run, code=3).stderr
+
+
+@pytest.mark.parametrize(("module", "name"), [("matplotlib", "matplotlib"), ("jinja2", "Jinja")])
+def test_a_library_that_lacks_is_named_with_the_command_to_install_it(
+    trained: Path, scratch: Path, module: str, name: str
+) -> None:
+    """In one line."""
+    code = f"import sys; sys.modules[{module!r}] = None; from nnctl.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "report", str(trained)],
+        cwd=scratch,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"a report needs {name}" in done.stderr
+    assert "pip install 'nnctl[plot]'" in done.stderr
+
+
+def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
+    """Byte for byte: a page can be kept under version control."""
+    pages = []
+    for _ in range(2):
+        nnctl("report", trained)
+        pages.append((scratch / "report.html").read_bytes())
+    assert pages[0] == pages[1]
