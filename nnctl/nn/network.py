@@ -29,12 +29,15 @@ class Layer:
         The function f.
     weights, biases : Initializer
         How W ``(inputs, maps)`` and b ``(maps,)`` begin.
+    dropout : float
+        The share of its outputs that are dropped in training, others each time.
     """
 
     units: int
     activation: Activation
     weights: Initializer = AUTO
     biases: Initializer = AUTO
+    dropout: float = 0.0
 
     @property
     def maps(self) -> int:
@@ -420,16 +423,22 @@ class Backpropagation:
         Where `write_gradient` leaves the gradient.
     batch_size : int
         The number of examples in every batch.
+    dropout : bool
+        Whether `forward` is given what to drop.
 
     Attributes
     ----------
     outputs : list of array, shape (batch, units)
         Of every layer, after `forward`.
+    passed : list of array, shape (batch, units)
+        What of them the next layer takes: all, if nothing is dropped.
     errors : list of array, shape (batch, maps)
         dL/dz of every layer, after `backward`; the last is filled in before it.
     """
 
-    def __init__(self, network: Network, gradient: Parameters, batch_size: int) -> None:
+    def __init__(
+        self, network: Network, gradient: Parameters, batch_size: int, *, dropout: bool = False
+    ) -> None:
         def buffers() -> list[Array]:
             return [np.empty((batch_size, layer.units), network.dtype) for layer in network.layers]
 
@@ -444,10 +453,15 @@ class Backpropagation:
         self._whole = gradient.stretches(1)[0]
         self._ones: Array = np.ones(batch_size, network.dtype)
         self.outputs = buffers()
+        self.passed = self.outputs.copy()
+        self._all: list[Array | None] = [None] * len(network.layers)
+        self._kept: Sequence[Array | None] = self._all
         self._errors = buffers()  # by the outputs
         self._z = self.outputs.copy()  # written over by the outputs, where nobody needs them
         self.errors = self._errors.copy()  # by z
         for i, layer in enumerate(network.layers):
+            if dropout and layer.dropout:
+                self.passed[i] = np.empty_like(self.outputs[i])
             if layer.activation.needs_z:
                 self._z[i] = np.empty((batch_size, layer.maps), network.dtype)
             if layer.maps > layer.units or layer.learned:
@@ -463,6 +477,10 @@ class Backpropagation:
             shared if z is outputs else z[rows]
             for z, outputs, shared in zip(self._z, self.outputs, part.outputs, strict=True)
         ]
+        part.passed = [
+            shared if passed is outputs else passed[rows]
+            for passed, outputs, shared in zip(self.passed, self.outputs, part.outputs, strict=True)
+        ]
         part.errors = [
             shared if by_z is by_outputs else by_z[rows]
             for by_z, by_outputs, shared in zip(
@@ -471,7 +489,9 @@ class Backpropagation:
         ]
         return part
 
-    def forward(self, inputs: Array, logits: Array) -> Array:
+    def forward(
+        self, inputs: Array, logits: Array, kept: Sequence[Array | None] | None = None
+    ) -> Array:
         """Write the logits z of a batch, and return the outputs f(z).
 
         Parameters
@@ -480,6 +500,9 @@ class Backpropagation:
             The examples.
         logits : array, shape (batch, units)
             Where the last layer's weighted inputs are written.
+        kept : sequence of array or None, optional
+            Factors on the outputs of each layer, ``(batch, units)``: 0 for those that are dropped;
+            None for layers that drop nothing.
 
         Returns
         -------
@@ -488,13 +511,23 @@ class Backpropagation:
         """
         a = inputs
         self._z[-1] = logits
-        for z, outputs, weights, biases, function in zip(
-            self._z, self.outputs, self._weights, self._biases, self._functions, strict=True
+        self._kept = self._all if kept is None else kept
+        for z, outputs, passed, factors, weights, biases, function in zip(
+            self._z,
+            self.outputs,
+            self.passed,
+            self._kept,
+            self._weights,
+            self._biases,
+            self._functions,
+            strict=True,
         ):
             np.dot(a, weights, out=z)  # it calls BLAS a microsecond sooner than matmul
             z += biases
             function.forward(z, outputs)
-            a = outputs
+            if factors is not None:
+                np.multiply(outputs, factors, out=passed)
+            a = passed
         return a
 
     def backward(self) -> None:
@@ -502,6 +535,9 @@ class Backpropagation:
         for i in range(len(self._functions) - 1, 0, -1):
             below = i - 1
             np.dot(self.errors[i], self._weights_transposed[i], out=self._errors[below])
+            factors = self._kept[below]
+            if factors is not None:
+                self._errors[below] *= factors
             self._functions[below].backward(
                 self._z[below], self.outputs[below], self._errors[below], self.errors[below]
             )
@@ -520,7 +556,7 @@ class Backpropagation:
         # Of some of the rows, dot would make a copy.
         product = np.dot if stretch.is_whole else np.matmul
         for layer, rows in stretch.rows:
-            a = self.outputs[layer - 1] if layer else inputs
+            a = self.passed[layer - 1] if layer else inputs
             product(a.T[rows], self.errors[layer], out=self._gradient.weights[layer][rows])
         if stretch.is_last:
             for layer, errors in enumerate(self.errors):

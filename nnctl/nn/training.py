@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 
 from nnctl.nn.activations import Array
 from nnctl.nn.crew import Crew
+from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import Examples, scale, scaled
 from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
+from nnctl.nn.regularization import Regularization, follow, shorten
 from nnctl.nn.schedules import Schedule
+from nnctl.nn.streams import Purpose, stream
 
 _BLOCK = 512  # examples that are gathered, and whose losses are computed, at a time
 _BLOCK_FLOPS = 1e10  # some tenths of a second: a block of a large network has fewer batches
@@ -143,12 +146,32 @@ class Progress:
 
 
 class _Batch(NamedTuple):
-    """Some examples, and where their logits are written; `number` counts from 0 in the epoch."""
+    """Some examples, and where their logits are written.
+
+    Parameters
+    ----------
+    number : int
+        Counts from 0 in the epoch.
+    rows : slice
+        Its examples in the block.
+    inputs, targets, logits : array, shape (batch, features), (batch, units), (batch, units)
+        Views into the block's.
+    kept : sequence of array or None, optional
+        See `Backpropagation.forward`.
+    """
 
     number: int
+    rows: slice
     inputs: Array
     targets: Array
     logits: Array
+    kept: Sequence[Array | None] | None
+
+    def kept_of(self, rows: slice) -> Sequence[Array | None] | None:
+        """Return what dropout keeps of some of the examples."""
+        if self.kept is None:
+            return None
+        return [None if factors is None else factors[rows] for factors in self.kept]
 
 
 @dataclass(frozen=True)
@@ -199,6 +222,10 @@ class Training:
         Draw each example of an epoch from all of them, instead of each one once.
     threads : int
         That share each step. A small step is done sooner by one.
+    seed : int
+        Of dropout and augmentation.
+    regularization : Regularization
+        Dropout, augmentation, bounds and means.
     """
 
     network: Network
@@ -214,13 +241,15 @@ class Training:
     steps: int | None = None
     with_replacement: bool = False
     threads: int = 1
+    seed: int = 0
+    regularization: Regularization = field(default_factory=Regularization)
     progress: Progress = field(init=False)
     velocity: Array = field(init=False)
 
     def __post_init__(self) -> None:
         units, dtype = self.network.sizes[-1], self.network.dtype
         self.progress = Progress(shuffling=self.shuffle.bit_generator.state)
-        self.velocity = self.optimizer.make_velocity(self.network.parameters)
+        self.velocity = self._make_velocity()
         self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
         self._steps = min(self.epochs * self._batches, self.steps or sys.maxsize)
@@ -237,6 +266,17 @@ class Training:
         self._pixels = np.empty((self._block, self.network.sizes[0]), np.uint8)
         self._inputs: Array = np.empty(self._pixels.shape, dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
+        self._side = math.isqrt(self.network.sizes[0])
+        self._dropout = Dropout(
+            self.network.sizes[0],
+            self.regularization.input_dropout,
+            self.network.layers,
+            self._block,
+            dtype,
+        )
+        self._squares = [0.0] * self.threads
+        averages = self.regularization.average is not None
+        self._averaged = Network(self.network.sizes[0], self.network.layers) if averages else None
         self._last_loss: float | None = None
         self._kept: _Snapshot | None = None
         self._probe = self._make_probe()
@@ -268,26 +308,47 @@ class Training:
         Each thread takes some examples of a batch through the network and back. When all have done
         so, each computes the gradient of some of the parameters, and updates them.
         """
-        stretch = self._stretches[thread]
+        bounds, stretch = self.regularization, self._stretches[thread]
         place = slice(stretch.begin, stretch.end)
         parameters = self.network.parameters.vector[place]
         weights = self.network.parameters.decaying[place]
-        gradient, velocity = self._gradient.vector[place], self.velocity[:, place]
+        gradient, velocity = self._gradient.vector[place], self._memory[:, place]
         for batch in batches:
             passes, parts = self._passes[len(batch.inputs)]
             rows, part = parts[thread]
             learning_rate = self.learning_rate(batch.number)
+            error_scale = self.optimizer.error_scale(learning_rate)
             logits, targets = batch.logits[rows], batch.targets[rows]
-            outputs = part.forward(batch.inputs[rows], logits)
+            outputs = part.forward(batch.inputs[rows], logits, batch.kept_of(rows))
             self.loss.errors(logits, outputs, targets, out=part.errors[-1])
-            part.errors[-1] *= self.optimizer.error_scale(learning_rate) / len(batch.inputs)
+            part.errors[-1] *= error_scale / len(batch.inputs)
             part.backward()
             self._crew.wait()
             passes.write_gradient(batch.inputs, stretch)
+            if bounds.clip_norm:
+                self._clip(gradient, bounds.clip_norm * error_scale, thread)
             self.optimizer.decay(weights, learning_rate)
             count = self._steps_before + batch.number + 1
             self.optimizer.update(parameters, gradient, velocity, learning_rate, count)
             self._crew.wait()
+            if bounds.max_norm:
+                self._shorten(bounds.max_norm, thread)
+            if bounds.average is not None:
+                follow(self.velocity[-1, place], parameters, bounds.average, count)
+
+    def _clip(self, gradient: Array, most: float, thread: int) -> None:
+        """Scale a thread's part of a gradient whose whole is longer than that."""
+        self._squares[thread] = float(np.dot(gradient, gradient))
+        self._crew.wait()
+        length = math.sqrt(sum(self._squares))
+        if length > most:
+            gradient *= most / length
+
+    def _shorten(self, max_norm: float, thread: int) -> None:
+        """Scale down the weights of a thread's part of the units of each layer."""
+        for weights in self.network.parameters.weights:
+            shorten(weights[:, self._crew.divide(weights.shape[1])[thread]], max_norm)
+        self._crew.wait()
 
     def _train_block(self, order: NDArray[np.int64], begin: int) -> Divergence | None:
         """Take the steps of a block of examples, and add up their losses."""
@@ -316,22 +377,45 @@ class Training:
         """Return the block that begins there, its inputs in a buffer."""
         chosen = order[begin : begin + self._block]
         shares = self._crew.divide(len(chosen))
+        number = begin // self.batch_size
+        augmentation = self.regularization.augmentation
+        deformations = augmentation and augmentation.draw(
+            len(chosen), self._side, self._stream("augmentation", number)
+        )
 
         def gather(thread: int) -> None:
             rows = shares[thread]
             # No index is wrong; but if not told to clip, NumPy writes to a copy, in case one is.
             np.take(self.examples.inputs, chosen[rows], 0, out=self._pixels[rows], mode="clip")
-            scale(self._pixels[rows], out=self._inputs[rows])
+            if deformations:
+                deformations.apply(self._pixels[rows], rows.start, out=self._inputs[rows])
+            else:
+                scale(self._pixels[rows], out=self._inputs[rows])
 
         self._crew.run(gather)
         labels = self.examples.labels[chosen]
         targets = make_targets(labels, self.network.sizes[-1], self.network.dtype)
+        targets = self.regularization.smooth(targets)
         logits = self._logits[: len(chosen)]
         batches = []
-        for i, first in enumerate(range(0, len(chosen), self.batch_size), begin // self.batch_size):
+        for i, first in enumerate(range(0, len(chosen), self.batch_size), number):
             rows = slice(first, min(first + self.batch_size, len(chosen)))
-            batches.append(_Batch(i, self._inputs[rows], targets[rows], logits[rows]))
+            kept = self._dropout.kept(rows) if self._dropout.is_used else None
+            batches.append(_Batch(i, rows, self._inputs[rows], targets[rows], logits[rows], kept))
+        if self._dropout.is_used:
+            self._crew.run(functools.partial(self._drop, batches))
         return _Block(labels, targets, logits, batches)
+
+    def _drop(self, batches: Sequence[_Batch], thread: int) -> None:
+        """Draw what dropout keeps of a thread's part of some batches, and drop of their inputs."""
+        for batch in batches[thread :: self.threads]:
+            self._dropout.draw(batch.rows, self._stream("dropout", batch.number))
+            if self._dropout.of_inputs is not None:
+                np.multiply(batch.inputs, self._dropout.of_inputs[batch.rows], out=batch.inputs)
+
+    def _stream(self, purpose: Purpose, batch: int) -> np.random.Generator:
+        """Return the random numbers of a batch of the running epoch."""
+        return stream(self.seed, purpose, self.progress.epoch, batch)
 
     def _flush_denormals(self) -> None:
         """Forget what is too small to matter: denormal numbers cost thirty times the time.
@@ -373,7 +457,7 @@ class Training:
         self, size: int
     ) -> tuple[Backpropagation, list[tuple[slice, Backpropagation]]]:
         """Return the passes over a batch, and those over the examples of it that threads take."""
-        passes = Backpropagation(self.network, self._gradient, size)
+        passes = Backpropagation(self.network, self._gradient, size, dropout=True)
         return passes, [(rows, passes.part(rows)) for rows in self._crew.divide(size)]
 
     def _make_probe(self) -> Probe:
@@ -401,12 +485,12 @@ class Training:
         with np.errstate(over="ignore", invalid="ignore"):
             health = self._probe.measure(
                 self.optimizer.step_size(
-                    self.velocity, learning_rate, self._steps_before + progress.batch
+                    self._memory, learning_rate, self._steps_before + progress.batch
                 )
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
-                    self.network, self.loss, self.validation, self.threads
+                    self.candidate, self.loss, self.validation, self.threads
                 )
         # The epoch's last step may have left parameters too large to compute with.
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]
@@ -439,6 +523,26 @@ class Training:
         progress.epoch, progress.batch = done.epoch, 0
         progress.loss_sum, progress.correct, progress.seconds = 0.0, 0, 0.0
         return done
+
+    def _make_velocity(self) -> Array:
+        """Return what the optimizer remembers, at rest, and below it the mean parameters."""
+        memory = self.optimizer.make_velocity(self.network.parameters)
+        if self.regularization.average is None:
+            return memory
+        return np.concatenate([memory, self.network.parameters.vector[None]])
+
+    @property
+    def _memory(self) -> Array:
+        """What the optimizer remembers, ``(memories, size)``."""
+        return self.velocity[: self.optimizer.memories]
+
+    @property
+    def candidate(self) -> Network:
+        """The network that is validated, and kept if it is the best: of mean parameters, if any."""
+        if self._averaged is None:
+            return self.network
+        self._averaged.parameters.vector[...] = self.velocity[-1]
+        return self._averaged
 
     def _use_patience(self, stopping: EarlyStopping, done: EpochDone) -> None:
         """Count the epochs without an improvement of the watched metric."""

@@ -1,0 +1,66 @@
+"""What keeps a network from learning its examples by heart, and its steps within bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnctl.nn.activations import Array
+from nnctl.nn.augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """All of it is off by default; the dropout of a layer's outputs is `Layer.dropout`.
+
+    Parameters
+    ----------
+    augmentation : Augmentation, optional
+        How the images that are trained on are deformed, each time anew.
+    input_dropout : float
+        The share of the inputs that is dropped.
+    label_smoothing : float
+        The share of each target that is spread over all classes (Szegedy et al., 2016).
+    clip_norm : float, optional
+        The length that a gradient has at most: a longer one is scaled down (Pascanu et al., 2013).
+    max_norm : float, optional
+        The length that a unit's incoming weights have at most: after a step, longer ones are scaled
+        down (Srebro and Shraibman, 2005; Srivastava et al., 2014).
+    average : float, optional
+        After each step, mean parameters go the share 1 - `average` of the way to the new ones. They
+        are then what is validated, and kept as the best (Polyak and Juditsky, 1992).
+    """
+
+    augmentation: Augmentation | None = None
+    input_dropout: float = 0.0
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    max_norm: float | None = None
+    average: float | None = None
+
+    def smooth(self, targets: Array) -> Array:
+        """Return targets ``(n, units)`` that are less certain; a single unit answers no or yes."""
+        if not self.label_smoothing:
+            return targets
+        share = targets.dtype.type(self.label_smoothing)
+        smooth: Array = (1 - share) * targets + share / max(2, targets.shape[1])
+        return smooth
+
+
+def shorten(weights: Array, max_norm: float) -> None:
+    """Scale columns of weights ``(inputs, maps)`` that are longer than `max_norm` down to it."""
+    norms = np.sqrt(np.einsum("ij,ij->j", weights, weights))
+    long = norms > max_norm
+    if long.any():
+        weights *= np.where(long, max_norm / np.where(long, norms, 1), 1).astype(weights.dtype)
+
+
+def follow(average: Array, parameters: Array, decay: float, count: int) -> None:
+    """Move an exponential moving average on, in place, after the step of this count from 1.
+
+    The first steps count more, so that it soon forgets where it began.
+    """
+    decay = min(decay, count / (count + 10))
+    average *= decay
+    average += parameters * parameters.dtype.type(1 - decay)

@@ -1,0 +1,302 @@
+"""Dropout, smoothed targets, bounded gradients and weights, mean weights: by their definitions."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnctl.nn.activations import Activation, Softmax, Tanh
+from nnctl.nn.augmentation import Augmentation, Elastic
+from nnctl.nn.dropout import Dropout
+from nnctl.nn.examples import Examples
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
+from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
+from nnctl.nn.regularization import Regularization, follow, shorten
+from nnctl.nn.training import EpochDone, Training
+from tests.nn.helpers import (
+    HIDDEN,
+    TRUE,
+    clouds,
+    labels_of,
+    make_network,
+    make_training,
+    normal,
+    relative_error,
+)
+
+
+def with_dropout(network: Network, *shares: float) -> Network:
+    """Return the same network, whose layers drop shares of their outputs."""
+    layers = [
+        Layer(layer.units, layer.activation, layer.weights, layer.biases, share)
+        for layer, share in zip(network.layers, shares, strict=True)
+    ]
+    dropping = Network(network.sizes[0], layers, network.dtype)
+    dropping.parameters.vector[...] = network.parameters.vector
+    return dropping
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_dropout_keeps_its_share_and_the_mean(share: float) -> None:
+    """Of a million units, within five standard errors; what is kept grows by the same factor."""
+    dropout = Dropout(1, 0.0, [Layer(1000, Tanh(), dropout=share)], 1000, np.float32)
+    dropout.draw(slice(None), np.random.default_rng(0))
+    (factors,) = dropout.kept(slice(None))
+    assert factors is not None
+    kept = factors > 0
+    error = 5 * np.sqrt(share * (1 - share) / kept.size)
+    assert abs(kept.mean() - (1 - share)) < error
+    np.testing.assert_allclose(factors[kept], 1 / (1 - share), rtol=1e-3)
+    assert abs(factors.mean() - 1) < error / (1 - share)
+    # No row and no column is like another.
+    assert len(np.unique(kept, axis=0)) == len(np.unique(kept, axis=1)[0]) == 1000
+
+
+@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
+def test_backpropagation_finds_the_gradient_of_what_dropout_keeps(hidden: Activation) -> None:
+    """In float64, against central differences of the loss with the same units left out."""
+    network = with_dropout(make_network([6, 5, 4, 3], [hidden, "tanh", "softmax"]), 0.4, 0.3, 0.0)
+    network.parameters.vector /= 2
+    loss = make_loss("cross_entropy", Softmax())
+    inputs, targets = normal(7, 6) / 2, one_hot(labels_of(7, 3), 3, np.float64)
+    dropout = Dropout(6, 0.0, network.layers, 7, np.float64)
+    dropout.draw(slice(None), np.random.default_rng(4))
+    kept = dropout.kept(slice(None))
+    assert [factors is None for factors in kept] == [False, False, True]
+    gradient = Parameters(6, network.layers, np.float64)
+    passes = Backpropagation(network, gradient, 7, dropout=True)
+    logits = np.empty((7, 3))
+
+    def mean_loss() -> float:
+        passes.forward(inputs, logits, kept)
+        return float(loss.values(logits, targets).mean())
+
+    outputs = passes.forward(inputs, logits, kept)
+    loss.errors(logits, outputs, targets, out=passes.errors[-1])
+    passes.errors[-1] /= 7
+    passes.backward()
+    passes.write_gradient(inputs)
+    expected = np.empty_like(gradient.vector)
+    vector = network.parameters.vector
+    for i, value in enumerate(vector.copy()):
+        around = []
+        for step in (1e-5, -1e-5):
+            vector[i] = value + step
+            around.append(mean_loss())
+        vector[i] = value
+        expected[i] = (around[0] - around[1]) / 2e-5
+    assert relative_error(gradient.vector, expected) < 1e-6
+    assert np.linalg.norm(expected) > 1e-4
+
+
+def test_whoever_drops_nothing_computes_what_was_computed_before() -> None:
+    """The health's probe, validation and prediction take every unit, at its own size."""
+    plain = make_network([6, 5, 3], ["tanh", "softmax"])
+    dropping = with_dropout(plain, 0.5, 0.0)
+    inputs = normal(4, 6)
+    assert plain.logits(inputs).tobytes() == dropping.logits(inputs).tobytes()
+    logits = np.empty((4, 3))
+    passes = Backpropagation(dropping, Parameters(6, dropping.layers, np.float64), 4)
+    passes.forward(inputs, logits)
+    np.testing.assert_allclose(plain.logits(inputs), logits)
+
+
+def test_smoothed_targets_are_those_of_szegedy() -> None:
+    """(1 - share) of the old ones, and share / classes for each; one unit has two classes."""
+    targets = one_hot(np.array([2, 0]), 4)
+    smooth = Regularization(label_smoothing=0.2).smooth(targets)
+    np.testing.assert_allclose(smooth, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]])
+    single = Regularization(label_smoothing=0.2).smooth(np.array([[0.0], [1.0]]))
+    np.testing.assert_allclose(single, [[0.1], [0.9]])
+    assert Regularization().smooth(targets) is targets
+
+
+def test_long_columns_are_shortened_and_no_others() -> None:
+    """The direction of each unit's weights stays."""
+    weights = np.array([[3.0, 0.6, 0.0], [4.0, 0.8, 0.0]])
+    shorten(weights, 2.0)
+    np.testing.assert_allclose(weights, [[1.2, 0.6, 0], [1.6, 0.8, 0]])
+
+
+def test_the_mean_follows_the_parameters() -> None:
+    """By hand: the decay grows to its bound."""
+    average, values = np.zeros(1), [4.0, 2.0, 7.0]
+    expected = 0.0
+    for count, value in enumerate(values, start=1):
+        decay = min(0.15, count / (count + 10))
+        expected = decay * expected + (1 - decay) * value
+        follow(average, np.array([value]), 0.15, count)
+    assert average[0] == pytest.approx(expected)
+
+
+def classifier() -> Network:
+    """Return a network for `clouds`, always the same one."""
+    network = make_network([16, 8, 6, 3], ["relu", "tanh", "softmax"], np.float32)
+    network.parameters.vector[...] = normal(network.parameters.vector.size) / 6
+    return network
+
+
+def squares(count: int, seed: int = 0) -> Examples:
+    """Return examples of 3 classes that are pictures of 4 x 4 pixels."""
+    examples = clouds(count, seed=seed)
+    return Examples(np.pad(examples.inputs, ((0, 0), (2, 2))), examples.labels)
+
+
+EVERYTHING = Regularization(
+    augmentation=Augmentation(shift=1, rotate=9, elastic=Elastic(3, 2), noise=0.1),
+    input_dropout=0.2,
+    label_smoothing=0.1,
+    clip_norm=0.5,
+    max_norm=1.0,
+    average=0.9,
+)
+EACH: list[Regularization] = [
+    Regularization(),
+    Regularization(augmentation=EVERYTHING.augmentation),
+    Regularization(input_dropout=0.2),
+    Regularization(label_smoothing=0.1),
+    Regularization(clip_norm=0.5),
+    Regularization(max_norm=1.0),
+    Regularization(average=0.9),
+    EVERYTHING,
+]
+
+
+def bits(training: Training) -> tuple[bytes, bytes]:
+    """Return all that a training has learned, to the bit."""
+    return training.network.parameters.vector.tobytes(), training.velocity.tobytes()
+
+
+@pytest.mark.parametrize("regularization", EACH, ids=str)
+def test_threads_change_no_more_than_the_rounding(regularization: Regularization) -> None:
+    """What is drawn at random does not depend on them."""
+    trained = []
+    for threads in (1, 2, 5):
+        network = with_dropout(classifier(), 0.3, 0.2, 0.0)
+        training = make_training(
+            *(network, squares(700), 0.1),
+            epochs=2,
+            batch_size=30,
+            threads=threads,
+            momentum=0.9,
+            seed=3,
+            regularization=regularization,
+        )
+        assert all(event for event in training)
+        trained.append(np.concatenate([network.parameters.vector, training.velocity.ravel()]))
+    for others in trained[1:]:
+        np.testing.assert_allclose(trained[0], others, atol=2e-4)
+
+
+@pytest.mark.parametrize("regularization", EACH, ids=str)
+def test_stopping_after_any_event_and_going_on_gives_the_same_bits(
+    regularization: Regularization,
+) -> None:
+    """Nothing random but the shuffling has a state to keep."""
+
+    def begin() -> Any:
+        return make_training(
+            *(with_dropout(classifier(), 0.3, 0.0, 0.0), squares(700), 0.1),
+            epochs=2,
+            batch_size=30,
+            momentum=0.9,
+            seed=3,
+            regularization=regularization,
+        )
+
+    whole = begin()
+    count = sum(1 for _ in whole)
+    for events in range(1, count):
+        first, second = begin(), begin()
+        for _ in itertools.islice(first, events):
+            pass
+        second.network.parameters.vector[...] = first.network.parameters.vector
+        second.velocity[...] = first.velocity
+        second.progress = copy.deepcopy(first.progress)
+        for _ in second:
+            pass
+        assert (
+            whole.network.parameters.vector.tobytes() == second.network.parameters.vector.tobytes()
+        )
+        assert whole.velocity.tobytes() == second.velocity.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_clipped_step_has_the_length_and_the_direction(threads: int) -> None:
+    """One step of gradient descent: of the whole gradient, also where threads share it."""
+    steps = []
+    for bound in (None, 1e-3):
+        network = classifier()
+        before = network.parameters.vector.copy()
+        training = make_training(
+            *(network, squares(30), 0.1),
+            batch_size=30,
+            threads=threads,
+            regularization=Regularization(clip_norm=bound),
+        )
+        for _ in training:
+            pass
+        steps.append(network.parameters.vector - before)
+    free, clipped = steps
+    assert np.linalg.norm(clipped) == pytest.approx(0.1 * 1e-3, rel=1e-2)
+    assert float(free @ clipped) == pytest.approx(
+        float(np.linalg.norm(free) * np.linalg.norm(clipped)), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_unit_has_longer_weights_than_max_norm(threads: int) -> None:
+    """After each epoch; biases are free."""
+    network = classifier()
+    training = make_training(
+        *(network, squares(300), 1.0),
+        epochs=3,
+        threads=threads,
+        regularization=Regularization(max_norm=0.5),
+    )
+    for event in training:
+        if isinstance(event, EpochDone):
+            for weights in network.parameters.weights:
+                assert np.linalg.norm(weights, axis=0).max() < 0.5 * (1 + 1e-6)
+    assert (
+        max(np.linalg.norm(weights, axis=0).max() for weights in network.parameters.weights) > 0.49
+    )
+
+
+def test_what_is_validated_is_the_mean_of_the_weights() -> None:
+    """And it is what is kept as the best; the training itself goes on from its own weights."""
+    examples, validation = squares(300), squares(60, seed=1)
+    network = classifier()
+    training = make_training(
+        *(network, examples, 0.5),
+        validation=validation,
+        regularization=Regularization(average=0.99),
+    )
+    *_, done, _ = training
+    loss = make_loss("cross_entropy", Softmax())
+    assert isinstance(done, EpochDone)
+    assert (done.val_loss, done.val_accuracy) == mean_loss_and_accuracy(
+        training.candidate, loss, validation
+    )
+    assert done.val_loss != mean_loss_and_accuracy(network, loss, validation)[0]
+    plain = classifier()
+    for _ in make_training(plain, examples, 0.5):
+        pass
+    assert plain.parameters.vector.tobytes() == network.parameters.vector.tobytes()
+
+
+def test_dropout_of_inputs_and_layers_makes_training_harder() -> None:
+    """The loss that it trains on grows, each time other units are left out."""
+    losses: list[float] = []
+    for shares, inputs in (((0.0, 0.0, 0.0), 0.0), ((0.5, 0.0, 0.0), 0.0), ((0.0, 0.0, 0.0), 0.5)):
+        network = with_dropout(classifier(), *shares)
+        training = make_training(
+            *(network, squares(600), 1e-6), regularization=Regularization(input_dropout=inputs)
+        )
+        losses += [event.train_loss for event in training if isinstance(event, EpochDone)]
+    assert losses[0] < min(losses[1:])
