@@ -60,6 +60,11 @@ def check_network(config: Config) -> Iterator[Problem]:
             "softmax over one unit is always 1; give it a unit for each class, or use sigmoid",
             about=(activation,),
         )
+    if output.dropout:
+        yield Problem(
+            ("network", "layers", last, "dropout"),
+            "the last layer's outputs are the answer; dropout belongs in the layers before it",
+        )
     try:
         make_loss(config.loss, output.activation)
     except ValueError as error:

@@ -28,6 +28,39 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+class ElasticConfig(Section):
+    """A smooth random field of displacements (Simard et al., 2003)."""
+
+    alpha: Annotated[
+        float, Field(ge=0, le=1e6, description="The factor on displacements drawn from -1 to 1")
+    ] = 34.0
+    sigma: Annotated[
+        float,
+        Field(gt=0.1, le=1e3, description="Standard deviation in pixels of what makes them smooth"),
+    ] = 4.0
+
+
+class AugmentConfig(Section):
+    """How training images are deformed, each time anew; amounts are drawn from -limit to limit."""
+
+    shift: Annotated[float, Field(ge=0, le=1e3, description="Pixels, along either axis")] = 0.0
+    rotate: Annotated[float, Field(ge=0, le=180, description="Degrees, about the middle")] = 0.0
+    scale: Annotated[
+        float,
+        Field(ge=0, le=0.9, description="The share by which an axis is longer or shorter"),
+    ] = 0.0
+    shear: Annotated[
+        float, Field(ge=0, le=80, description="Degrees by which upright lines lean")
+    ] = 0.0
+    elastic: Annotated[
+        ElasticConfig | None, Field(description="Wavy lines: {} is {alpha: 34, sigma: 4}")
+    ] = None
+    noise: Annotated[
+        float,
+        Field(ge=0, le=10, description="Standard deviation of noise on pixels, which are 0 to 1"),
+    ] = 0.0
+
+
 class DataConfig(Section):
     """Where the digits come from."""
 
@@ -64,6 +97,10 @@ class DataConfig(Section):
     positive_digit: Annotated[
         Annotated[int, Field(ge=0, le=9)] | None,
         Field(description="Ask of each image only whether it is this digit: 1 is yes, 0 is no"),
+    ] = None
+    augment: Annotated[
+        AugmentConfig | None,
+        Field(description="Deform the images that are trained on; never those that are measured"),
     ] = None
 
 
@@ -109,6 +146,15 @@ class LayerConfig(Section):
     init: Annotated[
         InitConfig | None, Field(description="How its parameters begin, if unlike the network's")
     ] = None
+    dropout: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.99,
+            description="The share of its outputs that is left out in training, others each time; "
+            "hidden layers only",
+        ),
+    ] = 0.0
 
 
 class NetworkConfig(Section):
@@ -120,6 +166,10 @@ class NetworkConfig(Section):
     init: Annotated[InitConfig, Field(description="How the parameters of every layer begin")] = (
         InitConfig()
     )
+    input_dropout: Annotated[
+        float,
+        Field(ge=0, le=0.99, description="The share of the inputs that is left out in training"),
+    ] = 0.0
 
 
 class OptimizerConfig(Section):
@@ -142,6 +192,14 @@ class OptimizerConfig(Section):
             "1 - learning_rate * weight_decay; Nielsen's lambda / n",
         ),
     ] = 0.0
+    clip_norm: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(description="The length that a step's mean gradient has at most"),
+    ] = None
+    max_norm: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(description="The length that the incoming weights of a unit have at most"),
+    ] = None
     schedule: Annotated[
         Schedule,
         OneOf("schedule", SCHEDULES),
@@ -183,6 +241,17 @@ class TrainingConfig(Section):
         int,
         Field(ge=0, le=MAX_SEED, description="Of initialisation, shuffling and the subset"),
     ] = 0
+    label_smoothing: Annotated[
+        float,
+        Field(ge=0, lt=1, description="The share of each target that is spread over all classes"),
+    ] = 0.0
+    average: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Field(
+            description="Decay, such as 0.999, of an exponential moving average of the weights, "
+            "which is then what is validated and saved as the best"
+        ),
+    ] = None
     early_stopping: Annotated[
         EarlyStoppingConfig | None, Field(description="null trains all the epochs")
     ] = None

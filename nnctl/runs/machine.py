@@ -82,7 +82,7 @@ def memory_needed(config: Config, facts: Facts) -> int:
     batch, inputs and activations of a block of the validation on each thread, and the images.
     """
     layers = build_layers(config)
-    memories = build_optimizer(config).memories
+    memories = build_optimizer(config).memories + (config.training.average is not None)
     vectors = 3 * (1 + memories) + 1
     parameters = count_parameters(facts.pixels, layers) * vectors
     batch = min(config.training.batch_size, facts.training)

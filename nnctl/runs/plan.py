@@ -57,6 +57,7 @@ def check_data(config: Config) -> Iterator[Problem]:
             yield from _check_classes(config, describe(config.data.fallback))
         return
     yield from _check_classes(config, facts)
+    yield from _check_pictures(config, facts)
     held_out = validation_count(config, facts)
     left = facts.training - held_out
     if left < 1:
@@ -89,6 +90,17 @@ def facts_of(config: Config) -> Facts:
         if config.data.fallback is None:
             raise
         return describe(config.data.fallback)
+
+
+def _check_pictures(config: Config, facts: Facts) -> Iterator[Problem]:
+    """Check that what is to be deformed is pictures."""
+    if config.data.augment and (math.isqrt(facts.pixels) ** 2 != facts.pixels or facts.pixels < 64):
+        yield Problem(
+            ("data", "augment"),
+            f"the examples of '{config.data.dataset}' are no square pictures to deform: they have "
+            f"{facts.pixels} inputs",
+            about=(("data", "dataset"),),
+        )
 
 
 def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:

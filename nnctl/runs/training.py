@@ -34,7 +34,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
-from nnctl.runs.build import build_network, build_optimizer
+from nnctl.runs.build import build_network, build_optimizer, build_regularization
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
 from nnctl.runs.directory import Run, Which, cannot_write
@@ -105,6 +105,8 @@ class TrainingRun:
             steps=config.training.steps,
             with_replacement=config.training.sampling == "with_replacement",
             threads=threads,
+            seed=seed,
+            regularization=build_regularization(config),
         )
         self.summary: dict[str, Any] = {}
         self.diagnoses: list[Diagnosis] = []
@@ -305,10 +307,11 @@ class TrainingRun:
         self._save("last")
 
     def _save(self, which: Which) -> None:
+        network = self.loop.candidate if which == "best" else self.network
         save_checkpoint(
             self.run.checkpoint_path(which),
             Checkpoint(
-                parameters=self.network.parameters.vector.astype(np.float32, copy=False),
+                parameters=network.parameters.vector.astype(np.float32, copy=False),
                 velocity=self.loop.velocity.astype(np.float32, copy=False).reshape(-1),
                 progress=self.loop.progress,
                 config=to_mapping(self.config),

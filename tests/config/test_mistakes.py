@@ -76,7 +76,7 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:3", "optimizer.epochs", " here; it is written as training.epochs", "  epochs: 3"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
-        ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, weight_decay, schedule", "  lr: 3"),  # noqa: E501 - the whole message
+        ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, weight_decay, clip_norm, max_norm, schedule", "  lr: 3"),  # noqa: E501 - the whole message
         ("7:1", "<<", f"{KNOWN} data, network, loss, optimizer, training", "<<: {}"),
     ],
 )  # fmt: skip

@@ -25,6 +25,15 @@ from tests.runs.helpers import (
 )
 
 NO_MOMENTUM = {"optimizer.momentum": 0, "optimizer.nesterov": False}
+REGULARIZED = {
+    "data.augment": {"shift": 1, "rotate": 10, "elastic": {}, "noise": 0.1},
+    "network.input_dropout": 0.1,
+    "network.layers.0.dropout": 0.3,
+    "optimizer.clip_norm": 1.0,
+    "optimizer.max_norm": 2.0,
+    "training.label_smoothing": 0.1,
+    "training.average": 0.99,
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +67,8 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
         {"network.layers.0.activation": {"name": "step", "surrogate": "sigmoid"}},
         {"network.layers.0.activation": "prelu", "training.threads": 2},
         {**NO_MOMENTUM, "optimizer.name": "adam", "training.threads": 3},
+        REGULARIZED,
+        {**REGULARIZED, "training.threads": 2},
     ],
     ids=str,
 )
