@@ -18,11 +18,18 @@ from nnctl.cli.options import config_options, output_options, read_overrides
     is_flag=True,
     help="Compare backpropagation with central differences; exit 1 if it is wrong.",
 )
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1, max=1000),
+    metavar="N",
+    help="Draw N training images as the network will see them.",
+)
 @click.option("--activations", is_flag=True, help="List and draw all activations.")
 @output_options
 def check(
     source: Path | None,
     gradients: bool,
+    samples: int | None,
     activations: bool,
     as_json: bool,
     quiet: bool,
@@ -35,12 +42,18 @@ def check(
     """
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
-    from nnctl.runs.inspection import inspect, inspect_run, report_gradients, trained_network
+    from nnctl.runs.inspection import (
+        inspect,
+        inspect_run,
+        report_gradients,
+        sample_images,
+        trained_network,
+    )
     from nnctl.runs.plan import load_config
-    from nnctl.views.check import show_gradients, show_inspection
+    from nnctl.views.check import show_gradients, show_inspection, show_samples
 
     settings = read_overrides(**overrides)
-    if activations == (source is not None) or (activations and (settings or gradients)):
+    if activations == (source is not None) or (activations and (settings or gradients or samples)):
         raise click.UsageError("a CONFIG or a RUN is needed, or --activations alone")
     if source is None:
         _show_activations(as_json)
@@ -55,12 +68,19 @@ def check(
     else:
         config = load_config(source, settings)
         inspection = inspect(config)
+    drawn = sample_images(config, samples) if samples else []
     report = report_gradients(config, trained) if gradients else None
     if as_json:
-        checked = {"gradients": report.to_json()} if report else {}
-        click.echo(to_json_text(inspection.to_json() | checked))
+        result = inspection.to_json()
+        if drawn:
+            result["samples"] = [sample.to_json() for sample in drawn]
+        if report:
+            result["gradients"] = report.to_json()
+        click.echo(to_json_text(result))
     elif not quiet:
         show_inspection(str(source), inspection)
+        if drawn:
+            show_samples(drawn)
         if report:
             show_gradients(report)
     if report:

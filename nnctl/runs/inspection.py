@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnctl.config import Config
-from nnctl.data.dataset import Facts
-from nnctl.errors import NnctlError
+from nnctl.data.dataset import Facts, present_dataset
+from nnctl.errors import DataError, NnctlError, UsageError, shell_command
 from nnctl.nn.activations import ACTIVATIONS
+from nnctl.nn.augmentation import GROUP
+from nnctl.nn.dropout import Dropout
+from nnctl.nn.examples import scaled
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
-from nnctl.runs.build import build_layers, build_network
+from nnctl.runs.build import build_augmentation, build_layers, build_network
 from nnctl.runs.diagnosis import (
     Diagnosis,
     diagnose,
@@ -31,8 +35,11 @@ from nnctl.runs.diagnosis import (
     some_examples,
 )
 from nnctl.runs.directory import Run
+from nnctl.runs.evaluation import class_names
 from nnctl.runs.machine import memory_needed
-from nnctl.runs.plan import epochs_needed, facts_of, steps_per_epoch, validation_count
+from nnctl.runs.plan import epochs_needed, facts_of, settle, steps_per_epoch, validation_count
+from nnctl.runs.prediction import SMALLEST_SIDE
+from nnctl.runs.training import split
 
 LARGEST_ERROR = 1e-5
 """A gradient that is further than this from central differences is wrong."""
@@ -50,6 +57,8 @@ class LayerPlan:
         Its number from 1, its shape, and how much it learns.
     activation, formula : str
         The function.
+    dropout : float
+        The share of its outputs that is left out in training.
     weights, biases : str
         What they are drawn from.
     weights_std, biases_std : float
@@ -64,6 +73,7 @@ class LayerPlan:
     parameters: int
     activation: str
     formula: str
+    dropout: float
     weights: str
     weights_std: float
     auto: bool
@@ -139,6 +149,7 @@ def _plan(config: Config, facts: Facts) -> Inspection:
                 parameters=(inputs + 1) * layer.maps + layer.learned,
                 activation=activation.name,
                 formula=activation.describe(activation.formula),
+                dropout=layer.dropout,
                 weights=weights.name,
                 weights_std=weights.spread(inputs, layer.units),
                 auto=weights is not layer.weights,
@@ -193,6 +204,68 @@ def _facts_of_run(run: Run) -> Facts:
     subset, held_out = run.config.data.subset, used["validation"]
     training = held_out + max(used["training"], subset or 0)
     return Facts(training, used["pixels"], classes=max(2, run.config.network.layers[-1].units))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training image as the network will see it.
+
+    Parameters
+    ----------
+    label : str
+        Its class.
+    image : array of uint8, shape (height, width)
+        Its pixels.
+    """
+
+    label: str
+    image: NDArray[np.uint8]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"label": self.label, "image": self.image.tolist()}
+
+
+def sample_images(config: Config, count: int) -> list[Sample]:
+    """Return some training images as the network will see them: deformed, and with dropout.
+
+    Each is deformed in a way of its own.
+
+    Raises
+    ------
+    DataError
+        The dataset has not been downloaded.
+    UsageError
+        Its examples are no pictures.
+    """
+    data = config.data
+    dataset = present_dataset(data.dataset) or (data.fallback and present_dataset(data.fallback))
+    if not dataset:
+        raise DataError(
+            f"the dataset '{data.dataset}' is not there to draw samples of",
+            hint=f"Get it with: {shell_command('nnctl', 'download', data.dataset)}",
+        )
+    digits, _ = split(settle(config, dataset), dataset)
+    count = min(count, len(digits.labels))
+    pixels = digits.images.shape[1]
+    side = math.isqrt(pixels)
+    if side * side != pixels or side < SMALLEST_SIDE:
+        raise UsageError(f"the examples of '{dataset.name}' have {pixels} inputs: no pictures")
+    seen = scaled(digits.images[:count])
+    seed, augmentation = config.training.seed, build_augmentation(config)
+    if augmentation:
+        deformations = augmentation.draw(count * GROUP, side, stream(seed, "augmentation"))
+        for i in range(count):
+            deformations.apply(digits.images[i : i + 1], i * GROUP, seen[i : i + 1])
+    dropout = Dropout(pixels, config.network.input_dropout, [], count, np.float32)
+    dropout.draw(slice(None), stream(seed, "dropout"))
+    if dropout.of_inputs is not None:
+        seen *= dropout.of_inputs > 0  # what is kept is drawn as bright as it is
+    names = class_names(config, build_network(config, pixels))
+    images = np.rint(255 * seen).astype(np.uint8).reshape(count, side, side)
+    return [
+        Sample(names[label], image) for label, image in zip(digits.labels, images, strict=False)
+    ]
 
 
 def trained_network(run: Run) -> Network | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from rich import box
@@ -13,9 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array
-from nnctl.runs.inspection import LARGEST_ERROR, GradientReport, Inspection, list_activations
+from nnctl.runs.inspection import (
+    LARGEST_ERROR,
+    GradientReport,
+    Inspection,
+    LayerPlan,
+    Sample,
+    list_activations,
+)
 from nnctl.views.console import results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
+from nnctl.views.pictures import print_side_by_side
 from nnctl.views.plots import draw_curve
 
 _REACH = 4.0  # activations are drawn from minus this to this
@@ -68,11 +77,24 @@ def _layers(inspection: Inspection) -> Table:
             str(plan.layer),
             f"{plan.inputs} x {plan.units}",
             f"{plan.parameters:,}",
-            Group(Text(plan.activation, "bold"), plan.formula),
+            Group(Text(plan.activation, "bold"), plan.formula, *_dropout(plan)),
             Group(f"{'auto: ' if plan.auto else ''}{plan.weights}", f"std {plan.weights_std:.3g}"),
             *([biases] if told_biases else []),
         )
     return table
+
+
+def _dropout(plan: LayerPlan) -> list[str]:
+    return [f"dropout {plan.dropout:g}"] if plan.dropout else []
+
+
+def show_samples(samples: Sequence[Sample]) -> None:
+    """Draw images as the network will see them, with their labels."""
+    console = results()
+    say(console, Text("\nTraining images as the network will see them", "bold"))
+    print_side_by_side(
+        console, [sample.image for sample in samples], [sample.label for sample in samples]
+    )
 
 
 def show_gradients(report: GradientReport) -> None:

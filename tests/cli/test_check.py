@@ -236,6 +236,8 @@ def test_mistakes_are_told_with_their_places(nnctl: Nnctl) -> None:
         (("run", "--set", "training.seed=3"), "a RUN keeps its configuration"),
         ((CONFIGS / "sweep-learning-rate.yaml",), "is a sweep file"),
         ((SMOKE, "--set", "nonsense"), "nonsense"),
+        ((SMOKE, "--samples", 0), "--samples"),
+        (("--activations", "--samples", 1), "--activations alone"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -363,6 +365,49 @@ def test_a_run_that_diverged_in_its_first_epoch_says_so(nnctl: Nnctl) -> None:
     assert "What could be better:\n  divergence: the outputs of layer 2" in told
     assert "in epoch 1, batch " in told
     assert "at a kink" in told
+
+
+DEFORMED = ("--set", "data.augment.rotate=20", "--set", "data.augment.elastic={}")
+
+
+def test_samples_are_drawn_as_the_network_will_see_them(nnctl: Nnctl) -> None:
+    """With their labels; deformed if the configuration says so, each in another way."""
+    plain, deformed, again = (
+        json.loads(nnctl("check", SMOKE, "--samples", 4, "--json", *more).stdout)["samples"]
+        for more in ((), DEFORMED, DEFORMED)
+    )
+    digits = open_dataset("mini", notify=lambda _: None).training
+    assert [sample["label"] for sample in plain] == [str(label) for label in digits.labels[:4]]
+    for i, sample in enumerate(plain):
+        assert np.array_equal(sample["image"], digits.images[i].reshape(28, 28))
+        moved = np.abs(np.array(deformed[i]["image"]) - sample["image"]).mean()
+        assert 3 < moved < 60
+    assert deformed == again
+    told = nnctl("check", SMOKE, "--samples", 4, *DEFORMED).stdout
+    assert "Training images as the network will see them" in told
+    assert told.rstrip().splitlines()[-1].split()[-1] in "0123456789"
+
+
+def test_dropout_is_told_and_drawn(nnctl: Nnctl) -> None:
+    """Of a layer beside its activation, of the inputs as black pixels."""
+    dropping = ("--set", "network.layers.0.dropout=0.4", "--set", "network.input_dropout=0.5")
+    told = nnctl("check", SMOKE, *dropping).stdout
+    assert "dropout 0.4" in told
+    samples = json.loads(nnctl("check", SMOKE, "--samples", 50, "--json", *dropping).stdout)
+    images = np.array([sample["image"] for sample in samples["samples"]])
+    whole = open_dataset("mini", notify=lambda _: None).training.images[:50].reshape(-1, 28, 28)
+    ink = whole > 0
+    assert 0.45 < (images[ink] > 0).mean() < 0.55
+    assert np.array_equal(images[images > 0], whole[images > 0])
+
+
+def test_samples_that_cannot_be_drawn_are_told(nnctl: Nnctl) -> None:
+    """Of a gate, and of a dataset that was not downloaded."""
+    gate = nnctl("check", CONFIGS / "gates" / "and.yaml", "--samples", 2, code=2)
+    assert "no pictures" in gate.stderr
+    relu = CONFIGS / "relu.yaml"
+    missing = nnctl("check", relu, "--samples", 2, "--set", "data.fallback=null", code=3)
+    assert "nnctl download mnist" in missing.stderr
 
 
 def test_all_activations_are_listed(nnctl: Nnctl) -> None:

@@ -242,6 +242,11 @@ def test_a_gate_is_no_question_about_another_dataset(nnctl: Nnctl) -> None:
         (["data.positive_digit=10"], "data.positive_digit", "at most 9, got 10"),
         (["data.positive_digit=-1"], "data.positive_digit", "at least 0, got -1"),
         (["data.positive_digit=x"], "data.positive_digit", "a whole number, got the text 'x'"),
+        (
+            ["data.dataset=xor", "network.layers.0.units=1", "data.augment={rotate: 3}"],
+            "data.augment",
+            "the examples of 'xor' are no square pictures to deform: they have 2 inputs",
+        ),
         (["data.dataset=xr"], "data.dataset", "unknown dataset 'xr'; did you mean 'xor'?"),
         (
             ["data.dataset=xor", "network.layers.0.units=1", "data.subset=5"],

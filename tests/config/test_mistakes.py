@@ -120,6 +120,37 @@ def test_a_wrong_layer_is_told_at_its_place(start: str, words: str, layer: str) 
     assert words in told
 
 
+@pytest.mark.parametrize(
+    ("told", "added"),
+    [
+        (
+            "data.augment.rotate: expected a number of at most 180.0, got 200",
+            "data: {augment: {rotate: 200}}",
+        ),
+        ("data.augment.elastic: expected a mapping", "data: {augment: {elastic: 3}}"),
+        (
+            "data.augment.elastic.sigma: expected a number above 0.1, got 0",
+            "data: {augment: {elastic: {sigma: 0}}}",
+        ),
+        ("unknown key 'rotation'; did you mean 'rotate'?", "data: {augment: {rotation: 20}}"),
+        (
+            "data.augment.noise: expected a number of at least 0.0, got -1",
+            "data: {augment: {noise: -1}}",
+        ),
+        ("training.average: expected a number below 1.0, got 1", "training: {average: 1}"),
+        (
+            "training.label_smoothing: expected a number below 1.0, got 1",
+            "training: {label_smoothing: 1}",
+        ),
+        ("optimizer.clip_norm: expected a number above 0.0, got 0", "  clip_norm: 0"),
+        ("optimizer.max_norm: expected a number, got the text 'x'", "  max_norm: x"),
+    ],
+)
+def test_regularization_out_of_its_bounds_is_told(told: str, added: str) -> None:
+    """With the key, the bound and what was written."""
+    assert told in mistake(f"{SMALL}{added}\n")
+
+
 @pytest.mark.parametrize("value", ["3", "null", "{nme: relu}", "[relu]", "{name: 3}", "{}", "true"])
 def test_an_activation_that_is_no_name_is_refused(value: str) -> None:
     """Whatever else YAML can say there."""
@@ -193,6 +224,11 @@ NESTEROV = (
             "7:17: optimizer.weight_decay: learning_rate * weight_decay must be below 1: each "
             "step multiplies the weights by 1 - 0.1 * 10",
             f"{SMALL}  weight_decay: 10",
+        ),
+        (
+            "4:49: network.layers.1.dropout: the last layer's outputs are the answer; dropout "
+            "belongs in the layers before it",
+            SMALL.replace("softmax}", "softmax, dropout: 0.5}"),
         ),
         (
             "7:28: training.early_stopping: early stopping watches the validation examples, and "
