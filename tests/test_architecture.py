@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": {"errors", "files", "nn", "config", "data"},
     "sweep": {"errors", "files", "config", "data", "runs"},
     "export": {"errors", "files", "nn", "config", "runs"},
-    "report": {"errors", "files", "nn", "config", "runs", "sweep"},
+    "report": {"errors", "files", "nn", "config", "data", "runs", "sweep"},
     "views": {"errors", "nn", "data", "runs", "sweep"},
     "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export", "report"},
     "api": {"errors", "nn", "config", "runs"},

@@ -36,6 +36,16 @@ from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_opti
     help="Show the N worst mistakes, as pictures in a terminal.",
 )
 @click.option(
+    "--corrupt", is_flag=True, help="Also on images with faults: noise, rotation, blur and others."
+)
+@click.option(
+    "--threshold",
+    type=ACCURACY,
+    metavar="P",
+    help="Tell how many answers the network gives at least this probability, and how many of them "
+    "are right.",
+)
+@click.option(
     "--fail-under", type=ACCURACY, metavar="ACC", help="Exit 5 if the accuracy is below this."
 )
 @data_dir_option

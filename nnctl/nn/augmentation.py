@@ -75,7 +75,7 @@ class Augmentation:
     def draw(self, count: int, side: int, rng: np.random.Generator) -> Deformations:
         """Return deformations for so many images of ``side * side`` pixels."""
         groups = math.ceil(count / GROUP)
-        places = self._matrices(groups, rng) @ _grid(side)
+        places = self._matrices(groups, rng) @ grid(side)
         places += rng.uniform(-self.shift, self.shift, (groups, 2, 1)) + (side - 1) / 2
         if self.elastic:
             places += self.elastic.draw(groups, side, rng).reshape(places.shape)
@@ -160,7 +160,7 @@ class Deformations:
 
 
 @functools.cache
-def _grid(side: int) -> NDArray[np.float64]:
+def grid(side: int) -> NDArray[np.float64]:
     """Return the places of pixels, down and across, from the middle, ``(2, side * side)``."""
     line = np.arange(side) - (side - 1) / 2
     return np.stack(np.meshgrid(line, line, indexing="ij")).reshape(2, -1)

@@ -127,6 +127,7 @@ def _tell(portrait: Portrait) -> dict[str, Any]:
         "worst": sections.worst_mistakes(portrait, sheet),
         "calibration": draw_calibration("Accuracy by confidence", bins) if bins else None,
         "calibration_error": expected_calibration_error(bins),
+        "faults": sections.draw_faults(portrait),
         "health": sections.draw_health(portrait),
         "distributions": sections.draw_distributions(portrait),
         "probed": PROBED,

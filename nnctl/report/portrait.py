@@ -12,15 +12,20 @@ import numpy as np
 
 from nnctl.config import Config
 from nnctl.errors import NnctlError
-from nnctl.nn.activations import Array, Sigmoid, Softmax
+from nnctl.nn.activations import Array
 from nnctl.nn.examples import scaled
 from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
 from nnctl.runs.directory import Run
-from nnctl.runs.evaluation import Evaluation, class_names, evaluate
+from nnctl.runs.evaluation import (
+    SMALLEST_SIDE,
+    Evaluation,
+    class_names,
+    evaluate,
+    says_probabilities,
+)
 from nnctl.runs.inspection import Inspection, inspect_run, trained_network
 from nnctl.runs.plan import Notify
-from nnctl.runs.prediction import SMALLEST_SIDE
 
 PROBED = 1000
 """Test images whose activations are looked at."""
@@ -163,9 +168,7 @@ class Portrait:
     @property
     def says_probabilities(self) -> bool:
         """Whether the outputs are probabilities."""
-        return self.network is not None and isinstance(
-            self.network.functions[-1], Softmax | Sigmoid
-        )
+        return self.network is not None and says_probabilities(self.network)
 
     @cached_property
     def calibration(self) -> list[CalibrationBin]:

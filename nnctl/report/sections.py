@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nnctl.data.dataset import Digits
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
 from nnctl.report.pictures import Place, Sheet, diverging, strongest
-from nnctl.report.portrait import Portrait
-from nnctl.runs.evaluation import Answers
+from nnctl.report.portrait import PROBED, Portrait
+from nnctl.runs.evaluation import Answers, measure_corrupted
 
 WORST = 24
 """Mistakes that are shown."""
@@ -105,6 +106,20 @@ def draw_health(portrait: Portrait) -> list[Chart]:
         if any(share for line in drawn for share in line.y):
             charts.append(draw_lines(title, drawn, percent=True))
     return [chart for chart in charts if chart]
+
+
+def draw_faults(portrait: Portrait) -> Chart | None:
+    """Return the accuracy on test images with faults, by their strength."""
+    if portrait.network is None or portrait.evaluation is None or portrait.side is None:
+        return None
+    answers = portrait.evaluation.answers
+    some = Digits(answers.images[:PROBED], answers.labels[:PROBED])
+    sound = float(answers.right[:PROBED].mean())
+    lines = [
+        Line(row.corruption, range(len(row.amounts) + 1), [sound, *row.accuracies], i)
+        for i, row in enumerate(measure_corrupted(portrait.network, some))
+    ]
+    return draw_lines("Accuracy by the strength of a fault", lines, x="strength", percent=True)
 
 
 def draw_distributions(portrait: Portrait) -> list[Chart]:

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from nnctl.config import Config, from_mapping
 from nnctl.data.dataset import Digits, ask_for, open_dataset
 from nnctl.errors import UsageError
-from nnctl.nn.activations import Array
+from nnctl.nn.activations import Array, Sigmoid, Softmax
+from nnctl.nn.corruption import CORRUPTIONS, Corruption
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import Loss, make_loss
 from nnctl.nn.metrics import (
     ClassMetrics,
+    calibration,
     class_metrics,
     confusion_matrix,
+    expected_calibration_error,
     make_targets,
     mean_loss_and_accuracy,
     predict,
@@ -33,6 +36,8 @@ from nnctl.runs.training import split
 
 Split = Literal["test", "validation", "train"]
 
+SMALLEST_SIDE = 8
+"""Of an image in which a digit can be told; gates have two inputs."""
 MOST_ROWS = 8
 """A truth table is told of no more examples than this, with no more inputs."""
 
@@ -151,6 +156,49 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Corrupted:
+    """How good a network is on images with faults of one kind.
+
+    Parameters
+    ----------
+    corruption, unit : str
+        The kind, and what its amounts are measured in.
+    amounts, accuracies : list of float
+        From the weakest to the strongest.
+    """
+
+    corruption: str
+    unit: str
+    amounts: list[float]
+    accuracies: list[float]
+
+
+@dataclass(frozen=True)
+class Selective:
+    """How good a network is if it may be silent where it is not sure.
+
+    Parameters
+    ----------
+    threshold : float
+        The confidence that an answer needs.
+    answered : int
+        The images that get an answer.
+    coverage : float
+        Their share of all.
+    accuracy : float or None
+        The share of right ones among them; None if there is none.
+    calibration_error : float
+        How far confidence and accuracy are apart; see `expected_calibration_error`.
+    """
+
+    threshold: float
+    answered: int
+    coverage: float
+    accuracy: float | None
+    calibration_error: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The result of `evaluate`.
 
@@ -180,6 +228,10 @@ class Evaluation:
         Every example, where there are few with few inputs, as of a logic gate; else nothing.
     mistakes : list of Mistake
         The worst ones, as many as were asked for.
+    corrupted : list of Corrupted
+        The same images with faults, if that was asked for.
+    selective : Selective, optional
+        What a threshold would do, if one was given.
     answers : Answers
         All of them.
     """
@@ -199,6 +251,8 @@ class Evaluation:
     amplified: list[Amplified]
     truth_table: list[Row]
     mistakes: list[Mistake]
+    corrupted: list[Corrupted]
+    selective: Selective | None
     answers: Answers
 
     def to_json(self) -> dict[str, Any]:
@@ -221,6 +275,10 @@ class Evaluation:
             result["truth_table"] = [asdict(row) for row in self.truth_table]
         if self.mistakes:
             result["mistakes"] = [mistake.to_json() for mistake in self.mistakes]
+        if self.corrupted:
+            result["corrupted"] = [asdict(row) for row in self.corrupted]
+        if self.selective:
+            result["selective"] = asdict(self.selective)
         if self.amplified:
             result["gains"] = [
                 # JSON has no infinity.
@@ -246,6 +304,8 @@ def evaluate(
     dataset_name: str | None = None,
     gains: Sequence[float] = (),
     mistakes: int = 0,
+    corrupt: bool = False,
+    threshold: float | None = None,
     data_dir: Path | None = None,
     notify: Notify,
 ) -> Evaluation:
@@ -265,6 +325,10 @@ def evaluate(
         Evaluate also with all weights and biases multiplied by each of these.
     mistakes : int
         How many of the worst mistakes to tell.
+    corrupt : bool
+        Evaluate also on the same images with faults.
+    threshold : float, optional
+        Tell also of the answers that the network is at least so sure of.
     data_dir : Path, optional
         Where the datasets are.
     notify : callable
@@ -336,8 +400,64 @@ def evaluate(
         amplified=amplified,
         truth_table=_truth_table(answers),
         mistakes=_mistakes(answers, mistakes, classes),
+        corrupted=measure_corrupted(network, digits) if corrupt else [],
+        selective=None if threshold is None else _select(network, answers, threshold),
         answers=answers,
     )
+
+
+def says_probabilities(network: Network) -> bool:
+    """Tell whether the outputs of a network are probabilities."""
+    return isinstance(network.functions[-1], Softmax | Sigmoid)
+
+
+def _select(network: Network, answers: Answers, threshold: float) -> Selective:
+    """Take only the answers that are sure enough."""
+    if not says_probabilities(network):
+        raise UsageError(
+            f"the outputs of this network, {network.functions[-1].name}, are no probabilities",
+            hint="A threshold is for networks that end in softmax or sigmoid.",
+        )
+    sure = answers.confidences >= threshold
+    answered = int(sure.sum())
+    return Selective(
+        threshold=threshold,
+        answered=answered,
+        coverage=answered / len(sure),
+        accuracy=float(answers.right[sure].mean()) if answered else None,
+        calibration_error=expected_calibration_error(
+            calibration(answers.confidences, answers.right)
+        ),
+    )
+
+
+def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
+    """Return how good a network is on images with faults, always the same ones.
+
+    Raises
+    ------
+    UsageError
+        The images are no pictures.
+    """
+    pixels = digits.images.shape[1]
+    if math.isqrt(pixels) ** 2 != pixels or pixels < SMALLEST_SIDE**2:
+        raise UsageError(f"examples of {pixels} inputs are no pictures that could have faults")
+
+    def accuracy(corruption: Corruption, amount: float) -> float:
+        images = corruption.apply(digits.images, amount, np.random.default_rng(0))
+        with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+            logits = predict(network, images, threads=cores())
+        return float((network.decide(logits) == digits.labels).mean())
+
+    return [
+        Corrupted(
+            corruption.name,
+            corruption.unit,
+            list(corruption.amounts),
+            [accuracy(corruption, amount) for amount in corruption.amounts],
+        )
+        for corruption in CORRUPTIONS
+    ]
 
 
 def _mistakes(answers: Answers, count: int, classes: Sequence[str]) -> list[Mistake]:

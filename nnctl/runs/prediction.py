@@ -16,10 +16,8 @@ from nnctl.data.pictures import normalise
 from nnctl.errors import DataError, UsageError
 from nnctl.nn.metrics import predict as logits_of
 from nnctl.runs.directory import Run, Which, network_of
-from nnctl.runs.evaluation import class_names
+from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
 
-SMALLEST_SIDE = 8
-"""Of an image in which a digit can be told; gates have two inputs."""
 _BLOCK = 1000  # images of an IDX file at a time
 
 

@@ -36,8 +36,12 @@ def show_evaluation(evaluation: Evaluation) -> None:
             f" ({right:,} of {evaluation.n:,} right), loss {evaluation.loss:.4f}",
         ),
     )
+    if evaluation.selective:
+        _show_selective(console, evaluation)
     if evaluation.amplified:
         _show_gains(console, evaluation)
+    if evaluation.corrupted:
+        _print_table(console, "Accuracy on images with faults", _corrupted(evaluation))
     if evaluation.truth_table:
         _print_table(console, "Truth table", _truth_table(evaluation))
         return
@@ -53,6 +57,37 @@ def show_evaluation(evaluation: Evaluation) -> None:
         console.print(told, soft_wrap=not console.is_terminal)  # in a file it is one line
     if evaluation.mistakes:
         _show_worst(console, evaluation.mistakes)
+
+
+def _show_selective(console: Console, evaluation: Evaluation) -> None:
+    """Print how many answers are sure enough, and how many of these are right."""
+    selective = evaluation.selective
+    assert selective is not None
+    of_these = "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % right"
+    say(
+        console,
+        f"at least {100 * selective.threshold:g} % sure: {selective.answered:,} of "
+        f"{evaluation.n:,} answers ({100 * selective.coverage:.2f} %){of_these}",
+    )
+    error = 100 * selective.calibration_error
+    say(console, f"expected calibration error {error:.2f} %: how far it is from as sure as right")
+
+
+def _corrupted(evaluation: Evaluation) -> Table:
+    """Return the accuracy on images with faults, a kind a row, the strongest on the right."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("")
+    table.add_column("none", justify="right")
+    for strength in range(1, 1 + len(evaluation.corrupted[0].amounts)):
+        table.add_column(str(strength), justify="right")
+    for row in evaluation.corrupted:
+        cells = [
+            f"{100 * accuracy:.1f} %\n[dim]{amount:g}[/dim]"
+            for amount, accuracy in zip(row.amounts, row.accuracies, strict=True)
+        ]
+        told = f"{row.corruption}\n[dim]{row.unit}[/dim]"
+        table.add_row(told, f"{100 * evaluation.accuracy:.1f} %", *cells)
+    return table
 
 
 def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -418,3 +419,47 @@ def test_as_many_pictures_are_side_by_side_as_there_is_room_for() -> None:
     assert lines[0].split() == ["@" * 28]
     assert lines[14].split() == ["one", "two"]
     assert lines[29].split() == ["three"]
+
+
+def test_faults_of_images_are_told_by_their_strength(nnctl: Nnctl, run: Path) -> None:
+    """Six kinds at five strengths; in a table and in JSON."""
+    told = nnctl("eval", run, "--corrupt").stdout
+    rows = json.loads(nnctl("eval", run, "--corrupt", "--json").stdout)["corrupted"]
+    names = ["noise", "rotation", "shift", "blur", "thinner", "thicker"]
+    assert [row["corruption"] for row in rows] == names
+    accuracy = face.evaluate(run).accuracy
+    for row in rows:
+        assert len(row["amounts"]) == len(row["accuracies"]) == 5
+        assert row["accuracies"][-1] < accuracy
+        (line,) = [line for line in told.splitlines() if line.split()[:1] == [row["corruption"]]]
+        expected = [f"{100 * share:.1f}" for share in (accuracy, *row["accuracies"])]
+        assert re.findall(r"[\d.]+(?= %)", line) == expected
+
+
+def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
+    """Coverage and accuracy of what is left, and the calibration error."""
+    answers = face.evaluate(run).answers
+    for threshold in (0, 0.9, 1):
+        done = nnctl("eval", run, "--threshold", threshold, "--json")
+        told = json.loads(done.stdout)["selective"]
+        sure = answers.confidences >= threshold
+        assert (told["threshold"], told["answered"]) == (threshold, np.count_nonzero(sure))
+        assert told["coverage"] == pytest.approx(sure.mean())
+        assert told["accuracy"] == (
+            pytest.approx(answers.right[sure].mean()) if sure.any() else None
+        )
+        assert 0 < told["calibration_error"] < 0.2
+    text = nnctl("eval", run, "--threshold", 0.9).stdout
+    assert re.search(r"at least 90 % sure: \d+ of 1,000 answers \([\d.]+ %\), [\d.]+ % right", text)
+    assert "expected calibration error" in text
+
+
+def test_what_has_no_probabilities_or_no_pictures_says_so(nnctl: Nnctl) -> None:
+    """Linear outputs have no threshold, and gates no faults."""
+    linear = ("--set", "network.layers.1.activation=linear", "--set", "loss=quadratic")
+    slow = ("--set", "optimizer.learning_rate=0.01", "--epochs", 1, "--run-dir", "linear", "-q")
+    nnctl("train", CONFIGS / "smoke.yaml", *linear, *slow)
+    assert "no probabilities" in nnctl("eval", "linear", "--threshold", 0.9, code=2).stderr
+    nnctl("train", CONFIGS / "gates" / "and.yaml", "--run-dir", "and", "-q")
+    assert "no pictures" in nnctl("eval", "and", "--corrupt", code=2).stderr
+    assert "--threshold" in nnctl("eval", "and", "--threshold", 2, code=2).stderr

@@ -146,6 +146,7 @@ def test_curves_and_all_sections_are_there(report: Path, open_page: Open) -> Non
         "Confusion matrix",
         "The worst mistakes",
         "Calibration",
+        "Images with faults",
         "Layers",
         "Configuration",
     ]

@@ -1,0 +1,101 @@
+"""Faults of test images, against SciPy and by what they do to ink."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nnctl.data.dataset import open_dataset
+from nnctl.nn.corruption import (
+    CORRUPTIONS,
+    Corruption,
+    add_noise,
+    blur,
+    rotate,
+    shift,
+    thicken,
+    thin,
+)
+
+DIGITS = open_dataset("mini", notify=lambda _: None).test.images[:40]
+PICTURES = DIGITS.reshape(-1, 28, 28)
+
+
+def rng() -> np.random.Generator:
+    """Return the same random numbers each time."""
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.5])
+def test_blur_is_scipy_s(sigma: float) -> None:
+    """A Gaussian that goes on beyond the border, where all is black."""
+    expected = ndimage.gaussian_filter(
+        PICTURES / 255, sigma, mode="constant", truncate=10, axes=(1, 2)
+    )
+    actual = blur(DIGITS, sigma, rng()).reshape(PICTURES.shape)
+    np.testing.assert_allclose(255 * expected, actual, atol=0.51)
+
+
+def test_rotation_is_scipy_s_to_the_left_or_to_the_right() -> None:
+    """By as many degrees, about the middle; both ways occur."""
+    turned = rotate(DIGITS, 30, rng()).reshape(PICTURES.shape)
+    ways = set()
+    for before, after in zip(PICTURES, turned, strict=True):
+        differences = {}
+        for degrees in (-30, 30):
+            # SciPy leaves out what is nearer to the border than a pixel; so there is a margin.
+            padded = np.pad(before.astype(float), 2)
+            expected = ndimage.rotate(padded, degrees, reshape=False, order=1)[2:-2, 2:-2]
+            differences[degrees] = np.abs(expected - after).max()
+        way = min(differences, key=differences.__getitem__)
+        assert differences[way] < 1
+        ways.add(way)
+    assert ways == {-30, 30}
+
+
+def test_shift_goes_so_far_in_one_of_eight_directions() -> None:
+    """The centre of mass goes with it."""
+    moved = shift(DIGITS, 2, rng()).reshape(PICTURES.shape)
+    whole = [
+        not np.delete(image, slice(3, -3), axis).any() for image in PICTURES for axis in (0, 1)
+    ]
+    inside = np.all(np.reshape(whole, (-1, 2)), axis=1)
+    assert inside.sum() > 20
+    for before, after in zip(PICTURES[inside], moved[inside], strict=True):
+        way = np.subtract(ndimage.center_of_mass(after), ndimage.center_of_mass(before))
+        assert np.hypot(*way) == pytest.approx(2, abs=0.1)
+        eighths = np.arctan2(*way) / (np.pi / 4)
+        assert eighths == pytest.approx(round(eighths), abs=0.1)
+
+
+def test_noise_has_its_standard_deviation() -> None:
+    """On grey, where nothing is cut off."""
+    grey = np.full((50, 784), 128, np.uint8)
+    assert (add_noise(grey, 0.1, rng()) / 255).std() == pytest.approx(0.1, rel=0.02)
+
+
+def test_a_thicker_pen_leaves_no_ink_out_and_a_thinner_one_adds_none() -> None:
+    """By a whole pixel they are the dilation and the erosion by a disc."""
+    image = np.zeros((1, 784), np.uint8)
+    image.reshape(28, 28)[8:20, 10:15] = 255
+    thick, narrow = (change(image, 1, rng()).reshape(28, 28) for change in (thicken, thin))
+    assert (thick == 255).sum() == 12 * 5 + 2 * 12 + 2 * 5
+    assert (narrow == 255).sum() == 10 * 3
+    assert (thicken(DIGITS, 0.5, rng()) >= DIGITS).all()
+    assert (thin(DIGITS, 0.5, rng()) <= DIGITS).all()
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.name)
+def test_a_stronger_fault_changes_more_and_is_the_same_again(corruption: Corruption) -> None:
+    """Of whatever is in the table, at five strengths."""
+    assert len(corruption.amounts) == 5
+    changes = []
+    for amount in corruption.amounts:
+        images = corruption.apply(DIGITS, amount, rng())
+        assert images.shape == DIGITS.shape
+        assert images.dtype == np.uint8
+        assert np.array_equal(images, corruption.apply(DIGITS, amount, rng()))
+        changes.append(np.abs(images.astype(int) - DIGITS).mean())
+    assert changes == sorted(changes)
+    assert changes[0] > 0.5
