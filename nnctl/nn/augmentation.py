@@ -20,6 +20,7 @@ from nnctl.nn.activations import Array
 
 GROUP = 8
 """Images that share a deformation."""
+_CHUNK = 8 * GROUP  # images that are deformed at a time
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Deformations:
 
     Parameters
     ----------
-    places : array, shape (groups, 2, side * side)
+    places : array of float32, shape (groups, 2, side * side)
         For each new pixel the place in the old image, down and across; outside of it all is black.
     side : int
         Of the images.
@@ -112,16 +113,9 @@ class Deformations:
     """
 
     def __init__(self, places: Array, side: int, noise: Array | None = None) -> None:
+        self._places = places
         self._side = side
         self._noise = noise
-        self._row = side + 3  # of a padded image: no place is further out than its margins
-        inside = np.clip(places, -1, side)
-        corners = np.floor(inside)
-        right, down = (inside - corners)[:, ::-1].swapaxes(0, 1)
-        left, up = 1 - right, 1 - down
-        self._weights = np.stack([up * left, up * right, down * left, down * right], axis=1)
-        whole = corners.astype(np.intp) + 1
-        self._corners = whole[:, 0] * self._row + whole[:, 1]
 
     def apply(self, pixels: NDArray[np.uint8], first: int, out: Array) -> None:
         """Write deformed images to `out`, from 0 to 1.
@@ -136,27 +130,48 @@ class Deformations:
             Where to.
         """
         end = first + len(pixels)
-        cuts = [first, *range((first // GROUP + 1) * GROUP, end, GROUP), end]
+        cuts = [first, *range((first // _CHUNK + 1) * _CHUNK, end, _CHUNK), end]
         for begin, stop in itertools.pairwise(cuts):
             rows = slice(begin - first, stop - first)
-            self._apply_to_group(pixels[rows], begin // GROUP, out[rows])
+            self._apply_to_chunk(pixels[rows], begin, out[rows])
         if self._noise is not None:
             out += self._noise[first:end]
             np.clip(out, 0, 1, out=out)
 
-    def _apply_to_group(self, pixels: NDArray[np.uint8], group: int, out: Array) -> None:
-        side, row, count = self._side, self._row, len(pixels)
-        padded = np.zeros((row * row, count), out.dtype)
+    def _apply_to_chunk(self, pixels: NDArray[np.uint8], first: int, out: Array) -> None:
+        """Deform some images: few enough for the cache, in calls large enough for NumPy."""
+        side, end = self._side, first + len(pixels)
+        row = side + 3  # of a padded image: no place is further out than its margins
+        groups = slice(first // GROUP, math.ceil(end / GROUP))
+        count = groups.stop - groups.start
+        mine = slice(first - GROUP * groups.start, end - GROUP * groups.start)
+
+        images = np.zeros((count * GROUP, side, side), np.uint8)  # whole groups
+        images[mine] = pixels.reshape(-1, side, side)
+        padded = np.zeros((count, row, row, GROUP), out.dtype)
         middle = slice(1, side + 1)
-        padded.reshape(row, row, count)[middle, middle] = pixels.T.reshape(side, side, count)
-        corners, weights = self._corners[group], self._weights[group]
-        sums = np.take(padded, corners, 0, mode="clip")
-        sums *= weights[0][:, None]
-        for offset, weight in zip((1, row, row + 1), weights[1:], strict=True):
-            part = np.take(padded, corners + offset, 0, mode="clip")
-            part *= weight[:, None]
-            sums += part
-        np.multiply(sums.T, out.dtype.type(1 / 255), out=out)
+        padded[:, middle, middle] = images.reshape(count, GROUP, side, side).transpose(0, 2, 3, 1)
+        values = padded.reshape(-1, GROUP)
+
+        places = np.clip(self._places[groups], -1, side)
+        corners = np.floor(places)
+        down, right = np.moveaxis(places - corners, 1, 0)
+        up, left = 1 - down, 1 - right
+        y, x = np.moveaxis(corners.astype(np.intp) + 1, 1, 0)
+        indices = ((np.arange(count)[:, None] * row + y) * row + x).ravel()
+        sums: Array | None = None
+        for offset, weights in (
+            (0, up * left),
+            (1, up * right),
+            (row, down * left),
+            (row + 1, down * right),
+        ):
+            part = np.take(values, indices + offset, 0, mode="clip")
+            part *= weights.reshape(-1, 1)
+            sums = part if sums is None else np.add(sums, part, out=sums)
+        assert sums is not None
+        deformed = sums.reshape(count, side * side, GROUP).transpose(0, 2, 1).reshape(-1, side**2)
+        np.multiply(deformed[mine], out.dtype.type(1 / 255), out=out)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
-from nnctl.nn.regularization import Regularization, follow, shorten
+from nnctl.nn.regularization import STRIDE, Regularization, follow, shorten
 from nnctl.nn.training import EpochDone, Training
 from tests.nn.helpers import (
     HIDDEN,
@@ -124,14 +125,26 @@ def test_long_columns_are_shortened_and_no_others() -> None:
 
 
 def test_the_mean_follows_the_parameters() -> None:
-    """By hand: the decay grows to its bound."""
-    average, values = np.zeros(1), [4.0, 2.0, 7.0]
-    expected = 0.0
-    for count, value in enumerate(values, start=1):
-        decay = min(0.15, count / (count + 10))
-        expected = decay * expected + (1 - decay) * value
-        follow(average, np.array([value]), 0.15, count)
-    assert average[0] == pytest.approx(expected)
+    """By hand: every so many steps, as far as for so many; the decay grows to its bound."""
+    average, expected = np.zeros(1), 0.0
+    for count in range(1, 5 * STRIDE):
+        value = math.sin(count)
+        follow(average, np.array([value]), 0.7, count)
+        if count in (STRIDE, 2 * STRIDE, 3 * STRIDE, 4 * STRIDE):
+            kept = min(0.7, count / (count + 10)) ** STRIDE
+            expected = kept * expected + (1 - kept) * value
+        assert average[0] == pytest.approx(expected)
+
+
+def test_looking_at_some_steps_comes_to_the_mean_of_all() -> None:
+    """Of parameters that move slowly, as those of a training do."""
+    average, every = np.zeros(1), 0.0
+    for count in range(1, 20_000):
+        value = math.sin(count / 1000)
+        follow(average, np.array([value]), 0.999, count)
+        decay = min(0.999, count / (count + 10))
+        every = decay * every + (1 - decay) * value
+    assert average[0] == pytest.approx(every, abs=0.01)
 
 
 def classifier() -> Network:
