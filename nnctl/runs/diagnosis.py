@@ -615,6 +615,11 @@ def _overfitting(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[
     gap = last["train_accuracy"] - last["val_accuracy"]
     if gap > OVERFITTING:
         cures = ["raise optimizer.weight_decay"]
+        hidden = config.network.layers[:-1]
+        if hidden and not any(layer.dropout for layer in hidden):
+            cures.append("set network.layers.0.dropout: 0.5")
+        if config.data.augment is None:
+            cures.append("deform the images with data.augment: {rotate: 10, elastic: {}}")
         if config.data.subset:
             cures.insert(0, "train on more with data.subset: null")
         if config.training.early_stopping is None:

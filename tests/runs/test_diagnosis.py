@@ -290,14 +290,20 @@ def test_overfitting_is_a_gap_between_the_accuracies(
     if found:
         assert (found.kind, found.layer) == ("overfitting", None)
         assert found.evidence.startswith("96.0 % of the training images are right, and 85.0 %")
-        assert keys_in(found.cure) == ["optimizer.weight_decay", "training.early_stopping"]
+        assert keys_in(found.cure) == [
+            "optimizer.weight_decay",
+            "network.layers.0.dropout",
+            "data.augment",
+            "training.early_stopping",
+        ]
         assert_has_keys(RELUS, found.cure)
 
 
 def test_the_cures_of_overfitting_are_those_that_are_not_taken() -> None:
     """More images if there are more, and an earlier end if there is none."""
     metrics = row(train_accuracy=1.0, val_accuracy=0.8)
-    few = replaced(RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}})
+    taken = {"data.augment": {"shift": 1}, "network.layers.0.dropout": 0.2}
+    few = replaced(RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **taken})
     found = only(diagnose(few, [metrics], None))
     assert found is not None
     assert keys_in(found.cure) == ["data.subset", "optimizer.weight_decay"]
