@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast cluster-demo bench bench-sweep bench-scale lint format schema clean
+.PHONY: help train test test-fast cluster-demo bench bench-sweep bench-scale lint format schema pictures clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench-sweep: .venv/developing  ## time sweeps: two workers beside one, and sciki
 
 bench-scale: .venv/developing  ## time how an epoch grows with the network, beside its products alone
 	$(BIN)/python -m tests.benchmarks.scale
+
+pictures: .venv/developing  ## draw the README's picture anew: a training in a terminal
+	$(BIN)/python -m tests.readme.pictures
 
 lint: .venv/developing  ## check style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,226 @@
+"""Draw what a terminal shows while nnctl trains: ``make pictures`` writes ``docs/training.svg``.
+
+    python -m tests.readme.pictures
+
+The program runs in a pseudo-terminal of 80 columns, and a terminal emulator reads what it prints. A
+line that is on the screen for a while is drawn once, and CSS shows it for as long: so the moving
+picture takes little more room than a still one. Viewers that do not move show the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import chdir
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import pyte
+
+from tests.cli.test_terminal import in_terminal
+from tests.conftest import CONFIGS, ROOT
+
+COLUMNS = 80
+COMMAND = "nnctl train configs/relu.yaml"
+PROMPT = "\x1b[32m$\x1b[0m "
+
+WIDTH, HEIGHT = 8.4, 18  # of a character, in pixels
+MARGIN = 14
+SECONDS = 8.0  # of the training in the picture
+STILL = 7.0  # seconds that its end is shown for, before it begins again
+
+BACKGROUND, FOREGROUND = "#16181d", "#d7dae0"
+COLOURS = {
+    "black": "#3b4048",
+    "red": "#ef6b73",
+    "green": "#8fd07a",
+    "brown": "#e5c07b",  # pyte's name of the yellow of 1978
+    "blue": "#6cb6ff",
+    "magenta": "#d58fe6",
+    "cyan": "#5fc9d8",
+    "white": FOREGROUND,
+    "default": FOREGROUND,
+}
+BRAILLE = 0x2800
+DOTS = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
+"""The column and the row of the dot that each bit of a braille letter stands for."""
+BARS = {"━": (0.0, 1.0), "╸": (0.0, 0.5), "╺": (0.5, 1.0)}
+"""From where to where in its cell each piece of a bar goes."""
+
+PIECES = re.compile(r"[━╸╺]+|[\u2800-\u28ff ]*[\u2800-\u28ff]|[^━╸╺\u2800-\u28ff]+")
+"""Of a text: a bar, braille, or letters."""
+
+
+class Style(NamedTuple):
+    """How a character looks."""
+
+    colour: str
+    bold: bool
+
+
+Line = tuple[tuple[str, Style], ...]
+"""A line of the screen: its text in pieces of one style."""
+
+
+class Shown(NamedTuple):
+    """A line, and the frames in which it is on the screen: from `first` to before `last`."""
+
+    row: int
+    line: Line
+    first: int
+    last: int
+
+
+def frames(printed: str) -> Iterator[list[Line]]:
+    """Yield the screen as it is whenever the program is about to draw its moving part again."""
+    screen = pyte.Screen(COLUMNS, 60)
+    stream = pyte.Stream(screen)
+    for part in re.split(r"(?=\r\x1b\[2K)", printed):
+        stream.feed(part)
+        yield [_line(screen, row) for row in range(screen.lines)]
+
+
+def _line(screen: pyte.Screen, row: int) -> Line:
+    cells = [screen.buffer[row][column] for column in range(COLUMNS)]
+    while cells and cells[-1].data == " ":
+        cells.pop()
+    styles = [Style(_colour(cell.fg), cell.bold) for cell in cells]
+    for i, cell in enumerate(cells):
+        if cell.data == " " and i:  # a gap looks like what is before it
+            styles[i] = styles[i - 1]
+    pairs = zip(cells, styles, strict=True)
+    return tuple(
+        ("".join(cell.data for cell, _ in group), style)
+        for style, group in itertools.groupby(pairs, key=lambda pair: pair[1])
+    )
+
+
+def _colour(name: str) -> str:
+    return COLOURS.get(name) or f"#{name}"
+
+
+def shown(screens: list[list[Line]]) -> Iterator[Shown]:
+    """Yield every line with the frames in which it stays as it is."""
+    for row, lines in enumerate(zip(*screens, strict=True)):
+        first = 0
+        for line, group in itertools.groupby(lines):
+            last = first + len(list(group))
+            if line:
+                yield Shown(row, line, first, last)
+            first = last
+
+
+def draw(screens: list[list[Line]]) -> str:
+    """Return an SVG that shows one screen after the other."""
+    lines = list(shown(screens))
+    rows = 1 + max(line.row for line in lines)
+    width, height = round(COLUMNS * WIDTH + 2 * MARGIN), rows * HEIGHT + 2 * MARGIN
+    period = SECONDS + STILL
+    rules, drawn = [], []
+    for first, last in sorted({(line.first, line.last) for line in lines}):
+        name = f"f{first}-{last}"
+        within = [_draw_line(line) for line in lines if (line.first, line.last) == (first, last)]
+        drawn.append(f'<g class="{name}">{"".join(within)}</g>')
+        begin, end = (100 * SECONDS * at / len(screens) / period for at in (first, last))
+        steps = [f"0%{{visibility:{'hidden' if first else 'visible'}}}"]
+        steps += [f"{begin:.2f}%{{visibility:visible}}"] if first else []
+        if last < len(screens):
+            steps.append(f"{end:.2f}%{{visibility:hidden}}")
+        if len(steps) > 1:
+            at_the_end = "" if last == len(screens) else "visibility:hidden;"
+            rules.append(f".{name}{{{at_the_end}animation-name:{name}}}")
+            rules.append(f"@keyframes {name}{{{''.join(steps)}}}")
+    new_line = "\n"
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" \
+height="{height}" role="img" fill="{FOREGROUND}">
+<title>{COMMAND}, in a terminal</title>
+<style>
+text{{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;\
+white-space:pre}}
+.b{{font-weight:bold}}
+path{{fill:none;stroke-width:3px}}
+.d{{stroke-width:2.6px;stroke-linecap:round}}
+g{{animation:{period:g}s step-end infinite}}
+@media (prefers-reduced-motion:reduce){{g{{animation-duration:0s}}}}
+{new_line.join(rules)}
+</style>
+<rect width="{width}" height="{height}" rx="8" fill="{BACKGROUND}"/>
+{new_line.join(drawn)}
+</svg>
+"""
+
+
+def _draw_line(line: Shown) -> str:
+    """Draw letters as text, and bars and braille as lines and dots, which not every font has."""
+    column, drawn = 0, ""
+    top = MARGIN + line.row * HEIGHT
+    for text, style in line.line:
+        for piece in PIECES.findall(text):
+            if piece[0] in BARS:
+                drawn += _draw_bar(piece, column, top, style)
+            elif BRAILLE <= ord(piece[-1]) <= BRAILLE + 0xFF:
+                drawn += _draw_dots(piece, column, top, style)
+            else:
+                drawn += _draw_text(piece, column, top, style)
+            column += len(piece)
+    return drawn
+
+
+def _draw_text(text: str, column: int, top: float, style: Style) -> str:
+    column += len(text) - len(text.lstrip())
+    text = text.strip()
+    if not text:
+        return ""
+    look = f' fill="{style.colour}"' if style.colour != FOREGROUND else ""
+    look += ' class="b"' if style.bold else ""
+    return (
+        f'<text x="{MARGIN + column * WIDTH:.1f}" y="{top + 14:g}"{look} '
+        f'textLength="{len(text) * WIDTH:.1f}">{escape(text, quote=False)}</text>'
+    )
+
+
+def _draw_bar(bar: str, column: int, top: float, style: Style) -> str:
+    begin = column + BARS[bar[0]][0]
+    end = column + len(bar) - 1 + BARS[bar[-1]][1]
+    return (
+        f'<path stroke="{style.colour}" '
+        f'd="M{MARGIN + begin * WIDTH:.1f} {top + HEIGHT / 2:g}h{(end - begin) * WIDTH:.1f}"/>'
+    )
+
+
+def _draw_dots(letters: str, column: int, top: float, style: Style) -> str:
+    path = ""
+    for i, letter in enumerate(letters):
+        for bit, (x, y) in enumerate(DOTS):
+            if ord(letter) >= BRAILLE and ord(letter) - BRAILLE >> bit & 1:
+                left = MARGIN + (column + i + (1 + 2 * x) / 4) * WIDTH
+                path += f"M{left:.1f} {top + (1 + 2 * y) * HEIGHT / 8:.1f}h0"
+    if not path:
+        return ""
+    return f'<path stroke="{style.colour}" class="d" d="{path}"/>'
+
+
+def draw_training() -> str:
+    """Train, and return the picture of it."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        Path("configs").symlink_to(CONFIGS)
+        printed = in_terminal(*COMMAND.split()[1:], columns=COLUMNS)
+    return draw(list(frames(f"{PROMPT}{COMMAND}\r\n{printed}")))
+
+
+def main() -> None:
+    """Write the picture."""
+    target = ROOT / "docs" / "training.svg"
+    target.parent.mkdir(exist_ok=True)
+    picture = draw_training()
+    target.write_text(picture, encoding="utf-8", newline="\n")
+    print(f"{os.path.relpath(target)}: {len(picture.encode()) / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
