@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast cluster-demo bench bench-sweep bench-scale lint format schema pictures clean
+.PHONY: help train test test-fast cluster-demo bench bench-sweep bench-scale lint format schema readme pictures clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +32,12 @@ bench-sweep: .venv/developing  ## time sweeps: two workers beside one, and sciki
 bench-scale: .venv/developing  ## time how an epoch grows with the network, beside its products alone
 	$(BIN)/python -m tests.benchmarks.scale
 
-pictures: .venv/developing  ## draw the README's picture anew: a training in a terminal
-	$(BIN)/python -m tests.readme.pictures
+readme: .venv/developing  ## write the generated parts of the README anew: its reference and help
+	$(BIN)/python -m tests.readme.generate
+
+pictures: .venv/developing  ## draw the README's pictures anew; needs Chromium
+	$(BIN)/python -m tests.readme.terminal
+	$(BIN)/python -m tests.readme.page
 
 lint: .venv/developing  ## check style and types
 	$(BIN)/ruff check .

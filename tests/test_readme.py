@@ -8,17 +8,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+import nnctl as face
 from nnctl.config import load
+from nnctl.nn import activations
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.optimizer import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.sweep.plan import read_plan
-from tests.conftest import CONFIGS, ROOT
+from tests.conftest import CONFIGS, ROOT, Nnctl
+from tests.readme.generate import TABLES, names_of_help, renew
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -56,14 +61,68 @@ def test_its_commands_run_as_printed() -> None:
 @pytest.mark.usefixtures("beside_configs", "with_mnist")
 def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """And prints an accuracy and ten probabilities."""
-    for block in blocks("python"):
+    for block in blocks("python")[:2]:
         exec(compile(block, "README.md", "exec"), {})  # our own text
     assert float(capsys.readouterr().out.split()[0]) > 0.9
 
 
+def test_the_activation_that_it_adds_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its derivative agrees with central differences, and networks take it."""
+    monkeypatch.setattr(activations, "ACTIVATIONS", dict(ACTIVATIONS))
+    scope: dict[str, Any] = {}
+    exec(compile(blocks("python")[2], "README.md", "exec"), scope)  # our own text
+    gaussian = activations.ACTIVATIONS["gaussian"](width=1.5)  # type: ignore[call-arg]
+    z = np.linspace(-4, 4, 101)[:, None]
+    outputs, slopes = np.empty_like(z), np.empty_like(z)
+    gaussian.forward(z, outputs)
+    gaussian.backward(z, outputs, np.ones_like(z), slopes)
+    above, below = np.empty_like(z), np.empty_like(z)
+    gaussian.forward(z + 1e-6, above)
+    gaussian.forward(z - 1e-6, below)
+    np.testing.assert_allclose((above - below) / 2e-6, slopes, atol=1e-8)
+    assert outputs[50] == 1
+    assert gaussian.describe(gaussian.formula) == "exp(-z² / (2 1.5²))"
+    network = face.Network.from_arrays(
+        [np.eye(784)[:, :20], np.zeros((20, 10))],
+        [np.zeros(20), np.zeros(10)],
+        [gaussian, "softmax"],
+    )
+    assert network.logits(np.zeros((1, 784), np.float32)).shape == (1, 10)
+
+
+@pytest.mark.usefixtures("beside_configs")
+def test_its_workflow_is_one_and_its_step_passes(nnctl: Nnctl) -> None:
+    """Every command of nnctl in it is carried out, with the configuration that it names."""
+    workflow = yaml.safe_load(blocks("yaml")[1])
+    steps = workflow["jobs"]["train"]["steps"]
+    commands = [step["run"].split() for step in steps if step.get("run", "").startswith("nnctl ")]
+    assert commands
+    for _, *arguments in commands:
+        nnctl(*arguments)
+    assert any("upload-artifact" in step.get("uses", "") for step in steps)
+    assert Path("runs/smoke/summary.json").is_file()
+
+
+def test_its_generated_parts_are_current() -> None:
+    """The reference of all keys, and the help of every command."""
+    assert renew(README) == README, "run: make readme"
+    marked = set(re.findall(r"<!-- begin: ([\w ]+) -->", README))
+    assert marked == {"keys", *TABLES, *names_of_help()}
+
+
+def test_its_pictures_are_there_and_small() -> None:
+    """As files of the repository, none of them larger than 150 kB; they fetch nothing."""
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(pictures) == 2
+    for picture in pictures:
+        content = (ROOT / picture).read_bytes()
+        assert len(content) < 150_000
+        assert b"http" not in content.replace(b"http://www.w3.org/", b"")
+
+
 def test_its_configuration_loads(beside_configs: Path) -> None:
     """Every key that it shows is one."""
-    example, sweep = blocks("yaml")
+    sweep, _, example = blocks("yaml")
     path = beside_configs / "example.yaml"
     path.write_text(example, encoding="utf-8")
     assert (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,26 +11,21 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playw
 import nnctl as face
 from nnctl.report.report import report as write_report
 from tests.conftest import CONFIGS
+from tests.report.browsers import QUIET, find_chromium
 from tests.runs.helpers import ignore
 
 Open = Callable[..., Page]
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_QUIET = [  # a root user has no sandbox; and no browser looks for its maker here
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium; the tests are skipped without it."""
-    path = next(filter(None, map(shutil.which, _NAMES)), None)
+    path = find_chromium()
     if path is None:
         pytest.skip("needs Chromium: on Debian, apt-get install chromium")
     with sync_playwright() as playwright:
         try:
-            chromium = playwright.chromium.launch(executable_path=path, args=_QUIET)
+            chromium = playwright.chromium.launch(executable_path=path, args=QUIET)
         except Error as error:
             pytest.skip(f"{path} does not start: {error}")
         yield chromium

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +25,9 @@ from tests.export.helpers import (
     named,
 )
 from tests.export.helpers import trained as trained_with
+from tests.report.browsers import Strokes, draw
 from tests.report.conftest import Open
 from tests.runs.helpers import ignore
-
-Strokes = Sequence[Sequence[tuple[float, float]]]
 
 ZERO: Strokes = [
     [
@@ -42,24 +40,6 @@ FOUR: Strokes = [[(0.35, 0.2), (0.3, 0.5), (0.65, 0.5)], [(0.65, 0.2), (0.62, 0.
 SEVEN: Strokes = [[(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]]
 
 DIGITS = {"0": ZERO, "1": ONE, "4": FOUR, "7": SEVEN}
-
-
-def draw(page: Page, strokes: Strokes, size: float = 1.0) -> None:
-    """Draw strokes with the mouse, so large as a share of the canvas, from its corner."""
-    canvas = page.locator("#draw")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box
-    for stroke in strokes:
-        points = [
-            (box["x"] + size * x * box["width"], box["y"] + size * y * box["height"])
-            for x, y in stroke
-        ]
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=5)
-        page.mouse.up()
 
 
 @pytest.mark.parametrize("digit", DIGITS)

@@ -1,6 +1,6 @@
 """Draw what a terminal shows while nnctl trains: ``make pictures`` writes ``docs/training.svg``.
 
-    python -m tests.readme.pictures
+    python -m tests.readme.terminal
 
 The program runs in a pseudo-terminal of 80 columns, and a terminal emulator reads what it prints. A
 line that is on the screen for a while is drawn once, and CSS shows it for as long: so the moving

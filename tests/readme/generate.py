@@ -1,0 +1,195 @@
+"""The parts of the README that are made of the program: its reference and its help.
+
+    python -m tests.readme.generate
+
+writes them anew between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; a test tells whether
+they are current.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+from click.testing import CliRunner
+
+from nnctl.cli import main
+from nnctl.config import json_schema
+from nnctl.nn.activations import ACTIVATIONS
+from nnctl.nn.initializers import INITIALIZERS
+from nnctl.nn.schedules import SCHEDULES
+from tests.conftest import ROOT
+
+README = ROOT / "README.md"
+TABLES: dict[str, Mapping[str, type[Any]]] = {
+    "activation": ACTIVATIONS,
+    "initializer": INITIALIZERS,
+    "schedule": SCHEDULES,
+}
+"""What entries of a configuration are chosen from, by what one of them is called."""
+
+_MARKED = re.compile(r"(<!-- begin: ([\w ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+_ENDLESS = 1000  # bounds from here on are no news to the reader
+_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
+_BOUNDS = {
+    "minimum": "from",
+    "exclusiveMinimum": "above",
+    "maximum": "to",
+    "exclusiveMaximum": "below",
+}
+
+
+def renew(text: str) -> str:
+    """Return the README with its generated parts as they should be."""
+    return _MARKED.sub(lambda found: f"{found[1]}{generate(found[2])}{found[3]}", text)
+
+
+def generate(name: str) -> str:
+    """Return what belongs between the marks of a name."""
+    if name == "keys":
+        return "".join(_tables_of_keys())
+    if name in TABLES:
+        return _table_of_choices(TABLES[name])
+    _, _, command = name.partition(" ")
+    return f"```text\n{help_of(command)}```\n"
+
+
+def help_of(command: str) -> str:
+    """Return the help of a command, or of nnctl itself, as in a window of 80 columns."""
+    words = [command] if command else []
+    context = {"terminal_width": 80, "max_content_width": 80}
+    shown = CliRunner().invoke(main, [*words, "--help"], prog_name="nnctl", **context)  # type: ignore[arg-type]
+    return shown.output
+
+
+def names_of_help() -> Iterator[str]:
+    """Yield the names of the blocks of help that there are."""
+    yield "help"
+    for name in main.list_commands(click.Context(main)):
+        yield f"help {name}"
+
+
+def _tables_of_keys() -> Iterator[str]:
+    """Yield a table a section: its keys, their values, defaults and meanings."""
+    schema = json_schema()
+    yield from _section("", schema, schema["$defs"])
+
+
+def _section(path: str, section: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
+    below = []
+    rows = []
+    required = section.get("required", [])
+    for name, key in section["properties"].items():
+        meaning = _escape(key.get("description", ""))
+        inner, suffix = _inner(key, known)
+        if inner is not None and (name != "init" or path == "network."):  # a layer's is the same
+            below.append((f"{path}{name}{suffix}", inner))
+        if name in required:
+            default = "**required**"
+        else:
+            whole = inner is not None and key.get("default") is not None
+            default = "" if whole else f"`{_default(key)}`"
+        values = _values(key, known)
+        rows.append(f"| `{name}` | {values} | {default} | {meaning} |\n")
+    title = f"`{path.rstrip('.')}`" if path else "The file"
+    yield f"**{title}**: {_escape(section.get('description', ''))}\n\n"
+    yield "| key | value | default | meaning |\n|---|---|---|---|\n"
+    yield from rows
+    yield "\n"
+    for place, inner in below:
+        yield from _section(f"{place}.", inner, known)
+
+
+def _default(key: Mapping[str, Any]) -> str:
+    """Return the default of a key; of an entry of a table its name."""
+    default = key.get("default")
+    if isinstance(default, dict):
+        names = next(option["enum"] for option in key["anyOf"] if "enum" in option)
+        return str(names[0])
+    return _yaml(default)
+
+
+def _inner(
+    key: Mapping[str, Any], known: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, str]:
+    """Return the section that a key holds, and how its place goes on; or nothing."""
+    if key.get("type") == "array":
+        section, _ = _inner(key["items"], known)
+        return section, "[]"
+    for option in (key, *key.get("anyOf", [])):
+        name = option.get("$ref", "").rpartition("/")[2]
+        target = known.get(name, {})
+        if name.endswith("Config"):
+            for form in (target, *target.get("anyOf", [])):
+                if "properties" in form:
+                    return form, ""
+    return None, ""
+
+
+def _values(key: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Say in words what a key may have."""
+    if key.get("type") == "array":
+        return "list"
+    options = key.get("anyOf", [key])
+    names = [option["enum"] for option in options if "enum" in option]
+    for kind, table in TABLES.items():
+        if any(list(table) == listed for listed in names):
+            return f"[{kind}](#{kind}s)"
+    words = [word for option in options if (word := _value(option, known))]
+    return ", ".join(dict.fromkeys(words))
+
+
+def _value(option: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    if "$ref" in option:
+        target = known[option["$ref"].rpartition("/")[2]]
+        short = [form for form in target.get("anyOf", []) if "properties" not in form]
+        return "[initializer](#initializers), mapping" if short else "mapping"
+    if "enum" in option:
+        return ", ".join(f"`{_yaml(value)}`" for value in option["enum"])
+    if "const" in option:
+        return f"`{_yaml(option['const'])}`"
+    if option.get("type") == "null":
+        return "`null`"
+    bounds = [
+        f"{word} {_yaml(option[key])}"
+        for key, word in _BOUNDS.items()
+        if key in option and option[key] < _ENDLESS
+    ]
+    return " ".join([_TYPES[option["type"]], *bounds])
+
+
+def _table_of_choices(table: Mapping[str, type[Any]]) -> str:
+    """Return a table of what may be chosen: names, parameters with their defaults, meanings."""
+    rows = ["| name | parameters | |\n|---|---|---|\n"]
+    for kind in dict.fromkeys(table.values()):
+        names = [name for name, other in table.items() if other is kind]
+        names.sort(key=lambda name: name != kind.name)
+        parameters = ", ".join(
+            f"`{field.name}: {_yaml(field.default)}`" for field in dataclasses.fields(kind)
+        )
+        meaning = _escape(inspect.getdoc(kind).partition("\n")[0])  # type: ignore[union-attr]
+        rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {parameters} | {meaning} |\n")
+    return "".join(rows)
+
+
+def _yaml(value: Any) -> str:
+    """Return a plain value as YAML writes it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:g}"
+    return json.dumps(value).replace('"', "")
+
+
+def _escape(text: str) -> str:
+    """Return text that is no Markdown: a bar would end a cell."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+if __name__ == "__main__":
+    README.write_text(renew(README.read_text("utf-8")), encoding="utf-8")

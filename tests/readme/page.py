@@ -1,0 +1,53 @@
+"""Draw the page of a run: ``make pictures`` writes ``docs/report.png``, a screenshot.
+
+    python -m tests.readme.page
+
+It needs Chromium. A seven is drawn with the mouse.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+import nnctl
+from nnctl.report.report import report
+from tests.conftest import CONFIGS, ROOT
+from tests.report.browsers import QUIET, draw, find_chromium
+from tests.report.test_browser import SEVEN
+from tests.runs.helpers import ignore
+
+WIDTH, HEIGHT = 1100, 890
+COLOURS = 96  # are enough for text, curves and grey digits
+
+
+def draw_page() -> Image.Image:
+    """Train, write the page, draw on it, and return what is seen."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        run = nnctl.train(CONFIGS / "relu.yaml", run_dir=Path(folder) / "relu")
+        written = report([run.directory], Path(folder) / "report.html", notify=ignore)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=QUIET)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.goto(written.file.as_uri())
+        draw(page, SEVEN)
+        page.evaluate("scrollTo(0, 0)")
+        screenshot = page.screenshot()
+        browser.close()
+    return Image.open(io.BytesIO(screenshot)).convert("RGB")
+
+
+def main() -> None:
+    """Write the picture."""
+    target = ROOT / "docs" / "report.png"
+    target.parent.mkdir(exist_ok=True)
+    draw_page().quantize(COLOURS).save(target, optimize=True)
+    print(f"{os.path.relpath(target)}: {target.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
