@@ -74,25 +74,26 @@ function floatOfHalf(half) {
     : sign * 2 ** -14 * (fraction / 1024);
 }
 
+// What weights may be stored as, by the names of NumPy: from bytes to numbers.
+const DTYPES = {
+  float32: (bytes) => new Float32Array(bytes.buffer),
+  float16: (bytes) => Float32Array.from(new Uint16Array(bytes.buffer), floatOfHalf),
+  int8: (bytes) => new Int8Array(bytes.buffer),
+};
+
 class Network {
-  // description: {inputs, layers: [{activation, parameters, maps}], dtype, weights}, where weights
-  // are those of each layer, row by row, and then its biases, in base64.
-  constructor(description) {
-    const { buffer } = bytesOf(description.weights);
-    const numbers =
-      description.dtype === "float16"
-        ? Float32Array.from(new Uint16Array(buffer), floatOfHalf)
-        : new Float32Array(buffer);
-    this.inputs = description.inputs;
-    let begin = 0;
-    let { inputs } = this;
-    this.layers = description.layers.map(({ activation, parameters, maps, units }) => {
-      const weights = numbers.subarray(begin, begin + inputs * maps);
-      begin += inputs * maps;
-      const biases = numbers.subarray(begin, begin + maps);
-      begin += maps;
-      inputs = units;
-      return { weights, biases, maps, activate: (z) => ACTIVATIONS[activation](z, parameters) };
+  // description: {inputs, dtype, layers: [{activation, parameters, units, weights, scales, biases}]};
+  // weights are those of one input after the other, to be multiplied by the scale of their column.
+  constructor({ inputs, dtype, layers }) {
+    this.inputs = inputs;
+    this.layers = layers.map((layer) => {
+      const stored = DTYPES[dtype](bytesOf(layer.weights));
+      const scales = DTYPES.float32(bytesOf(layer.scales));
+      return {
+        weights: Float32Array.from(stored, (weight, i) => weight * scales[i % scales.length]),
+        biases: DTYPES.float32(bytesOf(layer.biases)),
+        activate: (z) => ACTIVATIONS[layer.activation](z, layer.parameters),
+      };
     });
   }
 
@@ -100,7 +101,8 @@ class Network {
   activations(image) {
     const outputs = [];
     let a = image;
-    for (const { weights, biases, maps, activate } of this.layers) {
+    for (const { weights, biases, activate } of this.layers) {
+      const maps = biases.length;
       const z = Float64Array.from(biases);
       for (let i = 0; i < a.length; i++) {
         if (a[i] === 0) continue; // most pixels, and many a unit

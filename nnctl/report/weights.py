@@ -7,60 +7,74 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnctl.nn.activations import SELU_ALPHA, SELU_LAMBDA, Array, BoundPReLU
 from nnctl.nn.network import Network
 
 MOST_BYTES = 1_400_000
 """What weights may take; written in base64 a third more."""
-DTYPES = (np.dtype("<f4"), np.dtype("<f2"))
-"""Of weights, in the order in which they are tried; browsers are little-endian."""
+DTYPES = ("<f4", "<f2", "|i1")
+"""Of weights, the first that fits: browsers are little-endian; bytes have a scale a column."""
 
 
 def describe_network(network: Network) -> dict[str, Any] | None:
-    """Return a network as plain values, in 32 bits a weight, or 16 if it is large.
+    """Return a network as plain values, its weights in as many bits as fit into a page.
 
-    None if it is larger than fits into a page, or has weights too large for 16 bits.
+    None if it is larger than that, or its weights are too large for 16 bits.
     """
-    dtype = next((dtype for dtype in DTYPES if _bytes(network, dtype) <= MOST_BYTES), None)
+    count = network.parameters.decaying.size
+    fitting = (dtype for dtype in DTYPES if count * np.dtype(dtype).itemsize <= MOST_BYTES)
+    dtype = next(fitting, None)
     if dtype is None:
         return None
     parameters = network.parameters
-    with np.errstate(over="ignore"):
-        arrays = [
-            array.astype(dtype)
-            for pair in zip(parameters.weights, parameters.biases, strict=True)
-            for array in pair
-        ]
-    if not all(np.isfinite(array).all() for array in arrays):
+    stored = [_store(weights, dtype) for weights in parameters.weights]
+    if not all(np.isfinite(array).all() for pair in stored for array in pair):
         return None
     return {
         "inputs": network.sizes[0],
+        "dtype": np.dtype(dtype).name,
         "layers": [
             {
                 "activation": function.name,
                 "parameters": _parameters(function),
-                "maps": layer.maps,
                 "units": layer.units,
+                "weights": _text(weights),
+                "scales": _text(scales),
+                "biases": _text(biases.astype("<f4")),
             }
-            for layer, function in zip(network.layers, network.functions, strict=True)
+            for layer, function, (weights, scales), biases in zip(
+                network.layers, network.functions, stored, parameters.biases, strict=True
+            )
         ],
-        "dtype": dtype.name,
-        "weights": base64.b64encode(b"".join(array.tobytes() for array in arrays)).decode(),
     }
 
 
 def rounding(network: Network, dtype: str, images: Array) -> float:
-    """Return by how much outputs differ at most if weights are rounded to a type."""
+    """Return by how much outputs differ at most if weights are stored as a type."""
     rounded = Network(network.sizes[0], network.layers)
     rounded.parameters.vector[...] = network.parameters.vector
-    rounded.parameters.affine[...] = network.parameters.affine.astype(dtype)
-    outputs = [one.activations(images)[-1] for one in (network, rounded)]
-    return float(np.abs(outputs[0] - outputs[1]).max(initial=0))
+    for weights in rounded.parameters.weights:
+        stored, scales = _store(weights, dtype)
+        weights[...] = stored * scales
+    with np.errstate(over="ignore", invalid="ignore"):
+        outputs = [one.activations(images)[-1] for one in (network, rounded)]
+        return float(np.abs(outputs[0] - outputs[1]).max(initial=0))
 
 
-def _bytes(network: Network, dtype: np.dtype[Any]) -> int:
-    return network.parameters.affine.size * dtype.itemsize
+def _store(weights: Array, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return weights ``(inputs, maps)`` as a type, and the factors ``(maps,)`` on its columns."""
+    if np.dtype(dtype).kind == "i":
+        scales = np.abs(weights).max(axis=0) / 127
+        scales[scales == 0] = 1
+        return np.rint(weights / scales).astype(dtype), scales.astype("<f4")
+    with np.errstate(over="ignore"):
+        return weights.astype(dtype), np.ones(weights.shape[1], "<f4")
+
+
+def _text(array: NDArray[Any]) -> str:
+    return base64.b64encode(array.tobytes()).decode()
 
 
 def _parameters(function: Any) -> dict[str, Any]:
