@@ -51,5 +51,5 @@ def report(
         if portrait.lacking:
             warn(f"{portrait.run.directory} was not evaluated: {portrait.lacking}")
     click.echo(to_json_text(written.to_json()) if as_json else written.file)
-    if open_it:
-        click.launch(written.file.resolve().as_uri())
+    if open_it and click.launch(str(written.file.resolve())):
+        warn(f"no browser could be started; open {written.file} in one")

@@ -85,6 +85,31 @@ def test_the_last_line_is_the_file_and_json_tells_its_runs(nnctl: Nnctl, trained
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds its browser by the path")
+def test_without_a_browser_the_page_is_there_all_the_same(nnctl: Nnctl, trained: Path) -> None:
+    """--open says so."""
+    done = nnctl("report", trained, "--open", env={"PATH": ""})
+    assert done.stdout == "report.html\n"
+    assert "no browser could be started" in done.stderr
+
+
+def test_a_browser_gets_the_page(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
+    """By its path, as one word that no shell takes apart."""
+    if sys.platform != "linux":
+        pytest.skip("a script stands in for the browser of Linux")
+    opener = scratch / "bin" / "xdg-open"
+    opener.parent.mkdir()
+    opener.write_text('#!/bin/sh\necho "$@" > opened.txt\n', "utf-8")
+    opener.chmod(0o755)
+    nnctl("report", trained, "--open", env={"PATH": f"{opener.parent}:/usr/bin:/bin"})
+    for _ in range(100):
+        if (scratch / "opened.txt").exists() and (scratch / "opened.txt").read_text("utf-8"):
+            break
+        time.sleep(0.05)
+    opened = (scratch / "opened.txt").read_text("utf-8").strip()
+    assert opened == str((scratch / "report.html").resolve())
+
+
 def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
     """An interrupted or mistaken command costs nobody a file."""
     nnctl("report", trained)
