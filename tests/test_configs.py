@@ -48,6 +48,8 @@ def test_smoke_reaches_90_percent_without_a_network(train: Train) -> None:
         ("tanh", 0.97),
         ("mixed", 0.97),
         ("is-it-a-nine", 0.985),
+        ("fast", 0.98),
+        ("plain", 0.985),
     ],
 )
 def test_a_preset_reaches_its_accuracy(
@@ -81,7 +83,19 @@ def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, scratc
     assert (scratch / "sweep" / "results.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "relu", "tanh", "mixed", "nielsen", "is-it-a-nine"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_mnist")
+def test_the_best_preset_is_on_its_way_after_four_epochs(train: Train, nnctl: Nnctl) -> None:
+    """Deformed images are harder to learn than those that it is measured on."""
+    summary = train("best", "--epochs", 4)
+    assert accuracy_of(nnctl, summary["run_dir"]) > 0.98
+    assert summary["final_train_accuracy"] < summary["best_val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sigmoid", "relu", "tanh", "mixed", "nielsen", "is-it-a-nine", "fast", "plain", "best"],
+)
 def test_a_preset_trains_without_a_network_as_well(train: Train, name: str) -> None:
     """For an epoch, on its fallback."""
     assert train(name, "--epochs", 1)["dataset"]["name"] == "mini"
