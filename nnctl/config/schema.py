@@ -181,9 +181,10 @@ class OptimizerConfig(Section):
     ] = "sgd"
     learning_rate: Annotated[float, Field(gt=0, description="The step along the mean gradient")]
     momentum: Annotated[
-        float, Field(ge=0, lt=1, description="The share of the last step that is taken again")
+        float,
+        Field(ge=0, lt=1, description="Of sgd: the share of the last step that is taken again"),
     ] = 0.0
-    nesterov: Annotated[bool, Field(description="Look ahead along the momentum")] = False
+    nesterov: Annotated[bool, Field(description="Of sgd: look ahead along the momentum")] = False
     weight_decay: Annotated[
         float,
         Field(

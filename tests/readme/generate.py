@@ -13,7 +13,8 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 from click.testing import CliRunner
@@ -36,6 +37,7 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
 _MARKED = re.compile(r"(<!-- begin: ([\w ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 _ENDLESS = 1000  # bounds from here on are no news to the reader
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
+_PLACES = {"hidden": " Hidden layers only.", "output": " The last layer only."}
 _BOUNDS = {
     "minimum": "from",
     "exclusiveMinimum": "above",
@@ -62,7 +64,7 @@ def generate(name: str) -> str:
 def help_of(command: str) -> str:
     """Return the help of a command, or of nnctl itself, as in a window of 80 columns."""
     words = [command] if command else []
-    context = {"terminal_width": 80, "max_content_width": 80}
+    context = {"terminal_width": 78}  # click leaves two columns of a window free
     shown = CliRunner().invoke(main, [*words, "--help"], prog_name="nnctl", **context)  # type: ignore[arg-type]
     return shown.output
 
@@ -169,12 +171,27 @@ def _table_of_choices(table: Mapping[str, type[Any]]) -> str:
     for kind in dict.fromkeys(table.values()):
         names = [name for name, other in table.items() if other is kind]
         names.sort(key=lambda name: name != kind.name)
+        hints = get_type_hints(kind)
         parameters = ", ".join(
-            f"`{field.name}: {_yaml(field.default)}`" for field in dataclasses.fields(kind)
+            _parameter(field.name, field.default, hints[field.name])
+            for field in dataclasses.fields(kind)
         )
         meaning = _escape(inspect.getdoc(kind).partition("\n")[0])  # type: ignore[union-attr]
+        meaning += _PLACES.get(getattr(kind, "place", ""), "")
         rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {parameters} | {meaning} |\n")
     return "".join(rows)
+
+
+def _parameter(name: str, default: Any, hint: Any) -> str:
+    """Return a parameter with its default, and with what else may be chosen, if that is listed."""
+    others = [
+        f"`{_yaml(value)}`"
+        for option in (get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+        if get_origin(option) is Literal
+        for value in get_args(option)
+        if value != default
+    ]
+    return " or ".join([f"`{name}: {_yaml(default)}`", *others])
 
 
 def _yaml(value: Any) -> str:
