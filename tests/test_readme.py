@@ -125,6 +125,13 @@ def test_its_generated_parts_are_current() -> None:
     assert marked == {"keys", *TABLES, *names_of_help()}
 
 
+def test_its_links_lead_to_its_headings() -> None:
+    """By the names that GitHub gives them: small letters, and hyphens for blanks."""
+    headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", README)) - anchors == set()
+
+
 def test_its_pictures_are_there_and_small() -> None:
     """As files of the repository, none of them larger than 150 kB; they fetch nothing."""
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
