@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,10 +77,12 @@ class Portrait:
         network = evaluation = None
         lacking = ""
         try:
-            network = run.network()
             evaluation = evaluate(run, data_dir=data_dir, notify=notify)
+            network = evaluation.network  # a training may have saved another one by now
         except NnctlError as error:
             lacking = error.message
+            with contextlib.suppress(NnctlError):
+                network = run.network()
         return cls(
             run=run,
             config=run.config,

@@ -234,6 +234,8 @@ class Evaluation:
         What a threshold would do, if one was given.
     answers : Answers
         All of them.
+    network : Network
+        That was evaluated.
     """
 
     accuracy: float
@@ -254,6 +256,7 @@ class Evaluation:
     corrupted: list[Corrupted]
     selective: Selective | None
     answers: Answers
+    network: Network
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -403,6 +406,7 @@ def evaluate(
         corrupted=measure_corrupted(network, digits) if corrupt else [],
         selective=None if threshold is None else _select(network, answers, threshold),
         answers=answers,
+        network=network,
     )
 
 
