@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast cluster-demo bench bench-sweep bench-scale lint format schema readme pictures clean
+.PHONY: help train test test-fast torture cluster-demo bench bench-sweep bench-scale lint format schema readme pictures clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: .venv/developing  ## run all tests, the fast ones first
 
 test-fast: .venv/developing  ## run the tests that train for no more than a few seconds
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+torture: .venv/developing  ## try hard to lose work and to be fooled: crashes, faults, hostile input
+	$(BIN)/python -m pytest -n auto --dist loadgroup tests/torture --torture
 
 cluster-demo: .venv/developing  ## run a sweep on a Dask cluster of this machine: a scheduler and two workers
 	$(BIN)/python -m tests.sweep.cluster_demo
