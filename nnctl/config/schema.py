@@ -246,6 +246,13 @@ class TrainingConfig(Section):
         float,
         Field(ge=0, lt=1, description="The share of each target that is spread over all classes"),
     ] = 0.0
+    adversarial: Annotated[
+        Annotated[float, Field(gt=0, le=1000)] | None,
+        Field(
+            description="How far each image is moved before a step, to where its loss grows the "
+            "most: adversarial training. 1 is as far as a pixel is from black to white"
+        ),
+    ] = None
     average: Annotated[
         Annotated[float, Field(gt=0, lt=1)] | None,
         Field(

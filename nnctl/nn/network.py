@@ -413,7 +413,7 @@ class Backpropagation:
 
     Nielsen, chapter 2: the errors dL/dz go back through the layers; with the activations that came
     in they give the gradient, which is written straight into `gradient`. The first layer's inputs
-    are pixels, so their errors are never computed.
+    are pixels: their errors are computed only if somebody asks for them.
 
     Parameters
     ----------
@@ -541,6 +541,11 @@ class Backpropagation:
             self._functions[below].backward(
                 self._z[below], self.outputs[below], self._errors[below], self.errors[below]
             )
+
+    def input_errors(self) -> Array:
+        """Return dL/dx of the inputs, ``(batch, inputs)``, after `backward`."""
+        errors: Array = np.dot(self.errors[0], self._weights_transposed[0])
+        return errors
 
     def write_gradient(self, inputs: Array, stretch: Stretch | None = None) -> None:
         """Turn the errors of every layer into the gradient, or a stretch of it.

@@ -11,6 +11,7 @@ from nnctl.nn.augmentation import Augmentation
 
 STRIDE = 8
 """The steps between looks at the parameters for their mean."""
+_FLAT = 1e-15  # the square of a shorter gradient is no longer a normal number of float32
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Regularization:
         The share of the inputs that is dropped.
     label_smoothing : float
         The share of each target that is spread over all classes (Szegedy et al., 2016).
+    adversarial : float, optional
+        How far each example is moved before a step, to where its loss grows the most (Goodfellow
+        et al., 2015; of this length, and not of this sign, in Miyato et al., 2016). Pixels are 0 to
+        1, so 1 is as far as one of them is from black to white.
     clip_norm : float, optional
         The length that a gradient has at most: a longer one is scaled down (Pascanu et al., 2013).
     max_norm : float, optional
@@ -38,6 +43,7 @@ class Regularization:
     augmentation: Augmentation | None = None
     input_dropout: float = 0.0
     label_smoothing: float = 0.0
+    adversarial: float | None = None
     clip_norm: float | None = None
     max_norm: float | None = None
     average: float | None = None
@@ -49,6 +55,17 @@ class Regularization:
         share = targets.dtype.type(self.label_smoothing)
         smooth: Array = (1 - share) * targets + share / max(2, targets.shape[1])
         return smooth
+
+
+def move_uphill(inputs: Array, errors: Array, distance: float) -> None:
+    """Move examples ``(n, inputs)``, in place, along the gradient of their losses by them.
+
+    All go the same distance, but those that have no gradient stay. `errors` is overwritten.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", errors, errors))
+    factors = np.divide(distance, lengths, out=np.zeros_like(lengths), where=lengths > _FLAT)
+    errors *= factors[:, None]
+    inputs += errors
 
 
 def shorten(weights: Array, max_norm: float) -> None:

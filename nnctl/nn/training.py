@@ -26,7 +26,7 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
-from nnctl.nn.regularization import Regularization, follow, shorten
+from nnctl.nn.regularization import Regularization, follow, move_uphill, shorten
 from nnctl.nn.schedules import Schedule
 from nnctl.nn.streams import Purpose, stream
 
@@ -318,9 +318,11 @@ class Training:
             rows, part = parts[thread]
             learning_rate = self.learning_rate(batch.number)
             error_scale = self.optimizer.error_scale(learning_rate)
-            logits, targets = batch.logits[rows], batch.targets[rows]
-            outputs = part.forward(batch.inputs[rows], logits, batch.kept_of(rows))
-            self.loss.errors(logits, outputs, targets, out=part.errors[-1])
+            self._find_errors(batch, rows, part)
+            if bounds.adversarial:
+                part.backward()
+                move_uphill(batch.inputs[rows], part.input_errors(), bounds.adversarial)
+                self._find_errors(batch, rows, part)
             part.errors[-1] *= error_scale / len(batch.inputs)
             part.backward()
             self._crew.wait()
@@ -335,6 +337,12 @@ class Training:
                 self._shorten(bounds.max_norm, thread)
             if bounds.average is not None:
                 follow(self.velocity[-1, place], parameters, bounds.average, count)
+
+    def _find_errors(self, batch: _Batch, rows: slice, part: Backpropagation) -> None:
+        """Take some examples of a batch forward, to the errors of the output layer."""
+        logits, targets = batch.logits[rows], batch.targets[rows]
+        outputs = part.forward(batch.inputs[rows], logits, batch.kept_of(rows))
+        self.loss.errors(logits, outputs, targets, out=part.errors[-1])
 
     def _clip(self, gradient: Array, most: float, thread: int) -> None:
         """Scale a thread's part of a gradient whose whole is longer than that."""

@@ -40,6 +40,7 @@ def build_regularization(config: Config) -> Regularization:
         augmentation=build_augmentation(config),
         input_dropout=config.network.input_dropout,
         label_smoothing=config.training.label_smoothing,
+        adversarial=config.training.adversarial,
         clip_norm=config.optimizer.clip_norm,
         max_norm=config.optimizer.max_norm,
         average=config.training.average,

@@ -142,6 +142,10 @@ def test_a_wrong_layer_is_told_at_its_place(start: str, words: str, layer: str) 
             "training.label_smoothing: expected a number below 1.0, got 1",
             "training: {label_smoothing: 1}",
         ),
+        (
+            "training.adversarial: expected a number above 0.0, got 0",
+            "training: {adversarial: 0}",
+        ),
         ("optimizer.clip_norm: expected a number above 0.0, got 0", "  clip_norm: 0"),
         ("optimizer.max_norm: expected a number, got the text 'x'", "  max_norm: x"),
     ],

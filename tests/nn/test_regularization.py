@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Softmax, Tanh
+from nnctl.nn.activations import Activation, Softmax, Step, Tanh
 from nnctl.nn.augmentation import Augmentation, Elastic
 from nnctl.nn.dropout import Dropout
-from nnctl.nn.examples import Examples
+from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
-from nnctl.nn.regularization import STRIDE, Regularization, follow, shorten
-from nnctl.nn.training import EpochDone, Training
+from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten
+from nnctl.nn.training import BatchesDone, EpochDone, Training
 from tests.nn.helpers import (
     HIDDEN,
     TRUE,
@@ -117,6 +117,71 @@ def test_smoothed_targets_are_those_of_szegedy() -> None:
     assert Regularization().smooth(targets) is targets
 
 
+@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
+def test_backpropagation_finds_the_gradient_by_the_inputs(hidden: Activation) -> None:
+    """In float64, against central differences of the sum of the losses."""
+    network = make_network([6, 5, 4, 3], [hidden, "tanh", "softmax"])
+    network.parameters.vector /= 2
+    loss = make_loss("cross_entropy", Softmax())
+    inputs, targets = normal(7, 6) / 2, one_hot(labels_of(7, 3), 3, np.float64)
+    passes = Backpropagation(network, Parameters(6, network.layers, np.float64), 7)
+    outputs = passes.forward(inputs, np.empty((7, 3)))
+    loss.errors(network.logits(inputs), outputs, targets, out=passes.errors[-1])
+    passes.backward()
+    expected = np.empty_like(inputs)
+    for place, value in np.ndenumerate(inputs.copy()):
+        around = []
+        for step in (1e-5, -1e-5):
+            inputs[place] = value + step
+            around.append(float(loss.values(network.logits(inputs), targets).sum()))
+        inputs[place] = value
+        expected[place] = (around[0] - around[1]) / 2e-5
+    assert relative_error(passes.input_errors(), expected) < 1e-6
+    assert isinstance(hidden, Step) != (np.linalg.norm(expected) > 1e-4)
+
+
+def test_examples_move_uphill_by_their_distance() -> None:
+    """Along their own gradient, however long it is; one without a gradient stays."""
+    inputs = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], np.float32)
+    errors = np.array([[3e4, 4e4], [-6e-9, 8e-9], [0, 0], [1e-30, 0]], np.float32)
+    move_uphill(inputs, errors, 0.5)
+    moved = np.array([[1.3, 1.4], [1.7, 2.4], [3, 3], [4, 4]], np.float32)
+    np.testing.assert_allclose(inputs, moved, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_learns_from_the_examples_that_were_moved(threads: int) -> None:
+    """One step of gradient descent, against passes over examples that were moved by hand."""
+    network, examples = classifier(), squares(30)
+    loss = make_loss("cross_entropy", Softmax())
+    targets, logits = one_hot(examples.labels, 3), np.empty((30, 3), np.float32)
+    gradient = Parameters(16, network.layers)
+    passes = Backpropagation(network, gradient, 30)
+    inputs = scaled(examples.inputs)
+    for move in (True, False):
+        outputs = passes.forward(inputs, logits)
+        loss.errors(logits, outputs, targets, out=passes.errors[-1])
+        passes.backward()
+        if move:
+            move_uphill(inputs, passes.input_errors(), 0.3)
+    passes.write_gradient(inputs)
+    before = network.parameters.vector.copy()
+    done, _ = (
+        event
+        for event in make_training(
+            *(network, examples, 0.1),
+            batch_size=30,
+            threads=threads,
+            regularization=Regularization(adversarial=0.3),
+        )
+        if not isinstance(event, BatchesDone)
+    )
+    assert isinstance(done, EpochDone)
+    step = network.parameters.vector - before
+    assert relative_error(-0.1 * gradient.vector / 30, step) < 1e-4
+    assert done.train_loss == pytest.approx(float(loss.values(logits, targets).mean()), rel=1e-5)
+
+
 def test_long_columns_are_shortened_and_no_others() -> None:
     """The direction of each unit's weights stays."""
     weights = np.array([[3.0, 0.6, 0.0], [4.0, 0.8, 0.0]])
@@ -164,6 +229,7 @@ EVERYTHING = Regularization(
     augmentation=Augmentation(shift=1, rotate=9, elastic=Elastic(3, 2), noise=0.1),
     input_dropout=0.2,
     label_smoothing=0.1,
+    adversarial=0.3,
     clip_norm=0.5,
     max_norm=1.0,
     average=0.9,
@@ -173,6 +239,7 @@ EACH: list[Regularization] = [
     Regularization(augmentation=EVERYTHING.augmentation),
     Regularization(input_dropout=0.2),
     Regularization(label_smoothing=0.1),
+    Regularization(adversarial=0.3),
     Regularization(clip_norm=0.5),
     Regularization(max_norm=1.0),
     Regularization(average=0.9),

@@ -32,6 +32,7 @@ REGULARIZED = {
     "optimizer.clip_norm": 1.0,
     "optimizer.max_norm": 2.0,
     "training.label_smoothing": 0.1,
+    "training.adversarial": 0.5,
     "training.average": 0.99,
 }
 
