@@ -7,11 +7,13 @@
 >>> nnctl.load("runs/sigmoid-20260921-101500").predict(images)  # doctest: +SKIP
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from nnctl import errors
-
+TYPE_CHECKING = False  # that of typing, which takes a moment to import
 if TYPE_CHECKING:
+    from typing import Any
+
+    from nnctl import errors
     from nnctl.api import evaluate, load, save, train
     from nnctl.nn.network import Network
 
@@ -21,6 +23,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Import the functions when they are used: the command line does not wait for all of them."""
+    if name == "errors":
+        from importlib import import_module
+
+        return import_module("nnctl.errors")
     if name in ("Network", "evaluate", "load", "save", "train"):
         from nnctl import api
 

@@ -31,7 +31,8 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of the two, the first is to be told
+            temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
 
@@ -57,10 +58,15 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             raise
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file is what a process that is writing, or was killed so, has made."""
+    return path.name.startswith(".") and path.name.endswith(_SUFFIX)
+
+
 def remove_temporaries(directory: Path) -> None:
     """Remove what a process that was killed while it wrote has left in a folder."""
-    for left in directory.glob(f".*{_SUFFIX}"):
-        left.unlink(missing_ok=True)
+    for path in filter(is_temporary, directory.iterdir()):
+        path.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

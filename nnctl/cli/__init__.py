@@ -6,12 +6,13 @@ A command's module imports click alone at its top, and the rest of nnctl when it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import signal
 import sys
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -26,10 +27,7 @@ from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
 from nnctl.errors import InterruptedRunError, NnctlError
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+from nnctl.runs.stopping import hearing, interrupt
 
 
 def _open_standard_streams() -> None:
@@ -42,34 +40,65 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(number, "r+", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
+def _close_standard_streams() -> None:
+    """Let Python not fail, when it exits, in writing what could not be written before."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
 class _Commands(click.Group):
     """The one place where the errors of all commands are caught, and shown."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Carry out a command."""
+    def main(  # type: ignore[override]  # it always exits, as the other does by default
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        """Carry out a command, and exit."""
         _open_standard_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes "?"
                 stream.reconfigure(errors="replace")
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _interrupt)  # what was begun is undone, as by Ctrl-C
         try:
-            return super().invoke(ctx)
-        except NnctlError as caught:
-            error = caught
-        except KeyboardInterrupt:
-            error = InterruptedRunError("interrupted")
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except (NnctlError, click.ClickException) as caught:
+            code = _show(caught)
+        except click.Abort:
+            code = _show(InterruptedRunError("interrupted"))
         except MemoryError:
-            error = NnctlError("there is not enough memory")
-        except OSError as caught_error:
-            if caught_error.errno == errno.EPIPE:  # click's: whoever read the output has left
-                raise
-            error = NnctlError(f"{caught_error.strerror or caught_error}")
-        coloured = False if os.environ.get("NO_COLOR") else None
-        click.secho(f"Error: {error.message}", err=True, fg="red", color=coloured)
-        if error.hint:
-            click.echo(f"Hint: {error.hint}", err=True)
-        return ctx.exit(error.exit_code)
+            code = _show(NnctlError("there is not enough memory"))
+        except OSError as caught:
+            read = caught.errno != errno.EPIPE  # else whoever read the output has left
+            where = f"{caught.filename}: " if caught.filename else ""
+            code = _show(NnctlError(f"{where}{caught.strerror or caught}")) if read else 1
+        finally:
+            _close_standard_streams()
+        return sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry out a command; what it has begun is undone when it is interrupted."""
+        with hearing(interrupt):
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                raise InterruptedRunError("interrupted") from None
+
+
+def _show(error: NnctlError | click.ClickException) -> int:
+    """Tell an error, if that can be done; return its exit code."""
+    with hearing(signal.SIG_IGN), contextlib.suppress(OSError):
+        if isinstance(error, click.ClickException):
+            error.show()
+        else:
+            coloured = False if os.environ.get("NO_COLOR") else None
+            click.secho(f"Error: {error.message}", err=True, fg="red", color=coloured)
+            if error.hint:
+                click.echo(f"Hint: {error.hint}", err=True)
+    return error.exit_code
 
 
 @click.group(

@@ -19,6 +19,8 @@ from nnctl.cli.options import (
 
 if TYPE_CHECKING:
     from nnctl.config import Config
+    from nnctl.errors import InterruptedRunError
+    from nnctl.runs.directory import Run
     from nnctl.runs.training import TrainingRun
 
 
@@ -80,27 +82,40 @@ def train(
         _show_plan(asked, as_json)
         return
 
-    with DownloadView(quiet=quiet) as notify:
-        if resume:
-            extended = any(setting.key == "training.epochs" for setting in settings)
-            given = asked.training.epochs
-            epochs = given if extended and given != "auto" else None
-            training = TrainingRun.resume(
-                Run.open(resume), asked, epochs, data_dir=data_dir, notify=notify
-            )
-        else:
-            dataset = find_dataset(asked.data, data_dir, notify)
-            run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
-            training = TrainingRun.begin(run, settle(asked, dataset), dataset)
-    with stop_on_signals() as stop, TrainingView(training, quiet=quiet) as view:
-        for event in training.events(stop):
-            view.show(event)
-    if as_json:
-        click.echo(to_json_text(training.summary))
-    else:
-        show_result(training)
+    run = Run.open(resume) if resume else None
+    try:
+        with DownloadView(quiet=quiet) as notify:
+            if run:
+                extended = any(setting.key == "training.epochs" for setting in settings)
+                given = asked.training.epochs
+                epochs = given if extended and given != "auto" else None
+                training = TrainingRun.resume(run, asked, epochs, data_dir=data_dir, notify=notify)
+            else:
+                dataset = find_dataset(asked.data, data_dir, notify)
+        with stop_on_signals() as stop:
+            if not run:
+                run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
+                training = TrainingRun.begin(run, settle(asked, dataset), dataset)
+            with TrainingView(training, quiet=quiet) as view:
+                for event in training.events(stop):
+                    view.show(event)
+            if as_json:
+                click.echo(to_json_text(training.summary))
+            else:
+                show_result(training)
+    except KeyboardInterrupt:
+        raise _interrupted_at_once(run) from None
     training.raise_unless_finished()
     _check_accuracy(training, fail_under)
+
+
+def _interrupted_at_once(run: Run | None) -> InterruptedRunError:
+    from nnctl.errors import InterruptedRunError
+
+    if run is None or not run.config_path.exists():
+        return InterruptedRunError("interrupted; nothing was begun")
+    hint = f"What was saved before is intact. Go on with: {run.resume_command}"
+    return InterruptedRunError("interrupted at once", hint=hint)
 
 
 def _show_plan(config: Config, as_json: bool) -> None:

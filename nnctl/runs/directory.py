@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 import nnctl
 from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
 from nnctl.errors import DamagedFileError, DataError, StorageError, UsageError, shell_command
-from nnctl.files import append_lines, to_json_text, write_atomically
+from nnctl.files import (
+    append_lines,
+    is_temporary,
+    remove_temporaries,
+    to_json_text,
+    write_atomically,
+)
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
 from nnctl.nn.network import Network
@@ -27,6 +33,7 @@ from nnctl.runs.build import build_network
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 
 Which = Literal["best", "last"]
+_LOCK = ".lock"
 
 
 class DirectoryLock:
@@ -47,7 +54,7 @@ class DirectoryLock:
     ) -> None:
         self._directory = directory
         self._what = what
-        self._lock = FileLock(directory / ".lock", timeout=patience)
+        self._lock = FileLock(directory / _LOCK, timeout=patience)
         self.lock()
 
     def lock(self) -> None:
@@ -101,16 +108,18 @@ class Run:
 
     @classmethod
     def create_at(cls, directory: Path) -> Run:
-        """Make a run of a directory that the user named, new or empty."""
+        """Make a run of a directory that the user named, new or empty.
+
+        What a process that was killed before it had begun has left counts as nothing.
+        """
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            if any(directory.iterdir()):
-                resume = shell_command("nnctl", "train", "--resume", directory)
-                holds_run = cls(directory).config_path.exists()
+            if any(path.name != _LOCK and not is_temporary(path) for path in directory.iterdir()):
+                run = cls(directory)
                 raise UsageError(
                     f"{directory} is not empty",
-                    hint=f"To go on with the run that it holds: {resume}"
-                    if holds_run
+                    hint=f"To go on with the run that it holds: {run.resume_command}"
+                    if run.config_path.exists()
                     else "Name another directory, which need not exist.",
                 )
         except OSError as error:
@@ -132,6 +141,11 @@ class Run:
         if not run.config_path.is_file():
             raise UsageError(f"{directory} is not a run directory: it has no config.yaml")
         return run
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with it."""
+        return shell_command("nnctl", "train", "--resume", self.directory)
 
     @property
     def config_path(self) -> Path:
@@ -203,10 +217,10 @@ class Run:
         """
         path = self.checkpoint_path(which)
         if which == "best" and not path.exists():
-            resume = shell_command("nnctl", "train", "--resume", self.directory)
             raise DataError(
                 f"{path} is not there: no epoch of this run was complete",
-                hint=f"Use --checkpoint last, if there is one, or go on with: {resume}",
+                hint="Use --checkpoint last, if there is one, or go on with: "
+                f"{self.resume_command}",
             )
         return load_checkpoint(path)
 
@@ -240,12 +254,16 @@ class Run:
     def forget(self) -> None:
         """Remove what a training has left, so that it begins from nothing."""
         written = (self.config_path, self.metrics_path, self.summary_path)
-        try:
-            checkpoints = (self.checkpoint_path("last"), self.checkpoint_path("best"))
-            for path in (*written, *checkpoints):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self.directory, error) from None
+        self._remove(*written, self.checkpoint_path("last"), self.checkpoint_path("best"))
+
+    def forget_summary(self) -> None:
+        """Remove what came of the run, when it goes on."""
+        self._remove(self.summary_path)
+
+    def remove_temporaries(self) -> None:
+        """Remove what a process that was killed while it wrote has left."""
+        with _writing(self.directory):
+            remove_temporaries(self.directory)
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
@@ -284,10 +302,22 @@ class Run:
         return lines
 
     def _write(self, path: Path, text: str) -> None:
-        try:
+        with _writing(path):
             write_atomically(path, text.encode())
-        except OSError as error:
-            raise cannot_write(path, error) from None
+
+    def _remove(self, *paths: Path) -> None:
+        for path in paths:
+            with _writing(path):
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what cannot be written, where it cannot."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:

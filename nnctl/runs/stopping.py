@@ -1,14 +1,26 @@
-"""Ctrl-C and its kin: the first asks a training to stop and save, the second stops at once."""
+"""Ctrl-C and its kin: the first asks a training to stop and save, the second stops at once.
+
+They may come at any moment. Where nothing has begun yet, or Python or a library would swallow what
+is raised, they end the process; all that is written is written so that this may happen.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+TYPE_CHECKING = False  # that of typing, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import Any, NoReturn
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two are of POSIX and of Windows
+_CODE = 130
 
 
 class Stop:
@@ -22,36 +34,80 @@ class Stop:
         return self.requested
 
 
+def end_at_once(*_: object) -> NoReturn:
+    """End this process, as a handler of signals, with a sentence and nothing more."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"Error: interrupted\n")
+    os._exit(_CODE)
+
+
+def interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as a handler of signals, where it is sure to be heard.
+
+    A module that is interrupted while it is imported may take it for something else.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            end_at_once()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def hear(handler: Any) -> dict[int, Any]:
+    """Let signals that ask for the end call a handler; return the handlers before.
+
+    What is ignored stays so: nohup ignores SIGHUP. Outside the main thread, where Python allows no
+    signal handlers, all keep their meaning.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    kept = (signal.SIG_IGN, None)  # None is not Python's
+    heard = [number for number in numbers if signal.getsignal(number) not in kept]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
 def ignore_signals() -> None:
-    """Let nothing more disturb the end of a process that was asked twice to stop."""
-    if threading.current_thread() is threading.main_thread():
-        for name in _NAMES:
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+    """Let nothing more disturb the end of a process."""
+    hear(signal.SIG_IGN)
+
+
+@contextmanager
+def hearing(handler: Any) -> Iterator[None]:
+    """Let signals call a handler for a while; see `hear`."""
+    before = hear(handler)
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Let signals set a `Stop` instead of ending the process, the first time.
-
-    Outside the main thread, where Python allows no signal handlers, they keep their meaning.
-    """
+    """Let signals set a `Stop` instead of ending the process, the first time; see `hear`."""
     stop = Stop()
 
-    def ask(*_: object) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         if stop.requested:
-            raise KeyboardInterrupt
+            interrupt(number, frame)
         stop.requested = True
 
-    previous: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in _NAMES:
-            number = getattr(signal, name, None)
-            # What is ignored stays so: nohup ignores SIGHUP.
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                previous[number] = signal.signal(number, ask)
-    try:
+    with hearing(ask):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+
+def end_on_what_nobody_catches() -> None:
+    """Let an interrupt end the process where Python would only print that it ignores it."""
+
+    def instead_of(show: Callable[..., object]) -> Callable[..., None]:
+        def hook(*what: Any) -> None:
+            kind = what[0] if isinstance(what[0], type) else what[0].exc_type
+            if issubclass(kind, KeyboardInterrupt):
+                end_at_once()
+            show(*what)
+
+        return hook
+
+    sys.excepthook = instead_of(sys.excepthook)
+    sys.unraisablehook = instead_of(sys.unraisablehook)

@@ -26,9 +26,7 @@ from nnctl.errors import (
     NnctlError,
     StorageError,
     UsageError,
-    shell_command,
 )
-from nnctl.files import remove_temporaries
 from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network
@@ -81,7 +79,7 @@ class TrainingRun:
         self.run = run
         self.config = config
         self._lock = run.lock()
-        remove_temporaries(run.directory)
+        run.remove_temporaries()
         self.dataset: dict[str, Any] = {
             "name": dataset.name,
             "training": len(training.labels),
@@ -191,7 +189,7 @@ class TrainingRun:
         except NnctlError:
             training_run._lock.unlock()
             raise
-        run.summary_path.unlink(missing_ok=True)  # it speaks of an end that is none any more
+        run.forget_summary()  # it speaks of an end that is none any more
         run.keep_metrics_until(training_run.loop.progress.epoch)
         if config != run.config:
             run.write_config(config)
@@ -224,7 +222,7 @@ class TrainingRun:
 
         Raises
         ------
-        NnctlError
+        StorageError
             The run directory cannot be written.
         """
         self._started = time.perf_counter()
@@ -245,12 +243,11 @@ class TrainingRun:
                         self._conclude(interrupted)
                         yield interrupted
                         return
-        except OSError as error:
-            raise StorageError(
-                f"{self.run.directory} cannot be written: {error.strerror or error}",
-                hint="What was saved before is intact. Make room, then go on with: "
-                f"{self._resume_command()}",
-            ) from None
+        except (OSError, StorageError) as error:
+            directory = self.run.directory
+            told = cannot_write(directory, error) if isinstance(error, OSError) else error
+            told.hint = self._hint_after_a_failure()
+            raise told from None
         finally:
             self._lock.unlock()
 
@@ -271,11 +268,16 @@ class TrainingRun:
                 raise InterruptedRunError(
                     f"interrupted after {self.done_epochs} of {self.config.training.epochs} "
                     "epochs; the state is saved",
-                    hint=f"Go on with: {self._resume_command()}",
+                    hint=f"Go on with: {self.run.resume_command}",
                 )
 
-    def _resume_command(self) -> str:
-        return shell_command("nnctl", "train", "--resume", self.run.directory)
+    def _hint_after_a_failure(self) -> str:
+        if not self.run.config_path.exists():
+            return "The run is gone, all that was saved as well: begin it again."
+        return (
+            "What was saved before is intact. When it can be written again, go on with: "
+            f"{self.run.resume_command}"
+        )
 
     def _divergence_error(self, divergence: Divergence) -> DivergenceError:
         activation = self.config.network.layers[divergence.layer - 1].activation.name
