@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from nnctl.errors import DamagedFileError, DataError, NnctlError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
 from nnctl.runs import checkpoint as checkpoints
+from nnctl.runs import directory as directories
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
 from tests.runs.helpers import EVENTS_AN_EPOCH, begin, resume, train
@@ -219,6 +221,37 @@ def test_a_full_disk_ends_a_training_with_a_sentence_and_a_good_checkpoint(
     assert caught.value.exit_code == 1
     assert "--resume" in str(caught.value.hint)
     assert Run(tmp_path / "run").checkpoint("last").progress.epoch == 2
+
+
+def test_a_summary_that_cannot_be_written_is_told_with_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All epochs are there by then."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    training = begin(tmp_path / "run")
+    train(training, stop_after=4 * EVENTS_AN_EPOCH)
+    training = resume(tmp_path / "run")
+    monkeypatch.setattr(directories, "write_atomically", full)
+    with pytest.raises(NnctlError, match=r"summary\.json cannot be written: No space") as caught:
+        train(training)
+    assert "go on with: nnctl train --resume" in str(caught.value.hint)
+
+
+def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_path: Path) -> None:
+    """There is nothing to go on with."""
+    training = begin(tmp_path / "run")
+
+    def remove() -> bool:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return False
+
+    with pytest.raises(NnctlError, match="cannot be written") as caught:
+        for _ in training.events(remove):
+            pass
+    assert "begin it again" in str(caught.value.hint)
 
 
 def test_damaged_metrics_and_summary_are_told_by_name(tmp_path: Path) -> None:

@@ -157,6 +157,23 @@ def test_a_run_killed_before_its_first_epoch_begins_again(tmp_path: Path, undist
     assert undisturbed == outcome(directory)
 
 
+def test_a_directory_in_which_a_process_was_killed_before_its_run_was_begun_is_as_good_as_empty(
+    tmp_path: Path, undisturbed: Any
+) -> None:
+    """The same command can be typed again; anything else in it is somebody's."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / ".lock").touch()
+    (directory / ".config.yaml.0badcafe.nnctl-tmp").write_bytes(b"half a configuration")
+    assert train(begin(directory)) == "finished"
+    assert undisturbed == outcome(directory)
+    assert not list(directory.glob(".*"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".notes").touch()
+    with pytest.raises(UsageError, match="is not empty"):
+        begin(tmp_path / "other")
+
+
 def test_a_run_killed_between_its_metrics_and_its_checkpoint_writes_the_epoch_once(
     tmp_path: Path, undisturbed: Any
 ) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.torture.faults import Nursery
+
 FUZZED = 3000
 """The examples of each property, where all are tried."""
 
@@ -117,3 +119,10 @@ def _tell(torture: Torture, record_property: Callable[[str, object], None]) -> I
     yield
     for what, cases in torture.tally.items():
         record_property("tried", [what, cases])
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Where processes come from that have imported all of nnctl, and to which something happens."""
+    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
+        yield nursery

@@ -1,0 +1,198 @@
+"""A training is killed or interrupted at any moment, again and again: nothing is lost by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import nnctl_command
+from tests.torture.conftest import Torture
+from tests.torture.faults import Child, Fault, Nursery
+from tests.torture.trained import QUICK, Trained, assert_saved_whole, leave_to_those_who_try_all
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
+    pytest.mark.timeout(3600),  # a test is many cases, each of which has its own time to hang
+]
+
+HEAVY = {
+    **QUICK,
+    "network": {
+        "layers": [{"units": 1500, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    },
+    "training": {**QUICK["training"], "epochs": 8, "batch_size": 500},
+}
+"""Checkpoints of ten megabytes, which take as long to write as an epoch to train."""
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+INTERRUPTS = {
+    ("SIGTERM",): 100,
+    ("SIGINT",): 50,
+    ("SIGINT", "SIGINT"): 50,
+    ("SIGHUP",): 25,
+    ("SIGHUP", "SIGTERM"): 25,
+}
+"""What a process is sent, and how often where all is tried."""
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Trained:
+    """A training of short epochs."""
+    return Trained(QUICK, tmp_path_factory.mktemp("quick"), nursery)
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Trained:
+    """A training of large checkpoints."""
+    return Trained(HEAVY, tmp_path_factory.mktemp("heavy"), nursery)
+
+
+def run_with(fault: Fault, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Carry out a command, in a process that imports all itself, that something happens to."""
+    return subprocess.run(
+        fault.command(*arguments), capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
+
+
+def test_a_training_killed_before_any_step_of_writing_goes_on_to_the_same_bits(
+    scratch: Path, nursery: Nursery, quick: Trained, torture: Torture
+) -> None:
+    """Half of the time only a part of what was not synced yet has reached the disk."""
+    rng = torture.random("steps")
+    kills, run = 0, scratch / "run"
+    while kills < torture.cases(3, full=120):
+        torn = rng.choice([1, rng.random()])
+        fault = Fault(below=str(run), kill_at=rng.randrange(1, 24), torn=torn)
+        done = nursery.run(fault, *quick.arguments(run), "--quiet")
+        if done.returncode == 0:
+            quick.assert_is(run)
+            shutil.rmtree(run)
+            continue
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, ""), fault
+        kills += 1
+        assert_saved_whole(run)
+    quick.assert_ends_as_ever(run)
+    torture.tried("kill -9 before a step of writing, or in the middle of it", kills)
+
+
+def wait_for_a_checkpoint(run: Path, child: Child, rng: random.Random) -> None:
+    """Wait until a checkpoint is being written."""
+    before = set(run.glob(".*.npz.*"))
+    while not set(run.glob(".*.npz.*")) - before and not child.is_over():
+        pass
+    time.sleep(rng.uniform(0, 0.02))
+
+
+def wait_for_an_epoch(run: Path, child: Child, _: random.Random) -> None:
+    """Wait until there is a line more of the metrics, and perhaps no checkpoint of it yet."""
+    path = run / "metrics.jsonl"
+    before = path.stat().st_size if path.exists() else 0
+    while (not path.exists() or path.stat().st_size <= before) and not child.is_over():
+        pass
+
+
+def test_a_training_killed_while_it_writes_much_goes_on_to_the_same_bits(
+    scratch: Path, nursery: Nursery, heavy: Trained, torture: Torture
+) -> None:
+    """While a checkpoint is being written, just after a line of the metrics, or at any time."""
+    rng = torture.random("moments")
+    kills, run = 0, scratch / "run"
+    while kills < torture.cases(2, full=100):
+        wait = (wait_for_a_checkpoint, wait_for_an_epoch, None)[kills % 3]
+        child = nursery.start(Fault(below=str(run)), *heavy.arguments(run), "--quiet")
+        if wait:
+            wait(run, child, rng)
+        else:
+            time.sleep(rng.uniform(0, 0.4))
+        child.kill()
+        done = child.end()
+        if done.returncode == 0:
+            heavy.assert_is(run)
+            shutil.rmtree(run)
+            continue
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+        kills += 1
+        assert_saved_whole(run)
+    heavy.assert_ends_as_ever(run)
+    torture.tried("kill -9 at a random moment, or while a checkpoint is written", kills)
+
+
+@pytest.mark.parametrize("names", INTERRUPTS, ids=" ".join)
+def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
+    scratch: Path, nursery: Nursery, quick: Trained, torture: Torture, names: tuple[str, ...]
+) -> None:
+    """While images are read, a network is trained, or all is over: 130, and how to go on."""
+    rng = torture.random("calls", *names)
+    cases, run = torture.cases(1, full=INTERRUPTS[names]), scratch / "run"
+    for _ in range(cases):
+        fault = interrupt(run, names, quick.calls, rng)
+        done = nursery.run(fault, *quick.arguments(run))
+        quick.assert_interrupted_or_done(run, done, once=len(names) == 1)
+    quick.assert_ends_as_ever(run)
+    torture.tried(f"{' and '.join(names)} at a random call", cases)
+
+
+def interrupt(run: Path, names: tuple[str, ...], calls: int, rng: random.Random) -> Fault:
+    """Return signals at one of so many calls, the second one soon after the first."""
+    first = rng.randrange(1, calls)
+    at = [first, first + rng.choice([rng.randrange(1, 50), rng.randrange(1, calls // 5)])]
+    numbers = [getattr(signal, name) for name in names]
+    return Fault(below=str(run), signals=numbers, signal_at=at[: len(names)])
+
+
+def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_traceback(
+    scratch: Path, quick: Trained, torture: Torture
+) -> None:
+    """Most of these calls import a module."""
+    rng = torture.random("imports")
+    told, run = scratch / "told.json", scratch / "run"
+    run_with(Fault(below=str(run), told=str(told)), *quick.arguments(run))
+    calls = json.loads(told.read_text("utf-8"))["calls"]
+    shutil.rmtree(run)
+    cases = torture.cases(1, full=60)
+    for _ in range(cases):
+        names = rng.choice(list(INTERRUPTS))
+        done = run_with(interrupt(run, names, calls, rng), *quick.arguments(run))
+        quick.assert_interrupted_or_done(run, done, once=len(names) == 1)
+    torture.tried("a signal at a random call, while modules are imported", cases)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_signal_from_outside_at_any_time_is_answered_with_130(
+    scratch: Path, quick: Trained, torture: Torture, name: str
+) -> None:
+    """Once, or twice; what comes before nnctl's first lines of code is Python's to answer."""
+    if name != "SIGINT":
+        leave_to_those_who_try_all(torture)
+    rng = torture.random("times", name)
+    number = getattr(signal, name)
+    run = scratch / "run"
+    cases, before = torture.cases(1, full=20), 0
+    for _ in range(cases):
+        process = subprocess.Popen(
+            nnctl_command(*quick.arguments(run)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        once = rng.random() < 0.5
+        for seconds in [rng.uniform(0, 1.5)] + [rng.expovariate(20)] * (not once):
+            time.sleep(seconds)
+            os.kill(process.pid, number)
+        stdout, stderr = process.communicate(timeout=300)
+        if process.returncode == -number:
+            assert "nnctl/cli" not in stderr, stderr
+            before += 1
+            continue
+        done = subprocess.CompletedProcess("nnctl", process.returncode, stdout, stderr)
+        quick.assert_interrupted_or_done(run, done, once=once)
+    torture.tried(f"{name} from outside at a random time", cases - before)
+    torture.tried(f"{name} from outside before nnctl's first lines", before)
