@@ -61,6 +61,8 @@ def read(path: Path, copy: Path, dimensions: int) -> NDArray[np.uint8]:
 def _map(copy: Path, source: Path, dimensions: int) -> NDArray[np.uint8] | None:
     """Map a copy, if it is there and what its source holds."""
     try:
+        if not copy.is_file():  # nobody may ever write to a pipe that is opened
+            return None
         with copy.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             shape = idx.read_shape(file, copy, dimensions)

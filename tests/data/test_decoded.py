@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import mmap
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,15 @@ def test_a_copy_that_is_not_its_source_is_made_again(
     copy.write_bytes(damage(copy.read_bytes()))
     np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
     assert HEADER + IMAGES.tobytes() == copy.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_in_the_place_of_a_copy_is_replaced(source: Path, copy: Path) -> None:
+    """To open it would be to wait for ever."""
+    copy.parent.mkdir()
+    os.mkfifo(copy)
+    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
+    assert copy.is_file()
 
 
 def test_a_damaged_source_is_told_even_if_there_is_a_copy(source: Path, copy: Path) -> None:
