@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 _SUFFIX = ".nnctl-tmp"
+_ATTEMPTS = 100
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Write to a temporary file beside `path`, sync it, and rename it to `path`.
+
+    A process that takes the temporary file for what a dead one has left, and removes it, is no
+    failure: it is written again.
 
     Raises
     ------
     OSError
         The folder cannot be written or the disk is full; `path` is then as it was.
     """
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return _write_and_rename(path, content)
+    return _write_and_rename(path, content)
+
+
+def _write_and_rename(path: Path, content: Iterable[bytes | memoryview]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         with temporary.open("xb") as file:
@@ -65,8 +76,9 @@ def is_temporary(path: Path) -> bool:
 
 def remove_temporaries(directory: Path) -> None:
     """Remove what a process that was killed while it wrote has left in a folder."""
-    for path in filter(is_temporary, directory.iterdir()):
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder that is read-only, or not there, keeps its own
+        for path in filter(is_temporary, directory.iterdir()):
+            path.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

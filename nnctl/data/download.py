@@ -1,30 +1,46 @@
 """Fetching MNIST into the cache: every file verified, from the first mirror that has it right.
 
-pooch keeps the cache (a temporary file, its hash, a rename); this module gives it a downloader that
-tries one mirror after the other, and gives up in time on a network that swallows every packet.
+A mirror may be silent, slow or hostile. So pooch, which asks it, does so on a thread that can be
+given up; what comes is received into memory, never more than the file has, and only what is right
+is written. A mirror is given up if there is nothing to receive from it for its share of `PATIENCE`,
+or if it sends fewer than `SLOWEST` bytes a second in the mean of a `WINDOW`. So the largest file
+takes 21 minutes from one mirror at most.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import hashlib
+import io
 import os
 import queue
-import tempfile
+import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any, Literal, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from nnctl.data.registry import MIRRORS, KnownFile
 from nnctl.errors import DataError, UsageError
-from nnctl.files import write_atomically
+from nnctl.files import remove_temporaries, write_atomically
 
 PATIENCE = 18.0
 """Seconds in all that mirrors which do not answer may cost, shared between them."""
 
-_CHUNK = 8192
+SLOWEST = 8_000
+"""Bytes a second. A line of 20,000 may pause for more than half of the time."""
+
+WINDOW = 60.0
+"""Seconds over which the mean rate is taken, again and again."""
+
+_SCHEMES = ("http", "https")
+_CHUNK = 8192  # bytes that are received at once
+_REASON_WIDTH = 200
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class MirrorFailed:
 
 @dataclass(frozen=True)
 class FileDone:
-    """A file is in the cache, and right."""
+    """A file has come, and is right."""
 
     name: str
     url: str
@@ -84,11 +100,11 @@ State = Literal["right", "missing", "damaged"]
 
 def find(directory: Path, file: KnownFile) -> Path | None:
     """Return the path of a known file in a folder, compressed or not, if it is there and right."""
-    for path, sha256 in (
-        (directory / file.gzip_name, file.sha256),
-        (directory / file.name, file.idx_sha256),
+    for path, size, sha256 in (
+        (directory / file.gzip_name, file.size, file.sha256),
+        (directory / file.name, file.idx_size, file.idx_sha256),
     ):
-        if path.is_file() and sha256_of(path) == sha256:
+        if _size_of(path) == size and sha256_of(path) == sha256:
             return path
     return None
 
@@ -101,13 +117,25 @@ def inspect(directory: Path, file: KnownFile) -> State:
     return "damaged" if present else "missing"
 
 
+def _size_of(path: Path) -> int | None:
+    """Return the size of what is a file: a pipe or a device would be read for ever."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read: {error.strerror}")
 
 
 def fetch(
@@ -138,9 +166,11 @@ def fetch(
     UsageError
         A mirror is not an HTTP address.
     DataError
-        No mirror served a file, or it cannot be written.
+        No mirror served a file, or it cannot be written. Those that came before it stay, unless
+        what is right was to be fetched as well.
     """
     tried = [*map(check_mirror, mirrors), *MIRRORS]
+    remove_temporaries(directory)
     wanted = []
     for file in files:
         state = inspect(directory, file)
@@ -153,21 +183,11 @@ def fetch(
         wanted.append(file)
     if not wanted:
         return
-    downloader = _MirrorDownloader(tried, wanted, notify)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if force:
-            with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as new:
-                _retrieve(Path(new), wanted, downloader)
-                for file in wanted:
-                    Path(new, file.gzip_name).replace(directory / file.gzip_name)
-        else:
-            _retrieve(directory, wanted, downloader)
-    except OSError as error:
-        raise DataError(
-            f"{directory} cannot be written: {error.strerror or error}",
-            hint="Name another folder with --data-dir or NNCTL_DATA_DIR.",
-        ) from None
+    downloader = _Downloader(tried, notify)
+    received = ((file, downloader.receive(file)) for file in wanted)
+    with _writing(directory):
+        for file, content in list(received) if force else received:
+            write_atomically(directory / file.gzip_name, content)
 
 
 def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> None:
@@ -188,20 +208,33 @@ def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> N
             f"{source} lacks, or has wrong: {', '.join(wrong)}",
             hint="Each may be there as it is published (.gz) or uncompressed.",
         )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    with _writing(directory):
+        remove_temporaries(directory)
         for path in found.values():
             assert path is not None
             write_atomically(directory / path.name, path.read_bytes())
+
+
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Make a folder, and tell if it cannot be written: before anything is fetched in vain."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        yield
     except OSError as error:
-        raise DataError(f"{directory} cannot be written: {error.strerror or error}") from None
+        raise DataError(
+            f"{directory} cannot be written: {error.strerror or error}",
+            hint="Name another folder with --data-dir or NNCTL_DATA_DIR.",
+        ) from None
 
 
 def check_mirror(mirror: str) -> str:
     """Return the base URL of a mirror with a slash at its end, if it is one."""
     try:
         parts = urlsplit(mirror)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
     if not valid:
@@ -212,19 +245,6 @@ def check_mirror(mirror: str) -> str:
     return mirror.rstrip("/") + "/"
 
 
-def _retrieve(directory: Path, files: Sequence[KnownFile], downloader: _MirrorDownloader) -> None:
-    import pooch  # imports requests: a tenth of a second that only a download has to wait for
-
-    pooch.get_logger().setLevel("ERROR")
-    cache = pooch.create(
-        path=directory,
-        base_url=MIRRORS[0],
-        registry={file.gzip_name: f"sha256:{file.sha256}" for file in files},
-    )
-    for file in files:
-        cache.fetch(file.gzip_name, downloader=downloader)
-
-
 def _without_credentials(url: str) -> str:
     """Return a URL that can be shown: without ``user:password@``."""
     parts = urlsplit(url)
@@ -232,25 +252,27 @@ def _without_credentials(url: str) -> str:
 
 
 class _MirrorError(Exception):
-    """What was wrong with one answer of one mirror."""
+    """What was wrong with one answer of one mirror: a line, whatever the mirror had put into it."""
+
+    def __init__(self, reason: str) -> None:
+        shown = "".join(character if character.isprintable() else "?" for character in reason)
+        super().__init__(shown[:_REASON_WIDTH])
 
 
 class _UnreachableError(_MirrorError):
-    """The mirror did not answer at all; it is not asked for the other files."""
+    """The mirror did not answer at all, or too slowly; it is not asked for the other files."""
 
 
-class _MirrorDownloader:
-    """A downloader for pooch: it tries each mirror in turn, for each file."""
+class _Downloader:
+    """It tries each mirror in turn, for each file."""
 
-    def __init__(self, mirrors: Sequence[str], files: Sequence[KnownFile], notify: Notify) -> None:
+    def __init__(self, mirrors: Sequence[str], notify: Notify) -> None:
         self._mirrors = list(dict.fromkeys(mirrors))
-        self._files = {file.gzip_name: file for file in files}
         self._notify = notify
         self._patience = PATIENCE / len(self._mirrors)
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Write the file that a URL names to `output_file`."""
-        file = self._files[url.rpartition("/")[2]]
+    def receive(self, file: KnownFile) -> bytes:
+        """Return the right content of a file, or raise what was wrong with all mirrors."""
         failures = []
         for mirror in tuple(self._mirrors):
             address = mirror + file.gzip_name
@@ -264,10 +286,8 @@ class _MirrorDownloader:
                 if isinstance(error, _UnreachableError):
                     self._mirrors.remove(mirror)
             else:
-                Path(output_file).write_bytes(content)
-                Path(output_file).chmod(0o644)  # pooch makes its temporary files for the owner only
                 self._notify(FileDone(file.name, shown, file.size))
-                return
+                return content
         raise DataError(
             "\n  ".join([f"no mirror served {file.gzip_name}:", *failures]),
             hint="Name another mirror with --mirror URL or NNCTL_MIRROR, or import files that you "
@@ -299,15 +319,17 @@ class _MirrorDownloader:
     def _wait(
         self, sink: _Sink, outcome: queue.SimpleQueue[Exception | None], file: KnownFile
     ) -> Exception | None:
-        """Wait for the end of a request, as long as bytes keep coming; return its error."""
+        """Wait for the end of a request, as long as enough bytes come; return its error."""
         tick = 0.1
         received, silent = 0, 0.0
+        before, elapsed = 0, 0.0
         while True:
             try:
                 error = outcome.get(timeout=tick)
             except queue.Empty:
                 error = TimeoutError()
                 silent += tick
+                elapsed += tick
             if sink.received > received:
                 self._notify(BytesReceived(file.name, sink.received - received))
                 received, silent = sink.received, 0.0
@@ -316,6 +338,13 @@ class _MirrorDownloader:
             if silent >= self._patience:
                 sink.close()
                 return error
+            if elapsed >= WINDOW:
+                if received - before < SLOWEST * elapsed:
+                    sink.close()
+                    raise _UnreachableError(
+                        f"sent fewer than {SLOWEST:,} bytes a second for {WINDOW:.0f} s"
+                    )
+                before, elapsed = received, 0.0
 
 
 class _TooMuchError(Exception):
@@ -326,6 +355,7 @@ class _Sink:
     """The file-like object that pooch writes an answer to; it takes no more than it should."""
 
     def __init__(self, limit: int) -> None:
+        self.answers: list[Any] = []
         self.received = 0
         self._limit = limit
         self._chunks: list[bytes] = []
@@ -341,8 +371,9 @@ class _Sink:
         pass
 
     def close(self) -> None:
-        """Refuse whatever a thread that was given up may still receive."""
+        """Refuse whatever a thread that was given up may still receive, and keep nothing of it."""
         self._closed = True
+        self._chunks = []
 
     def content(self) -> bytes:
         return b"".join(self._chunks)
@@ -352,27 +383,49 @@ def _request(
     url: str, sink: _Sink, patience: float, outcome: queue.SimpleQueue[Exception | None]
 ) -> None:
     """Write what a URL answers to the sink, and put None or the error to `outcome`."""
-    import pooch
-
-    download = pooch.HTTPDownloader(
-        chunk_size=_CHUNK,
-        timeout=(patience, patience),
-        # Some servers would declare the .gz files as an encoding, which requests then undoes.
-        headers={"Accept-Encoding": "identity", "User-Agent": "nnctl"},
-    )
     try:
-        download(url, sink, None)
+        import pooch  # imports requests: a tenth of a second that only a download has to wait for
+
+        pooch.HTTPDownloader(
+            chunk_size=_CHUNK,
+            timeout=(patience, patience),
+            headers={"Accept-Encoding": "identity", "User-Agent": "nnctl"},
+            hooks={"response": functools.partial(_tame, sink)},
+        )(url, sink, None)
     except Exception as error:
         outcome.put(error)
     else:
         outcome.put(None)
+    finally:
+        for answer in sink.answers:
+            answer.close()
+
+
+def _tame(sink: _Sink, response: Any, **_: object) -> None:
+    """Let an answer cost no more memory than is read of it."""
+    sink.answers.append(response)
+    if response.is_redirect:
+        target = urljoin(response.url, response.headers["Location"])
+        if urlsplit(target).scheme not in _SCHEMES:
+            raise _MirrorError(f"redirects to {target}, which is no http:// or https:// address")
+        response.raw.close()
+        response.raw = io.BytesIO()  # requests reads it all, however much there is
+    else:
+        # Some servers declare .gz files as an encoding, asked or not; requests would undo it.
+        response.raw.headers.discard("Content-Encoding")
+        response.raw.chunked = False  # left to http.client: urllib3 bounds no line between chunks
 
 
 def _explain(error: Exception, sink: _Sink, patience: float) -> NoReturn:
     """Raise what a failed request means, in a few words."""
     import requests.exceptions as http
 
+    cause = _cause(error)
+    # While a body is read, only the message says so.
+    late = isinstance(error, TimeoutError | http.Timeout) or "timed out" in repr(error)
     match error:
+        case _MirrorError():
+            raise error
         case _TooMuchError():
             raise _MirrorError("sent more bytes than the file has")
         case http.HTTPError():
@@ -380,28 +433,35 @@ def _explain(error: Exception, sink: _Sink, patience: float) -> NoReturn:
         case http.TooManyRedirects():
             raise _MirrorError("redirects in a circle")
         case http.ProxyError():
-            raise _UnreachableError(f"the proxy does not lead there: {_cause(error)}")
+            raise _UnreachableError(f"the proxy does not lead there: {_words(cause)}")
         case http.SSLError():
-            raise _UnreachableError(f"its certificate cannot be verified: {_cause(error)}")
-        case TimeoutError() | http.Timeout():
-            if sink.received:
-                raise _UnreachableError(f"sent nothing more for {patience:.0f} s")
+            raise _UnreachableError(f"is not who it should be, or not safe: {_words(cause)}")
+        case _ if late and sink.answers:
+            raise _UnreachableError(f"sent next to nothing for {patience:.0f} s")
+        case _ if late:
             raise _UnreachableError(f"did not answer within {patience:.0f} s")
-        case http.ConnectionError() if "timed out" in repr(error):  # while the body was read
-            raise _UnreachableError(f"sent nothing more for {patience:.0f} s")
-        case http.ChunkedEncodingError():
+        case http.ChunkedEncodingError() if isinstance(cause, OSError | IncompleteRead):
             raise _MirrorError(f"cut the connection after {sink.received:,} bytes")
         case http.ConnectionError() if "NameResolutionError" in repr(error):
             raise _UnreachableError("has a name that cannot be resolved; is there a network?")
-        case http.ConnectionError():
-            raise _UnreachableError(f"cannot be reached: {_cause(error)}")
-    raise _MirrorError(f"failed: {_cause(error)}")
+        case http.ConnectionError() if isinstance(cause, OSError):
+            raise _UnreachableError(f"cannot be reached: {_words(cause)}")
+        case http.ConnectionError() | http.ChunkedEncodingError():
+            raise _UnreachableError(f"does not speak HTTP: {_words(cause)}")
+    raise _MirrorError(f"failed: {_words(cause)}")
 
 
-def _cause(error: BaseException) -> str:
-    """Return the innermost message of a chain of errors."""
+def _cause(error: BaseException) -> BaseException:
+    """Return the innermost of a chain of errors."""
     while error.__context__ is not None:
         error = error.__context__
+    return error
+
+
+def _words(error: BaseException) -> str:
+    """Return the message of an error, in the words of the operating system if it has some."""
+    if isinstance(error, ssl.SSLError):  # its number is of another list
+        return str(getattr(error, "verify_message", "") or error.reason or error)
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     return str(error) or type(error).__name__

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.server
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +44,7 @@ def known_file(name: str, content: bytes) -> tuple[KnownFile, bytes]:
     """Return what is known of a file, and the gzip file that a mirror should serve."""
     packed = gzip.compress(content, mtime=0)
     sha256, idx_sha256 = (hashlib.sha256(given).hexdigest() for given in (packed, content))
-    return KnownFile(name, len(packed), sha256, idx_sha256), packed
+    return KnownFile(name, len(packed), sha256, len(content), idx_sha256), packed
 
 
 def closed_port() -> int:
@@ -53,6 +55,10 @@ def closed_port() -> int:
 
 @pytest.fixture(autouse=True)
 def _loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_to_loopback(monkeypatch)
+
+
+def keep_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing out of this machine: for all other hosts there is a proxy that is not there."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
@@ -100,12 +106,13 @@ Answer = Callable[[Handler, bytes], None]
 
 @dataclass
 class Mirror:
-    """A mirror on loopback, what it is asked for, and how it answers."""
+    """A mirror on loopback, what it is asked for, how it answers, and whether it still does."""
 
     contents: Mapping[str, bytes]
     answer: Answer
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
 
 
 MakeMirror = Callable[..., Mirror]
@@ -120,23 +127,42 @@ class Server(http.server.ThreadingHTTPServer):
         """Say nothing."""
 
 
-@pytest.fixture
-def mirror() -> Iterator[MakeMirror]:
-    """Start mirrors over real HTTP: ``mirror(contents)``, or ``mirror(contents, answer)``."""
-    servers = []
+@contextlib.contextmanager
+def mirrors() -> Iterator[MakeMirror]:
+    """Start mirrors over real HTTP: ``start(contents)``, or ``start(contents, answer)``.
 
-    def start(contents: Mapping[str, bytes], answer: Answer = Handler.reply) -> Mirror:
+    With the context of TLS as ``secure``, it is HTTPS.
+    """
+    started: list[tuple[Server, Mirror]] = []
+
+    def start(
+        contents: Mapping[str, bytes],
+        answer: Answer = Handler.reply,
+        secure: ssl.SSLContext | None = None,
+    ) -> Mirror:
         made = Mirror(contents, answer)
         server = Server(("127.0.0.1", 0), type("_Handler", (Handler,), {"mirror": made}))
-        made.url = f"http://127.0.0.1:{server.server_port}/"
+        if secure:
+            server.socket = secure.wrap_socket(server.socket, server_side=True)
+        made.url = f"http{'s' if secure else ''}://127.0.0.1:{server.server_port}/"
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        servers.append(server)
+        started.append((server, made))
         return made
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    try:
+        yield start
+    finally:
+        for server, made in started:
+            made.closed.set()
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def mirror() -> Iterator[MakeMirror]:
+    """Start mirrors; see `mirrors`."""
+    with mirrors() as start:
+        yield start
 
 
 @pytest.fixture

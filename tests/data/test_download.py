@@ -6,6 +6,7 @@ import errno
 import gzip
 import os
 import random
+import re
 import socket
 import struct
 import sys
@@ -29,6 +30,7 @@ from nnctl.data.download import (
     inspect,
 )
 from nnctl.errors import DataError, UsageError
+from nnctl.files import remove_temporaries
 from tests.data.conftest import Answer, Handler, MakeMirror, closed_port, known_file, snapshot
 
 # The first half cannot be compressed, so that the file comes in several pieces; the second can.
@@ -163,10 +165,10 @@ def cut(to: Handler, _: bytes) -> None:
     to.close_connection = True
 
 
-def redirect(to: Handler, _: bytes) -> None:
-    """Send a client in a circle."""
+def redirect(to: Handler, target: str) -> None:
+    """Send a client elsewhere."""
     to.send_response(302)
-    to.send_header("Location", to.path)
+    to.send_header("Location", target)
     to.end_headers()
 
 
@@ -186,11 +188,12 @@ BAD: dict[str, tuple[str, Answer]] = {
     ),
     "altered": (ANOTHER, lambda to, right: to.reply(right[:-1] + b"?")),
     "long": ("sent more bytes than the file has", lambda to, right: to.reply(right + b"x")),
-    "circle": ("redirects in a circle", redirect),
-    "encoded": (
-        "sent more bytes than the file has",  # as they are uncompressed on the way
-        lambda to, right: to.reply(right, Content_Encoding="gzip"),
+    "circle": ("redirects in a circle", lambda to, _: redirect(to, to.path)),
+    "file": (
+        "redirects to file:///etc/hosts, which is no http:// or https:// address",
+        lambda to, _: redirect(to, "file:///etc/hosts"),
     ),
+    "coloured": ("answered 404 ?[31m", lambda to, _: to.send_error(404, "\x1b[31m")),
 }
 
 
@@ -205,6 +208,25 @@ def test_a_bad_mirror_is_told_and_the_next_one_asked(
     assert failed(events)[1][0] == f"{bad.url}b-labels.gz"
     assert error == ""
     assert_right(cache)
+
+
+def test_what_a_mirror_says_of_the_encoding_of_a_file_does_not_matter(
+    cache: Path, mirror: MakeMirror
+) -> None:
+    """Some servers declare .gz files as an encoding; the file is what they send."""
+    encoding = mirror(CONTENTS, lambda to, right: to.reply(right, Content_Encoding="gzip"))
+    assert (done(encoding.url), "") == ask(cache, encoding.url)
+    assert_right(cache)
+
+
+def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
+    cache: Path, mirror: MakeMirror
+) -> None:
+    """The words are those of TLS; its numbers are not those of the operating system."""
+    good = mirror(CONTENTS)
+    [(_, reason), *_] = failed(ask(cache, good.url.replace("http:", "https:"))[0])
+    assert re.match("is not who it should be, or not safe: (?i:.*wrong.version)", reason)
+    assert good.requests == []
 
 
 def test_a_mirror_that_answers_nothing_is_not_asked_again(cache: Path, mirror: MakeMirror) -> None:
@@ -234,7 +256,9 @@ def test_the_reasons_of_all_mirrors_are_told_if_none_serves_a_file(
     assert {path.name for path in cache.iterdir()} == {A.gzip_name}
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "nonsense", "", "http://", "file:///tmp", "http:x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x/", "nonsense", "", "http://", "file:///tmp", "http:x", "http://x:99999/"]
+)
 def test_an_address_that_is_no_mirrors_is_a_usage_error(cache: Path, url: str) -> None:
     """Before anything is written."""
     with pytest.raises(UsageError, match=f"not '{url}'"):
@@ -246,6 +270,73 @@ def test_a_broken_ipv6_address_is_a_usage_error() -> None:
     """Like any other address that is none."""
     with pytest.raises(UsageError):
         check_mirror("http://[::1")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_fetched(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after a quarter of an hour on a slow line."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    good = mirror(CONTENTS)
+    assert f"{cache} cannot be written: {os.strerror(errno.EACCES)}" == ask(cache, good.url)[1]
+    assert good.requests == []
+
+
+def test_what_a_killed_process_left_is_removed(cache: Path, mirror: MakeMirror) -> None:
+    """By the next download, even if there is nothing to fetch any more; files of others stay."""
+    good = mirror(CONTENTS)
+    for left in (cache / f".{A.gzip_name}.0123abcd.nnctl-tmp", cache / ".nnctl-tmp.0123abcd"):
+        cache.mkdir(parents=True, exist_ok=True)
+        left.touch()
+        ask(cache, good.url)
+    assert left.exists()
+    left.unlink()
+    assert_right(cache)
+    (cache / f".{A.gzip_name}.0123abcd.nnctl-tmp").touch()
+    assert ask(cache, good.url) == ([FileKept("a-images"), FileKept("b-labels")], "")
+    assert_right(cache)
+
+
+def test_a_temporary_file_that_another_download_removes_is_written_again(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot know whether the process is dead that left it."""
+    sync = os.fsync
+    removed: list[Path] = []
+
+    def remove_first(descriptor: int) -> None:
+        sync(descriptor)
+        if not removed:
+            removed.extend(cache.glob(".*"))
+            remove_temporaries(cache)
+
+    monkeypatch.setattr(os, "fsync", remove_first)
+    url = mirror(CONTENTS).url
+    assert (done(url), "") == ask(cache, url)
+    assert len(removed) == 1
+    assert_right(cache)
+
+
+def test_a_link_to_a_folder_in_the_place_of_a_file_is_replaced(
+    cache: Path, mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """Nothing comes into the folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    cache.mkdir(parents=True)
+    try:
+        (cache / A.gzip_name).symlink_to(elsewhere)
+    except OSError:
+        pytest.skip("this user may make no links")
+    assert ask(cache, mirror(CONTENTS).url)[1] == ""
+    assert [*elsewhere.iterdir()] == []
+    assert_right(cache)
+
+
+def test_a_name_that_is_too_long_is_an_error_of_the_data(tmp_path: Path) -> None:
+    """It is told where it is."""
+    with pytest.raises(DataError, match=r"x/a-images\.gz cannot be (read|written): "):
+        fetch(tmp_path / ("x" * 5000), FILES, notify=lambda _: None)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_data(
@@ -339,7 +430,9 @@ def test_mirrors_that_do_not_answer_are_given_up_in_time(
     events, error = ask(cache, *slow, mirror(CONTENTS).url)
     assert time.monotonic() - began < patience + 2
     assert [url for url, _ in failed(events)] == [f"{url}{A.gzip_name}" for url in slow]
-    assert {why for url, why in failed(events)[:2]} == {"did not answer within 0 s"}
+    answers = {"dripping": "sent next to nothing for 0 s"}
+    told = [answers.get(name, "did not answer within 0 s") for name in names[:2]]
+    assert told == [why for _, why in failed(events)[:2]]
     assert error == ""
     assert_right(cache)
 
@@ -349,7 +442,29 @@ def test_a_mirror_that_stops_in_the_middle_is_told_to_have_stopped(
     cache: Path, stopping: str
 ) -> None:
     """It could be reached."""
-    assert failed(ask(cache, stopping)[0])[0][1] == "sent nothing more for 1 s"
+    assert failed(ask(cache, stopping)[0])[0][1] == "sent next to nothing for 1 s"
+
+
+def test_a_mirror_that_is_too_slow_is_given_up(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it is never silent."""
+    monkeypatch.setattr(download, "WINDOW", 0.5)
+    monkeypatch.setattr(download, "SLOWEST", 100_000)
+
+    def dawdle(to: Handler, right: bytes) -> None:
+        to.reply(b"", length=len(right))
+        for at in range(0, len(right), 2_000):
+            to.wfile.write(right[at : at + 2_000])
+            if to.mirror.closed.wait(0.1):
+                return
+
+    slow = mirror(CONTENTS, dawdle)
+    events, error = ask(cache, slow.url, mirror(CONTENTS).url)
+    reason = "sent fewer than 100,000 bytes a second for 0 s"
+    assert failed(events) == [(f"{slow.url}{A.gzip_name}", reason)]
+    assert error == ""
+    assert_right(cache)
 
 
 @pytest.mark.parametrize("hangs", [True, False])
