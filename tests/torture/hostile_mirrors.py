@@ -1,0 +1,236 @@
+"""Mirrors that fail, lie, dawdle or attack in every way we know; and what is to be told of it."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tests.data.conftest import Answer, Handler
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Fault(NamedTuple):
+    """How a mirror answers, and a regular expression of what is told of it.
+
+    Parameters
+    ----------
+    answer : callable
+        Answers a request.
+    told : str
+        The whole reason.
+    slow : bool
+        Whether it is only noticed by waiting.
+    """
+
+    answer: Answer
+    told: str
+    slow: bool = False
+
+
+def raw(*parts: bytes) -> Answer:
+    """Send these bytes, and close the connection."""
+    return lambda to, _: send(to, parts)
+
+
+def send(to: Handler, parts: Iterable[bytes], pause: float = 0) -> None:
+    """Send bytes with pauses between them, until the mirror is closed or nobody listens."""
+    for part in parts:
+        to.wfile.write(part)
+        if to.mirror.closed.wait(pause) if pause else to.mirror.closed.is_set():
+            return
+
+
+def endless(head: bytes, part: bytes, pause: float = 0) -> Answer:
+    """Send a beginning, and then the same thing for ever."""
+
+    def answer(to: Handler, _: bytes) -> None:
+        to.wfile.write(head)
+        send(to, iter(lambda: part, None), pause)
+
+    return answer
+
+
+def stall(part: float, head: bytes = b"") -> Answer:
+    """Send a part of the right answer, or another beginning, and then nothing for a minute."""
+
+    def answer(to: Handler, right: bytes) -> None:
+        whole = OK + b"Content-Length: %d\r\n\r\n" % len(right) + right
+        to.wfile.write(head or whole[: int(part * len(whole))])
+        to.mirror.closed.wait(60)
+
+    return answer
+
+
+def cut_after(count: int, *, kind: str = "length", reset: bool = False) -> Answer:
+    """Promise a file in one of three ways, and cut the connection after so many bytes of it."""
+
+    def answer(to: Handler, right: bytes) -> None:
+        heads = {
+            "length": OK + b"Content-Length: %d\r\n\r\n" % len(right),
+            "chunked": CHUNKED + b"%x\r\n" % len(right),
+            "nothing": OK + b"\r\n",
+        }
+        to.wfile.write(heads[kind] + right[:count])
+        if reset:
+            hang_up(to)
+
+    return answer
+
+
+def hang_up(to: Handler) -> None:
+    """Cut a connection with a reset."""
+    linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+    to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    to.wfile.close()
+    to.rfile.close()
+    to.connection.close()
+    to.close_connection = True
+
+
+def drip(to: Handler, right: bytes) -> None:
+    """Send a byte in a chunk of its own, again and again."""
+    to.wfile.write(CHUNKED)
+    send(to, (b"1\r\n%c\r\n" % byte for byte in right), 0.05)
+
+
+def redirect(target: bytes, body: bytes = b"") -> Answer:
+    """Send a client elsewhere."""
+    return raw(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % target, body)
+
+
+def redirect_without_end(to: Handler, _: bytes) -> None:
+    """Send a client to an address that it has not seen yet, each time."""
+    seen = len(to.mirror.requests)
+    send(to, [b"HTTP/1.1 301 Moved\r\nLocation: /%d%b\r\n\r\n" % (seen, to.path.encode())])
+
+
+@functools.cache
+def bomb(times: int = 1) -> bytes:
+    """Return a gigabyte of zeros, compressed so many times with gzip; at first in 64 members."""
+    if times == 1:
+        return gzip.compress(bytes(2**24), mtime=0) * 64
+    return gzip.compress(bomb(times - 1), mtime=0)
+
+
+def encoded_bomb(times: int) -> Answer:
+    """Send a bomb that a client is told to inflate."""
+
+    def answer(to: Handler, _: bytes) -> None:
+        encoding = b"Content-Encoding: " + b", ".join([b"gzip"] * times)
+        send(to, [OK, encoding, b"\r\n\r\n", bomb(times)])
+
+    return answer
+
+
+def changed(to: Handler, right: bytes) -> None:
+    """Send a file with one bit flipped."""
+    to.reply(right[:-1] + bytes([right[-1] ^ 1]))
+
+
+HTML = b"<!DOCTYPE html><title>Log in to the guests' network</title>"
+LINE = b"x" * 8192
+FEW = r"sent only [\d,]+ of [\d,]+ bytes"
+MANY = "sent more bytes than the file has"
+ANOTHER = "sent another file: its SHA-256 is not MNIST's"
+CUT = r"cut the connection after [\d,]+ bytes"
+SILENT = "did not answer within .* s"
+STOPPED = "sent next to nothing for .* s"
+SLOW = "sent fewer than 8,000 bytes a second for .* s"
+UNREACHED = "cannot be reached: .+"
+NO_HTTP = "does not speak HTTP: .+"
+ELSEWHERE = "redirects to {}, which is no http:// or https:// address"
+
+FAULTS = {
+    # What servers and networks do
+    "an HTML page": Fault(lambda to, _: to.reply(HTML), f"{FEW}|{MANY}"),
+    "an HTML page as long as the file": Fault(
+        lambda to, right: to.reply(HTML.ljust(len(right))[: len(right)]), f"{ANOTHER}|{FEW}"
+    ),
+    "403": Fault(lambda to, _: to.send_error(403), "answered 403 Forbidden"),
+    "404": Fault(lambda to, _: to.send_error(404), "answered 404 Not Found"),
+    "429 with Retry-After": Fault(
+        raw(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 86400\r\n\r\n"),
+        "answered 429 Too Many Requests",
+    ),
+    "500": Fault(lambda to, _: to.send_error(500), "answered 500 Internal Server Error"),
+    "503 with Retry-After": Fault(
+        raw(b"HTTP/1.1 503 Busy\r\nRetry-After: 86400\r\n\r\n"), "answered 503 Busy"
+    ),
+    "204": Fault(raw(b"HTTP/1.1 204 No Content\r\n\r\n"), FEW),
+    "nothing in it": Fault(lambda to, _: to.reply(b""), FEW),
+    "a byte less": Fault(lambda to, right: to.reply(right[:-1]), FEW),
+    "a byte more": Fault(lambda to, right: to.reply(right + b"x"), MANY),
+    "one bit flipped": Fault(changed, ANOTHER),
+    "the other file": Fault(
+        lambda to, right: to.reply(next(c for c in to.mirror.contents.values() if c != right)),
+        f"{FEW}|{MANY}",
+    ),
+    "closed at once": Fault(raw(), UNREACHED),
+    "a reset at once": Fault(lambda to, _: hang_up(to), UNREACHED),
+    "cut in the headers": Fault(raw(OK[:9]), NO_HTTP),
+    "cut in the middle": Fault(lambda to, right: cut_after(len(right) // 2)(to, right), CUT),
+    "a reset in the middle": Fault(
+        lambda to, right: cut_after(len(right) // 2, reset=True)(to, right), CUT
+    ),
+    "a circle": Fault(lambda to, _: redirect(to.path.encode())(to, _), "redirects in a circle"),
+    "redirects without end": Fault(redirect_without_end, "redirects in a circle"),
+    "a redirect to nowhere": Fault(redirect(b""), "redirects in a circle|" + FEW),
+    # What dawdles
+    "stalls before the headers": Fault(stall(0), SILENT, slow=True),
+    "stalls in the headers": Fault(stall(0, b"HTTP/1.1 200"), SILENT, slow=True),
+    "stalls in the body": Fault(stall(0.9), STOPPED, slow=True),
+    "drips bytes": Fault(drip, STOPPED, slow=True),
+    "drips headers": Fault(endless(OK, b"X: x\r\n", 0.05), SILENT, slow=True),
+    # What attacks
+    "a redirect to a file": Fault(
+        redirect(b"file:///etc/hosts"), ELSEWHERE.format("file:///etc/hosts")
+    ),
+    "a redirect to FTP": Fault(redirect(b"ftp://x/y"), ELSEWHERE.format("ftp://x/y")),
+    "a redirect to data": Fault(redirect(b"data:,x"), ELSEWHERE.format("data:,x")),
+    "a redirect to no address": Fault(redirect(b"http://["), "failed: .+"),
+    "a redirect to no text": Fault(redirect(b"\xff\xfe"), "failed: .+"),
+    "a redirect with an endless body": Fault(
+        endless(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n", LINE), "answered 404 Not Found"
+    ),
+    "a redirect with a bomb": Fault(
+        lambda to, _: redirect(b"/x\r\nContent-Encoding: gzip", bomb())(to, _),
+        "answered 404 Not Found",
+    ),
+    "endless content": Fault(endless(OK + b"\r\n", LINE), MANY),
+    "endless content of a 404": Fault(
+        endless(b"HTTP/1.1 404 Not Found\r\n\r\n", LINE), "answered 404 Not Found"
+    ),
+    "endless headers": Fault(endless(OK, b"X: x\r\n"), NO_HTTP),
+    "an endless header": Fault(endless(OK + b"X: ", LINE), NO_HTTP),
+    "an endless status": Fault(endless(b"HTTP/1.1 200 ", LINE), NO_HTTP),
+    "endless informational answers": Fault(
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), SILENT, slow=True
+    ),
+    "an endless line of a chunk": Fault(endless(CHUNKED, LINE), NO_HTTP),
+    "an endless trailer": Fault(
+        lambda to, right: endless(
+            CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(right), right), b"X: x\r\n"
+        )(to, right),
+        STOPPED,
+        slow=True,
+    ),
+    "a bomb": Fault(lambda to, _: to.reply(bomb()), f"{FEW}|{MANY}"),
+    "a bomb to inflate": Fault(encoded_bomb(1), f"{FEW}|{MANY}"),
+    "a bomb in a bomb in a bomb to inflate": Fault(encoded_bomb(3), f"{FEW}|{MANY}"),
+    "commands for the terminal": Fault(
+        raw(b"HTTP/1.1 404 \x1b[2J\x1b]0;owned\x07\x9b31m\r\n\r\n"), r"answered 404 \?.+"
+    ),
+    "a page as a reason": Fault(raw(b"HTTP/1.1 404 " + LINE + b"\r\n\r\n"), "answered 404 x+"),
+    "another protocol": Fault(raw(b"SSH-2.0-OpenSSH_9.6\r\n"), NO_HTTP),
+    "a length that is no number": Fault(raw(OK + b"Content-Length: x\r\n\r\n"), "failed: .+"),
+    "a length below zero": Fault(raw(OK + b"Content-Length: -1\r\n\r\n"), FEW),
+    "a length beyond all": Fault(raw(OK + b"Content-Length: %d\r\n\r\n" % 10**40, b"x"), CUT),
+    "a chunk that is none": Fault(raw(CHUNKED, b"zz\r\nx\r\n0\r\n\r\n"), f"{CUT}|{NO_HTTP}"),
+}
