@@ -452,10 +452,9 @@ def _explain(error: Exception, sink: _Sink, patience: float) -> NoReturn:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the innermost of a chain of errors."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+    """Return the innermost of a chain of errors, as a traceback would show it."""
+    within = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return _cause(within) if within else error
 
 
 def _words(error: BaseException) -> str:
