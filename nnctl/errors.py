@@ -16,10 +16,21 @@ The rest of the program raises these and never prints them; ``nnctl.cli`` catche
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+MOST_TOLD = 100
+"""Nobody reads more mistakes of one file, and a file can have as many as it has bytes."""
+_LONGEST = 2000  # characters of a mistake
+_QUOTED = 80  # characters of a word
+_NAMED = 3  # letters of it
+
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a cursor, talks to a terminal or turns the order of letters; lines may break."""
 
 
 class NnctlError(Exception):
@@ -60,7 +71,11 @@ class ConfigError(UsageError):
 
     def __init__(self, source: str, mistakes: Sequence[str], *, hint: str | None = None) -> None:
         count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        super().__init__("\n  ".join([f"{source} has {count}:", *mistakes]), hint=hint)
+        told = [_shortened(mistake, _LONGEST) for mistake in mistakes[:MOST_TOLD]]
+        if more := len(mistakes) - len(told):
+            told.append(f"... and {more:,} more")
+        about = f"{_shortened(source, _LONGEST)} has {count}:"
+        super().__init__("\n  ".join([about, *told]), hint=hint)
         self.mistakes = tuple(mistakes)
 
 
@@ -94,6 +109,25 @@ class InterruptedRunError(NnctlError):
     """A training that the user stopped; its state is on disk."""
 
     exit_code = 130
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters are spelled out: a terminal would obey them."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def quoted(text: str) -> str:
+    """Return a word in quotes, with the names of letters that pass for those of ASCII."""
+    foreign = list(dict.fromkeys(letter for letter in text if not letter.isascii()))[:_NAMED]
+    names = [f"U+{ord(letter):04X} {unicodedata.name(letter, '')}".strip() for letter in foreign]
+    told = f" (with {', '.join(names)})" if names else ""
+    return f"'{_shortened(text, _QUOTED)}'{told}"
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Return a text without its middle, if it is too long to be read."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

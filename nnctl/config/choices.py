@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from nnctl.errors import did_you_mean
+from nnctl.errors import did_you_mean, quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +64,11 @@ class OneOf:
                 "choice", "{message}", {"message": f"expected the name of a known {self.kind}"}
             )
         if value["name"] not in self.table:
-            suggestion = did_you_mean(value["name"], self.table)
+            name = value["name"]
+            suggestion = did_you_mean(name, self.table)
             known = suggestion or f"; known are {', '.join(self.table)}"
             raise PydanticCustomError(
-                "choice", "{message}", {"message": f"unknown {self.kind} '{value['name']}'{known}"}
+                "choice", "{message}", {"message": f"unknown {self.kind} {quoted(name)}{known}"}
             )
         return value
 

@@ -19,7 +19,7 @@ from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, Path_, read_file
 from nnctl.config.schema import Config, Section
-from nnctl.errors import ConfigError, did_you_mean, nearest
+from nnctl.errors import MOST_TOLD, ConfigError, did_you_mean, nearest, quoted
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
@@ -32,6 +32,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_unicode": "text that can be saved as UTF-8",
     "list_type": "a list",
     "model_type": "a mapping (key: value)",
     "greater_than": "a number above {gt}",
@@ -151,13 +152,16 @@ def _problems(
     by_path: dict[Path_, list[ErrorDetails]] = {}
     for error in errors:
         by_path.setdefault(_path(error, data), []).append(error)
-    for path, alternatives in by_path.items():
+    for number, (path, alternatives) in enumerate(by_path.items()):
         error = alternatives[0]
         match error["type"]:
             case "missing":
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
-                yield _unknown_key(model, error["loc"], path, data)
+                if number < MOST_TOLD:
+                    yield _unknown_key(model, error["loc"], path, data)
+                else:  # what was meant takes long to find
+                    yield Problem(path, "unknown key", of_key=True)
             case "value_error":
                 yield Problem(path, str(error["ctx"]["error"]))
             case "choice":
@@ -204,7 +208,7 @@ def _shown(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return f"the text '{value[:40]}'"
+            return f"the text {quoted(value[:40])}"
     return str(value)[:40]
 
 
@@ -225,21 +229,21 @@ def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> 
     for step in parent:
         data = data[step]
     elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in _keys(model)}
+    section = ".".join(step for step in parent if isinstance(step, str))
+    siblings = [name for prefix, name in _keys(model) if prefix == section]
     if member := _union_member(loc):
         siblings, elsewhere = list(member.model_fields), {}
-    elif parent and "name" in data:
+    elif parent and "name" not in siblings and isinstance(data.get("name"), str):
         siblings = _parameters(parent[-1], data["name"])
-    else:
-        section = ".".join(step for step in parent if isinstance(step, str))
-        siblings = [name for prefix, name in _keys(model) if prefix == section]
     about: tuple[Path_, ...] = ()
     if meant := nearest(key, siblings):
         told, about = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
         told = f" here; it is written as {elsewhere[key]}"
     else:
-        told = did_you_mean(key, elsewhere) or f"; known here are {', '.join(siblings)}"
-    return Problem(path, f"unknown key '{key}'{told}", about=about, of_key=True)
+        known = f"; known here are {', '.join(siblings)}" if siblings else "; it takes no other"
+        told = did_you_mean(key, elsewhere) or known
+    return Problem(path, f"unknown key {quoted(key)}{told}", about=about, of_key=True)
 
 
 def _union_member(loc: Path_) -> type[BaseModel] | None:
@@ -263,7 +267,7 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections(argument)
 
 
-def _parameters(key: str | int, name: Any) -> list[str]:
+def _parameters(key: str | int, name: str) -> list[str]:
     """Return the parameters of the entry of that name in the table that belongs to a key."""
     tables: dict[str | int, Mapping[str, type[Any]]]
     tables = {"activation": ACTIVATIONS, "schedule": SCHEDULES}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nnctl.config.reader import Document, Path_, read_value
+from nnctl.config.reader import MAX_DEPTH, Document, Path_, read_value
 from nnctl.errors import ConfigError, UsageError
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Override:
     @property
     def path(self) -> Path_:
         """The keys and indices that the dotted key stands for."""
-        return tuple(int(part) if part.isdecimal() else part for part in self.key.split("."))
+        parts = self.key.split(".")
+        return tuple(int(part) if _INDEX.fullmatch(part) else part for part in parts)
 
 
 def apply_overrides(document: Document, overrides: Iterable[Override]) -> None:
@@ -75,6 +79,8 @@ def apply_overrides(document: Document, overrides: Iterable[Override]) -> None:
 def _set(document: Document, override: Override) -> None:
     container: Any = document.data
     path = override.path
+    if len(path) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
     for depth, step in enumerate(path):
         _check_step(container, path[:depth], step)
         if depth == len(path) - 1:

@@ -20,6 +20,7 @@ Path_ = tuple[str | int, ...]
 """Where a value stands in a document: the keys and indices that lead to it."""
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 100  # whoever walks over the values does so by recursion
 MAX_VALUES = 100_000  # aliases count each time, so that a few lines cannot stand for billions
 
 _CORE_SCHEMA = {
@@ -181,6 +182,8 @@ class _Builder:
         self.count += 1
         if self.count > MAX_VALUES:
             raise yaml.MarkedYAMLError(problem="too many values", problem_mark=node.start_mark)
+        if len(path) > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
         self.values[path] = self._place(node.start_mark)
         if not _fits(node):
             self.mistakes.append(f"{self.values[path]}: the tag {node.tag} is not allowed here")

@@ -89,6 +89,66 @@ def test_an_unknown_key_is_told_with_the_one_that_may_be_meant(
     assert expected == mistake(f"{SMALL}{added}\n")
 
 
+def test_a_section_with_a_name_tells_its_own_keys() -> None:
+    """The optimizer has a name as an activation has, but its other keys are always the same."""
+    told = mistake(f"{SMALL}  name: adam\n  lr: 1\n")
+    assert told.endswith(
+        "known here are name, learning_rate, momentum, nesterov, weight_decay, "
+        "clip_norm, max_norm, schedule"
+    )
+
+
+def test_a_name_that_is_no_text_hides_no_other_mistake() -> None:
+    """Nor does it end in anything else than both of them."""
+    told = mistakes(f"{SMALL}  name: [sgd]\n  foo: 1\n")
+    assert [line.split(": ")[0] for line in told] == ["c.yaml:7:9", "c.yaml:8:3"]
+
+
+def test_an_entry_that_has_no_parameters_says_so() -> None:
+    """There are none to list."""
+    told = mistake(SMALL.replace("relu", "{name: relu, xyz: 1}"))
+    assert told.endswith("unknown key 'xyz'; it takes no other")
+
+
+@pytest.mark.parametrize(
+    ("told", "right", "wrong"),
+    [
+        ("unknown key 'unіts' (with U+0456 CYRILLIC", "units", "unіts"),
+        ("unknown key 'ｕnits' (with U+FF55 FULLWIDTH", "units", "ｕnits"),
+        ("unknown activation 'rеlu' (with U+0435 CYRILLIC", "relu", "rеlu"),
+        ("expected a whole number, got the text '５' (with U+FF15 FULLWIDTH", "5", "５"),
+        ("unknown key 'un\u200bits' (with U+200B ZERO WIDTH SPACE)", "units", "un\u200bits"),
+    ],
+)
+def test_letters_that_only_look_right_are_named(told: str, right: str, wrong: str) -> None:
+    """To tell an unknown key 'unіts' from the units that were meant, one has to see its letter."""
+    assert any(told in line for line in mistakes(SMALL.replace(right, wrong, 1)))
+
+
+def test_text_that_no_file_can_hold_is_a_mistake() -> None:
+    """Half of a pair of surrogates, as an escape can write it."""
+    told = mistake(f'{SMALL}data: {{dataset: "\\ud800"}}')
+    assert "data.dataset: expected text that can be saved as UTF-8" in told
+
+
+def test_of_very_many_mistakes_the_first_hundred_are_told() -> None:
+    """And the number of all."""
+    keys = "".join(f"k{number}: 1\n" for number in range(1234))
+    with pytest.raises(ConfigError) as caught:
+        load(written(SMALL + keys))
+    first, *told, last = caught.value.message.splitlines()
+    assert (first, len(told)) == ("c.yaml has 1234 mistakes:", 100)
+    assert last == "  ... and 1,134 more"
+
+
+def test_a_very_long_key_is_told_without_its_middle() -> None:
+    """A line can be read, however long what it is about."""
+    with pytest.raises(ConfigError) as caught:
+        load(written(f"{SMALL}? {'k' * 100_000}\n: 1\n"))
+    assert len(caught.value.message) < 3000
+    assert "kkk ... kkk" in caught.value.message
+
+
 def test_a_key_is_not_told_to_be_meant_for_itself() -> None:
     """The initializer called constant has a value, the schedule has none."""
     told = mistake(f"{SMALL}  schedule: {{name: constant, value: 1}}")

@@ -166,11 +166,12 @@ BOMB = "\n".join(
         ("nested too deeply", "a: " + "[" * 5000 + "]" * 5000),
         ("nested too deeply", "a: " + "{b: " * 5000),
         ("nested too deeply", "- " * 5000),
+        ("nested too deeply", "a: " + "[" * 101 + "]" * 101),
         ("nested too deeply", "a: &a [*a]"),
         ("nested too deeply", "a: &a {b: *a}"),
         ("too many values", BOMB),
     ],
-    ids=["open", "lists", "mappings", "dashes", "itself", "in-itself", "billion"],
+    ids=["open", "lists", "mappings", "dashes", "hundred", "itself", "in-itself", "billion"],
 )
 def test_a_few_bytes_that_stand_for_too_much_are_refused_quickly(expected: str, text: str) -> None:
     """Neither the stack nor the memory nor the user's time is used up."""
