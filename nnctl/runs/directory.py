@@ -34,6 +34,7 @@ from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 
 Which = Literal["best", "last"]
 _LOCK = ".lock"
+_LONGEST_NAME = 100  # bytes: with the time after it, every file system takes it
 
 
 class DirectoryLock:
@@ -91,7 +92,8 @@ class Run:
     @classmethod
     def create(cls, name: str, runs_dir: Path) -> Run:
         """Make the directory of a new run, ``<name>-<time>``, under a name that is free."""
-        safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100] or "run"
+        safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
+        safe = safe.encode()[:_LONGEST_NAME].decode(errors="ignore") or "run"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         count = 1
         while True:

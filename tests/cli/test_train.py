@@ -165,6 +165,16 @@ def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
     assert "many" in done.stderr
 
 
+def test_a_run_directory_is_named_in_bytes_that_every_file_system_takes(
+    nnctl: Nnctl, scratch: Path
+) -> None:
+    """A letter may have four of them."""
+    config = scratch / f"{'𝔷' * 60}.yaml"
+    config.write_bytes(SMOKE.read_bytes())
+    run = nnctl("train", config, "--epochs", 1).stdout.splitlines()[-1]
+    assert re.fullmatch(r"𝔷{25}-\d{8}-\d{6}", Path(run).name)
+
+
 def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
     nnctl: Nnctl, scratch: Path
 ) -> None:
