@@ -26,7 +26,7 @@ from nnctl.cli.predict import predict
 from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
-from nnctl.errors import InterruptedRunError, NnctlError
+from nnctl.errors import InterruptedRunError, NnctlError, printable
 from nnctl.runs.stopping import hearing, interrupt
 
 
@@ -91,13 +91,15 @@ class _Commands(click.Group):
 def _show(error: NnctlError | click.ClickException) -> int:
     """Tell an error, if that can be done; return its exit code."""
     with hearing(signal.SIG_IGN), contextlib.suppress(OSError):
-        if isinstance(error, click.ClickException):
+        if isinstance(error, click.UsageError):
+            click.UsageError(printable(error.format_message()), error.ctx).show()
+        elif isinstance(error, click.ClickException):
             error.show()
         else:
             coloured = False if os.environ.get("NO_COLOR") else None
-            click.secho(f"Error: {error.message}", err=True, fg="red", color=coloured)
+            click.secho(f"Error: {printable(error.message)}", err=True, fg="red", color=coloured)
             if error.hint:
-                click.echo(f"Hint: {error.hint}", err=True)
+                click.echo(f"Hint: {printable(error.hint)}", err=True)
     return error.exit_code
 
 

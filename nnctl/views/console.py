@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
+from collections.abc import Iterator
 from typing import IO, Any, Literal, Self, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
+
+from nnctl.errors import printable
+
+_SIZE = re.compile("[1-9][0-9]{0,3}")  # lines or columns that a window may have
 
 
 class View:
@@ -30,13 +37,40 @@ class View:
 
 def results() -> Console:
     """Return the console of stdout."""
-    return Console(highlight=False, emoji=False, color_system=_colours())
+    return _console(_Printable if sys.stdout.isatty() else Console)  # a program reads what is there
 
 
 def notices() -> Console:
     """Return the console of stderr."""
     file = cast("IO[str]", _Stderr())
-    return Console(file=file, highlight=False, emoji=False, color_system=_colours())
+    return _console(_Printable, file)
+
+
+def _console(kind: type[Console], file: IO[str] | None = None) -> Console:
+    """Return a console of a size that a window may have, whatever the environment says of it."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("COLUMNS", "LINES") or _SIZE.fullmatch(value)
+    }
+    return kind(
+        file=file,
+        highlight=False,
+        emoji=False,
+        color_system=_colours(),
+        _environ=environment,
+    )
+
+
+class _Printable(Console):
+    """A console that spells out control characters: names may hold some that a terminal obeys."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render something, without the control characters in its text."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 class _Stderr:

@@ -165,6 +165,24 @@ def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
     assert "many" in done.stderr
 
 
+def test_what_a_terminal_would_obey_is_spelled_out(nnctl: Nnctl, scratch: Path) -> None:
+    """Files of others and their names can hold sequences that write a title, or hide a line."""
+    config = scratch / "a\x1b[2Jb.yaml"
+    config.write_text('"\\e]0;x\\a": 1\n', "utf-8")
+    told = nnctl("train", config.name, code=2).stderr + nnctl("\x1b[31mtrain", code=2).stderr
+    assert "\x1b" not in told
+    assert all(
+        shown in told for shown in (r"a\x1b[2Jb.yaml:1:1: \x1b]0;x\x07: ", r"'\x1b[31mtrain'")
+    )
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "abc", "²", "1000000000", "9" * 5000])
+def test_a_size_that_no_window_has_is_ignored(nnctl: Nnctl, size: str) -> None:
+    """The last line of stdout is the run directory."""
+    done = nnctl("train", SMOKE, "--epochs", 1, env={"COLUMNS": size, "LINES": size})
+    assert re.fullmatch(r"runs.smoke-\d{8}-\d{6}", done.stdout.splitlines()[-1])
+
+
 def test_a_run_directory_is_named_in_bytes_that_every_file_system_takes(
     nnctl: Nnctl, scratch: Path
 ) -> None:
