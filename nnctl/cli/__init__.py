@@ -26,7 +26,7 @@ from nnctl.cli.predict import predict
 from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
-from nnctl.errors import InterruptedRunError, NnctlError, printable
+from nnctl.errors import InterruptedRunError, NnctlError, UsageError, printable
 from nnctl.runs.stopping import hearing, interrupt
 
 
@@ -86,6 +86,23 @@ class _Commands(click.Group):
                 return super().invoke(ctx)
             except KeyboardInterrupt:
                 raise InterruptedRunError("interrupted") from None
+            except click.UsageError as refused:
+                told = f"{refused.format_message()}{self._told_of_environment(ctx)}"
+                raise click.UsageError(told, refused.ctx) from None
+            except UsageError as refused:
+                refused.message += self._told_of_environment(ctx)
+                raise
+
+    def _told_of_environment(self, ctx: click.Context) -> str:
+        """Tell what the environment sets, as it stands in no command that somebody looks at."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        names = [
+            str(option.envvar)
+            for option in (command.params if command else ())
+            if isinstance(option, click.Option) and not option.show_envvar
+        ]
+        given = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+        return f"\nIn the environment: {', '.join(given)}" if given else ""
 
 
 def _show(error: NnctlError | click.ClickException) -> int:

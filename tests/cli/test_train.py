@@ -160,9 +160,13 @@ def test_settings_and_flags_come_from_the_environment_as_well(nnctl: Nnctl) -> N
 
 
 def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
-    """It is named."""
+    """It is named, and so is its variable, which stands in no command."""
     done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_EPOCHS": "many"}, code=2)
-    assert "many" in done.stderr
+    assert "valid integer.\nIn the environment: NNCTL_TRAIN_EPOCHS=many\n" in done.stderr
+    done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_EPOCHS": "0"}, code=2)
+    assert "or 'auto', got 0\nIn the environment: NNCTL_TRAIN_EPOCHS=0\n" in done.stderr
+    done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_SET": "x=1"}, code=2)
+    assert "In the environment: NNCTL_TRAIN_SET=x=1\n" in done.stderr
 
 
 def test_what_a_terminal_would_obey_is_spelled_out(nnctl: Nnctl, scratch: Path) -> None:
