@@ -8,12 +8,14 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 _SUFFIX = ".nnctl-tmp"
 _ATTEMPTS = 100
+_MOST_BYTES = 2**29  # of a text: a sweep of a hundred thousand trials has half as many
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
@@ -48,6 +50,41 @@ def _write_and_rename(path: Path, content: Iterable[bytes | memoryview]) -> None
     _sync_directory(path.parent)
 
 
+def read_text(path: Path) -> bytes:
+    """Return the bytes of a text that nnctl has written, if that is what stands there.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is larger than any of ours, or is a pipe or a device, which may have no
+        end.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
+    if found.st_size > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {_MOST_BYTES:,} bytes")
+    return path.read_bytes()
+
+
+def require_own(path: Path) -> None:
+    """Refuse to write into what is there, if it is no file, or a link to one that is elsewhere.
+
+    What is renamed into place needs no such care: it takes the place of the link.
+
+    Raises
+    ------
+    OSError
+        It is a link, a folder, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a link, a folder, a pipe or a device, no file")
+
+
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """Append lines, and return when they are on the disk.
 
@@ -55,7 +92,9 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
     ------
     OSError
         The disk is full, or cannot be written; the file is then as it was, if that can be done.
+        Or it is none; see `require_own`.
     """
+    require_own(path)
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         content = "".join(f"{line}\n" for line in lines).encode()
@@ -76,9 +115,10 @@ def is_temporary(path: Path) -> bool:
 
 def remove_temporaries(directory: Path) -> None:
     """Remove what a process that was killed while it wrote has left in a folder."""
-    with contextlib.suppress(OSError):  # a folder that is read-only, or not there, keeps its own
+    with contextlib.suppress(OSError):  # a folder that is not there has none
         for path in filter(is_temporary, directory.iterdir()):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a folder that is read-only, or no file of ours
+                path.unlink()
 
 
 def _sync_directory(directory: Path) -> None:

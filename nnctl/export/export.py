@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import nnctl
-from nnctl.config import from_mapping
 from nnctl.errors import UsageError
 from nnctl.export.onnx import to_onnx
 from nnctl.export.origin import Origin
 from nnctl.export.safetensors import to_safetensors
 from nnctl.files import write_atomically
 from nnctl.nn.network import Network
-from nnctl.runs.directory import Run, Which, cannot_write, network_of
+from nnctl.runs.directory import Run, Which, cannot_write, config_of, network_of
 from nnctl.runs.evaluation import class_names
 
 Format = Literal["onnx", "safetensors"]
@@ -93,7 +92,7 @@ def export(
     target = file or run.directory / f"model.{file_format}"
     _protect(run, target)
     saved, path = run.checkpoint(checkpoint), run.checkpoint_path(checkpoint)
-    network, config = network_of(saved, path), from_mapping(saved.config, str(path))
+    network, config = network_of(saved, path), config_of(saved, path)
     origin = Origin(
         nnctl_version=nnctl.__version__,
         dataset=str(saved.dataset["name"]),

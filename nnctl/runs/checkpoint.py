@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,70 @@ from numpy.typing import NDArray
 from nnctl.errors import DamagedFileError, DataError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
+from nnctl.runs.records import (
+    Check,
+    all_values,
+    check_version,
+    is_count,
+    is_mapping,
+    is_number,
+    is_positive,
+    is_share,
+    is_text,
+    one_of,
+    optional,
+    parse,
+    record,
+)
 
 FORMAT_VERSION = 1
 _MEMBERS = ("parameters", "velocity", "state", "digest")
+_MOST_STATE = 2**24  # bytes; a configuration of a hundred layers has a hundredth of them
+
+
+def _has_bits(count: int) -> Check:
+    """Return whether it is a whole number of so many bits."""
+    return lambda value: type(value) is int and 0 <= value < 2**count
+
+
+_SHUFFLING = record(
+    {
+        "bit_generator": one_of("PCG64"),
+        "state": record({"state": _has_bits(128), "inc": _has_bits(128)}, closed=True),
+        "has_uint32": _has_bits(1),
+        "uinteger": _has_bits(32),
+    },
+    closed=True,
+)
+_BEST = record(
+    {"epoch": is_count, "val_accuracy": optional(is_share), "val_loss": optional(is_number)},
+    closed=True,
+)
+_STATE = record(
+    {
+        "progress": record(
+            {
+                "shuffling": _SHUFFLING,
+                "epoch": is_count,
+                "batch": is_count,
+                "loss_sum": is_number,
+                "correct": is_count,
+                "seconds": is_number,
+                "best": optional(_BEST),
+                "patience_best": optional(is_number),
+                "patience_used": is_count,
+            },
+            closed=True,
+        ),
+        "config": is_mapping,
+        "dataset": record(
+            {"name": is_text, "hashes": all_values(is_text)},
+            {"pixels": is_positive, "training": is_positive, "validation": is_count},
+        ),
+        "seconds": is_number,
+    }
+)
+"""What the state of a checkpoint tells at least."""
 
 
 @dataclass(frozen=True)
@@ -88,29 +149,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
         It does not hold what was once written.
     """
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"there is no {path}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        arrays = _read_members(content)
+        if not path.is_file() and path.exists():
+            raise DataError(f"{path} cannot be read: it is no file")
+        with path.open("rb") as file:
+            arrays = _read_members(file)
         parameters, velocity = arrays["parameters"], arrays["velocity"]
         text = str(arrays["state"][()])
-        state = json.loads(text)
+        state = parse(text)
         intact = str(arrays["digest"][()]) == _digest(parameters, velocity, text)
         version = state["format_version"]
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}") from None
+    except DataError:
+        raise
     except Exception as error:  # zipfile and NumPy raise almost anything on damaged input
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
         raise _damaged(path, f"it is not a whole checkpoint ({type(error).__name__})") from None
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path} has format version {version}; this nnctl reads {FORMAT_VERSION}",
-            hint="Install the version of nnctl that wrote it.",
-        )
+    check_version(path, version, FORMAT_VERSION)
     if not intact:
         raise _damaged(path, "its content does not match its checksum")
     if not (np.isfinite(parameters).all() and np.isfinite(velocity).all()):
         raise _damaged(path, "it holds numbers that are not finite")
+    if not _STATE(state):
+        raise _damaged(path, "its state is none that a training can be in")
     progress = state["progress"]
     best = progress.pop("best")
     return Checkpoint(
@@ -123,17 +185,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def _read_members(content: bytes) -> dict[str, NDArray[Any]]:
+def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file that has the members of a checkpoint and no others."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
-        if sorted(info.filename for info in infos) != sorted(f"{name}.npy" for name in _MEMBERS):
-            raise ValueError("other members")
-        # What is stored as it is cannot grow when it is read, as a compressed bomb would.
-        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
-            raise ValueError("compressed members")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in _MEMBERS}
+    if sorted(info.filename for info in infos) != sorted(f"{name}.npy" for name in _MEMBERS):
+        raise ValueError("other members")
+    # What is stored as it is cannot grow when it is read, as a compressed bomb would.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise ValueError("compressed members")
+    if any(info.filename == "state.npy" and info.file_size > _MOST_STATE for info in infos):
+        raise ValueError("too large a state")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as members:
+        arrays = {name: members[name] for name in _MEMBERS}
     for name in ("parameters", "velocity"):
         if arrays[name].dtype != np.float32 or arrays[name].ndim != 1:
             raise ValueError("not a vector of float32")

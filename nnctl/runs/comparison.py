@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets, predict
-from nnctl.runs.directory import Run, network_of
+from nnctl.runs.directory import Run, config_of, network_of
 from nnctl.runs.machine import cores, single_threaded_blas
 from nnctl.runs.training import split
 
@@ -51,7 +50,7 @@ def judge(run: Run, dataset: Dataset) -> Judged | None:
         The checkpoint cannot be read.
     """
     saved, path = run.checkpoint("best"), run.checkpoint_path("best")
-    network, config = network_of(saved, path), from_mapping(saved.config, str(path))
+    network, config = network_of(saved, path), config_of(saved, path)
     _, validation = split(config, dataset)
     if validation is None:
         return None

@@ -18,23 +18,89 @@ from numpy.typing import ArrayLike, NDArray
 
 import nnctl
 from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
-from nnctl.errors import DamagedFileError, DataError, StorageError, UsageError, shell_command
+from nnctl.errors import (
+    ConfigError,
+    DamagedFileError,
+    DataError,
+    StorageError,
+    UsageError,
+    shell_command,
+)
 from nnctl.files import (
     append_lines,
     is_temporary,
+    read_text,
     remove_temporaries,
     to_json_text,
     write_atomically,
 )
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
-from nnctl.nn.network import Network
-from nnctl.runs.build import build_network
+from nnctl.nn.network import Network, count_parameters
+from nnctl.runs.build import build_layers, build_network
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
+from nnctl.runs.records import (
+    all_values,
+    check_version,
+    each,
+    is_count,
+    is_mapping,
+    is_number,
+    is_positive,
+    is_share,
+    is_text,
+    one_of,
+    optional,
+    parse,
+    record,
+)
 
 Which = Literal["best", "last"]
 _LOCK = ".lock"
 _LONGEST_NAME = 100  # bytes: with the time after it, every file system takes it
+
+FORMAT_VERSION = 1
+"""Of a run directory; ``summary.json`` tells it."""
+
+_ENDED = record(
+    {
+        "status": one_of("finished", "stopped_early", "interrupted", "diverged"),
+        "epochs": is_count,
+        "best_epoch": optional(is_count),
+        "best_val_accuracy": optional(is_share),
+        "best_val_loss": optional(is_number),
+        "seconds": is_number,
+        "dataset": record({"name": is_text, "hashes": all_values(is_text)}),
+    },
+    {
+        "divergence": record(
+            {
+                "epoch": is_count,
+                "batch": is_count,
+                "layer": is_positive,
+                "what": one_of("outputs", "gradient", "parameters"),
+                "last_finite_loss": optional(is_number),
+            },
+            closed=True,
+        ),
+        "versions": is_mapping,
+        "blas": is_mapping,
+    },
+)
+"""What the summary of a run tells at least, and what of the rest is used."""
+_ROW = record(
+    {
+        "epoch": is_positive,
+        "train_loss": is_number,
+        "train_accuracy": is_share,
+        "val_loss": optional(is_number),
+        "val_accuracy": optional(is_share),
+        "learning_rate": is_number,
+        "seconds": is_number,
+        "health": each(all_values(optional(is_number))),
+    }
+)
+"""What the metrics of an epoch tell at least."""
 
 
 class DirectoryLock:
@@ -190,24 +256,49 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The resolved configuration."""
-        return resolve(read_file(self.config_path))
+        """The resolved configuration.
+
+        Raises
+        ------
+        ConfigError
+            It has mistakes, or leaves open what a training needs to know.
+        """
+        return _settled(resolve(read_file(self.config_path)), str(self.config_path))
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came of the run; empty while it trains, or if it was killed."""
+        """What came of the run; empty while it trains, or if it was killed.
+
+        Raises
+        ------
+        DataError
+            It is damaged, or of a later version.
+        """
+        path = self.summary_path
         try:
-            summary = json.loads(self.summary_path.read_text("utf-8"))
+            summary = parse(read_text(path))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            raise DamagedFileError(f"{self.summary_path} is damaged: {error}") from None
+        except OSError as error:
+            raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
+        except ValueError as error:
+            raise DamagedFileError(f"{path} is damaged: {error}") from None
+        if is_mapping(summary) and "format_version" in summary:  # the first ones had none
+            check_version(path, summary["format_version"], FORMAT_VERSION)
+        if not _ENDED(summary):
+            raise DamagedFileError(f"{path} is damaged: it does not tell what came of a run")
         return dict(summary)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of every complete epoch; a torn last line is left out."""
-        return [json.loads(line) for line in self._metrics_lines()]
+        """The metrics of every complete epoch; a torn last line is left out.
+
+        Raises
+        ------
+        DamagedFileError
+            A line is not the metrics of an epoch of this run.
+        """
+        return [row for _, row in self._metrics()]
 
     def checkpoint(self, which: Which) -> Checkpoint:
         """Read a checkpoint.
@@ -283,25 +374,34 @@ class Run:
 
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop the metrics of later epochs, and a torn line: they are going to be written again."""
-        lines = [line for line in self._metrics_lines() if json.loads(line)["epoch"] <= epoch]
+        lines = [line for line, row in self._metrics() if row["epoch"] <= epoch]
         self._write(self.metrics_path, "".join(f"{line}\n" for line in lines))
 
-    def _metrics_lines(self) -> list[str]:
+    def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the lines of the metrics, each with what it says."""
+        path = self.metrics_path
         try:
-            text = self.metrics_path.read_text("utf-8")
+            content = read_text(path)
         except FileNotFoundError:
             return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise DamagedFileError(f"{self.metrics_path} is damaged: {error}") from None
-        lines = text.split("\n")[:-1]  # what has no line end was not written to the end
-        for number, line in enumerate(lines, start=1):
+        except OSError as error:
+            raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
+        layers = len(self.config.network.layers) if content else 0
+        rows: list[tuple[str, dict[str, Any]]] = []
+        # What has no line end was not written to the end.
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
-                json.loads(line)["epoch"]
-            except (ValueError, TypeError, KeyError):
+                text = line.decode()
+                row = parse(text)
+            except ValueError:
+                row = None
+            before = rows[-1][1]["epoch"] if rows else 0
+            if not _ROW(row) or row["epoch"] <= before or len(row["health"]) != layers:
                 raise DamagedFileError(
-                    f"{self.metrics_path}:{number} is damaged: it is not the metrics of an epoch"
-                ) from None
-        return lines
+                    f"{path}:{number} is damaged: it is not the metrics of an epoch"
+                )
+            rows.append((text, row))
+        return rows
 
     def _write(self, path: Path, text: str) -> None:
         with _writing(path):
@@ -338,15 +438,53 @@ def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
     return inputs.astype(np.float32, copy=False)
 
 
+def config_of(checkpoint: Checkpoint, path: Path) -> Config:
+    """Return the configuration of a checkpoint.
+
+    Raises
+    ------
+    DamagedFileError
+        It is none that a training can have.
+    """
+    try:
+        return _settled(from_mapping(checkpoint.config, str(path)), str(path))
+    except ConfigError as error:
+        raise DamagedFileError(f"{path} is damaged: {error.message}") from None
+
+
 def network_of(checkpoint: Checkpoint, path: Path) -> Network:
-    """Return the network whose parameters a checkpoint holds."""
-    config = from_mapping(checkpoint.config, str(path))
-    pixels = checkpoint.dataset.get("pixels")
-    network = build_network(config, pixels) if isinstance(pixels, int) and pixels > 0 else None
-    if network is None or network.parameters.vector.shape != checkpoint.parameters.shape:
+    """Return the network whose parameters a checkpoint holds.
+
+    Raises
+    ------
+    DamagedFileError
+        They do not fit its configuration.
+    """
+    config, pixels = config_of(checkpoint, path), checkpoint.dataset.get("pixels", 0)
+    size = checkpoint.parameters.size
+    # Counted before any is made: a configuration can ask for more than there is memory.
+    if not pixels or count_parameters(pixels, build_layers(config)) != size:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
+    network = build_network(config, pixels)
     network.parameters.vector[...] = checkpoint.parameters
     return network
+
+
+def _settled(config: Config, source: str) -> Config:
+    """Return the configuration of a run, if nothing in it is left to be found out."""
+    left = {
+        "data.validation": config.data.validation,
+        "training.epochs": config.training.epochs,
+        "training.threads": config.training.threads,
+    }
+    mistakes = [
+        f"{source}: {key}: a run has a number here, not auto"
+        for key, value in left.items()
+        if value == "auto"
+    ]
+    if mistakes:
+        raise ConfigError(source, mistakes, hint="Train it as a configuration: nnctl train CONFIG")
+    return config
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.config import Config, from_mapping
+from nnctl.config import Config
 from nnctl.data.dataset import Digits, ask_for, open_dataset
 from nnctl.errors import UsageError
 from nnctl.nn.activations import Array, Sigmoid, Softmax
@@ -29,7 +29,7 @@ from nnctl.nn.metrics import (
     predict,
 )
 from nnctl.nn.network import Network
-from nnctl.runs.directory import Run, Which, network_of
+from nnctl.runs.directory import Run, Which, config_of, network_of
 from nnctl.runs.machine import cores, single_threaded_blas
 from nnctl.runs.plan import Notify
 from nnctl.runs.training import split
@@ -352,7 +352,7 @@ def evaluate(
             raise UsageError(f"unknown {name} '{given}'; there are {', '.join(known)}")
     saved = run.checkpoint(checkpoint)
     path = run.checkpoint_path(checkpoint)
-    network, config = network_of(saved, path), from_mapping(saved.config, str(path))
+    network, config = network_of(saved, path), config_of(saved, path)
     trained_on = str(saved.dataset["name"])
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":

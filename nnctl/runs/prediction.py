@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.config import from_mapping
 from nnctl.data.images import STDIN, is_idx, list_files, read_file, read_images, read_picture
 from nnctl.data.pictures import normalise
 from nnctl.errors import DataError, UsageError
 from nnctl.nn.metrics import predict as logits_of
-from nnctl.runs.directory import Run, Which, network_of
+from nnctl.runs.directory import Run, Which, config_of, network_of
 from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
 
 _BLOCK = 1000  # images of an IDX file at a time
@@ -115,7 +114,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
         raise UsageError("standard input can be read only once", hint=f"Give {STDIN} once.")
     saved = run.checkpoint(checkpoint)
     path = run.checkpoint_path(checkpoint)
-    network, config = network_of(saved, path), from_mapping(saved.config, str(path))
+    network, config = network_of(saved, path), config_of(saved, path)
     pixels, classes = network.sizes[0], class_names(config, network)
     if pixels < SMALLEST_SIDE**2:
         raise UsageError(

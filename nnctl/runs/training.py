@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from nnctl.config import Config, replaced, to_mapping
 from nnctl.data.dataset import Dataset, Digits, ask_for, balanced_subset, hold_out
 from nnctl.errors import (
+    DamagedFileError,
     DataError,
     DivergenceError,
     InterruptedRunError,
@@ -31,18 +33,37 @@ from nnctl.nn.examples import Examples
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
-from nnctl.nn.training import Divergence, EarlyStopping, EpochDone, Event, Finished, Training
+from nnctl.nn.training import (
+    Divergence,
+    EarlyStopping,
+    EpochDone,
+    Event,
+    Finished,
+    Progress,
+    Training,
+)
 from nnctl.runs.build import build_network, build_optimizer, build_regularization
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, diagnose
-from nnctl.runs.directory import Run, Which, cannot_write
+from nnctl.runs.directory import FORMAT_VERSION, Run, Which, cannot_write
 from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
 
 def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
-    """Return what a configuration trains on and what it validates on."""
+    """Return what a configuration trains on and what it validates on.
+
+    Raises
+    ------
+    DataError
+        The dataset has fewer examples than are held out.
+    """
     assert config.data.validation != "auto"
+    if config.data.validation >= len(dataset.training.labels):
+        raise DataError(
+            f"{config.data.validation:,} examples cannot be held out of the "
+            f"{len(dataset.training.labels):,} of {dataset.name}"
+        )
     training, validation = hold_out(dataset.training, config.data.validation)
     if config.data.subset and config.data.selection == "first":
         training = Digits(*(array[: config.data.subset] for array in training))
@@ -186,11 +207,13 @@ class TrainingRun:
         try:
             if path.exists():
                 training_run._restore(load_checkpoint(path), path)
+            with contextlib.suppress(DamagedFileError):  # it will be written anew
+                _ = run.summary  # of a later version there is more here than this one knows
+            run.keep_metrics_until(training_run.loop.progress.epoch)
+            run.forget_summary()  # it speaks of an end that is none any more
         except NnctlError:
             training_run._lock.unlock()
             raise
-        run.forget_summary()  # it speaks of an end that is none any more
-        run.keep_metrics_until(training_run.loop.progress.epoch)
         if config != run.config:
             run.write_config(config)
         return training_run
@@ -335,16 +358,32 @@ class TrainingRun:
                 f"{self.run.directory} has done {checkpoint.progress.epoch} epochs already; "
                 f"it cannot end after {self.loop.epochs}"
             )
+        if not self._can_be_in(checkpoint.progress):
+            raise DamagedFileError(f"{path} is damaged: this training cannot be in its state")
         self.network.parameters.vector[...] = checkpoint.parameters
         self.loop.velocity.reshape(-1)[...] = checkpoint.velocity
         self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
+
+    def _can_be_in(self, progress: Progress) -> bool:
+        """Tell whether a state is one of this training, and not only of some training."""
+        examples, best = int(self.dataset["training"]), progress.best
+        validated = self.dataset["validation"] > 0
+        return (
+            progress.batch <= math.ceil(examples / self.loop.batch_size)
+            and progress.correct <= examples
+            and (
+                best is None
+                or (best.val_accuracy is not None) == (best.val_loss is not None) == validated
+            )
+        )
 
     def _conclude(self, finished: Finished) -> None:
         best = self.loop.progress.best
         rows = self.run.metrics
         last = rows[-1] if rows else {}
         self.summary = {
+            "format_version": FORMAT_VERSION,
             "status": finished.reason,
             "epochs": self.loop.progress.epoch,
             "best_epoch": best.epoch if best else None,

@@ -23,7 +23,8 @@ from nnctl.runs import checkpoint as checkpoints
 from nnctl.runs import directory as directories
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
-from tests.runs.helpers import EVENTS_AN_EPOCH, begin, resume, train
+from nnctl.runs.evaluation import evaluate
+from tests.runs.helpers import EVENTS_AN_EPOCH, begin, ignore, resume, train
 
 
 @pytest.fixture
@@ -254,15 +255,57 @@ def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_
     assert "begin it again" in str(caught.value.hint)
 
 
-def test_damaged_metrics_and_summary_are_told_by_name(tmp_path: Path) -> None:
-    """A line that is not the last and not JSON did not come from a crash."""
-    run = Run(tmp_path)
-    run.metrics_path.write_text('{"epoch": 1}\ngarbage\n{"epoch": 3}\n', encoding="utf-8")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"garbage",
+        lambda _: b"[]",
+        lambda _: b"\xff",
+        lambda line: line.replace(b'"epoch": 2', b'"epoch": 1'),
+        lambda line: line.replace(b'"epoch": 2', b'"epoch": "2"'),
+        lambda line: line.replace(b'"train_loss": ', b'"train_loss": 1e400, "x": '),
+        lambda line: line.replace(b'"health": [', b'"health": [{}, '),
+        lambda _: b"[" * 100_000,
+    ],
+    ids=["text", "list", "bytes", "twice", "type", "infinity", "a layer more", "depth"],
+)
+def test_damaged_metrics_are_told_by_their_line(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """A line that is not the last and says something else did not come from a crash."""
+    train(begin(tmp_path / "run"), stop_after=3 * EVENTS_AN_EPOCH)
+    run = Run(tmp_path / "run")
+    first, second, third = run.metrics_path.read_bytes().splitlines()
+    run.metrics_path.write_bytes(b"\n".join([first, damage(second), third, b""]))
     with pytest.raises(DamagedFileError, match=r"metrics\.jsonl:2 is damaged"):
         _ = run.metrics
-    run.summary_path.write_text("garbage", encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", ["garbage", "[]", "{}", '{"status": 3}', "[" * 100_000])
+def test_a_damaged_summary_is_told_by_its_name(tmp_path: Path, content: str) -> None:
+    """Whatever else it says, it does not tell what came of a run."""
+    run = Run(tmp_path)
+    run.summary_path.write_text(content, encoding="utf-8")
     with pytest.raises(DamagedFileError, match=r"summary\.json is damaged"):
         _ = run.summary
+
+
+def test_a_summary_tells_its_format_version(tmp_path: Path) -> None:
+    """One without any is read, of a later one the user is told to install another nnctl."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    run = Run(tmp_path / "run")
+    told = json.loads(run.summary_path.read_text("utf-8"))
+    assert told["format_version"] == 1
+    for version in (2, "1", None, True, -1):
+        run.summary_path.write_text(json.dumps(told | {"format_version": version}), "utf-8")
+        with pytest.raises(DataError, match=r"format version .*; this nnctl reads 1") as caught:
+            _ = run.summary
+        assert caught.value.hint == "Install the version of nnctl that wrote it."
+        with pytest.raises(DataError, match="format version"):
+            resume(tmp_path / "run")
+    del told["format_version"]
+    run.summary_path.write_text(json.dumps(told), "utf-8")
+    assert told == run.summary
 
 
 def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(tmp_path: Path) -> None:
@@ -291,3 +334,50 @@ def test_the_state_is_readable_by_any_tool(tmp_path: Path, saved: Checkpoint) ->
     with zipfile.ZipFile(tmp_path / "last.npz") as archive:
         state = str(np.load(io.BytesIO(archive.read("state.npy")), allow_pickle=False)[()])
     assert json.loads(state)["progress"]["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("data.validation", "auto", "a run has a number here, not auto"),
+        ("data.validation", 9000, "cannot be held out of the 5,000"),
+        ("network.layers", [], "is damaged"),
+    ],
+)
+def test_a_checkpoint_s_configuration_is_checked_as_any_other(
+    tmp_path: Path, key: str, value: Any, expected: str
+) -> None:
+    """Its checksum does not tell who wrote it."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    run = Run(tmp_path / "run")
+    loaded = run.checkpoint("best")
+    config: Any = json.loads(json.dumps(loaded.config))
+    section, name = key.split(".")
+    config[section][name] = value
+    save_checkpoint(run.checkpoint_path("best"), replace(loaded, config=config))
+    with pytest.raises(DataError, match=expected):
+        evaluate(run, split_name="validation", notify=ignore)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"epoch": -1},
+        {"batch": 10**6},
+        {"correct": 10**6},
+        {"shuffling": {}},
+        {"best": Best(1, None, None)},
+        {"loss_sum": "0"},
+    ],
+    ids=str,
+)
+def test_a_state_in_which_this_training_cannot_be_is_damage(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """It is not gone on with."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    path = tmp_path / "run" / "last.npz"
+    loaded = load_checkpoint(path)
+    save_checkpoint(path, replace(loaded, progress=replace(loaded.progress, **changed)))
+    with pytest.raises(DamagedFileError, match="state"):
+        resume(tmp_path / "run")
