@@ -251,5 +251,6 @@ class Agenda:
     def _replay_scores(self, result: TrialResult) -> None:
         if self._search and self._plan.sweep.early_terminate:
             metric = self._plan.sweep.ranked_by
-            scores = [row[metric] for row in metrics_so_far(Path(result.run_dir))]
+            rows = metrics_so_far(Path(result.run_dir))
+            scores = [row[metric] for row in rows if row[metric] is not None]
             self._search.is_hopeless(self._points[result.trial], scores)

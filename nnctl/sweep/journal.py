@@ -15,21 +15,61 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.files import append_lines
+from nnctl.files import append_lines, read_text, require_own
 from nnctl.runs.directory import cannot_write
+from nnctl.runs.records import (
+    Check,
+    all_values,
+    check_version,
+    is_count,
+    is_mapping,
+    is_number,
+    is_positive,
+    is_share,
+    is_text,
+    one_of,
+    optional,
+    parse,
+    record,
+)
 
 FORMAT_VERSION = 1
 NAME = "journal.jsonl"
-_KEYS = {
-    "sweep": ("plan",),
-    "planned": ("trial", "id", "point", "seed", "parameters", "suggestion", "config"),
-    "complete": (),
-    "repeated": ("point", "trial", "suggestion"),
-    "impossible": ("point", "suggestion"),
-    "started": ("trial",),
-    "ended": (
-        *("trial", "id", "status", "reason", "val_accuracy", "val_loss", "best_epoch", "epochs"),
-        *("seconds", "seed", "parameters"),
+_SUGGESTION = all_values(is_number)
+_LINES: dict[str, Check] = {
+    "sweep": record({"plan": is_mapping}),
+    "planned": record(
+        {
+            "trial": is_positive,
+            "id": is_text,
+            "point": is_positive,
+            "seed": is_count,
+            "parameters": is_mapping,
+            "suggestion": optional(_SUGGESTION),
+            "config": record({"training": record({"epochs": is_count})}),
+        }
+    ),
+    "complete": record({}),
+    "repeated": record({"point": is_positive, "trial": is_positive, "suggestion": _SUGGESTION}),
+    "impossible": record({"point": is_positive, "suggestion": _SUGGESTION}),
+    "started": record({"trial": is_positive}),
+    "ended": record(
+        {
+            "trial": is_positive,
+            "id": is_text,
+            "status": one_of(
+                "finished", "stopped_early", "pruned", "diverged", "failed", "interrupted"
+            ),
+            "reason": is_text,
+            "val_accuracy": optional(is_share),
+            "val_loss": optional(is_number),
+            "best_epoch": optional(is_count),
+            "epochs": is_count,
+            "seconds": is_number,
+            "seed": is_count,
+            "parameters": is_mapping,
+        },
+        {"log": is_text},
     ),
 }
 """What a line of each kind tells at least."""
@@ -71,6 +111,7 @@ class Journal:
     def repair(self) -> None:
         """Cut off a last line that was not written to its end."""
         try:
+            require_own(self.path)
             with self.path.open("r+b") as file:
                 content = file.read()
                 whole = content.rfind(b"\n") + 1
@@ -94,7 +135,7 @@ class Journal:
             A line is not one of a journal.
         """
         try:
-            content = self.path.read_bytes()
+            content = read_text(self.path)
         except FileNotFoundError:
             raise UsageError(
                 f"{self.path.parent} is not the directory of a sweep: it has no {NAME}"
@@ -104,24 +145,43 @@ class Journal:
         lines = content.split(b"\n")[:-1]
         if not lines:
             raise UsageError(f"{self.path} is empty: the sweep was ended before it began")
+        parameters: dict[int, Any] = {}  # of the trials that are planned
+        point = 0
         for number, text in enumerate(lines, start=1):
             try:
-                line = json.loads(text)
+                line = parse(text)
                 event = line["event"]
                 version = line["format_version"] if number == 1 else FORMAT_VERSION
-                if version == FORMAT_VERSION:
-                    _ = [line[key] for key in _KEYS[event]]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                raise DamagedFileError(
-                    f"{self.path}:{number} is damaged: it is not a line of a journal"
-                ) from None
+                fits = _LINES[event]
+            except (ValueError, TypeError, KeyError):
+                raise self._damaged(number, "it is not a line of a journal") from None
             if (event == "sweep") != (number == 1):
-                raise DamagedFileError(
-                    f"{self.path}:{number} is damaged: '{event}' is out of place"
-                )
-            if version != FORMAT_VERSION:
-                raise DataError(
-                    f"{self.path} has format version {version}; this nnctl reads {FORMAT_VERSION}",
-                    hint="Install the version of nnctl that wrote it.",
-                )
+                raise self._damaged(number, f"'{event}' is out of place")
+            check_version(self.path, version, FORMAT_VERSION)
+            if not fits(line):
+                raise self._damaged(number, "it is not a line of a journal")
+            self._check_trial(number, line, parameters)
+            if "point" in line:
+                # The trials of a point follow each other; other suggestions have none.
+                if line["point"] < point + (event != "planned"):
+                    raise self._damaged(number, f"point {line['point']} is out of place")
+                point = line["point"] + (event != "planned")
             yield line
+
+    def _check_trial(
+        self, number: int, line: Mapping[str, Any], parameters: dict[int, Any]
+    ) -> None:
+        """Check a line against those before it: a trial is planned once, and before all else."""
+        event, trial = line["event"], line.get("trial")
+        if event == "planned":
+            if trial != len(parameters) + 1:
+                raise self._damaged(number, f"trial {trial} is out of place")
+            parameters[trial] = line["parameters"]
+        elif event in ("started", "ended", "repeated"):
+            if trial not in parameters:
+                raise self._damaged(number, f"no trial {trial} was planned")
+            if event == "ended" and line["parameters"] != parameters[trial]:
+                raise self._damaged(number, f"these are not the parameters of trial {trial}")
+
+    def _damaged(self, number: int, what: str) -> DamagedFileError:
+        return DamagedFileError(f"{self.path}:{number} is damaged: {what}")

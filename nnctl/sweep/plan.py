@@ -167,8 +167,10 @@ class Plan:
         """
         try:
             base = Document(data["source"], dict(data["base"]))
-            sweep = SweepConfig.model_validate(data["sweep"])
-        except (KeyError, TypeError, ValueError):
+            sweep = validate(
+                SweepConfig, Document("the plan", dict(data["sweep"])), (check_method,)
+            )
+        except (KeyError, TypeError, ValueError, ConfigError):
             raise DamagedFileError("the plan of the sweep is damaged") from None
         return cls(base, sweep, {})
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nnctl.data.dataset import Dataset
 from nnctl.errors import NnctlError
-from nnctl.files import write_atomically
+from nnctl.files import require_own, write_atomically
 from nnctl.runs.comparison import Judged, judge, mcnemar, paired_t_test
 from nnctl.runs.directory import Run, cannot_write
 from nnctl.sweep.space import Point
@@ -49,9 +49,11 @@ class ResultFiles:
         if not rows:
             return
         try:
+            require_own(self._lines)
+            require_own(self._table)
             with self._lines.open("a", encoding="utf-8", newline="") as lines:
                 lines.write(_json_lines(rows))
-            with self._table.open("a", encoding="utf-8", newline="") as table:
+            with self._table.open("a", encoding="utf-8", errors="replace", newline="") as table:
                 table.write(self._csv(rows))
         except PermissionError:
             pass  # on Windows another program has them open; they are written anew at the end
@@ -63,7 +65,7 @@ class ResultFiles:
         ordered = sorted(rows, key=lambda row: row.trial)
         try:
             write_atomically(self._lines, _json_lines(ordered).encode())
-            write_atomically(self._table, self._csv(ordered, header=True).encode())
+            write_atomically(self._table, self._csv(ordered, header=True).encode(errors="replace"))
         except OSError as error:
             raise cannot_write(self._lines.parent, error) from None
 

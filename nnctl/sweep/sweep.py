@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 import nnctl
 from nnctl.config import Config
-from nnctl.errors import NnctlError
+from nnctl.errors import DamagedFileError, NnctlError
 from nnctl.runs.directory import DirectoryLock
 from nnctl.sweep.agenda import Agenda
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
@@ -79,6 +79,9 @@ class Record:
         self._directory = directory
         self.plan = Plan.from_json(header["plan"])
         self.planned = [line for line in self.lines if line["event"] == "planned"]
+        keys = self.plan.sweep.space.keys()
+        if any(line["parameters"].keys() != keys for line in self.planned):
+            raise DamagedFileError(f"the journal of {directory} is damaged: it is of other keys")
         self.results: dict[int, TrialResult] = {}
         """What came of each trial last, by its number; nothing, if it was begun again."""
         self.failed: set[int] = set()

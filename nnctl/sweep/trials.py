@@ -15,7 +15,9 @@ from typing import Any, Literal
 from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
 from nnctl.errors import DamagedFileError, NnctlError, StorageError
+from nnctl.files import require_own
 from nnctl.runs.directory import Run, cannot_write
+from nnctl.runs.records import is_number, parse
 from nnctl.runs.training import TrainingRun
 from nnctl.sweep.space import Point
 
@@ -133,6 +135,8 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         The disk cannot be written, which is no fault of the trial's.
     """
     run = Run(trial.directory)
+    if trial.directory.is_symlink():
+        return failed(trial, f"{trial.directory} is a link: nothing is written where it leads")
     try:
         note(trial, f"begun by process {os.getpid()} of {platform.node()}")
         run.wait_until_free(_ORPHAN_SECONDS)
@@ -241,9 +245,12 @@ class Curve:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
-            self.scores += [json.loads(line)[self._metric] for line in whole.split(b"\n") if line]
+            scores = [parse(line)[self._metric] for line in whole.split(b"\n") if line]
         except (OSError, ValueError, TypeError, KeyError):  # its own process will tell
             return False
+        if not all(map(is_number, scores)):
+            return False
+        self.scores += scores
         self._offset += len(whole) + len(end)
         return bool(whole)
 
@@ -259,6 +266,7 @@ def note(trial: Trial, text: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
         trial.directory.mkdir(parents=True, exist_ok=True)
+        require_own(trial.directory / LOG)
         with (trial.directory / LOG).open("a", encoding="utf-8") as log:
             log.write(f"{stamp} {text.rstrip()}\n")
     except OSError as error:

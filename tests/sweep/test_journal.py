@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from nnctl.sweep.journal import FORMAT_VERSION, NAME, Journal
 from nnctl.sweep.trials import TrialResult
 
 HEADER: dict[str, Any] = {"event": "sweep", "format_version": FORMAT_VERSION, "plan": {"ü": 1}}
+PLANNED: dict[str, Any] = {
+    "event": "planned",
+    "trial": 1,
+    "id": "a1",
+    "point": 1,
+    "seed": 3,
+    "parameters": {"x": [1]},
+    "suggestion": None,
+    "config": {"training": {"epochs": 1}},
+}
 STARTED: dict[str, Any] = {"event": "started", "trial": 1}
 ENDED: dict[str, Any] = {"event": "ended"} | asdict(
     TrialResult(1, "a1", "failed", "a\nb", None, None, None, 0, 0.5, 3, {"x": [1]}, "trial-001")
@@ -22,19 +33,19 @@ ENDED: dict[str, Any] = {"event": "ended"} | asdict(
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    """A journal of three lines."""
+    """A journal of four lines."""
     made = Journal(tmp_path)
-    made.append([HEADER, STARTED])
+    made.append([HEADER, PLANNED, STARTED])
     made.append([ENDED])
     return made
 
 
 def test_what_is_appended_is_read_in_order(journal: Journal) -> None:
     """A line each, whatever a reason says."""
-    assert list(journal.read()) == [HEADER, STARTED, ENDED]
-    assert journal.path.read_bytes().count(b"\n") == 3
+    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
+    assert journal.path.read_bytes().count(b"\n") == 4
     journal.append([])
-    assert list(Journal(journal.path.parent).read()) == [HEADER, STARTED, ENDED]
+    assert list(Journal(journal.path.parent).read()) == [HEADER, PLANNED, STARTED, ENDED]
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"event": "ended", "trial": 2}', b"\xff", b"\0" * 3])
@@ -44,10 +55,10 @@ def test_a_line_that_was_not_written_to_its_end_is_left_out_and_cut_off(
     """As after a power cut; what is appended then is a line of its own."""
     with journal.path.open("ab") as file:
         file.write(torn)
-    assert list(journal.read()) == [HEADER, STARTED, ENDED]
+    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
     journal.repair()
     journal.append([STARTED])
-    assert list(journal.read()) == [HEADER, STARTED, ENDED, STARTED]
+    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED, STARTED]
 
 
 def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
@@ -75,6 +86,11 @@ def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
         b'{"event": "repeated", "point": 1}',
         b'{"event": "begun", "trial": 1}',
         b'{"event": ["ended"], "trial": 1}',
+        b'{"event": "started", "trial": 1}',
+        b'{"event": "started", "trial": "1"}',
+        b'{"event": "complete", "note": "\\ud800"}',
+        b'{"event": "complete", "note": 1e400}',
+        b'{"event": "complete", "note": NaN}',
         b"[" * 100_000,
     ],
     ids=lambda damage: damage[:30].decode(errors="replace"),
@@ -86,6 +102,44 @@ def test_a_damaged_line_is_told_with_its_number(journal: Journal, damage: bytes)
     journal.path.write_bytes(b"\n".join(lines))
     with pytest.raises(DamagedFileError, match=f"{NAME}:2 is damaged"):
         list(journal.read())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        PLANNED,
+        PLANNED | {"trial": 3},
+        PLANNED | {"trial": 2, "point": 0},
+        STARTED | {"trial": 2},
+        ENDED | {"trial": 2},
+        ENDED | {"parameters": {"x": [2]}},
+        {"event": "repeated", "point": 2, "trial": 2, "suggestion": {}},
+        {"event": "repeated", "point": 1, "trial": 1, "suggestion": {}},
+        {"event": "impossible", "point": 1, "suggestion": {}},
+    ],
+    ids=str,
+)
+def test_a_line_that_does_not_follow_from_those_before_it_is_damage(
+    journal: Journal, line: dict[str, Any]
+) -> None:
+    """A trial is planned once, before it is begun, and ends with the parameters that it began."""
+    journal.append([line])
+    with pytest.raises(DamagedFileError, match=f"{NAME}:5 is damaged"):
+        list(journal.read())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are not for everybody there")
+def test_nothing_is_appended_through_a_link(journal: Journal, tmp_path: Path) -> None:
+    """Nor cut off: what it leads to is somebody else's."""
+    elsewhere = tmp_path / "elsewhere"
+    torn = journal.path.read_bytes() + b"torn"
+    elsewhere.write_bytes(torn)
+    journal.path.unlink()
+    journal.path.symlink_to(elsewhere)
+    for attempt in (journal.repair, lambda: journal.append([STARTED])):
+        with pytest.raises(StorageError, match="cannot be written: it is a link"):
+            attempt()
+    assert torn == elsewhere.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +200,7 @@ def test_a_number_that_json_has_not_is_not_written(journal: Journal) -> None:
     """A journal that cannot be read back is none; it stays as it was."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         journal.append([STARTED, {"event": "ended", "trial": 1, "val_loss": float("nan")}])
-    assert list(journal.read()) == [HEADER, STARTED, ENDED]
+    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
 
 
 def test_all_that_is_wrong_with_a_journal_is_an_error_of_nnctl_s(journal: Journal) -> None:
