@@ -21,7 +21,7 @@ from nnctl.errors import DamagedFileError, DataError
 
 _UNSIGNED_BYTE = 8
 _GZIP = b"\x1f\x8b"
-_MAX_BYTES = 2**31
+_MAX_BYTES = 800_000_000  # a million images of 28 x 28; with more, a bomb could fill the memory
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -101,9 +101,11 @@ def read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
     if len(header) != 4 * dimensions:
         raise _damaged(path, "ends within its header")
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
-    if not 0 < math.prod(shape) <= _MAX_BYTES:
-        sizes = " x ".join(f"{size:,}" for size in shape)
-        raise _damaged(path, f"promises {sizes} bytes, which cannot be right")
+    size = math.prod(shape)
+    if not 0 < size <= _MAX_BYTES:
+        sizes = " x ".join(f"{side:,}" for side in shape)
+        why = f"{_MAX_BYTES:,} are the most" if size else "which cannot be right"
+        raise _damaged(path, f"promises {sizes} bytes, {why}")
     return shape
 
 

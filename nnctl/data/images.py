@@ -167,12 +167,7 @@ def _to_grey(image: Image.Image) -> Picture:
     image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))
     image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        deep = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
-        low, high = (0, 65535) if image.mode != "F" else (deep.min(), deep.max())
-        # What is not 16 bits deep has a scale of its own.
-        low, high = min(low, deep.min()), max(high, deep.max())
-        grey = np.rint((deep - low) / max(high - low, 1e-300) * 255).astype(np.uint8)
-        turned = Image.fromarray(grey)
+        turned = Image.fromarray(_scaled(np.array(image, np.float32), image.mode != "F"))
         turned.getexif().update(image.getexif())
         image = turned
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -186,6 +181,18 @@ def _to_grey(image: Image.Image) -> Picture:
         image.getexif().update(exif)
     ImageOps.exif_transpose(image, in_place=True)
     return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
+
+
+def _scaled(deep: NDArray[np.float32], is_whole: bool) -> NDArray[np.uint8]:
+    """Return grey of 8 bits of deeper grey, which is written over: it is large."""
+    np.nan_to_num(deep, copy=False, posinf=0, neginf=0)
+    low, high = float(deep.min()), float(deep.max())
+    if is_whole:  # what is not 16 bits deep has a scale of its own
+        low, high = min(low, 0.0), max(high, 65535.0)
+    scale = min(255 / (high - low), 1e38) if high > low else 0.0
+    deep *= scale
+    deep -= low * scale
+    return np.rint(deep, out=deep).astype(np.uint8)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

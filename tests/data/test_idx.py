@@ -52,7 +52,7 @@ IN_HEADER = {
     "short-header": (WHOLE[:15], "ends within its header"),
     "huge": (
         struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 1),
-        "promises 2,147,483,648 x 2,147,483,648 x 1 bytes, which cannot be right",
+        "promises 2,147,483,648 x 2,147,483,648 x 1 bytes, 800,000,000 are the most",
     ),
     "no-images": (
         struct.pack(">4B3I", 0, 0, 8, 3, 0, 28, 28),
