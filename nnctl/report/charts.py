@@ -10,6 +10,7 @@ import io
 import math
 import re
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -273,7 +274,8 @@ def _draw(plot: Callable[[Axes], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that no font has, and of numbers too far apart
         figure = Figure(_SIZE, layout="constrained")
         plot(figure.add_subplot())
         content = io.StringIO()

@@ -90,7 +90,8 @@ def report(
     runs += [run for study in studies for run in study.runs]
     unique = {run.directory.resolve(): run for run in runs}
     portraits = rank([Portrait.of(run, data_dir, notify) for run in unique.values()])
-    content = render(portraits, studies).encode()
+    # A folder may have a name that is not Unicode.
+    content = render(portraits, studies).encode(errors="replace")
     try:
         write_atomically(file, content)
     except OSError as error:

@@ -55,6 +55,7 @@ def _console(kind: type[Console], file: IO[str] | None = None) -> Console:
     }
     return kind(
         file=file,
+        markup=False,
         highlight=False,
         emoji=False,
         color_system=_colours(),
@@ -106,7 +107,7 @@ def is_live(console: Console) -> bool:
 
 def say(console: Console, text: str | Text) -> None:
     """Print a line as it is: no markup, no wrapping, so that paths can be copied."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def warn(text: str, console: Console | None = None) -> None:

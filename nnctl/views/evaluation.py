@@ -82,10 +82,10 @@ def _corrupted(evaluation: Evaluation) -> Table:
         table.add_column(str(strength), justify="right")
     for row in evaluation.corrupted:
         cells = [
-            f"{100 * accuracy:.1f} %\n[dim]{amount:g}[/dim]"
+            Text.assemble(f"{100 * accuracy:.1f} %\n", (f"{amount:g}", "dim"))
             for amount, accuracy in zip(row.amounts, row.accuracies, strict=True)
         ]
-        told = f"{row.corruption}\n[dim]{row.unit}[/dim]"
+        told = Text.assemble(f"{row.corruption}\n", (row.unit, "dim"))
         table.add_row(told, f"{100 * evaluation.accuracy:.1f} %", *cells)
     return table
 

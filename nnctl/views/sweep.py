@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.errors import shell_command
+from nnctl.errors import printable, shell_command
 from nnctl.runs.comparison import LUCK
 from nnctl.sweep.results import Effect, Setting, effects
 from nnctl.sweep.space import Point, short_keys, varied_keys
@@ -388,4 +388,4 @@ def _short(value: object) -> str:
             return f"[{', '.join(map(_short, value))}]"
         case None:
             return "null"
-    return str(value)
+    return printable(str(value))

@@ -178,3 +178,10 @@ def test_the_worst_mistakes_are_pictures_in_a_terminal() -> None:
     blocks = [line.count("\u2580") for line in lines]
     assert [count for count in blocks if count] == [56] * 14 + [28] * 14
     assert sum(line.count(" taken for ") for line in lines) == 3
+
+
+def test_what_a_file_is_called_moves_no_cursor() -> None:
+    """An error names it, without what a terminal would take for a command."""
+    printed = in_terminal("eval", "no\x1b[2Jwhere", code=2)
+    assert "there is no run directory no\\x1b[2Jwhere" in " ".join(printed.split())
+    assert "\x1b[2J" not in printed

@@ -17,6 +17,7 @@ from nnctl.errors import StorageError, UsageError
 from nnctl.runs.comparison import paired_t_test
 from nnctl.sweep.results import ResultFiles, Setting, cell, chances, effects, ranked
 from nnctl.sweep.trials import Status, TrialResult
+from nnctl.views.sweep import show_results
 from tests.runs.helpers import SMALL, begin, ignore, train
 
 ACCURACY, LOSS = "val_accuracy", "val_loss"
@@ -332,3 +333,15 @@ def test_a_cell_is_what_a_spreadsheet_understands(expected: object, value: objec
     """And what can be read back."""
     assert expected == cell(value)
     assert type(expected) is type(cell(value))
+
+
+def test_values_are_shown_as_they_are_but_for_what_moves_a_cursor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A table takes no value for markup, and a terminal none for a command."""
+    rows = [row(1, x="[/red]"), row(2, x="[bold]\x1b[2J")]
+    show_results(rows, ranked(rows, ACCURACY), [None], ACCURACY)
+    told = capsys.readouterr().out
+    assert "[/red]" in told
+    assert "[bold]\\x1b[2J" in told
+    assert "\x1b[2J" not in told
