@@ -1,0 +1,247 @@
+"""Datasets that somebody damaged, or made by hand: an array, or a sentence, and little memory."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nnctl.data import dataset as datasets
+from nnctl.data import decoded
+from nnctl.data.dataset import Dataset, open_dataset, present_dataset
+from nnctl.data.download import import_files
+from nnctl.data.idx import decode, header, read_idx
+from nnctl.data.registry import MINI, MNIST, NAMES, TRAIN_IMAGES, KnownFile
+from nnctl.errors import DamagedFileError, DataError, NnctlError
+from tests.conftest import CONFIGS, Nnctl
+from tests.data.conftest import digits_folder, idx_bytes
+from tests.runs.helpers import ignore
+from tests.torture.conftest import Torture
+from tests.torture.hostile import KEPT_RUN, MOST_BYTES, flipped, mutated, outcome, peak
+
+IMAGES = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
+WHOLE = idx_bytes(IMAGES)
+PACKED = gzip.compress(WHOLE, mtime=0)
+
+sizes = st.sampled_from([0, 1, 3, 28, 2**16, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
+made_by_hand = st.builds(
+    lambda magic, shape, body: magic + struct.pack(f">{len(shape)}I", *shape) + body,
+    st.sampled_from([b"\0\0\x08\3", b"\0\0\x08\1", b"\0\0\x08\xff", b"\0\0\x0d\3", b"\0\0\0\0"]),
+    st.lists(sizes, max_size=5),
+    st.binary(max_size=80),
+)
+"""Headers that promise anything, with some bytes after them."""
+contents = st.one_of(
+    made_by_hand,
+    mutated(WHOLE),
+    mutated(PACKED),
+    made_by_hand.map(gzip.compress),
+    mutated(WHOLE).map(gzip.compress),
+    made_by_hand.map(gzip.compress).map(gzip.compress),
+    st.tuples(mutated(WHOLE), st.integers(0, 90)).map(
+        lambda two: gzip.compress(two[0][: two[1]]) + gzip.compress(two[0][two[1] :])
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to write over, again and again."""
+    return tmp_path_factory.mktemp("digits")
+
+
+@given(content=contents, suffix=st.sampled_from(["", ".gz"]), dimensions=st.sampled_from([1, 3]))
+def test_any_file_is_an_array_or_a_sentence(
+    torture: Torture, folder: Path, content: bytes, suffix: str, dimensions: int
+) -> None:
+    """And the array is what the file holds, whether it has a name or came by standard input."""
+    path = folder / f"images{suffix}"
+    path.write_bytes(content)
+    torture.tried("any IDX file, read")
+    ways: tuple[Callable[[], NDArray[np.uint8]], ...] = (
+        lambda: read_idx(path, dimensions),
+        lambda: decode(content, path, dimensions),
+    )
+    for read in ways:
+        told = str(path)
+        try:
+            array = read()
+        except DataError as error:
+            told = error.message
+        else:
+            plain = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+            assert plain == idx_bytes(array)
+        assert str(path) in told
+    assert peak() < 2 * MOST_BYTES
+
+
+@given(which=st.sampled_from(NAMES), content=contents)
+def test_any_file_in_a_user_s_folder_is_trained_on_or_refused(
+    torture: Torture, folder: Path, which: str, content: bytes
+) -> None:
+    """One of the four, plain or compressed; the others are whole."""
+    own = digits_folder(folder / "own", compressed=False)
+    (own / f"{which}.gz").unlink(missing_ok=True)
+    if content.startswith(b"\x1f\x8b"):
+        (own / f"{which}.gz").write_bytes(content)
+    else:
+        (own / which).write_bytes(content)
+    torture.tried("any IDX file in a user's folder, opened")
+    told = str(own)
+    try:
+        opened = open_dataset(str(own), data_dir=folder / "cache", notify=ignore)
+        assert len(opened.training.images) == len(opened.training.labels)
+        assert len(opened.test.images) == len(opened.test.labels)
+    except NnctlError as error:
+        told = error.message
+    assert str(own) in told
+    (own / f"{which}.gz").unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no resource usage to compare with")
+def test_bombs_take_little_memory(torture: Torture, tmp_path: Path, scratch: Path) -> None:
+    """Gzip members that unpack to more than is promised, and files that promise too much."""
+    before, some = peak(), torture.cases(100, full=700)
+    megabyte = gzip.compress(bytes(2**20), 9)
+    for shape in ((some, 1024, 1024), (5, 4, 3), (2**31, 1, 1)):
+        path = tmp_path / "images.gz"
+        path.write_bytes(gzip.compress(header(shape)) + megabyte * 2000)
+        with pytest.raises(DamagedFileError):
+            read_idx(path, 3)
+        assert "no digit was told" in outcome("predict", KEPT_RUN, path, codes=[3])
+    assert peak() - before < MOST_BYTES
+    torture.tried("a bomb in an IDX file", 6)
+    assert [*scratch.iterdir()] == []
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The digits that ship, somewhere else."""
+    directory = Path(shutil.copytree(datasets.MINI_DIRECTORY, tmp_path / "mini"))
+    monkeypatch.setattr(datasets, "MINI_DIRECTORY", directory)
+    return directory
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_flipped_bit_of_a_known_file_is_damage(
+    torture: Torture, known: Path, compressed: bool
+) -> None:
+    """Wherever it is: the SHA-256 of each is known."""
+    random = torture.random("bits of the digits", compressed)
+    if not compressed:
+        for path in [*known.glob("*.gz")]:
+            path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+            path.unlink()
+    files = [path for path in known.iterdir() if path.name.startswith(("train", "t10k"))]
+    cases = torture.cases(60, full=2000)
+    for _ in range(cases):
+        path = random.choice(files)
+        whole = path.read_bytes()
+        path.write_bytes(flipped(whole, random))
+        with pytest.raises(DamagedFileError, match="are damaged"):
+            open_dataset("mini", notify=ignore)
+        path.write_bytes(whole)
+    assert open_dataset("mini", notify=ignore).training.images.shape == (5000, 784)
+    torture.tried("a flipped bit of a known dataset", cases)
+
+
+def test_no_command_uses_a_known_file_with_a_flipped_bit(
+    torture: Torture, known: Path, tmp_path: Path
+) -> None:
+    """Not to train on, nor to evaluate, whichever of the four it is."""
+    random = torture.random("bits and commands")
+    run = Path(shutil.copytree(KEPT_RUN, tmp_path / "run"))
+    for path in [*known.glob("*.gz")][: torture.cases(1, full=4)]:
+        whole = path.read_bytes()
+        path.write_bytes(flipped(whole, random))
+        for words in (
+            ("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", tmp_path / "new", "-q"),
+            ("train", "--resume", run, "--epochs", 3, "-q"),
+            *(("eval", run, "--split", split) for split in ("train", "validation", "test")),
+        ):
+            assert "are damaged" in outcome(*words, codes=[3])
+            torture.tried("a flipped bit of a known dataset, by command")
+        assert "not evaluated" in outcome("report", run, "-o", tmp_path / "page.html", codes=[0])
+        assert not (tmp_path / "new").exists()
+        path.write_bytes(whole)
+
+
+def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
+    torture: Torture,
+    nnctl: Nnctl,
+    mini_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And where it cannot be, that is what is said."""
+    monkeypatch.setattr(datasets, "MNIST", MINI)  # small files in the place of the large ones
+    cache, random = tmp_path / "cache" / "mnist", torture.random("the cache")
+    import_files(cache, mini_folder, tuple(MINI.values()))
+    assert present_dataset("mnist") is not None
+    cases = torture.cases(20, full=300)
+    for _ in range(cases):
+        path = random.choice([*cache.iterdir()])
+        whole = path.read_bytes()
+        path.write_bytes(flipped(whole, random))
+        assert present_dataset("mnist") is None
+        path.write_bytes(whole)
+    torture.tried("a flipped bit of a downloaded dataset", cases)
+    shutil.rmtree(cache)
+    cache.mkdir()
+    (cache / f"{TRAIN_IMAGES}.gz").write_bytes(b"x")
+    told = nnctl("train", CONFIGS / "smoke.yaml", "--dataset", "mnist", code=3).stderr
+    assert "no mirror served" in told
+
+
+def test_a_flipped_bit_of_an_uncompressed_copy_is_made_good(
+    torture: Torture, tmp_path: Path
+) -> None:
+    """Each start compares it with the checksum in its gzip file."""
+    random = torture.random("the copy")
+    images = np.random.default_rng(0).integers(0, 256, (5400, 28, 28), np.uint8)
+    source, copy = tmp_path / "images.gz", tmp_path / "copies" / "images.idx"
+    source.write_bytes(gzip.compress(idx_bytes(images), 1))
+    decoded.read(source, copy, 3)
+    cases = torture.cases(5, full=200)
+    for _ in range(cases):
+        copy.write_bytes(flipped(copy.read_bytes(), random))
+        np.testing.assert_array_equal(images, decoded.read(source, copy, 3))
+    torture.tried("a flipped bit of an uncompressed copy", cases)
+
+
+def test_a_flipped_bit_of_a_user_s_own_file_is_another_dataset(
+    torture: Torture, tmp_path: Path
+) -> None:
+    """No checksum of it is known before; but a run knows what it was trained on, ever after."""
+    own, random = digits_folder(tmp_path / "own", compressed=False), torture.random("own")
+    before = _hashes(own)
+    cases = torture.cases(40, full=1000)
+    for _ in range(cases):
+        path = own / random.choice(NAMES)
+        whole = path.read_bytes()
+        path.write_bytes(flipped(whole, random))
+        assert before != _hashes(own)
+        path.write_bytes(whole)
+    torture.tried("a flipped bit of a user's own dataset", cases)
+    assert before == _hashes(own)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    opened: Dataset = open_dataset(str(folder), notify=ignore)
+    return dict(opened.hashes)
+
+
+def test_every_known_file_has_a_checksum_of_each_form() -> None:
+    """So that no byte of it can differ unnoticed."""
+    known: list[KnownFile] = [*MNIST.values(), *MINI.values()]
+    for file in known:
+        assert len(bytes.fromhex(file.sha256)) == len(bytes.fromhex(file.idx_sha256)) == 32

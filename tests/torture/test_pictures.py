@@ -1,0 +1,239 @@
+"""Pictures that somebody damaged, or made by hand: a digit, or a sentence, and little memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from nnctl.data import images as reading
+from nnctl.data.dataset import MINI_DIRECTORY
+from nnctl.data.images import is_idx, read_images, read_picture
+from nnctl.data.pictures import normalise
+from nnctl.errors import DataError
+from tests.photographs import photograph
+from tests.torture.conftest import Torture
+from tests.torture.hostile import KEPT_RUN, MOST_BYTES, mutated, outcome
+
+DIGITS = read_images((MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").read_bytes())
+GREY = Image.fromarray(np.asarray(Image.fromarray(DIGITS[0]).resize((60, 60))))
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return an image as the content of a file."""
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def _turned(image: Image.Image, orientation: int) -> dict[str, Any]:
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def _deep(mode: str) -> Image.Image:
+    values = np.asarray(GREY).astype(np.float32)
+    if mode == "F":
+        return Image.fromarray(values)
+    return Image.fromarray((values * 257).astype({"I;16": "<u2", "I": "<i4"}[mode]))
+
+
+_ALPHA = Image.merge("LA", [GREY, GREY])
+_PALETTE = GREY.convert("P")
+SOUND: dict[str, bytes] = {
+    "grey PNG": saved(GREY, "PNG"),
+    "PNG of 1 bit": saved(GREY.convert("1"), "PNG"),
+    "PNG of 16 bits": saved(_deep("I;16"), "PNG"),
+    "PNG with alpha": saved(_ALPHA, "PNG"),
+    "PNG with a palette": saved(_PALETTE, "PNG"),
+    "PNG with a transparent colour": saved(_PALETTE, "PNG", transparency=0),
+    "PNG with as many transparent colours": saved(_PALETTE, "PNG", transparency=bytes(range(256))),
+    "interlaced and animated PNG": saved(GREY, "PNG", save_all=True, append_images=[GREY, GREY]),
+    "JPEG": saved(GREY, "JPEG"),
+    "progressive JPEG": saved(GREY, "JPEG", progressive=True),
+    "CMYK JPEG": saved(GREY.convert("CMYK"), "JPEG"),
+    **{f"JPEG turned {n}": saved(GREY, "JPEG", **_turned(GREY, n)) for n in (0, 3, 6, 8, 9)},
+    "GIF": saved(_PALETTE, "GIF"),
+    "animated GIF": saved(_PALETTE, "GIF", save_all=True, append_images=[_PALETTE] * 3),
+    "BMP": saved(GREY, "BMP"),
+    "coloured BMP": saved(GREY.convert("RGB"), "BMP"),
+    "TIFF": saved(GREY, "TIFF"),
+    "TIFF in LZW": saved(GREY, "TIFF", compression="tiff_lzw"),
+    "TIFF of floats": saved(_deep("F"), "TIFF"),
+    "TIFF of 32 bits": saved(_deep("I"), "TIFF"),
+    "CMYK TIFF": saved(GREY.convert("CMYK"), "TIFF"),
+    "PGM": saved(GREY, "PPM"),
+    "PPM": saved(GREY.convert("RGB"), "PPM"),
+    "PBM": saved(GREY.convert("1"), "PPM"),
+    "plain PGM": b"P2 60 60 255 " + " ".join(map(str, np.asarray(GREY).ravel())).encode(),
+    "WebP": saved(GREY.convert("RGB"), "WEBP"),
+    "lossless WebP with alpha": saved(_ALPHA.convert("RGBA"), "WEBP", lossless=True),
+    "photograph": photograph(DIGITS[0].ravel(), 0),
+}
+"""By name, files of every kind that is read."""
+
+
+def look(content: bytes) -> None:
+    """Do with a file what ``predict`` does before the network sees it."""
+    if is_idx(content):
+        read_images(content)
+        return
+    image = normalise(read_picture(content))
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_every_kind_of_picture_is_looked_at(torture: Torture, name: str) -> None:
+    """So that what is damaged below was whole before."""
+    look(SOUND[name])
+    torture.tried("kinds of pictures")
+
+
+@given(content=st.sampled_from([*SOUND.values()]).flatmap(mutated))
+def test_a_changed_picture_is_a_picture_or_a_sentence(torture: Torture, content: bytes) -> None:
+    """Of every kind, changed in some places."""
+    torture.tried("a changed picture")
+    try:
+        look(content)
+    except DataError as error:
+        assert error.message.isprintable()  # noqa: PT017 - most are pictures
+
+
+@given(content=st.binary(max_size=200), kind=st.sampled_from([*SOUND.values()]))
+def test_a_beginning_with_any_bytes_after_it_is_a_picture_or_a_sentence(
+    torture: Torture, content: bytes, kind: bytes
+) -> None:
+    """By its beginning a decoder takes it for its own."""
+    torture.tried("a picture's beginning with other bytes after it")
+    for length in (4, 20, 60):
+        try:
+            look(kind[:length] + content)
+        except DataError as error:
+            assert error.message  # noqa: PT017
+
+
+@given(
+    arrays.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 90), st.integers(1, 90)),
+        elements=st.sampled_from([0, 1, 127, 128, 254, 255]),
+        fill=st.sampled_from([0, 255, 130]),
+    )
+)
+def test_any_pixels_are_a_digit_or_none(torture: Torture, pixels: Any) -> None:
+    """Empty, full, a line, a dot, noise, and pictures of a pixel."""
+    torture.tried("any pixels")
+    try:
+        look(saved(Image.fromarray(pixels), "PNG"))
+    except DataError as error:
+        assert error.message == "no stroke can be seen in it"  # noqa: PT017
+
+
+def _png(width: int, height: int, depth: int, colour: int, data: bytes) -> bytes:
+    """Return a PNG with a header that promises anything."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def _zeros(count: int) -> bytes:
+    packer = zlib.compressobj(1)
+    parts = [packer.compress(bytes(2**20)) for _ in range(count >> 20)]
+    return b"".join([*parts, packer.compress(bytes(count % 2**20)), packer.flush()])
+
+
+SIDE = 7000  # 49 million pixels: nearly the most that are looked at
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "a huge PNG": lambda: _png(2**31 - 1, 2**31 - 1, 8, 0, b""),
+    "a PNG of no pixels": lambda: _png(0, 0, 8, 0, b""),
+    "a PNG of a bit": lambda: _png(50_001, 1000, 1, 0, b""),
+    "grey": lambda: _png(SIDE, SIDE, 8, 0, _zeros(SIDE * (SIDE + 1))),
+    "16 bits": lambda: _png(SIDE, SIDE, 16, 0, _zeros(SIDE * (2 * SIDE + 1))),
+    "colours": lambda: _png(SIDE, SIDE, 8, 2, _zeros(SIDE * (3 * SIDE + 1))),
+    "transparent": lambda: _png(SIDE, SIDE, 8, 6, _zeros(SIDE * (4 * SIDE + 1))),
+    "more bytes than pixels": lambda: _png(10, 10, 8, 0, _zeros(10**8)),
+    "floats": lambda: saved(Image.new("F", (SIDE, SIDE)), "TIFF", compression="tiff_lzw"),
+    "CMYK": lambda: saved(Image.new("CMYK", (SIDE, SIDE)), "TIFF", compression="tiff_lzw"),
+    "a line": lambda: saved(Image.new("L", (49_000_000, 1)), "PPM"),
+    "GIF of 65,535 a side": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0),
+    "a plain PGM that never ends": lambda: b"P2 7000 7000 255 " + b"0" * 10**6,
+    "WebP of 16,383 a side": lambda: saved(Image.new("RGB", (7000, 7000)), "WEBP"),
+}
+"""By name, what makes files that are small, and pictures that are large or never were."""
+
+_MEASURED = (
+    "import resource, sys\n"
+    "from nnctl.cli import main\n"
+    "import PIL.Image, nnctl.runs.prediction\n"
+    "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+    "try: main()\n"
+    "finally:\n"
+    "    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+    "    print('grown', grown * (1 if sys.platform == 'darwin' else 1024), file=sys.stderr)\n"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no resource usage to compare with")
+def test_a_bomb_is_refused_or_takes_little_memory(torture: Torture, tmp_path: Path) -> None:
+    """Each in a process of its own, whose memory is measured."""
+    names = [*BOMBS] if torture.full else ["a huge PNG", "transparent"]
+    for name in names:
+        path = tmp_path / "picture"
+        path.write_bytes(BOMBS[name]())
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURED, "predict", str(KEPT_RUN), str(path)],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode in (0, 3), (name, done.stderr)
+        assert "Traceback" not in done.stderr, (name, done.stderr)
+        grown = int(done.stderr.rpartition("grown")[2])
+        assert grown < MOST_BYTES, (name, f"{grown:,}")
+        torture.tried("a bomb of a picture, by command")
+
+
+@settings(max_examples=settings().max_examples // 10)
+@given(content=st.sampled_from([*SOUND.values()]).flatmap(mutated))
+def test_the_command_tells_of_each_picture_and_goes_on(
+    torture: Torture, tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """With an object each, under a wrong extension, from a file and from standard input."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "a.png").write_bytes(content)
+    (folder / "b.jpg").write_bytes(SOUND["GIF"])
+    told = outcome("predict", KEPT_RUN, folder, "--json", codes=[0, 3])
+    objects = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    assert [str(folder / name) for name in ("a.png", "b.jpg")] == [one["file"] for one in objects]
+    assert objects[1]["digit"] is not None
+    outcome("predict", KEPT_RUN, "-", codes=[0, 3], stdin=content)
+    torture.tried("a changed picture, by command")
+
+
+def test_what_starts_programs_is_not_read(torture: Torture) -> None:
+    """Pillow hands EPS to Ghostscript: what is not in the list of formats is not recognised."""
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xd7\xcd\xc6\x9a" * 9):
+        with pytest.raises(DataError, match="no picture that can be read"):
+            look(content)
+        torture.tried("a picture that a program would be started for")
+    assert {"EPS", "WMF", "MIC", "FPX", "PDF"}.isdisjoint(reading._FORMATS)

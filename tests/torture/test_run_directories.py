@@ -1,0 +1,269 @@
+"""Directories of runs and sweeps that somebody made by hand: any content, and no files at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnctl.config.sweeps import SweepConfig
+from nnctl.data.dataset import present_dataset
+from nnctl.errors import NnctlError
+from nnctl.runs.directory import Run
+from nnctl.runs.inspection import inspect_run
+from nnctl.sweep.plan import TrialMaker
+from nnctl.sweep.results import chances, ranked
+from nnctl.sweep.sweep import Record, Sweep
+from nnctl.views.sweep import show_results, show_unfinished
+from tests.runs.helpers import ignore
+from tests.torture.conftest import Torture
+from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, SLOW, changed, json_values, mutated, outcome
+
+ROWS = [json.loads(line) for line in (KEPT_RUN / "metrics.jsonl").read_text("utf-8").splitlines()]
+SUMMARY = json.loads((KEPT_RUN / "summary.json").read_text("utf-8"))
+DIVERGED = {
+    **SUMMARY,
+    "status": "diverged",
+    "divergence": {
+        "epoch": 1,
+        "batch": 1,
+        "layer": 2,
+        "what": "outputs",
+        "last_finite_loss": None,
+    },
+}
+CONFIG = (KEPT_RUN / "config.yaml").read_bytes()
+JOURNAL = (KEPT_SWEEP / "journal.jsonl").read_bytes()
+LINES = [json.loads(line) for line in JOURNAL.splitlines()]
+TRIALS = [json.loads(line) for line in (KEPT_SWEEP / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose files are written over, again and again."""
+    return Path(shutil.copytree(KEPT_RUN, tmp_path_factory.mktemp("runs") / "run"))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose files are written over, again and again."""
+    return Path(shutil.copytree(KEPT_SWEEP, tmp_path_factory.mktemp("sweeps") / "sweep"))
+
+
+def mend(directory: Path, kept: Path = KEPT_RUN) -> None:
+    """Let a directory be as it was."""
+    shutil.rmtree(directory)
+    shutil.copytree(kept, directory)
+
+
+def as_lines(values: list[Any]) -> bytes:
+    """Return values as lines of JSON, in which a text is a line of its own."""
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return "".join(f"{text}\n" for text in texts).encode("utf-8", "replace")
+
+
+@given(summary=changed(SUMMARY) | changed(DIVERGED) | json_values)
+def test_any_summary_is_told_of_or_refused(torture: Torture, run: Path, summary: Any) -> None:
+    """What it says is used by those that inspect a run."""
+    (run / "summary.json").write_text(json.dumps(summary), "utf-8")
+    torture.tried("any summary.json, read")
+    with contextlib.suppress(NnctlError):
+        inspect_run(Run.open(run), None)
+
+
+@given(rows=changed(ROWS) | st.lists(json_values | st.text(max_size=20), max_size=3))
+def test_any_metrics_are_told_of_or_refused(torture: Torture, run: Path, rows: Any) -> None:
+    """Line by line: other types, other layers, other epochs."""
+    shutil.copy(KEPT_RUN / "summary.json", run / "summary.json")
+    (run / "metrics.jsonl").write_bytes(as_lines(rows if isinstance(rows, list) else [rows]))
+    torture.tried("any metrics.jsonl, read")
+    with contextlib.suppress(NnctlError):
+        inspect_run(Run.open(run), None)
+
+
+@given(
+    content=mutated(CONFIG)
+    | mutated((KEPT_RUN / "metrics.jsonl").read_bytes())
+    | mutated((KEPT_RUN / "summary.json").read_bytes()),
+    name=st.sampled_from(["config.yaml", "metrics.jsonl", "summary.json"]),
+)
+def test_changed_bytes_of_a_run_s_texts_are_told_of_or_refused(
+    torture: Torture, run: Path, content: bytes, name: str
+) -> None:
+    """One in the place of the other as well."""
+    for kept in ("config.yaml", "metrics.jsonl", "summary.json"):
+        shutil.copy(KEPT_RUN / kept, run / kept)
+    (run / name).write_bytes(content)
+    torture.tried("changed bytes of a run's texts, read")
+    with contextlib.suppress(NnctlError):
+        inspect_run(Run.open(run), None)
+
+
+def resume_without_training(directory: Path) -> None:
+    """Do with a sweep what ``sweep --resume`` does before its first trial."""
+    with Sweep.resume(directory, TrialMaker(None, ignore)) as resumed:
+        _ = (resumed.total, resumed.left, resumed.waiting)
+
+
+def show(directory: Path) -> None:
+    """Do with a sweep what ``sweep --show`` does, and a report."""
+    record = Record(directory)
+    config: SweepConfig = record.plan.sweep
+    rows = sorted(record.results.values(), key=lambda row: row.trial)
+    settings = ranked(rows, config.ranked_by, config.seeds)
+    compared = chances(settings, config.ranked_by, present_dataset) if settings else []
+    show_results(rows, settings, compared, config.ranked_by)
+    show_unfinished(record)
+
+
+@SLOW
+@given(lines=changed(LINES) | st.lists(st.sampled_from(LINES) | json_values, max_size=9))
+@pytest.mark.usefixtures("capsys")
+def test_any_journal_is_shown_and_gone_on_with_or_refused(
+    torture: Torture, sweep: Path, lines: Any
+) -> None:
+    """Lines with other values, and the lines of a journal in another order."""
+    (sweep / "journal.jsonl").write_bytes(as_lines(lines))
+    torture.tried("any journal.jsonl, shown and gone on with")
+    for use in (show, resume_without_training):
+        with contextlib.suppress(NnctlError):
+            use(sweep)
+
+
+@SLOW
+@given(content=mutated(JOURNAL))
+@pytest.mark.usefixtures("capsys")
+def test_changed_bytes_of_a_journal_are_shown_and_gone_on_with_or_refused(
+    torture: Torture, sweep: Path, content: bytes
+) -> None:
+    """Wherever they are, and wherever it ends."""
+    (sweep / "journal.jsonl").write_bytes(content)
+    torture.tried("changed bytes of a journal, shown and gone on with")
+    for use in (show, resume_without_training):
+        with contextlib.suppress(NnctlError):
+            use(sweep)
+
+
+TEXTS: dict[str, tuple[str, Any]] = {
+    "no epochs": ("metrics.jsonl", []),
+    "an epoch twice": ("metrics.jsonl", [ROWS[0], ROWS[0]]),
+    "huge losses": ("metrics.jsonl", [{**row, "train_loss": 1e99} for row in ROWS]),
+    "huge epochs": ("metrics.jsonl", [{**ROWS[0], "epoch": 2**53}]),
+    "a hole": ("metrics.jsonl", [{**ROWS[0], "epoch": 7}]),
+    "no layers": ("metrics.jsonl", [{**ROWS[0], "health": []}]),
+    "empty layers": ("metrics.jsonl", [{**row, "health": [{}, {}]} for row in ROWS]),
+    "partial layers": (
+        "metrics.jsonl",
+        [{**row, "health": [{"error": 1}, {"error": None}]} for row in ROWS],
+    ),
+    "no accuracies": ("metrics.jsonl", [{**row, "val_accuracy": None} for row in ROWS]),
+    "no losses": ("metrics.jsonl", [{**row, "val_loss": None} for row in ROWS]),
+    "deep": ("metrics.jsonl", ["[" * 10**5]),
+    "no JSON": ("metrics.jsonl", ["\x00", "\x1b[2J"]),
+    "an empty summary": ("summary.json", [{}]),
+    "a summary that is a list": ("summary.json", [[SUMMARY]]),
+    "a layer too many": (
+        "summary.json",
+        [{**DIVERGED, "divergence": {**DIVERGED["divergence"], "layer": 9}}],
+    ),
+    "another dataset": ("summary.json", [{**SUMMARY, "dataset": {"name": "\x1b", "hashes": {}}}]),
+    "strange versions": ("summary.json", [{**SUMMARY, "versions": {"seed": [1], "": None}}]),
+    "a bare config": ("config.yaml", ["{}"]),
+    "a python tag": ("config.yaml", ["loss: !!python/object/apply:os.mkdir [executed]"]),
+    "autos": ("config.yaml", [CONFIG.decode().replace("validation: 100", "validation: auto")]),
+    "more held out": (
+        "config.yaml",
+        [CONFIG.decode().replace("validation: 100", "validation: 5000")],
+    ),
+    "another network": ("config.yaml", [CONFIG.decode().replace("units: 2", "units: 3")]),
+    "a larger subset": ("config.yaml", [CONFIG.decode().replace("subset: 200", "subset: 4900")]),
+    "huge": ("config.yaml", [CONFIG.decode().replace("units: 2,", "units: 100000,")]),
+}
+"""By name, what stands in which file of a run."""
+
+
+def commands(directory: Path) -> list[tuple[object, ...]]:
+    """Return every command that reads a run."""
+    return [
+        ("eval", directory),
+        ("eval", directory, "--split", "validation"),
+        ("check", directory),
+        ("check", directory, "--gradients", "--samples", 2),
+        ("export", directory, "--format", "onnx"),
+        ("report", directory, directory, "-o", directory.parent / "report.html"),
+        ("train", "--resume", directory, "--epochs", 3, "--quiet"),
+        ("train", "--resume", directory),
+    ]
+
+
+@pytest.mark.timeout(600)
+def test_every_command_reads_or_refuses_hostile_texts(torture: Torture, run: Path) -> None:
+    """In a sentence, with the exit code of data or of a configuration."""
+    names = torture.random("texts").sample([*TEXTS], torture.cases(1, full=len(TEXTS)))
+    for name in names:
+        file, values = TEXTS[name]
+        for command in commands(run):
+            mend(run)
+            (run / file).write_bytes(as_lines(values))
+            told = outcome(*command, codes=[0, 2, 3])
+            assert "\x1b" not in told, name
+            torture.tried("hostile texts of a run, by command")
+    assert not Path("executed").exists()
+    mend(run)
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "a folder": lambda path: path.mkdir(),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link without end": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a full disk": lambda path: path.symlink_to("/dev/full"),
+    "a pipe": lambda path: os.mkfifo(path),
+}
+"""By name, what makes something else of a file."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices among its files")
+@pytest.mark.timeout(300)
+def test_no_command_waits_for_what_is_no_file(torture: Torture, run: Path) -> None:
+    """Whatever of a run is a folder, a pipe, a device or a link to any of these."""
+    files = ("config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz", ".lock")
+    cases = [(file, kind) for file in files for kind in KINDS]
+    for file, kind in torture.random("kinds").sample(cases, torture.cases(1, full=len(cases))):
+        for command in commands(run):
+            mend(run)
+            (run / file).unlink(missing_ok=True)
+            KINDS[kind](run / file)
+            outcome(*command, codes=[0, 1, 2, 3])
+            torture.tried("what is no file in a run, by command")
+    mend(run)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices among its files")
+@pytest.mark.timeout(300)
+def test_no_sweep_waits_for_what_is_no_file(torture: Torture, sweep: Path) -> None:
+    """Nor does a report of it."""
+    files = ("journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-001/metrics.jsonl")
+    cases = [(file, kind) for file in files for kind in KINDS]
+    for file, kind in torture.random("sweeps").sample(cases, torture.cases(1, full=len(cases))):
+        for command in (
+            ("sweep", "--show", sweep),
+            ("report", sweep, "-o", sweep.parent / "report.html"),
+            ("sweep", "--resume", sweep, "--workers", 1, "--quiet"),
+        ):
+            mend(sweep, KEPT_SWEEP)
+            (sweep / file).unlink(missing_ok=True)
+            KINDS[kind](sweep / file)
+            outcome(*command, codes=[0, 1, 2, 3])
+            torture.tried("what is no file in a sweep, by command")
+    mend(sweep, KEPT_SWEEP)
