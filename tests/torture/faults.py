@@ -202,7 +202,6 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, "PYTHONUTF8": "1"},
         )
 
     def __enter__(self) -> Self:
@@ -220,6 +219,7 @@ class Nursery:
             "arguments": [str(argument) for argument in arguments],
             "folder": str(self._folder),
             "here": str(Path.cwd()),
+            "environment": dict(os.environ),
         }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -241,6 +241,8 @@ def serve() -> None:
         pid = os.fork()
         if not pid:
             os.chdir(request["here"])
+            os.environ.clear()
+            os.environ.update(request["environment"])
             for number, name in enumerate(STREAMS, start=1):
                 file = os.open(Path(request["folder"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(file, number)

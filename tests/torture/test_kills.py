@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import nnctl_command
+from nnctl.data.registry import TRAIN_IMAGES
+from tests.conftest import CONFIGS, nnctl_command
 from tests.torture.conftest import Torture
 from tests.torture.faults import Child, Fault, Nursery
 from tests.torture.trained import QUICK, Trained, assert_saved_whole, leave_to_those_who_try_all
@@ -87,7 +89,7 @@ def wait_for_a_checkpoint(run: Path, child: Child, rng: random.Random) -> None:
     """Wait until a checkpoint is being written."""
     before = set(run.glob(".*.npz.*"))
     while not set(run.glob(".*.npz.*")) - before and not child.is_over():
-        pass
+        time.sleep(0.0002)
     time.sleep(rng.uniform(0, 0.02))
 
 
@@ -96,7 +98,7 @@ def wait_for_an_epoch(run: Path, child: Child, _: random.Random) -> None:
     path = run / "metrics.jsonl"
     before = path.stat().st_size if path.exists() else 0
     while (not path.exists() or path.stat().st_size <= before) and not child.is_over():
-        pass
+        time.sleep(0.0002)
 
 
 def test_a_training_killed_while_it_writes_much_goes_on_to_the_same_bits(
@@ -123,6 +125,33 @@ def test_a_training_killed_while_it_writes_much_goes_on_to_the_same_bits(
         assert_saved_whole(run)
     heavy.assert_ends_as_ever(run)
     torture.tried("kill -9 at a random moment, or while a checkpoint is written", kills)
+
+
+def test_a_first_reading_of_mnist_that_is_killed_leaves_nothing_that_is_trusted(
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mnist_cache: Path,
+    nursery: Nursery,
+    torture: Torture,
+) -> None:
+    """Half an uncompressed copy is made again."""
+    cache = scratch / "cache"
+    monkeypatch.setenv("NNCTL_DATA_DIR", str(cache))
+    copies, rng = cache / "uncompressed", torture.random("mnist")
+    words = ("train", CONFIGS / "smoke.yaml", "--dataset", "mnist", "--subset", 100, "--epochs", 1)
+    cases = torture.cases(1, full=12)
+    for case in range(cases):
+        cache.mkdir()
+        (cache / "mnist").symlink_to(mnist_cache / "mnist")
+        fault = Fault(below=str(copies), kill_at=rng.randrange(1, 5), torn=rng.random())
+        killed = nursery.run(fault, *words, "--run-dir", f"killed-{case}")
+        assert killed.returncode == -signal.SIGKILL, killed
+        done = nursery.run(Fault(below=str(copies)), *words, "--run-dir", f"run-{case}")
+        assert done.returncode == 0, done
+        with gzip.open(cache / "mnist" / f"{TRAIN_IMAGES}.gz") as images:
+            assert [path.read_bytes() for path in copies.iterdir()] == [images.read()]
+        shutil.rmtree(cache)
+    torture.tried("kill -9 while MNIST is read first", cases)
 
 
 @pytest.mark.parametrize("names", INTERRUPTS, ids=" ".join)
