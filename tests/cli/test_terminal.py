@@ -28,8 +28,13 @@ def in_terminal(
     columns: int = 80,
     env: Mapping[str, str] | None = None,
     code: int = 0,
+    meanwhile: Callable[[int, subprocess.Popen[bytes]], None] | None = None,
 ) -> str:
-    """Return all that a command prints to a pseudo-terminal of so many columns."""
+    """Return all that a command prints to a pseudo-terminal of so many columns.
+
+    What is to happen meanwhile is called each time when something was printed, with the terminal's
+    file descriptor and the process.
+    """
     import fcntl
     import pty
     import struct
@@ -56,6 +61,8 @@ def in_terminal(
         if not more:
             break
         printed += more
+        if meanwhile:
+            meanwhile(ours, process)
     os.close(ours)
     assert process.wait(timeout=60) == code, printed
     return printed.decode()

@@ -1,0 +1,351 @@
+"""Configurations, overrides and sweep files that nobody would write: right, or refused in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnctl.config import json_schema, load
+from nnctl.config.reader import read_file
+from nnctl.config.sweeps import SweepConfig
+from tests.conftest import CONFIGS, nnctl_command
+from tests.torture.conftest import Torture
+from tests.torture.inprocess import REFUSED, carry_out
+from tests.torture.schemas import ANYTHING, EDGES, TINY_AND_HUGE, Strategy, fitting, spoiled
+
+SMALL: dict[str, Any] = {
+    "data": {"dataset": "mini"},
+    "network": {
+        "layers": [{"units": 5, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    },
+    "optimizer": {"learning_rate": 0.1},
+}
+SHIPPED = [read_file(path).data for path in sorted(CONFIGS.rglob("*.yaml"))]
+TRAININGS: Strategy = st.sampled_from([data for data in SHIPPED if "network" in data])
+SWEEPS: Strategy = st.sampled_from([data for data in SHIPPED if "network" not in data])
+MADE_UP, MADE_UP_SWEEPS = fitting(json_schema()), fitting(json_schema(SweepConfig))
+assert settings.default is not None
+LONG = settings(max_examples=settings.default.max_examples // 4)
+"""Of what takes longer than to read a file."""
+
+pytestmark = pytest.mark.timeout(3600)  # thousands of cases take long while others are at work
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_a_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the examples of all tests be written into a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("configurations"))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _within_a_gigabyte() -> Iterator[None]:
+    """Hold that nothing of all this has taken more memory than that, here or in a process."""
+    resource = pytest.importorskip("resource", reason="Windows does not tell it")
+    unit = 1 if sys.platform == "darwin" else 1024
+
+    def peak(whose: int) -> int:
+        return int(resource.getrusage(whose).ru_maxrss) * unit
+
+    before = peak(resource.RUSAGE_SELF)
+    yield
+    assert peak(resource.RUSAGE_SELF) - before < 1e9
+
+
+def written(data: Any, name: str = "c.yaml") -> Path:
+    """Write a value as JSON, which is YAML, and is made quickly."""
+    path = Path(name)
+    text = json.dumps(data, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return path
+
+
+def hold(path: Path) -> None:
+    """Hold that a configuration is refused, or is the same when it was written and read back."""
+    shown = carry_out("train", path, "--dry-run")
+    if shown.exit_code == 0:
+        again = Path("again.yaml")
+        again.write_text(shown.stdout, encoding="utf-8", newline="\n")
+        assert shown.stdout == carry_out("train", again, "--dry-run", codes=[0]).stdout
+        assert load(path) == load(again)
+
+
+# Structures --------------------------------------------------------------------------------------
+
+
+@LONG
+@given(data=MADE_UP | spoiled(MADE_UP) | ANYTHING)
+def test_a_configuration_made_up_of_all_keys_is_refused_or_survives(
+    data: Any, torture: Torture
+) -> None:
+    """Right values and wrong ones, of every type, at every key of the schema."""
+    hold(written(data))
+    torture.tried("configurations made up from the schema, read, written and read again")
+
+
+@LONG
+@given(data=spoiled(TRAININGS))
+def test_a_shipped_configuration_with_faults_is_refused_or_survives(
+    data: Any, torture: Torture
+) -> None:
+    """Something in it is replaced, removed, renamed or there twice."""
+    hold(written(data))
+    torture.tried("shipped configurations with values replaced, removed, renamed, repeated")
+
+
+@LONG
+@given(data=spoiled(TRAININGS))
+def test_a_check_explains_whatever_a_dry_run_takes(data: Any, torture: Torture) -> None:
+    """Both refuse the same; a network as large as one may write is not made to be looked at."""
+    path = written(data)
+    ended = carry_out("train", path, "--dry-run").exit_code
+    assert ended == carry_out("check", path, "--json").exit_code
+    torture.tried("shipped configurations with faults, checked")
+
+
+# Texts -------------------------------------------------------------------------------------------
+
+PIECES = (
+    *("!!python/object/apply:os.system [touch hacked] ", "!!binary ", "!!set ", "!x ", "!!float "),
+    *("&a ", "*a ", "<<: ", "? ", "- ", ": ", "| ", ">-\n", "--- ", "...\n", "%YAML 1.1\n", "#"),
+    *(
+        "\t",
+        "\0",
+        "\ufeff",
+        "\x85",
+        "\u2028",
+        "\r",
+        "\n",
+        '"',
+        "'",
+        '"\\ud800"',
+        '"\\e[2J"',
+        "👩‍👩‍👧",
+    ),
+    *("1e400 ", "-1e400 ", "1" + "0" * 5000, "0x" + "f" * 5000, "0o" + "7" * 50, "-0 ", "-0.0 "),
+    *(".nan ", "-.inf ", "1e-400 ", "[" * 200, "{a: " * 200, "]", "}", "unіts: 3\n", "ｕnits: 3\n"),
+)
+ENCODINGS = ("utf-8",) * 8 + ("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252")
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> bytes:
+    """Make up the bytes of a file: those of a shipped one with pieces put into them."""
+    text = yaml.safe_dump(draw(TRAININGS), sort_keys=False, default_flow_style=None)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(text)))
+        end = at + draw(st.sampled_from((0, 0, 1, 5, 50)))
+        piece = draw(st.sampled_from(PIECES) | st.text(max_size=5))
+        text = text[:at] + piece + text[end:]
+    content = text.encode(draw(st.sampled_from(ENCODINGS)), errors="replace")
+    cut = draw(st.sampled_from((0, 0, 0, 1, 30)))
+    return content[: len(content) - cut]
+
+
+@given(content=texts() | st.binary(max_size=50))
+def test_a_file_with_pieces_that_yaml_does_not_expect_is_refused_or_survives(
+    content: bytes, torture: Torture
+) -> None:
+    """Tags, anchors, merge keys, control characters, numbers beyond all bounds, encodings."""
+    Path("c.yaml").write_bytes(content)
+    hold(Path("c.yaml"))
+    assert not Path("hacked").exists()
+    torture.tried("files with pieces of YAML, of other encodings, cut off")
+
+
+def _bomb(open_: str, close: str, join: str) -> str:
+    names = "abcdefghijklmnop"
+    below = [f"{name}: &{name} {open_}{{}}{close}" for name in names]
+    parts = ["1"] + [join.join(f"*{name}" for _ in range(9)) for name in names]
+    return "\n".join(line.format(part) for line, part in zip(below, parts, strict=False))
+
+
+HOSTILE: dict[str, str] = {
+    "aliases of aliases": _bomb("[", "]", ", "),
+    "aliases in mappings": "x: &x {a: 1, b: 2}\n" + "".join(
+        f"k{i}: {{<<: *x, c: *x}}\n" for i in range(25_000)
+    ),
+    "10 MB": "a: " + "x" * 10_000_000,
+    "1 MB of brackets": "a: " + "[" * 900_000,
+    "1 MB of questions": "? " * 450_000,
+    "1 MB of a key": "? " + "k" * 900_000 + "\n: 1\n",
+    "1 MB of digits": "a: " + "9" * 900_000,
+    "1 MB of hexadecimal digits": "a: 0x" + "f" * 900_000,
+    "1 MB of a comment": "#" * 900_000,
+    "1 MB of empty lines": "\n" * 900_000,
+    "1 MB of anchors": "".join(f"a{i}: &a{i} x\n" for i in range(50_000)),
+    "45,000 unknown keys": "".join(f"key{i}: 1\n" for i in range(45_000)),
+    "45,000 keys in a section": f"training: {{{', '.join(f'epoch{i}: 1' for i in range(45_000))}}}",
+    "45,000 keys that are no text": "".join(f"{i}: 1\n" for i in range(45_000)),
+    "45,000 tags": f"a: [{', '.join(['!x 1'] * 45_000)}]",
+    "90,000 layers": f"network: {{layers: [{', '.join(['{}'] * 90_000)}]}}",
+    "1,000 layers of nothing known": "network: {layers: ["
+    + "{units: x, activation: rulu}, " * 1000 + "]}",
+    "95,000 values of a sweep": f"base: c.yaml\nparameters: {{a: [{', '.join('1' * 95_000)}]}}",
+    "a sweep's choices in choices": "base: c.yaml\nparameters: {a: "
+    + "{values: [" * 40 + "1" + "]}" * 40 + "}",
+}  # fmt: skip
+
+
+def test_a_file_that_stands_for_too_much_takes_neither_time_nor_memory(torture: Torture) -> None:
+    """Each is refused by the real command within a gigabyte and a few seconds, and tells little."""
+    names = list(HOSTILE)
+    some = torture.random("hostile").sample(names, torture.cases(1, full=len(names)))
+    for name in some:
+        Path("h.yaml").write_text(HOSTILE[name], encoding="utf-8", newline="\n")
+        command = "sweep" if "base" in HOSTILE[name] else "train"
+        done = _limited(command, "h.yaml", "--dry-run")
+        told = f"{name}: {done.stderr[:500]}"
+        assert done.returncode in REFUSED, told
+        assert "Traceback" not in done.stderr, told
+        assert len(done.stderr) < 250_000, told
+        torture.tried("files of up to 10 MB that stand for too much")
+
+
+def _limited(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Carry out a real command that gets no more than a gigabyte beside what it begins with."""
+    program = "import nnctl.runs.plan, nnctl.sweep.plan\n"  # numpy maps a lot, and uses little
+    if sys.platform == "linux":
+        program += (
+            "import resource, psutil\n"
+            "most = psutil.Process().memory_info().vms + 10**9\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        )
+    program += "from nnctl.cli import main\nmain(prog_name='nnctl')\n"
+    command = [sys.executable, "-c", program, *nnctl_command(*arguments)[3:]]
+    return subprocess.run(
+        command,
+        env={**os.environ, "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+
+
+# Numbers -----------------------------------------------------------------------------------------
+
+
+@st.composite
+def trainable(draw: st.DrawFn) -> dict[str, Any]:
+    """Make up a configuration of the digits that ship, with values as extreme as may be."""
+    data: dict[str, Any] = draw(MADE_UP)
+    data["data"] = {**data.get("data", {}), "dataset": "mini", "validation": 20, "subset": 30}
+    data["data"].pop("positive_digit", None)
+    layers = data["network"]["layers"]
+    for layer in layers:
+        layer["units"] = min(layer["units"], 50)
+    layers[-1] |= {"units": 10, "activation": draw(st.sampled_from(("softmax", "sigmoid")))}
+    layers[-1].pop("dropout", None)
+    if draw(st.booleans()):
+        data["optimizer"]["learning_rate"] = draw(st.sampled_from((1e-8, 0.1, 1e4)))
+        data["optimizer"].pop("weight_decay", None)
+    if draw(st.booleans()):
+        data["optimizer"] |= {"name": "sgd", "momentum": 0.9}
+    training = data.setdefault("training", {})
+    training["threads"] = min(training.get("threads", 1), 2) if draw(st.booleans()) else 1
+    return data
+
+
+@LONG
+@given(data=trainable())
+def test_numbers_as_extreme_as_may_be_written_are_trained_or_diverge(
+    data: dict[str, Any], torture: Torture
+) -> None:
+    """No warning of NumPy, no traceback: the training ends, or tells that it left the numbers."""
+    path = written(data)
+    if carry_out("train", path, "--dry-run").exit_code:
+        torture.tried("extreme configurations, refused")
+        return
+    epochs = data["training"].get("epochs")
+    asked = ("--epochs", 1) if isinstance(epochs, int) else ()
+    steps = () if asked else ("--set", "training.steps=2")
+    ended = carry_out("train", path, *asked, *steps, "--quiet", "--json", codes=[0, 4])
+    assert {0: ("finished", "stopped_early"), 4: ("diverged",)}[ended.exit_code].count(
+        json.loads(ended.stdout)["status"]
+    )
+    torture.tried("extreme configurations, trained for an epoch")
+    torture.tried("extreme configurations, of these diverged", ended.exit_code == 4)
+
+
+# Overrides ---------------------------------------------------------------------------------------
+
+STEPS = st.sampled_from(
+    (
+        *("data", "network", "layers", "optimizer", "training", "schedule", "units", "activation"),
+        *("init", "name", "0", "1", "-1", "2", "99999999999999999999", "٠", "²", "", " ", "unіts"),
+    )
+)
+DOTTED = st.lists(STEPS | st.text(max_size=4), min_size=1, max_size=5).map(".".join)
+"""Keys, of which most lead nowhere."""
+YAML_VALUES = st.one_of(
+    ANYTHING.map(lambda value: yaml.safe_dump(value, default_flow_style=True).strip()),
+    st.sampled_from(PIECES),
+    st.text(max_size=10),
+)
+TYPED = (st.tuples(DOTTED, YAML_VALUES).map("=".join) | st.text(max_size=10)).filter(
+    lambda text: "\0" not in text  # no command line holds one
+)
+
+
+@given(typed=st.lists(TYPED, min_size=1, max_size=3))
+def test_any_override_is_laid_over_a_configuration_or_refused(
+    typed: list[str], torture: Torture
+) -> None:
+    """Keys with dots and without, indices that no list has, and values of any YAML."""
+    path = written(SMALL)
+    options = [f"--set={text}" for text in typed]
+    shown = carry_out("train", path, *options, "--dry-run")
+    if shown.exit_code == 0:
+        path.write_text(shown.stdout, encoding="utf-8", newline="\n")
+        hold(path)
+    torture.tried("overrides of any text (--set)")
+
+
+# Sweeps ------------------------------------------------------------------------------------------
+
+NUMBERS = st.sampled_from(
+    [*map(str, EDGES), *map(str, TINY_AND_HUGE), "nan", "inf", "-inf", "1e400", "", "x", "9" * 5000]
+)
+RANGES = st.tuples(
+    st.sampled_from(("log:", "lin:", "int:", "xyz:")),
+    st.lists(NUMBERS, min_size=1, max_size=4).map(":".join),
+).map("".join)
+VARIED = st.tuples(
+    DOTTED | st.sampled_from(("optimizer.learning_rate", "training.batch_size", "data.subset")),
+    st.lists(RANGES | YAML_VALUES, min_size=1, max_size=3).map(",".join),
+).map("=".join)
+
+
+@given(
+    varied=st.lists(VARIED.filter(lambda text: "\0" not in text), min_size=1, max_size=2),
+    trials=st.sampled_from([(), ("--trials", 3)]),
+)
+def test_any_parameter_is_varied_or_refused_without_being_expanded(
+    varied: list[str], trials: tuple[object, ...], torture: Torture
+) -> None:
+    """Ranges of a billion values, or of none, or of what is no number."""
+    options = [f"-p{text}" for text in varied]
+    carry_out("sweep", written(SMALL), *options, *trials, "--dry-run", "--json")
+    torture.tried("parameters of any text (sweep -p)")
+
+
+@LONG
+@given(data=MADE_UP_SWEEPS | spoiled(MADE_UP_SWEEPS) | spoiled(SWEEPS))
+def test_a_sweep_file_of_any_structure_is_planned_or_refused(data: Any, torture: Torture) -> None:
+    """Those that ship with faults in them, and those made up from the schema."""
+    base = written(SMALL)
+    path = written(data, "s.yaml")
+    carry_out("sweep", path, "--base", base, "--trials", 3, "--dry-run", "--json")
+    torture.tried("sweep files made up from the schema, and shipped ones with faults")

@@ -1,0 +1,382 @@
+"""Names that no shell is glad of, and an environment that is not what a program may expect."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnctl.cli import main
+from nnctl.runs.directory import Run
+from tests.cli.test_terminal import COLOUR, in_terminal
+from tests.conftest import CONFIGS, nnctl_command
+from tests.torture.conftest import Torture
+from tests.torture.inprocess import REFUSED, carry_out
+
+SMOKE = CONFIGS / "smoke.yaml"
+TINY = ("--dataset", "mini", "--subset", 30, "--epochs", 1)
+pytestmark = pytest.mark.timeout(3600)  # hundreds of processes take long while others are at work
+posix_alone = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
+
+NAMES = (
+    *("a b", "'a'", '"a"', "$(touch hacked)", "`touch hacked`", "a;b", "a&b", "*", "?", "%s", "{}"),
+    *("-a", "--json", "-", ".", "..", ".a", "a.", "a ", " a", "~", "~root", "[red]a[/]", ":smile:"),
+    *("👩‍👩‍👧", "é", "e\u0301", "日本語", "\u202etxt", "a\u200bb", "𝔷" * 60, "x" * 250, "ß" * 120),
+    *("CON", "nul", "COM1", "aux.b", "a:b", "a\\b", "..\\..\\b", "C:"),
+    *("a\nb", "a\tb", "a\x1b[2Jb", "a\x1b]0;title\x07b", "a\rb", "a\x08b", "a\x7fb", "a\x9b2Jb"),
+    *("\udcff", "a\udce9b"),
+)
+"""What a file can be called on Linux, and some on no other system."""
+RESERVED = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)", re.IGNORECASE)
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+@given(name=st.text() | st.sampled_from((*NAMES, "../../x", "/etc/x", "a/../../b", "\0", "")))
+def test_a_run_cannot_leave_the_folder_of_runs_by_its_name(name: str, torture: Torture) -> None:
+    """Its directory is one that every system can have, and that nothing takes for an option."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        made = Run.create(name, runs).directory
+        assert [made] == list(runs.iterdir())
+    assert len(made.name.encode()) <= 143  # of an encrypted file system on Linux
+    assert re.fullmatch(r"[\w][\w.-]*-\d{8}-\d{6}", made.name)
+    assert not RESERVED.fullmatch(made.name)
+    torture.tried("names of runs of any text")
+
+
+def some_of(names: tuple[str, ...], torture: Torture, few: int) -> list[str]:
+    """Return some of the names, or all; those that this system can have."""
+    chosen = torture.random(*names).sample(names, torture.cases(few, full=len(names)))
+    if sys.platform == "win32":
+        chosen = [name for name in chosen if re.fullmatch(r"[\w -]*\w", name)]
+    if sys.platform == "darwin":
+        chosen = [name for name in chosen if name.isprintable() and len(name) < 120]
+    return chosen
+
+
+def test_a_configuration_of_any_name_is_trained(scratch: Path, torture: Torture) -> None:
+    """Its run has a name that is like it, and a terminal obeys nothing of it."""
+    for name in some_of(NAMES, torture, 4):
+        config = scratch / f"{name}.yaml"
+        config.write_bytes(SMOKE.read_bytes())
+        done = carry_out("train", config, *TINY, codes=[0])
+        run = Path(done.stdout.splitlines()[-1])
+        assert run.parent == Path("runs")
+        assert (run / "summary.json").is_file()
+        config.write_text('"\\e[31m": 1', encoding="utf-8")
+        carry_out("train", config, *TINY, codes=[2])
+        config.unlink()
+        carry_out("train", config, *TINY, codes=[2])
+        torture.tried("names of configuration files, trained and refused")
+    assert not (scratch / "hacked").exists()
+
+
+def test_a_run_directory_of_any_name_is_trained_evaluated_and_resumed(
+    scratch: Path, torture: Torture
+) -> None:
+    """The command that is told for it can be typed as it is."""
+    for name in some_of(NAMES, torture, 3):
+        folder = scratch / "named" / name / "run"
+        done = carry_out("train", SMOKE, *TINY, "--run-dir", folder, "--json", codes=[0])
+        assert Path(json.loads(done.stdout)["run_dir"]) == folder
+        carry_out("eval", folder, "--json", codes=[0])
+        carry_out("train", "--resume", folder, "--epochs", 2, "--json", codes=[0])
+        carry_out("check", folder, "--json", codes=[0])
+        torture.tried("names of run directories, trained, evaluated, resumed, checked")
+
+
+@posix_alone
+def test_a_terminal_obeys_no_name_and_no_content_of_a_file(
+    scratch: Path, mini_folder: Path, torture: Torture
+) -> None:
+    """A picture, a folder of digits or a configuration of somebody else is no keyboard."""
+    evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\u202e"
+    digits = mini_folder.rename(scratch / f"digits{evil}")
+    config = scratch / f"c{evil}.yaml"
+    config.write_bytes(SMOKE.read_bytes())
+    run = f"run{evil}"
+    commands: tuple[tuple[int, tuple[object, ...]], ...] = (
+        (0, ("train", config, "--dataset", digits, *TINY[2:], "--run-dir", run)),
+        (2, ("train", config, f"--set={evil[-3:]}={evil[-3:]}")),
+        (2, ("train", f"no{evil}.yaml")),
+        (0, ("check", config)),
+        (0, ("eval", run, "--dataset", digits)),
+        (3, ("predict", run, f"no{evil}")),
+    )
+    for code, arguments in commands[: torture.cases(2, full=len(commands))]:
+        printed = in_terminal(*arguments, code=code)
+        assert not re.search("\x1b\\]|\x1b\\[2J|\u202e", printed), printed
+        torture.tried("commands with escape sequences in names, in a terminal")
+
+
+# The environment ---------------------------------------------------------------------------------
+
+GARBAGE = (
+    *("abc", "-1", "0", "1", "1e400", "nan", "9" * 50, "9" * 5000, "true", "yes", "{", "a=b", "="),
+    *(
+        "/",
+        os.devnull,
+        "x" * 300,
+        "é",
+        "\x1b[2J",
+        "~",
+        "..",
+        "a b c",
+        " ",
+        "1,inf",
+        "[",
+        "training",
+    ),
+)
+
+
+def _cases(run: Path) -> dict[str, tuple[object, ...]]:
+    """Return a quick command line of each command."""
+    return {
+        "train": (SMOKE, "--dry-run"),
+        "check": (SMOKE,),
+        "sweep": (SMOKE, "-p", "training.batch_size=8,9", "--dry-run"),
+        "download": ("--verify",),
+        "eval": (run,),
+        "export": (run, "--format", "safetensors"),
+        "predict": (run, "no-such-picture"),
+        "report": ("no-such-run",),
+    }
+
+
+def test_an_option_in_the_environment_is_taken_or_named(
+    scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever somebody has set there: a wrong value is a usage error that says where it is."""
+    monkeypatch.setattr(click, "launch", lambda *_: 0)
+    run = scratch / "run"
+    carry_out("train", SMOKE, *TINY, "--run-dir", run, codes=[0])
+    usual = {name: carry_out(name, *given).output for name, given in _cases(run).items()}
+    options = [
+        (name, option)
+        for name, command in main.commands.items()
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
+    cases = list(itertools.product(options, GARBAGE))
+    chosen = torture.random("options").sample(cases, torture.cases(40, full=len(cases)))
+    for (name, option), value in chosen:
+        variable = str(option.envvar)
+        arguments = _cases(run)[name]
+        ended = carry_out(name, *arguments, env={variable: value}, codes=(0, 1, *REFUSED))
+        told = f"{variable}={value!r}: {ended.output}"
+        is_told = variable in ended.output or ended.output == usual[name]
+        assert ended.exit_code != 2 or is_told, told
+        assert ended.exit_code != 1 or "written" in ended.output, told
+        torture.tried("options in the environment, with values of any kind")
+
+
+SURROUNDINGS: dict[str, tuple[str | None, ...]] = {
+    "HOME": (None, "", "/no/such/home", os.devnull),
+    "XDG_CACHE_HOME": ("", "relative", os.devnull, "/proc/x", "\x1b[2J"),
+    "NNCTL_DATA_DIR": ("", " ", "new", "/proc/x", "\x1b[2J", "é\udcff"),
+    "TERM": (None, "", "garbage", "dumb", "\x1b[2J"),
+    "COLUMNS": ("", "0", "-1", "abc", "1", "20", "²", "1000000000", "9" * 5000),
+    "LINES": ("0", "-1", "abc", "1", "²"),
+    "NO_COLOR": ("", "1"),
+    "FORCE_COLOR": ("1", "abc"),
+    "CLICOLOR_FORCE": ("1",),
+    "COLORTERM": ("truecolor", "x"),
+    "CI": ("true", "x"),
+    "LANG": ("C", "garbage", "de_DE.UTF-8", "ja_JP.SJIS"),
+    "LC_ALL": (None, "C", "POSIX", "garbage", "tr_TR.UTF-8"),
+    "PYTHONUTF8": ("0", "1"),
+    "PYTHONIOENCODING": ("ascii", "latin-1", "utf-16", "utf-8:strict"),
+    "TZ": ("garbage", "", "UTC+99", "Pacific/Kiritimati", "\x1b[2J"),
+    "OMP_NUM_THREADS": ("0", "abc", "100000"),
+    "OPENBLAS_NUM_THREADS": ("0", "abc"),
+    "TMPDIR": ("/no/such/folder", os.devnull),
+    "PAGER": ("false",),
+    "BROWSER": ("false",),
+    "_NNCTL_COMPLETE": ("", "garbage"),
+}
+
+
+def test_a_training_does_not_mind_its_surroundings(
+    scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several variables at once that are absent, empty, garbage, or of another country."""
+    config = scratch / "zahlen-é-日.yaml"
+    config.write_bytes(SMOKE.read_bytes())
+    rng = torture.random("surroundings")
+    for number in range(torture.cases(1, full=40)):
+        chosen = {name: rng.choice(SURROUNDINGS[name]) for name in rng.sample([*SURROUNDINGS], 6)}
+        with monkeypatch.context() as patch:
+            for name, value in chosen.items():
+                patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+            trained = _real("train", config, *TINY, "--run-dir", f"run{number}")
+            verified = _real("download", "--verify")
+        told = f"{chosen}\n{trained.stderr!r}\n{verified.stderr!r}"
+        assert "Traceback" not in told
+        assert trained.returncode == 0 or (trained.returncode == 2 and "DATA_DIR" in told), told
+        assert verified.returncode in REFUSED, told
+        torture.tried("trainings in an environment of six variables with any values")
+
+
+def _real(*arguments: object, redirected: str = "") -> subprocess.CompletedProcess[bytes]:
+    """Carry out the real command, or what a shell makes of it with something after it."""
+    command = nnctl_command(*arguments)
+    if redirected:
+        command = ["sh", "-c", f'"$@" {redirected}', "sh", *command]
+    return subprocess.run(command, capture_output=True, timeout=300, check=False)
+
+
+# Streams -----------------------------------------------------------------------------------------
+
+
+@posix_alone
+def test_a_training_outlives_its_streams(scratch: Path, torture: Torture) -> None:
+    """Closed, full, or read by somebody who leaves: the run is complete, without a traceback."""
+    redirections = (
+        *("| head -n 1", "| true", ">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"),
+        *("2>&1 | true", "> /dev/full", "2> /dev/full", "> /dev/full 2>&1", "< /dev/zero"),
+    )
+    chosen = torture.random("streams").sample(redirections, torture.cases(1, full=12))
+    for number, redirected in enumerate(chosen):
+        if "/dev/full" in redirected and not Path("/dev/full").exists():
+            continue
+        done = _real("train", SMOKE, *TINY, "--run-dir", f"run{number}", redirected=redirected)
+        told = f"{redirected}\n{done.stdout!r}\n{done.stderr!r}"
+        assert b"Traceback" not in done.stderr + done.stdout, told
+        summary = json.loads((scratch / f"run{number}" / "summary.json").read_text("utf-8"))
+        assert summary["status"] == "finished", told
+        assert done.returncode in (0, 1), told
+        torture.tried("trainings whose streams are closed, full or left")
+
+
+# Windows -----------------------------------------------------------------------------------------
+
+
+@posix_alone
+@pytest.mark.usefixtures("scratch")
+def test_a_training_fits_into_a_window_of_any_width(torture: Torture) -> None:
+    """However narrow, the run directory stands on the last line."""
+    for columns in torture.random("columns").sample((1, 5, 20, 500), torture.cases(1, full=4)):
+        run = f"run{columns}"
+        printed = in_terminal("train", SMOKE, "--epochs", 6, "--run-dir", run, columns=columns)
+        assert COLOUR.sub("", printed).splitlines()[-1] == run
+        others = (("check", SMOKE), ("eval", run, "--mistakes", 2), ("eval", run, "--corrupt"))
+        for arguments in others[: torture.cases(1, full=len(others))]:
+            in_terminal(*arguments, columns=columns)
+            torture.tried("commands in windows of 1 to 500 columns", 2)
+
+
+@posix_alone
+def test_a_window_may_change_its_size_while_something_is_trained(
+    scratch: Path, torture: Torture
+) -> None:
+    """Each time when something moves, to a size at random, of which some are none."""
+    import fcntl
+    import termios
+
+    rng = torture.random("windows")
+    resized = 0
+
+    def resize(window: int, process: subprocess.Popen[bytes]) -> None:
+        nonlocal resized
+        size = struct.pack("HHHH", rng.choice((0, 1, 24, 999)), rng.choice((0, 1, 20, 999)), 0, 0)
+        fcntl.ioctl(window, termios.TIOCSWINSZ, size)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGWINCH)
+        resized += 1
+
+    for number in range(torture.cases(1, full=5)):
+        printed = in_terminal(
+            *("train", SMOKE, "--epochs", 20, "--run-dir", f"run{number}"), meanwhile=resize
+        )
+        assert "Traceback" not in printed
+        summary = json.loads((scratch / f"run{number}" / "summary.json").read_text("utf-8"))
+        assert summary["status"] == "finished"
+    torture.tried("changes of a window's size while something is trained", resized)
+
+
+# Clocks ------------------------------------------------------------------------------------------
+
+CLOCK = """
+import datetime, itertools, runpy, sys, time
+
+moments = itertools.cycle({moments})
+
+
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+
+
+time.time = lambda: float(next(moments))
+time.time_ns = lambda: next(moments) * 10**9
+datetime.datetime = Clock
+sys.argv = sys.argv[1:]
+runpy.run_module("nnctl", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.usefixtures("scratch")
+def test_a_clock_that_is_set_back_breaks_nothing(torture: Torture) -> None:
+    """Each look at it tells another year: runs are complete, and took no negative time."""
+    rng = torture.random("clocks")
+    for number in range(torture.cases(1, full=6)):
+        moments = [rng.randrange(86_400, 4 * 10**9) for _ in range(50)]
+        Path("clock.py").write_text(CLOCK.format(moments=moments), encoding="utf-8")
+        commands: tuple[tuple[object, ...], ...] = (
+            ("train", SMOKE, *TINY, "--run-dir", f"run{number}"),
+            ("train", "--resume", f"run{number}", "--epochs", 2),
+            ("train", SMOKE, *TINY),
+            ("eval", f"run{number}"),
+            ("sweep", SMOKE, *TINY, "-p", "training.seed=1,2", "--workers", 1),
+        )
+        for arguments in commands[: torture.cases(2, full=len(commands))]:
+            command = [sys.executable, "clock.py", "nnctl", *map(str, arguments)]
+            done = subprocess.run(command, capture_output=True, timeout=300, check=False)
+            assert done.returncode == 0, done.stderr
+            assert b"Traceback" not in done.stderr, done.stderr
+            torture.tried("commands while the clock is set back and forth by years")
+        run = Run.open(Path(f"run{number}"))
+        assert all(row["seconds"] >= 0 for row in run.metrics)
+        assert [row["epoch"] for row in run.metrics] == [1, 2]
+        assert run.summary["seconds"] >= 0
+
+
+def test_runs_of_all_times_have_directories_of_their_own(
+    scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same second comes again when a clock is set back, or a year ends."""
+    times = [
+        datetime(2026, 12, 31, 23, 59, 59),
+        datetime(2027, 1, 1),
+        datetime(2026, 10, 25, 2, 30),
+    ]
+    rng = torture.random("seconds")
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, _: object = None) -> datetime:  # type: ignore[override]
+            return rng.choice(times)
+
+    monkeypatch.setattr("nnctl.runs.directory.datetime", Clock)
+    count = torture.cases(100, full=1000)
+    made = {Run.create("run", scratch).directory for _ in range(count)}
+    assert len(made) == count
+    assert made == set(scratch.iterdir())
+    torture.tried("runs begun in three seconds that come again and again", count)
