@@ -72,9 +72,9 @@ class _Commands(click.Group):
         except MemoryError:
             code = _show(NnctlError("there is not enough memory"))
         except OSError as caught:
-            read = caught.errno != errno.EPIPE  # else whoever read the output has left
             where = f"{caught.filename}: " if caught.filename else ""
-            code = _show(NnctlError(f"{where}{caught.strerror or caught}")) if read else 1
+            told = NnctlError(f"{where}{caught.strerror or caught}")
+            code = 1 if caught.errno == errno.EPIPE else _show(told)  # who read it has left
         finally:
             _close_standard_streams()
         return sys.exit(code)

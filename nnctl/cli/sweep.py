@@ -211,7 +211,7 @@ def _train(
     **_: Any,
 ) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError, StorageError
-    from nnctl.runs.stopping import ignore_signals, stop_on_signals
+    from nnctl.runs.stopping import ignore_signals, interrupt, stop_on_signals
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
 
@@ -220,7 +220,7 @@ def _train(
     if as_json:
         _print_json(sweep.results.values())
     try:
-        with stop_on_signals() as stop, SweepView(sweep, quiet=quiet) as view:
+        with stop_on_signals(interrupt) as stop, SweepView(sweep, quiet=quiet) as view:
             for result in sweep.train(trainers, stop, limits):
                 if result and as_json:
                     _print_json([result])

@@ -65,7 +65,7 @@ def train(
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.plan import find_dataset, load_config, settle
-    from nnctl.runs.stopping import stop_on_signals
+    from nnctl.runs.stopping import interrupt, stop_on_signals
     from nnctl.runs.training import TrainingRun
     from nnctl.views.download import DownloadView
     from nnctl.views.training import TrainingView, show_result
@@ -92,7 +92,7 @@ def train(
                 training = TrainingRun.resume(run, asked, epochs, data_dir=data_dir, notify=notify)
             else:
                 dataset = find_dataset(asked.data, data_dir, notify)
-        with stop_on_signals() as stop:
+        with stop_on_signals(interrupt) as stop:
             if not run:
                 run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
                 training = TrainingRun.begin(run, settle(asked, dataset), dataset)

@@ -84,13 +84,16 @@ def hearing(handler: Any) -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Let signals set a `Stop` instead of ending the process, the first time; see `hear`."""
+def stop_on_signals(again: Any = signal.default_int_handler) -> Iterator[Stop]:
+    """Let signals set a `Stop` the first time, and call a handler again; see `hear`.
+
+    The usual one raises KeyboardInterrupt: it is no library's to end a process.
+    """
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.requested:
-            interrupt(number, frame)
+            again(number, frame)
         stop.requested = True
 
     with hearing(ask):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -286,15 +285,7 @@ def test_the_gradient_of_every_activation_is_right(kind: Any) -> None:
     assert max(error.largest for error in report.errors) < 1e-6
 
 
-@pytest.fixture
-def _signals() -> Iterator[None]:
-    """Put back what the command does on SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.usefixtures("_signals", "scratch")
+@pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize("options", [[], ["--json"], ["--quiet"]], ids=str)
 def test_a_wrong_gradient_exits_with_1_and_names_the_layers(
     monkeypatch: pytest.MonkeyPatch, options: list[str]

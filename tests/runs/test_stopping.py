@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from nnctl.cli import main
 from tests.conftest import ROOT
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
@@ -87,3 +89,27 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
         "os.kill(os.getpid(), signal.SIGHUP)\nprint('goes on')"
     )
     assert carried_out(code, tmp_path).stdout == "goes on\n"
+
+
+@posix
+def test_a_library_ends_nobodys_process(tmp_path: Path) -> None:
+    """Not by a second signal either, and not while somebody's module is imported."""
+    (tmp_path / "trains.py").write_text(
+        "import os, signal\n"
+        "from nnctl.runs.stopping import stop_on_signals\n"
+        "with stop_on_signals() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    assert stop()\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n",
+        encoding="utf-8",
+    )
+    code = "try: import trains\nexcept KeyboardInterrupt: print('goes on')"
+    assert carried_out(code, tmp_path).stdout == "goes on\n"
+
+
+def test_signals_mean_after_a_command_what_they_meant_before() -> None:
+    """Who calls it from Python keeps the handlers."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.getsignal(getattr(signal, name)) for name in names]
+    assert CliRunner().invoke(main, ["check", "nowhere.yaml"]).exit_code == 2
+    assert before == [signal.getsignal(getattr(signal, name)) for name in names]
