@@ -32,6 +32,7 @@ _CORE_SCHEMA = {
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
     ),
 }
+_UNSAVABLE = "this text cannot be saved as UTF-8"
 _TEXT = "tag:yaml.org,2002:str"
 _LIST = "tag:yaml.org,2002:seq"
 _MAPPING = "tag:yaml.org,2002:map"
@@ -202,6 +203,9 @@ class _Builder:
                 self.mistakes.append(f"{place}: a key must be text")
                 continue
             key = key_node.value
+            if not _can_be_saved(key):
+                self.mistakes.append(f"{place}: {_UNSAVABLE}")
+                continue
             if key in mapping:
                 first = self.keys[(*path, key)].removeprefix(f"{self.source}:")
                 self.mistakes.append(f"{place}: '{key}' is here twice; it was first at {first}")
@@ -226,6 +230,9 @@ class _Builder:
         except ValueError:
             self.mistakes.append(f"{self.values[path]}: not a number that can be used: {text[:40]}")
             return None
+        if not _can_be_saved(text):
+            self.mistakes.append(f"{self.values[path]}: {_UNSAVABLE}")
+            return None
         return text
 
     @staticmethod
@@ -239,6 +246,11 @@ class _Builder:
         if not math.isfinite(number):
             raise ValueError
         return number
+
+
+def _can_be_saved(text: str) -> bool:
+    """Tell whether text is all of Unicode's: an escape can write half of a pair of surrogates."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _fits(node: yaml.Node) -> bool:

@@ -127,8 +127,12 @@ def test_letters_that_only_look_right_are_named(told: str, right: str, wrong: st
 
 def test_text_that_no_file_can_hold_is_a_mistake() -> None:
     """Half of a pair of surrogates, as an escape can write it."""
-    told = mistake(f'{SMALL}data: {{dataset: "\\ud800"}}')
-    assert "data.dataset: expected text that can be saved as UTF-8" in told
+    half = SMALL.replace("relu", r'"\ud800"') + r'data: {"\udfff": 1}'
+    told = mistakes(half)
+    assert told == [
+        f"c.yaml:{place}: this text cannot be saved as UTF-8" for place in ("3:30", "7:8")
+    ]
+    assert "expected text that can be saved as UTF-8" in mistake(SMALL, "\udcff=1")
 
 
 def test_of_very_many_mistakes_the_first_hundred_are_told() -> None:

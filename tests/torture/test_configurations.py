@@ -254,7 +254,7 @@ def trainable(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         data["optimizer"] |= {"name": "sgd", "momentum": 0.9}
     training = data.setdefault("training", {})
-    training["threads"] = min(training.get("threads", 1), 2) if draw(st.booleans()) else 1
+    training["threads"] = draw(st.sampled_from((1, 2, "auto")))
     return data
 
 

@@ -33,7 +33,7 @@ posix_alone = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no
 
 NAMES = (
     *("a b", "'a'", '"a"', "$(touch hacked)", "`touch hacked`", "a;b", "a&b", "*", "?", "%s", "{}"),
-    *("-a", "--json", "-", ".", "..", ".a", "a.", "a ", " a", "~", "~root", "[red]a[/]", ":smile:"),
+    *("-a", "--json", "-", ".", "..", ".a", "a.", "a ", " a", "~", "~root", "[red]a[b]", ":smile:"),
     *("👩‍👩‍👧", "é", "e\u0301", "日本語", "\u202etxt", "a\u200bb", "𝔷" * 60, "x" * 250, "ß" * 120),
     *("CON", "nul", "COM1", "aux.b", "a:b", "a\\b", "..\\..\\b", "C:"),
     *("a\nb", "a\tb", "a\x1b[2Jb", "a\x1b]0;title\x07b", "a\rb", "a\x08b", "a\x7fb", "a\x9b2Jb"),
