@@ -295,9 +295,10 @@ def test_a_wrong_gradient_exits_with_1_and_names_the_layers(
     path = write(mapping("tanh", "sigmoid", "softmax"))
     done = CliRunner().invoke(main, ["check", path, "--gradients", *options])
     assert done.exit_code == 1
-    assert "the gradients of layer 1, 2 are wrong" in done.stderr
+    assert "the gradients of layer 1, 2 are wrong" in done.output
     if options == ["--json"]:
-        assert not json.loads(done.stdout)["gradients"]["is_right"]
+        told, *_ = done.stdout.splitlines()  # before click 8.2 errors are there, too
+        assert not json.loads(told)["gradients"]["is_right"]
 
 
 def test_half_a_change_leaves_out_a_quarter(nnctl: Nnctl) -> None:

@@ -88,8 +88,8 @@ def test_without_the_library_it_is_told_how_to_get_it(
     monkeypatch.setitem(sys.modules, library, None)
     done = CliRunner().invoke(main, ["export", str(run), "--format", file_format])
     assert done.exit_code == 2
-    assert f"--format {file_format} needs {file_format}" in done.stderr
-    assert "pip install 'nnctl[export]'" in done.stderr
+    assert f"--format {file_format} needs {file_format}" in done.output
+    assert "pip install 'nnctl[export]'" in done.output
     assert not (run / f"model.{file_format}").exists()
 
 
