@@ -467,6 +467,16 @@ class Backpropagation:
             if layer.maps > layer.units or layer.learned:
                 self.errors[i] = np.empty((batch_size, layer.maps), network.dtype)
 
+    @staticmethod
+    def width(layers: Sequence[Layer]) -> int:
+        """Return how many numbers the buffers hold of an example, with the dropout of layers."""
+        width = 0
+        for layer in layers:
+            width += 2 * layer.units + layer.units * bool(layer.dropout)
+            width += layer.maps * layer.activation.needs_z
+            width += layer.maps * (layer.maps > layer.units or layer.learned > 0)
+        return width
+
     def part(self, rows: slice) -> Backpropagation:
         """Return the passes over some of the examples, in views of these buffers."""
         part = copy.copy(self)

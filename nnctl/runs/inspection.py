@@ -165,7 +165,7 @@ def _plan(config: Config, facts: Facts) -> Inspection:
         layers=plans,
         deep=len(layers) > 2,
         parameters=sum(plan.parameters for plan in plans),
-        memory=memory_needed(config, facts),
+        memory=memory_needed(config, facts, held_out),
         dataset=config.data.dataset,
         examples=config.data.subset or facts.training - held_out,
         held_out=held_out,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ import threadpoolctl
 import nnctl
 from nnctl.config import Config, Problem
 from nnctl.data.dataset import Facts
-from nnctl.nn.network import count_parameters
+from nnctl.nn.network import Backpropagation, Layer, count_parameters
 from nnctl.runs.build import build_layers, build_optimizer
 
 _FLOPS_A_THREAD = 4e7  # some tenths of a millisecond: several times what it takes to wake a thread
 _EXAMPLES_A_THREAD = 32  # fewer make slow products
 _WORTH_ASKING = 256e6  # bytes that every machine has
+_MOMENTARY = 3  # arrays as large as its z, at most, that an activation makes for a moment
+_DEFORMED = 64 * 6  # numbers a pixel, of the images that a thread deforms at a time
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
@@ -74,32 +78,88 @@ def versions() -> dict[str, str]:
     }
 
 
-def memory_needed(config: Config, facts: Facts) -> int:
-    """Return about how many bytes a training will need at its peak.
+def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
+    """Return about how many bytes a training will need at its peak, beside the program itself.
 
     The parameters and what the optimizer remembers are there three times: themselves, a snapshot to
-    fall back to, and a checkpoint being written; then the gradient, activations and errors of a
-    batch, inputs and activations of a block of the validation on each thread, and the images.
+    fall back to, and a checkpoint being written; then the gradient. There is what backpropagation
+    keeps of a batch, of a shorter last one and of the probe; what is made for a moment, of a batch
+    or of the validation; a block of inputs; and the images.
+
+    Parameters
+    ----------
+    config : Config
+        Of the training.
+    facts : Facts
+        Of the dataset.
+    held_out : int
+        How many examples are for the validation.
     """
-    layers = build_layers(config)
+    layers, pixels = build_layers(config), facts.pixels
+    threads = threads_that_fit(config, pixels)
+    trained = max(config.data.subset or facts.training - held_out, 1)
+    batch = min(config.training.batch_size, trained)
+    block, probe = min(max(batch, 512), trained), min(256, facts.training)
     memories = build_optimizer(config).memories + (config.training.average is not None)
-    vectors = 3 * (1 + memories) + 1
-    parameters = count_parameters(facts.pixels, layers) * vectors
-    batch = min(config.training.batch_size, facts.training)
-    columns = sum(layer.maps for layer in layers)
-    validated = 2000 * threads_that_fit(config, facts.pixels)
-    activations = columns * (2 * batch + validated) + facts.pixels * (max(batch, 512) + validated)
-    return 4 * (parameters + activations) + 2 * facts.training * facts.pixels
+    numbers = count_parameters(pixels, layers) * (3 * (1 + memories) + 1)
+    numbers += Backpropagation.width(layers) * (batch + trained % batch + probe)
+    numbers += pixels * probe
+    fans_in = [pixels, *(layer.units for layer in layers)]
+    validated = min(held_out, 2000 * threads)
+    numbers += max(
+        _MOMENTARY * max(layer.maps for layer in layers) * batch,
+        validated * (pixels + max(map(_passing, fans_in, layers))),
+    )
+    numbers += block * (2 * pixels + sum(layer.units for layer in layers if layer.dropout))
+    if config.network.input_dropout:
+        numbers += block * pixels
+    if config.data.augment:
+        numbers += pixels * (2 * block + _DEFORMED * threads)
+    return 4 * numbers + 2 * facts.training * pixels
 
 
-def check_memory(config: Config, facts: Facts) -> Iterator[Problem]:
-    """Refuse a network that the machine cannot hold."""
-    needed = memory_needed(config, facts)
-    if needed < _WORTH_ASKING:
-        return
+def _passing(fan_in: int, layer: Layer) -> int:
+    """Return how many numbers of an example there are while it goes forward through a layer."""
+    return fan_in + _MOMENTARY * layer.maps
+
+
+def memory_there() -> int:
+    """Return how many bytes of memory there are: the machine's, or what a container leaves of them.
+
+    Linux tells a container's limit, and that of a batch system's job, in the files of the control
+    group that a process is in, and of those above; where it has no limit it is a word, or a very
+    large number.
+    """
     import psutil
 
-    there = psutil.virtual_memory().total
+    limits = [int(psutil.virtual_memory().total)]
+    for folder in _control_groups():
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, and 1
+            with suppress(OSError, ValueError):
+                limits.append(int((folder / name).read_text("utf-8")))
+    return min(limits)
+
+
+def _control_groups() -> Iterator[Path]:
+    """Yield the folders of the control groups that this process is in, where there are any."""
+    try:
+        lines = _OWN_GROUPS.read_text("utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, kinds, group = line.split(":", 2)
+        if kinds in ("", "memory"):
+            path = PurePosixPath(group)
+            for above in (path, *path.parents):
+                yield _GROUPS / kinds / above.relative_to("/")
+
+
+def check_memory(config: Config, facts: Facts, held_out: int) -> Iterator[Problem]:
+    """Refuse a network that the machine cannot hold; see `memory_needed`."""
+    needed = memory_needed(config, facts, held_out)
+    if needed < _WORTH_ASKING:
+        return
+    there = memory_there()
     if needed > there:
         yield Problem(
             ("network", "layers"),

@@ -73,7 +73,7 @@ def check_data(config: Config) -> Iterator[Problem]:
             f"{config.data.subset:,} examples are more than the {left:,} that are left to train on",
             about=(("data", "dataset"), ("data", "validation")),
         )
-    yield from check_memory(config, facts)
+    yield from check_memory(config, facts, held_out)
 
 
 def facts_of(config: Config) -> Facts:

@@ -16,7 +16,7 @@ from nnctl.nn.activations import (
     Swish,
     Tanh,
 )
-from nnctl.nn.network import Backpropagation, Layer, Parameters, count_parameters
+from nnctl.nn.network import Backpropagation, Layer, Network, Parameters, count_parameters
 from tests.nn.helpers import HIDDEN, forward, make_network, normal
 
 
@@ -34,6 +34,17 @@ def test_parameters_are_one_vector_weights_first_then_biases_then_what_is_learne
     np.testing.assert_array_equal(np.arange(size), np.concatenate([v.ravel() for v in views]))
     np.testing.assert_array_equal(np.arange(weights), parameters.decaying)
     np.testing.assert_array_equal(np.arange(weights + biases), parameters.affine)
+
+
+def test_the_width_is_what_the_buffers_hold_of_an_example() -> None:
+    """With and without dropout, and with what some activations want for themselves."""
+    hidden = [Layer(3, Tanh()), Layer(4, Maxout(pieces=3)), Layer(5, PReLU(), dropout=0.5)]
+    layers = [*hidden, Layer(6, Swish()), Layer(7, Tanh(), dropout=0.1), Layer(2, Softmax())]
+    network, examples = Network(8, layers), 10
+    passes = Backpropagation(network, Parameters(8, layers), examples, dropout=True)
+    lists = (passes.outputs, passes.passed, passes.errors, passes._errors, passes._z)
+    buffers = {id(buffer): buffer.size for buffers in lists for buffer in buffers}
+    assert Backpropagation.width(layers) * examples == sum(buffers.values())
 
 
 def test_views_write_to_the_vector() -> None:

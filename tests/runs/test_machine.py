@@ -1,14 +1,21 @@
-"""Threads: as many as a step is worth, and none of the BLAS's own."""
+"""Threads: as many as a step is worth, none of the BLAS's own; memory: no more than there is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
+import pytest
 import threadpoolctl
 
-from nnctl.config import from_mapping
-from nnctl.runs.machine import cores, threads_that_fit
-from tests.runs.helpers import begin
+from nnctl.config import Override, from_mapping, replaced
+from nnctl.data.dataset import describe
+from nnctl.errors import ConfigError
+from nnctl.runs import machine
+from nnctl.runs.machine import cores, memory_needed, memory_there, threads_that_fit
+from nnctl.runs.plan import load_config
+from tests.conftest import CONFIGS
+from tests.runs.helpers import SMALL, begin
 
 
 def test_a_large_step_gets_the_cores_there_are() -> None:
@@ -47,3 +54,60 @@ def test_the_blas_has_one_thread_while_a_run_is_trained_and_what_it_had_afterwar
     assert set(blas_threads()) == {1}
     assert [*events]
     assert before == blas_threads()
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a test makes control groups; this process is in ``/job/step`` of each."""
+    own = tmp_path / "own"
+    own.write_text("3:cpu:/elsewhere\n2:memory:/job/step\n0::/job/step\n", encoding="utf-8")
+    monkeypatch.setattr(machine, "_OWN_GROUPS", own)
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    return tmp_path / "groups"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("memory.max", "job/memory.max", "job/step/memory.max"),
+        *("memory/memory.limit_in_bytes", "memory/job/step/memory.limit_in_bytes"),
+    ],
+)
+def test_there_is_no_more_memory_than_a_container_is_given(groups: Path, place: str) -> None:
+    """By the limit of its own control group, or of one above, of either version."""
+    (groups / place).parent.mkdir(parents=True)
+    (groups / place).write_text("300000000\n", encoding="utf-8")
+    assert memory_there() == 300_000_000
+
+
+@pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n", ""])
+def test_without_a_limit_there_is_the_memory_of_the_machine(groups: Path, limit: str) -> None:
+    """Whatever stands where a limit would."""
+    assert psutil.virtual_memory().total == memory_there()
+    groups.mkdir()
+    (groups / "memory.max").write_text(limit, encoding="utf-8")
+    assert psutil.virtual_memory().total == memory_there()
+
+
+def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None:
+    """Although the machine could; a smaller batch is a way out, which the message tells."""
+    groups.mkdir()
+    (groups / "memory.max").write_text("600000000\n", encoding="utf-8")
+    wide = {"network.layers.0.units": 10_000, "training.batch_size": 5000}
+    overrides = [Override(key, value, f"--set {key}={value}") for key, value in wide.items()]
+    with pytest.raises(ConfigError, match=r"and this machine has 0\.6 GB; use .* a smaller batch"):
+        load_config(CONFIGS / "smoke.yaml", overrides)
+    load_config(CONFIGS / "smoke.yaml", overrides[:1])
+
+
+def test_dropout_deformed_images_and_a_longer_validation_need_memory() -> None:
+    """Each more than a training without it."""
+
+    def needed(key: str = "", value: object = None, held_out: int = 500) -> int:
+        config = replaced(from_mapping(SMALL, "test"), {key: value} if key else {})
+        return memory_needed(config, describe("mini"), held_out)
+
+    assert needed("network.layers.0.dropout", 0.5) > needed()
+    assert needed("network.input_dropout", 0.5) > needed()
+    assert needed("data.augment", {"shift": 1}) > needed()
+    assert needed(held_out=2000) > needed()
