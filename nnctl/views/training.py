@@ -139,7 +139,7 @@ class TrainingView(View):
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
         health = [dataclasses.asdict(layer) for layer in done.health]
         row = (
-            f"{done.epoch:>6}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
+            f"{done.epoch:>5}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
             f"  {val_loss:>9}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
             f"  {done.seconds:>7.2f}  {glance(self._training.config, health)}"
         )
@@ -147,7 +147,7 @@ class TrainingView(View):
         marked = done.is_best and done.val_accuracy is not None
         say(
             self._console,
-            Text(f"{'*' if marked else ' '}{row[1:]}", "bold green" if marked else ""),
+            Text(f"{'*' if marked else ' '}{row}", "bold green" if marked else ""),
         )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pyte
 import pytest
 
+from nnctl.nn.training import EpochDone
+from nnctl.views.training import TrainingView
 from tests.conftest import CONFIGS, nnctl_command
+from tests.runs.helpers import begin
+from tests.terminal import read_terminal, start_in_terminal
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
@@ -35,35 +39,8 @@ def in_terminal(
     What is to happen meanwhile is called each time when something was printed, with the terminal's
     file descriptor and the process.
     """
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    of_the_tests = ("CI", "NO_COLOR", "COLUMNS", "LINES")
-    clean = {name: value for name, value in os.environ.items() if name not in of_the_tests}
-    process = subprocess.Popen(
-        nnctl_command(*arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**clean, "TERM": "xterm-256color", "PYTHONUTF8": "1", **(env or {})},
-    )
-    os.close(theirs)
-    printed = b""
-    while True:
-        try:
-            more = os.read(ours, 65536)
-        except OSError:  # Linux's way of saying that the other side is closed
-            break
-        if not more:
-            break
-        printed += more
-        if meanwhile:
-            meanwhile(ours, process)
-    os.close(ours)
+    process, ours = start_in_terminal(*arguments, columns=columns, env=env)
+    printed = read_terminal(ours, lambda: meanwhile(ours, process) if meanwhile else None)
     assert process.wait(timeout=60) == code, printed
     return printed.decode()
 
@@ -85,6 +62,19 @@ def test_the_table_fits_the_window(columns: int) -> None:
     assert [header.index("health")] * 3 == [row.index("ok") for row in rows]
     assert header.index("health") + len("exploding") <= 80
     assert "batches" not in "".join(lines)
+
+
+def test_a_row_tells_every_digit_of_its_epoch(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a training has more epochs than the column is wide, and beside the mark."""
+    training = begin(scratch / "run")
+    done = next(event for event in training.events(lambda: False) if isinstance(event, EpochDone))
+    view = TrainingView(training, quiet=False)
+    for epoch in (7, 123_456, 12_345_678):
+        view.show(replace(done, epoch=epoch))
+    shown = [row.split()[0] for row in capsys.readouterr().err.splitlines()]
+    assert shown == ["*", "*123456", "*12345678"]
 
 
 def test_a_bar_moves_in_a_terminal() -> None:

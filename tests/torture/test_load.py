@@ -1,0 +1,233 @@
+"""A training of very many epochs and a sweep of very many trials: nothing grows or slows down.
+
+Pace is told by the processor's time, which other programs do not change, and files are in memory
+where the system has such a folder: there a sync costs nothing, and it is not what is measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from nnctl.runs.directory import Run
+from tests.conftest import Nnctl, nnctl_command
+from tests.terminal import read_terminal, start_in_terminal
+from tests.torture.conftest import Torture
+
+AND: dict[str, Any] = {
+    "data": {"dataset": "and"},
+    "network": {"layers": [{"units": 1, "activation": {"name": "step", "surrogate": "sigmoid"}}]},
+    "loss": "quadratic",
+    "optimizer": {"learning_rate": 2.0},
+    "training": {"batch_size": 4},
+}
+"""Three weights and a step an epoch: what takes time is all that is done beside it."""
+TEN: dict[str, Any] = {
+    "data": {"dataset": "mini", "subset": 10, "validation": 10},
+    "network": {"layers": [{"units": 10, "activation": "softmax"}]},
+    "loss": "cross_entropy",
+    "optimizer": {"learning_rate": 0.1},
+    "training": {"batch_size": 10, "epochs": 1},
+}
+"""Ten digits, once: a trial that is over at once."""
+
+GROWS = 4e6
+"""Bytes in the second half of a process's life that are no leak: caches that fill."""
+SLOWER = 2.0
+"""The last tenth may take so much more of the processor's time than the second one, by chance."""
+A_TRIAL = 4e3
+"""Bytes that a sweep may keep of each trial: its row of the results."""
+
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+"""What moves the cursor or colours."""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder in memory, where there is one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a process had done, and taken, at some moments.
+
+    Parameters
+    ----------
+    done : array, shape (n,)
+        Lines that it had written.
+    seconds : array, shape (n,)
+        Of the processor's.
+    memory : array, shape (n,)
+        Bytes.
+    """
+
+    done: np.ndarray[Any, Any]
+    seconds: np.ndarray[Any, Any]
+    memory: np.ndarray[Any, Any]
+
+    @property
+    def growth(self) -> float:
+        """Bytes a line: the slope of a straight line through the second half."""
+        late = self.done > self.done[-1] / 2
+        return float(np.polyfit(self.done[late], self.memory[late], 1)[0])
+
+    @property
+    def slowdown(self) -> float:
+        """The time of the last tenth, divided by that of the second one."""
+        ends = np.array([0.1, 0.2, 0.9, 1.0]) * self.done[-1]
+        times = np.interp(ends, self.done, self.seconds)
+        return float((times[3] - times[2]) / (times[1] - times[0]))
+
+
+def watch(process: subprocess.Popen[bytes], path: Path) -> Life:
+    """Return what a process took while it wrote the lines of a file."""
+    observed, moments = psutil.Process(process.pid), [(0, 0.0, 0)]
+    done = offset = 0
+    while process.poll() is None:
+        time.sleep(0.02)
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(offset)
+                new = file.read()
+            done, offset = done + new.count(b"\n"), offset + len(new)
+        try:
+            times, memory = observed.cpu_times(), observed.memory_info().rss
+        except psutil.Error:  # it has ended
+            break
+        if done > moments[-1][0] and memory:  # what it does after the last line is another thing
+            moments.append((done, times.user + times.system, memory))
+    return Life(*np.array(moments[1:]).T)
+
+
+def write(folder: Path, config: dict[str, Any], epochs: int | None = None) -> Path:
+    """Write a configuration."""
+    path = folder / "tiny.yaml"
+    given = {**config, "training": {**config["training"], **({"epochs": epochs} if epochs else {})}}
+    path.write_text(json.dumps(given), encoding="utf-8")
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning(
+    torture: Torture, home: Path
+) -> None:
+    """In a terminal, with its bar; and each row is there once."""
+    epochs, run = torture.cases(500, full=10_000), home / "run"
+    process, ours = start_in_terminal("train", write(home, AND, epochs), "--run-dir", run)
+    with ThreadPoolExecutor(1) as pool:
+        printing = pool.submit(read_terminal, ours)
+        life = watch(process, run / "metrics.jsonl")
+        printed = CONTROL.sub("", printing.result().decode())
+    assert process.wait(timeout=60) == 0
+    shown = [int(row[1]) for row in re.finditer(r" (\d+)  +\d\.\d{4} ", printed)]
+    torture.tried("epochs in the table of a terminal", epochs)
+    torture.tried("% of the second tenth's time: the last tenth of these epochs", _percent(life))
+    assert [*range(1, epochs + 1)] == shown
+    assert life.slowdown < SLOWER
+    assert life.growth * epochs / 2 < GROWS
+
+
+def test_a_training_of_very_many_epochs_takes_no_more_memory_and_is_as_good_as_any(
+    torture: Torture, home: Path, nnctl: Nnctl
+) -> None:
+    """All its epochs are there, and it is resumed, checked and reported like a short one."""
+    epochs, run = torture.cases(500, full=100_000), home / "run"
+    command = nnctl_command("train", write(home, AND, epochs), "--run-dir", run, "--quiet")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    life = watch(process, run / "metrics.jsonl")
+    assert process.returncode == 0
+    torture.tried("epochs of one training", epochs)
+    torture.tried("bytes an epoch by which its process grew", round(life.growth))
+    torture.tried("% of the second tenth's time: the last tenth of that training", _percent(life))
+    nnctl("train", "--resume", run, "--epochs", epochs + 5, "--quiet")
+    assert [*range(1, epochs + 6)] == [row["epoch"] for row in Run(run).metrics]
+    checked = json.loads(nnctl("check", run, "--json").stdout)
+    assert epochs + 5 == checked["epochs"]
+    page = Path(nnctl("report", run, "--output", home / "page.html").stdout.splitlines()[-1])
+    torture.tried("KB of the page about that training", page.stat().st_size // 1000)
+    assert page.stat().st_size < 1e6
+    assert life.growth * epochs / 2 < GROWS
+    assert life.slowdown < SLOWER
+
+
+def test_a_sweep_of_very_many_trials_keeps_a_row_of_each_and_no_more(
+    torture: Torture, home: Path, nnctl: Nnctl
+) -> None:
+    """Its pace stays, its results are whole, and are shown again."""
+    trials, directory = torture.cases(100, full=5_000), home / "sweep"
+    seeds = f"training.seed=int:1:{trials}:{trials}"
+    planned = nnctl("sweep", write(home, TEN), "-p", seeds, "--dry-run", "--json").stdout
+    assert trials == len(planned.splitlines())
+    options = ("-p", seeds, "--workers", 1, "--quiet", "--sweep-dir", directory)
+    process = subprocess.Popen(
+        nnctl_command("sweep", home / "tiny.yaml", *options), stdout=subprocess.DEVNULL
+    )
+    life = watch(process, directory / "results.csv")
+    assert process.returncode == 0
+    torture.tried("trials of one sweep", trials)
+    torture.tried("bytes a trial by which its process grew", round(life.growth))
+    torture.tried("% of the second tenth's time: the last tenth of that sweep", _percent(life))
+    assert [*range(1, trials + 1)] == numbers(directory)
+    shown = nnctl("sweep", "--show", directory, "--json").stdout
+    assert trials == len({json.loads(line)["trial"] for line in shown.splitlines()})
+    nnctl("sweep", "--show", directory)
+    assert life.growth * trials / 2 < GROWS + A_TRIAL * trials / 2
+    assert life.slowdown < SLOWER
+
+
+def numbers(directory: Path) -> list[int]:
+    """Return the numbers of the trials in a sweep's table, all of which are finished."""
+    with (directory / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    assert all(row["status"] == "finished" and None not in row for row in rows)
+    return [int(row["trial"]) for row in rows]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for another process")
+def test_far_more_workers_than_cores_end_at_ctrl_c_and_leave_nothing_undone(
+    torture: Torture, home: Path, nnctl: Nnctl
+) -> None:
+    """No process is left, and all trials are done in the end, by as many workers as before."""
+    workers, directory = torture.cases(6, full=64), home / "sweep"
+    trials = 2 * workers
+    options = ("-p", f"training.seed=int:1:{trials}:{trials}", "--workers", workers)
+    command = nnctl_command(
+        "sweep", write(home, TEN), *options, "--sweep-dir", directory, "--quiet"
+    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not (directory / f"trial-{workers:03}").exists():
+        time.sleep(0.05)
+    begun = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 130, told
+    assert b"Traceback" not in told
+    _, alive = psutil.wait_procs(begun, timeout=60)
+    assert alive == []
+    nnctl("sweep", "--resume", directory, "--workers", workers, "--quiet")
+    torture.tried("workers on one machine, interrupted and resumed", workers)
+    assert [*range(1, trials + 1)] == numbers(directory)
+
+
+def _percent(life: Life) -> int:
+    return round(100 * life.slowdown)
