@@ -12,6 +12,7 @@ import functools
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -451,18 +452,22 @@ class GELU(Activation):
 
     def forward(self, z: Array, out: Array) -> None:
         """Weigh z with the distribution function."""
-        probabilities = normal_cdf(z) if self.approximate is None else _tanh_cdf(z)[0]
-        np.multiply(z, probabilities, out=out)
+        for rows in _strips(z):
+            near = z[rows]
+            probabilities = normal_cdf(near) if self.approximate is None else _tanh_cdf(near)[0]
+            np.multiply(near, probabilities, out=out[rows])
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
         """f' = P + z P'."""
-        if self.approximate is None:
-            slopes, densities = normal_cdf(z), normal_density(z)
-        else:
-            slopes, densities = _tanh_cdf(z)
-        densities *= z
-        slopes += densities
-        np.multiply(errors, slopes, out=out)
+        for rows in _strips(z):
+            near = z[rows]
+            if self.approximate is None:
+                slopes, densities = normal_cdf(near), normal_density(near)
+            else:
+                slopes, densities = _tanh_cdf(near)
+            densities *= near
+            slopes += densities
+            np.multiply(errors[rows], slopes, out=out[rows])
 
 
 def normal_density(z: Array) -> Array:
@@ -691,6 +696,7 @@ class Maxout(Activation):
         return z.reshape(len(z), self.pieces, z.shape[1] // self.pieces)
 
 
+_STRIP = 2**14  # numbers of a strip
 _SMALL_SQUARES = 80.0**2  # exp(80) and exp(-80) are far from the ends of float32
 
 
@@ -698,6 +704,12 @@ _SMALL_SQUARES = 80.0**2  # exp(80) and exp(-80) are far from the ends of float3
 def _ones(units: int, dtype: DTypeLike) -> Array:
     """Return a matrix of ones, ``(units, units)``."""
     return np.ones((units, units), dtype)
+
+
+def _strips(z: Array) -> Iterator[slice]:
+    """Yield some rows at a time, so that what is made of them for a moment stays in the cache."""
+    rows = max(1, _STRIP * len(z) // max(z.size, 1))
+    return (slice(begin, begin + rows) for begin in range(0, len(z), rows))
 
 
 def _multiply_piecewise(

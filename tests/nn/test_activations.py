@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,21 @@ def test_both_passes_agree_with_pytorch(f: Activation) -> None:
         (theirs.grad.numpy(), backward(f, z, errors)),
     ):
         np.testing.assert_allclose(expected, actual, rtol=tolerance, atol=tolerance)
+
+
+@every_activation
+def test_little_more_than_its_arrays_is_made_for_a_moment(f: Activation) -> None:
+    """Three more that are as large as z; else a training would take more memory than is told."""
+    count = 2000
+    z = weighted_inputs(f, count, 200).astype(np.float32)
+    outputs, errors = np.ones((2, count, z.shape[1] // f.maps), np.float32)
+    f.forward(z, outputs)  # what is made once and kept
+    tracemalloc.start()
+    f.forward(z, outputs)
+    f.backward(z, outputs, errors, np.empty_like(z))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - z.nbytes <= 3.2 * z.nbytes
 
 
 @every_activation
