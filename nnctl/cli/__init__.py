@@ -51,6 +51,13 @@ def _close_standard_streams() -> None:
             os.close(nowhere)
 
 
+def _of_the_system(error: OSError) -> NnctlError:
+    """Return what to tell of an error of the system that nobody foresaw."""
+    about = "" if error.filename is None else f"{error.filename}: "
+    kind = UsageError if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else NnctlError
+    return kind(f"{about}{error.strerror or error}")
+
+
 class _Commands(click.Group):
     """The one place where the errors of all commands are caught, and shown."""
 
@@ -72,9 +79,8 @@ class _Commands(click.Group):
         except MemoryError:
             code = _show(NnctlError("there is not enough memory"))
         except OSError as caught:
-            where = f"{caught.filename}: " if caught.filename else ""
-            told = NnctlError(f"{where}{caught.strerror or caught}")
-            code = 1 if caught.errno == errno.EPIPE else _show(told)  # who read it has left
+            left = caught.errno == errno.EPIPE  # whoever read the output has
+            code = 1 if left else _show(_of_the_system(caught))
         finally:
             _close_standard_streams()
         return sys.exit(code)

@@ -169,6 +169,13 @@ def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
     assert "In the environment: NNCTL_TRAIN_SET=x=1\n" in done.stderr
 
 
+def test_a_name_that_no_file_can_have_is_a_usage_error(nnctl: Nnctl) -> None:
+    """It is told with the name."""
+    folder = "x" * 5000
+    done = nnctl("train", SMOKE, "--dataset", "mnist", "--data-dir", folder, code=2)
+    assert folder in done.stderr
+
+
 def test_what_a_terminal_would_obey_is_spelled_out(nnctl: Nnctl, scratch: Path) -> None:
     """Files of others and their names can hold sequences that write a title, or hide a line."""
     config = scratch / "a\x1b[2Jb.yaml"
