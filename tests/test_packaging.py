@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -64,6 +66,17 @@ def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
     assert '"n": 1000' in evaluated
     where = _run(scripts / "python", "-c", "import nnctl; print(nnctl.__file__)", cwd=tmp_path)
     assert str(environment) in where
+
+
+def test_the_lowest_versions_are_told_of_all_that_is_installed(tmp_path: Path) -> None:
+    """As pip takes them, by a program that needs nothing installed."""
+    command = (sys.executable, "-I", ROOT / "tests" / "oldest.py")
+    constraints = _run(*command, cwd=tmp_path).split()
+    assert "numpy==2.0" in constraints
+    assert len(constraints) == len({constraint.split("==")[0] for constraint in constraints})
+    declared = importlib.metadata.requires("nnctl") or []
+    needed = {re.split(r"\W*[>;]", line)[0] for line in declared if "extra" not in line}
+    assert needed < {constraint.split("==")[0] for constraint in constraints}
 
 
 def test_the_version_is_told() -> None:
