@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast torture cluster-demo bench bench-sweep bench-scale lint format schema readme pictures clean
+.PHONY: help train test test-fast torture cluster-demo bench bench-sweep bench-scale bench-presets lint format schema readme pictures clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ readme: .venv/developing  ## write the generated parts of the README anew: its r
 pictures: .venv/developing  ## draw the README's pictures anew; needs Chromium
 	$(BIN)/python -m tests.readme.terminal
 	$(BIN)/python -m tests.readme.page
+
+bench-presets: .venv/developing  ## time fast.yaml and plain.yaml beside the same recipes in PyTorch
+	$(BIN)/python -m tests.benchmarks.presets fast plain
 
 lint: .venv/developing  ## check style and types
 	$(BIN)/ruff check .
