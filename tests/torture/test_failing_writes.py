@@ -241,7 +241,7 @@ def test_a_sweep_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room
 ) -> None:
     """Its journal, its results or its lock; no trial is lost, and none is said to have failed."""
     number, kinds = FAILURES[what]
-    rng, sweep, cases = torture.random("sweep", what), scratch / "sweep", 3
+    rng, sweep, cases = torture.random("sweep", what), scratch / "sweep", 2
     for _ in range(cases):
         step = rng.randrange(1, 16)
         fault = Fault(below=str(sweep), fail_from=step, fail=kinds, error=number)
@@ -260,7 +260,7 @@ def test_a_sweep_on_a_disk_that_is_full_goes_on_when_there_is_room(
 ) -> None:
     """Its workers find the disk full, or it does."""
     rng, cases = torture.random("sweep on a disk"), 0
-    while cases < 5:
+    while cases < 3:
         sweep = mount(f"size={rng.randrange(16, 2000)}k") / "sweep"
         done = nursery.run(Fault(below=str(sweep)), *SWEEP, sweep)
         if done.returncode:

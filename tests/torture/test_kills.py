@@ -107,7 +107,7 @@ def test_a_training_killed_while_it_writes_much_goes_on_to_the_same_bits(
     """While a checkpoint is being written, just after a line of the metrics, or at any time."""
     rng = torture.random("moments")
     kills, run = 0, scratch / "run"
-    while kills < torture.cases(2, full=100):
+    while kills < torture.cases(2, full=80):
         wait = (wait_for_a_checkpoint, wait_for_an_epoch, None)[kills % 3]
         child = nursery.start(Fault(below=str(run)), *heavy.arguments(run), "--quiet")
         if wait:
@@ -186,7 +186,7 @@ def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_trace
     run_with(Fault(below=str(run), told=str(told)), *quick.arguments(run))
     calls = json.loads(told.read_text("utf-8"))["calls"]
     shutil.rmtree(run)
-    cases = torture.cases(1, full=60)
+    cases = torture.cases(1, full=40)
     for _ in range(cases):
         names = rng.choice(list(INTERRUPTS))
         done = run_with(interrupt(run, names, calls, rng), *quick.arguments(run))
@@ -204,7 +204,7 @@ def test_a_signal_from_outside_at_any_time_is_answered_with_130(
     rng = torture.random("times", name)
     number = getattr(signal, name)
     run = scratch / "run"
-    cases, before = torture.cases(1, full=20), 0
+    cases, before = torture.cases(1, full=12), 0
     for _ in range(cases):
         process = subprocess.Popen(
             nnctl_command(*quick.arguments(run)),
