@@ -68,7 +68,7 @@ class Plan:
         space, most = self.sweep.space, self.sweep.most
         match self.sweep.method:
             case "grid":
-                yield from combinations(space, most or MOST_POINTS)
+                yield from combinations(space, min(most or MOST_POINTS, MOST_POINTS))
             case "random":
                 dice = RandomDice(self.sweep.seed)
                 yield from (draw(space, dice) for _ in range(most or 0))

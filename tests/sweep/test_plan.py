@@ -403,6 +403,11 @@ def test_the_first_points_of_too_many_can_be_tried() -> None:
     assert [point["training.seed"] for point in points(plan)] == [0, 1, 2, 3, 4]
 
 
+def test_more_points_than_a_machine_can_count_are_all_of_a_grid() -> None:
+    """They are no more than there are."""
+    assert len(points(varied(f"{RATE}=0.1,0.2", trials=10**50))) == 2
+
+
 # Trials ------------------------------------------------------------------------------------------
 
 

@@ -330,7 +330,7 @@ VARIED = st.tuples(
 
 @given(
     varied=st.lists(VARIED.filter(lambda text: "\0" not in text), min_size=1, max_size=2),
-    trials=st.sampled_from([(), ("--trials", 3)]),
+    trials=st.sampled_from([(), ("--trials", 3), ("--trials", 10**50)]),
 )
 def test_any_parameter_is_varied_or_refused_without_being_expanded(
     varied: list[str], trials: tuple[object, ...], torture: Torture

@@ -230,7 +230,7 @@ def test_a_training_does_not_mind_its_surroundings(
         told = f"{chosen}\n{trained.stderr!r}\n{verified.stderr!r}"
         assert "Traceback" not in told
         assert trained.returncode == 0 or (trained.returncode == 2 and "DATA_DIR" in told), told
-        assert verified.returncode in REFUSED, told
+        assert verified.returncode in (0, *REFUSED), told
         torture.tried("trainings in an environment of six variables with any values")
 
 
