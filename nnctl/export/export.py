@@ -112,5 +112,10 @@ def _protect(run: Run, target: Path) -> None:
     """Refuse to write over what a run needs to go on."""
     own = (run.config_path, run.metrics_path, run.summary_path)
     checkpoints = (run.checkpoint_path("best"), run.checkpoint_path("last"))
-    if target.resolve() in {path.resolve() for path in (*own, *checkpoints)}:
+    if _place(target) in map(_place, (*own, *checkpoints)):
         raise UsageError(f"{target} is the run's own file", hint="Name another one with --output.")
+
+
+def _place(path: Path) -> Path:
+    """Return where a path stands, not where it leads: a file takes the place of a link."""
+    return path.parent.resolve() / path.name

@@ -79,8 +79,13 @@ _STATE = record(
         ),
         "config": is_mapping,
         "dataset": record(
-            {"name": is_text, "hashes": all_values(is_text)},
-            {"pixels": is_positive, "training": is_positive, "validation": is_count},
+            {
+                "name": is_text,
+                "hashes": all_values(is_text),
+                "pixels": is_positive,
+                "training": is_positive,
+                "validation": is_count,
+            },
         ),
         "seconds": is_number,
     }

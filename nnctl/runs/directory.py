@@ -88,6 +88,24 @@ _ENDED = record(
     },
 )
 """What the summary of a run tells at least, and what of the rest is used."""
+_HEALTH = record(
+    {
+        "mean": is_number,
+        "std": is_number,
+        "dead": is_share,
+        "saturated": is_share,
+        "error": is_number,
+        "error_ratio": optional(is_number),
+        "update_ratio": is_number,
+    }
+)
+
+
+def _is_health(value: Any) -> bool:
+    """Tell whether it is the health of a layer; earlier versions measured less, without errors."""
+    return _HEALTH(value) or (all_values(optional(is_number))(value) and "error" not in value)
+
+
 _ROW = record(
     {
         "epoch": is_positive,
@@ -97,7 +115,7 @@ _ROW = record(
         "val_accuracy": optional(is_share),
         "learning_rate": is_number,
         "seconds": is_number,
-        "health": each(all_values(optional(is_number))),
+        "health": each(_is_health),
     }
 )
 """What the metrics of an epoch tell at least."""
@@ -460,10 +478,10 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     DamagedFileError
         They do not fit its configuration.
     """
-    config, pixels = config_of(checkpoint, path), checkpoint.dataset.get("pixels", 0)
+    config, pixels = config_of(checkpoint, path), checkpoint.dataset["pixels"]
     size = checkpoint.parameters.size
     # Counted before any is made: a configuration can ask for more than there is memory.
-    if not pixels or count_parameters(pixels, build_layers(config)) != size:
+    if count_parameters(pixels, build_layers(config)) != size:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
     network = build_network(config, pixels)
     network.parameters.vector[...] = checkpoint.parameters

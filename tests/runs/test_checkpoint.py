@@ -24,6 +24,7 @@ from nnctl.runs import directory as directories
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import evaluate
+from nnctl.runs.inspection import trained_network
 from tests.runs.helpers import EVENTS_AN_EPOCH, begin, ignore, resume, train
 
 
@@ -45,7 +46,7 @@ def saved() -> Checkpoint:
             patience_used=1,
         ),
         config={"loss": "cross_entropy"},
-        dataset={"name": "mini", "hashes": {}},
+        dataset={"name": "x", "hashes": {}, "pixels": 4, "training": 9, "validation": 0},
         seconds=12.5,
     )
 
@@ -265,9 +266,20 @@ def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_
         lambda line: line.replace(b'"epoch": 2', b'"epoch": "2"'),
         lambda line: line.replace(b'"train_loss": ', b'"train_loss": 1e400, "x": '),
         lambda line: line.replace(b'"health": [', b'"health": [{}, '),
+        lambda line: line.replace(b'"dead": ', b'"alive": '),
         lambda _: b"[" * 100_000,
     ],
-    ids=["text", "list", "bytes", "twice", "type", "infinity", "a layer more", "depth"],
+    ids=[
+        "text",
+        "list",
+        "bytes",
+        "twice",
+        "type",
+        "infinity",
+        "a layer more",
+        "a key less",
+        "depth",
+    ],
 )
 def test_damaged_metrics_are_told_by_their_line(
     tmp_path: Path, damage: Callable[[bytes], bytes]
@@ -381,3 +393,15 @@ def test_a_state_in_which_this_training_cannot_be_is_damage(
     save_checkpoint(path, replace(loaded, progress=replace(loaded.progress, **changed)))
     with pytest.raises(DamagedFileError, match="state"):
         resume(tmp_path / "run")
+
+
+def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(
+    tmp_path: Path,
+) -> None:
+    """One of the two comes from elsewhere."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    run = Run(tmp_path / "run")
+    text = run.config_path.read_text("utf-8")
+    run.config_path.write_text(text.replace("units: 20", "units: 21"), "utf-8")
+    with pytest.raises(DataError, match="does not fit"):
+        trained_network(run)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,6 +26,8 @@ from nnctl.runs.checkpoint import _digest
 if sys.platform != "win32":
     import resource
 
+PATIENCE = pytest.mark.timeout(3600)
+"""What hangs is ended, but not what has thousands of cases on a busy machine."""
 SLOW = settings(max_examples=settings().max_examples // 5)
 """For properties whose examples take some hundredths of a second."""
 
@@ -107,7 +111,8 @@ def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
 
 def write_members(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
     """Write a zip file of members under any names, each as often as it is given."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there already
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
 

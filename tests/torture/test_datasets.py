@@ -26,7 +26,9 @@ from tests.conftest import CONFIGS, Nnctl
 from tests.data.conftest import digits_folder, idx_bytes
 from tests.runs.helpers import ignore
 from tests.torture.conftest import Torture
-from tests.torture.hostile import KEPT_RUN, MOST_BYTES, flipped, mutated, outcome, peak
+from tests.torture.hostile import KEPT_RUN, MOST_BYTES, PATIENCE, flipped, mutated, outcome, peak
+
+pytestmark = PATIENCE
 
 IMAGES = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
 WHOLE = idx_bytes(IMAGES)

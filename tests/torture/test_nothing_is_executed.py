@@ -21,7 +21,9 @@ from nnctl.files import write_atomically
 from nnctl.runs.directory import Run
 from nnctl.sweep.sweep import Record
 from tests.torture.conftest import Torture
-from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, outcome
+from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, PATIENCE, outcome
+
+pytestmark = PATIENCE
 
 PACKAGE = Path(package.__file__).parent
 

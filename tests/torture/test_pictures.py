@@ -26,7 +26,9 @@ from nnctl.data.pictures import normalise
 from nnctl.errors import DataError
 from tests.photographs import photograph
 from tests.torture.conftest import Torture
-from tests.torture.hostile import KEPT_RUN, MOST_BYTES, mutated, outcome
+from tests.torture.hostile import KEPT_RUN, MOST_BYTES, PATIENCE, mutated, outcome
+
+pytestmark = PATIENCE
 
 DIGITS = read_images((MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").read_bytes())
 GREY = Image.fromarray(np.asarray(Image.fromarray(DIGITS[0]).resize((60, 60))))

@@ -26,7 +26,18 @@ from nnctl.sweep.sweep import Record, Sweep
 from nnctl.views.sweep import show_results, show_unfinished
 from tests.runs.helpers import ignore
 from tests.torture.conftest import Torture
-from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, SLOW, changed, json_values, mutated, outcome
+from tests.torture.hostile import (
+    KEPT_RUN,
+    KEPT_SWEEP,
+    PATIENCE,
+    SLOW,
+    changed,
+    json_values,
+    mutated,
+    outcome,
+)
+
+pytestmark = PATIENCE
 
 ROWS = [json.loads(line) for line in (KEPT_RUN / "metrics.jsonl").read_text("utf-8").splitlines()]
 SUMMARY = json.loads((KEPT_RUN / "summary.json").read_text("utf-8"))
@@ -71,6 +82,7 @@ def as_lines(values: list[Any]) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode("utf-8", "replace")
 
 
+@SLOW
 @given(summary=changed(SUMMARY) | changed(DIVERGED) | json_values)
 def test_any_summary_is_told_of_or_refused(torture: Torture, run: Path, summary: Any) -> None:
     """What it says is used by those that inspect a run."""
@@ -80,6 +92,7 @@ def test_any_summary_is_told_of_or_refused(torture: Torture, run: Path, summary:
         inspect_run(Run.open(run), None)
 
 
+@SLOW
 @given(rows=changed(ROWS) | st.lists(json_values | st.text(max_size=20), max_size=3))
 def test_any_metrics_are_told_of_or_refused(torture: Torture, run: Path, rows: Any) -> None:
     """Line by line: other types, other layers, other epochs."""
@@ -90,6 +103,7 @@ def test_any_metrics_are_told_of_or_refused(torture: Torture, run: Path, rows: A
         inspect_run(Run.open(run), None)
 
 
+@SLOW
 @given(
     content=mutated(CONFIG)
     | mutated((KEPT_RUN / "metrics.jsonl").read_bytes())
@@ -205,7 +219,6 @@ def commands(directory: Path) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.timeout(600)
 def test_every_command_reads_or_refuses_hostile_texts(torture: Torture, run: Path) -> None:
     """In a sentence, with the exit code of data or of a configuration."""
     names = torture.random("texts").sample([*TEXTS], torture.cases(1, full=len(TEXTS)))
@@ -234,7 +247,6 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices among its files")
-@pytest.mark.timeout(300)
 def test_no_command_waits_for_what_is_no_file(torture: Torture, run: Path) -> None:
     """Whatever of a run is a folder, a pipe, a device or a link to any of these."""
     files = ("config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz", ".lock")
@@ -250,7 +262,6 @@ def test_no_command_waits_for_what_is_no_file(torture: Torture, run: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices among its files")
-@pytest.mark.timeout(300)
 def test_no_sweep_waits_for_what_is_no_file(torture: Torture, sweep: Path) -> None:
     """Nor does a report of it."""
     files = ("journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-001/metrics.jsonl")
