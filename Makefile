@@ -1,10 +1,13 @@
 # nnctl: `make help` tells what there is.
 
 PYTHON ?= python3
-BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := .venv/$(SCRIPTS)
+OLDEST := .venv-oldest
+OLDEST_BIN := $(OLDEST)/$(SCRIPTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast torture cluster-demo bench bench-sweep bench-scale bench-presets lint format schema readme pictures clean
+.PHONY: help train test test-fast torture test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format schema readme pictures clean
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +25,12 @@ test-fast: .venv/developing  ## run the tests that train for no more than a few 
 
 torture: .venv/developing  ## try hard to lose work and to be fooled: crashes, faults, hostile input
 	$(BIN)/python -m pytest -n auto --dist loadgroup tests/torture --torture
+
+test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST_BIN)/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[dev]'
+	$(OLDEST_BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 cluster-demo: .venv/developing  ## run a sweep on a Dask cluster of this machine: a scheduler and two workers
 	$(BIN)/python -m tests.sweep.cluster_demo
@@ -58,7 +67,7 @@ schema: .venv/installed  ## write the JSON Schemas in configs anew
 	$(BIN)/python -m nnctl.config configs
 
 clean:  ## remove the environment and what tools have left
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

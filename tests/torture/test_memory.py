@@ -31,7 +31,10 @@ def told(name):
         return next(int(line.split()[1]) for line in status if line.startswith(name))
 
 before = told("VmRSS")
-main(["train", *sys.argv[1:], "--quiet"], standalone_mode=False)
+try:
+    main(["train", *sys.argv[1:], "--quiet"])
+except SystemExit as end:
+    assert not end.code
 print(1024 * (told("VmHWM") - before))
 """
 """Trains, and prints by how many bytes its process grew."""
