@@ -28,7 +28,7 @@ from nnctl.config.reader import read_value
 from nnctl.config.schema import DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
 from nnctl.data.dataset import Dataset, canonical_name
-from nnctl.errors import ConfigError, DamagedFileError, UsageError, shell_command
+from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError, shell_command
 from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
 from nnctl.sweep.space import (
     Point,
@@ -214,7 +214,7 @@ class TrialMaker:
         """
         dataset = self._find(config.data)
         settled = self._settled(config, seed, dataset)
-        directory = home / trial_name(number)
+        directory = _own_directory(home, number)
         name, text = _identity(settled), json.dumps(settled)
         return Trial(number, name, point, seed, text, dataset, directory)
 
@@ -230,6 +230,8 @@ class TrialMaker:
         ------
         ConfigError
             It was planned by a version of nnctl that knew other configurations.
+        DataError
+            Its directory is a link, or its dataset cannot be had.
         """
         config = from_mapping(planned["config"], f"trial {planned['trial']} of {home}")
         return Trial(
@@ -239,7 +241,7 @@ class TrialMaker:
             seed=planned["seed"],
             config=json.dumps(planned["config"]),
             dataset=self._find(config.data),
-            directory=home / trial_name(planned["trial"]),
+            directory=_own_directory(home, planned["trial"]),
         )
 
     def _settled(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
@@ -252,6 +254,17 @@ class TrialMaker:
         if wanted not in self._datasets:
             self._datasets[wanted] = find_dataset(wanted, self._data_dir, self._notify)
         return self._datasets[wanted]
+
+
+def _own_directory(home: Path, number: int) -> Path:
+    """Return the directory of a trial, if it is no link to one that is elsewhere."""
+    directory = home / trial_name(number)
+    if directory.is_symlink():
+        raise DataError(
+            f"{directory} is a link, and nothing is written where it leads",
+            hint="Move the directory itself there.",
+        )
+    return directory
 
 
 def trial_name(number: int) -> str:

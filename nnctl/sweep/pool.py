@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.data.dataset import Dataset
+from nnctl.files import require_own
 from nnctl.sweep.trials import LOG, Trial, TrialResult
 from nnctl.sweep.workers import Work, Workers
 
@@ -195,6 +196,7 @@ def _printing_to(path: Path) -> Iterator[None]:
     """Let stdout and stderr, also of libraries that are not Python's, be added to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_own(path)
         log = path.open("ab", buffering=0)
     except OSError:  # the training itself will tell
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 
 from nnctl.config import Config, Override
 from nnctl.config.sweeps import Choice, Range
-from nnctl.errors import ConfigError, DamagedFileError, UsageError
+from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
 from nnctl.sweep.plan import Plan, TrialMaker, read_plan, read_values
 from nnctl.sweep.space import Point
 from tests.conftest import CONFIGS
-from tests.runs.helpers import ignore
+from tests.runs.helpers import SMALL, ignore
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
@@ -519,3 +520,12 @@ def test_a_plan_is_the_same_when_it_is_read_back(scratch: Path) -> None:
     again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     assert again.sweep.space == plan.sweep.space
     assert list(again.points()) == list(plan.points())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are not for everybody there")
+def test_no_trial_is_written_where_a_link_leads(tmp_path: Path) -> None:
+    """A sweep that came from elsewhere changes no run beside it."""
+    (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
+    planned = {"trial": 1, "id": "x", "parameters": {}, "seed": 0, "config": SMALL}
+    with pytest.raises(DataError, match="trial-001 is a link"):
+        TrialMaker(None, ignore).restore(tmp_path, planned)

@@ -19,7 +19,6 @@ import pytest
 import nnctl as package
 from nnctl.files import write_atomically
 from nnctl.runs.directory import Run
-from nnctl.sweep.sweep import Record
 from tests.torture.conftest import Torture
 from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, PATIENCE, outcome
 
@@ -255,9 +254,9 @@ def test_no_write_follows_a_link_out_of_a_sweep(torture: Torture, scratch: Path)
     (sweep / "journal.jsonl").write_bytes(text[: text.rstrip().rindex(b"\n") + 1])
     shutil.rmtree(sweep / "trial-002")
     (sweep / "trial-002").symlink_to(elsewhere)
-    outcome("sweep", "--resume", sweep, "--workers", 1, "--quiet", codes=[0, 1])
+    told = outcome("sweep", "--resume", sweep, "--workers", 1, "--quiet", codes=[3])
+    assert "trial-002 is a link" in told
     assert before == {path.name: path.read_bytes() for path in elsewhere.iterdir()}
-    assert Record(sweep).results[2].status == "failed"
     torture.tried("links from a sweep to a victim")
 
 

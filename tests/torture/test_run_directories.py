@@ -221,10 +221,10 @@ def commands(directory: Path) -> list[tuple[object, ...]]:
 
 def test_every_command_reads_or_refuses_hostile_texts(torture: Torture, run: Path) -> None:
     """In a sentence, with the exit code of data or of a configuration."""
-    names = torture.random("texts").sample([*TEXTS], torture.cases(1, full=len(TEXTS)))
-    for name in names:
+    random = torture.random("texts")
+    for name in random.sample([*TEXTS], torture.cases(3, full=len(TEXTS))):
         file, values = TEXTS[name]
-        for command in commands(run):
+        for command in random.sample(commands(run), torture.cases(1, full=3)):
             mend(run)
             (run / file).write_bytes(as_lines(values))
             told = outcome(*command, codes=[0, 2, 3])
@@ -251,8 +251,9 @@ def test_no_command_waits_for_what_is_no_file(torture: Torture, run: Path) -> No
     """Whatever of a run is a folder, a pipe, a device or a link to any of these."""
     files = ("config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz", ".lock")
     cases = [(file, kind) for file in files for kind in KINDS]
-    for file, kind in torture.random("kinds").sample(cases, torture.cases(1, full=len(cases))):
-        for command in commands(run):
+    random = torture.random("kinds")
+    for file, kind in random.sample(cases, torture.cases(3, full=len(cases))):
+        for command in random.sample(commands(run), torture.cases(1, full=3)):
             mend(run)
             (run / file).unlink(missing_ok=True)
             KINDS[kind](run / file)
@@ -266,12 +267,14 @@ def test_no_sweep_waits_for_what_is_no_file(torture: Torture, sweep: Path) -> No
     """Nor does a report of it."""
     files = ("journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-001/metrics.jsonl")
     cases = [(file, kind) for file in files for kind in KINDS]
-    for file, kind in torture.random("sweeps").sample(cases, torture.cases(1, full=len(cases))):
-        for command in (
-            ("sweep", "--show", sweep),
-            ("report", sweep, "-o", sweep.parent / "report.html"),
-            ("sweep", "--resume", sweep, "--workers", 1, "--quiet"),
-        ):
+    random = torture.random("sweeps")
+    uses: list[tuple[object, ...]] = [
+        ("sweep", "--show", sweep),
+        ("report", sweep, "-o", sweep.parent / "report.html"),
+        ("sweep", "--resume", sweep, "--workers", 1, "--quiet"),
+    ]
+    for file, kind in random.sample(cases, torture.cases(2, full=len(cases))):
+        for command in random.sample(uses, torture.cases(1, full=2)):
             mend(sweep, KEPT_SWEEP)
             (sweep / file).unlink(missing_ok=True)
             KINDS[kind](sweep / file)

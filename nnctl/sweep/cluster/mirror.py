@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from nnctl.files import append_lines, remove_temporaries, write_atomically
+from nnctl.files import append_lines, remove_temporaries, require_own, write_atomically
 from nnctl.runs.directory import DirectoryLock, Run, cannot_write
 from nnctl.sweep.cluster.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMARY, News
 from nnctl.sweep.trials import LOG, Trial, TrialResult, end_of_log
@@ -81,6 +81,7 @@ class Mirror:
     def _add(self, name: str, content: bytes) -> None:
         path = self._directory / name
         if name == LOG:  # which goes on after what other processes have noted
+            require_own(path)
             with path.open("ab") as log:
                 log.write(content)
         elif self.lengths[name]:
