@@ -23,6 +23,8 @@ _UNSIGNED_BYTE = 8
 _GZIP = b"\x1f\x8b"
 _MAX_BYTES = 800_000_000  # a million images of 28 x 28; with more, a bomb could fill the memory
 
+_PIECE = 2**20
+
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Return the unsigned bytes of an IDX file.
@@ -66,13 +68,18 @@ def decode(content: bytes, path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def _read(file: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uint8]:
     shape = read_shape(file, path, dimensions)
-    size = math.prod(shape)
-    # One byte more than there should be, to notice what should not be there.
-    content = file.read(size + 1)
-    if len(content) != size:
-        difference = "fewer" if len(content) < size else "more"
-        raise _damaged(path, f"has {difference} bytes than the {size:,} its header promises")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    content = np.empty(math.prod(shape), np.uint8)
+    count = 0
+    # In pieces: what is decompressed as a whole is there twice while it is put together.
+    while piece := file.read(min(_PIECE, content.size - count)):
+        content[count : count + len(piece)] = np.frombuffer(piece, np.uint8)
+        count += len(piece)
+    if count < content.size or file.read(1):
+        difference = "fewer" if count < content.size else "more"
+        raise _damaged(
+            path, f"has {difference} bytes than the {content.size:,} its header promises"
+        )
+    return content.reshape(shape)
 
 
 def read_idx_shape(path: Path, dimensions: int) -> tuple[int, ...]:

@@ -276,8 +276,8 @@ class Network:
                 self.layers, self.parameters.biases, fans, strict=True
             ):
                 layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
-        for layer, learned in zip(self.layers, self.parameters.learned, strict=True):
-            learned.fill(layer.activation.first_learned)
+            for layer, learned in zip(self.layers, self.parameters.learned, strict=True):
+                learned.fill(layer.activation.first_learned)
 
     def as_float64(self) -> Network:
         """Return a copy that computes in float64."""
