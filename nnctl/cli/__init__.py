@@ -12,7 +12,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -58,6 +58,17 @@ def _of_the_system(error: OSError) -> NnctlError:
     return kind(f"{about}{error.strerror or error}")
 
 
+@contextlib.contextmanager
+def _telling_of_the_system() -> Iterator[None]:
+    """Raise what to tell where the system refuses something, unless nobody reads it any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise _of_the_system(error) from None
+
+
 class _Commands(click.Group):
     """The one place where the errors of all commands are caught, and shown."""
 
@@ -89,7 +100,8 @@ class _Commands(click.Group):
         """Carry out a command; what it has begun is undone when it is interrupted."""
         with hearing(interrupt):
             try:
-                return super().invoke(ctx)
+                with _telling_of_the_system():
+                    return super().invoke(ctx)
             except KeyboardInterrupt:
                 raise InterruptedRunError("interrupted") from None
             except click.UsageError as refused:

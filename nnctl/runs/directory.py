@@ -294,7 +294,7 @@ class Run:
         """
         path = self.summary_path
         try:
-            summary = parse(read_text(path))
+            summary = parse(read_text(path), halves=True)  # it tells the name of its folder
         except FileNotFoundError:
             return {}
         except OSError as error:

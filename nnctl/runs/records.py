@@ -22,8 +22,15 @@ _LARGEST_COUNT = 2**53  # up to which a float tells all
 _LARGEST = 1e100  # far more than any quotient of two floats of 32 bits
 
 
-def parse(text: str | bytes) -> Any:
+def parse(text: str | bytes, *, halves: bool = False) -> Any:
     """Return the plain values of a JSON text.
+
+    Parameters
+    ----------
+    text : str or bytes
+        What was read.
+    halves : bool
+        Whether it may hold half of a character, as the name of a folder does that is no Unicode.
 
     Raises
     ------
@@ -44,7 +51,7 @@ def parse(text: str | bytes) -> Any:
                     below += [*one.keys(), *one.values()]
                 case list():
                     below += one
-                case str():
+                case str() if not halves:
                     one.encode()
                 case float() if not math.isfinite(one):
                     raise ValueError("it holds a number that is not finite")

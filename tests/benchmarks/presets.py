@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.benchmarks.programs import Network, digits, spread
-from tests.conftest import CONFIGS
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = ("fast", "plain", "invariant")
 
 
@@ -140,7 +140,7 @@ def nnctl(name: str, seed: int) -> Way:
 
 def torch(name: str, seed: int) -> Way:
     """Train a preset with PyTorch."""
-    lines, seconds = watch("-m", __name__, "--torch", name, "--seed", seed)
+    lines, seconds = watch("-m", "tests.benchmarks.presets", "--torch", name, "--seed", seed)
     return Way([(when, float(line)) for when, line in lines], seconds)
 
 
