@@ -254,7 +254,12 @@ def serve() -> None:
 
 
 def carry_out(fault: Fault, arguments: list[str]) -> NoReturn:
-    """Carry out nnctl, and exit."""
+    """Carry out nnctl, and exit.
+
+    It hears what the shell that began the tests may have let them ignore, as nohup and ``&`` do.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     faulty = Faulty(fault)
     sys.argv = ["nnctl", *arguments]
     try:

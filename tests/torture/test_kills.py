@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nnctl.data.registry import TRAIN_IMAGES
-from tests.conftest import CONFIGS, nnctl_command
+from tests.conftest import CONFIGS
 from tests.torture.conftest import Torture
 from tests.torture.faults import Child, Fault, Nursery
 from tests.torture.trained import QUICK, Trained, assert_saved_whole, leave_to_those_who_try_all
@@ -161,10 +161,12 @@ def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
     """While images are read, a network is trained, or all is over: 130, and how to go on."""
     rng = torture.random("calls", *names)
     cases, run = torture.cases(1, full=INTERRUPTS[names]), scratch / "run"
+    interrupted = 0
     for _ in range(cases):
         fault = interrupt(run, names, quick.calls, rng)
         done = nursery.run(fault, *quick.arguments(run))
-        quick.assert_interrupted_or_done(run, done, once=len(names) == 1)
+        interrupted += quick.was_interrupted(run, done, once=len(names) == 1)
+    assert interrupted > cases // 4
     quick.assert_ends_as_ever(run)
     torture.tried(f"{' and '.join(names)} at a random call", cases)
 
@@ -186,11 +188,12 @@ def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_trace
     run_with(Fault(below=str(run), told=str(told)), *quick.arguments(run))
     calls = json.loads(told.read_text("utf-8"))["calls"]
     shutil.rmtree(run)
-    cases = torture.cases(1, full=40)
+    cases, interrupted = torture.cases(1, full=40), 0
     for _ in range(cases):
         names = rng.choice(list(INTERRUPTS))
         done = run_with(interrupt(run, names, calls, rng), *quick.arguments(run))
-        quick.assert_interrupted_or_done(run, done, once=len(names) == 1)
+        interrupted += quick.was_interrupted(run, done, once=len(names) == 1)
+    assert interrupted > cases // 4
     torture.tried("a signal at a random call, while modules are imported", cases)
 
 
@@ -204,10 +207,10 @@ def test_a_signal_from_outside_at_any_time_is_answered_with_130(
     rng = torture.random("times", name)
     number = getattr(signal, name)
     run = scratch / "run"
-    cases, before = torture.cases(1, full=12), 0
+    cases, before, interrupted = torture.cases(1, full=12), 0, 0
     for _ in range(cases):
         process = subprocess.Popen(
-            nnctl_command(*quick.arguments(run)),
+            Fault(below=str(run)).command(*quick.arguments(run)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -222,6 +225,7 @@ def test_a_signal_from_outside_at_any_time_is_answered_with_130(
             before += 1
             continue
         done = subprocess.CompletedProcess("nnctl", process.returncode, stdout, stderr)
-        quick.assert_interrupted_or_done(run, done, once=once)
-    torture.tried(f"{name} from outside at a random time", cases - before)
-    torture.tried(f"{name} from outside before nnctl's first lines", before)
+        interrupted += quick.was_interrupted(run, done, once=once)
+    torture.tried(f"{name} from outside, in time", interrupted)
+    torture.tried(f"{name} from outside, when all was done", cases - before - interrupted)
+    torture.tried(f"{name} from outside, before nnctl's first lines", before)

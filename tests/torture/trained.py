@@ -71,22 +71,23 @@ class Trained:
         assert done.returncode == 0, done
         self.assert_is(run)
 
-    def assert_interrupted_or_done(
+    def was_interrupted(
         self, run: Path, done: subprocess.CompletedProcess[str], *, once: bool
-    ) -> None:
+    ) -> bool:
         """Assert that an interrupted command says how to go on, unless it came to its end."""
         for word in ("Traceback", "KeyboardInterrupt", "Exception"):
             assert word not in done.stderr, done.stderr
         if done.returncode == 0:
             self.assert_is(run)
             shutil.rmtree(run)
-            return
+            return False
         assert done.returncode == 130, done
         assert "Error: interrupted" in done.stderr
         assert_saved_whole(run)
         if once and "train loss" in done.stderr:  # from there on it is a word to stop, no more
             assert f"Go on with: nnctl train --resume {run}" in done.stderr
             assert Run(run).summary["status"] == "interrupted"
+        return True
 
 
 def summary(run: Path) -> dict[str, Any]:
