@@ -111,6 +111,14 @@ def test_what_an_activation_learns_begins_with_its_parameter() -> None:
     assert np.isfinite(network.parameters.vector).all()
 
 
+def test_what_is_too_wide_for_float32_is_infinite_without_a_warning() -> None:
+    """Weights, biases and slopes alike: a training finds it, and says so."""
+    layer = Layer(3, PReLU(initial_slope=1e300), Normal(std=1e300), Constant(1e300))
+    network = Network(4, [layer])
+    network.initialize(np.random.default_rng(0))
+    assert not np.isfinite(network.parameters.vector).any()
+
+
 def test_the_fan_out_of_a_maxout_is_its_units() -> None:
     """Each of its maps is drawn as if it were the only one."""
     network = Network(500, [Layer(200, Maxout(pieces=3))])
