@@ -121,6 +121,11 @@ _ROW = record(
 """What the metrics of an epoch tell at least."""
 
 
+def _is_row(value: Any) -> bool:
+    """Tell whether it is the metrics of an epoch: validated in both measures, or in none."""
+    return _ROW(value) and (value["val_loss"] is None) == (value["val_accuracy"] is None)
+
+
 class DirectoryLock:
     """The right to write to a directory; the system takes it from a process that dies.
 
@@ -414,7 +419,7 @@ class Run:
             except ValueError:
                 row = None
             before = rows[-1][1]["epoch"] if rows else 0
-            if not _ROW(row) or row["epoch"] <= before or len(row["health"]) != layers:
+            if not _is_row(row) or row["epoch"] <= before or len(row["health"]) != layers:
                 raise DamagedFileError(
                     f"{path}:{number} is damaged: it is not the metrics of an epoch"
                 )

@@ -267,6 +267,7 @@ def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_
         lambda line: line.replace(b'"train_loss": ', b'"train_loss": 1e400, "x": '),
         lambda line: line.replace(b'"health": [', b'"health": [{}, '),
         lambda line: line.replace(b'"dead": ', b'"alive": '),
+        lambda line: line.replace(b'"val_loss": ', b'"val_loss": null, "x": '),
         lambda _: b"[" * 100_000,
     ],
     ids=[
@@ -278,6 +279,7 @@ def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_
         "infinity",
         "a layer more",
         "a key less",
+        "half",
         "depth",
     ],
 )
