@@ -100,7 +100,7 @@ def test_a_training_whose_writing_fails_from_any_step_on_goes_on_when_there_is_r
     number, kinds = FAILURES[what]
     run = scratch / "run"
     steps = range(1, short.steps + 1)
-    tried = torture.random(what).sample(steps, torture.cases(1, full=15))
+    tried = torture.random(what).sample(steps, torture.cases(1, full=12))
     for step in tried:
         fault = Fault(below=str(run), fail_from=step, fail=kinds, error=number)
         done = nursery.run(fault, *short.arguments(run))
