@@ -220,7 +220,7 @@ def test_a_training_does_not_mind_its_surroundings(
     config = scratch / "zahlen-é-日.yaml"
     config.write_bytes(SMOKE.read_bytes())
     rng = torture.random("surroundings")
-    for number in range(torture.cases(1, full=40)):
+    for number in range(torture.cases(1, full=25)):
         chosen = {name: rng.choice(SURROUNDINGS[name]) for name in rng.sample([*SURROUNDINGS], 6)}
         with monkeypatch.context() as patch:
             for name, value in chosen.items():
@@ -337,7 +337,7 @@ runpy.run_module("nnctl", run_name="__main__", alter_sys=True)
 def test_a_clock_that_is_set_back_breaks_nothing(torture: Torture) -> None:
     """Each look at it tells another year: runs are complete, and took no negative time."""
     rng = torture.random("clocks")
-    for number in range(torture.cases(1, full=6)):
+    for number in range(torture.cases(1, full=3)):
         moments = [rng.randrange(86_400, 4 * 10**9) for _ in range(50)]
         Path("clock.py").write_text(CLOCK.format(moments=moments), encoding="utf-8")
         commands: tuple[tuple[object, ...], ...] = (
