@@ -368,11 +368,11 @@ class Training:
         # An overflow is no warning here: it is found below, by the loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             self._crew.run(functools.partial(self._take_steps, block.batches))
+            self._crew.run(self._flush_denormals)
             losses = self.loss.values(block.logits, block.targets)
         loss_sum = float(losses.sum(dtype=np.float64))
         if not math.isfinite(loss_sum):
             return self._find_divergence(order, begin + len(block.labels))
-        self._flush_denormals()
         self.progress.batch += len(block.batches)
         last_batch = len(losses) % self.batch_size or self.batch_size
         self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
@@ -425,13 +425,14 @@ class Training:
         """Return the random numbers of a batch of the running epoch."""
         return stream(self.seed, purpose, self.progress.epoch, batch)
 
-    def _flush_denormals(self) -> None:
+    def _flush_denormals(self, thread: int) -> None:
         """Forget what is too small to matter: denormal numbers cost thirty times the time.
 
         Momentum makes them of every weight that long has no gradient, as those of black pixels.
         """
-        if self.velocity.size:
-            self.velocity[np.abs(self.velocity) < _NEARLY_NOTHING] = 0
+        stretch = self._stretches[thread]
+        for memory in self._memory[:, stretch.begin : stretch.end]:
+            memory *= np.abs(memory) >= _NEARLY_NOTHING  # sooner than to look for them
 
     def learning_rate(self, batch: int) -> float:
         """Return the learning rate of a batch, counted from 0, of the running epoch."""
@@ -612,7 +613,7 @@ class Training:
                             last_finite_loss=last_finite_loss,
                         )
                     last_finite_loss = loss
-                self._flush_denormals()
+                self._crew.run(self._flush_denormals)
         raise AssertionError("a divergence that does not happen again")
 
     def _first_not_finite(
