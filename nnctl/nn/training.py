@@ -33,6 +33,7 @@ from nnctl.nn.streams import Purpose, stream
 _BLOCK = 512  # examples that are gathered, and whose losses are computed, at a time
 _BLOCK_FLOPS = 1e10  # some tenths of a second: a block of a large network has fewer batches
 _REPLAYED = 32  # steps between snapshots, at least: copying a large network takes time
+_FLUSHED = 32  # steps between looks for denormal numbers, at least: that takes time, too
 _NEARLY_NOTHING = 1e-30  # far above the denormal numbers of float32, far below what matters
 _PROBE_SHARE = 50  # of so many examples one is in the probe: looking costs little
 _PROBE_SIZES = (32, 256)  # but the probe is no smaller, and no larger
@@ -368,7 +369,7 @@ class Training:
         # An overflow is no warning here: it is found below, by the loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             self._crew.run(functools.partial(self._take_steps, block.batches))
-            self._crew.run(self._flush_denormals)
+            self._flush_denormals(block)
             losses = self.loss.values(block.logits, block.targets)
         loss_sum = float(losses.sum(dtype=np.float64))
         if not math.isfinite(loss_sum):
@@ -425,14 +426,16 @@ class Training:
         """Return the random numbers of a batch of the running epoch."""
         return stream(self.seed, purpose, self.progress.epoch, batch)
 
-    def _flush_denormals(self, thread: int) -> None:
+    def _flush_denormals(self, block: _Block) -> None:
         """Forget what is too small to matter: denormal numbers cost thirty times the time.
 
-        Momentum makes them of every weight that long has no gradient, as those of black pixels.
+        Momentum makes them of every weight that long has no gradient, as those of black pixels; but
+        it takes its steps, so that they are looked for once in a while.
         """
-        stretch = self._stretches[thread]
-        for memory in self._memory[:, stretch.begin : stretch.end]:
-            memory *= np.abs(memory) >= _NEARLY_NOTHING  # sooner than to look for them
+        before = self._steps_before + block.batches[0].number
+        if before // _FLUSHED < (before + len(block.batches)) // _FLUSHED:
+            for memory in self._memory:
+                memory *= np.abs(memory) >= _NEARLY_NOTHING
 
     def learning_rate(self, batch: int) -> float:
         """Return the learning rate of a batch, counted from 0, of the running epoch."""
@@ -613,7 +616,7 @@ class Training:
                             last_finite_loss=last_finite_loss,
                         )
                     last_finite_loss = loss
-                self._crew.run(self._flush_denormals)
+                self._flush_denormals(block)
         raise AssertionError("a divergence that does not happen again")
 
     def _first_not_finite(
