@@ -11,7 +11,7 @@ OLDEST_BIN := $(OLDEST)/$(SCRIPTS)
 
 help:  ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON ($(PYTHON)) makes the environment; NNCTL_TEST_MNIST is a folder with MNIST's files."
+	@echo "Variables: PYTHON ($(PYTHON)) makes the environment; NNCTL_TEST_MNIST is a folder with MNIST's files; SEED is that of make torture."
 
 train: .venv/installed  ## install nnctl, train configs/sigmoid.yaml, and evaluate the run
 	@result=$$($(BIN)/nnctl train configs/sigmoid.yaml) && echo "$$result" \
@@ -24,7 +24,7 @@ test-fast: .venv/developing  ## run the tests that train for no more than a few 
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 torture: .venv/developing  ## try hard to lose work and to be fooled: crashes, faults, hostile input
-	$(BIN)/python -m pytest -n auto --dist loadgroup tests/torture --torture
+	$(BIN)/python -m pytest -n auto --dist loadgroup tests/torture --torture $(if $(SEED),--torture-seed $(SEED))
 
 test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear $(OLDEST)

@@ -494,7 +494,7 @@ def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) 
 
 @pytest.mark.parametrize("batch_size", [2, 200])
 def test_momentum_does_not_sink_into_denormal_numbers(batch_size: int) -> None:
-    """Which are slow: what the weights of a black pixel remember becomes 0, in however few epochs."""
+    """Which are slow: what the weights of a black pixel remember becomes 0."""
     examples = clouds(200)
     examples.inputs[:, 0] = 0
     network = make_network([12, 8, 3], ["relu", "softmax"], np.float32)

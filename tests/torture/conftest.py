@@ -58,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture-seed", type=int, metavar="N", help="seed of what is random")
 
 
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis looks for its seed
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed, or take that of the process that conducts the workers."""
     if not config.getoption("--torture", default=False):
@@ -77,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.torture_seed = chosen
     elif config.option.torture_seed is None:
         config.option.torture_seed = secrets.randbelow(2**31)
+    config.option.hypothesis_seed = str(config.option.torture_seed)
 
 
 @pytest.hookimpl(optionalhook=True)
