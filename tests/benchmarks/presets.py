@@ -116,7 +116,10 @@ def watch(*arguments: object) -> tuple[list[tuple[float, str]], float]:
     """Run Python; return its lines on stderr with the seconds at which they came, and the end's."""
     started = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr
         lines = [(time.perf_counter() - started, line) for line in process.stderr]

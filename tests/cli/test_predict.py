@@ -102,6 +102,16 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(
     assert "Error: : an empty name" in nnctl("predict", trained, "", code=3).stderr
 
 
+def test_a_file_that_is_too_large_for_a_picture_is_refused(
+    nnctl: Nnctl, trained: Path, scratch: Path
+) -> None:
+    """From the first byte that is too many."""
+    for size, wrong in ((200_000_000, "no picture"), (200_000_001, "it has more than 200 MB")):
+        with (scratch / "large.png").open("wb") as file:
+            file.truncate(size)
+        assert wrong in nnctl("predict", trained, scratch / "large.png", code=3).stderr
+
+
 def test_standard_input_is_a_picture_or_idx(trained: Path, photos: Path) -> None:
     """Read once."""
     packed = gzip.compress((photos / "0.JPG").read_bytes())
