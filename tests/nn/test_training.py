@@ -508,6 +508,25 @@ def test_momentum_does_not_sink_into_denormal_numbers(batch_size: int) -> None:
     assert (of_the_pixel == 0).all()
 
 
+def test_adam_counts_its_steps_from_one_through_all_epochs() -> None:
+    """Along a gradient that lasts, each step is as long as the rate, and told to be."""
+    one, rate = clouds(1), 1e-7
+    examples = Examples(np.repeat(one.inputs, 40, axis=0), np.repeat(one.labels, 40))
+    network = classifier("sigmoid", np.float64)
+    training = make_training(network, examples, rate, epochs=3)
+    training.optimizer = Adam(rate)
+    training.velocity = training.optimizer.make_velocity(network.parameters)
+    weights, biases = network.parameters.weights[-1], network.parameters.biases[-1]
+    before, steps = biases.copy(), 0
+    for event in training:
+        if isinstance(event, EpochDone):
+            steps += 4
+            np.testing.assert_allclose(np.abs(biases - before), steps * rate, rtol=1e-3)
+            as_told = event.health[-1].update_ratio * float(np.linalg.norm(weights))
+            assert as_told == pytest.approx(rate * math.sqrt(weights.size), rel=1e-3)
+    assert steps == 12
+
+
 def test_a_memory_that_overflows_is_a_divergence() -> None:
     """Of Adam, whose steps would be 0 from there on."""
     network = make_network([12, 8, 3], ["linear", "linear"], np.float32)
@@ -520,7 +539,7 @@ def test_a_memory_that_overflows_is_a_divergence() -> None:
     assert last.reason == "diverged"
 
 
-@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("layer", [1, 2, 3])
 def test_parameters_that_begin_infinite_are_a_divergence_before_the_first_step(layer: int) -> None:
     """As a distribution too wide for float32 draws them."""
     network = classifier("relu", np.float32)
