@@ -392,18 +392,20 @@ def test_metrics_are_plain_values() -> None:
     assert [int, float, float, float, bool] == [type(value) for value in values]
 
 
-def test_a_validation_loss_too_large_for_a_number_is_a_divergence() -> None:
+@pytest.mark.parametrize(("rate", "what"), [(1e25, "gradient"), (1e38, "outputs")])
+def test_a_validation_loss_too_large_for_a_number_is_a_divergence(rate: float, what: str) -> None:
     """Of the epoch's last batch; no row of metrics holds an infinity."""
     network = make_network([12, 3], ["linear"], np.float32)
     given: dict[str, Any] = {"loss": "quadratic", "batch_size": 100, "validation": clouds(50)}
     (last,) = [
         event
-        for event in make_training(network, clouds(100), 1e25, **given)
+        for event in make_training(network, clouds(100), rate, **given)
         if not isinstance(event, BatchesDone)
     ]
     assert isinstance(last, Finished)
     assert last.divergence is not None
-    assert (last.divergence.epoch, last.divergence.batch, last.divergence.layer) == (1, 1, 1)
+    found = last.divergence
+    assert (found.epoch, found.batch, found.layer, found.what) == (1, 1, 1, what)
 
 
 @pytest.mark.parametrize(
@@ -467,8 +469,9 @@ def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence() -> None:
     events = list(training)
     assert rows_of(events) == []
     assert isinstance(events[-1], Finished)
-    assert events[-1].divergence is not None
-    assert (events[-1].divergence.epoch, events[-1].divergence.batch) == (1, 1)
+    found = events[-1].divergence
+    assert found is not None
+    assert (found.epoch, found.batch, found.layer, found.what) == (1, 1, 1, "gradient")
 
 
 @pytest.mark.parametrize(
