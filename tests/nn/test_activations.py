@@ -297,6 +297,14 @@ def test_regions_end_at_the_kinks() -> None:
     assert Maxout(4).regions(z).tolist() == [[3]]
 
 
+@pytest.mark.parametrize("f", [f for f in TRUE if f.maps == 1], ids=str)
+def test_a_derivative_jumps_at_kinks_alone(f: Activation) -> None:
+    """Anywhere else it is nearly the same on both sides."""
+    z = np.setdiff1d(np.linspace(-5, 5, 41), f.kinks)[:, None]
+    before, after = (backward(f, z + side, np.ones_like(z)) for side in (-1e-6, 1e-6))
+    np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-4)
+
+
 def test_the_surrogate_of_a_step_is_the_derivative_of_the_sigmoid() -> None:
     """The straight-through estimator; without it nothing goes back at all."""
     z, errors = normal(20, 5), normal(20, 5, seed=1)
