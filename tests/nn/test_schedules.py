@@ -49,6 +49,7 @@ schedules = st.one_of(
         (CosineSchedule(), 10, 0),
         (CosineSchedule(final=0.2), 5, 0.6),
         (CosineSchedule(final=0.2), 10, 0.2),
+        (CosineSchedule(final=1), 5, 1),
         (ConstantSchedule(warmup=2), HALF, HALF / 2),
         (ConstantSchedule(warmup=2), 1, 0.5),
         (ConstantSchedule(warmup=2), 2 - HALF, 1 - HALF / 2),
