@@ -51,8 +51,8 @@ pictures: .venv/developing  ## draw the README's pictures anew; needs Chromium
 	$(BIN)/python -m tests.readme.terminal
 	$(BIN)/python -m tests.readme.page
 
-bench-presets: .venv/developing  ## time fast.yaml and plain.yaml beside the same recipes in PyTorch
-	$(BIN)/python -m tests.benchmarks.presets fast plain
+bench-presets: .venv/developing  ## time presets beside the same recipes in PyTorch
+	$(BIN)/python -m tests.benchmarks.presets
 
 lint: .venv/developing  ## check style and types
 	$(BIN)/ruff check .
