@@ -79,8 +79,9 @@ def shorten(weights: Array, max_norm: float) -> None:
 def follow(average: Array, parameters: Array, decay: float, count: int) -> None:
     """Move an exponential moving average on, in place, after the step of this count from 1.
 
-    It looks at every `STRIDE`-th step and goes as far as for so many, which costs less and comes to
-    the same. The first steps count more, so that it soon forgets where it began.
+    It looks at every `STRIDE`-th step and goes as far as for so many, which costs less, and differs
+    by no more than these steps do. The first steps count more, so that it soon forgets where it
+    began.
     """
     if count % STRIDE == 0:
         kept = min(decay, count / (count + 10)) ** STRIDE

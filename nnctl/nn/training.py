@@ -26,7 +26,7 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
-from nnctl.nn.regularization import Regularization, follow, move_uphill, shorten
+from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten
 from nnctl.nn.schedules import Schedule
 from nnctl.nn.streams import Purpose, stream
 
@@ -551,7 +551,8 @@ class Training:
     @property
     def candidate(self) -> Network:
         """The network that is validated, and kept if it is the best: of mean parameters, if any."""
-        if self._averaged is None:
+        steps = min(self._steps_before + self.progress.batch, self._steps)
+        if self._averaged is None or steps < STRIDE:
             return self.network
         self._averaged.parameters.vector[...] = self.velocity[-1]
         return self._averaged

@@ -212,6 +212,17 @@ def test_looking_at_some_steps_comes_to_the_mean_of_all() -> None:
     assert average[0] == pytest.approx(every, abs=0.01)
 
 
+@pytest.mark.parametrize(("steps", "is_mean"), [(STRIDE - 1, False), (STRIDE, True)])
+def test_a_mean_of_few_steps_is_not_the_network_that_was_drawn(steps: int, is_mean: bool) -> None:
+    """Before the first look at the parameters, these themselves are validated and saved."""
+    network = make_network([12, 3], ["softmax"], np.float32)
+    bounds = Regularization(average=0.9)
+    training = make_training(network, clouds(100), 0.1, steps=steps, regularization=bounds)
+    list(training)
+    found = training.candidate.parameters.vector
+    assert is_mean == (not np.array_equal(network.parameters.vector, found))
+
+
 def classifier() -> Network:
     """Return a network for `clouds`, always the same one."""
     network = make_network([16, 8, 6, 3], ["relu", "tanh", "softmax"], np.float32)

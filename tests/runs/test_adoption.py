@@ -136,6 +136,14 @@ def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trai
     shutil.rmtree("book")
 
 
+def test_a_run_of_arrays_is_theirs_also_where_mean_weights_are_asked_for(scratch: Path) -> None:
+    """There is no mean before the first steps."""
+    network = nnctl.Network.from_arrays([[[1.0], [1.0]]], [[-1.5]], ["step"])
+    settings = {"training.average": 0.9}
+    run = nnctl.save(network, scratch / "and", dataset="and", settings=settings)
+    assert nnctl.evaluate(run).accuracy == 1
+
+
 def test_a_network_that_does_not_fit_the_dataset_is_no_run(scratch: Path) -> None:
     """And leaves no directory."""
     for sizes, error, message in (
