@@ -259,6 +259,8 @@ class TrainingRun:
                         case Finished():
                             self._conclude(event)
                     yield event
+                    if isinstance(event, Finished):
+                        return
                     # What is about to diverge is not saved: the next event will say so.
                     if stop() and self.loop.reason_to_stop() is None and self.loop.is_finite():
                         self._save("last")

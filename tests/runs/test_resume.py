@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DataError, UsageError
-from nnctl.nn.training import EpochDone
+from nnctl.nn.training import EpochDone, Finished
 from nnctl.runs.directory import Run
 from nnctl.runs.training import TrainingRun
 from tests.runs.helpers import (
@@ -188,6 +189,21 @@ def test_a_run_killed_between_its_metrics_and_its_checkpoint_writes_the_epoch_on
     assert train(resume(directory)) == "finished"
     assert undisturbed == outcome(directory)
     assert not list(directory.glob(".*"))
+
+
+def test_a_divergence_is_not_told_to_be_an_interruption(tmp_path: Path) -> None:
+    """Though a signal came while the epoch's end was looked at."""
+    config = copy.deepcopy(SMALL)
+    config["network"] = {"layers": [{"units": 10, "activation": "linear"}]}
+    config |= {"loss": "quadratic", "optimizer": {"learning_rate": 1e25}}
+    config["training"] |= {"batch_size": 2500}
+    training = begin(tmp_path / "run", config)
+    ended = threading.Event()
+    for event in training.events(ended.is_set):
+        if isinstance(event, Finished):
+            ended.set()
+    assert training.loop.is_finite()
+    assert Run(tmp_path / "run").summary["status"] == "diverged"
 
 
 def test_early_stopping_counts_on_after_a_resume(tmp_path: Path) -> None:
