@@ -83,8 +83,9 @@ def train(
         document, name = read_file(Path(config)), Path(config).stem
     asked = resolve_config(document, overrides)
     digits = find_dataset(asked.data, None, _warn)
+    settled = settle(asked, digits)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
-    training = TrainingRun.begin(run, settle(asked, digits), digits)
+    training = TrainingRun.begin(run, settled, digits)
     with stop_on_signals() as stop:
         for _ in training.events(stop):
             pass

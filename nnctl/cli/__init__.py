@@ -77,6 +77,7 @@ class _Commands(click.Group):
     ) -> Any:
         """Carry out a command, and exit."""
         _open_standard_streams()
+        args = (sys.argv[1:] if args is None else args) or ["--help"]
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes "?"
                 stream.reconfigure(errors="replace")

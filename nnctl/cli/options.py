@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,10 +15,37 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
-ACCURACY = click.FloatRange(0, 1)
+
+class _Named(click.Path):
+    """A path that has a name: of an empty one, the current folder would be made."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what an unset variable of a shell comes to."""
+        if not os.fspath(value):
+            self.fail("an empty name; is a variable of the shell unset?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Share(click.FloatRange):
+    """A number from 0 to 1, which nan is not, though no comparison says so."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse nan."""
+        share: float = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail("nan is not a number from 0 to 1", param, ctx)
+        return share
+
+
+FOLDER = _Named(file_okay=False, path_type=Path)
+EXISTING_FOLDER = _Named(exists=True, file_okay=False, path_type=Path)
+FILE = _Named(dir_okay=False, path_type=Path)
+ACCURACY = _Share()
 
 
 def output_options(function: Command) -> Command:

@@ -70,7 +70,8 @@ def train(
     from nnctl.views.download import DownloadView
     from nnctl.views.training import TrainingView, show_result
 
-    source = config or (Run.open(resume).config_path if resume else None)
+    run = Run.open(resume) if resume else None
+    source = config or (run.config_path if run else None)
     if source is None:
         raise click.UsageError("a CONFIG is needed, or --resume RUN")
     if resume and run_dir:
@@ -82,7 +83,6 @@ def train(
         _show_plan(asked, as_json)
         return
 
-    run = Run.open(resume) if resume else None
     try:
         with DownloadView(quiet=quiet) as notify:
             if run:
@@ -94,8 +94,9 @@ def train(
                 dataset = find_dataset(asked.data, data_dir, notify)
         with stop_on_signals(interrupt) as stop:
             if not run:
+                settled = settle(asked, dataset)
                 run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
-                training = TrainingRun.begin(run, settle(asked, dataset), dataset)
+                training = TrainingRun.begin(run, settled, dataset)
             with TrainingView(training, quiet=quiet) as view:
                 for event in training.events(stop):
                     view.show(event)
@@ -128,10 +129,11 @@ def _show_plan(config: Config, as_json: bool) -> None:
 
 def _check_threshold(config: Config, fail_under: float | None) -> None:
     from nnctl.errors import UsageError
+    from nnctl.runs.plan import facts_of, validation_count
 
-    if fail_under is not None and config.data.validation == 0:
+    if fail_under is not None and not validation_count(config, facts_of(config)):
         raise UsageError(
-            "--fail-under compares the validation accuracy, and data.validation is 0",
+            "--fail-under compares the validation accuracy, and nothing is held out",
             hint="Hold out some examples, or use: nnctl eval RUN --fail-under ACC",
         )
 

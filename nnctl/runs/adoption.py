@@ -66,8 +66,9 @@ def save_network(
         raise UsageError(
             f"the images of {dataset} have {pixels} pixels; this network takes {network.sizes[0]}"
         )
+    settled = settle(asked, digits)
     run = Run.create_at(directory)
-    TrainingRun.begin(run, settle(asked, digits), digits).adopt(network)
+    TrainingRun.begin(run, settled, digits).adopt(network)
     return run
 
 

@@ -126,9 +126,13 @@ class TrainingView(View):
         done = self._training.done_epochs
         if done or self._training.loop.progress.batch:
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
-        if self._training.loop.reason_to_stop():
-            say(self._console, "nothing is left to train; --epochs N extends a run")
-            return
+        match self._training.loop.reason_to_stop():
+            case "finished":
+                say(self._console, "nothing is left to train; --epochs N extends a run")
+                return
+            case "stopped_early":
+                say(self._console, "nothing is left to train: early stopping has ended this run")
+                return
         show_diagnoses(self._console, "Before it begins:", self._foreseen)
         say(self._console, Text(_HEADER, style="bold"))
 

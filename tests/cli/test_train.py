@@ -296,7 +296,12 @@ def test_lengths_and_samplings_that_are_none_are_refused(
         ("train", SMOKE, "--dataset", "mnsit"),
         ("train", SMOKE, "--subset", "1000000"),
         ("train", SMOKE, "--fail-under", "2"),
+        ("train", SMOKE, "--fail-under", "nan"),
         ("train", SMOKE, "--fail-under", "0.5", "--set", "data.validation=0"),
+        ("train", CONFIGS / "gates" / "xor.yaml", "--fail-under", "0.5"),
+        ("train", ""),
+        ("train", "--resume", ""),
+        ("train", SMOKE, "--run-dir", ""),
         ("train", SMOKE, "--unknown"),
     ],
     ids=lambda arguments: " ".join(map(str, arguments[1:])).replace(str(CONFIGS), ""),
@@ -304,6 +309,33 @@ def test_lengths_and_samplings_that_are_none_are_refused(
 def test_a_user_s_mistake_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ...]) -> None:
     """With a sentence, and no traceback."""
     assert "Error" in nnctl(*arguments, code=2).stderr
+
+
+def test_a_mistake_that_the_dataset_shows_leaves_no_directory(nnctl: Nnctl, scratch: Path) -> None:
+    """Nothing is held out of four examples, so that nothing can be watched."""
+    gate = CONFIGS / "gates" / "xor.yaml"
+    done = nnctl("train", gate, "--set", "training.early_stopping={patience: 2}", code=2)
+    assert "early stopping watches the validation examples" in done.stderr
+    assert not (scratch / "runs").exists()
+
+
+def test_an_unset_variable_of_the_shell_is_not_the_current_folder(nnctl: Nnctl) -> None:
+    """Which is said, as nobody sees it in the command."""
+    for arguments in (("eval", ""), ("predict", "", "x.png"), ("train", "--resume", "")):
+        assert "is a variable of the shell unset?" in nnctl(*arguments, code=2).stderr
+
+
+def test_without_arguments_there_is_help(nnctl: Nnctl) -> None:
+    """As with --help, on stdout."""
+    assert nnctl().stdout == nnctl("--help").stdout
+
+
+def test_a_run_that_stopped_early_says_so_when_it_is_to_go_on(nnctl: Nnctl) -> None:
+    """More epochs do not help."""
+    stopping = ("--set", "training.early_stopping={patience: 1}", "--run-dir", "run")
+    nnctl("train", SMOKE, "--set", "optimizer.learning_rate=3", "--epochs", 20, *stopping)
+    done = nnctl("train", "--resume", "run", "--epochs", 40)
+    assert "early stopping has ended this run" in done.stderr
 
 
 def test_divergence_exits_with_4_and_says_where_and_what_to_do(nnctl: Nnctl, scratch: Path) -> None:
