@@ -92,7 +92,9 @@ def config_options(function: Command) -> Command:
                 help="Set a key: optimizer.momentum=0.9, network.layers.0.units=100. Repeatable.",
             ),
             click.option(
-                "--dataset", metavar="NAME", help="mnist, mini, or a folder of four IDX files."
+                "--dataset",
+                metavar="NAME",
+                help="mnist, mini, a gate, or a folder of four IDX files.",
             ),
             click.option("--subset", type=int, metavar="N", help="Train on N examples."),
             click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all."),
@@ -100,7 +102,7 @@ def config_options(function: Command) -> Command:
                 "--seed",
                 type=int,
                 metavar="N",
-                help="Seed of weights and shuffling.",
+                help="Seed of all random numbers.",
             ),
             click.option(
                 "--threads",

@@ -240,7 +240,11 @@ class TrainingConfig(Section):
     ] = "shuffle"
     seed: Annotated[
         int,
-        Field(ge=0, le=MAX_SEED, description="Of initialisation, shuffling and the subset"),
+        Field(
+            ge=0,
+            le=MAX_SEED,
+            description="Of all random numbers: the first weights, shuffling, the subset, dropout",
+        ),
     ] = 0
     label_smoothing: Annotated[
         float,
@@ -256,8 +260,8 @@ class TrainingConfig(Section):
     average: Annotated[
         Annotated[float, Field(gt=0, lt=1)] | None,
         Field(
-            description="Decay, such as 0.999, of an exponential moving average of the weights, "
-            "which is then what is validated and saved as the best"
+            description="Decay, such as 0.999, of an exponential moving average (EMA) of the "
+            "weights, moved every eighth step: it is then what is validated and saved as the best"
         ),
     ] = None
     early_stopping: Annotated[

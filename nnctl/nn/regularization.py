@@ -11,7 +11,7 @@ from nnctl.nn.augmentation import Augmentation
 
 STRIDE = 8
 """The steps between looks at the parameters for their mean."""
-_FLAT = 1e-15  # the square of a shorter gradient is no longer a normal number of float32
+_FLAT = 1e-15  # far from where the square of a gradient is no normal number of float32 any more
 
 
 @dataclass(frozen=True)
