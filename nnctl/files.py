@@ -9,12 +9,15 @@ import math
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 _SUFFIX = ".nnctl-tmp"
 _ATTEMPTS = 100
+_PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()
+"""Seconds to wait in turn where Windows lets nobody rename to a file that another program reads."""
 _MOST_BYTES = 2**29  # of a text: a sweep of a hundred thousand trials has half as many
 
 
@@ -42,12 +45,24 @@ def _write_and_rename(path: Path, content: Iterable[bytes | memoryview]) -> None
             file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # of the two, the first is to be told
             temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename; where a reader keeps that from being done, wait for it a while."""
+    for seconds in _PAUSES:
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    temporary.replace(path)
 
 
 def read_text(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnctl import files
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
@@ -204,6 +206,29 @@ def test_a_write_that_fails_leaves_the_old_file(
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("refusals", "left"), [(2, b"new"), (3, b"old")])
+def test_a_reader_that_keeps_a_file_from_being_replaced_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, left: bytes
+) -> None:
+    """As on Windows, for a while."""
+    path, replace_it = tmp_path / "file", Path.replace
+    write_atomically(path, b"old")
+    refused: list[object] = []
+
+    def busy(self: Path, target: Path) -> Path:
+        if len(refused) < refusals:
+            refused.append(target)
+            raise PermissionError(13, "Permission denied")
+        return replace_it(self, target)
+
+    monkeypatch.setattr(files, "_PAUSES", (0, 0))
+    monkeypatch.setattr(Path, "replace", busy)
+    with pytest.raises(PermissionError) if refusals > 2 else contextlib.nullcontext():
+        write_atomically(path, b"new")
+    assert path.read_bytes() == left
     assert [path] == list(tmp_path.iterdir())
 
 
