@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
@@ -101,9 +101,14 @@ def validate(
     return value
 
 
-def to_mapping(config: Config) -> dict[str, Any]:
-    """Return a configuration as plain values, every default written out."""
-    return config.model_dump(mode="json")
+def to_mapping(config: BaseModel, *, defaults: bool = True) -> dict[str, Any]:
+    """Return a configuration as plain values, with or without those that it did not name."""
+    try:
+        return config.model_dump(mode="json", exclude_unset=not defaults)
+    except PydanticSerializationError as error:  # what it makes of an interrupt in our functions
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
 
 
 def to_yaml(mapping: Mapping[str, Any], comment: str = "") -> str:
@@ -307,5 +312,5 @@ def _told(problem: Problem, document: Document) -> str:
 
 def _line_and_column(told: str) -> tuple[int, int]:
     """Sort mistakes as they stand in the file, those of the command line after them."""
-    found = re.match(r".*?:(\d+):(\d+): ", told)
+    found = re.match(r".*?:(\d{1,9}):(\d{1,9}): ", told)
     return (int(found[1]), int(found[2])) if found else (sys.maxsize, 0)

@@ -136,7 +136,7 @@ class Plan:
                 for mistake in error.mistakes:
                     mistakes.setdefault(self._without_value(mistake, point), mistake)
             else:
-                checked.setdefault(config.model_dump_json(), (point, config))
+                checked.setdefault(json.dumps(to_mapping(config)), (point, config))
         if mistakes:
             raise ConfigError("the sweep", list(mistakes.values()))
         return list(checked.values())
@@ -151,7 +151,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values."""
         return {
-            "sweep": self.sweep.model_dump(mode="json", exclude_unset=True),
+            "sweep": to_mapping(self.sweep, defaults=False),
             "base": self.base.data,
             "source": self.base.source,
         }

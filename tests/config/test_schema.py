@@ -370,3 +370,15 @@ def test_a_next_line_character_is_written_as_text() -> None:
 def test_a_comment_stands_above_what_is_written() -> None:
     """Each of its lines behind a mark."""
     assert to_yaml({"a": {"b": 1.5}}, "one\ntwo") == "# one\n# two\na: {b: 1.5}\n"
+
+
+def test_an_interrupt_while_values_are_written_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though pydantic takes what goes wrong in our functions for a failure of theirs."""
+
+    def interrupted(_: object) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    config = load(CONFIGS / "smoke.yaml")
+    monkeypatch.setattr(dataclasses, "asdict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        to_mapping(config)

@@ -157,6 +157,12 @@ def test_a_wrong_parameter_is_told_as_it_was_typed(expected: str, text: str) -> 
     assert expected in last_line.removeprefix(f"-p {text}: ")
 
 
+def test_a_parameter_of_thousands_of_digits_is_told_in_a_sentence() -> None:
+    """Though it looks like a place in a file, of which there are no such numbers."""
+    with pytest.raises(UsageError, match=r"parameters\.x\.max: expected a finite number, got inf"):
+        read_values(f"x=log:0:{'9' * 5000}")
+
+
 # From a configuration or a sweep file to a plan --------------------------------------------------
 
 
