@@ -141,6 +141,7 @@ def _show(error: NnctlError | click.ClickException) -> int:
 
 @click.group(
     cls=_Commands,
+    no_args_is_help=False,  # but see `main`: of help, not of a mistake
     context_settings={
         "auto_envvar_prefix": "NNCTL",
         "help_option_names": ["-h", "--help"],

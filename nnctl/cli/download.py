@@ -11,7 +11,7 @@ from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
 
 
 @click.command(epilog="Example: nnctl download --mirror http://127.0.0.1:8765/")
-@click.argument("dataset", default="mnist", type=click.Choice(["mnist"]))
+@click.argument("dataset", default="mnist", type=click.Choice(["mnist"]), metavar="[mnist]")
 @click.option(
     "--mirror",
     "mirrors",
