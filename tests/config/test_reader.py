@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,6 @@ BOMB = "\n".join(
 )
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("expected", "text"),
     [
@@ -175,8 +175,10 @@ BOMB = "\n".join(
 )
 def test_a_few_bytes_that_stand_for_too_much_are_refused_quickly(expected: str, text: str) -> None:
     """Neither the stack nor the memory nor the user's time is used up."""
+    began = time.perf_counter()
     (told,) = mistakes(text)
     assert told.endswith(f": {expected}")
+    assert time.perf_counter() - began < 10
 
 
 def test_keys_and_values_know_their_places() -> None:

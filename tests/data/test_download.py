@@ -428,7 +428,7 @@ def test_mirrors_that_do_not_answer_are_given_up_in_time(
     slow = [request.getfixturevalue(name) for name in names]
     began = time.monotonic()
     events, error = ask(cache, *slow, mirror(CONTENTS).url)
-    assert time.monotonic() - began < patience + 20
+    assert time.monotonic() - began < patience + 2
     assert [url for url, _ in failed(events)] == [f"{url}{A.gzip_name}" for url in slow]
     answers = {"dripping": "sent next to nothing for 0 s"}
     told = [answers.get(name, "did not answer within 0 s") for name in names[:2]]
@@ -489,7 +489,7 @@ def test_a_name_that_is_not_resolved_is_given_up_in_time(
     monkeypatch.setenv("no_proxy", "*")
     began = time.monotonic()
     events, error = ask(cache, "http://mnist.invalid/", mirror(CONTENTS).url)
-    assert time.monotonic() - began < patience + 20
+    assert time.monotonic() - began < patience + 2
     unknown = "has a name that cannot be resolved; is there a network?"
     assert [why for _, why in failed(events)] == ["did not answer within 1 s" if hangs else unknown]
     assert error == ""

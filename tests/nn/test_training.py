@@ -495,9 +495,22 @@ def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) 
     assert rows[-1].train_loss < rows[0].train_loss / 2
 
 
+def test_momentum_does_not_sink_into_denormal_numbers() -> None:
+    """Which are slow: what a black pixel's weight remembers becomes 0."""
+    examples = clouds(200)
+    examples.inputs[100:, 0] = 0
+    examples.inputs[:, 1] = 0
+    network = make_network([12, 8, 3], ["relu", "softmax"], np.float32)
+    training = make_training(network, examples, 0.1, momentum=0.5, epochs=60)
+    list(training)
+    velocity = np.abs(training.velocity)
+    assert not ((velocity > 0) & (velocity < 1e-30)).any()
+    assert (velocity == 0).any()
+
+
 @pytest.mark.parametrize("batch_size", [2, 200])
-def test_momentum_does_not_sink_into_denormal_numbers(batch_size: int) -> None:
-    """Which are slow: what the weights of a black pixel remember becomes 0."""
+def test_what_a_black_pixel_left_is_forgotten_in_however_few_epochs(batch_size: int) -> None:
+    """Looks for denormal numbers are counted in steps, also where an epoch has only one."""
     examples = clouds(200)
     examples.inputs[:, 0] = 0
     network = make_network([12, 8, 3], ["relu", "softmax"], np.float32)

@@ -170,7 +170,7 @@ def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
         fault = interrupt(run, names, quick.calls, rng)
         done = nursery.run(fault, *quick.arguments(run))
         interrupted += quick.was_interrupted(run, done, once=len(names) == 1)
-    assert interrupted >= cases // 4
+    assert interrupted > cases // 4
     quick.assert_ends_as_ever(run)
     torture.tried(f"{' and '.join(names)} at a random call", cases)
 
@@ -197,7 +197,7 @@ def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_trace
         names = rng.choice(list(INTERRUPTS))
         done = run_with(interrupt(run, names, calls, rng), *quick.arguments(run))
         interrupted += quick.was_interrupted(run, done, once=len(names) == 1)
-    assert interrupted >= cases // 4
+    assert interrupted > cases // 4
     torture.tried("a signal at a random call, while modules are imported", cases)
 
 
