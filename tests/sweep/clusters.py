@@ -166,6 +166,8 @@ def dask(folder: Path, *workers: str) -> Iterator[Dask]:
     folder.mkdir(parents=True, exist_ok=True)
     cluster = Dask(folder)
     try:
+        # Who connects has less patience than the imports of a scheduler take on a busy machine.
+        wait_until(lambda: "Scheduler at" in cluster.scheduler.log)
         for name in workers:
             cluster.start_worker(name)
         yield cluster
