@@ -26,11 +26,11 @@ test-fast: .venv/developing  ## run the tests that train for no more than a few 
 torture: .venv/developing  ## try hard to lose work and to be fooled: crashes, faults, hostile input
 	$(BIN)/python -m pytest -n auto --dist loadgroup tests/torture --torture $(if $(SEED),--torture-seed $(SEED))
 
+# Old versions call what newer ones of their own dependencies have deprecated: no error there.
 test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
 	$(OLDEST_BIN)/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[dev]'
-	# Old versions call what newer ones of their own dependencies have deprecated.
 	$(OLDEST_BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" -W ignore::DeprecationWarning
 
 cluster-demo: .venv/developing  ## run a sweep on a Dask cluster of this machine: a scheduler and two workers
