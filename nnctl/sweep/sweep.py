@@ -25,7 +25,16 @@ from nnctl.sweep.journal import FORMAT_VERSION, Journal
 from nnctl.sweep.plan import Plan, TrialMaker, trial_name
 from nnctl.sweep.results import ResultFiles
 from nnctl.sweep.space import Point
-from nnctl.sweep.trials import FAILED, Curve, Trial, TrialResult, failed, note, run_trial
+from nnctl.sweep.trials import (
+    FAILED,
+    Curve,
+    Trial,
+    TrialResult,
+    failed,
+    metrics_so_far,
+    note,
+    run_trial,
+)
 from nnctl.sweep.workers import Work, Workers
 
 _TICK = 0.2  # seconds between looks at what changed
@@ -382,7 +391,9 @@ class Sweep:
             reason = f"it hung: it was killed after {limits.trial_timeout:g} s, and some to save"
         else:
             note(trial, "its worker process died")
-            epochs, before = len(running.curve.scores), self._deaths.get(trial.number, -1)
+            # From the disk: it may have got on since somebody last looked at its curve.
+            epochs = len(metrics_so_far(trial.directory))
+            before = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > before:
                 self._agenda.put_back(trial, last=True)

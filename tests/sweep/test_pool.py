@@ -25,7 +25,7 @@ from nnctl.sweep import pool
 from nnctl.sweep.plan import Plan, TrialMaker, read_plan
 from nnctl.sweep.pool import LocalPool
 from nnctl.sweep.sweep import Limits, Sweep
-from nnctl.sweep.trials import LOG, Trial, TrialResult, run_trial
+from nnctl.sweep.trials import LOG, Curve, Trial, TrialResult, run_trial
 from nnctl.sweep.workers import Work
 from tests.conftest import CONFIGS, nnctl_command
 from tests.runs.helpers import ignore
@@ -282,6 +282,15 @@ class TestFailures:
         (row,) = results_of(new_sweep(smoke_plan("training.epochs=6"), stubs.die_after_two_epochs))
         assert (row.status, row.epochs) == ("finished", 6)
         assert Path(f"sweep/trial-001/{LOG}").read_text("utf-8").count("process died") == 3
+
+    @posix
+    def test_a_trial_that_got_on_since_the_last_look_at_it_is_not_given_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it had done by its death counts, not what was seen of it before."""
+        monkeypatch.setattr(Curve, "read", lambda _: False)
+        (row,) = results_of(new_sweep(smoke_plan("training.epochs=6"), stubs.die_after_two_epochs))
+        assert (row.status, row.epochs) == ("finished", 6)
 
     def test_a_trial_that_crashes_the_interpreter_leaves_its_stack_in_the_log(self) -> None:
         """A segmentation fault tells where it was."""
