@@ -396,9 +396,38 @@ class Run:
         append_lines(self.metrics_path, [json.dumps(row, allow_nan=False)])
 
     def keep_metrics_until(self, epoch: int) -> None:
-        """Drop the metrics of later epochs, and a torn line: they are going to be written again."""
-        lines = [line for line, row in self._metrics() if row["epoch"] <= epoch]
+        """Drop the metrics of later epochs, and a torn line: they are going to be written again.
+
+        Raises
+        ------
+        DamagedFileError
+            Those of an earlier epoch are not there.
+        """
+        lines = [line for line, _ in self._metrics()][:epoch]
+        if len(lines) < epoch:
+            raise DamagedFileError(
+                f"{self.metrics_path} is damaged: it ends with epoch {len(lines)}, and {epoch} are "
+                "done"
+            )
         self._write(self.metrics_path, "".join(f"{line}\n" for line in lines))
+
+    def require_nothing_done(self) -> None:
+        """Make sure that no more than an epoch is lost if it is begun from nothing.
+
+        Raises
+        ------
+        DamagedFileError
+            The checkpoint to go on from must have been there.
+        """
+        done, best = len(self.metrics), self.checkpoint_path("best")
+        if best.exists():
+            done = max(done, load_checkpoint(best).progress.epoch)
+        if done > 1:  # before it is saved the first time, a process may be killed
+            raise DamagedFileError(
+                f"there is no {self.checkpoint_path('last')}, though {done} epochs are done",
+                hint="Put it back, or begin a new run; what the best epoch has learned can be "
+                "evaluated as before.",
+            )
 
     def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the lines of the metrics, each with what it says."""
@@ -419,7 +448,7 @@ class Run:
             except ValueError:
                 row = None
             before = rows[-1][1]["epoch"] if rows else 0
-            if not _is_row(row) or row["epoch"] <= before or len(row["health"]) != layers:
+            if not _is_row(row) or row["epoch"] != before + 1 or len(row["health"]) != layers:
                 raise DamagedFileError(
                     f"{path}:{number} is damaged: it is not the metrics of an epoch"
                 )

@@ -207,6 +207,8 @@ class TrainingRun:
         try:
             if path.exists():
                 training_run._restore(load_checkpoint(path), path)
+            else:
+                run.require_nothing_done()
             with contextlib.suppress(DamagedFileError):  # it will be written anew
                 _ = run.summary  # of a later version there is more here than this one knows
             run.keep_metrics_until(training_run.loop.progress.epoch)

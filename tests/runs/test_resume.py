@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nnctl.config import from_mapping, replaced, to_mapping
-from nnctl.errors import DataError, UsageError
+from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.nn.training import EpochDone, Finished
 from nnctl.runs.directory import Run
 from nnctl.runs.training import TrainingRun
@@ -147,6 +147,39 @@ def test_the_summary_of_an_end_that_is_none_any_more_is_taken_away(tmp_path: Pat
     assert Run(directory).summary["status"] == "finished"
     TrainingRun.resume(Run.open(directory), epochs=5, notify=ignore)
     assert Run(directory).summary == {}
+
+
+@pytest.mark.parametrize("also_lost", ["", "metrics.jsonl", "best.npz"])
+def test_a_run_without_its_last_checkpoint_is_not_begun_anew_over_what_is_left(
+    tmp_path: Path, also_lost: str
+) -> None:
+    """Or a best network of many epochs would be replaced by that of one."""
+    directory = tmp_path / "run"
+    train(begin(directory))
+    for name in filter(None, ("last.npz", also_lost)):
+        (directory / name).unlink()
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(DamagedFileError, match=r"no .*last\.npz, though [1-4] epochs are done"):
+        resume(directory)
+    assert before == {path: path.read_bytes() for path in directory.iterdir()}
+    (directory / "last.npz").symlink_to("nowhere")
+    with pytest.raises(DamagedFileError, match="though"):
+        resume(directory)
+
+
+@pytest.mark.parametrize(("lost", "what"), [(0, ":1 is"), (1, ":2 is"), (3, "ends with epoch 3")])
+def test_a_run_whose_metrics_lack_an_epoch_is_not_gone_on_with(
+    tmp_path: Path, lost: int, what: str
+) -> None:
+    """They have every epoch once, or the curves of the report would be of another training."""
+    directory = tmp_path / "run"
+    train(begin(directory))
+    lines = (directory / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    damaged = b"".join(lines[:lost] + lines[lost + 1 :])
+    (directory / "metrics.jsonl").write_bytes(damaged)
+    with pytest.raises(DamagedFileError, match=what):
+        resume(directory)
+    assert (directory / "metrics.jsonl").read_bytes() == damaged
 
 
 def test_a_run_killed_before_its_first_epoch_begins_again(tmp_path: Path, undisturbed: Any) -> None:
