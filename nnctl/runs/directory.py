@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from nnctl.files import (
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
 from nnctl.nn.network import Network, count_parameters
+from nnctl.nn.regularization import STRIDE
 from nnctl.runs.build import build_layers, build_network
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 from nnctl.runs.records import (
@@ -505,7 +507,7 @@ def config_of(checkpoint: Checkpoint, path: Path) -> Config:
 
 
 def network_of(checkpoint: Checkpoint, path: Path) -> Network:
-    """Return the network whose parameters a checkpoint holds.
+    """Return the network of a checkpoint that was validated: of mean parameters, if any.
 
     Raises
     ------
@@ -517,9 +519,22 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     # Counted before any is made: a configuration can ask for more than there is memory.
     if count_parameters(pixels, build_layers(config)) != size:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
+    parameters = checkpoint.parameters
+    if config.training.average is not None and _steps(config, checkpoint) >= STRIDE:
+        parameters = checkpoint.velocity[-size:]
+    if parameters.size != size:
+        raise DamagedFileError(f"{path} is damaged: it has no mean parameters")
     network = build_network(config, pixels)
-    network.parameters.vector[...] = checkpoint.parameters
+    network.parameters.vector[...] = parameters
     return network
+
+
+def _steps(config: Config, checkpoint: Checkpoint) -> int:
+    """Return how many steps led to a checkpoint."""
+    progress, examples = checkpoint.progress, checkpoint.dataset["training"]
+    batches = math.ceil(examples / config.training.batch_size)
+    steps: int = progress.epoch * batches + progress.batch
+    return min(steps, config.training.steps or steps)
 
 
 def _settled(config: Config, source: str) -> Config:

@@ -100,6 +100,24 @@ def test_every_split_and_checkpoint_can_be_evaluated(nnctl: Nnctl, run: Path) ->
     assert "last" in nnctl("eval", run, "--checkpoint", "last").stdout
 
 
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_what_is_evaluated_are_the_mean_weights_that_were_validated(
+    nnctl: Nnctl, scratch: Path, which: str
+) -> None:
+    """The last state, too; a training that goes on needs those that it steps from."""
+    averaged = {"training.average": 0.99}
+    run = face.train(CONFIGS / "smoke.yaml", epochs=1, settings=averaged, run_dir=scratch / "mean")
+    (row,) = run.metrics
+    evaluated = nnctl(
+        "eval", run.directory, "--split", "validation", "--checkpoint", which, "--json"
+    )
+    found = json.loads(evaluated.stdout)
+    assert found["accuracy"] == pytest.approx(row["val_accuracy"])
+    assert found["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
+    raw, mean = run.checkpoint("last").parameters, run.network("last").parameters.vector
+    assert not np.allclose(raw, mean, rtol=1e-3)
+
+
 def test_another_dataset_than_the_training_s_is_said(
     nnctl: Nnctl, run: Path, with_mnist: Path
 ) -> None:
