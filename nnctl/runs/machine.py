@@ -113,6 +113,8 @@ def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
     numbers += block * (2 * pixels + sum(layer.units for layer in layers if layer.dropout))
     if config.network.input_dropout:
         numbers += block * pixels
+    if config.training.adversarial:
+        numbers += batch * pixels
     if config.data.augment:
         numbers += pixels * (2 * block + _DEFORMED * threads)
     return 4 * numbers + 2 * facts.training * pixels
