@@ -71,6 +71,10 @@ class Dropout:
             throws = np.frombuffer(rng.bytes(2 * drawn.size), "<u2").reshape(drawn.shape)
             np.multiply(throws >= dropped, drawn.dtype.type(_SIDES / (_SIDES - dropped)), out=drawn)
 
+    def kept_inputs(self, rows: slice) -> Array | None:
+        """Return the factors of some examples on their inputs."""
+        return None if self.of_inputs is None else self.of_inputs[rows]
+
     def kept(self, rows: slice) -> list[Array | None]:
         """Return the factors of some examples on the outputs of each layer."""
         return [None if factors is None else factors[rows] for factors in self.of_layers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,23 +58,60 @@ class Regularization:
         return smooth
 
 
-def move_uphill(inputs: Array, errors: Array, distance: float) -> None:
-    """Move examples ``(n, inputs)``, in place, along the gradient of their losses by them.
+def move_uphill(inputs: Array, errors: Array, distance: float, kept: Array | None = None) -> None:
+    """Move examples along the gradient of their losses by them.
 
-    All go the same distance, but those that have no gradient stay. `errors` is overwritten.
+    All go the same distance, but those that have no gradient stay. It is the examples that move,
+    and then their inputs are dropped: so nothing comes back that was left out.
+
+    Parameters
+    ----------
+    inputs : array, shape (n, inputs)
+        What the network was given; moved in place.
+    errors : array, shape (n, inputs)
+        The gradients of the losses by that; overwritten.
+    distance : float
+        How far they go.
+    kept : array, shape (n, inputs), optional
+        The factors of dropout that are in the inputs already.
     """
-    lengths = np.sqrt(np.einsum("ij,ij->i", errors, errors))
+    if kept is not None:
+        errors *= kept
+    lengths = _lengths("ij,ij->i", errors)
     factors = np.divide(distance, lengths, out=np.zeros_like(lengths), where=lengths > _FLAT)
     errors *= factors[:, None]
+    if kept is not None:
+        errors *= kept
     inputs += errors
+
+
+def square(vector: Array) -> float:
+    """Return the square of a vector's length, also where float32 has no room for it."""
+    with np.errstate(over="ignore"):
+        found = float(np.dot(vector, vector))
+    if math.isfinite(found):
+        return found
+    wide = vector.astype(np.float64)
+    return float(np.dot(wide, wide))
 
 
 def shorten(weights: Array, max_norm: float) -> None:
     """Scale columns of weights ``(inputs, maps)`` that are longer than `max_norm` down to it."""
-    norms = np.sqrt(np.einsum("ij,ij->j", weights, weights))
+    norms = _lengths("ij,ij->j", weights)
     long = norms > max_norm
     if long.any():
         weights *= np.where(long, max_norm / np.where(long, norms, 1), 1).astype(weights.dtype)
+
+
+def _lengths(subscripts: str, vectors: Array) -> Array:
+    """Return the lengths of rows or columns, also where float32 has no room for their squares."""
+    with np.errstate(over="ignore"):
+        squares = np.einsum(subscripts, vectors, vectors)
+    if not np.isfinite(squares).all():
+        wide = vectors.astype(np.float64)
+        squares = np.einsum(subscripts, wide, wide)
+    lengths: Array = np.sqrt(squares)
+    return lengths
 
 
 def follow(average: Array, parameters: Array, decay: float, count: int) -> None:

@@ -26,7 +26,7 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
-from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten
+from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten, square
 from nnctl.nn.schedules import Schedule
 from nnctl.nn.streams import Purpose, stream
 
@@ -159,6 +159,8 @@ class _Batch(NamedTuple):
         Views into the block's.
     kept : sequence of array or None, optional
         See `Backpropagation.forward`.
+    kept_inputs : array, shape (batch, features), or None
+        The factors of dropout that are in the inputs already.
     """
 
     number: int
@@ -167,6 +169,7 @@ class _Batch(NamedTuple):
     targets: Array
     logits: Array
     kept: Sequence[Array | None] | None
+    kept_inputs: Array | None
 
     def kept_of(self, rows: slice) -> Sequence[Array | None] | None:
         """Return what dropout keeps of some of the examples."""
@@ -322,7 +325,8 @@ class Training:
             self._find_errors(batch, rows, part)
             if bounds.adversarial:
                 part.backward()
-                move_uphill(batch.inputs[rows], part.input_errors(), bounds.adversarial)
+                kept = None if batch.kept_inputs is None else batch.kept_inputs[rows]
+                move_uphill(batch.inputs[rows], part.input_errors(), bounds.adversarial, kept)
                 self._find_errors(batch, rows, part)
             part.errors[-1] *= error_scale / len(batch.inputs)
             part.backward()
@@ -347,7 +351,7 @@ class Training:
 
     def _clip(self, gradient: Array, most: float, thread: int) -> None:
         """Scale a thread's part of a gradient whose whole is longer than that."""
-        self._squares[thread] = float(np.dot(gradient, gradient))
+        self._squares[thread] = square(gradient)
         self._crew.wait()
         length = math.sqrt(sum(self._squares))
         if length > most:
@@ -409,8 +413,9 @@ class Training:
         batches = []
         for i, first in enumerate(range(0, len(chosen), self.batch_size), number):
             rows = slice(first, min(first + self.batch_size, len(chosen)))
+            inputs, kept_inputs = self._inputs[rows], self._dropout.kept_inputs(rows)
             kept = self._dropout.kept(rows) if self._dropout.is_used else None
-            batches.append(_Batch(i, rows, self._inputs[rows], targets[rows], logits[rows], kept))
+            batches.append(_Batch(i, rows, inputs, targets[rows], logits[rows], kept, kept_inputs))
         if self._dropout.is_used:
             self._crew.run(functools.partial(self._drop, batches))
         return _Block(labels, targets, logits, batches)
@@ -419,8 +424,8 @@ class Training:
         """Draw what dropout keeps of a thread's part of some batches, and drop of their inputs."""
         for batch in batches[thread :: self.threads]:
             self._dropout.draw(batch.rows, self._stream("dropout", batch.number))
-            if self._dropout.of_inputs is not None:
-                np.multiply(batch.inputs, self._dropout.of_inputs[batch.rows], out=batch.inputs)
+            if batch.kept_inputs is not None:
+                np.multiply(batch.inputs, batch.kept_inputs, out=batch.inputs)
 
     def _stream(self, purpose: Purpose, batch: int) -> np.random.Generator:
         """Return the random numbers of a batch of the running epoch."""

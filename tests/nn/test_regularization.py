@@ -17,7 +17,7 @@ from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
-from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten
+from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten, square
 from nnctl.nn.training import BatchesDone, EpochDone, Training
 from tests.nn.helpers import (
     HIDDEN,
@@ -187,6 +187,27 @@ def test_long_columns_are_shortened_and_no_others() -> None:
     weights = np.array([[3.0, 0.6, 0.0], [4.0, 0.8, 0.0]])
     shorten(weights, 2.0)
     np.testing.assert_allclose(weights, [[1.2, 0.6, 0], [1.6, 0.8, 0]])
+
+
+def test_lengths_whose_squares_are_beyond_float32_are_lengths() -> None:
+    """What is clipped keeps its direction: it is not taken for infinitely long, and set to 0."""
+    assert square(np.array([3e20, 4e20], np.float32)) == pytest.approx(25e40, rel=1e-6)
+    weights = np.array([[3e20, 0.3], [4e20, 0.4]], np.float32)
+    shorten(weights, 2.0)
+    np.testing.assert_allclose(weights, [[1.2, 0.3], [1.6, 0.4]], rtol=1e-6)
+    inputs, errors = np.ones((1, 2), np.float32), np.array([[3e20, 4e20]], np.float32)
+    move_uphill(inputs, errors, 0.5)
+    np.testing.assert_allclose(inputs, [[1.3, 1.4]], rtol=1e-6)
+
+
+def test_a_gradient_that_explodes_is_clipped_and_not_lost() -> None:
+    """Deep and wide weights, of which each layer multiplies the errors by some hundreds."""
+    network = make_network([16, *[64] * 12, 3], [*["relu"] * 12, "softmax"], np.float32)
+    network.parameters.vector[...] = 8 * normal(network.parameters.vector.size)
+    before = network.parameters.vector.copy()
+    bounds = Regularization(clip_norm=1.0)
+    assert all(make_training(network, squares(30), 1.0, batch_size=30, regularization=bounds))
+    assert np.linalg.norm(network.parameters.vector - before) == pytest.approx(1, rel=0.01)
 
 
 def test_the_mean_follows_the_parameters() -> None:
