@@ -86,9 +86,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "softsign": shape((500, 500), 2000, "softsign"),
     "gelu by tanh": shape((500, 500), 2000, {"name": "gelu", "approximate": "tanh"}),
     "validation": shape((4000, 100), 50, data={"validation": 4000}, training=TWO),
-    "moved uphill": shape((20,), 4000, training={"adversarial": 1.0}),
     "deformed": shape((100,), 2000, data={"augment": ELASTIC}),
     "large images": shape((20,), 50, data={"dataset": "large", "validation": 100}),
+    "large images, moved uphill": shape(
+        (20,), 150, data={"dataset": "large", "validation": 100}, training={"adversarial": 1.0}
+    ),
     "large images, deformed": shape(
         (20,), 50, data={"dataset": "large", "validation": 100, "augment": ELASTIC}, training=TWO
     ),
