@@ -80,7 +80,7 @@ def check(
     elif not quiet:
         show_inspection(str(source), inspection)
         if drawn:
-            show_samples(drawn)
+            show_samples(drawn, config)
         if report:
             show_gradients(report)
     if report:

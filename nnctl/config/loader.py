@@ -244,7 +244,8 @@ def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> 
     if meant := nearest(key, siblings):
         told, about = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
-        told = f" here; it is written as {elsewhere[key]}"
+        of_the_first = elsewhere[key].replace("network.layers.", "network.layers.0.")
+        told = f" here; it is written as {of_the_first}"
     else:
         known = f"; known here are {', '.join(siblings)}" if siblings else "; it takes no other"
         told = did_you_mean(key, elsewhere) or known

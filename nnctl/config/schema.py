@@ -41,7 +41,10 @@ class ElasticConfig(Section):
 
 
 class AugmentConfig(Section):
-    """How training images are deformed, each time anew; amounts are drawn from -limit to limit."""
+    """How training images are deformed, each time anew; amounts are drawn from -limit to limit.
+
+    Eight images that follow each other share what is drawn, but for the noise.
+    """
 
     shift: Annotated[float, Field(ge=0, le=1e3, description="Pixels, along either axis")] = 0.0
     rotate: Annotated[float, Field(ge=0, le=180, description="Degrees, about the middle")] = 0.0
@@ -243,7 +246,8 @@ class TrainingConfig(Section):
         Field(
             ge=0,
             le=MAX_SEED,
-            description="Of all random numbers: the first weights, shuffling, the subset, dropout",
+            description="Of all random numbers: the first weights, shuffling, the subset, dropout "
+            "and deformed images",
         ),
     ] = 0
     label_smoothing: Annotated[
@@ -254,14 +258,16 @@ class TrainingConfig(Section):
         Annotated[float, Field(gt=0, le=1000)] | None,
         Field(
             description="How far each image is moved before a step, to where its loss grows the "
-            "most: adversarial training. 1 is as far as a pixel is from black to white"
+            "most: adversarial training. 1 is as far as a pixel is from black to white, and "
+            "pixels may go beyond both"
         ),
     ] = None
     average: Annotated[
         Annotated[float, Field(gt=0, lt=1)] | None,
         Field(
-            description="Decay, such as 0.999, of an exponential moving average (EMA) of the "
-            "weights, moved every eighth step: it is then what is validated and saved as the best"
+            description="Decay a step, such as 0.999, of an exponential moving average (EMA) of "
+            "the weights, brought up to date every eighth step; it is then what is validated, and "
+            "what is evaluated. The first n steps count with n / (n + 10)"
         ),
     ] = None
     early_stopping: Annotated[

@@ -48,6 +48,8 @@ RISEN = 3
 """How many times the loss of guessing is a loss that steps have driven up."""
 TINY_UPDATE = 1e-5
 """A first step so short, measured by the weights, that nothing can come of it."""
+MUCH_DROPOUT = 0.5
+"""A share of dropped units above what is usual."""
 FAINT = 1e-2
 """A standard deviation of activations so small that all images look the same."""
 
@@ -368,7 +370,16 @@ def _init_cure(config: Config, number: int) -> str | None:
 
 
 def _rate_cure(config: Config) -> str:
-    return f"lower optimizer.learning_rate: {config.optimizer.learning_rate:g}"
+    """Return what makes steps gentler: first what makes them harder than those of others."""
+    shares = {"network.input_dropout": config.network.input_dropout}
+    for number, layer in enumerate(config.network.layers, start=1):
+        shares[_key(number, "dropout")] = layer.dropout
+    gentler = {
+        "training.adversarial": config.training.adversarial,
+        **{key: share for key, share in shares.items() if share > MUCH_DROPOUT},
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+    }
+    return "lower " + ", or ".join(f"{key}: {value:g}" for key, value in gentler.items() if value)
 
 
 def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:

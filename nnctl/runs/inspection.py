@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.config import Config
+from nnctl.config import Config, to_mapping
 from nnctl.data.dataset import Facts, present_dataset
 from nnctl.errors import DataError, NnctlError, UsageError, shell_command
 from nnctl.nn.activations import ACTIVATIONS
@@ -43,6 +43,16 @@ from nnctl.runs.training import split
 LARGEST_ERROR = 1e-5
 """A gradient that is further than this from central differences is wrong."""
 _CHECKED = 8  # examples that gradients are compared with
+_REGULARIZATION = (
+    "data.augment",
+    "network.input_dropout",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "optimizer.max_norm",
+    "training.label_smoothing",
+    "training.adversarial",
+    "training.average",
+)
 _SAMPLES = 150  # parameters of each array that are compared with differences
 
 
@@ -98,6 +108,8 @@ class Inspection:
         Its name; with `examples` to train on, `held_out` for validation.
     epochs, steps_per_epoch, steps : int
         How long a training is.
+    regularization : dict
+        By dotted key, what of it is on: deformed images, dropout of inputs, bounds and means.
     diagnoses : list of Diagnosis
         What is wrong with it, before any training or after it.
     epochs_done : int, optional
@@ -115,6 +127,7 @@ class Inspection:
     epochs: int
     steps_per_epoch: int
     steps: int
+    regularization: dict[str, Any]
     diagnoses: list[Diagnosis]
     epochs_done: int | None = None
 
@@ -172,8 +185,23 @@ def _plan(config: Config, facts: Facts) -> Inspection:
         epochs=epochs,
         steps_per_epoch=per_epoch,
         steps=steps,
+        regularization=_regularization(config),
         diagnoses=[],
     )
+
+
+def _regularization(config: Config) -> dict[str, Any]:
+    """Return what is on of the keys that keep a training within bounds, in their order."""
+    told = {}
+    sections = to_mapping(config)
+    for key in _REGULARIZATION:
+        section, name = key.split(".")
+        value = sections[section][name]
+        if isinstance(value, dict):
+            value = {part: amount for part, amount in value.items() if amount}
+        if value:
+            told[key] = value
+    return told
 
 
 def inspect_run(run: Run, trained: Network | None) -> Inspection:
@@ -211,24 +239,28 @@ class Sample:
 
     Parameters
     ----------
+    dataset : str
+        Where it is from: the configuration's, or what stands in for that.
     label : str
         Its class.
     image : array of uint8, shape (height, width)
         Its pixels.
     """
 
+    dataset: str
     label: str
     image: NDArray[np.uint8]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {"label": self.label, "image": self.image.tolist()}
+        return {**vars(self), "image": self.image.tolist()}
 
 
 def sample_images(config: Config, count: int) -> list[Sample]:
     """Return some training images as the network will see them: deformed, and with dropout.
 
-    Each is deformed in a way of its own.
+    Each is deformed in a way of its own, where the images of a training share one by a few; and
+    none is moved uphill, since that depends on what the network has learned.
 
     Raises
     ------
@@ -263,7 +295,8 @@ def sample_images(config: Config, count: int) -> list[Sample]:
     names = class_names(config, build_network(config, pixels))
     images = np.rint(255 * seen).astype(np.uint8).reshape(count, side, side)
     return [
-        Sample(names[label], image) for label, image in zip(digits.labels, images, strict=False)
+        Sample(dataset.name, names[label], image)
+        for label, image in zip(digits.labels, images, strict=False)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -13,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from nnctl.config import Config
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array
 from nnctl.runs.inspection import (
     LARGEST_ERROR,
@@ -48,6 +50,9 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     epochs = _count(inspection.epochs, "epoch")
     steps = _count(inspection.steps, "step")
     say(console, f"{steps} in {epochs}: {inspection.steps_per_epoch:,} an epoch")
+    if inspection.regularization:
+        told = [f"{key} {_as_yaml(value)}" for key, value in inspection.regularization.items()]
+        say(console, f"regularization: {', '.join(told)}")
     done = inspection.epochs_done
     if inspection.diagnoses:
         show_diagnoses(console, "Warnings:" if done is None else WHY, inspection.diagnoses)
@@ -60,6 +65,13 @@ def show_inspection(source: str, inspection: Inspection) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value as one would write it in a line of a configuration."""
+    if not isinstance(value, dict):
+        return f"{value:g}"
+    return "{" + ", ".join(f"{key}: {_as_yaml(part)}" for key, part in value.items()) + "}"
 
 
 def _layers(inspection: Inspection) -> Table:
@@ -88,10 +100,14 @@ def _dropout(plan: LayerPlan) -> list[str]:
     return [f"dropout {plan.dropout:g}"] if plan.dropout else []
 
 
-def show_samples(samples: Sequence[Sample]) -> None:
+def show_samples(samples: Sequence[Sample], config: Config) -> None:
     """Draw images as the network will see them, with their labels."""
     console = results()
     say(console, Text("\nTraining images as the network will see them", "bold"))
+    if samples[0].dataset != config.data.dataset:
+        say(console, f"of {samples[0].dataset}: {config.data.dataset} is not there yet")
+    if distance := config.training.adversarial:
+        say(console, f"before each is moved by {distance:g}, to where its loss grows the most")
     print_side_by_side(
         console, [sample.image for sample in samples], [sample.label for sample in samples]
     )

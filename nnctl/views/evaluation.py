@@ -66,11 +66,15 @@ def _show_selective(console: Console, evaluation: Evaluation) -> None:
     of_these = "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % right"
     say(
         console,
-        f"at least {100 * selective.threshold:g} % sure: {selective.answered:,} of "
+        f"at least {100 * selective.threshold:.12g} % sure: {selective.answered:,} of "
         f"{evaluation.n:,} answers ({100 * selective.coverage:.2f} %){of_these}",
     )
     error = 100 * selective.calibration_error
-    say(console, f"expected calibration error {error:.2f} %: how far it is from as sure as right")
+    say(
+        console,
+        f"expected calibration error {error:.2f} %: by so much it is surer than right, or less "
+        "sure, in the mean",
+    )
 
 
 def _corrupted(evaluation: Evaluation) -> Table:

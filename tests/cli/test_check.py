@@ -393,6 +393,29 @@ def test_dropout_is_told_and_drawn(nnctl: Nnctl) -> None:
     assert np.array_equal(images[images > 0], whole[images > 0])
 
 
+def test_samples_say_what_they_do_not_show(nnctl: Nnctl, tmp_path: Path) -> None:
+    """Which digits stand in for those that are not there; and that some will be moved yet."""
+    absent = {"NNCTL_DATA_DIR": str(tmp_path / "empty")}
+    told = nnctl("check", CONFIGS / "invariant.yaml", "--samples", 1, env=absent).stdout
+    assert "of mini: mnist is not there yet" in told
+    assert "before each is moved by 1, to where its loss grows the most" in told
+    assert "before each" not in nnctl("check", SMOKE, "--samples", 1).stdout
+
+
+def test_what_keeps_a_training_within_bounds_is_told(nnctl: Nnctl) -> None:
+    """Under the keys that switch it on; a plain training has no such line."""
+    on = {"network.input_dropout": 0.2, "optimizer.max_norm": 2.0, "training.average": 0.99}
+    settings = [word for key, value in on.items() for word in ("--set", f"{key}={value}")]
+    settings += ["--set", "data.augment={rotate: 10, elastic: {}}"]
+    told = nnctl("check", SMOKE, *settings).stdout
+    assert "data.augment {rotate: 10, elastic: {alpha: 34, sigma: 4}}" in told
+    assert "network.input_dropout 0.2, optimizer.max_norm 2, training.average 0.99" in told
+    found = json.loads(nnctl("check", SMOKE, *settings, "--json").stdout)["regularization"]
+    assert found.pop("data.augment") == {"rotate": 10, "elastic": {"alpha": 34, "sigma": 4}}
+    assert found == on
+    assert "regularization" not in nnctl("check", SMOKE).stdout
+
+
 def test_samples_that_cannot_be_drawn_are_told(nnctl: Nnctl) -> None:
     """Of a gate, and of a dataset that was not downloaded."""
     gate = nnctl("check", CONFIGS / "gates" / "and.yaml", "--samples", 2, code=2)

@@ -470,6 +470,7 @@ def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
     text = nnctl("eval", run, "--threshold", 0.9).stdout
     assert re.search(r"at least 90 % sure: \d+ of 1,000 answers \([\d.]+ %\), [\d.]+ % right", text)
     assert "expected calibration error" in text
+    assert "at least 99.99999 % sure: " in nnctl("eval", run, "--threshold", 0.9999999).stdout
 
 
 def test_what_has_no_probabilities_or_no_pictures_says_so(nnctl: Nnctl) -> None:

@@ -74,6 +74,7 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:1", "traning", "; did you mean 'training'?", "traning: {}"),
         ("7:1", "epochs", " here; it is written as training.epochs", "epochs: 3"),
         ("7:3", "optimizer.epochs", " here; it is written as training.epochs", "  epochs: 3"),
+        ("7:1", "dropout", " here; it is written as network.layers.0.dropout", "dropout: 0.5"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
         ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, weight_decay, clip_norm, max_norm, schedule", "  lr: 3"),  # noqa: E501 - the whole message

@@ -230,6 +230,23 @@ def test_the_cure_is_other_first_weights_only_where_they_are_not_auto_yet(
     assert "set network.layers.0.init: auto" in found.cure
 
 
+def test_what_makes_steps_harder_than_others_is_lowered_before_the_rate() -> None:
+    """Units that die under images moved far, or half of them dropped, are no fault of the rate."""
+    config = config_of("relu", "relu")
+    hard = {
+        "training.adversarial": 1.0,
+        "network.input_dropout": 0.2,
+        "network.layers.1.dropout": 0.9,
+    }
+    for settings, cure in (
+        ({}, "lower optimizer.learning_rate: 0.1, or use"),
+        (hard, "lower training.adversarial: 1, or network.layers.1.dropout: 0.9, or optimizer."),
+    ):
+        told = only(diagnose(replaced(config, settings), [row({"dead": 0.9})], None))
+        assert told is not None
+        assert told.cure.startswith(cure)
+
+
 def test_outputs_that_are_0_for_every_image_are_told_under_the_quadratic_loss() -> None:
     """The cross-entropy brings them back."""
     silent = [row({}, {"dead": 0.2}, layers=2)]
