@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Softmax, Step, Tanh
+from nnctl.nn.activations import Activation, Array, Softmax, Step, Tanh
 from nnctl.nn.augmentation import Augmentation, Elastic
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import Examples, scaled
@@ -18,7 +18,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
 from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten, square
-from nnctl.nn.training import BatchesDone, EpochDone, Training
+from nnctl.nn.training import EpochDone, Training
 from tests.nn.helpers import (
     HIDDEN,
     TRUE,
@@ -153,33 +153,32 @@ def test_examples_move_uphill_by_their_distance() -> None:
 def test_a_step_learns_from_the_examples_that_were_moved(threads: int) -> None:
     """One step of gradient descent, against passes over examples that were moved by hand."""
     network, examples = classifier(), squares(30)
-    loss = make_loss("cross_entropy", Softmax())
-    targets, logits = one_hot(examples.labels, 3), np.empty((30, 3), np.float32)
-    gradient = Parameters(16, network.layers)
-    passes = Backpropagation(network, gradient, 30)
-    inputs = scaled(examples.inputs)
-    for move in (True, False):
-        outputs = passes.forward(inputs, logits)
-        loss.errors(logits, outputs, targets, out=passes.errors[-1])
-        passes.backward()
-        if move:
-            move_uphill(inputs, passes.input_errors(), 0.3)
+    targets, inputs = one_hot(examples.labels, 3), scaled(examples.inputs)
+    passes, gradient = passes_over(network, 30)
+    take_through(passes, inputs, targets)
+    move_uphill(inputs, passes.input_errors(), 0.3)
+    loss = take_through(passes, inputs, targets)
     passes.write_gradient(inputs)
-    before = network.parameters.vector.copy()
-    done, _ = (
-        event
-        for event in make_training(
-            *(network, examples, 0.1),
-            batch_size=30,
-            threads=threads,
-            regularization=Regularization(adversarial=0.3),
-        )
-        if not isinstance(event, BatchesDone)
+    step, train_loss = step_of(
+        network, examples, threads=threads, regularization=Regularization(adversarial=0.3)
     )
-    assert isinstance(done, EpochDone)
-    step = network.parameters.vector - before
     assert relative_error(-0.1 * gradient.vector / 30, step) < 1e-4
-    assert done.train_loss == pytest.approx(float(loss.values(logits, targets).mean()), rel=1e-5)
+    assert train_loss == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_learns_from_smoothed_targets(threads: int) -> None:
+    """One step of gradient descent, against a pass with targets that were smoothed by hand."""
+    network, examples = classifier(), squares(30)
+    targets, inputs = 0.8 * one_hot(examples.labels, 3) + 0.2 / 3, scaled(examples.inputs)
+    passes, gradient = passes_over(network, 30)
+    loss = take_through(passes, inputs, targets)
+    passes.write_gradient(inputs)
+    step, train_loss = step_of(
+        network, examples, threads=threads, regularization=Regularization(label_smoothing=0.2)
+    )
+    assert relative_error(-0.1 * gradient.vector / 30, step) < 1e-4
+    assert train_loss == pytest.approx(loss, rel=1e-5)
 
 
 def test_long_columns_are_shortened_and_no_others() -> None:
@@ -255,6 +254,30 @@ def squares(count: int, seed: int = 0) -> Examples:
     """Return examples of 3 classes that are pictures of 4 x 4 pixels."""
     examples = clouds(count, seed=seed)
     return Examples(np.pad(examples.inputs, ((0, 0), (2, 2))), examples.labels)
+
+
+def passes_over(network: Network, count: int) -> tuple[Backpropagation, Parameters]:
+    """Return passes over so many examples, and where they leave the gradient."""
+    gradient = Parameters(network.sizes[0], network.layers)
+    return Backpropagation(network, gradient, count), gradient
+
+
+def take_through(passes: Backpropagation, inputs: Array, targets: Array) -> float:
+    """Take examples forward and back, by softmax and cross-entropy; return their mean loss."""
+    loss, logits = make_loss("cross_entropy", Softmax()), np.empty_like(targets)
+    outputs = passes.forward(inputs, logits)
+    loss.errors(logits, outputs, targets, out=passes.errors[-1])
+    passes.backward()
+    return float(loss.values(logits, targets).mean())
+
+
+def step_of(network: Network, examples: Examples, **given: Any) -> tuple[Array, float]:
+    """Return one step, at a rate of 0.1, from all examples, and the loss that it is told for."""
+    before = network.parameters.vector.copy()
+    training = make_training(network, examples, 0.1, batch_size=len(examples), **given)
+    *_, done, _ = training
+    assert isinstance(done, EpochDone)
+    return network.parameters.vector - before, done.train_loss
 
 
 EVERYTHING = Regularization(
@@ -402,6 +425,29 @@ def test_what_is_validated_is_the_mean_of_the_weights() -> None:
     assert plain.parameters.vector.tobytes() == network.parameters.vector.tobytes()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
+    """Weights, biases and slopes, as they are in trainings that end where the mean looks."""
+
+    def begin(steps: int, average: float | None) -> Training:
+        network = make_network([16, 8, 6, 3], ["prelu", "tanh", "softmax"], np.float32)
+        return make_training(
+            *(network, squares(300), 0.5),
+            steps=steps,
+            threads=threads,
+            regularization=Regularization(average=average),
+        )
+
+    expected = begin(1, None).network.parameters.vector.copy()
+    for count in range(STRIDE, 4 * STRIDE, STRIDE):
+        plain = begin(count, None)
+        assert all(event for event in plain)
+        follow(expected, plain.network.parameters.vector, 0.9, count)
+    training = begin(4 * STRIDE - 1, 0.9)
+    assert all(event for event in training)
+    np.testing.assert_allclose(training.candidate.parameters.vector, expected, rtol=1e-6)
+
+
 def test_dropout_of_inputs_and_layers_makes_training_harder() -> None:
     """The loss that it trains on grows, each time other units are left out."""
     losses: list[float] = []
@@ -412,3 +458,35 @@ def test_dropout_of_inputs_and_layers_makes_training_harder() -> None:
         )
         losses += [event.train_loss for event in training if isinstance(event, EpochDone)]
     assert losses[0] < min(losses[1:])
+
+
+@pytest.mark.parametrize("batch_size", [30, 300])
+@pytest.mark.parametrize(
+    ("share", "regularization", "different"),
+    [
+        (0.0, Regularization(), 1),
+        (0.5, Regularization(), 4),
+        (0.0, Regularization(input_dropout=0.5), 4),
+        (0.0, Regularization(augmentation=Augmentation(shift=1)), 4),
+        (0.0, Regularization(augmentation=Augmentation(noise=0.1)), 4),
+    ],
+    ids=str,
+)
+def test_chance_is_another_one_in_each_batch_and_each_epoch(
+    batch_size: int, share: float, regularization: Regularization, different: int
+) -> None:
+    """Two batches an epoch of one image, in one block or two, and a network that does not learn."""
+    inputs = squares(1).inputs.repeat(2 * batch_size, axis=0)
+    examples = Examples(inputs, np.zeros(len(inputs), np.int64))
+    losses = []
+    for steps in (1, 2, 3, 4):
+        *_, done, _ = make_training(
+            *(with_dropout(classifier(), share, 0.0, 0.0), examples, 0.0),
+            epochs=2,
+            steps=steps,
+            batch_size=batch_size,
+            regularization=regularization,
+        )
+        assert isinstance(done, EpochDone)
+        losses.append(done.train_loss)
+    assert 1 + np.count_nonzero(np.diff(sorted(losses)) > 1e-5) == different

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from nnctl import files
+from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
@@ -27,7 +28,7 @@ from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import evaluate
 from nnctl.runs.inspection import trained_network
-from tests.runs.helpers import EVENTS_AN_EPOCH, begin, ignore, resume, train
+from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, train
 
 
 @pytest.fixture
@@ -432,3 +433,19 @@ def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(
     run.config_path.write_text(text.replace("units: 20", "units: 21"), "utf-8")
     with pytest.raises(DataError, match="does not fit"):
         trained_network(run)
+
+
+def test_what_is_kept_as_the_best_are_the_mean_weights_that_were_validated(
+    tmp_path: Path,
+) -> None:
+    """Evaluated again they give the epoch's metrics; what goes on being trained does not."""
+    values = {"training.average": 0.99, "training.epochs": 1}
+    config = to_mapping(replaced(from_mapping(SMALL, "small"), values))
+    train(begin(tmp_path / "run", config))
+    run = Run(tmp_path / "run")
+    best = evaluate(run, split_name="validation", notify=ignore)
+    last = evaluate(run, split_name="validation", checkpoint="last", notify=ignore)
+    (row,) = run.metrics
+    assert best.accuracy == row["val_accuracy"]
+    assert best.loss == pytest.approx(row["val_loss"], rel=1e-5)
+    assert last.loss != pytest.approx(row["val_loss"], rel=1e-2)
