@@ -17,7 +17,10 @@ import pytest
 
 import nnctl as face
 from nnctl.runs.comparison import mcnemar
+from nnctl.runs.directory import Run
+from nnctl.runs.evaluation import evaluate
 from tests.conftest import CONFIGS, Nnctl, nnctl_command
+from tests.runs.helpers import ignore
 
 
 def read(file: Path) -> str:
@@ -67,6 +70,17 @@ def test_its_figures_are_those_of_eval(report: Path, trained: Path) -> None:
     assert f"test images wrong {round(1000 * (1 - evaluation.accuracy))} of 1,000" in told
     counts = [int(n) for n in re.findall(r'data-cell="\d-\d"[^>]*>(\d+)<', read(report))]
     assert sorted(counts) == sorted(evaluation.confusion[evaluation.confusion > 0].tolist())
+
+
+def test_faults_are_drawn_at_the_accuracies_of_eval(report: Path, trained: Path) -> None:
+    """To the scale of the highest and the lowest point; each line begins at sound images."""
+    _, figure = read(report).split('aria-label="Accuracy by the strength of a fault"')
+    paths = re.findall(r'<path d="([^"]*)"[^>]*var\(--series-', figure[: figure.index("</figure>")])
+    drawn = np.array([re.findall(r"[ML] \S+ (\S+)", path) for path in paths], float)
+    told = evaluate(Run(trained), corrupt=True, notify=ignore)
+    expected = np.array([[told.accuracy, *row.accuracies] for row in told.corrupted])
+    ends = [drawn.min(), drawn.max()], [expected.max(), expected.min()]
+    np.testing.assert_allclose(np.interp(drawn, *ends), expected, atol=1e-4)
 
 
 def test_the_last_line_is_the_file_and_json_tells_its_runs(nnctl: Nnctl, trained: Path) -> None:
