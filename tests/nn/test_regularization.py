@@ -18,6 +18,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
 from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten, square
+from nnctl.nn.streams import stream
 from nnctl.nn.training import EpochDone, Training
 from tests.nn.helpers import (
     HIDDEN,
@@ -490,3 +491,28 @@ def test_chance_is_another_one_in_each_batch_and_each_epoch(
         assert isinstance(done, EpochDone)
         losses.append(done.train_loss)
     assert 1 + np.count_nonzero(np.diff(sorted(losses)) > 1e-5) == different
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_dropped_input_stays_dropped_when_its_example_is_moved(threads: int) -> None:
+    """One step of gradient descent, against passes by hand, with the same inputs left out."""
+    network, examples = classifier(), squares(30)
+    order = np.random.default_rng(5).permutation(30)  # as `make_training` shuffles
+    dropout = Dropout(16, 0.4, network.layers, 30, np.float32)
+    dropout.draw(slice(None), stream(3, "dropout", 0, 0))
+    mask = dropout.of_inputs
+    assert mask is not None
+    targets, inputs = one_hot(examples.labels[order], 3), scaled(examples.inputs[order])
+    passes, gradient = passes_over(network, 30)
+    take_through(passes, inputs * mask, targets)
+    move_uphill(inputs, passes.input_errors() * mask, 0.3)
+    loss = take_through(passes, inputs * mask, targets)
+    passes.write_gradient(inputs * mask)
+    step, train_loss = step_of(
+        *(network, examples),
+        threads=threads,
+        seed=3,
+        regularization=Regularization(input_dropout=0.4, adversarial=0.3),
+    )
+    assert relative_error(-0.1 * gradient.vector / 30, step) < 1e-4
+    assert train_loss == pytest.approx(loss, rel=1e-5)
