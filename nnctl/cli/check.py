@@ -80,7 +80,7 @@ def check(
     elif not quiet:
         show_inspection(str(source), inspection)
         if drawn:
-            show_samples(drawn, config)
+            show_samples(drawn, config.data.dataset, config.training.adversarial)
         if report:
             show_gradients(report)
     if report:

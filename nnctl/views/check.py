@@ -14,7 +14,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.config import Config
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array
 from nnctl.runs.inspection import (
     LARGEST_ERROR,
@@ -100,14 +99,14 @@ def _dropout(plan: LayerPlan) -> list[str]:
     return [f"dropout {plan.dropout:g}"] if plan.dropout else []
 
 
-def show_samples(samples: Sequence[Sample], config: Config) -> None:
-    """Draw images as the network will see them, with their labels."""
+def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | None) -> None:
+    """Draw images as the network will see them, with their labels, and say what that leaves out."""
     console = results()
     say(console, Text("\nTraining images as the network will see them", "bold"))
-    if samples[0].dataset != config.data.dataset:
-        say(console, f"of {samples[0].dataset}: {config.data.dataset} is not there yet")
-    if distance := config.training.adversarial:
-        say(console, f"before each is moved by {distance:g}, to where its loss grows the most")
+    if samples[0].dataset != dataset:
+        say(console, f"of {samples[0].dataset}: {dataset} is not there yet")
+    if adversarial:
+        say(console, f"before each is moved by {adversarial:g}, to where its loss grows the most")
     print_side_by_side(
         console, [sample.image for sample in samples], [sample.label for sample in samples]
     )
