@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,14 @@ from nnctl.export.origin import Origin
 from nnctl.export.safetensors import to_safetensors
 from nnctl.files import write_atomically
 from nnctl.nn.network import Network
-from nnctl.runs.directory import Run, Which, cannot_write, config_of, network_of
+from nnctl.runs.directory import (
+    Run,
+    Which,
+    cannot_write,
+    config_of,
+    network_of,
+    require_replaceable,
+)
 from nnctl.runs.evaluation import class_names
 
 Format = Literal["onnx", "safetensors"]
@@ -24,6 +32,12 @@ FORMATS: dict[Format, Callable[[Network, Origin, Path], tuple[bytes, str]]] = {
     "safetensors": to_safetensors,
 }
 """What makes a file of each format: its content, and what to do with it."""
+
+_EXPORT = re.compile(
+    rb"\A\x08.\x12\x05nnctl"  # ONNX: its version and its producer
+    rb'|\A.{8}\{"__metadata__":\{.*"nnctl_version":',  # safetensors: a length, then JSON
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -72,12 +86,14 @@ def export(
     checkpoint : str
         The best epoch's, or the last.
     file : Path, optional
-        Where to; default: ``model.<format>`` in the run directory.
+        Where to; default: ``model.<format>`` in the run directory. An export that was there before
+        is replaced, any other file is not.
 
     Raises
     ------
     UsageError
-        The format cannot hold this network, or its library is not installed.
+        The format cannot hold this network, its library is not installed, or the file is none of
+        ours.
     DataError
         The checkpoint cannot be had.
     StorageError
@@ -109,11 +125,12 @@ def export(
 
 
 def _protect(run: Run, target: Path) -> None:
-    """Refuse to write over what a run needs to go on."""
+    """Refuse to write over what is no export, and to where a run keeps what it needs to go on."""
     own = (run.config_path, run.metrics_path, run.summary_path)
     checkpoints = (run.checkpoint_path("best"), run.checkpoint_path("last"))
     if _place(target) in map(_place, (*own, *checkpoints)):
         raise UsageError(f"{target} is the run's own file", hint="Name another one with --output.")
+    require_replaceable(target, _EXPORT, "export")
 
 
 def _place(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from nnctl.report.comparison import rank
 from nnctl.report.page import GENERATOR, render
 from nnctl.report.portrait import Portrait
 from nnctl.report.studies import Study
-from nnctl.runs.directory import Run, cannot_write
+from nnctl.runs.directory import Run, cannot_write, require_replaceable
 from nnctl.runs.plan import Notify
 from nnctl.sweep.journal import is_sweep
 
@@ -22,6 +23,7 @@ MOST_RUNS = 20
 """Of a sweep: its best ones."""
 
 _LIBRARIES = {"jinja2": "Jinja", "matplotlib": "matplotlib", "PIL": "Pillow"}
+_PAGE = re.compile(rf'<meta name="generator" content="{GENERATOR} '.encode())
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def report(
         The file cannot be written.
     """
     _require_libraries()
-    _protect(file)
+    require_replaceable(file, _PAGE, "report")
     studies = [Study.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
     runs += [run for study in studies for run in study.runs]
@@ -107,18 +109,3 @@ def _require_libraries() -> None:
             raise UsageError(
                 f"a report needs {name}", hint="Install it: pip install 'nnctl[plot]'"
             ) from None
-
-
-def _protect(file: Path) -> None:
-    """Refuse to write over a file that is no report."""
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder", hint="Name a file: -o report.html")
-    try:
-        with file.open("rb") as old:
-            beginning = old.read(2000)
-    except OSError:
-        return
-    if GENERATOR.encode() not in beginning:
-        raise UsageError(
-            f"{file} is there, and is no report of nnctl", hint="Name another file with -o."
-        )

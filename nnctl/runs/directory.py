@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from nnctl.errors import (
     ConfigError,
     DamagedFileError,
     DataError,
+    NnctlError,
     StorageError,
     UsageError,
     shell_command,
@@ -59,6 +61,7 @@ from nnctl.runs.records import (
 
 Which = Literal["best", "last"]
 _LOCK = ".lock"
+_BEGINNING = 10_000  # bytes: those of an export may hold the path of a dataset
 _LONGEST_NAME = 100  # bytes: with the time after it, every file system takes it
 
 FORMAT_VERSION = 1
@@ -554,8 +557,45 @@ def _settled(config: Config, source: str) -> Config:
     return config
 
 
-def cannot_write(path: Path, error: OSError) -> StorageError:
+def require_replaceable(path: Path, beginning: re.Pattern[bytes], what: str) -> None:
+    """Refuse to write over a file that the same command has not made.
+
+    Parameters
+    ----------
+    path : Path
+        Where something is to be written.
+    beginning : re.Pattern
+        What is found in the first bytes of each file that the command makes.
+    what : str
+        What the command makes.
+
+    Raises
+    ------
+    UsageError
+        Another file is there, or a folder, a pipe or a device.
+    """
+    hint = "Name another file with --output."
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # nothing is there, or `cannot_write` will say what is wrong
+    if not stat.S_ISREG(mode):  # to open a pipe is to wait for whoever writes to it
+        raise UsageError(f"{path} is a folder, a pipe or a device, no file", hint=hint)
+    try:
+        with path.open("rb") as file:
+            ours = beginning.search(file.read(_BEGINNING))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
+    if not ours:
+        raise UsageError(f"{path} is there, and is no {what} of nnctl", hint=hint)
+
+
+def cannot_write(path: Path, error: OSError) -> NnctlError:
     """Return the error to raise where something cannot be written."""
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(
+            f"{path} cannot be written: {error.strerror}", hint="Choose a shorter name."
+        )
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return StorageError(
         f"{path} cannot be written: {error.strerror or error}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,49 @@ def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
         assert Path("other").read_bytes()[-1000:] == Path(lines[-1]).read_bytes()[-1000:]
     nnctl("eval", run)  # the run is as it was
     nnctl("train", "--resume", run, "--epochs", "2")
+
+
+def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratch: Path) -> None:
+    """Not even one that holds the words by which an export is known."""
+    for file_format in ("onnx", "safetensors", "onnx"):
+        nnctl("export", run, "--format", file_format, "-o", "mine")
+    exported = Path(nnctl("export", run, "--format", "safetensors", "-q").stdout.rstrip("\n"))
+    foreign = {
+        "empty": b"",
+        "journal.jsonl": b'{"__metadata__":{"nnctl_version":"0.1.0"}}',
+        "notes.txt": b'nnctl wrote {"__metadata__":{"nnctl_version":"0.1.0"}}',
+        "last.npz": (run / "last.npz").read_bytes(),
+        "theirs.safetensors": exported.read_bytes().replace(b'"nnctl_version"', b'"other_version"'),
+        "theirs.onnx": Path("mine").read_bytes().replace(b"\x05nnctl", b"\x05torch", 1),
+    }
+    for name, content in foreign.items():
+        Path(name).write_bytes(content)
+        done = nnctl("export", run, "--format", "onnx", "-o", name, code=2)
+        assert f"{name} is there, and is no export of nnctl" in done.stderr
+        assert "--output" in done.stderr
+        assert Path(name).read_bytes() == content
+    assert {path.name for path in scratch.iterdir()} == {*foreign, "mine", "run"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, run: Path, scratch: Path) -> None:
+    """Nor is a link to one."""
+    os.mkfifo(scratch / "pipe")
+    (scratch / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        done = nnctl("export", run, "--format", "onnx", "-o", name, code=2)
+        assert "is a folder, a pipe or a device" in done.stderr
+        assert (scratch / name).is_fifo()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such error")
+@pytest.mark.parametrize("length", [250, 5000])  # of which the first leaves no room for a suffix
+def test_a_name_that_no_file_can_have_is_a_usage_error(
+    nnctl: Nnctl, run: Path, length: int
+) -> None:
+    """It is told with the name."""
+    done = nnctl("export", run, "--format", "onnx", "-o", "x" * length, code=2)
+    assert f"{'x' * length} cannot be written" in done.stderr
 
 
 def test_json_is_an_object(nnctl: Nnctl, run: Path) -> None:

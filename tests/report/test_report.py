@@ -128,14 +128,35 @@ def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained: Path, scrat
     """An interrupted or mistaken command costs nobody a file."""
     nnctl("report", trained)
     nnctl("report", trained)
-    mine = scratch / "mine.html"
-    mine.write_text("<html>my own</html>", "utf-8")
+    mine = scratch / "mine.sh"
+    mine.write_text("nnctl report $1", "utf-8")
     done = nnctl("report", trained, "-o", mine, code=2)
     assert "is no report of nnctl" in done.stderr
-    assert mine.read_text("utf-8") == "<html>my own</html>"
+    assert mine.read_text("utf-8") == "nnctl report $1"
     assert "is a directory" in nnctl("report", trained, "-o", scratch, code=2).stderr
     missing = nnctl("report", trained, "-o", "no/folder/report.html", code=1)
     assert "cannot be written" in missing.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_pipe_is_neither_waited_for_nor_replaced(
+    nnctl: Nnctl, trained: Path, scratch: Path
+) -> None:
+    """It stays a pipe."""
+    os.mkfifo(scratch / "pipe")
+    done = nnctl("report", trained, "-o", "pipe", code=2)
+    assert "is a folder, a pipe or a device" in done.stderr
+    assert (scratch / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such error")
+@pytest.mark.parametrize("length", [250, 5000])  # of which the first leaves no room for a suffix
+def test_a_name_that_no_file_can_have_is_a_usage_error(
+    nnctl: Nnctl, trained: Path, length: int
+) -> None:
+    """It is told with the name."""
+    done = nnctl("report", trained, "-o", "x" * length, code=2)
+    assert f"{'x' * length} cannot be written" in done.stderr
 
 
 def test_two_runs_are_compared(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
