@@ -6,13 +6,18 @@ Legends are the page's own text, beside the picture.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import logging
 import math
+import os
 import re
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -269,9 +274,28 @@ def _percent(share: float, _: object) -> str:
     return f"{100 * share:.4g} %"
 
 
+@functools.cache
+def import_matplotlib() -> Any:
+    """Import matplotlib as it is shipped, whatever files and the environment want of it.
+
+    It reads a ``matplotlibrc`` of the working folder, which can have it start LaTeX, or be a pipe.
+
+    Raises
+    ------
+    ImportError
+        It is not installed.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    aside = contextlib.chdir(Path(__file__).parent)  # no variable makes it read over such a file
+    with aside if os.access("matplotlibrc", os.F_OK) else contextlib.nullcontext():
+        import matplotlib
+    return matplotlib
+
+
 def _draw(plot: Callable[[Axes], None]) -> str:
     """Return what is plotted as SVG, in the colours of the page."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnctl.errors import UsageError
 from nnctl.files import write_atomically
+from nnctl.report.charts import import_matplotlib
 from nnctl.report.comparison import rank
 from nnctl.report.page import GENERATOR, render
 from nnctl.report.portrait import Portrait
@@ -22,7 +24,11 @@ from nnctl.sweep.journal import is_sweep
 MOST_RUNS = 20
 """Of a sweep: its best ones."""
 
-_LIBRARIES = {"jinja2": "Jinja", "matplotlib": "matplotlib", "PIL": "Pillow"}
+_LIBRARIES: dict[str, Callable[[], object]] = {
+    "Jinja": partial(importlib.import_module, "jinja2"),
+    "matplotlib": import_matplotlib,
+    "Pillow": partial(importlib.import_module, "PIL"),
+}
 _PAGE = re.compile(rf'<meta name="generator" content="{GENERATOR} '.encode())
 
 
@@ -102,9 +108,9 @@ def report(
 
 
 def _require_libraries() -> None:
-    for module, name in _LIBRARIES.items():
+    for name, load in _LIBRARIES.items():
         try:
-            importlib.import_module(module)
+            load()
         except ImportError:
             raise UsageError(
                 f"a report needs {name}", hint="Install it: pip install 'nnctl[plot]'"

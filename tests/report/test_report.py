@@ -316,3 +316,41 @@ def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained: Path, scratch: Pa
         nnctl("report", trained)
         pages.append((scratch / "report.html").read_bytes())
     assert pages[0] == pages[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script stands in for LaTeX")
+@pytest.mark.parametrize(
+    "content",
+    ["text.usetex: True\nfont.size: 30\n", "no.such.key: 1\nbackend garbage\n", None],
+    ids=["LaTeX", "mistakes", "a pipe"],
+)
+def test_a_file_for_matplotlib_in_the_working_folder_is_not_read(
+    nnctl: Nnctl, report: Path, trained: Path, scratch: Path, content: str | None
+) -> None:
+    """It starts no program, and changes nothing."""
+    programs = scratch / "bin"
+    programs.mkdir()
+    for name in ("latex", "kpsewhich", "dvipng"):
+        (programs / name).write_text(f'#!/bin/sh\ntouch "{scratch}/started"\nexit 1\n', "utf-8")
+        (programs / name).chmod(0o755)
+    if content is None:
+        os.mkfifo("matplotlibrc")
+    else:
+        Path("matplotlibrc").write_text(content, "utf-8")
+    done = nnctl("report", trained, env={"PATH": f"{programs}:/usr/bin:/bin"})
+    assert done.stderr == ""
+    assert not (scratch / "started").exists()
+    assert (scratch / "report.html").read_bytes() == report.read_bytes()
+
+
+@pytest.mark.parametrize("backend", ["garbage", "module://matplotlib_inline.backend_inline"])
+def test_the_environment_of_matplotlib_is_not_heard(
+    nnctl: Nnctl, report: Path, trained: Path, scratch: Path, backend: str
+) -> None:
+    """Jupyter sets it; and a folder that cannot be is nothing to tell of."""
+    rc = scratch / "my.rc"
+    rc.write_text("font.size: 30\n", "utf-8")
+    told = {"MPLBACKEND": backend, "MATPLOTLIBRC": str(rc), "MPLCONFIGDIR": str(rc)}
+    done = nnctl("report", trained, env=told)
+    assert done.stderr == ""
+    assert (scratch / "report.html").read_bytes() == report.read_bytes()
