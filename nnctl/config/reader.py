@@ -6,8 +6,10 @@ for false and ``1e-3`` for text; the core schema of YAML 1.2 does neither.
 
 from __future__ import annotations
 
+import errno
 import math
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,8 +93,15 @@ class Document:
         return self.values.get(path, self.source)
 
 
-def read_file(path: Path) -> Document:
+def read_file(path: Path, *, pipes: bool = True) -> Document:
     """Read a YAML file.
+
+    Parameters
+    ----------
+    path : Path
+        Its name.
+    pipes : bool
+        Whether it may be a pipe, which is waited for, as one that the user names himself may.
 
     Raises
     ------
@@ -100,6 +109,8 @@ def read_file(path: Path) -> Document:
         The file cannot be read, or it is not YAML, with every mistake that could be told.
     """
     try:
+        if not pipes and not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -314,7 +314,7 @@ def read_plan(
         if key in values:
             raise UsageError(f"-p {text}: {key} is there twice; give all its values at once")
         values[key] = some
-    document = read_file(path)
+    document, pipes = read_file(path), True
     if "base" in document.data or "parameters" in document.data:
         if trials is not None:
             document.data["trials"] = trials
@@ -327,7 +327,7 @@ def read_plan(
                     [f"{path}:1:1: 'base' is missing: the configuration whose keys are varied"],
                     hint="Write it there, or give it: --base CONFIG",
                 )
-            base = path.parent / given.base
+            base, pipes = path.parent / given.base, False
         parameters: dict[str, Any] = {**given.space, **values}
         sweep = given.model_copy(update={"base": str(base), "parameters": parameters})
     else:
@@ -352,7 +352,7 @@ def read_plan(
     sweep = sweep.model_copy(update={"parameters": kept} | ({"seeds": seeds} if seeds else {}))
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
-    configuration = read_file(base)
+    configuration = read_file(base, pipes=pipes)
     apply_overrides(configuration, overrides)
     _find_everywhere(configuration)
     return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,19 @@ def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
 
     assert units() == 7
     assert units(base=Path("base.yaml")) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+@pytest.mark.timeout(60)
+def test_a_pipe_is_a_base_only_where_the_user_names_it() -> None:
+    """A sweep file of somebody else could let a command wait for ever."""
+    os.mkfifo("pipe")
+    Path("s.yaml").write_text(f"base: pipe\nparameters: {{{RATE}: [1]}}", "utf-8")
+    with pytest.raises(ConfigError, match="it is a folder, a pipe or a device"):
+        read_plan(Path("s.yaml"))
+    with subprocess.Popen([sys.executable, "-c", f"open('pipe', 'w').write({BASE!r})"]):
+        plan = read_plan(Path("s.yaml"), base=Path("pipe"))
+    assert len(plan.checked_points()) == 1
 
 
 @pytest.mark.parametrize(
