@@ -352,7 +352,8 @@ def read_plan(
     sweep = sweep.model_copy(update={"parameters": kept} | ({"seeds": seeds} if seeds else {}))
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
-    configuration = read_file(base, pipes=pipes)
+    # A pipe can be read once.
+    configuration = document if base is path else read_file(base, pipes=pipes)
     apply_overrides(configuration, overrides)
     _find_everywhere(configuration)
     return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})

@@ -229,6 +229,16 @@ def test_a_pipe_is_a_base_only_where_the_user_names_it() -> None:
     assert len(plan.checked_points()) == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+@pytest.mark.timeout(60)
+def test_a_configuration_that_is_varied_may_be_a_pipe() -> None:
+    """As of ``nnctl sweep <(...) -p KEY=1,2``: what it says can be read once."""
+    os.mkfifo("pipe")
+    with subprocess.Popen([sys.executable, "-c", f"open('pipe', 'w').write({BASE!r})"]):
+        plan = read_plan(Path("pipe"), [f"{RATE}=0.1,0.2"])
+    assert len(plan.checked_points()) == 2
+
+
 @pytest.mark.parametrize(
     ("expected", "text", "trials"),
     [
