@@ -203,7 +203,15 @@ def _key(layer: int, key: str) -> str:
     return f"network.layers.{layer - 1}.{key}"
 
 
+def before_any_step(divergence: Divergence) -> bool:
+    """Tell whether the numbers of the first batch were too large, before anything was learned."""
+    first = (divergence.epoch, divergence.batch, divergence.last_finite_loss) == (1, 1, None)
+    return first and divergence.what != "gradient"
+
+
 def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
+    if before_any_step(divergence):
+        return next(_overflow(config, divergence.layer))
     rate = config.optimizer.learning_rate
     verb = "was" if divergence.what == "gradient" else "were"
     return Diagnosis(

@@ -44,7 +44,7 @@ from nnctl.nn.training import (
 )
 from nnctl.runs.build import build_network, build_optimizer, build_regularization
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nnctl.runs.diagnosis import Diagnosis, diagnose
+from nnctl.runs.diagnosis import Diagnosis, before_any_step, diagnose
 from nnctl.runs.directory import FORMAT_VERSION, Run, Which, cannot_write
 from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
@@ -314,8 +314,8 @@ class TrainingRun:
         kept = f"best.npz holds epoch {best.epoch}" if best else "No epoch was complete"
         what = f"{divergence.what} of layer {divergence.layer} ({activation})"
         verb = "is" if divergence.what == "gradient" else "are"
-        if (divergence.batch, divergence.what, loss) == (1, "parameters", None):
-            cure = "They were drawn too wide for float32: look at network.init."
+        if before_any_step(divergence):
+            cure = "The first weights were drawn too wide for float32: look at network.init."
         else:
             cure = (
                 "Most likely the learning rate is too high; try --set "

@@ -449,6 +449,17 @@ def test_a_divergence_is_the_only_thing_told_of_health() -> None:
     assert_has_keys(RELUS, found.cure)
 
 
+@pytest.mark.parametrize(("loss", "blamed"), [(None, "init"), (2.3, "learning_rate")])
+def test_numbers_too_large_before_any_step_are_those_of_the_first_weights(
+    loss: float | None, blamed: str
+) -> None:
+    """No step has been taken, so that none was too long."""
+    config = config_of("relu", network={"init": {"name": "normal", "std": 1e30}}, rate=1e-30)
+    divergence = Divergence(1, 1 if loss is None else 2, 2, "outputs", loss)
+    (told,) = diagnose(config, [], None, divergence)
+    assert blamed in told.cure
+
+
 def test_the_matrices_of_linear_layers_are_multiplied() -> None:
     """Their product is the network, to the rounding of float32; with a bend it is none."""
     config = config_of("linear", "linear")
