@@ -19,7 +19,8 @@ from nnctl.nn.optimizer import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
 
 MAX_UNITS = 1_000_000
-MAX_SEED = 2**63 - 1
+MAX_WHOLE = 2**63 - 1
+"""The largest whole number of a configuration, and of what is read again: NumPy's as well."""
 
 
 class Section(BaseModel):
@@ -80,14 +81,14 @@ class DataConfig(Section):
         Field(description="What to train on, with a warning, when the dataset cannot be had"),
     ] = None
     validation: Annotated[
-        Annotated[int, Field(ge=0)] | Literal["auto"],
+        Annotated[int, Field(ge=0, le=MAX_WHOLE)] | Literal["auto"],
         Field(
             description="Examples held out from the end of the training set; "
             "auto is a sixth of it (MNIST: 10,000 of 60,000)"
         ),
     ] = "auto"
     subset: Annotated[
-        Annotated[int, Field(ge=1)] | None,
+        Annotated[int, Field(ge=1, le=MAX_WHOLE)] | None,
         Field(description="Train on so many examples; see selection"),
     ] = None
     selection: Annotated[
@@ -215,7 +216,12 @@ class EarlyStoppingConfig(Section):
     """When to stop before the last epoch."""
 
     patience: Annotated[
-        int, Field(ge=1, description="Stop after so many epochs in a row without an improvement")
+        int,
+        Field(
+            ge=1,
+            le=MAX_WHOLE,
+            description="Stop after so many epochs in a row without an improvement",
+        ),
     ]
     metric: Annotated[
         Literal["val_accuracy", "val_loss"], Field(description="What has to improve")
@@ -226,14 +232,14 @@ class TrainingConfig(Section):
     """How long to train, and on how much at a time."""
 
     epochs: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["auto"],
+        Annotated[int, Field(ge=1, le=MAX_WHOLE)] | Literal["auto"],
         Field(description="Passes over the training set; auto: as many as the steps need, or 30"),
     ] = "auto"
     steps: Annotated[
-        Annotated[int, Field(ge=1)] | None,
+        Annotated[int, Field(ge=1, le=MAX_WHOLE)] | None,
         Field(description="End after so many steps, if that is before the last epoch"),
     ] = None
-    batch_size: Annotated[int, Field(ge=1, description="Examples a step")] = 32
+    batch_size: Annotated[int, Field(ge=1, le=MAX_WHOLE, description="Examples a step")] = 32
     sampling: Annotated[
         Literal["shuffle", "with_replacement"],
         Field(
@@ -245,7 +251,7 @@ class TrainingConfig(Section):
         int,
         Field(
             ge=0,
-            le=MAX_SEED,
+            le=MAX_WHOLE,
             description="Of all random numbers: the first weights, shuffling, the subset, dropout "
             "and deformed images",
         ),

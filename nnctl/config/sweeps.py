@@ -23,7 +23,7 @@ from pydantic import (
 from nnctl.config.checks import Problem
 from nnctl.config.loader import validate
 from nnctl.config.reader import Document, Path_
-from nnctl.config.schema import MAX_SEED, Section
+from nnctl.config.schema import MAX_WHOLE, Section
 
 _BOUNDED = {
     "uniform": "evenly",
@@ -355,7 +355,7 @@ class SweepConfig(Section):
         int | None, Field(ge=1, description="How many points to try; of a grid, the first")
     ] = None
     run_cap: Annotated[int | None, Field(ge=1, description="The same as trials")] = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="Of the points drawn")] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_WHOLE, description="Of the points drawn")] = 0
     seeds: Annotated[
         int,
         Field(

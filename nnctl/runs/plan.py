@@ -205,7 +205,8 @@ def epochs_needed(config: Config, facts: Facts) -> int:
     if config.training.epochs != "auto":
         return config.training.epochs
     steps = config.training.steps
-    return math.ceil(steps / steps_per_epoch(config, facts)) if steps else EPOCHS
+    # Divided as whole numbers: a float does not hold all of them.
+    return -(-steps // steps_per_epoch(config, facts)) if steps else EPOCHS
 
 
 def _cut_down(config: Config, facts: Facts) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DataError
 
 Check = Callable[[Any], bool]
@@ -18,7 +19,6 @@ Check = Callable[[Any], bool]
 
 _DEEPEST = 50  # levels of lists and mappings: more than any file of ours has
 _MOST_BITS = 128  # of a whole number: those of the state of a random generator
-_LARGEST_COUNT = 2**53  # up to which a float tells all
 _LARGEST = 1e100  # far more than any quotient of two floats of 32 bits
 
 
@@ -89,8 +89,8 @@ def is_number(value: Any) -> bool:
 
 
 def is_count(value: Any) -> bool:
-    """Tell whether it is a whole number that counts something."""
-    return type(value) is int and 0 <= value <= _LARGEST_COUNT
+    """Tell whether it is a whole number from 0, as a configuration may hold."""
+    return type(value) is int and 0 <= value <= MAX_WHOLE
 
 
 def is_positive(value: Any) -> bool:

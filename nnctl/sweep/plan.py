@@ -25,7 +25,7 @@ from nnctl.config import (
 )
 from nnctl.config.loader import validate
 from nnctl.config.reader import read_value
-from nnctl.config.schema import DataConfig
+from nnctl.config.schema import MAX_WHOLE, DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError, shell_command
@@ -90,14 +90,17 @@ class Plan:
             It has mistakes.
         """
         config = resolve_config(copy.deepcopy(self.base), self._overrides(point))
+        source, seeds, mistakes = self.base.source, self.sweep.seeds, []
         if config.data.validation == 0:
-            raise ConfigError(
-                self.base.source,
-                [
-                    f"{self.base.source}: trials are ranked by {self.sweep.ranked_by}; "
-                    "set data.validation"
-                ],
+            mistakes.append(
+                f"{source}: trials are ranked by {self.sweep.ranked_by}; set data.validation"
             )
+        if config.training.seed + seeds - 1 > MAX_WHOLE:
+            mistakes.append(
+                f"{source}: the last of {seeds} seeds would be above {MAX_WHOLE}; set training.seed"
+            )
+        if mistakes:
+            raise ConfigError(source, mistakes)
         return config
 
     def _overrides(self, point: Point) -> list[Override]:

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from nnctl.config import Config, from_mapping, json_schema, load, to_mapping, to_yaml
 from nnctl.config.reader import read, read_file
-from nnctl.config.schema import MAX_SEED, MAX_UNITS
+from nnctl.config.schema import MAX_UNITS, MAX_WHOLE
 from nnctl.config.sweeps import SweepConfig
 from nnctl.errors import ConfigError
 from nnctl.nn.activations import ACTIVATIONS
@@ -336,7 +336,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             "steps": st.none() | counts,
             "batch_size": counts,
             "sampling": st.sampled_from(["shuffle", "with_replacement"]),
-            "seed": st.integers(0, MAX_SEED),
+            "seed": st.integers(0, MAX_WHOLE),
             "early_stopping": st.none() | stopping,
             "threads": st.just("auto") | counts,
         },

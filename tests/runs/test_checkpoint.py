@@ -19,6 +19,7 @@ import pytest
 
 from nnctl import files
 from nnctl.config import from_mapping, replaced, to_mapping
+from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
@@ -63,6 +64,15 @@ def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path, saved: Checkp
     assert saved.progress == loaded.progress
     assert (saved.config, saved.dataset) == (loaded.config, loaded.dataset)
     assert saved.seconds == loaded.seconds
+
+
+def test_the_largest_numbers_that_a_training_can_come_to_are_read_back(
+    tmp_path: Path, saved: Checkpoint
+) -> None:
+    """Of epochs there may be as many as a configuration can say."""
+    most = replace(saved.progress, epoch=MAX_WHOLE, patience_used=MAX_WHOLE)
+    save_checkpoint(tmp_path / "last.npz", replace(saved, progress=most))
+    assert most == load_checkpoint(tmp_path / "last.npz").progress
 
 
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nnctl.config import json_schema
+from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError, StorageError, UsageError
 from nnctl.sweep.journal import FORMAT_VERSION, NAME, Journal
+from nnctl.sweep.plan import TrialMaker, read_plan
+from nnctl.sweep.sweep import Record, Sweep
 from nnctl.sweep.trials import TrialResult
+from tests.conftest import CONFIGS
+from tests.runs.helpers import ignore
 
 HEADER: dict[str, Any] = {"event": "sweep", "format_version": FORMAT_VERSION, "plan": {"ü": 1}}
 PLANNED: dict[str, Any] = {
@@ -201,6 +208,36 @@ def test_a_number_that_json_has_not_is_not_written(journal: Journal) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         journal.append([STARTED, {"event": "ended", "trial": 1, "val_loss": float("nan")}])
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
+
+
+def largest() -> Iterator[tuple[str, int]]:
+    """Yield the key of each whole number of a training, with the largest that the schema allows."""
+    sections = json_schema()["$defs"]
+    for section, place in (("Training", ""), ("EarlyStopping", "early_stopping.")):
+        for name, key in sections[f"{section}Config"]["properties"].items():
+            for option in (key, *key.get("anyOf", ())):
+                if option.get("type") == "integer":
+                    yield f"training.{place}{name}", option["maximum"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [*({key: most} for key, most in largest()), {k: m for k, m in largest() if "epochs" not in k}],
+    ids=lambda values: ", ".join(values),
+)
+def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
+    tmp_path: Path, values: dict[str, int]
+) -> None:
+    """Alone, and all at once: as many epochs as steps, of a seed that is followed by none."""
+    plan = read_plan(CONFIGS / "smoke.yaml", [f"{key}={value}" for key, value in values.items()])
+    maker = TrialMaker(None, ignore)
+    with Sweep.begin(tmp_path, plan, plan.checked_points(), maker):
+        (planned,) = Record(tmp_path).planned
+    assert maker.restore(tmp_path, planned).point == values
+    journal = Journal(tmp_path)
+    most = {"epochs": MAX_WHOLE, "best_epoch": MAX_WHOLE, "seed": MAX_WHOLE}
+    journal.append([STARTED, ENDED | {"parameters": values} | most])
+    assert most.items() <= asdict(Record(tmp_path).results[1]).items()
 
 
 def test_all_that_is_wrong_with_a_journal_is_an_error_of_nnctl_s(journal: Journal) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nnctl.config import Config, Override
+from nnctl.config.schema import MAX_WHOLE
 from nnctl.config.sweeps import Choice, Range
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
 from nnctl.sweep.plan import Plan, TrialMaker, read_plan, read_values
@@ -356,6 +357,14 @@ def test_the_mistakes_of_all_points_are_told_at_once() -> None:
         "s.yaml:6:31: optimizer.schedule.name=cosin: optimizer.schedule",
         "s.yaml:7:3: training.epochs=0: training.epochs",
     ]
+
+
+def test_the_last_of_several_seeds_is_one_that_a_configuration_may_have() -> None:
+    """Or the trials could be planned, but not be gone on with."""
+    largest = Override("training.seed", MAX_WHOLE, "--seed")
+    assert len(points(varied(f"{UNITS}=3", overrides=[largest]))) == 1
+    told = mistakes_of(varied(f"{UNITS}=3", overrides=[largest], seeds=2))
+    assert told == [f"base.yaml: the last of 2 seeds would be above {MAX_WHOLE}; set training.seed"]
 
 
 def test_a_mistake_of_the_base_is_told_once() -> None:

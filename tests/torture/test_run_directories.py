@@ -171,7 +171,7 @@ TEXTS: dict[str, tuple[str, Any]] = {
     "no epochs": ("metrics.jsonl", []),
     "an epoch twice": ("metrics.jsonl", [ROWS[0], ROWS[0]]),
     "huge losses": ("metrics.jsonl", [{**row, "train_loss": 1e99} for row in ROWS]),
-    "huge epochs": ("metrics.jsonl", [{**ROWS[0], "epoch": 2**53}]),
+    "huge epochs": ("metrics.jsonl", [{**ROWS[0], "epoch": 2**63 - 1}]),
     "a hole": ("metrics.jsonl", [{**ROWS[0], "epoch": 7}]),
     "no layers": ("metrics.jsonl", [{**ROWS[0], "health": []}]),
     "empty layers": ("metrics.jsonl", [{**row, "health": [{}, {}]} for row in ROWS]),
