@@ -100,8 +100,17 @@ def require_own(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a link, a folder, a pipe or a device, no file")
 
 
-def append_lines(path: Path, lines: Iterable[str]) -> None:
+def append_lines(path: Path, lines: Iterable[str], *, create: bool = True) -> None:
     """Append lines, and return when they are on the disk.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    lines : iterable of str
+        Without their ends.
+    create : bool
+        Whether to make the file if it is not there.
 
     Raises
     ------
@@ -110,7 +119,7 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
         Or it is none; see `require_own`.
     """
     require_own(path)
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=None if create else _open_what_is_there) as file:
         before = file.tell()
         content = "".join(f"{line}\n" for line in lines).encode()
         try:
@@ -121,6 +130,10 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(before)
             raise
+
+
+def _open_what_is_there(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 def is_temporary(path: Path) -> bool:

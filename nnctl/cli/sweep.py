@@ -212,6 +212,7 @@ def _train(
 ) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError, StorageError
     from nnctl.runs.stopping import ignore_signals, interrupt, stop_on_signals
+    from nnctl.sweep.journal import is_sweep
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
 
@@ -230,6 +231,9 @@ def _train(
         hint = f"What was saved before is intact. {go_on}"
         raise InterruptedRunError("interrupted at once", hint=hint) from None
     except NnctlError as error:
+        if not is_sweep(sweep.directory):
+            error.hint = "The sweep is gone, its journal as well: begin it again."
+            raise
         saved = "What was saved before is intact."
         hint = saved if isinstance(error, StorageError) else error.hint or saved
         error.hint = f"{hint} {go_on}"

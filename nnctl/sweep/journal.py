@@ -95,16 +95,19 @@ class Journal:
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines; they are on the disk when this returns.
 
+        Only the first line makes the file: a journal that was removed would be none without it.
+
         Raises
         ------
         StorageError
             They cannot be written. The journal is then still one.
         """
-        texts = [json.dumps(line, allow_nan=False) for line in lines]
-        if not texts:
+        lines = list(lines)
+        if not lines:
             return
+        texts = [json.dumps(line, allow_nan=False) for line in lines]
         try:
-            append_lines(self.path, texts)
+            append_lines(self.path, texts, create=lines[0]["event"] == "sweep")
         except OSError as error:
             raise cannot_write(self.path, error) from None
 

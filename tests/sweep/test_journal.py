@@ -149,6 +149,14 @@ def test_nothing_is_appended_through_a_link(journal: Journal, tmp_path: Path) ->
     assert torn == elsewhere.read_bytes()
 
 
+def test_a_journal_that_was_removed_is_not_made_anew(journal: Journal) -> None:
+    """Without its first line it would be none."""
+    journal.path.unlink()
+    with pytest.raises(StorageError, match="cannot be written: No such file"):
+        journal.append([ENDED])
+    assert not journal.path.exists()
+
+
 @pytest.mark.parametrize(
     "first",
     [

@@ -107,6 +107,20 @@ def test_a_killed_worker_does_not_end_the_sweep() -> None:
 
 
 @posix
+def test_a_sweep_whose_journal_is_removed_ends_in_a_sentence() -> None:
+    """What has ended since is in no journal, so nothing is said to be intact."""
+    process = start("--set", "training.epochs=30")
+    wait_until(lambda: begun(1), process)
+    Path("sweep/journal.jsonl").unlink()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert "sweep/journal.jsonl cannot be written" in stderr
+    assert "begin it again" in stderr
+    assert "Traceback" not in stderr
+    assert not Path("sweep/journal.jsonl").exists()
+
+
+@posix
 @pytest.mark.parametrize("to_group", [True, False], ids=["Ctrl-C", "SIGTERM to the parent"])
 def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> None:
     """Exit 130; the running trials are rows, and the sweep says how to go on."""
