@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 import nnctl
 from nnctl.config import Config
-from nnctl.errors import DamagedFileError, NnctlError
+from nnctl.errors import DamagedFileError, NnctlError, UsageError, shell_command
 from nnctl.runs.directory import DirectoryLock
 from nnctl.sweep.agenda import Agenda
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
@@ -230,11 +230,20 @@ class Sweep:
         ------
         NnctlError
             It is not the directory of a sweep, it is damaged, or a dataset cannot be had.
+        UsageError
+            No trial has failed, and there are others to do.
         """
         next(Journal(directory).read())  # else a file for the lock would be left where no sweep is
         lock = _lock(directory)
         Journal(directory).repair()
         record = Record(directory)
+        if retry_failed and record.left and not record.failed:
+            lock.unlock()
+            raise UsageError(
+                f"no trial of {directory} has failed",
+                hint=f"Still to do: {record.left}; without --retry-failed, go on with: "
+                f"{shell_command('nnctl', 'sweep', '--resume', directory)}",
+            )
         sweep = cls(directory, record.plan, maker, work)
         rows = record.results
         open_trials = {number for number, row in rows.items() if not _is_final(row)}

@@ -193,6 +193,21 @@ def test_trials_that_are_left_are_told(nnctl: Nnctl) -> None:
     assert told.count("is at epoch 1 of 1, ") == 2
 
 
+def test_where_nothing_has_failed_nothing_is_retried(nnctl: Nnctl) -> None:
+    """It is told how to go on with what is left; a sweep that is done is shown."""
+    whole = nnctl(*SMALL, "-p", "training.seed=0,1").stdout
+    retry = ("sweep", "--resume", "sweep", "--retry-failed")
+    assert nnctl(*retry).stdout == whole
+    path = Path("sweep/journal.jsonl")
+    path.write_text("".join(path.read_text("utf-8").splitlines(True)[:-4]), encoding="utf-8")
+    before = sorted(Path("sweep").iterdir())
+    done = nnctl(*retry, code=2)
+    assert "no trial of sweep has failed" in done.stderr
+    assert "Still to do: 2; without --retry-failed, go on with: nnctl sweep" in done.stderr
+    assert sorted(Path("sweep").iterdir()) == before
+    assert nnctl("sweep", "--resume", "sweep").stdout.splitlines()[-1].startswith("sweep/trial-")
+
+
 def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: Nnctl) -> None:
     """What a row tells more is left out; a configuration that tells more is a mistake."""
     nnctl(*SMALL, "-p", "training.seed=0,1")
