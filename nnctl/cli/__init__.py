@@ -149,7 +149,8 @@ def _show(error: NnctlError | click.ClickException) -> int:
     },
     epilog="Every option can be given by the environment: NNCTL_TRAIN_EPOCHS=3 nnctl train ...",
 )
-@click.version_option(nnctl.__version__, prog_name="nnctl")
+# NNCTL_VERSION is what many an environment says that installs nnctl.
+@click.version_option(nnctl.__version__, prog_name="nnctl", allow_from_autoenv=False)
 def main() -> None:
     """Train MNIST digit classifiers, and see why they learn or do not."""
 

@@ -159,6 +159,16 @@ def test_settings_and_flags_come_from_the_environment_as_well(nnctl: Nnctl) -> N
     assert (summary["seed"], summary["epochs"]) == (4, 1)
 
 
+@pytest.mark.parametrize("name", ["NNCTL_VERSION", "NNCTL_HELP", "NNCTL_TRAIN_HELP"])
+@pytest.mark.parametrize("value", ["1", "0.1.0"])
+def test_no_environment_makes_a_command_tell_of_nnctl_instead(
+    nnctl: Nnctl, name: str, value: str
+) -> None:
+    """It would be mistaken for one that was carried out."""
+    done = nnctl("train", SMOKE, "--dry-run", env={name: value})
+    assert done.stdout.startswith("data: {dataset: mini")
+
+
 def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
     """It is named, and so is its variable, which stands in no command."""
     done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_EPOCHS": "many"}, code=2)
