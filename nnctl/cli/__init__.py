@@ -6,6 +6,7 @@ A command's module imports click alone at its top, and the rest of nnctl when it
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
@@ -38,6 +39,18 @@ def _open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             setattr(sys, name, open(number, "r+", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _as_named(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return the bytes of a name that is no text as they are, and "?" for all else."""
+    assert isinstance(error, UnicodeEncodeError)
+    if not error.encoding.startswith(("utf-16", "utf-32")):  # where a byte alone is no letter
+        with contextlib.suppress(UnicodeError):
+            return codecs.lookup_error("surrogateescape")(error)
+    return codecs.replace_errors(error)
+
+
+codecs.register_error("nnctl.as-named", _as_named)
 
 
 def _close_standard_streams() -> None:
@@ -80,7 +93,8 @@ class _Commands(click.Group):
         args = (sys.argv[1:] if args is None else args) or ["--help"]
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show becomes "?"
-                stream.reconfigure(errors="replace")
+                read = stream is sys.stdout and not stream.isatty()  # by a program
+                stream.reconfigure(errors="nnctl.as-named" if read else "replace")
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()

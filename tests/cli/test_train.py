@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -545,3 +546,32 @@ def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
     assert face.evaluate(face.train(config, epochs=1, run_dir="run")).accuracy > 0.7
     with pytest.raises(face.errors.ConfigError, match="did you mean 'optimizer'"):
         face.train({**config, "optimiser": {}})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+@pytest.mark.parametrize(
+    ("expected", "name", "env"),
+    [
+        (b"r\xff\n", b"r\xff", {}),
+        (b"r\xc3\xa9\xff\n", b"r\xc3\xa9\xff", {}),
+        (b"r\xc3\xa9\xff\n", b"r\xc3\xa9\xff", {"LC_ALL": "C"}),
+        (
+            b"r\xc3\xa9\xff\n",
+            b"r\xc3\xa9\xff",
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        ),
+        (b"r\xff\n", b"r\xff", {"PYTHONIOENCODING": "ascii"}),
+        (b"r?\n", b"r\xc3\xa9", {"PYTHONIOENCODING": "ascii"}),
+        ("r?\n".encode("utf-16-le"), b"r\xff", {"PYTHONIOENCODING": "utf-16-le"}),
+    ],
+)
+def test_a_program_reads_the_name_of_the_run_directory_as_it_is(
+    scratch: Path, expected: bytes, name: bytes, env: dict[str, str]
+) -> None:
+    """Even if it is no text; what the encoding cannot spell is no traceback."""
+    arguments = ("train", SMOKE, "--epochs", 1, "--quiet", "--run-dir", os.fsdecode(name))
+    command = nnctl_command(*arguments)
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(expected)
+    assert [os.fsencode(path.name) for path in scratch.iterdir()] == [name]
