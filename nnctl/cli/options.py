@@ -26,26 +26,23 @@ class _Named(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _Share(click.FloatRange):
-    """A number from 0 to 1, which nan is not, though no comparison says so."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 1)
+class FiniteRange(click.FloatRange):
+    """A range of numbers, in which nan is not, though no comparison says so, nor infinity."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Refuse nan."""
-        share: float = super().convert(value, param, ctx)
-        if math.isnan(share):
-            self.fail("nan is not a number from 0 to 1", param, ctx)
-        return share
+        """Refuse what is not finite."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
 
 
 FOLDER = _Named(file_okay=False, path_type=Path)
 EXISTING_FOLDER = _Named(exists=True, file_okay=False, path_type=Path)
 FILE = _Named(dir_okay=False, path_type=Path)
-ACCURACY = _Share()
+ACCURACY = FiniteRange(0, 1)
 
 
 def output_options(function: Command) -> Command:

@@ -11,6 +11,7 @@ import click
 from nnctl.cli.options import (
     FILE,
     FOLDER,
+    FiniteRange,
     config_options,
     data_dir_option,
     output_options,
@@ -61,7 +62,7 @@ _PLANNED = (
 @config_options
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     metavar="N",
     help="Processes, one trial each at a time; default: the number of cores.",
 )
@@ -77,7 +78,7 @@ _PLANNED = (
 )
 @click.option(
     "--trial-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Let a trial fail that takes longer, from when it is given to a worker.",
 )

@@ -320,7 +320,10 @@ def test_what_is_not_the_journal_of_a_sweep_is_told(
         ("no option can change it", ("--resume", "sweep", "-p", "training.seed=1")),
         ("is not the directory of a sweep", ("--resume", "nowhere")),
         ("is not the directory of a sweep", ("--show", "nowhere")),
+        ("not in the range", (CONFIGS / "smoke.yaml", "--workers", 10**11)),
         ("not in the range", (CONFIGS / "smoke.yaml", "--trial-timeout", 0)),
+        ("nan is not a finite number", (CONFIGS / "smoke.yaml", "--trial-timeout", "nan")),
+        ("inf is not a finite number", (CONFIGS / "smoke.yaml", "--trial-timeout", "1e400")),
         ("not in the range", (CONFIGS / "smoke.yaml", "--max-failures", 0)),
     ],
 )
