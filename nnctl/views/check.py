@@ -50,8 +50,9 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     steps = _count(inspection.steps, "step")
     say(console, f"{steps} in {epochs}: {inspection.steps_per_epoch:,} an epoch")
     if inspection.regularization:
-        told = [f"{key} {_as_yaml(value)}" for key, value in inspection.regularization.items()]
-        say(console, f"regularization: {', '.join(told)}")
+        say(console, "regularization:")
+        for key, value in inspection.regularization.items():
+            say(console, f"  {key}: {_as_yaml(value)}")
     done = inspection.epochs_done
     if inspection.diagnoses:
         show_diagnoses(console, "Warnings:" if done is None else WHY, inspection.diagnoses)

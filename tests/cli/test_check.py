@@ -408,8 +408,9 @@ def test_what_keeps_a_training_within_bounds_is_told(nnctl: Nnctl) -> None:
     settings = [word for key, value in on.items() for word in ("--set", f"{key}={value}")]
     settings += ["--set", "data.augment={rotate: 10, elastic: {}}"]
     told = nnctl("check", SMOKE, *settings).stdout
-    assert "data.augment {rotate: 10, elastic: {alpha: 34, sigma: 4}}" in told
-    assert "network.input_dropout 0.2, optimizer.max_norm 2, training.average 0.99" in told
+    assert "  data.augment: {rotate: 10, elastic: {alpha: 34, sigma: 4}}\n" in told
+    for line in ("network.input_dropout: 0.2", "optimizer.max_norm: 2", "training.average: 0.99"):
+        assert f"  {line}\n" in told
     found = json.loads(nnctl("check", SMOKE, *settings, "--json").stdout)["regularization"]
     assert found.pop("data.augment") == {"rotate": 10, "elastic": {"alpha": 34, "sigma": 4}}
     assert found == on
