@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnctl.config import Config, to_mapping
 from nnctl.data.dataset import Facts, present_dataset
-from nnctl.errors import DataError, NnctlError, UsageError, shell_command
+from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, shell_command
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.augmentation import GROUP
 from nnctl.nn.dropout import Dropout
@@ -213,9 +213,19 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
         The run.
     trained : Network, optional
         See `trained_network`.
+
+    Raises
+    ------
+    DataError
+        What it recorded is damaged.
     """
     summary, config, rows = run.summary, run.config, run.metrics
     divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
+    if divergence and divergence.layer > len(config.network.layers):
+        raise DamagedFileError(
+            f"{run.summary_path} is damaged: it tells of layer {divergence.layer}, which there is "
+            "not"
+        )
     if not rows and divergence is None:
         return inspect(config)
     found = diagnose(config, rows, trained, divergence)

@@ -28,7 +28,7 @@ from nnctl.runs import directory as directories
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import evaluate
-from nnctl.runs.inspection import trained_network
+from nnctl.runs.inspection import inspect_run, trained_network
 from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, train
 
 
@@ -338,6 +338,23 @@ def test_a_damaged_summary_is_told_by_its_name(tmp_path: Path, content: str) -> 
     run.summary_path.write_text(content, encoding="utf-8")
     with pytest.raises(DamagedFileError, match=r"summary\.json is damaged"):
         _ = run.summary
+
+
+@pytest.mark.parametrize("what", ["outputs", "gradient"])
+def test_a_summary_of_a_layer_that_is_not_there_is_damaged(tmp_path: Path, what: str) -> None:
+    """Where it says that the run diverged."""
+    train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
+    run = Run(tmp_path / "run")
+    told = json.loads(run.summary_path.read_text("utf-8"))
+    where = {"epoch": 1, "batch": 1, "what": what, "last_finite_loss": None}
+    for layer in (2, 3):
+        diverged = {"status": "diverged", "divergence": {**where, "layer": layer}}
+        run.summary_path.write_text(json.dumps(told | diverged), "utf-8")
+        if layer == 2:
+            assert inspect_run(run, None).diagnoses
+        else:
+            with pytest.raises(DamagedFileError, match=r"summary\.json .* layer 3, which"):
+                inspect_run(run, None)
 
 
 def test_a_summary_tells_its_format_version(tmp_path: Path) -> None:
