@@ -75,7 +75,6 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def test_rooms_import_only_the_rooms_below_them() -> None:
-    """Every arrow between rooms is one of the table's."""
     for room, path in modules():
         for name in imported(path):
             owner, _, inner = name.partition(".")
@@ -85,7 +84,6 @@ def test_rooms_import_only_the_rooms_below_them() -> None:
 
 
 def test_every_library_is_known_to_its_own_room_alone() -> None:
-    """Whoever wants to replace rich has one room to look at."""
     standard = sys.stdlib_module_names | {"nnctl", "numpy", "pydantic_core", "__future__"}
     for room, path in modules():
         if path.name == "__main__.py":
@@ -105,14 +103,12 @@ def test_every_library_is_known_to_its_own_room_alone() -> None:
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(statement: str, strangers: set[str]) -> None:
-    """In a fresh process: what is not needed is not waited for."""
     code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set() == strangers & set(done.stdout.split())
 
 
 def test_help_imports_click_and_little_else() -> None:
-    """``nnctl --help`` answers at once."""
     code = (
         "import sys\nfrom nnctl.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
@@ -123,7 +119,6 @@ def test_help_imports_click_and_little_else() -> None:
 
 
 def test_the_readme_s_architecture_names_every_room() -> None:
-    """No room is missing there, and none is there that is not here."""
     section = (ROOT / "README.md").read_text("utf-8").split("## Architecture")[1].split("\n## ")[0]
     rows = [line.split("|") for line in section.splitlines() if line.startswith("| `nnctl/")]
     told = {

@@ -76,13 +76,11 @@ def comment_of(name: str) -> str:
 
 
 def test_every_configuration_of_a_book_has_a_record() -> None:
-    """None is forgotten, and none is invented."""
     assert sorted(RECORDS) == sorted(path.stem for path in BOOKS.iterdir())
 
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_its_comment_tells_the_book_the_command_and_the_figure(name: str) -> None:
-    """And what it came to here, so that nobody has to take it on trust."""
     comment = comment_of(name)
     title = (
         "Deep Learning from Scratch" if name.startswith("scratch") else "Neural Networks and Deep"
@@ -98,7 +96,6 @@ def test_its_comment_tells_the_book_the_command_and_the_figure(name: str) -> Non
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_it_names_files_that_are_there(name: str) -> None:
-    """In its comment, the schema for editors among them."""
     first, *rest = (BOOKS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert first == "# yaml-language-server: $schema=../schema.json"
     assert max(map(len, rest)) <= 100
@@ -109,7 +106,6 @@ def test_it_names_files_that_are_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_editors_find_no_mistake_in_it(name: str) -> None:
-    """It satisfies the schema that they read."""
     Draft202012Validator(json_schema()).validate(read_file(BOOKS / f"{name}.yaml").data)
 
 
@@ -117,7 +113,6 @@ def test_editors_find_no_mistake_in_it(name: str) -> None:
 def test_every_training_that_its_comment_tells_would_begin(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """With --dry-run, which checks all that a command sets."""
     monkeypatch.chdir(CONFIGS.parent)
     text = (BOOKS / f"{name}.yaml").read_text(encoding="utf-8")
     one_line_each = re.sub(r" \\\n#\s+", " ", text)
@@ -132,7 +127,6 @@ def test_every_training_that_its_comment_tells_would_begin(
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize("name", RECORDS)
 def test_it_reaches_the_figure(nnctl: Nnctl, name: str) -> None:
-    """The test accuracy of the seed in the file is what it was, give or take another BLAS."""
     record = RECORDS[name]
     accuracy = accuracy_of(nnctl, train(nnctl, name, *record.arguments))
     assert record.low <= round(accuracy, 2) <= record.high
@@ -141,6 +135,5 @@ def test_it_reaches_the_figure(nnctl: Nnctl, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 def test_a_hundred_neurons_get_stuck_with_another_seed(nnctl: Nnctl) -> None:
-    """Near 87 %: a digit that the quadratic loss never brings back."""
     run = train(nnctl, "nielsen-1-100", "--seed", 0, "--epochs", 5)
     assert 84 <= accuracy_of(nnctl, run) <= 88

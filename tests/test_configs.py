@@ -32,7 +32,6 @@ def accuracy_of(nnctl: Nnctl, run: str) -> float:
 
 
 def test_smoke_reaches_90_percent_without_a_network(train: Train) -> None:
-    """On the digits that ship; of the 10 seconds it may take, it needs few."""
     summary = train("smoke")
     assert (summary["dataset"]["name"], summary["status"]) == ("mini", "finished")
     assert summary["best_val_accuracy"] >= 0.90
@@ -55,7 +54,6 @@ def test_smoke_reaches_90_percent_without_a_network(train: Train) -> None:
 def test_a_preset_reaches_its_accuracy(
     train: Train, nnctl: Nnctl, name: str, accuracy: float
 ) -> None:
-    """Validation and test accuracy on the full MNIST, within its own number of epochs."""
     summary = train(name)
     assert summary["dataset"]["name"] == "mnist"
     assert summary["epochs"] <= 30
@@ -66,7 +64,6 @@ def test_a_preset_reaches_its_accuracy(
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 def test_nielsen_s_network_reaches_the_published_accuracy(train: Train, nnctl: Nnctl) -> None:
-    """95.42 % at the best epoch by the test set; ours is chosen by validation, of three seeds."""
     runs = [train("nielsen", "--seed", seed)["run_dir"] for seed in range(3)]
     assert 0.945 <= max(accuracy_of(nnctl, run) for run in runs) <= 0.965
 
@@ -74,7 +71,6 @@ def test_nielsen_s_network_reaches_the_published_accuracy(train: Train, nnctl: N
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, scratch: Path) -> None:
-    """Neither the lowest nor the highest of its values is the best."""
     done = nnctl("sweep", CONFIGS / "sweep-learning-rate.yaml", "--json", "--sweep-dir", "sweep")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     best = max(rows, key=lambda row: row["val_accuracy"])
@@ -89,7 +85,6 @@ def test_the_learning_rate_sweep_finds_a_rate_in_the_middle(nnctl: Nnctl, scratc
 def test_a_long_preset_is_on_its_way_after_some_epochs(
     train: Train, nnctl: Nnctl, name: str, epochs: int
 ) -> None:
-    """Images that were moved or deformed are harder to learn than those that it is measured on."""
     summary = train(name, "--epochs", epochs)
     assert accuracy_of(nnctl, summary["run_dir"]) > 0.98
     assert summary["final_train_accuracy"] < summary["best_val_accuracy"]
@@ -103,5 +98,4 @@ def test_a_long_preset_is_on_its_way_after_some_epochs(
     ],
 )
 def test_a_preset_trains_without_a_network_as_well(train: Train, name: str) -> None:
-    """For an epoch, on its fallback."""
     assert train(name, "--epochs", 1)["dataset"]["name"] == "mini"

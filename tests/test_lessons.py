@@ -55,14 +55,12 @@ def summary_of(directory: Path) -> dict[str, Any]:
 
 
 def test_every_lesson_is_tested() -> None:
-    """No file is without a kind."""
     assert sorted(KINDS) == sorted(path.stem for path in LESSONS.glob("*.yaml"))
     assert len(KINDS) == len(set(KINDS.values()))
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_lesson_provokes_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str) -> None:
-    """Told by train, by the summary and by check, in the same words."""
     diverges = name == "divergence"
     trained = nnctl(
         "train", LESSONS / f"{name}.yaml", "--run-dir", "run", code=4 if diverges else 0
@@ -93,7 +91,6 @@ def test_a_lesson_provokes_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str)
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_lesson_shows_itself_and_then_its_cures(name: str) -> None:
-    """The first command has no options, and the others have."""
     itself, *cures = commands(name)
     assert itself == []
     assert cures
@@ -106,7 +103,6 @@ def test_a_lesson_shows_itself_and_then_its_cures(name: str) -> None:
     ids=lambda value: value if isinstance(value, str) else value[1].split("=")[0],
 )
 def test_a_cure_cures(nnctl: Nnctl, name: str, cure: list[str]) -> None:
-    """What the lesson is about is gone, and the network learns."""
     done = nnctl("train", LESSONS / f"{name}.yaml", *cure, "--json", "--quiet")
     summary = json.loads(done.stdout)
     assert KINDS[name] not in [one["kind"] for one in summary["diagnoses"]]
@@ -115,7 +111,6 @@ def test_a_cure_cures(nnctl: Nnctl, name: str, cure: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "mixed"])
 def test_nothing_is_wrong_with_a_preset_on_few_digits(nnctl: Nnctl, name: str) -> None:
-    """Neither before nor after the training."""
     done = nnctl("train", CONFIGS / f"{name}.yaml", "--json")
     summary = json.loads(done.stdout)
     assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mini", [])
@@ -128,7 +123,6 @@ def test_nothing_is_wrong_with_a_preset_on_few_digits(nnctl: Nnctl, name: str) -
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize("name", ["relu", "sigmoid"])
 def test_nothing_is_wrong_with_a_preset(nnctl: Nnctl, name: str) -> None:
-    """On the full MNIST."""
     done = nnctl("train", CONFIGS / f"{name}.yaml", "--json")
     summary = json.loads(done.stdout)
     assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mnist", [])
@@ -140,7 +134,6 @@ def test_nothing_is_wrong_with_a_preset(nnctl: Nnctl, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 def test_perceptrons_learn_digits_with_a_sigmoid_s_derivative(nnctl: Nnctl) -> None:
-    """A hidden layer of 100 steps, on the full MNIST."""
     (cure,) = commands("step")[1:]
     more = ("--dataset", "mnist", "--set", "network.layers.0.units=100", "--epochs", 5)
     done = nnctl("train", LESSONS / "step.yaml", *cure, *more, "--json", "--quiet")

@@ -36,7 +36,6 @@ def _run(*command: object, cwd: Path | None = None) -> str:
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_digits_the_schemas_and_the_licences(wheel: Path) -> None:
-    """And no tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         schema = archive.read("nnctl/config/schema.json")
@@ -54,7 +53,6 @@ def test_the_wheel_holds_the_digits_the_schemas_and_the_licences(wheel: Path) ->
 def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
     wheel: Path, tmp_path: Path
 ) -> None:
-    """Installed with its declared dependencies alone."""
     environment = tmp_path / "environment"
     _run(sys.executable, "-m", "venv", environment)
     scripts = environment / ("Scripts" if sys.platform == "win32" else "bin")
@@ -69,7 +67,6 @@ def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
 
 
 def test_the_lowest_versions_are_told_of_all_that_is_installed(tmp_path: Path) -> None:
-    """As pip takes them, by a program that needs nothing installed."""
     command = (sys.executable, "-I", ROOT / "tests" / "oldest.py")
     constraints = _run(*command, cwd=tmp_path).split()
     assert "numpy==2.0" in constraints
@@ -80,7 +77,6 @@ def test_the_lowest_versions_are_told_of_all_that_is_installed(tmp_path: Path) -
 
 
 def test_the_version_is_told() -> None:
-    """By the command and by the package alike."""
     command = [sys.executable, "-m", "nnctl", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
     assert nnctl.__version__ in done.stdout

@@ -43,7 +43,6 @@ def beside_configs(scratch: Path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.usefixtures("beside_configs", "with_mnist")
 def test_its_commands_run_as_printed() -> None:
-    """In order, in one shell; one epoch each unless they say otherwise."""
     script = f'nnctl() {{ "{sys.executable}" -m nnctl "$@"; }}\n' + "\n".join(blocks("sh"))
     done = subprocess.run(
         ["sh", "-e", "-c", script],
@@ -59,14 +58,12 @@ def test_its_commands_run_as_printed() -> None:
 
 @pytest.mark.usefixtures("beside_configs", "with_mnist")
 def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """And prints an accuracy and ten probabilities."""
     for block in blocks("python")[:2]:
         exec(compile(block, "README.md", "exec"), {})  # our own text
     assert float(capsys.readouterr().out.split()[0]) > 0.9
 
 
 def test_the_activation_that_it_adds_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its derivative agrees with central differences, and networks take it."""
     monkeypatch.setattr(activations, "ACTIVATIONS", dict(ACTIVATIONS))
     scope: dict[str, Any] = {}
     exec(compile(blocks("python")[2], "README.md", "exec"), scope)  # our own text
@@ -90,7 +87,6 @@ def test_the_activation_that_it_adds_is_right(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("beside_configs")
 def test_a_program_trains_with_the_activation_that_it_adds() -> None:
-    """In a process of its own, with nothing of nnctl changed."""
     train = """
 import nnctl
 run = nnctl.train("configs/smoke.yaml", settings={"network.layers.0.activation": "mish"})
@@ -107,7 +103,6 @@ print(nnctl.evaluate(run).accuracy)
 
 @pytest.mark.usefixtures("beside_configs")
 def test_its_workflow_is_one_and_its_step_passes(nnctl: Nnctl) -> None:
-    """Every command of nnctl in it is carried out, with the configuration that it names."""
     workflow = yaml.safe_load(blocks("yaml")[1])
     steps = workflow["jobs"]["train"]["steps"]
     commands = [step["run"].split() for step in steps if step.get("run", "").startswith("nnctl ")]
@@ -119,21 +114,18 @@ def test_its_workflow_is_one_and_its_step_passes(nnctl: Nnctl) -> None:
 
 
 def test_its_generated_parts_are_current() -> None:
-    """The reference of all keys, and the help of every command."""
     assert renew(README) == README, "run: make readme"
     marked = set(re.findall(r"<!-- begin: ([\w ]+) -->", README))
     assert marked == {"keys", *TABLES, *names_of_help()}
 
 
 def test_its_links_lead_to_its_headings() -> None:
-    """By the names that GitHub gives them: small letters, and hyphens for blanks."""
     headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]*)\)", README)) - anchors == set()
 
 
 def test_its_pictures_are_there_and_small() -> None:
-    """As files of the repository, none of them larger than 150 kB; they fetch nothing."""
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert len(pictures) == 2
     for picture in pictures:
@@ -143,7 +135,6 @@ def test_its_pictures_are_there_and_small() -> None:
 
 
 def test_its_configuration_loads(beside_configs: Path) -> None:
-    """Every key that it shows is one."""
     sweep, _, example = blocks("yaml")
     path = beside_configs / "example.yaml"
     path.write_text(example, encoding="utf-8")
@@ -157,7 +148,6 @@ def test_its_configuration_loads(beside_configs: Path) -> None:
 
 
 def test_its_tables_name_every_entry_and_every_configuration() -> None:
-    """Nothing that can be written is left out, and nothing is invented."""
     for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES, OPTIMIZERS):
         assert all(f"`{name}`" in README for name in table)
     for path in CONFIGS.rglob("*.yaml"):
@@ -170,7 +160,6 @@ def test_its_tables_name_every_entry_and_every_configuration() -> None:
 
 
 def test_every_command_has_help_with_an_example_and_documented_options() -> None:
-    """And the README speaks of it."""
     import click
 
     from nnctl.cli import main

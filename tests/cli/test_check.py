@@ -54,7 +54,6 @@ def write(config: Mapping[str, Any], path: str = "c.yaml") -> str:
 
 
 def test_the_table_shows_what_every_layer_is(nnctl: Nnctl) -> None:
-    """Shape, parameters, activation with formula, initialisation with its standard deviation."""
     init = {"biases": {"name": "normal", "std": 0.5}}
     config = mapping("tanh", {"name": "maxout", "pieces": 3}, "softmax")
     config["network"]["layers"][1]["init"] = {"weights": "lecun_uniform", **init}
@@ -78,7 +77,6 @@ def test_the_table_shows_what_every_layer_is(nnctl: Nnctl) -> None:
 @pytest.mark.parametrize("name", INITIALIZERS)
 @pytest.mark.parametrize("activation", ["relu", "selu", "maxout"])
 def test_the_standard_deviation_is_that_of_the_drawn_weights(name: str, activation: str) -> None:
-    """Of every initializer, and of what auto stands for; the same of biases."""
     init = {"weights": name, "biases": name}
     config = mapping(activation, "softmax", network={"init": init})
     config["network"]["layers"][0]["units"] = 500
@@ -104,7 +102,6 @@ def test_the_standard_deviation_is_that_of_the_drawn_weights(name: str, activati
     ],
 )
 def test_two_hidden_layers_are_deep(nnctl: Nnctl, hidden: int, told: str) -> None:
-    """Layers of weights are counted."""
     path = write(mapping(*["relu"] * hidden, "softmax"))
     assert f"\n{told}" in nnctl("check", path).stdout
     assert (hidden > 1) == json.loads(nnctl("check", path, "--json").stdout)["deep"]
@@ -124,7 +121,6 @@ def test_two_hidden_layers_are_deep(nnctl: Nnctl, hidden: int, told: str) -> Non
 def test_the_steps_are_those_that_a_training_takes(
     tmp_path: Path, training: dict[str, int], data: dict[str, Any]
 ) -> None:
-    """In an epoch and in all, with the examples of an epoch."""
     config = mapping("softmax", training=training, data={"dataset": "mini", **data})
     checked, dataset = from_mapping(config, "test"), open_dataset("mini", notify=lambda _: None)
     plan = inspect(checked)
@@ -143,7 +139,6 @@ def test_the_steps_are_those_that_a_training_takes(
 
 
 def test_size_and_length_of_a_training_are_told(nnctl: Nnctl) -> None:
-    """Memory, examples, steps: the numbers of ``--json`` in sentences."""
     told = nnctl("check", CONFIGS / "relu.yaml", "--epochs", 3).stdout
     plan = json.loads(nnctl("check", CONFIGS / "relu.yaml", "--epochs", 3, "--json").stdout)
     assert 50e6 < plan["memory"] < 500e6  # the images alone are 47 MB
@@ -184,7 +179,6 @@ def test_size_and_length_of_a_training_are_told(nnctl: Nnctl) -> None:
 def test_warnings_are_told_before_any_training(
     nnctl: Nnctl, config: dict[str, Any], kinds: list[str]
 ) -> None:
-    """Every kind of them, with reason and cure; a warning is no failure."""
     path = write(config)
     told = nnctl("check", path).stdout
     found = json.loads(nnctl("check", path, "--json").stdout)["diagnoses"]
@@ -200,7 +194,6 @@ def test_warnings_are_told_before_any_training(
 
 
 def test_options_are_laid_over_the_configuration(nnctl: Nnctl, mini_folder: Path) -> None:
-    """As by train; nothing is written."""
     options = ("--set", "network.layers.0.units=17", "--subset", 90, "--epochs", 5, "--seed", 3)
     plan = json.loads(nnctl("check", SMOKE, *options, "--dataset", mini_folder, "--json").stdout)
     assert plan["sizes"] == [784, 17, 10]
@@ -209,7 +202,6 @@ def test_options_are_laid_over_the_configuration(nnctl: Nnctl, mini_folder: Path
 
 
 def test_mistakes_are_told_with_their_places(nnctl: Nnctl) -> None:
-    """All at once, exit 2."""
     Path("wrong.yaml").write_text(
         "network:\n  layers:\n    - {units: 30, activation: sigmod}\n"
         "    - {units: 5, activation: softmax}\noptimizer: {learning_rate: 0.1}\n",
@@ -243,7 +235,6 @@ def test_mistakes_are_told_with_their_places(nnctl: Nnctl) -> None:
 def test_a_user_s_mistake_exits_with_2(
     nnctl: Nnctl, arguments: tuple[object, ...], told: str
 ) -> None:
-    """With a sentence, and no traceback."""
     Path("folder").mkdir()
     Path("run").mkdir()
     write(mapping("softmax"), "run/config.yaml")
@@ -253,12 +244,10 @@ def test_a_user_s_mistake_exits_with_2(
 
 
 def test_quiet_says_nothing_of_what_is_right(nnctl: Nnctl) -> None:
-    """The exit code says it."""
     assert nnctl("check", SMOKE, "--gradients", "--quiet").stdout == ""
 
 
 def test_gradients_of_a_network_of_all_activations_are_right(nnctl: Nnctl) -> None:
-    """Whatever is in the table now, in one deep network; a surrogate is checked and named."""
     hidden = [kind.name for kind in KINDS if kind.place != "output"]
     surrogate = {"name": "step", "surrogate": "sigmoid"}
     path = write(mapping(*hidden, surrogate, "softmax"))
@@ -277,7 +266,6 @@ def test_gradients_of_a_network_of_all_activations_are_right(nnctl: Nnctl) -> No
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_gradient_of_every_activation_is_right(kind: Any) -> None:
-    """Between layers that are smooth, or as the output."""
     first = ["tanh"] if kind.place == "output" else ["tanh", kind.name]
     last = kind.name if kind.place == "output" else "softmax"
     report = report_gradients(from_mapping(mapping(*first, last), "test"))
@@ -290,7 +278,6 @@ def test_the_gradient_of_every_activation_is_right(kind: Any) -> None:
 def test_a_wrong_gradient_exits_with_1_and_names_the_layers(
     monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    """The layer whose derivative is wrong, and those below."""
     monkeypatch.setattr(Sigmoid, "backward", lambda *given: given[-1].fill(0.1))
     path = write(mapping("tanh", "sigmoid", "softmax"))
     done = CliRunner().invoke(main, ["check", path, "--gradients", *options])
@@ -302,7 +289,6 @@ def test_a_wrong_gradient_exits_with_1_and_names_the_layers(
 
 
 def test_half_a_change_leaves_out_a_quarter(nnctl: Nnctl) -> None:
-    """Four times, and then a sentence; of a linear network another one."""
     path = write(mapping("tanh", "softmax"))
     told = nnctl("check", path, "--gradients").stdout
     assert len(re.findall(r"e-\d\d +(?:4\.0\d|3\.9\d)\s*\n", told)) == 4
@@ -327,14 +313,12 @@ def test_half_a_change_leaves_out_a_quarter(nnctl: Nnctl) -> None:
 def test_the_last_sentence_says_what_the_residuals_mean(
     capsys: pytest.CaptureFixture[str], residuals: list[float], told: str
 ) -> None:
-    """Quarters, something else, or nothing."""
     pairs = [(0.5**i, residual) for i, residual in enumerate(residuals)]
     show_gradients(GradientReport([GradientError(1, 1.0, 1e-9, 5, 3)], [], pairs))
     assert told in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_trained_run_is_checked_with_its_weights(nnctl: Nnctl) -> None:
-    """Its health is told, and its gradients are right."""
     nnctl("train", SMOKE, "--run-dir", "run", "--epochs", 2)
     told = nnctl("check", "run", "--gradients").stdout
     assert "Nothing is wrong with its layers after " in told
@@ -350,7 +334,6 @@ def test_a_trained_run_is_checked_with_its_weights(nnctl: Nnctl) -> None:
 
 
 def test_a_run_that_diverged_in_its_first_epoch_says_so(nnctl: Nnctl) -> None:
-    """It left no checkpoint; gradients are those of its beginning."""
     nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", code=4)
     assert not list(Path("run").glob("*.npz"))
     told = nnctl("check", "run", "--gradients").stdout
@@ -363,7 +346,6 @@ DEFORMED = ("--set", "data.augment.rotate=20", "--set", "data.augment.elastic={}
 
 
 def test_samples_are_drawn_as_the_network_will_see_them(nnctl: Nnctl) -> None:
-    """With their labels; deformed if the configuration says so, each in another way."""
     plain, deformed, again = (
         json.loads(nnctl("check", SMOKE, "--samples", 4, "--json", *more).stdout)["samples"]
         for more in ((), DEFORMED, DEFORMED)
@@ -381,7 +363,6 @@ def test_samples_are_drawn_as_the_network_will_see_them(nnctl: Nnctl) -> None:
 
 
 def test_dropout_is_told_and_drawn(nnctl: Nnctl) -> None:
-    """Of a layer beside its activation, of the inputs as black pixels."""
     dropping = ("--set", "network.layers.0.dropout=0.4", "--set", "network.input_dropout=0.5")
     told = nnctl("check", SMOKE, *dropping).stdout
     assert "dropout 0.4" in told
@@ -394,7 +375,6 @@ def test_dropout_is_told_and_drawn(nnctl: Nnctl) -> None:
 
 
 def test_samples_say_what_they_do_not_show(nnctl: Nnctl, tmp_path: Path) -> None:
-    """Which digits stand in for those that are not there; and that some will be moved yet."""
     absent = {"NNCTL_DATA_DIR": str(tmp_path / "empty")}
     told = nnctl("check", CONFIGS / "invariant.yaml", "--samples", 1, env=absent).stdout
     assert "of mini: mnist is not there yet" in told
@@ -403,7 +383,6 @@ def test_samples_say_what_they_do_not_show(nnctl: Nnctl, tmp_path: Path) -> None
 
 
 def test_what_keeps_a_training_within_bounds_is_told(nnctl: Nnctl) -> None:
-    """Under the keys that switch it on; a plain training has no such line."""
     on = {"network.input_dropout": 0.2, "optimizer.max_norm": 2.0, "training.average": 0.99}
     settings = [word for key, value in on.items() for word in ("--set", f"{key}={value}")]
     settings += ["--set", "data.augment={rotate: 10, elastic: {}}"]
@@ -418,7 +397,6 @@ def test_what_keeps_a_training_within_bounds_is_told(nnctl: Nnctl) -> None:
 
 
 def test_samples_that_cannot_be_drawn_are_told(nnctl: Nnctl) -> None:
-    """Of a gate, and of a dataset that was not downloaded."""
     gate = nnctl("check", CONFIGS / "gates" / "and.yaml", "--samples", 2, code=2)
     assert "no pictures" in gate.stderr
     relu = CONFIGS / "relu.yaml"
@@ -427,7 +405,6 @@ def test_samples_that_cannot_be_drawn_are_told(nnctl: Nnctl) -> None:
 
 
 def test_all_activations_are_listed(nnctl: Nnctl) -> None:
-    """Name, aliases, parameters, formula, derivative, range, advice, and a drawing of each."""
     told = nnctl("check", "--activations", env={"COLUMNS": "200"}).stdout
     listed = json.loads(nnctl("check", "--activations", "--json").stdout)["activations"]
     assert [kind.name for kind in KINDS] == [one["name"] for one in listed]
@@ -457,7 +434,6 @@ def test_all_activations_are_listed(nnctl: Nnctl) -> None:
 def test_what_is_printed_fits_the_window(
     nnctl: Nnctl, arguments: tuple[object, ...], columns: int
 ) -> None:
-    """No line of a table or a drawing is longer, and nothing is cut off."""
     told = nnctl("check", *arguments, env={"COLUMNS": str(columns)}).stdout
     lines = [line for line in told.splitlines() if " steps an epoch, " not in line]
     assert max(map(len, lines)) <= columns
@@ -470,7 +446,6 @@ def test_what_is_printed_fits_the_window(
 def test_a_terminal_that_knows_only_ascii_is_served(
     nnctl: Nnctl, arguments: tuple[object, ...]
 ) -> None:
-    """Curves are drawn with stars."""
     env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     told = nnctl("check", *arguments, env=env).stdout
     assert told.isascii()
@@ -491,14 +466,12 @@ def dots(lines: list[str]) -> Array:
 @pytest.mark.parametrize(("rows", "columns"), [(4, 16), (1, 1), (3, 7)])
 @pytest.mark.parametrize("braille", [True, False])
 def test_a_drawing_has_the_size_that_was_asked_for(rows: int, columns: int, braille: bool) -> None:
-    """In characters."""
     lines = draw_curve(np.linspace(0, 1, 2 * columns), rows, columns, braille=braille)
     assert [columns] * rows == [len(line) for line in lines]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_line_goes_from_corner_to_corner(sign: int) -> None:
-    """A dot a column, where rows and columns are as many."""
     drawn = dots(draw_curve(sign * np.arange(16.0), 4, 8))
     assert np.array_equal(np.eye(16, dtype=bool)[::-sign], drawn)
     stars = draw_curve(sign * np.arange(16.0), 4, 8, braille=False)
@@ -506,7 +479,6 @@ def test_a_line_goes_from_corner_to_corner(sign: int) -> None:
 
 
 def test_a_constant_is_a_level_line() -> None:
-    """In the middle, whatever its value."""
     for value in (0.0, -3.0, 1e300):
         drawn = dots(draw_curve(np.full(8, value), 4, 4))
         assert [int(count) for count in drawn.sum(axis=1) if count] == [8]
@@ -514,7 +486,6 @@ def test_a_constant_is_a_level_line() -> None:
 
 
 def test_a_jump_has_no_holes() -> None:
-    """Its column is full from bottom to top."""
     drawn = dots(draw_curve(np.repeat([0.0, 1.0], 4), 4, 4))
     assert drawn[-1, :4].all()
     assert drawn[0, 4:].all()
@@ -523,7 +494,6 @@ def test_a_jump_has_no_holes() -> None:
 
 
 def test_a_run_is_told_of_when_its_dataset_is_gone(nnctl: Nnctl, mini_folder: Path) -> None:
-    """All that is needed is in its directory."""
     nnctl("train", SMOKE, "--dataset", mini_folder, "--run-dir", "run", "--epochs", 1)
     before = json.loads(nnctl("check", "run", "--gradients", "--json").stdout)
     shutil.rmtree(mini_folder)
@@ -532,7 +502,6 @@ def test_a_run_is_told_of_when_its_dataset_is_gone(nnctl: Nnctl, mini_folder: Pa
 
 
 def test_a_configuration_is_checked_for_its_fallback(nnctl: Nnctl) -> None:
-    """As it will be trained where the dataset cannot be had."""
     Path("empty").mkdir()
     data = {"dataset": "empty", "fallback": "mini"}
     assert "3,930 steps" in nnctl("check", write(mapping("softmax", data=data))).stdout
@@ -543,7 +512,6 @@ def test_a_configuration_is_checked_for_its_fallback(nnctl: Nnctl) -> None:
 
 
 def test_numbers_that_overflow_are_told_and_are_null_in_json(nnctl: Nnctl) -> None:
-    """No NaN, which is no JSON, and no gradient that is called right."""
     init = {"weights": {"name": "uniform", "low": -1e308, "high": 1e308}}
     path = write(mapping("relu", "softmax", network={"init": init}))
     done = nnctl("check", path, "--gradients", "--json", code=1)

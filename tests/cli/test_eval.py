@@ -30,7 +30,6 @@ def run(scratch: Path) -> Path:
 
 
 def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run: Path) -> None:
-    """Accuracy, loss, precision, recall, F1, support and confusion matrix."""
     result: dict[str, Any] = json.loads(nnctl("eval", run, "--json").stdout)
     assert list(result) == [
         "accuracy",
@@ -64,7 +63,6 @@ def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run:
 
 
 def test_the_tables_show_the_mistakes(nnctl: Nnctl, run: Path) -> None:
-    """Accuracy first, then each digit, then who is taken for whom; within 80 columns."""
     done = nnctl("eval", run, env={"COLUMNS": "80"})
     lines = done.stdout.splitlines()
     assert "of 1,000 right" in lines[1]
@@ -75,7 +73,6 @@ def test_the_tables_show_the_mistakes(nnctl: Nnctl, run: Path) -> None:
 
 
 def test_there_are_always_ten_classes(nnctl: Nnctl, mini_folder: Path) -> None:
-    """Even where the images show only some of them."""
     from tests.helpers import write_idx
 
     digits = open_dataset("mini", notify=lambda _: None).test
@@ -91,7 +88,6 @@ def test_there_are_always_ten_classes(nnctl: Nnctl, mini_folder: Path) -> None:
 
 
 def test_every_split_and_checkpoint_can_be_evaluated(nnctl: Nnctl, run: Path) -> None:
-    """The sizes are those of the splits; the training split is the run's own."""
     sizes = {
         split: json.loads(nnctl("eval", run, "--split", split, "--json").stdout)["n"]
         for split in ("test", "validation", "train")
@@ -104,7 +100,6 @@ def test_every_split_and_checkpoint_can_be_evaluated(nnctl: Nnctl, run: Path) ->
 def test_what_is_evaluated_are_the_mean_weights_that_were_validated(
     nnctl: Nnctl, scratch: Path, which: str
 ) -> None:
-    """The last state, too; a training that goes on needs those that it steps from."""
     averaged = {"training.average": 0.99}
     run = face.train(CONFIGS / "smoke.yaml", epochs=1, settings=averaged, run_dir=scratch / "mean")
     (row,) = run.metrics
@@ -121,7 +116,6 @@ def test_what_is_evaluated_are_the_mean_weights_that_were_validated(
 def test_another_dataset_than_the_training_s_is_said(
     nnctl: Nnctl, run: Path, with_mnist: Path
 ) -> None:
-    """A warning on stderr, and the result nevertheless."""
     assert with_mnist.is_dir()
     done = nnctl("eval", run, "--dataset", "mnist", "--json")
     assert "run was trained on mini, not on mnist" in done.stderr
@@ -131,14 +125,12 @@ def test_another_dataset_than_the_training_s_is_said(
 
 
 def test_fail_under_exits_with_5(nnctl: Nnctl, run: Path) -> None:
-    """By the accuracy that was measured; the result is printed all the same."""
     nnctl("eval", run, "--fail-under", "0.5")
     done = nnctl("eval", run, "--fail-under", "0.9999", "--json", code=5)
     assert json.loads(done.stdout)["accuracy"] < 0.9999
 
 
 def test_what_is_no_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> None:
-    """A folder of something else, a file, nothing at all."""
     (scratch / "empty").mkdir()
     (scratch / "file").write_text("", encoding="utf-8")
     assert "is not a run directory" in nnctl("eval", "empty", code=2).stderr
@@ -147,7 +139,6 @@ def test_what_is_no_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> None:
 
 
 def test_a_damaged_checkpoint_exits_with_3(nnctl: Nnctl, run: Path) -> None:
-    """It is never evaluated; the other checkpoint still is."""
     content = bytearray((run / "best.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (run / "best.npz").write_bytes(content)
@@ -158,7 +149,6 @@ def test_a_damaged_checkpoint_exits_with_3(nnctl: Nnctl, run: Path) -> None:
 
 
 def test_a_run_without_a_complete_epoch_says_so(nnctl: Nnctl, run: Path) -> None:
-    """The last checkpoint may be there all the same."""
     (run / "best.npz").unlink()
     assert "no epoch of this run was complete" in nnctl("eval", run, code=3).stderr
 
@@ -194,7 +184,6 @@ def assert_agrees_with_scikit_learn(result: dict[str, Any], answers: Any) -> Non
 
 
 def test_a_question_about_a_digit_agrees_with_scikit_learn(nnctl: Nnctl, nine: Path) -> None:
-    """One output, at least 1/2 for yes; precision, recall and F1 are those of yes."""
     result = json.loads(nnctl("eval", nine, "--json").stdout)
     test = open_dataset("mini", notify=lambda _: None).test
     outputs = face.load(nine).predict(test.images).astype(np.float64)
@@ -207,7 +196,6 @@ def test_a_question_about_a_digit_agrees_with_scikit_learn(nnctl: Nnctl, nine: P
 
 
 def test_a_question_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
-    """Under softmax: the answer is that of the larger one."""
     settings = {"network.layers": [{"units": 2, "activation": "softmax"}]}
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=scratch / "run", settings=settings
@@ -219,7 +207,6 @@ def test_a_question_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
 
 
 def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
-    """A network of zeros, which hardly learns, finds every nine and takes all else for one too."""
     settings = {"network.init.weights": "zeros", "optimizer.learning_rate": 1e-30}
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=1, run_dir=scratch / "run", settings=settings
@@ -233,7 +220,6 @@ def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
 
 
 def test_a_question_is_asked_of_every_split(nnctl: Nnctl, nine: Path) -> None:
-    """The run's own subset, class-balanced by digit, and what it held out."""
     run = face.train(IS_IT_A_NINE, dataset="mini", epochs=1, subset=200, run_dir="subset")
     training = open_dataset("mini", notify=lambda _: None).training
     for directory, split, expected in (
@@ -249,7 +235,6 @@ def test_a_question_is_asked_of_every_split(nnctl: Nnctl, nine: Path) -> None:
 
 
 def test_a_question_goes_on_to_the_same_bits(nnctl: Nnctl, scratch: Path) -> None:
-    """After an interruption it is the same question; another one is refused."""
     settings = {"optimizer.schedule": "constant"}
     for name, epochs in (("whole", 2), ("begun", 1)):
         face.train(
@@ -265,7 +250,6 @@ def test_a_question_goes_on_to_the_same_bits(nnctl: Nnctl, scratch: Path) -> Non
 
 
 def test_the_answers_about_a_digit_are_shown_in_four_numbers(nnctl: Nnctl, nine: Path) -> None:
-    """Below precision and recall in words; within 80 columns."""
     done = nnctl("eval", nine, "--gain", GAINS, env={"COLUMNS": "80"})
     result = json.loads(nnctl("eval", nine, "--json").stdout)
     (_, false_alarms), (missed, found) = result["confusion"]
@@ -316,14 +300,12 @@ def gains_of(nnctl: Nnctl, run: Path, gains: str) -> tuple[dict[str, Any], list[
 
 
 def test_perceptrons_do_not_change_with_any_gain(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
-    """The first exercise: c > 0 times all weights and biases leaves every answer as it is."""
     result, rows = gains_of(nnctl, hidden["step"], "0.001,1,3,100,1e6,inf")
     assert result["accuracy"] > 0.5
     assert {result["accuracy"]} == {row["accuracy"] for row in rows}
 
 
 def test_sigmoid_neurons_become_perceptrons(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
-    """The second: for ever larger c they answer as the same network with step units does."""
     result, rows = gains_of(nnctl, hidden["sigmoid"], GAINS)
     by_gain = {row["gain"]: row["accuracy"] for row in rows}
     parameters = face.load(hidden["sigmoid"]).network().parameters
@@ -337,7 +319,6 @@ def test_sigmoid_neurons_become_perceptrons(nnctl: Nnctl, hidden: dict[str, Path
 
 
 def test_gain_1_is_the_network_itself(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
-    """Whatever its activation; and the result besides the gains is what it is without them."""
     for run in hidden.values():
         plain = json.loads(nnctl("eval", run, "--json").stdout)
         result, (row,) = gains_of(nnctl, run, "1")
@@ -350,7 +331,6 @@ def test_gain_1_is_the_network_itself(nnctl: Nnctl, hidden: dict[str, Path]) -> 
 def test_gain_inf_needs_units_that_become_steps(
     nnctl: Nnctl, hidden: dict[str, Path], name: str
 ) -> None:
-    """Others have no such limit; finite gains are for all."""
     done = nnctl("eval", hidden[name], "--gain", "10,inf", code=2)
     assert f"layer 1 is {name}, which has no limit" in done.stderr
     assert "Give finite gains, such as --gain 1,10,100." in done.stderr
@@ -360,7 +340,6 @@ def test_gain_inf_needs_units_that_become_steps(
 
 
 def test_the_limit_has_an_accuracy_but_no_loss(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
-    """JSON says null, the table a dash."""
     _, (finite, limit) = gains_of(nnctl, hidden["sigmoid"], "1,inf")
     assert finite["loss"] > 0
     assert limit["loss"] is None
@@ -376,21 +355,18 @@ def test_the_limit_has_an_accuracy_but_no_loss(nnctl: Nnctl, hidden: dict[str, P
 def test_what_is_no_list_of_gains_exits_with_2(
     nnctl: Nnctl, hidden: dict[str, Path], gains: str
 ) -> None:
-    """With a sentence that shows one, before anything is evaluated."""
     done = nnctl("eval", hidden["step"], f"--gain={gains}", code=2)
     assert f"{gains!r} is no list of numbers above 0, such as 1,10,inf" in done.stderr
     assert done.stdout == ""
 
 
 def test_a_gain_that_overflows_is_told(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
-    """And which one it is."""
     done = nnctl("eval", hidden["sigmoid"], "--gain", "1,1e308", code=2)
     assert "with gain 1e+308 the network's numbers overflow; give a smaller one" in done.stderr
     assert done.stdout == ""
 
 
 def test_a_huge_loss_is_told_by_its_power_of_ten(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
-    """Not by two hundred digits."""
     gain = "1e200"
     _, (row,) = gains_of(nnctl, hidden["sigmoid"], gain)
     lines = nnctl("eval", hidden["sigmoid"], "--gain", gain).stdout.splitlines()
@@ -399,7 +375,6 @@ def test_a_huge_loss_is_told_by_its_power_of_ten(nnctl: Nnctl, hidden: dict[str,
 
 
 def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: Path) -> None:
-    """With their place in the test set, the right digit, and how sure the network was."""
     digits = open_dataset("mini", notify=lambda _: None).test
     probabilities = face.load(run).predict(digits.images)
     losses = -np.log(probabilities[np.arange(len(digits.labels)), digits.labels])
@@ -418,7 +393,6 @@ def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: P
 
 
 def test_of_a_question_the_answer_s_own_share_is_told(nnctl: Nnctl, scratch: Path) -> None:
-    """A single output says yes; what is missing to 1 says no."""
     config = CONFIGS / "is-it-a-nine.yaml"
     run = face.train(config, epochs=1, dataset="mini", run_dir=scratch / "nine").directory
     told = json.loads(nnctl("eval", run, "--mistakes", 40, "--json").stdout)["mistakes"]
@@ -427,7 +401,6 @@ def test_of_a_question_the_answer_s_own_share_is_told(nnctl: Nnctl, scratch: Pat
 
 
 def test_as_many_pictures_are_side_by_side_as_there_is_room_for() -> None:
-    """Each above its caption; without greys they are letters."""
     images = [np.full((28, 28), level, np.uint8) for level in (0, 255, 128)]
     console = Console(width=62, file=io.StringIO(), color_system=None)
     print_side_by_side(console, images, ["one", "two", "three"])
@@ -440,7 +413,6 @@ def test_as_many_pictures_are_side_by_side_as_there_is_room_for() -> None:
 
 
 def test_faults_of_images_are_told_by_their_strength(nnctl: Nnctl, run: Path) -> None:
-    """Six kinds at five strengths; in a table and in JSON."""
     told = nnctl("eval", run, "--corrupt").stdout
     rows = json.loads(nnctl("eval", run, "--corrupt", "--json").stdout)["corrupted"]
     names = ["noise", "rotation", "shift", "blur", "thinner", "thicker"]
@@ -455,7 +427,6 @@ def test_faults_of_images_are_told_by_their_strength(nnctl: Nnctl, run: Path) ->
 
 
 def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
-    """Coverage and accuracy of what is left, and the calibration error."""
     answers = face.evaluate(run).answers
     for threshold in (0, 0.9, 1):
         done = nnctl("eval", run, "--threshold", threshold, "--json")
@@ -474,7 +445,6 @@ def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
 
 
 def test_what_has_no_probabilities_or_no_pictures_says_so(nnctl: Nnctl) -> None:
-    """Linear outputs have no threshold, and gates no faults."""
     linear = ("--set", "network.layers.1.activation=linear", "--set", "loss=quadratic")
     slow = ("--set", "optimizer.learning_rate=0.01", "--epochs", 1, "--run-dir", "linear", "-q")
     nnctl("train", CONFIGS / "smoke.yaml", *linear, *slow)

@@ -27,7 +27,6 @@ def run(scratch: Path) -> Path:
 
 
 def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
-    """In the run directory, if nothing else is said; before it stands how to use it."""
     for file_format in ("onnx", "safetensors"):
         lines = nnctl("export", run, "--format", file_format).stdout.splitlines()
         assert Path(lines[-1]) == run / f"model.{file_format}"
@@ -41,7 +40,6 @@ def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
 
 
 def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratch: Path) -> None:
-    """Not even one that holds the words by which an export is known."""
     for file_format in ("onnx", "safetensors", "onnx"):
         nnctl("export", run, "--format", file_format, "-o", "mine")
     exported = Path(nnctl("export", run, "--format", "safetensors", "-q").stdout.rstrip("\n"))
@@ -64,7 +62,6 @@ def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratc
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, run: Path, scratch: Path) -> None:
-    """Nor is a link to one."""
     os.mkfifo(scratch / "pipe")
     (scratch / "link").symlink_to("pipe")
     for name in ("pipe", "link"):
@@ -78,13 +75,11 @@ def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, run: Path, scra
 def test_a_name_that_no_file_can_have_is_a_usage_error(
     nnctl: Nnctl, run: Path, length: int
 ) -> None:
-    """It is told with the name."""
     done = nnctl("export", run, "--format", "onnx", "-o", "x" * length, code=2)
     assert f"{'x' * length} cannot be written" in done.stderr
 
 
 def test_json_is_an_object(nnctl: Nnctl, run: Path) -> None:
-    """With the file's size, and the same usage."""
     done = nnctl("export", run, "--format", "safetensors", "--checkpoint", "last", "--json")
     result = json.loads(done.stdout)
     usage = result.pop("usage")
@@ -100,7 +95,6 @@ def test_json_is_an_object(nnctl: Nnctl, run: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_told(nnctl: Nnctl, run: Path) -> None:
-    """With the exit code of its kind, and nothing is written."""
     before = {path.name for path in run.iterdir()}
     assert "Missing option '--format'" in nnctl("export", run, code=2).stderr
     assert "'onxx' is not one of" in nnctl("export", run, "--format", "onxx", code=2).stderr
@@ -128,7 +122,6 @@ def test_what_cannot_be_exported_is_told(nnctl: Nnctl, run: Path) -> None:
 def test_without_the_library_it_is_told_how_to_get_it(
     run: Path, file_format: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line, which can be copied."""
     monkeypatch.setitem(sys.modules, library, None)
     done = CliRunner().invoke(main, ["export", str(run), "--format", file_format])
     assert done.exit_code == 2
@@ -138,7 +131,6 @@ def test_without_the_library_it_is_told_how_to_get_it(
 
 
 def test_an_unknown_name_is_told_in_python_as_well(run: Path) -> None:
-    """Where no command line has looked at it."""
     with pytest.raises(UsageError, match="unknown format 'pickle'; there are onnx, safetensors"):
         export(face.load(run), "pickle")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown checkpoint 'first'"):

@@ -54,7 +54,6 @@ AND, OR, NAND = ([0.5, 0.5], 0.7), ([0.5, 0.5], 0.2), ([-0.5, -0.5], -0.7)
 def test_a_perceptron_fires_where_its_inputs_pass_its_threshold(
     gate: str, unit: tuple[list[float], float]
 ) -> None:
-    """The weights and thresholds of Deep Learning from Scratch, chapter 2; the bias is -θ."""
     weights, threshold = unit
     network = perceptrons(([weights], [threshold]))
     assert GATES[gate] == answers(network)
@@ -62,13 +61,11 @@ def test_a_perceptron_fires_where_its_inputs_pass_its_threshold(
 
 
 def test_a_threshold_that_is_just_reached_is_not_passed() -> None:
-    """Nielsen, chapter 1: at w x = θ the answer is 0, so that θ = 1 is not AND, but nothing."""
     assert answers(perceptrons(([[0.5, 0.5]], [1.0]))) == (0, 0, 0, 0)
     assert answers(perceptrons(([[0.5, 0.5]], [0.5]))) == GATES["and"]
 
 
 def test_xor_is_the_and_of_or_and_nand() -> None:
-    """Two layers of perceptrons do what one cannot."""
     (or_weights, or_threshold), (nand_weights, nand_threshold) = OR, NAND
     and_weights, and_threshold = AND
     network = perceptrons(
@@ -83,7 +80,6 @@ def test_xor_is_the_and_of_or_and_nand() -> None:
     threshold=st.floats(-100, 100, width=32),
 )
 def test_no_perceptron_whatever_computes_xor(weights: list[float], threshold: float) -> None:
-    """Minsky and Papert 1969: at most three of the four answers are right."""
     given_answers = answers(perceptrons(([weights], [threshold])))
     right = sum(a == b for a, b in zip(GATES["xor"], given_answers, strict=True))
     assert right <= 3
@@ -91,7 +87,6 @@ def test_no_perceptron_whatever_computes_xor(weights: list[float], threshold: fl
 
 @given(numbers=st.lists(st.floats(-100, 100, width=32), min_size=6, max_size=6))
 def test_no_layer_of_two_softmax_units_computes_xor_either(numbers: list[float]) -> None:
-    """Which of two linear maps is the larger is told by a line as well."""
     network = Network(2, [Layer(2, Softmax())])
     network.parameters.vector[...] = numbers
     right = sum(a == b for a, b in zip(GATES["xor"], answers(network), strict=True))
@@ -112,7 +107,6 @@ def test_no_layer_of_two_softmax_units_computes_xor_either(numbers: list[float])
 def test_a_preset_learns_its_gate_or_cannot(
     nnctl: Nnctl, preset: str, gate: str, right: list[int]
 ) -> None:
-    """As its comments say, by the commands that they show."""
     arguments = [] if preset.startswith(gate) else ["--dataset", gate]
     run = nnctl("train", PRESETS / f"{preset}.yaml", *arguments).stdout.splitlines()[-1]
     result = json.loads(nnctl("eval", run, "--json").stdout)
@@ -123,7 +117,6 @@ def test_a_preset_learns_its_gate_or_cannot(
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize(("preset", "gate"), [*ONE_LAYER, ("xor", "xor")])
 def test_a_preset_does_not_depend_on_luck(preset: str, gate: str) -> None:
-    """Nine of ten seeds at least learn all four answers."""
     path = PRESETS / f"{preset}.yaml"
     right = [right_answers(path, dataset=gate, seed=seed) for seed in SEEDS]
     assert right.count(4) >= 9, right
@@ -135,7 +128,6 @@ def test_a_preset_does_not_depend_on_luck(preset: str, gate: str) -> None:
     [{"name": "step", "surrogate": "sigmoid"}, "sigmoid", "tanh", "relu", "linear", "softmax"],
 )
 def test_one_layer_never_learns_xor(activation: str | dict[str, str]) -> None:
-    """Three of four is the most, of several seeds, whatever the activation."""
     layer = {"activation": activation, "units": 2 if activation == "softmax" else 1}
     config: dict[str, Any] = {
         "data": {"dataset": "xor"},
@@ -151,7 +143,6 @@ def test_one_layer_never_learns_xor(activation: str | dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("scratch")
 def test_two_output_units_learn_a_gate_as_well() -> None:
-    """One says no and one says yes; softmax makes probabilities of them."""
     layers = [{"units": 2, "activation": "softmax"}]
     settings = {"network.layers": layers, "loss": "cross_entropy"}
     assert right_answers(PRESETS / "nand.yaml", settings=settings, epochs=50) == 4
@@ -159,7 +150,6 @@ def test_two_output_units_learn_a_gate_as_well() -> None:
 
 @pytest.mark.usefixtures("scratch")
 def test_all_four_examples_are_trained_on() -> None:
-    """None is held out; without a validation accuracy the last epoch is the best."""
     run = face.train(PRESETS / "and.yaml")
     summary = json.loads(run.summary_path.read_text("utf-8"))
     assert (summary["dataset"]["training"], summary["dataset"]["validation"]) == (4, 0)
@@ -168,7 +158,6 @@ def test_all_four_examples_are_trained_on() -> None:
 
 @pytest.mark.usefixtures("scratch")
 def test_a_gate_goes_on_to_the_same_bits(nnctl: Nnctl) -> None:
-    """It has no files whose hashes could differ."""
     whole = face.train(PRESETS / "xor.yaml", run_dir="whole", epochs=6)
     face.train(PRESETS / "xor.yaml", run_dir="begun", epochs=3)
     nnctl("train", "--resume", "begun", "--epochs", 6, "--quiet")
@@ -181,7 +170,6 @@ def test_a_gate_goes_on_to_the_same_bits(nnctl: Nnctl) -> None:
 
 
 def test_the_truth_table_is_printed(nnctl: Nnctl) -> None:
-    """Inputs, the right answer, output and answer of each example, within 80 columns."""
     face.train(PRESETS / "xor-one-layer.yaml", run_dir="run")
     done = nnctl("eval", "run", env={"COLUMNS": "80"})
     result = json.loads(nnctl("eval", "run", "--json").stdout)
@@ -207,7 +195,6 @@ def test_the_truth_table_is_printed(nnctl: Nnctl) -> None:
 
 
 def test_a_gate_is_no_question_about_another_dataset(nnctl: Nnctl) -> None:
-    """Digits do not fit its two inputs; another gate does, and that is said."""
     face.train(PRESETS / "and.yaml", run_dir="run")
     done = nnctl("eval", "run", "--dataset", "mini", code=2)
     assert done.stderr == "Error: the images of mini have 784 pixels; this network takes 2\n"
@@ -263,7 +250,6 @@ def test_a_gate_is_no_question_about_another_dataset(nnctl: Nnctl) -> None:
 def test_what_does_not_fit_the_dataset_is_a_mistake_with_its_place(
     nnctl: Nnctl, scratch: Path, settings: list[str], key: str, expected: str
 ) -> None:
-    """The dataset gives the inputs and the classes, and the last layer has to fit them."""
     (scratch / "wrong.yaml").write_text(
         "data: {dataset: mini}\n"
         "network: {layers: [{units: 3, activation: sigmoid}]}\n"

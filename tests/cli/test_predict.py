@@ -51,7 +51,6 @@ def objects(printed: str) -> list[dict[str, Any]]:
 def test_a_folder_of_photographs_is_told_a_line_each(
     nnctl: Nnctl, trained: Path, photos: Path
 ) -> None:
-    """In the order of their names: the file, the digit, the three best."""
     done = nnctl("predict", trained, photos)
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [str(photos / f"{i}.JPG") for i in range(3)] == [row[0] for row in rows]
@@ -62,7 +61,6 @@ def test_a_folder_of_photographs_is_told_a_line_each(
 
 
 def test_json_has_an_object_a_file(nnctl: Nnctl, trained: Path, photos: Path) -> None:
-    """With the probabilities of all digits, of any checkpoint."""
     for checkpoint in ("best", "last"):
         done = nnctl("predict", trained, photos, "--json", "--checkpoint", checkpoint)
         told = objects(done.stdout)
@@ -76,7 +74,6 @@ def test_json_has_an_object_a_file(nnctl: Nnctl, trained: Path, photos: Path) ->
 def test_what_cannot_be_read_is_told_and_the_others_go_on(
     nnctl: Nnctl, trained: Path, photos: Path
 ) -> None:
-    """Each with what is wrong and what to do; the exit code is 3."""
     good = (photos / "0.JPG").read_bytes()
     blank = io.BytesIO()
     Image.new("L", (300, 200), 230).save(blank, "PNG")
@@ -105,7 +102,6 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(
 def test_a_file_that_is_too_large_for_a_picture_is_refused(
     nnctl: Nnctl, trained: Path, scratch: Path
 ) -> None:
-    """From the first byte that is too many."""
     for size, wrong in ((200_000_000, "no picture"), (200_000_001, "it has more than 200 MB")):
         with (scratch / "large.png").open("wb") as file:
             file.truncate(size)
@@ -113,7 +109,6 @@ def test_a_file_that_is_too_large_for_a_picture_is_refused(
 
 
 def test_standard_input_is_a_picture_or_idx(trained: Path, photos: Path) -> None:
-    """Read once."""
     packed = gzip.compress((photos / "0.JPG").read_bytes())
     for content, lines, code in (
         ((photos / "0.JPG").read_bytes(), 1, 0),
@@ -132,7 +127,6 @@ def test_standard_input_is_a_picture_or_idx(trained: Path, photos: Path) -> None
 
 
 def test_idx_files_are_taken_as_they_are(nnctl: Nnctl, trained: Path) -> None:
-    """An object an image, with its index; as many right as ``eval`` counts."""
     done = nnctl("predict", trained, MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz", "--json")
     told = objects(done.stdout)
     assert list(range(1000)) == [one["index"] for one in told]
@@ -142,7 +136,6 @@ def test_idx_files_are_taken_as_they_are(nnctl: Nnctl, trained: Path) -> None:
 
 
 def test_idx_needs_no_pillow_and_pictures_say_so(trained: Path, photos: Path) -> None:
-    """In one line, with the command that installs it."""
     without = "import sys; sys.modules['PIL'] = None; from nnctl.cli import main; main()"
     for given, code in ((MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz", 0), (photos / "0.JPG", 2)):
         done = subprocess.run(
@@ -159,7 +152,6 @@ def test_idx_needs_no_pillow_and_pictures_say_so(trained: Path, photos: Path) ->
 def test_a_question_is_answered_by_its_digit_or_none(
     nnctl: Nnctl, scratch: Path, photos: Path
 ) -> None:
-    """The network of a single output says of each picture whether it is that digit."""
     settings = {"data.positive_digit": int(DIGITS.labels[0])}
     run = face.train(
         CONFIGS / "is-it-a-nine.yaml",
@@ -176,7 +168,6 @@ def test_a_question_is_answered_by_its_digit_or_none(
 
 
 def test_a_gate_sees_no_pictures(nnctl: Nnctl, scratch: Path, photos: Path) -> None:
-    """Nor does what is no run; both are usage."""
     run = face.train(CONFIGS / "gates" / "and.yaml", epochs=1, run_dir=scratch / "gate")
     assert "was trained on and" in nnctl("predict", run.directory, photos, code=2).stderr
     nnctl("predict", photos, photos, code=2)
@@ -185,7 +176,6 @@ def test_a_gate_sees_no_pictures(nnctl: Nnctl, scratch: Path, photos: Path) -> N
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_terminal_shows_what_the_network_sees(trained: Path, photos: Path) -> None:
-    """28 x 28 pixels in 28 x 14 half blocks, and the answer beside it, within 80 columns."""
     printed = in_terminal("predict", trained, photos / "0.JPG")
     lines = on_screen(printed)
     blocks = [line for line in lines if "▀" * 28 in line]
@@ -200,7 +190,6 @@ def test_a_terminal_shows_what_the_network_sees(trained: Path, photos: Path) -> 
 def test_a_terminal_without_colour_shows_it_in_letters(
     trained: Path, photos: Path, env: dict[str, str]
 ) -> None:
-    """No block, no colour, and none of the lines is broken."""
     printed = in_terminal("predict", trained, photos / "0.JPG", env=env)
     assert "▀" not in printed
     assert "\x1b[3" not in printed
@@ -208,7 +197,6 @@ def test_a_terminal_without_colour_shows_it_in_letters(
 
 
 def test_ugly_photographs_of_the_digits_that_ship(trained: Path) -> None:
-    """Nearly as many are told as of the originals."""
     originals, photographs = _right(trained, DIGITS.images[:100], DIGITS.labels[:100])
     assert photographs >= originals - 4
 
@@ -216,7 +204,6 @@ def test_ugly_photographs_of_the_digits_that_ship(trained: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 def test_ugly_photographs_of_mnist(scratch: Path) -> None:
-    """Of 100 digits of the test set, of which 98 are told, 95 are told on photographs."""
     run = face.train(CONFIGS / "relu.yaml", run_dir=scratch / "run")
     test = open_dataset("mnist", notify=lambda _: None).test
     originals, photographs = _right(run.directory, test.images[:100], test.labels[:100])

@@ -45,7 +45,6 @@ def streamed(*arguments: str, full: tuple[str, ...]) -> subprocess.CompletedProc
     ids=" ".join,
 )
 def test_a_full_disk_behind_stdout_is_told_in_a_sentence(arguments: tuple[str, ...]) -> None:
-    """Whatever was to be printed."""
     done = streamed(*arguments, full=("stdout",))
     assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
 
@@ -67,14 +66,12 @@ def test_a_full_disk_behind_stdout_is_told_in_a_sentence(arguments: tuple[str, .
 def test_a_full_disk_behind_stderr_changes_no_exit_code(
     code: int, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be told is still true."""
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     assert code == streamed(*arguments, full=("stderr",)).returncode
 
 
 def test_a_full_disk_behind_both_still_says_by_its_code_that_something_failed() -> None:
-    """And the run is there."""
     arguments = ("train", SMOKE, "--epochs", "1", "--run-dir", "run")
     assert streamed(*arguments, full=("stdout", "stderr")).returncode == 1
     assert Path("run/summary.json").exists()

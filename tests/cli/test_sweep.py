@@ -20,7 +20,6 @@ RATES = ("-p", "optimizer.learning_rate=0.05,0.1", "-p", "training.batch_size=20
 def test_a_grid_trains_every_combination_in_a_run_directory_of_its_own(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """Leaderboard, ``results.csv``, ``results.jsonl``, and the best run as the last line."""
     done = nnctl("sweep", SMOKE, *RATES, "--epochs", 2)
     best = scratch / done.stdout.splitlines()[-1]
     home = best.parent
@@ -48,7 +47,6 @@ def test_a_grid_trains_every_combination_in_a_run_directory_of_its_own(
 def test_a_trial_is_the_same_as_a_training_of_its_configuration(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """Bit for bit: it is an ordinary run."""
     import nnctl as face
 
     nnctl("sweep", SMOKE, "-p", "training.seed=7", "--epochs", 1, "--sweep-dir", "sweep")
@@ -61,7 +59,6 @@ def test_a_trial_is_the_same_as_a_training_of_its_configuration(
 
 
 def test_a_sweep_file_names_its_base_and_can_draw_at_random(nnctl: Nnctl, scratch: Path) -> None:
-    """The base is found beside the sweep file; the points depend on its seed alone."""
     (scratch / "base.yaml").write_text(SMOKE.read_text("utf-8"), encoding="utf-8")
     (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nmethod: random\ntrials: 3\nseed: 4\nmetric: val_loss\nparameters:\n"
@@ -80,7 +77,6 @@ def test_a_sweep_file_names_its_base_and_can_draw_at_random(nnctl: Nnctl, scratc
 def test_a_trial_that_diverges_or_fails_is_a_row_with_its_reason(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """Never the end of the sweep."""
     (scratch / "sweep").mkdir()
     done = nnctl("sweep", SMOKE, "-p", "optimizer.learning_rate=0.1,1e30", "--epochs", 1, "--json")
     rows = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda r: r["trial"])
@@ -90,7 +86,6 @@ def test_a_trial_that_diverges_or_fails_is_a_row_with_its_reason(
 
 
 def test_a_dataset_that_cannot_be_had_is_asked_for_once(nnctl: Nnctl) -> None:
-    """Not once a trial: a network that swallows packets costs its time only once."""
     arguments = ("-p", "training.seed=1,2,3", "--epochs", 1)
     done = nnctl("sweep", CONFIGS / "sigmoid.yaml", *arguments)
     assert done.stderr.count("COULD NOT BE HAD") == 1
@@ -98,14 +93,12 @@ def test_a_dataset_that_cannot_be_had_is_asked_for_once(nnctl: Nnctl) -> None:
 
 
 def test_a_sweep_of_nothing_but_failures_exits_with_1(nnctl: Nnctl) -> None:
-    """There is no best run; each reason is told."""
     done = nnctl("sweep", SMOKE, "-p", "optimizer.learning_rate=1e30,1e31", "--epochs", 1, code=1)
     assert "none of the 2 trials" in done.stderr
     assert done.stdout.count("training diverged") == 2
 
 
 def test_a_dry_run_lists_the_trials_and_trains_none(nnctl: Nnctl, scratch: Path) -> None:
-    """A line a trial."""
     done = nnctl("sweep", SMOKE, *RATES, "--dry-run")
     assert len(done.stdout.splitlines()) == 4
     assert "learning_rate=0.05, batch_size=50" in done.stdout
@@ -113,7 +106,6 @@ def test_a_dry_run_lists_the_trials_and_trains_none(nnctl: Nnctl, scratch: Path)
 
 
 def test_values_may_be_whatever_yaml_can_say(nnctl: Nnctl) -> None:
-    """Mappings, names, null."""
     done = nnctl(
         "sweep", SMOKE, "--dry-run", "--json",
         "-p", "network.layers.0={units: 64, activation: relu},{units: 128, activation: tanh}",
@@ -123,7 +115,6 @@ def test_values_may_be_whatever_yaml_can_say(nnctl: Nnctl) -> None:
 
 
 def test_all_points_are_checked_before_the_first_is_trained(nnctl: Nnctl, scratch: Path) -> None:
-    """Every mistake is told, and nothing is written."""
     done = nnctl(
         "sweep", SMOKE, "-p", "training.batch_size=0,32", "-p", "loss=quadrtic,quadratic", code=2
     )
@@ -133,7 +124,6 @@ def test_all_points_are_checked_before_the_first_is_trained(nnctl: Nnctl, scratc
 
 
 def test_a_mistake_in_a_sweep_file_is_told_at_its_place(nnctl: Nnctl, scratch: Path) -> None:
-    """Not at one of the base, which is right."""
     (scratch / "base.yaml").write_bytes(SMOKE.read_bytes())
     (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nparameters:\n  training.epochs: [0, 1]\n", encoding="utf-8"
@@ -159,14 +149,12 @@ def test_a_mistake_in_a_sweep_file_is_told_at_its_place(nnctl: Nnctl, scratch: P
     ids=lambda arguments: " ".join(map(str, arguments)).replace(str(CONFIGS), ""),
 )
 def test_a_user_s_mistake_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ...]) -> None:
-    """With a sentence, and no traceback."""
     assert "Error" in nnctl("sweep", *arguments, code=2).stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
 def test_the_shell_way_of_the_readme_works(scratch: Path) -> None:
-    """A loop over ``nnctl train --set ... --quiet --json``, collected with jq."""
     readme = (ROOT / "README.md").read_text("utf-8")
     script = next(block for block in readme.split("```") if "for rate in" in block)
     script = script.removeprefix("sh\n")
@@ -183,7 +171,6 @@ def test_the_shell_way_of_the_readme_works(scratch: Path) -> None:
 def test_parameters_that_do_not_fit_beside_each_other_are_told_in_a_line(
     nnctl: Nnctl, columns: int, in_columns: bool
 ) -> None:
-    """No number is broken, whatever the width."""
     done = nnctl("sweep", SMOKE, *RATES, "--epochs", 1, "--quiet", env={"COLUMNS": str(columns)})
     header, *rows = done.stdout.split("Mean validation")[0].splitlines()[2:]
     assert ("batch_size" in header, "parameters" in header) == (in_columns, not in_columns)

@@ -54,7 +54,6 @@ def on_screen(printed: str, columns: int = 80) -> list[str]:
 
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_table_fits_the_window(columns: int) -> None:
-    """A header and a row an epoch, none of them broken, with a bar that leaves no trace."""
     lines = on_screen(in_terminal(*SMOKE, columns=columns), columns)
     header = next(line for line in lines if "train loss" in line)
     rows = [line for line in lines if re.match(r"[ *] +\d+  +\d+\.\d{4}", line)]
@@ -67,7 +66,6 @@ def test_the_table_fits_the_window(columns: int) -> None:
 def test_a_row_tells_every_digit_of_its_epoch(
     scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where a training has more epochs than the column is wide, and beside the mark."""
     training = begin(scratch / "run")
     done = next(event for event in training.events(lambda: False) if isinstance(event, EpochDone))
     view = TrainingView(training, quiet=False)
@@ -78,14 +76,12 @@ def test_a_row_tells_every_digit_of_its_epoch(
 
 
 def test_a_bar_moves_in_a_terminal() -> None:
-    """It says which epoch it is in."""
     assert "batches" in in_terminal(*SMOKE)
 
 
 def test_a_download_shows_a_bar_for_each_file_and_names_the_mirror_that_failed(
     serve: Callable[[Path], str], mnist_folder: Path, tmp_path: Path
 ) -> None:
-    """In one display, which the message of the failure does not break."""
     (tmp_path / "empty").mkdir()
     nothing, everything = serve(tmp_path / "empty"), serve(mnist_folder)
     lines = on_screen(in_terminal("download", "--mirror", nothing, "--mirror", everything))
@@ -96,7 +92,6 @@ def test_a_download_shows_a_bar_for_each_file_and_names_the_mirror_that_failed(
 
 
 def test_a_download_that_fails_leaves_no_bar() -> None:
-    """Nor one for a file that never came."""
     env = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     printed = in_terminal("download", env={**env, "HTTPS_PROXY": env["https_proxy"]}, code=3)
     lines = on_screen(printed)
@@ -106,7 +101,6 @@ def test_a_download_that_fails_leaves_no_bar() -> None:
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CI": "true"}], ids=str)
 def test_plain_lines_where_nothing_may_move(env: dict[str, str]) -> None:
-    """No bar, and no colour where none is wanted."""
     printed = in_terminal(*SMOKE, env=env)
     assert "batches" not in printed
     if "CI" not in env:
@@ -114,7 +108,6 @@ def test_plain_lines_where_nothing_may_move(env: dict[str, str]) -> None:
 
 
 def test_the_confusion_matrix_is_coloured_in_a_terminal_and_fits_80_columns() -> None:
-    """The eye finds the mistakes."""
     in_terminal(*SMOKE, "--run-dir", "run", "--quiet")
     printed = in_terminal("eval", "run")
     assert COLOUR.search(printed)
@@ -125,7 +118,6 @@ def test_the_confusion_matrix_is_coloured_in_a_terminal_and_fits_80_columns() ->
 
 @pytest.mark.parametrize("columns", [80, 200])
 def test_a_sweep_shows_its_trials_and_a_leaderboard(columns: int) -> None:
-    """Each trial leaves a line, and the table of running ones none."""
     lines = on_screen(
         in_terminal(
             "sweep",
@@ -146,7 +138,6 @@ def test_a_sweep_shows_its_trials_and_a_leaderboard(columns: int) -> None:
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
-    """``nnctl eval RUN | head -1``."""
     in_terminal(*SMOKE, "--run-dir", "run", "--quiet")
     command = subprocess.list2cmdline(nnctl_command("eval", "run"))
     done = subprocess.run(
@@ -158,7 +149,6 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 @pytest.mark.parametrize("epochs", [3, 6])
 def test_curves_are_drawn_after_a_training_that_is_long_enough(epochs: int) -> None:
-    """In a terminal, for people; within its width."""
     shown = in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", epochs)
     lines = COLOUR.sub("", shown).splitlines()
     drawn = [line for line in lines if any("\u2801" <= letter <= "\u28ff" for letter in line)]
@@ -168,7 +158,6 @@ def test_curves_are_drawn_after_a_training_that_is_long_enough(epochs: int) -> N
 
 
 def test_the_worst_mistakes_are_pictures_in_a_terminal() -> None:
-    """Two beside each other in 80 columns."""
     in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", "run")
     shown = in_terminal("eval", "run", "--mistakes", 3)
     lines = COLOUR.sub("", shown.split("Worst mistakes")[1]).splitlines()
@@ -178,7 +167,6 @@ def test_the_worst_mistakes_are_pictures_in_a_terminal() -> None:
 
 
 def test_what_a_file_is_called_moves_no_cursor() -> None:
-    """An error names it, without what a terminal would take for a command."""
     printed = in_terminal("eval", "no\x1b[2Jwhere", code=2)
     assert "there is no run directory no\\x1b[2Jwhere" in " ".join(printed.split())
     assert "\x1b[2J" not in printed

@@ -22,7 +22,6 @@ SMOKE = CONFIGS / "smoke.yaml"
 
 
 def test_the_last_line_of_stdout_is_the_run_directory(nnctl: Nnctl, scratch: Path) -> None:
-    """It holds all that the design promises, and is named after configuration and time."""
     done = nnctl("train", SMOKE, "--epochs", 2)
     run = scratch / done.stdout.splitlines()[-1]
     assert re.fullmatch(r"smoke-\d{8}-\d{6}", run.name)
@@ -34,7 +33,6 @@ def test_the_last_line_of_stdout_is_the_run_directory(nnctl: Nnctl, scratch: Pat
 
 
 def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, scratch: Path) -> None:
-    """With the keys of the contract, and the health of each layer."""
     nnctl("train", SMOKE, "--epochs", 3, "--run-dir", "run")
     lines = (scratch / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -50,7 +48,6 @@ def test_metrics_have_an_object_an_epoch(nnctl: Nnctl, scratch: Path) -> None:
 
 
 def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, scratch: Path) -> None:
-    """The same object as in ``summary.json``, alone on stdout."""
     done = nnctl("train", SMOKE, "--epochs", 2, "--json")
     summary = json.loads(done.stdout)
     saved = (scratch / summary["run_dir"] / "summary.json").read_text("utf-8")
@@ -70,7 +67,6 @@ def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, scratch: Path) -
 def test_threads_fit_the_work_or_are_as_told(
     nnctl: Nnctl, scratch: Path, given: tuple[object, ...], used: int
 ) -> None:
-    """A small network gets one; the configuration of the run says it, and so does its summary."""
     done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", "--json", *given)
     assert json.loads(done.stdout)["threads"] == used
     assert f"threads: {used}}}" in (scratch / "run" / "config.yaml").read_text("utf-8")
@@ -79,7 +75,6 @@ def test_threads_fit_the_work_or_are_as_told(
 def test_the_best_epoch_is_the_one_of_highest_validation_accuracy(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """Ties go to the lower validation loss, and ``best.npz`` holds it."""
     summary = json.loads(nnctl("train", SMOKE, "--run-dir", "run", "--json").stdout)
     lines = (scratch / "run" / "metrics.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -90,12 +85,10 @@ def test_the_best_epoch_is_the_one_of_highest_validation_accuracy(
 
 
 def test_quiet_leaves_only_results(nnctl: Nnctl) -> None:
-    """Nothing at all on stderr."""
     assert nnctl("train", SMOKE, "--epochs", 1, "--quiet").stderr == ""
 
 
 def test_progress_is_a_row_an_epoch_with_the_best_ones_marked(nnctl: Nnctl) -> None:
-    """On stderr, plain when it is not a terminal."""
     done = nnctl("train", SMOKE, "--epochs", 3)
     rows = [line for line in done.stderr.splitlines() if re.match(r"[ *] +\d", line)]
     assert [int(row[1:].split()[0]) for row in rows] == [1, 2, 3]
@@ -104,13 +97,11 @@ def test_progress_is_a_row_an_epoch_with_the_best_ones_marked(nnctl: Nnctl) -> N
 
 
 def test_two_runs_of_the_same_second_do_not_share_a_directory(nnctl: Nnctl) -> None:
-    """The second gets a number."""
     names = {nnctl("train", SMOKE, "--epochs", 1, "-q").stdout.splitlines()[-1] for _ in range(3)}
     assert len(names) == 3
 
 
 def test_a_run_directory_that_is_not_empty_is_left_alone(nnctl: Nnctl, scratch: Path) -> None:
-    """Nobody's run is overwritten; the hint is how to go on with it."""
     nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run")
     before = (scratch / "run" / "last.npz").read_bytes()
     done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", code=2)
@@ -119,7 +110,6 @@ def test_a_run_directory_that_is_not_empty_is_left_alone(nnctl: Nnctl, scratch: 
 
 
 def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, scratch: Path) -> None:
-    """Overrides and defaults are in ``config.yaml``: it trains to the same bits."""
     overrides = ("--set", "network.layers.0.units=17", "--seed", 5, "--subset", 1000)
     nnctl("train", SMOKE, "--epochs", 2, *overrides, "--run-dir", "one")
     resolved = yaml.safe_load((scratch / "one" / "config.yaml").read_text("utf-8"))
@@ -132,14 +122,12 @@ def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, scratch: Pa
 
 
 def test_options_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
-    """``NNCTL_TRAIN_EPOCHS`` and its kin."""
     done = nnctl("train", SMOKE, "--json", env={"NNCTL_TRAIN_EPOCHS": "1", "NNCTL_TRAIN_SEED": "9"})
     assert (json.loads(done.stdout)["epochs"], json.loads(done.stdout)["seed"]) == (1, 9)
 
 
 @pytest.mark.parametrize("command", ["download", "train", "eval", "sweep", "check"])
 def test_every_option_has_an_environment_variable_named_after_it(command: str) -> None:
-    """Not after its name in Python."""
     import click
 
     from nnctl.cli import main
@@ -154,7 +142,6 @@ def test_every_option_has_an_environment_variable_named_after_it(command: str) -
 
 
 def test_settings_and_flags_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
-    """``--set`` may be several."""
     env = {"NNCTL_TRAIN_SET": "training.seed=4 training.epochs=1", "NNCTL_TRAIN_JSON": "1"}
     summary = json.loads(nnctl("train", SMOKE, env=env).stdout)
     assert (summary["seed"], summary["epochs"]) == (4, 1)
@@ -164,13 +151,11 @@ def test_settings_and_flags_come_from_the_environment_as_well(nnctl: Nnctl) -> N
 def test_a_version_in_the_environment_is_not_told_instead_of_training(
     nnctl: Nnctl, value: str
 ) -> None:
-    """It would be mistaken for a command that was carried out."""
     done = nnctl("train", SMOKE, "--dry-run", env={"NNCTL_VERSION": value})
     assert done.stdout.startswith("data: {dataset: mini")
 
 
 def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
-    """It is named, and so is its variable, which stands in no command."""
     done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_EPOCHS": "many"}, code=2)
     assert "valid integer.\nIn the environment: NNCTL_TRAIN_EPOCHS=many\n" in done.stderr
     done = nnctl("train", SMOKE, env={"NNCTL_TRAIN_EPOCHS": "0"}, code=2)
@@ -180,14 +165,12 @@ def test_a_bad_value_in_the_environment_is_a_usage_error(nnctl: Nnctl) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_a_usage_error(nnctl: Nnctl) -> None:
-    """It is told with the name."""
     folder = "x" * 5000
     done = nnctl("eval", folder, code=2)
     assert folder in done.stderr
 
 
 def test_what_a_terminal_would_obey_is_spelled_out(nnctl: Nnctl, scratch: Path) -> None:
-    """Files of others and their names can hold sequences that write a title, or hide a line."""
     config = scratch / "a\x1b[2Jb.yaml"
     config.write_text('"\\e]0;x\\a": 1\n', "utf-8")
     told = nnctl("train", config.name, code=2).stderr + nnctl("\x1b[31mtrain", code=2).stderr
@@ -199,7 +182,6 @@ def test_what_a_terminal_would_obey_is_spelled_out(nnctl: Nnctl, scratch: Path) 
 
 @pytest.mark.parametrize("size", ["0", "-1", "abc", "²", "1000000000", "9" * 5000])
 def test_a_size_that_no_window_has_is_ignored(nnctl: Nnctl, size: str) -> None:
-    """The last line of stdout is the run directory."""
     done = nnctl("train", SMOKE, "--epochs", 1, env={"COLUMNS": size, "LINES": size})
     assert re.fullmatch(r"runs.smoke-\d{8}-\d{6}", done.stdout.splitlines()[-1])
 
@@ -207,7 +189,6 @@ def test_a_size_that_no_window_has_is_ignored(nnctl: Nnctl, size: str) -> None:
 def test_a_run_directory_is_named_in_bytes_that_every_file_system_takes(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """A letter may have four of them."""
     config = scratch / f"{'𝔷' * 60}.yaml"
     config.write_bytes(SMOKE.read_bytes())
     run = nnctl("train", config, "--epochs", 1).stdout.splitlines()[-1]
@@ -217,7 +198,6 @@ def test_a_run_directory_is_named_in_bytes_that_every_file_system_takes(
 def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """As YAML, or as JSON."""
     done = nnctl("train", SMOKE, "--epochs", 7, "--dry-run")
     assert yaml.safe_load(done.stdout)["training"]["epochs"] == 7
     as_json = nnctl("train", SMOKE, "--epochs", 7, "--dry-run", "--json").stdout
@@ -226,7 +206,6 @@ def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
 
 
 def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, scratch: Path) -> None:
-    """Exit 2, no traceback, nothing written."""
     (scratch / "wrong.yaml").write_text(
         "network:\n  layers:\n    - {units: 30, activation: sigmod}\n"
         "    - {units: 5, activation: softmax}\n"
@@ -260,7 +239,6 @@ def test_mistakes_are_told_all_at_once_with_their_places(nnctl: Nnctl, scratch: 
 def test_epochs_are_as_many_as_the_steps_need(
     nnctl: Nnctl, scratch: Path, given: dict[str, int], epochs: int
 ) -> None:
-    """``auto`` is settled in ``config.yaml``: 30 without a number of steps."""
     chosen = {"training.epochs": "auto", "training.batch_size": 32, "data.subset": 79 * 32 - 1}
     chosen |= given
     settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
@@ -288,7 +266,6 @@ def test_epochs_are_as_many_as_the_steps_need(
 def test_lengths_and_samplings_that_are_none_are_refused(
     nnctl: Nnctl, setting: str, told: str
 ) -> None:
-    """With the place, and what is expected there."""
     key = setting.split("=")[0]
     done = nnctl("train", SMOKE, "--set", setting, code=2)
     assert f"--set {setting}: {key}: {told}\n" in done.stderr
@@ -317,12 +294,10 @@ def test_lengths_and_samplings_that_are_none_are_refused(
     ids=lambda arguments: " ".join(map(str, arguments[1:])).replace(str(CONFIGS), ""),
 )
 def test_a_user_s_mistake_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ...]) -> None:
-    """With a sentence, and no traceback."""
     assert "Error" in nnctl(*arguments, code=2).stderr
 
 
 def test_a_mistake_that_the_dataset_shows_leaves_no_directory(nnctl: Nnctl, scratch: Path) -> None:
-    """Nothing is held out of four examples, so that nothing can be watched."""
     gate = CONFIGS / "gates" / "xor.yaml"
     done = nnctl("train", gate, "--set", "training.early_stopping={patience: 2}", code=2)
     assert "early stopping watches the validation examples" in done.stderr
@@ -330,18 +305,15 @@ def test_a_mistake_that_the_dataset_shows_leaves_no_directory(nnctl: Nnctl, scra
 
 
 def test_an_unset_variable_of_the_shell_is_not_the_current_folder(nnctl: Nnctl) -> None:
-    """Which is said, as nobody sees it in the command."""
     for arguments in (("eval", ""), ("predict", "", "x.png"), ("train", "--resume", "")):
         assert "is a variable of the shell unset?" in nnctl(*arguments, code=2).stderr
 
 
 def test_without_arguments_there_is_help(nnctl: Nnctl) -> None:
-    """As with --help, on stdout."""
     assert nnctl().stdout == nnctl("--help").stdout
 
 
 def test_a_run_that_stopped_early_says_so_when_it_is_to_go_on(nnctl: Nnctl) -> None:
-    """More epochs do not help."""
     stopping = ("--set", "training.early_stopping={patience: 1}", "--run-dir", "run")
     nnctl("train", SMOKE, "--set", "optimizer.learning_rate=3", "--epochs", 20, *stopping)
     done = nnctl("train", "--resume", "run", "--epochs", 40)
@@ -349,7 +321,6 @@ def test_a_run_that_stopped_early_says_so_when_it_is_to_go_on(nnctl: Nnctl) -> N
 
 
 def test_divergence_exits_with_4_and_says_where_and_what_to_do(nnctl: Nnctl, scratch: Path) -> None:
-    """Epoch, batch, layer, the last finite loss, a cure; the last good checkpoint stays."""
     rate = ("--set", "optimizer.learning_rate=0.1", "--set", "optimizer.schedule=constant")
     nnctl("train", SMOKE, *rate, "--epochs", 1, "--run-dir", "good")
     done = nnctl(
@@ -363,14 +334,12 @@ def test_divergence_exits_with_4_and_says_where_and_what_to_do(nnctl: Nnctl, scr
 
 
 def test_fail_under_exits_with_5_below_the_accuracy(nnctl: Nnctl) -> None:
-    """And with 0 at or above it."""
     nnctl("train", SMOKE, "--fail-under", "0.85")
     done = nnctl("train", SMOKE, "--epochs", 1, "--fail-under", "0.999", code=5)
     assert "is below 0.999" in done.stderr
 
 
 def test_without_validation_the_last_epoch_is_the_best(nnctl: Nnctl) -> None:
-    """There is nothing to choose by."""
     done = nnctl("train", SMOKE, "--epochs", 2, "--set", "data.validation=0", "--json")
     summary = json.loads(done.stdout)
     assert (summary["best_epoch"], summary["best_val_accuracy"]) == (2, None)
@@ -378,7 +347,6 @@ def test_without_validation_the_last_epoch_is_the_best(nnctl: Nnctl) -> None:
 
 
 def test_a_dataset_that_cannot_be_had_is_replaced_by_the_fallback_loudly(nnctl: Nnctl) -> None:
-    """The reason is said, and what is trained on instead; even --quiet does not hide it."""
     done = nnctl("train", CONFIGS / "sigmoid.yaml", "--epochs", 1, "--json", "--quiet")
     assert "THE DATASET mnist COULD NOT BE HAD" in done.stderr
     assert "no mirror served train-images-idx3-ubyte.gz" in done.stderr
@@ -386,7 +354,6 @@ def test_a_dataset_that_cannot_be_had_is_replaced_by_the_fallback_loudly(nnctl: 
 
 
 def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, scratch: Path) -> None:
-    """Nothing is left behind."""
     done = nnctl("train", CONFIGS / "sigmoid.yaml", "--set", "data.fallback=null", code=3)
     assert "nnctl download --from DIR" in done.stderr
     assert not (scratch / "runs").exists()
@@ -395,7 +362,6 @@ def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, scratch
 def test_damaged_images_exit_with_3_and_leave_no_run(
     nnctl: Nnctl, scratch: Path, mini_folder: Path
 ) -> None:
-    """They are found when they are read, which is after the header was."""
     path = mini_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:200_000])
     done = nnctl("train", SMOKE, "--dataset", mini_folder, code=3)
@@ -404,7 +370,6 @@ def test_damaged_images_exit_with_3_and_leave_no_run(
 
 
 def test_a_fallback_is_given_what_it_can_hold(nnctl: Nnctl) -> None:
-    """A validation set that is as large as the fallback is cut down to a sixth of it."""
     arguments = ("--epochs", 1, "--json", "--set", "data.validation=10000", "--subset", 20000)
     done = nnctl("train", CONFIGS / "sigmoid.yaml", *arguments)
     dataset = json.loads(done.stdout)["dataset"]
@@ -412,7 +377,6 @@ def test_a_fallback_is_given_what_it_can_hold(nnctl: Nnctl) -> None:
 
 
 def test_a_subset_is_balanced_and_the_same_for_the_same_seed(nnctl: Nnctl, scratch: Path) -> None:
-    """As is the network that is trained on it."""
     for name in ("one", "two"):
         nnctl("train", SMOKE, "--subset", 300, "--epochs", 1, "--run-dir", name)
     rows = [face.load(scratch / name).metrics[0]["train_loss"] for name in ("one", "two")]
@@ -422,7 +386,6 @@ def test_a_subset_is_balanced_and_the_same_for_the_same_seed(nnctl: Nnctl, scrat
 def test_a_resumed_run_needs_no_configuration_and_refuses_another(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """``--epochs`` extends it; anything else is listed and refused."""
     nnctl("train", SMOKE, "--epochs", 2, "--run-dir", "run")
     done = nnctl("train", "--resume", "run", "--set", "optimizer.momentum=0.5", code=2)
     assert "optimizer.momentum: 0.9 in the run, 0.5 asked for" in done.stderr
@@ -434,7 +397,6 @@ def test_a_resumed_run_needs_no_configuration_and_refuses_another(
 
 
 def test_training_never_reads_the_test_set(mini_folder: Path, nnctl: Nnctl) -> None:
-    """A test set that cannot be read does no harm."""
     (mini_folder / "t10k-images-idx3-ubyte.gz").write_bytes(b"not digits")
     nnctl("train", SMOKE, "--dataset", mini_folder, "--epochs", 1, "--run-dir", "run")
     nnctl("eval", "run", code=3)
@@ -442,7 +404,6 @@ def test_training_never_reads_the_test_set(mini_folder: Path, nnctl: Nnctl) -> N
 
 @pytest.mark.usefixtures("scratch")
 def test_python_trains_evaluates_and_predicts() -> None:
-    """The face of the package: three functions."""
     run = face.train(SMOKE, epochs=2, settings={"optimizer.momentum": 0.5})
     evaluation = face.evaluate(run)
     assert evaluation.accuracy > 0.8
@@ -460,7 +421,6 @@ def test_python_trains_evaluates_and_predicts() -> None:
 
 
 def test_a_large_network_hears_the_word_to_stop_soon() -> None:
-    """A block of its batches is no longer than one of a small network's."""
     from nnctl.nn.activations import Softmax
     from nnctl.nn.examples import Examples
     from nnctl.nn.losses import make_loss
@@ -483,7 +443,6 @@ def test_a_large_network_hears_the_word_to_stop_soon() -> None:
 
 @pytest.mark.usefixtures("scratch")
 def test_python_says_what_is_wrong_with_images() -> None:
-    """Integers are pixels whatever their type; what is no image is refused."""
     run = face.train(SMOKE, epochs=1)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 784), dtype=np.uint8)
     assert run.predict(pixels).tolist() == run.predict(pixels.astype(np.int64)).tolist()
@@ -500,7 +459,6 @@ def test_python_says_what_is_wrong_with_images() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.usefixtures("scratch")
 def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
-    """``nnctl train ... 2>&1 >file | head -1`` trains to the end."""
     command = shlex.join(nnctl_command("train", SMOKE, "--run-dir", "run"))
     subprocess.run(f"{command} 2>&1 >out | head -n 1", shell=True, check=True, capture_output=True)
     assert face.load("run").summary["status"] == "finished"
@@ -510,7 +468,6 @@ def test_a_training_goes_on_when_nobody_reads_its_progress() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.usefixtures("scratch")
 def test_results_that_cannot_be_written_end_in_a_sentence() -> None:
-    """Exit 1, no traceback; the run itself is on the disk."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(
             nnctl_command("train", SMOKE, "--epochs", 1, "--run-dir", "run", "-q"),
@@ -526,7 +483,6 @@ def test_results_that_cannot_be_written_end_in_a_sentence() -> None:
 
 
 def test_a_terminal_that_knows_only_ascii_is_served(nnctl: Nnctl, scratch: Path) -> None:
-    """What it cannot show becomes a question mark, names of files included."""
     (scratch / "손글씨.yaml").write_bytes(SMOKE.read_bytes())
     env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     nnctl("train", "손글씨.yaml", "--epochs", 1, "--run-dir", "손 글씨", env=env)
@@ -535,7 +491,6 @@ def test_a_terminal_that_knows_only_ascii_is_served(nnctl: Nnctl, scratch: Path)
 
 @pytest.mark.usefixtures("scratch")
 def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
-    """As the command line does with a file."""
     layers = [{"units": 10, "activation": "softmax"}]
     config = {
         "data": {"dataset": "mini"},
@@ -567,7 +522,6 @@ def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
 def test_a_program_reads_the_name_of_the_run_directory_as_it_is(
     scratch: Path, expected: bytes, name: bytes, env: dict[str, str]
 ) -> None:
-    """Even if it is no text; what the encoding cannot spell is no traceback."""
     arguments = ("train", SMOKE, "--epochs", 1, "--quiet", "--run-dir", os.fsdecode(name))
     command = nnctl_command(*arguments)
     done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, check=False)

@@ -33,7 +33,6 @@ def kept(scratch: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("kept", RUNS, indirect=True)
 def test_a_run_of_an_earlier_version_is_read_by_every_command(nnctl: Nnctl, kept: Path) -> None:
-    """It has the accuracies that it had, of each split."""
     run = Run.open(kept)
     for split, key in (("validation", "best_val_accuracy"), ("train", None), ("test", None)):
         told = json.loads(nnctl("eval", kept, "--split", split, "--json").stdout)
@@ -51,7 +50,6 @@ def test_a_run_of_an_earlier_version_is_read_by_every_command(nnctl: Nnctl, kept
 
 @pytest.mark.parametrize("kept", RUNS, indirect=True)
 def test_a_run_of_an_earlier_version_is_trained_further(nnctl: Nnctl, kept: Path) -> None:
-    """Its epochs stay as they were, and others follow."""
     before = Run.open(kept).metrics
     nnctl("train", "--resume", kept, "--epochs", len(before) + 1, "--quiet")
     after = Run.open(kept).metrics
@@ -63,7 +61,6 @@ def test_a_run_of_an_earlier_version_is_trained_further(nnctl: Nnctl, kept: Path
 def test_a_sweep_of_an_earlier_version_is_shown_reported_and_gone_on_with(
     nnctl: Nnctl, kept: Path
 ) -> None:
-    """As if it had been interrupted in its last trial, which comes to what it came to."""
     shown = nnctl("sweep", "--show", kept, "--json").stdout
     nnctl("report", kept)
     journal = kept / "journal.jsonl"
@@ -83,7 +80,6 @@ def _without_time(line: str) -> TrialResult:
 
 @pytest.mark.parametrize("kept", RUNS, indirect=True)
 def test_a_run_of_a_later_version_is_refused_with_what_to_do(nnctl: Nnctl, kept: Path) -> None:
-    """By every command that needs what its summary tells."""
     path = kept / "summary.json"
     summary = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps(summary | {"format_version": 99}), "utf-8")
@@ -96,7 +92,6 @@ def test_a_run_of_a_later_version_is_refused_with_what_to_do(nnctl: Nnctl, kept:
 
 @pytest.mark.parametrize("kept", SWEEPS, indirect=True)
 def test_a_sweep_of_a_later_version_is_refused_with_what_to_do(nnctl: Nnctl, kept: Path) -> None:
-    """And is left as it was."""
     path = kept / "journal.jsonl"
     header, *lines = path.read_text("utf-8").splitlines()
     newer = json.dumps({**json.loads(header), "format_version": 99})

@@ -17,7 +17,6 @@ pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
-    """Line and column, the key, what was expected, what is there, what may have been meant."""
     text = """\
 training: {epochs: 3.0, batch_size: '3', seed: -1, threads: two}
 network:
@@ -53,7 +52,6 @@ data: {validation: 0.5, subset: 0, dataset: ''}
 
 
 def test_the_error_says_which_file_and_how_many() -> None:
-    """One line for the file, one for each mistake."""
     with pytest.raises(ConfigError) as caught:
         load(written(""))
     assert caught.value.message == (
@@ -84,14 +82,12 @@ SCHEDULE = "  schedule: {name: step, "
 def test_an_unknown_key_is_told_with_the_one_that_may_be_meant(
     place: str, key: str, suggestion: str, added: str
 ) -> None:
-    """A near miss, or the right place of a key that stands at a wrong one."""
     name = key.rpartition(".")[2]
     expected = f"c.yaml:{place}: {key}: unknown key '{name}'{suggestion}"
     assert expected == mistake(f"{SMALL}{added}\n")
 
 
 def test_a_section_with_a_name_tells_its_own_keys() -> None:
-    """The optimizer has a name as an activation has, but its other keys are always the same."""
     told = mistake(f"{SMALL}  name: adam\n  lr: 1\n")
     assert told.endswith(
         "known here are name, learning_rate, momentum, nesterov, weight_decay, "
@@ -100,13 +96,11 @@ def test_a_section_with_a_name_tells_its_own_keys() -> None:
 
 
 def test_a_name_that_is_no_text_hides_no_other_mistake() -> None:
-    """Nor does it end in anything else than both of them."""
     told = mistakes(f"{SMALL}  name: [sgd]\n  foo: 1\n")
     assert [line.split(": ")[0] for line in told] == ["c.yaml:7:9", "c.yaml:8:3"]
 
 
 def test_an_entry_that_has_no_parameters_says_so() -> None:
-    """There are none to list."""
     told = mistake(SMALL.replace("relu", "{name: relu, xyz: 1}"))
     assert told.endswith("unknown key 'xyz'; it takes no other")
 
@@ -122,12 +116,10 @@ def test_an_entry_that_has_no_parameters_says_so() -> None:
     ],
 )
 def test_letters_that_only_look_right_are_named(told: str, right: str, wrong: str) -> None:
-    """To tell an unknown key 'unіts' from the units that were meant, one has to see its letter."""
     assert any(told in line for line in mistakes(SMALL.replace(right, wrong, 1)))
 
 
 def test_text_that_no_file_can_hold_is_a_mistake() -> None:
-    """Half of a pair of surrogates, as an escape can write it."""
     half = SMALL.replace("relu", r'"\ud800"') + r'data: {"\udfff": 1}'
     told = mistakes(half)
     assert told == [
@@ -137,7 +129,6 @@ def test_text_that_no_file_can_hold_is_a_mistake() -> None:
 
 
 def test_of_very_many_mistakes_the_first_hundred_are_told() -> None:
-    """And the number of all."""
     keys = "".join(f"k{number}: 1\n" for number in range(1234))
     with pytest.raises(ConfigError) as caught:
         load(written(SMALL + keys))
@@ -147,7 +138,6 @@ def test_of_very_many_mistakes_the_first_hundred_are_told() -> None:
 
 
 def test_a_very_long_key_is_told_without_its_middle() -> None:
-    """A line can be read, however long what it is about."""
     with pytest.raises(ConfigError) as caught:
         load(written(f"{SMALL}? {'k' * 100_000}\n: 1\n"))
     assert len(caught.value.message) < 3000
@@ -155,7 +145,6 @@ def test_a_very_long_key_is_told_without_its_middle() -> None:
 
 
 def test_a_key_is_not_told_to_be_meant_for_itself() -> None:
-    """The initializer called constant has a value, the schedule has none."""
     told = mistake(f"{SMALL}  schedule: {{name: constant, value: 1}}")
     assert "did you mean 'value'?" not in told
 
@@ -178,7 +167,6 @@ def test_a_key_is_not_told_to_be_meant_for_itself() -> None:
     ],
 )
 def test_a_wrong_layer_is_told_at_its_place(start: str, words: str, layer: str) -> None:
-    """Bounds, and the parameters of initializers, which check themselves."""
     units = "" if layer.startswith("units") else ", units: 5"
     told = mistake(SMALL.replace("units: 5", layer + units))
     assert told.startswith(f"c.yaml:3:{start}: ")
@@ -216,19 +204,16 @@ def test_a_wrong_layer_is_told_at_its_place(start: str, words: str, layer: str) 
     ],
 )
 def test_regularization_out_of_its_bounds_is_told(told: str, added: str) -> None:
-    """With the key, the bound and what was written."""
     assert told in mistake(f"{SMALL}{added}\n")
 
 
 @pytest.mark.parametrize("value", ["3", "null", "{nme: relu}", "[relu]", "{name: 3}", "{}", "true"])
 def test_an_activation_that_is_no_name_is_refused(value: str) -> None:
-    """Whatever else YAML can say there."""
     expected = "c.yaml:3:30: network.layers.0.activation: expected the name of a known activation"
     assert expected == mistake(SMALL.replace("relu", value))
 
 
 def test_an_unknown_name_like_no_other_is_told_all_that_are_known() -> None:
-    """There is nothing to suggest."""
     told = mistake(SMALL.replace("relu", "xyz"))
     assert told.endswith(f"'xyz'; known are {', '.join(ACTIVATIONS)}")
 
@@ -251,13 +236,11 @@ def test_an_unknown_name_like_no_other_is_told_all_that_are_known() -> None:
     ],
 )
 def test_a_section_of_another_shape_is_told_at_its_place(expected: str, section: str) -> None:
-    """A scalar, a list or nothing where there should be a mapping, and the like."""
     assert f"c.yaml:1:{expected}" == mistake(f"{section}\noptimizer: {{learning_rate: 1}}\n")
 
 
 @pytest.mark.parametrize("key", ["network.layers.0.units", "data.validation", "data.subset"])
 def test_a_hexadecimal_number_of_5000_digits_is_refused_like_any_other(key: str) -> None:
-    """Python reads it, but does not print it."""
     assert key in mistake(SMALL, f"{key}=0x{'f' * 5000}", read=load_config)
 
 
@@ -307,18 +290,15 @@ NESTEROV = (
     ],
 )
 def test_values_that_do_not_fit_together_are_told(expected: str, text: str) -> None:
-    """Mistakes that no single key shows."""
     assert f"c.yaml:{expected}" == mistake(text)
 
 
 def test_they_are_told_together_with_the_mistakes_of_single_keys() -> None:
-    """A second round of corrections is spared."""
     text = f"{SMALL.replace('relu', 'softmax')}  nesterov: true\n  foo: 1\nloss: quadratik\n"
     assert places(mistakes(text)) == ["3:30", "7:13", "8:3", "9:7"]
 
 
 def test_a_layer_that_is_no_mapping_hides_nothing_else() -> None:
-    """What the optimizer says has nothing to do with it."""
     text = f"{SMALL}  nesterov: true\n".replace("{units: 5, activation: relu}", "relu")
     assert places(mistakes(text)) == ["3:7", "7:13"]
 
@@ -335,12 +315,10 @@ def test_a_layer_that_is_no_mapping_hides_nothing_else() -> None:
     ],
 )
 def test_what_may_only_follow_from_another_mistake_is_not_told(place: str, text: str) -> None:
-    """One mistake is one line."""
     assert [place] == places(mistakes(text))
 
 
 def test_what_follows_from_a_misspelt_key_is_not_told() -> None:
-    """``momentun: 0.9`` is why the momentum is 0."""
     assert places(mistakes(f"{SMALL}  momentun: 0.9\n  nesterov: true")) == ["7:3"]
 
 
@@ -367,7 +345,6 @@ def test_what_follows_from_a_misspelt_key_is_not_told() -> None:
     ],
 )
 def test_a_configuration_is_checked_against_its_dataset(expected: str, setting: str) -> None:
-    """Before anything is fetched, as far as the dataset is known."""
     key = setting.partition("=")[0]
     assert f"--set {setting}: {key}: {expected}" == mistake(SMALL, setting, read=load_config)
 
@@ -377,20 +354,17 @@ def test_a_configuration_is_checked_against_its_dataset(expected: str, setting: 
     [("mnist", "auto", 50_000), ("mnist", 59_999, 1), ("mini", "auto", 4167), ("mini", 0, 5000)],
 )
 def test_the_last_example_may_be_used(dataset: str, validation: object, subset: int) -> None:
-    """The bounds are exact."""
     data = f"data: {{dataset: {dataset}, validation: {validation}, subset: %d}}\n"
     assert subset == load_config(written(SMALL + data % subset)).data.subset
     assert "data.subset" in mistake(SMALL + data % (subset + 1), read=load_config)
 
 
 def test_an_unknown_dataset_hides_nothing_else() -> None:
-    """What needs no dataset is told all the same."""
     text = f"{SMALL}  nesterov: true\ndata: {{dataset: mnits}}\n"
     assert places(mistakes(text, read=load_config)) == ["7:13", "8:17"]
 
 
 def test_a_folder_that_is_not_a_dataset_is_an_error_of_the_data() -> None:
-    """Nothing is wrong with the configuration then: a fallback may take its place."""
     Path("digits").mkdir()
     config = load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
     with pytest.raises(DataError, match=r"digits lacks train-images-idx3-ubyte\[\.gz\], "):
@@ -401,12 +375,10 @@ def test_a_folder_that_is_not_a_dataset_is_an_error_of_the_data() -> None:
 
 
 def test_a_dataset_whose_name_no_folder_can_have_is_unknown() -> None:
-    """However long it is."""
     assert "unknown dataset" in mistake(SMALL, f"data.dataset={'x' * 300}", read=load_config)
 
 
 def test_a_network_that_the_machine_cannot_hold_is_refused() -> None:
-    """A million by a million weights: how much it needs and how much there is are told."""
     large = "    - {units: 1000000, activation: relu}\n"
     text = SMALL.replace("    - {units: 5, activation: relu}\n", 2 * large)
     told = mistake(text, read=load_config)
@@ -416,7 +388,6 @@ def test_a_network_that_the_machine_cannot_hold_is_refused() -> None:
 
 
 def test_a_name_at_the_top_is_an_unknown_key_as_any_other() -> None:
-    """Elsewhere a name tells which keys there are beside it."""
     known = f"{KNOWN} data, network, loss, optimizer, training"
     assert mistakes(f"{SMALL}name: mine\nfoo: 1\n") == [
         "c.yaml:7:1: name: unknown key 'name' here; it is written as optimizer.name",
@@ -428,7 +399,6 @@ def test_a_name_at_the_top_is_an_unknown_key_as_any_other() -> None:
 
 
 def test_a_mistake_in_an_override_is_placed_at_what_was_typed() -> None:
-    """After the mistakes of the file."""
     assert mistakes(f"{SMALL}foo: 1\n", "network.layers.0.units=x", "optimizer={momentum: 2}") == [
         f"c.yaml:7:1: foo: unknown key 'foo'{KNOWN} data, network, loss, optimizer, training",
         "--set network.layers.0.units=x: network.layers.0.units: expected a whole number, got the "
@@ -439,11 +409,9 @@ def test_a_mistake_in_an_override_is_placed_at_what_was_typed() -> None:
 
 
 def test_an_override_may_be_at_odds_with_the_file() -> None:
-    """The one that came last is told."""
     assert f"--set optimizer.nesterov=true: {NESTEROV}" == mistake(SMALL, "optimizer.nesterov=true")
 
 
 @pytest.mark.parametrize("key", ["trainig.epochs", "data.foo.bar", "training.early_stoping.metric"])
 def test_a_section_that_an_override_misspells_is_placed_there(key: str) -> None:
-    """It stands nowhere in the file."""
     assert [f"--set {key}=3"] == places(mistakes(SMALL, f"{key}=3"))

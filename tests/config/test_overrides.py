@@ -38,14 +38,12 @@ def overridden(*settings: str) -> Document:
 def test_a_setting_is_a_dotted_key_and_a_yaml_value(
     path: tuple[str | int, ...], value: object, text: str
 ) -> None:
-    """The first equals sign divides them; decimal parts are indices."""
     override = Override.parse(text)
     assert (path, value, f"--set {text}") == (override.path, override.value, override.source)
 
 
 @pytest.mark.parametrize("text", ["", "x", "=3", "  =3", "="])
 def test_a_setting_without_a_key_or_a_value_is_a_usage_error(text: str) -> None:
-    """The hint is an example with the option that was typed."""
     with pytest.raises(UsageError) as caught:
         Override.parse(text, "-p")
     assert f"-p {text}: expected KEY=VALUE" == caught.value.message
@@ -54,7 +52,6 @@ def test_a_setting_without_a_key_or_a_value_is_a_usage_error(text: str) -> None:
 
 @pytest.mark.parametrize("value", ["[1", "!foo x", ".nan", "{b: 1, b: 2}", "b: c: d", "*x"])
 def test_a_value_that_is_not_yaml_is_a_configuration_error(value: str) -> None:
-    """With the setting as the place."""
     with pytest.raises(ConfigError) as caught:
         Override.parse(f"a={value}")
     (told,) = caught.value.mistakes
@@ -77,7 +74,6 @@ def test_a_value_that_is_not_yaml_is_a_configuration_error(value: str) -> None:
 def test_settings_are_laid_over_a_document_in_their_order(
     expected: dict[str, Any], settings: list[str]
 ) -> None:
-    """Items are replaced, subtrees as well; missing sections are made; the later setting wins."""
     assert expected == overridden(*settings).data
 
 
@@ -96,7 +92,6 @@ def test_settings_are_laid_over_a_document_in_their_order(
     ],
 )
 def test_a_key_that_leads_nowhere_is_a_configuration_error(expected: str, setting: str) -> None:
-    """What stands there instead is told."""
     with pytest.raises(ConfigError) as caught:
         overridden(setting)
     assert (f"--set {setting}: {expected}",) == caught.value.mistakes
@@ -104,20 +99,17 @@ def test_a_key_that_leads_nowhere_is_a_configuration_error(expected: str, settin
 
 @pytest.mark.parametrize("setting", ["a.0.x=1", "0.x=1"])
 def test_an_index_into_a_mapping_is_a_configuration_error(setting: str) -> None:
-    """Keys are text."""
     with pytest.raises(ConfigError):
         overridden(setting)
 
 
 def test_an_empty_list_has_no_items_to_name() -> None:
-    """A range from 0 to -1 means nothing to anyone."""
     with pytest.raises(ConfigError) as caught:
         overridden("a.c=[]", "a.c.0=1")
     assert "-1" not in caught.value.message
 
 
 def test_all_keys_that_lead_nowhere_are_told_at_once() -> None:
-    """The good ones between them do not hide the others."""
     with pytest.raises(ConfigError) as caught:
         overridden("f.x=1", "a.b=2", "a.c.9=1")
     assert [told.split(":")[0] for told in caught.value.mistakes] == [
@@ -127,7 +119,6 @@ def test_all_keys_that_lead_nowhere_are_told_at_once() -> None:
 
 
 def test_what_an_override_replaced_has_its_place_at_the_override() -> None:
-    """The rest stays where it stands in the file."""
     document = overridden("a.c=[{d: 5}]")
     assert document.place(("a", "c")) == "--set a.c=[{d: 5}]"
     assert document.place(("a", "c", 0, "d")) == "--set a.c=[{d: 5}]"

@@ -58,20 +58,17 @@ def mistakes(text: str) -> list[str]:
     ],
 )
 def test_a_scalar_means_what_yaml_1_2_says(expected: object, text: str) -> None:
-    """Numbers are numbers, and what YAML 1.1 took for booleans and dates is text."""
     actual = value_of(text)
     assert (type(expected), expected) == (type(actual), actual)
 
 
 @pytest.mark.parametrize("text", [".nan", ".inf", "-.INF", "1e999", "-1e999", "1" + "0" * 5000])
 def test_a_number_that_cannot_be_computed_with_is_refused(text: str) -> None:
-    """Neither NaN nor infinity, under any of their names, nor a number of 5,000 digits."""
     shown = text.rpartition(" ")[2][:40]
     assert [f"c.yaml:1:4: not a number that can be used: {shown}"] == mistakes(f"a: {text}")
 
 
 def test_a_key_that_is_there_twice_is_refused_with_both_places() -> None:
-    """Each repetition is told, with the place of the first."""
     assert mistakes('a:\n  b: 1\n  c: 2\n  "b": 3\na: 1') == [
         "c.yaml:4:3: 'b' is here twice; it was first at 2:3",
         "c.yaml:5:1: 'a' is here twice; it was first at 1:1",
@@ -80,7 +77,6 @@ def test_a_key_that_is_there_twice_is_refused_with_both_places() -> None:
 
 @pytest.mark.parametrize("key", ["1", "~", "true", "0.5", "? [x]\n", "!foo x", "!!int x"])
 def test_a_key_that_is_not_text_is_refused(key: str) -> None:
-    """A key is a name."""
     column = 3 if key.startswith("?") else 1
     assert [f"c.yaml:1:{column}: a key must be text"] == mistakes(f"{key}: x")
 
@@ -96,7 +92,6 @@ def test_a_key_that_is_not_text_is_refused(key: str) -> None:
     ],
 )
 def test_a_tag_that_would_make_an_object_is_refused(tag: str, value: str) -> None:
-    """Nothing but plain values is made."""
     written = tag.replace("tag:yaml.org,2002:", "!!")
     assert [f"c.yaml:1:4: the tag {tag} is not allowed here"] == mistakes(f"a: {written} {value}")
 
@@ -106,13 +101,11 @@ def test_a_tag_that_would_make_an_object_is_refused(tag: str, value: str) -> Non
     ["!!bool yes", "!!bool x", "!!null x", "!!int 1_0", "!!int 0o8", "!!float x", "!!int [1]"],
 )
 def test_a_tag_that_does_not_fit_its_value_is_refused(text: str) -> None:
-    """A tag is no way to say no by ``!!bool yes``."""
     assert [told[:10] for told in mistakes(f"a: {text}")] == ["c.yaml:1:4"]
 
 
 @pytest.mark.parametrize("text", ["\ta: 1", "a:\n\tb: 1", "a:\n  b: 1\n\tc: 1"])
 def test_a_tab_that_indents_is_refused_in_plain_words(text: str) -> None:
-    """PyYAML's own words for it help nobody."""
     line = text[: text.index("\t")].count("\n") + 1
     assert [f"c.yaml:{line}:1: a tab cannot indent YAML; use spaces"] == mistakes(text)
 
@@ -130,25 +123,21 @@ def test_a_tab_that_indents_is_refused_in_plain_words(text: str) -> None:
     ],
 )
 def test_what_is_not_yaml_is_refused_at_its_place(place: str, text: str) -> None:
-    """The parser's complaint; only a control character has no line there."""
     (told,) = mistakes(text)
     assert told.startswith(f"{place}: ")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}"])
 def test_an_empty_file_is_an_empty_mapping(text: str) -> None:
-    """What is missing in it is for the schema to say."""
     assert read(text, "c.yaml").data == {}
 
 
 @pytest.mark.parametrize("text", ["[1]", "- a", "x", "1", "false"])
 def test_a_top_level_that_is_no_mapping_is_refused(text: str) -> None:
-    """A list or a scalar is no configuration."""
     assert mistakes(text) == ["c.yaml: the top level must be a mapping (key: value)"]
 
 
 def test_a_merge_key_is_a_key_like_any_other() -> None:
-    """YAML 1.2 has no merging: ``<<`` ends as an unknown key; aliases alone repeat a value."""
     data = read("x: &x {a: 1}\ny:\n  <<: *x", "c.yaml").data
     assert data == {"x": {"a": 1}, "y": {"<<": {"a": 1}}}
 
@@ -174,7 +163,6 @@ BOMB = "\n".join(
     ids=["open", "lists", "mappings", "dashes", "hundred", "itself", "in-itself", "billion"],
 )
 def test_a_few_bytes_that_stand_for_too_much_are_refused_quickly(expected: str, text: str) -> None:
-    """Neither the stack nor the memory nor the user's time is used up."""
     began = time.perf_counter()
     (told,) = mistakes(text)
     assert told.endswith(f": {expected}")
@@ -182,7 +170,6 @@ def test_a_few_bytes_that_stand_for_too_much_are_refused_quickly(expected: str, 
 
 
 def test_keys_and_values_know_their_places() -> None:
-    """Line and column of each, counted from one, in block and in flow style."""
     document = read("é: 1\nb:\n  - {c: 2,   d: x}\n  -   3\n", "c.yaml")
     assert document.keys == {
         ("é",): "c.yaml:1:1",
@@ -202,7 +189,6 @@ def test_keys_and_values_know_their_places() -> None:
 
 
 def test_what_is_not_written_stands_in_its_parent() -> None:
-    """So that a missing key is shown where it should be written."""
     document = read("# first\na:\n  b: {c: 1}\n", "c.yaml")
     assert document.place(("a", "b", "missing", 0)) == "c.yaml:3:6"
     assert document.place(("missing",)) == "c.yaml:2:1"
@@ -213,7 +199,6 @@ def test_what_is_not_written_stands_in_its_parent() -> None:
 @settings(deadline=None)
 @given(text=st.text() | st.text(alphabet="ab01:-#&*!|>'\"%@`{}[],?. \n\t~<="))
 def test_any_text_is_a_mapping_or_a_configuration_error(text: str) -> None:
-    """No text ends in a traceback."""
     with contextlib.suppress(ConfigError):
         assert isinstance(read(text, "c.yaml").data, dict)
 
@@ -225,7 +210,6 @@ def test_any_text_is_a_mapping_or_a_configuration_error(text: str) -> None:
 def test_a_file_may_begin_with_a_bom_and_end_its_lines_as_it_likes(
     tmp_path: Path, content: bytes
 ) -> None:
-    """Windows' editors write such files."""
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
     assert read_file(path).data == {"a": 1}
@@ -235,7 +219,6 @@ def test_a_file_may_begin_with_a_bom_and_end_its_lines_as_it_likes(
     ("line", "content"), [(1, "a: é".encode("utf-16")), (2, "a: b\nc: é\n".encode("latin-1"))]
 )
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path, line: int, content: bytes) -> None:
-    """The line is told, and what to do."""
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -245,7 +228,6 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path, line: int, content:
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
-    """A data set given for a configuration by mistake."""
     path = tmp_path / "c.yaml"
     path.write_bytes(b"a: " + b"[" * MAX_BYTES)
     with pytest.raises(ConfigError, match="larger than 1,000,000 bytes"):
@@ -253,7 +235,6 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_parsed(tmp_path: Path)
 
 
 def test_a_file_that_is_missing_is_told_its_neighbours(tmp_path: Path) -> None:
-    """Perhaps one of them was meant."""
     for name in ("relu.yaml", "tanh.yaml", "notes.txt"):
         (tmp_path / name).touch()
     with pytest.raises(ConfigError) as caught:
@@ -264,6 +245,5 @@ def test_a_file_that_is_missing_is_told_its_neighbours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 300])
 def test_what_is_no_file_is_a_configuration_error(tmp_path: Path, name: str) -> None:
-    """A folder, and names that no file can have."""
     with pytest.raises(ConfigError):
         read_file(tmp_path / name)

@@ -56,7 +56,6 @@ def read_back(config: Config) -> Config:
 def test_the_committed_schemas_are_current(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are what ``make schema`` writes."""
     monkeypatch.setattr(sys, "argv", ["nnctl.config", str(tmp_path)])
     runpy.run_module("nnctl.config", run_name="__main__")
     written = (tmp_path / name).read_text(encoding="utf-8")
@@ -65,14 +64,12 @@ def test_the_committed_schemas_are_current(
 
 @pytest.mark.parametrize("validator", [TRAINING_SCHEMA, SWEEP_SCHEMA])
 def test_the_schemas_are_schemas(validator: Draft202012Validator) -> None:
-    """By the meta-schema that they name."""
     Draft202012Validator.check_schema(validator.schema)
     assert Draft202012Validator.META_SCHEMA["$id"] == validator.schema["$schema"]
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.name)
 def test_a_configuration_that_ships_is_right(path: Path) -> None:
-    """It names its schema in its first line, follows it, and loads."""
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line == "# yaml-language-server: $schema=schema.json"
     assert [error.message for error in TRAINING_SCHEMA.iter_errors(read_file(path).data)] == []
@@ -82,7 +79,6 @@ def test_a_configuration_that_ships_is_right(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
 def test_a_sweep_that_ships_is_right(path: Path) -> None:
-    """It names its schema in its first line, follows it, loads, and so does its base."""
     first_line = path.read_text(encoding="utf-8").splitlines()[0]
     assert first_line == "# yaml-language-server: $schema=sweep-schema.json"
     assert [error.message for error in SWEEP_SCHEMA.iter_errors(read_file(path).data)] == []
@@ -109,13 +105,11 @@ def test_a_sweep_that_ships_is_right(path: Path) -> None:
     ],
 )
 def test_what_the_schema_allows_loads(good: dict[str, Any]) -> None:
-    """The short forms and the long ones."""
     assert [error.message for error in TRAINING_SCHEMA.iter_errors(good)] == []
     assert isinstance(from_mapping(good, "given"), Config)
 
 
 def test_the_schema_allows_an_initializer_with_parameters_for_the_weights() -> None:
-    """``init: {name: normal, std: 0.5}`` loads, and an editor should not complain."""
     short = mapping({"init": {"name": "normal", "std": 0.5}})
     assert from_mapping(short, "given").network.layers[0].init is not None
     assert [error.message for error in TRAINING_SCHEMA.iter_errors(short)] == []
@@ -147,7 +141,6 @@ def test_the_schema_allows_an_initializer_with_parameters_for_the_weights() -> N
     ],
 )
 def test_what_the_loader_refuses_is_refused_by_the_schema(bad: dict[str, Any]) -> None:
-    """So that an editor shows it while it is typed."""
     with pytest.raises(ConfigError):
         from_mapping(bad, "given")
     assert not TRAINING_SCHEMA.is_valid(bad)
@@ -166,7 +159,6 @@ def test_what_the_loader_refuses_is_refused_by_the_schema(bad: dict[str, Any]) -
 def test_a_sweep_that_the_loader_refuses_is_refused_by_the_schema(
     bad: dict[str, Any], scratch: Path
 ) -> None:
-    """The same for the other kind of file."""
     path = scratch / "sweep.yaml"
     path.write_text(to_yaml(bad), encoding="utf-8")
     with pytest.raises(ConfigError):
@@ -187,7 +179,6 @@ def test_a_sweep_that_the_loader_refuses_is_refused_by_the_schema(
 def test_a_sweep_that_the_loader_takes_is_taken_by_the_schema(
     good: dict[str, Any], scratch: Path
 ) -> None:
-    """An editor does not complain of what Weights & Biases' files may say."""
     path = scratch / "sweep.yaml"
     path.write_text(to_yaml(good), encoding="utf-8")
     assert sweep_of(path)
@@ -209,7 +200,6 @@ def name_of(form: Any) -> str:
 
 @pytest.mark.parametrize("form", both_forms(ACTIVATIONS), ids=str)
 def test_every_activation_is_accepted_by_name_and_as_a_mapping(form: Any) -> None:
-    """By the loader and by the schema; of several names the class's own is written back."""
     given = mapping(loss="quadratic")
     kind = ACTIVATIONS[name_of(form)]
     layer = 1 if kind.place == "output" else 0
@@ -222,7 +212,6 @@ def test_every_activation_is_accepted_by_name_and_as_a_mapping(form: Any) -> Non
 
 @pytest.mark.parametrize("form", both_forms(INITIALIZERS), ids=str)
 def test_every_initializer_is_accepted_by_name_and_as_a_mapping(form: Any) -> None:
-    """For weights and for biases."""
     given = mapping({"init": {"weights": form, "biases": form}})
     written = to_mapping(from_mapping(given, "given"))["network"]["layers"][0]["init"]
     assert TRAINING_SCHEMA.is_valid(given)
@@ -231,7 +220,6 @@ def test_every_initializer_is_accepted_by_name_and_as_a_mapping(form: Any) -> No
 
 @pytest.mark.parametrize("form", both_forms(SCHEDULES), ids=str)
 def test_every_schedule_is_accepted_by_name_and_as_a_mapping(form: Any) -> None:
-    """The default parameters are not written back."""
     given = mapping(optimizer={"schedule": form})
     config = from_mapping(given, "given")
     assert TRAINING_SCHEMA.is_valid(given)
@@ -348,7 +336,6 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @settings(deadline=None)
 @given(given_values=configurations())
 def test_a_configuration_reads_back_as_it_was(given_values: dict[str, Any]) -> None:
-    """``config.yaml`` of a run is the run's configuration, to the last bit of every number."""
     config = from_mapping(given_values, "given")
     assert config == read_back(config)
     assert to_mapping(config) == to_mapping(read_back(config))
@@ -358,23 +345,18 @@ def test_a_configuration_reads_back_as_it_was(given_values: dict[str, Any]) -> N
 @settings(deadline=None)
 @given(name=texts)
 def test_a_text_is_written_as_a_text(name: str) -> None:
-    """Whatever it looks like, as a value and as a key."""
     assert {"a": [name], name: "b"} == read(to_yaml({"a": [name], name: "b"}), "back.yaml").data
 
 
 def test_a_next_line_character_is_written_as_text() -> None:
-    """The one character that its emitter does not escape."""
     assert read(to_yaml({"a": "b\x85c"}), "back.yaml").data == {"a": "b\x85c"}
 
 
 def test_a_comment_stands_above_what_is_written() -> None:
-    """Each of its lines behind a mark."""
     assert to_yaml({"a": {"b": 1.5}}, "one\ntwo") == "# one\n# two\na: {b: 1.5}\n"
 
 
 def test_an_interrupt_while_values_are_written_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though pydantic takes what goes wrong in our functions for a failure of theirs."""
-
     def interrupted(_: object) -> dict[str, Any]:
         raise KeyboardInterrupt
 

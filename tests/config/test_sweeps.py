@@ -29,7 +29,6 @@ def drawn_from(**fields: Any) -> Range:
 
 
 def test_a_grid_is_a_list_of_values_for_each_key() -> None:
-    """A grid is the default; values may be of any kind."""
     text = "base: a.yaml\nparameters:\n  optimizer.learning_rate: [0.1, 1]\n  loss: [x, {y: 1}]\n"
     parameters: dict[str, Any] = {"optimizer.learning_rate": [0.1, 1], "loss": ["x", {"y": 1}]}
     assert SweepConfig(base="a.yaml", parameters=parameters) == sweep_of(written(text))
@@ -53,7 +52,6 @@ def test_a_grid_is_a_list_of_values_for_each_key() -> None:
 def test_a_range_has_bounds_and_a_shape(
     limits: str, shape: str, bounds: tuple[float, float]
 ) -> None:
-    """Bounds without a distribution are Weights & Biases' even ones: whole if both of them are."""
     parameter = random_space(f"{{{limits}}}")["x"]
     assert isinstance(parameter, Range)
     assert (parameter.shape, parameter.bounds) == (shape, bounds)
@@ -71,7 +69,6 @@ def test_a_range_has_bounds_and_a_shape(
 def test_a_gaussian_range_has_a_mean_and_a_deviation(
     expected: tuple[float, float, bool], limits: str
 ) -> None:
-    """The standard one by default."""
     parameter = random_space(f"{{{limits}}}")["x"]
     assert isinstance(parameter, Range)
     assert expected == (parameter.mu, parameter.sigma, parameter.is_quantised)
@@ -93,7 +90,6 @@ def test_a_gaussian_range_has_a_mean_and_a_deviation(
 def test_a_choice_is_written_in_any_of_the_ways_of_weights_and_biases(
     expected: dict[str, list[Any]], parameter: str
 ) -> None:
-    """A constant is a choice of one; what is below a group has its dotted keys."""
     space = random_space(parameter)
     assert expected == {
         key: choice.values for key, choice in space.items() if isinstance(choice, Choice)
@@ -101,7 +97,6 @@ def test_a_choice_is_written_in_any_of_the_ways_of_weights_and_biases(
 
 
 def test_a_value_holds_choices_and_ranges_of_its_own() -> None:
-    """As deep as one likes, in lists and mappings; bounds alone are a range there as well."""
     layers = (
         "[[{units: {values: [10, {distribution: int_uniform, min: 20, max: 30}]}}, "
         "{units: {min: 1, max: 5}}], {distribution: constant, value: {values: []}}]"
@@ -126,13 +121,11 @@ def test_a_value_holds_choices_and_ranges_of_its_own() -> None:
     ],
 )
 def test_a_mapping_among_the_values_is_a_value_unless_it_describes_a_choice(value: str) -> None:
-    """A configuration may have keys such as ``value``."""
     text = PLAIN.replace("[1]", f"[{value}]")
     assert sweep_of(written(text)).parameters["x"] == [read_value(value, "test")]
 
 
 def test_a_file_of_weights_and_biases_is_read_as_it_is() -> None:
-    """What only its own program needs is read over."""
     text = """\
 program: train.py
 name: my sweep
@@ -178,7 +171,6 @@ parameters:
 def test_the_first_epoch_of_early_termination_is_given_in_several_ways(
     expected: int, early: str
 ) -> None:
-    """Hyperband's first bracket is max_iter over eta to the power of s."""
     found = sweep_of(written(f"{PLAIN}early_terminate: {early}")).early_terminate
     assert found is not None
     assert expected == found.first_epoch
@@ -246,7 +238,6 @@ def test_the_first_epoch_of_early_termination_is_given_in_several_ways(
     ],
 )
 def test_a_mistake_of_a_sweep_is_told_once_in_words(expected: list[str], text: str) -> None:
-    """All that is wrong at once; one cause is one mistake."""
     told = mistakes(f"{text} \nparameters: {{x: [1]}}", read=sweep_of)
     told_without_places = sorted(line.split(": ", 1)[1] for line in told)
     assert len(expected) == len(told)
@@ -254,7 +245,6 @@ def test_a_mistake_of_a_sweep_is_told_once_in_words(expected: list[str], text: s
 
 
 def test_the_mistakes_of_a_sweep_stand_at_their_places() -> None:
-    """As those of a configuration do."""
     text = f"{RANDOM}{{min: 3, max: 1}}\n  y: []\n  z: {{parameters: {{a: [.nan]}}}}\n"
     assert mistakes(text, read=sweep_of) == ["c.yaml:7:24: not a number that can be used: .nan"]
     assert mistakes(text.replace("[.nan]", "1"), read=sweep_of) == [
@@ -371,7 +361,6 @@ def test_the_mistakes_of_a_sweep_stand_at_their_places() -> None:
     ],
 )
 def test_a_wrong_parameter_is_told_once_at_its_place(expected: str, parameter: str) -> None:
-    """However deep it stands."""
     assert mistake(f"{RANDOM}{parameter}", read=sweep_of).startswith(f"c.yaml:{expected}")
 
 
@@ -399,20 +388,17 @@ def test_a_wrong_parameter_is_told_once_at_its_place(expected: str, parameter: s
 def test_what_does_not_fit_together_is_told_at_the_parameter(
     expected: str, method: str, parameters: str
 ) -> None:
-    """The method, the seeds and other parameters decide what it may be."""
     text = f"base: a\nmethod: {method}\ntrials: 3\nseeds: 2\nparameters:\n  {parameters}"
     told = mistake(text, read=sweep_of)
     assert told.split(": ", 1)[1].startswith(f"parameters.{expected}")
 
 
 def test_a_grid_has_whole_numbers_and_a_seed_that_is_not_varied() -> None:
-    """Weights & Biases takes every whole number of a range for a grid as well."""
     text = "base: a\nseeds: 2\nparameters: {x: {min: 1, max: 9}, training.seed: {value: 5}}"
     assert list(sweep_of(written(text)).space) == ["x", "training.seed"]
 
 
 def test_a_missing_sweep_file_is_told_its_neighbours() -> None:
-    """As a missing configuration is."""
     Path("sweep.yaml").touch()
     with pytest.raises(ConfigError) as caught:
         sweep_of(Path("swep.yaml"))

@@ -55,7 +55,6 @@ def assert_same(expected: Digits, actual: Digits) -> None:
 
 
 def test_mini_is_the_beginning_of_mnist(with_mnist: Path) -> None:
-    """The first 5,000 and 1,000 digits, bit for bit."""
     mini = open_dataset("mini", notify=no_download)
     mnist = open_dataset("mnist", notify=no_download)
     assert_same(Digits(mnist.training.images[:5000], mnist.training.labels[:5000]), mini.training)
@@ -64,7 +63,6 @@ def test_mini_is_the_beginning_of_mnist(with_mnist: Path) -> None:
 
 
 def test_mini_ships_with_its_licence() -> None:
-    """Which asks for the names of the authors and its own."""
     text = (MINI_DIRECTORY / "LICENSE.md").read_text(encoding="utf-8")
     for words in ("Yann LeCun", "Corinna Cortes", "Attribution-Share Alike 3.0", "by-sa/3.0"):
         assert words in text
@@ -74,7 +72,6 @@ def test_mini_ships_with_its_licence() -> None:
 def test_the_facts_of_a_known_dataset_are_those_of_its_files(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    """They are told without a look at the files."""
     if name == "mnist":
         request.getfixturevalue("with_mnist")
     facts = describe(name)
@@ -86,7 +83,6 @@ def test_the_facts_of_a_known_dataset_are_those_of_its_files(
 
 
 def test_mnist_may_be_in_the_cache_uncompressed(mnist_cache: Path, tmp_path: Path) -> None:
-    """Its hashes are the same in either form."""
     data_dir = tmp_path / "data"
     folder = mnist_directory(data_dir)
     folder.mkdir(parents=True)
@@ -104,7 +100,6 @@ def test_mnist_may_be_in_the_cache_uncompressed(mnist_cache: Path, tmp_path: Pat
 def test_the_cache_is_where_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An argument comes first; the user's own cache comes last."""
     monkeypatch.setenv("NNCTL_DATA_DIR", str(tmp_path / "there"))
     assert tmp_path / "there" == data_directory()
     assert tmp_path / "there" / "mnist" == mnist_directory()
@@ -120,7 +115,6 @@ def test_the_cache_is_where_the_environment_says(
 def test_mirrors_of_the_environment_are_divided_by_white_space(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As an environment variable of several values is for the commands."""
     assert configured_mirrors() == ()
     monkeypatch.setenv("NNCTL_MIRROR", " http://a/  http://b/\n")
     assert configured_mirrors() == ("http://a/", "http://b/")
@@ -141,7 +135,6 @@ def test_mirrors_of_the_environment_are_divided_by_white_space(
 def test_a_gate_is_its_truth_table(
     name: str, gate: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.bool_]]
 ) -> None:
-    """Four pictures of two pixels, black or white, to train on and to test with."""
     dataset = open_dataset(name, notify=no_download)
     assert Facts(training=4, pixels=2, classes=2) == describe(name)
     assert_same(dataset.training, dataset.test)
@@ -152,7 +145,6 @@ def test_a_gate_is_its_truth_table(
 
 
 def test_nobody_can_write_into_a_gate_s_inputs() -> None:
-    """All gates share them."""
     inputs = open_dataset("and", notify=no_download).training.images
     with pytest.raises(ValueError, match="read-only"):
         inputs[0, 0] = 1
@@ -161,7 +153,6 @@ def test_nobody_can_write_into_a_gate_s_inputs() -> None:
 def test_a_gate_is_known_by_its_name_wherever_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of that name does not hide it, but can be named by its path."""
     monkeypatch.chdir(tmp_path)
     digits_folder(tmp_path / "xor", compressed=False)
     assert canonical_name("xor") == "xor"
@@ -170,7 +161,6 @@ def test_a_gate_is_known_by_its_name_wherever_one_stands(
 
 
 def test_a_gate_that_is_mistyped_is_suggested() -> None:
-    """As other names are."""
     with pytest.raises(UsageError) as caught:
         describe("xr")
     assert caught.value.message == "unknown dataset 'xr'; did you mean 'xor'?"
@@ -181,7 +171,6 @@ def test_a_gate_that_is_mistyped_is_suggested() -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -> None:
-    """Compressed or not, of any size of image; nothing in it is changed."""
     folder = digits_folder(tmp_path / "digits", compressed=compressed)
     before = snapshot(folder)
     assert Facts(training=30, pixels=12, classes=10) == describe(str(folder))
@@ -194,7 +183,6 @@ def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -
 
 
 def test_both_forms_of_a_folder_hold_the_same_digits(tmp_path: Path) -> None:
-    """An image is one row of pixels, in the order of the file."""
     plain, packed = (
         open_dataset(
             str(digits_folder(tmp_path / str(compressed), compressed=compressed)),
@@ -209,7 +197,6 @@ def test_both_forms_of_a_folder_hold_the_same_digits(tmp_path: Path) -> None:
 
 
 def test_all_files_that_a_folder_lacks_are_told(tmp_path: Path) -> None:
-    """Each as it may be called."""
     folder = digits_folder(tmp_path / "digits", compressed=True)
     for name in NAMES[1:3]:
         (folder / f"{name}.gz").unlink()
@@ -229,7 +216,6 @@ def test_all_files_that_a_folder_lacks_are_told(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit_are_told(
     tmp_path: Path, error: type[DataError], expected: str, labels: list[int]
 ) -> None:
-    """One too few, and one that is no digit."""
     folder = digits_folder(tmp_path / "digits", compressed=False)
     (folder / TRAIN_LABELS).write_bytes(idx_bytes(np.array(labels, np.uint8)))
     dataset = open_dataset(str(folder), notify=no_download)
@@ -244,7 +230,6 @@ def test_labels_that_do_not_fit_are_told(
     ("suggestion", "name"), [("; did you mean 'mnist'?", "MNITS"), ("", "./nowhere"), ("", "a\0b")]
 )
 def test_an_unknown_name_is_told_what_there_is(suggestion: str, name: str) -> None:
-    """And the one that may be meant."""
     with pytest.raises(UsageError) as caught:
         describe(name)
     assert f"unknown dataset '{name}'{suggestion}" == caught.value.message
@@ -262,7 +247,6 @@ def digits_of(labels: list[int]) -> Digits:
 
 
 def test_the_end_is_held_out() -> None:
-    """In their order, with nothing lost."""
     training, validation = hold_out(digits_of([5, 0, 4, 1, 9]), 2)
     assert_same(digits_of([5, 0, 4]), training)
     assert validation is not None
@@ -271,13 +255,11 @@ def test_the_end_is_held_out() -> None:
 
 
 def test_nothing_held_out_is_none() -> None:
-    """All of the digits are trained on."""
     digits = digits_of([1, 2])
     assert (digits, None) == hold_out(digits, 0)
 
 
 def test_a_question_makes_every_label_yes_or_no() -> None:
-    """The images stay as they are, and so do the digits that are asked about."""
     digits = digits_of([9, 0, 9, 1])
     asked = ask_for(digits, 9)
     assert asked.labels.tolist() == [1, 0, 1, 0]
@@ -287,7 +269,6 @@ def test_a_question_makes_every_label_yes_or_no() -> None:
 
 
 def test_a_subset_of_mini_is_balanced_and_its_own() -> None:
-    """As many of each class; another seed, other digits."""
     training = open_dataset("mini", notify=no_download).training
     one, two = (balanced_subset(training, 1000, np.random.default_rng(seed)) for seed in (1, 2))
     assert np.bincount(one.labels).tolist() == [100] * 10
@@ -297,7 +278,6 @@ def test_a_subset_of_mini_is_balanced_and_its_own() -> None:
 @settings(deadline=None)
 @given(data=st.data(), labels=st.lists(st.integers(0, 9), min_size=1, max_size=200))
 def test_a_subset_is_as_balanced_as_can_be(data: st.DataObject, labels: list[int]) -> None:
-    """For any count: in order, without repetition, reproducible, level but for empty classes."""
     digits = digits_of(labels)
     count = data.draw(st.integers(1, len(labels)))
     subset = balanced_subset(digits, count, np.random.default_rng(0))

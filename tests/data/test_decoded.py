@@ -43,12 +43,10 @@ def is_mapped(array: NDArray[np.uint8]) -> bool:
 
 
 def test_the_header_is_that_of_the_file() -> None:
-    """So that a copy has the bytes of its source."""
     assert idx.header(IMAGES.shape) == HEADER
 
 
 def test_what_is_large_is_mapped_from_the_first_time_on(source: Path, copy: Path) -> None:
-    """And the copy is made once."""
     first = decoded.read(source, copy, 3)
     made = copy.stat().st_mtime_ns
     second = decoded.read(source, copy, 3)
@@ -75,7 +73,6 @@ def test_what_is_large_is_mapped_from_the_first_time_on(source: Path, copy: Path
 def test_a_copy_that_is_not_its_source_is_made_again(
     source: Path, copy: Path, damage: object
 ) -> None:
-    """Whoever damaged it."""
     decoded.read(source, copy, 3)
     assert callable(damage)
     copy.write_bytes(damage(copy.read_bytes()))
@@ -85,7 +82,6 @@ def test_a_copy_that_is_not_its_source_is_made_again(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 def test_a_pipe_in_the_place_of_a_copy_is_replaced(source: Path, copy: Path) -> None:
-    """To open it would be to wait for ever."""
     copy.parent.mkdir()
     os.mkfifo(copy)
     np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
@@ -93,7 +89,6 @@ def test_a_pipe_in_the_place_of_a_copy_is_replaced(source: Path, copy: Path) -> 
 
 
 def test_a_damaged_source_is_told_even_if_there_is_a_copy(source: Path, copy: Path) -> None:
-    """A source that was cut off is not hidden by what was once in it."""
     decoded.read(source, copy, 3)
     source.write_bytes(source.read_bytes()[:-100])
     with pytest.raises(DamagedFileError, match="not a whole gzip file"):
@@ -101,13 +96,11 @@ def test_a_damaged_source_is_told_even_if_there_is_a_copy(source: Path, copy: Pa
 
 
 def test_where_no_copy_can_be_made_the_file_is_read(source: Path, tmp_path: Path) -> None:
-    """A cache is a convenience."""
     (tmp_path / "file").write_bytes(b"")
     np.testing.assert_array_equal(IMAGES, decoded.read(source, tmp_path / "file" / "x.idx", 3))
 
 
 def test_what_is_small_or_not_compressed_is_read(tmp_path: Path, source: Path) -> None:
-    """It is there as fast without a copy."""
     small, plain = tmp_path / "small.gz", tmp_path / "plain"
     small.write_bytes(gzip.compress(idx.header((5, 28, 28)) + IMAGES[:5].tobytes()))
     plain.write_bytes(gzip.decompress(source.read_bytes()))
@@ -118,8 +111,6 @@ def test_what_is_small_or_not_compressed_is_read(tmp_path: Path, source: Path) -
 
 
 def test_a_folder_with_other_images_has_another_copy(tmp_path: Path) -> None:
-    """Copies are named by the content of their source, wherever it is."""
-
     def dataset(images: NDArray[np.uint8]) -> Dataset:
         folder = tmp_path / "digits"
         folder.mkdir(exist_ok=True)
@@ -138,7 +129,6 @@ def test_a_folder_with_other_images_has_another_copy(tmp_path: Path) -> None:
 
 
 def test_of_a_gzip_file_in_several_members_no_copy_is_made(tmp_path: Path, copy: Path) -> None:
-    """Its end speaks of the last one alone, so that no copy could be checked."""
     source, whole = tmp_path / "two.gz", HEADER + IMAGES.tobytes()
     source.write_bytes(gzip.compress(whole[:1000], 1) + gzip.compress(whole[1000:], 1))
     np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
@@ -146,7 +136,6 @@ def test_of_a_gzip_file_in_several_members_no_copy_is_made(tmp_path: Path, copy:
 
 
 def test_what_a_killed_process_left_is_removed(source: Path, copy: Path) -> None:
-    """When the copy is written the next time."""
     copy.parent.mkdir()
     left = copy.with_name(f".{copy.name}.0123abcd.nnctl-tmp")
     left.write_bytes(b"x")

@@ -86,7 +86,6 @@ def assert_right(cache: Path) -> None:
 
 
 def test_files_come_from_the_first_mirror_that_has_them(cache: Path, mirror: MakeMirror) -> None:
-    """The next one is not asked, whether or not the first one's address ends in a slash."""
     first, second = mirror(CONTENTS), mirror(CONTENTS)
     assert (done(first.url), "") == ask(cache, first.url.rstrip("/"), second.url)
     assert_right(cache)
@@ -94,7 +93,6 @@ def test_files_come_from_the_first_mirror_that_has_them(cache: Path, mirror: Mak
 
 
 def test_each_file_is_sought_at_each_mirror(cache: Path, mirror: MakeMirror) -> None:
-    """One has the one, the other the other."""
     first, second = mirror({B.gzip_name: B_PACKED}), mirror({A.gzip_name: A_PACKED})
     events, _ = ask(cache, first.url, second.url)
     assert failed(events) == [(f"{first.url}a-images.gz", "answered 404 Not Found")]
@@ -106,7 +104,6 @@ def test_each_file_is_sought_at_each_mirror(cache: Path, mirror: MakeMirror) -> 
 
 
 def test_a_right_file_is_not_fetched_again(cache: Path, mirror: MakeMirror) -> None:
-    """Compressed or not; the folder stays as it is, to the times of its files."""
     good = mirror(CONTENTS)
     cache.mkdir(parents=True)
     (cache / A.gzip_name).write_bytes(A_PACKED)
@@ -121,7 +118,6 @@ def test_a_right_file_is_not_fetched_again(cache: Path, mirror: MakeMirror) -> N
 def test_a_damaged_file_is_told_and_fetched_again(
     cache: Path, mirror: MakeMirror, content: bytes
 ) -> None:
-    """The right one beside it stays."""
     good = mirror(CONTENTS)
     cache.mkdir(parents=True)
     (cache / A.gzip_name).write_bytes(content)
@@ -135,14 +131,12 @@ def test_a_damaged_file_is_told_and_fetched_again(
 def test_the_path_of_a_damaged_uncompressed_file_is_its_own(
     cache: Path, mirror: MakeMirror
 ) -> None:
-    """One can look at it."""
     cache.mkdir(parents=True)
     (cache / A.name).write_bytes(b"damaged")
     assert FileDamaged("a-images", cache / A.name) in ask(cache, mirror(CONTENTS).url)[0]
 
 
 def test_force_fetches_what_is_right_as_well(cache: Path, mirror: MakeMirror) -> None:
-    """Every file; those who fail to be fetched leave the old ones, even if the first one came."""
     good = mirror(CONTENTS)
     ask(cache, good.url)
     assert (done(good.url), "") == ask(cache, good.url, force=True)
@@ -201,7 +195,6 @@ BAD: dict[str, tuple[str, Answer]] = {
 def test_a_bad_mirror_is_told_and_the_next_one_asked(
     cache: Path, mirror: MakeMirror, reason: str, answer: Answer
 ) -> None:
-    """It is asked for the other file as well, as it did answer."""
     bad, good = mirror(CONTENTS, answer), mirror(CONTENTS)
     events, error = ask(cache, bad.url, good.url)
     assert failed(events)[0] == (f"{bad.url}a-images.gz", reason)
@@ -213,7 +206,6 @@ def test_a_bad_mirror_is_told_and_the_next_one_asked(
 def test_what_a_mirror_says_of_the_encoding_of_a_file_does_not_matter(
     cache: Path, mirror: MakeMirror
 ) -> None:
-    """Some servers declare .gz files as an encoding; the file is what they send."""
     encoding = mirror(CONTENTS, lambda to, right: to.reply(right, Content_Encoding="gzip"))
     assert (done(encoding.url), "") == ask(cache, encoding.url)
     assert_right(cache)
@@ -222,7 +214,6 @@ def test_what_a_mirror_says_of_the_encoding_of_a_file_does_not_matter(
 def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
     cache: Path, mirror: MakeMirror
 ) -> None:
-    """The words are those of TLS; its numbers are not those of the operating system."""
     good = mirror(CONTENTS)
     [(_, reason), *_] = failed(ask(cache, good.url.replace("http:", "https:"))[0])
     assert re.match("is not who it should be, or not safe: (?i:.*wrong.version)", reason)
@@ -230,7 +221,6 @@ def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
 
 
 def test_a_mirror_that_answers_nothing_is_not_asked_again(cache: Path, mirror: MakeMirror) -> None:
-    """A closed port, and one whose connections are cut: told once, not for each file."""
     dead, cutting = f"http://127.0.0.1:{closed_port()}/", mirror(CONTENTS, cut)
     events, error = ask(cache, dead, cutting.url, mirror(CONTENTS).url)
     (first, why), (second, other) = failed(events)
@@ -245,7 +235,6 @@ def test_a_mirror_that_answers_nothing_is_not_asked_again(cache: Path, mirror: M
 def test_the_reasons_of_all_mirrors_are_told_if_none_serves_a_file(
     cache: Path, mirror: MakeMirror, known_host: str
 ) -> None:
-    """The files that came before stay."""
     bad = mirror({A.gzip_name: A_PACKED})
     _, error = ask(cache, bad.url)
     assert error.splitlines() == [
@@ -260,14 +249,12 @@ def test_the_reasons_of_all_mirrors_are_told_if_none_serves_a_file(
     "url", ["ftp://x/", "nonsense", "", "http://", "file:///tmp", "http:x", "http://x:99999/"]
 )
 def test_an_address_that_is_no_mirrors_is_a_usage_error(cache: Path, url: str) -> None:
-    """Before anything is written."""
     with pytest.raises(UsageError, match=f"not '{url}'"):
         ask(cache, url)
     assert not cache.exists()
 
 
 def test_a_broken_ipv6_address_is_a_usage_error() -> None:
-    """Like any other address that is none."""
     with pytest.raises(UsageError):
         check_mirror("http://[::1")
 
@@ -275,7 +262,6 @@ def test_a_broken_ipv6_address_is_a_usage_error() -> None:
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_fetched(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not after a quarter of an hour on a slow line."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     good = mirror(CONTENTS)
     assert f"{cache} cannot be written: {os.strerror(errno.EACCES)}" == ask(cache, good.url)[1]
@@ -283,7 +269,6 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_fetched(
 
 
 def test_what_a_killed_process_left_is_removed(cache: Path, mirror: MakeMirror) -> None:
-    """By the next download, even if there is nothing to fetch any more; files of others stay."""
     good = mirror(CONTENTS)
     for left in (cache / f".{A.gzip_name}.0123abcd.nnctl-tmp", cache / ".nnctl-tmp.0123abcd"):
         cache.mkdir(parents=True, exist_ok=True)
@@ -300,7 +285,6 @@ def test_what_a_killed_process_left_is_removed(cache: Path, mirror: MakeMirror) 
 def test_a_temporary_file_that_another_download_removes_is_written_again(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot know whether the process is dead that left it."""
     sync = os.fsync
     removed: list[Path] = []
 
@@ -320,7 +304,6 @@ def test_a_temporary_file_that_another_download_removes_is_written_again(
 def test_a_link_to_a_folder_in_the_place_of_a_file_is_replaced(
     cache: Path, mirror: MakeMirror, tmp_path: Path
 ) -> None:
-    """Nothing comes into the folder."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     cache.mkdir(parents=True)
@@ -334,7 +317,6 @@ def test_a_link_to_a_folder_in_the_place_of_a_file_is_replaced(
 
 
 def test_a_name_that_is_too_long_is_an_error_of_the_data(tmp_path: Path) -> None:
-    """It is told where it is."""
     with pytest.raises(DataError, match=r"x/a-images\.gz cannot be (read|written): "):
         fetch(tmp_path / ("x" * 5000), FILES, notify=lambda _: None)
 
@@ -342,7 +324,6 @@ def test_a_name_that_is_too_long_is_an_error_of_the_data(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_data(
     tmp_path: Path, mirror: MakeMirror
 ) -> None:
-    """By a download or by an import; a file in its place stops even root."""
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "digits"
     assert f"{folder} cannot be written: " in ask(folder, mirror(CONTENTS).url)[1]
@@ -424,7 +405,6 @@ def test_mirrors_that_do_not_answer_are_given_up_in_time(
     names: list[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    """All of them together, once for both files; then the next mirror is asked."""
     slow = [request.getfixturevalue(name) for name in names]
     began = time.monotonic()
     events, error = ask(cache, *slow, mirror(CONTENTS).url)
@@ -441,14 +421,12 @@ def test_mirrors_that_do_not_answer_are_given_up_in_time(
 def test_a_mirror_that_stops_in_the_middle_is_told_to_have_stopped(
     cache: Path, stopping: str
 ) -> None:
-    """It could be reached."""
     assert failed(ask(cache, stopping)[0])[0][1] == "sent next to nothing for 1 s"
 
 
 def test_a_mirror_that_is_too_slow_is_given_up(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if it is never silent."""
     monkeypatch.setattr(download, "WINDOW", 0.5)
     monkeypatch.setattr(download, "SLOWEST", 100_000)
 
@@ -476,7 +454,6 @@ def test_a_name_that_is_not_resolved_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
     hangs: bool,
 ) -> None:
-    """No timeout of a socket bounds the resolver of the operating system."""
     resolve = socket.getaddrinfo
 
     def stub(host: str, *arguments: object, **options: object) -> object:
@@ -499,7 +476,6 @@ def test_a_name_that_is_not_resolved_is_given_up_in_time(
 def test_a_proxy_of_the_environment_is_used(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is asked for the whole address, of a host that has no name; or it is told to be dead."""
     url = "http://mnist.invalid/digits/"
     reason = f"the proxy does not lead there: {REFUSED}"
     assert failed(ask(cache, url)[0])[0] == (f"{url}a-images.gz", reason)

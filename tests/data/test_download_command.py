@@ -42,7 +42,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_mnist_comes_into_the_cache(
     nnctl: Nnctl, mirror: MakeMirror, mnist: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """A line a file where nothing can move, the result on stdout; no request the second time."""
     good = mirror(mnist)
     folder = tmp_path / "data" / "mnist"
     command = ("download", "--mirror", good.url, "--data-dir", folder.parent)
@@ -64,7 +63,6 @@ def test_mnist_comes_into_the_cache(
 def test_mirrors_and_the_cache_may_be_named_by_the_environment(
     nnctl: Nnctl, mirror: MakeMirror, mnist: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Two mirrors of two files each; the result as JSON."""
     halves = [mirror({n: mnist[n] for n in some}) for some in (GZIP_NAMES[:2], GZIP_NAMES[2:])]
     folder = tmp_path / "there" / "mnist"
     mirrors = " ".join(half.url for half in halves)
@@ -78,7 +76,6 @@ def test_mirrors_and_the_cache_may_be_named_by_the_environment(
 def test_a_cache_that_is_right_is_never_written(
     nnctl: Nnctl, data_dir: Path, mirror: MakeMirror
 ) -> None:
-    """So that it may be read-only, and shared."""
     folder, good = data_dir / "mnist", mirror({})
     before = (snapshot(folder), folder.stat().st_mtime_ns)
     folder.chmod(0o555)
@@ -92,7 +89,6 @@ def test_a_cache_that_is_right_is_never_written(
 def test_eight_downloads_at_once_do_not_disturb_each_other(
     mirror: MakeMirror, mnist: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """All succeed, and leave four right files and nothing else, which others may read."""
     folder = tmp_path / "data" / "mnist"
     options = ("--mirror", mirror(mnist).url, "--data-dir", folder.parent)
     command = nnctl_command("download", *options)
@@ -110,7 +106,6 @@ def test_eight_downloads_at_once_do_not_disturb_each_other(
 def test_force_fetches_again_and_loses_nothing(
     nnctl: Nnctl, mirror: MakeMirror, mnist: dict[str, bytes], data_dir: Path
 ) -> None:
-    """Without a mirror that serves it, what there is stays."""
     good = mirror(mnist)
     command = ("download", "--force", "--data-dir", data_dir, "--mirror")
     nnctl(*command, good.url)
@@ -121,7 +116,6 @@ def test_force_fetches_again_and_loses_nothing(
 
 
 def test_the_addresses_that_failed_are_told_and_why(nnctl: Nnctl, tmp_path: Path) -> None:
-    """A closed port, and the known mirrors behind a proxy that is not there."""
     dead, why = f"http://127.0.0.1:{closed_port()}/", os.strerror(errno.ECONNREFUSED)
     done = nnctl("download", "--mirror", dead, code=3)
     lines = done.stderr.splitlines()
@@ -137,7 +131,6 @@ def test_the_addresses_that_failed_are_told_and_why(nnctl: Nnctl, tmp_path: Path
 
 @pytest.mark.parametrize("url", ["ftp://x/", "nonsense"])
 def test_a_mirror_that_is_none_is_refused(nnctl: Nnctl, url: str) -> None:
-    """It is a mistake in the command."""
     assert f"not '{url}'" in nnctl("download", "--mirror", url, code=2).stderr
 
 
@@ -145,7 +138,6 @@ def test_a_mirror_that_is_none_is_refused(nnctl: Nnctl, url: str) -> None:
 def test_files_of_this_machine_can_be_imported(
     nnctl: Nnctl, mnist: dict[str, bytes], tmp_path: Path, compressed: bool
 ) -> None:
-    """As they are published, or uncompressed; the source stays."""
     source, folder = tmp_path / "source", tmp_path / "cache" / "mnist"
     source.mkdir()
     for name, content in mnist.items():
@@ -162,7 +154,6 @@ def test_files_of_this_machine_can_be_imported(
 def test_an_import_that_lacks_files_names_them_and_copies_nothing(
     nnctl: Nnctl, data_dir: Path, tmp_path: Path
 ) -> None:
-    """One missing, one altered."""
     source = data_dir / "mnist"
     (source / GZIP_NAMES[1]).unlink()
     with (source / GZIP_NAMES[2]).open("r+b") as file:
@@ -175,7 +166,6 @@ def test_an_import_that_lacks_files_names_them_and_copies_nothing(
 def test_verify_tells_the_state_of_each_file_and_asks_no_mirror(
     nnctl: Nnctl, data_dir: Path, mirror: MakeMirror, mnist: dict[str, bytes]
 ) -> None:
-    """Exit code 3 unless all are right; only a download mends them, and warns of the damage."""
     good, folder = mirror(mnist), data_dir / "mnist"
     command = ("download", "--data-dir", data_dir, "--mirror", good.url)
     verified = nnctl(*command, "--verify")
@@ -200,7 +190,6 @@ def test_verify_tells_the_state_of_each_file_and_asks_no_mirror(
 def test_the_password_of_a_mirror_is_not_shown(
     nnctl: Nnctl, serve: Callable[[Path], str], mnist_folder: Path
 ) -> None:
-    """Neither where it is fetched from, nor where it failed."""
     good = serve(mnist_folder).replace("http://", "http://me:secret@")
     bad = "http://me:secret@127.0.0.1:9/"
     done = nnctl("download", "--mirror", bad, "--mirror", good)

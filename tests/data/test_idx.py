@@ -29,7 +29,6 @@ def written(folder: Path, content: bytes, name: str = "images") -> Path:
 
 @pytest.mark.parametrize(("name", "content"), [("images", WHOLE), ("images.gz", PACKED)])
 def test_a_file_is_read_compressed_or_not(tmp_path: Path, name: str, content: bytes) -> None:
-    """By its name; the shape alone can be read as well."""
     path = written(tmp_path, content, name)
     actual = read_idx(path, dimensions=3)
     np.testing.assert_array_equal(IMAGES, actual)
@@ -38,7 +37,6 @@ def test_a_file_is_read_compressed_or_not(tmp_path: Path, name: str, content: by
 
 
 def test_labels_have_one_dimension(tmp_path: Path) -> None:
-    """Sizes are read as big-endian numbers."""
     labels = np.arange(300).astype(np.uint8)
     np.testing.assert_array_equal(labels, read_idx(written(tmp_path, idx_bytes(labels)), 1))
 
@@ -75,7 +73,6 @@ IN_BODY = {
 def test_a_wrong_header_is_told(
     tmp_path: Path, content: bytes, expected: str, compressed: bool
 ) -> None:
-    """Whether all of the file is read or its shape alone."""
     packed = (gzip.compress(content), "images.gz") if compressed else (content, "images")
     path = written(tmp_path, *packed)
     for read in (read_idx, read_idx_shape):
@@ -90,7 +87,6 @@ def test_a_wrong_header_is_told(
 def test_a_wrong_body_is_told(
     tmp_path: Path, content: bytes, expected: str, compressed: bool
 ) -> None:
-    """A byte too few or too many."""
     packed = (gzip.compress(content), "images.gz") if compressed else (content, "images")
     path = written(tmp_path, *packed)
     with pytest.raises(DamagedFileError) as caught:
@@ -104,7 +100,6 @@ def test_a_wrong_body_is_told(
     ids=["plain", "truncated", "header-only", "trailing", "checksum"],
 )
 def test_a_wrong_gzip_file_is_told(tmp_path: Path, content: bytes) -> None:
-    """Plain bytes under a name in .gz, and every way to lose a part of it."""
     path = written(tmp_path, content, "images.gz")
     with pytest.raises(DamagedFileError, match="is not a whole gzip file") as caught:
         read_idx(path, dimensions=3)
@@ -113,7 +108,6 @@ def test_a_wrong_gzip_file_is_told(tmp_path: Path, content: bytes) -> None:
 
 
 def test_no_flipped_byte_of_a_gzip_file_goes_unnoticed(tmp_path: Path) -> None:
-    """Each of them in turn, but those that say nothing of the content (time, name, system)."""
     path = tmp_path / "images.gz"
     for position in (*range(4), *range(10, len(PACKED))):
         path.write_bytes(
@@ -125,7 +119,6 @@ def test_no_flipped_byte_of_a_gzip_file_goes_unnoticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing", "missing.gz", "folder", "folder.gz"])
 def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path, name: str) -> None:
-    """A file that is not there, and one that is a folder."""
     if name.startswith("folder"):
         (tmp_path / name).mkdir()
     for read in (read_idx, read_idx_shape):
@@ -150,7 +143,6 @@ headers = st.builds(
 def test_any_bytes_are_an_array_or_an_error_of_the_data(
     tmp_path: Path, content: bytes, suffix: str, dimensions: int
 ) -> None:
-    """And the array is all that the file holds."""
     path = written(tmp_path, content, f"images{suffix}")
     try:
         array = read_idx(path, dimensions)

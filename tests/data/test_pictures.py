@@ -41,7 +41,6 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def test_a_digit_fills_20_pixels_around_its_centre_of_mass() -> None:
-    """As MNIST's page says: light on black, the ratio of its sides kept."""
     image = pictures.normalise(ring())
     rows, columns = (np.flatnonzero((image > 60).any(axis=axis)) for axis in (1, 0))
     assert (len(rows), len(columns)) == pytest.approx((20, 20 / 1.25), abs=1.5)
@@ -62,7 +61,6 @@ def test_a_digit_fills_20_pixels_around_its_centre_of_mass() -> None:
 def test_where_how_large_and_how_dark_does_not_matter(
     down: float, across: float, radius: float, ink: float
 ) -> None:
-    """The same digit elsewhere in a picture is the same image, nearly."""
     expected = pictures.normalise(ring(250, (125, 125), 40, 12))
     moved = ring(250, (down, across), radius, 12 * radius / 40, ink)
     assert difference(expected, pictures.normalise(moved)) < 4
@@ -71,7 +69,6 @@ def test_where_how_large_and_how_dark_does_not_matter(
 @pytest.mark.parametrize("paper", [0.95, 0.6, 0.3, 0.0])
 @pytest.mark.parametrize("shade", [0.0, 0.25])
 def test_neither_polarity_nor_uneven_light_matters(paper: float, shade: float) -> None:
-    """Dark on light, light on dark, with a shadow from one side."""
     ink = 0.05 if paper > 0.5 else 0.9
     y, x = np.mgrid[-1:1:200j, -1:1:200j]
     light = shade * (x + 0.5 * y**2)
@@ -81,7 +78,6 @@ def test_neither_polarity_nor_uneven_light_matters(paper: float, shade: float) -
 
 @pytest.mark.parametrize("kind", ["none", *UGLY])
 def test_each_kind_of_ugliness_alone_leaves_the_digit(kind: str) -> None:
-    """The image is near that of the digit as it was."""
     for i in range(5):
         content = photograph(DIGITS.images[i], i, [kind])
         image = pictures.normalise(images.read_picture(content)).ravel()
@@ -90,13 +86,11 @@ def test_each_kind_of_ugliness_alone_leaves_the_digit(kind: str) -> None:
 
 
 def test_a_thin_pen_is_thickened() -> None:
-    """Of a hair there would be nothing but grey."""
     thin, thick = (pictures.normalise(ring(400, (200, 200), 120, width)) for width in (2, 20))
     assert np.count_nonzero(thin > 200) > 0.4 * np.count_nonzero(thick > 200)
 
 
 def test_specks_and_a_table_s_edge_are_dropped_and_a_second_stroke_is_kept() -> None:
-    """The parts of a digit are large, and do not run along an edge."""
     expected = pictures.normalise(ring())
     dirty = ring()
     dirty[20:23, 20:23] = dirty[180:182, 30:33] = 0.1
@@ -110,7 +104,6 @@ def test_specks_and_a_table_s_edge_are_dropped_and_a_second_stroke_is_kept() -> 
 
 
 def test_parts_are_those_of_scipy() -> None:
-    """Corners included; up to their numbers."""
     rng = np.random.default_rng(0)
     for density in (0.1, 0.3, 0.4, 0.5, 0.9, 0.0):
         mask = rng.random((40, 57)) < density
@@ -123,7 +116,6 @@ def test_parts_are_those_of_scipy() -> None:
 
 
 def test_an_image_of_mnist_is_taken_as_it_is() -> None:
-    """In black and white as well."""
     image = DIGITS.images[0].reshape(28, 28)
     for picture in (image, 255 - image):
         given = images.read_picture(encoded(picture / 255))
@@ -133,7 +125,6 @@ def test_an_image_of_mnist_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (28, 28), (300, 200)])
 @pytest.mark.parametrize("level", [0.0, 0.7, 1.0])
 def test_an_empty_picture_has_no_stroke(shape: tuple[int, int], level: float) -> None:
-    """Nor has one of noise, or of light from one side."""
     rng = np.random.default_rng(0)
     flat = np.full(shape, level, np.float32)
     noisy = np.clip(0.5 + rng.normal(0, 0.05, shape), 0, 1).astype(np.float32)
@@ -146,7 +137,6 @@ def test_an_empty_picture_has_no_stroke(shape: tuple[int, int], level: float) ->
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 10**6))
 def test_any_picture_gives_an_image_or_an_error(height: int, width: int, seed: int) -> None:
-    """And never anything else."""
     rng = np.random.default_rng(seed)
     picture = (rng.random((height, width)) ** rng.integers(1, 20)).astype(np.float32)
     try:
@@ -158,7 +148,6 @@ def test_any_picture_gives_an_image_or_an_error(height: int, width: int, seed: i
 
 
 def test_a_network_s_other_size_is_filled_alike() -> None:
-    """The digit takes 20/28 of it."""
     image = pictures.normalise(ring(), 56)
     assert image.shape == (56, 56)
     assert np.count_nonzero((image > 100).any(axis=1)) == pytest.approx(40, abs=1)
@@ -171,7 +160,6 @@ def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def test_every_kind_of_picture_is_read() -> None:
-    """Grey, colour, palettes, 16 bits, CMYK, alpha, black and white, animations, other formats."""
     grey = Image.fromarray((ring() * 255).astype(np.uint8))
     deep = Image.fromarray((ring() * 65535).astype(np.uint16))
     ink = Image.merge("LA", [Image.new("L", grey.size, 0), grey.point(lambda level: 255 - level)])
@@ -197,7 +185,6 @@ def test_every_kind_of_picture_is_read() -> None:
 
 
 def test_a_picture_is_turned_as_the_camera_was_held() -> None:
-    """By its EXIF orientation, of small and of large pictures, with alpha and in 16 bits."""
     upright = np.full((200, 150), 255, np.uint8)
     upright[40:160, 60:72] = upright[40:52, 60:110] = 0
     for mode in ("L", "RGBA", "I;16"):
@@ -217,7 +204,6 @@ def test_a_picture_is_turned_as_the_camera_was_held() -> None:
 
 
 def test_what_is_no_picture_is_told() -> None:
-    """Broken, cut off, far too large, or of a kind that starts programs."""
     good = photograph(DIGITS.images[0], 0)
     png = encoded(ring())
     bomb = io.BytesIO()
@@ -241,7 +227,6 @@ def test_what_is_no_picture_is_told() -> None:
 @settings(max_examples=60)
 @given(st.integers(0, 5000), st.integers(0, 255), st.booleans())
 def test_a_damaged_byte_is_no_crash(place: int, value: int, jpeg: bool) -> None:
-    """A picture, or an error that is told."""
     content = bytearray(photograph(DIGITS.images[1], 0, UGLY if jpeg else ["none"]))
     content[place % len(content)] = value
     try:

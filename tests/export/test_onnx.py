@@ -55,20 +55,17 @@ def check(run: Run, folder: Path, pixels: Array) -> None:
 
 
 def test_every_activation_of_the_table_is_tried() -> None:
-    """One more is tried, and fails here, until it can be exported."""
     assert {type(activation) for activation in ALL} == set(ACTIVATIONS.values())
     assert {*HIDDEN, *OUTPUT} == {*ALL}
 
 
 @pytest.mark.parametrize("activation", HIDDEN, ids=named)
 def test_a_hidden_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    """To 1e-5, on the whole test set, after a training."""
     check(trained([activation, Softmax()]), tmp_path, images())
 
 
 @pytest.mark.parametrize("activation", OUTPUT, ids=named)
 def test_an_output_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    """Both logits and outputs."""
     check(trained([ReLU(), activation]), tmp_path, images())
 
 
@@ -76,7 +73,6 @@ def test_an_output_layer_comes_to_the_same_numbers(activation: Activation, tmp_p
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize("activation", HIDDEN, ids=named)
 def test_it_holds_on_all_of_mnist_s_test_set(activation: Activation, tmp_path: Path) -> None:
-    """All 10,000 images."""
     pixels = images("mnist")
     assert pixels.shape == (10_000, 784)
     check(trained([activation, Softmax()]), tmp_path, pixels)
@@ -84,7 +80,6 @@ def test_it_holds_on_all_of_mnist_s_test_set(activation: Activation, tmp_path: P
 
 @pytest.mark.parametrize("activation", ALL, ids=named)
 def test_large_numbers_do_no_harm(activation: Activation) -> None:
-    """What nnctl computes without overflow, an ONNX runtime does as well."""
     layers = [Layer(1, activation), Layer(1, Linear())]
     pieces = activation.maps
     network = Network(1, layers)
@@ -101,7 +96,6 @@ def test_large_numbers_do_no_harm(activation: Activation) -> None:
 
 
 def test_the_batch_may_have_any_size(tmp_path: Path) -> None:
-    """One image, none, or many; each gets the same answer as among others."""
     run = trained([ACTIVATIONS["maxout"](), Softmax()])
     content = export(run, "onnx", file=tmp_path / "m.onnx").file.read_bytes()
     pixels = images()
@@ -115,7 +109,6 @@ def test_the_batch_may_have_any_size(tmp_path: Path) -> None:
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
-    """Names, shapes, where it comes from; operators that every runtime knows."""
     run = trained([Sigmoid(), Softmax()])
     exported = export(run, "onnx", checkpoint="last", file=tmp_path / "m.onnx")
     model = onnx.load(exported.file)
@@ -136,7 +129,6 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_yes_or_no_has_one_probability(tmp_path: Path) -> None:
-    """That of yes; its labels say what no and yes are."""
     run = trained([Sigmoid()], positive_digit=9)
     check(run, tmp_path, images())
     metadata = onnx.load(tmp_path / "model.onnx").metadata_props
@@ -146,27 +138,23 @@ def test_a_yes_or_no_has_one_probability(tmp_path: Path) -> None:
 
 
 def test_outputs_that_are_no_probabilities_are_said_to_be_none(tmp_path: Path) -> None:
-    """They are in the output of this name nevertheless: what nnctl decides by."""
     exported = export(trained([ReLU(), Linear()]), "onnx", file=tmp_path / "m.onnx")
     assert "linear of the logits; no probabilities" in exported.usage
 
 
 def test_the_same_run_gives_the_same_file(tmp_path: Path) -> None:
-    """Byte for byte."""
     run = trained([Sigmoid(), Softmax()])
     one, other = (export(run, "onnx", file=tmp_path / name).file for name in ("a", "b"))
     assert one.read_bytes() == other.read_bytes()
 
 
 def test_what_is_too_large_for_the_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before protobuf fails."""
     monkeypatch.setattr(module, "MAX_BYTES", 10)
     with pytest.raises(UsageError, match="at most 2 GB"):
         to_onnx(Network(4, [Layer(1, Sigmoid())]), ORIGIN, Path("x"))
 
 
 def test_no_warning_is_left_to_users(tmp_path: Path) -> None:
-    """Of libraries' own changes."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         export(trained([Sigmoid(), Softmax()]), "onnx", file=tmp_path / "m.onnx")

@@ -73,19 +73,16 @@ def check(run: Run, folder: Path) -> None:
 
 @pytest.mark.parametrize("activation", [f for f in HIDDEN if not is_foreign(f)], ids=named)
 def test_pytorch_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    """To 1e-5, on the whole test set, after a training."""
     check(trained([activation, Softmax()]), tmp_path)
 
 
 @pytest.mark.parametrize("activation", [f for f in OUTPUT if not is_foreign(f)], ids=named)
 def test_an_output_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    """After softmax, which is left out there, the logits."""
     check(trained([LeakyReLU(0.3), activation]), tmp_path)
 
 
 @pytest.mark.parametrize("activation", [f for f in HIDDEN if is_foreign(f)], ids=named)
 def test_what_pytorch_has_no_module_for_is_told(activation: Activation, tmp_path: Path) -> None:
-    """By its layer, with the format that holds it; and nothing is written."""
     run = trained([activation, Softmax()])
     with pytest.raises(UsageError, match=rf"layer 1 is {activation.name}.*PyTorch") as caught:
         export(run, "safetensors", file=tmp_path / "m")
@@ -94,14 +91,12 @@ def test_what_pytorch_has_no_module_for_is_told(activation: Activation, tmp_path
 
 
 def test_every_activation_is_known_or_known_to_be_missing() -> None:
-    """One more must be either translated or told."""
     for kind in set(ACTIVATIONS.values()) - set(STRANGERS):
         layers = [kind(), Softmax()] if kind.place != "output" else [kind()]
         translate(trained(layers).network())
 
 
 def test_tensors_have_the_names_and_shapes_of_a_state_dict(tmp_path: Path) -> None:
-    """Weights of ``(out, in)``; activations count as modules, and prelu's holds its slopes."""
     from safetensors import safe_open
     from safetensors.numpy import load
 

@@ -59,21 +59,18 @@ rows = arrays(np.float64, (3, 5), elements=st.floats(-50, 50))
 
 
 def test_every_activation_with_parameters_is_tested_with_others_than_the_defaults() -> None:
-    """So that no test of every activation forgets one."""
     expected = {type(f) for f in PLAIN if dataclasses.fields(f)}
     assert expected == {type(f) for f in VARIANTS}
     assert not set(PLAIN) & set(VARIANTS)
 
 
 def test_every_activation_is_found_under_its_own_name() -> None:
-    """And two under the names that other libraries give them."""
     own = {kind.name: kind for kind in ACTIVATIONS.values()}
     assert {**own, "silu": Swish, "identity": Linear} == ACTIVATIONS
 
 
 @pytest.mark.parametrize("f", TRUE, ids=str)
 def test_the_derivative_is_that_of_the_function(f: Activation) -> None:
-    """Backward is the Jacobian's transpose times the errors, by central differences."""
     z, errors, step = weighted_inputs(f, 40, 5), normal(40, 5), 1e-5
     expected = np.empty_like(z)
     for column, moved in enumerate(step * np.eye(z.shape[1])):
@@ -84,7 +81,6 @@ def test_the_derivative_is_that_of_the_function(f: Activation) -> None:
 
 @every_activation
 def test_both_passes_agree_with_pytorch(f: Activation) -> None:
-    """PyTorch's function and its automatic derivative, 0 and the kinks included."""
     oracle = pytorch(f)
     torch: Any = pytest.importorskip("torch")
     z, errors = weighted_inputs(f, 40, 5), normal(40, 5)
@@ -103,7 +99,6 @@ def test_both_passes_agree_with_pytorch(f: Activation) -> None:
 
 @every_activation
 def test_little_more_than_its_arrays_is_made_for_a_moment(f: Activation) -> None:
-    """Three more that are as large as z; else a training would take more memory than is told."""
     count = 2000
     z = weighted_inputs(f, count, 200).astype(np.float32)
     outputs, errors = np.ones((2, count, z.shape[1] // f.maps), np.float32)
@@ -119,7 +114,6 @@ def test_little_more_than_its_arrays_is_made_for_a_moment(f: Activation) -> None
 @every_activation
 @both_dtypes
 def test_layers_keep_the_dtype(f: Activation, dtype: DTypeLike) -> None:
-    """No pass turns float32 into float64, or back."""
     network = make_network([4, 3, 2], [f, "linear"], dtype)
     logits = network.logits(normal(5, 4, dtype=dtype))
     made = [*network.activations(normal(5, 4, dtype=dtype)), logits, network.outputs(logits)]
@@ -128,7 +122,6 @@ def test_layers_keep_the_dtype(f: Activation, dtype: DTypeLike) -> None:
 
 @every_activation
 def test_float32_gives_what_float64_gives_to_rounding(f: Activation) -> None:
-    """Neither pass loses more digits than float32 has not got."""
     z, errors = weighted_inputs(f, 40, 5).astype(np.float32), normal(40, 5, dtype=np.float32)
     wide, wide_errors = z.astype(np.float64), errors.astype(np.float64)
     np.testing.assert_allclose(forward(f, wide), forward(f, z), rtol=1e-6, atol=3e-7)
@@ -139,7 +132,6 @@ def test_float32_gives_what_float64_gives_to_rounding(f: Activation) -> None:
 @every_activation
 @both_dtypes
 def test_extreme_arguments_stay_finite_without_a_warning(f: Activation, dtype: DTypeLike) -> None:
-    """Weighted inputs of ±10,000 are what a learning rate too large makes."""
     extremes = np.array([[-1e4, -100, -10, 0, 10, 100, 1e4], [1e4] * 7, [-1e4] * 7], dtype)
     z = np.concatenate([np.roll(extremes, piece, axis=1) for piece in range(f.maps)], axis=1)
     with np.errstate(all="raise", under="ignore"):
@@ -150,7 +142,6 @@ def test_extreme_arguments_stay_finite_without_a_warning(f: Activation, dtype: D
 @every_activation
 @pytest.mark.parametrize("z", [np.nan, np.inf, -np.inf])
 def test_no_argument_stops_a_pass(f: Activation, z: float) -> None:
-    """Training finds what is not finite afterwards; NaN stays NaN, except where f is a choice."""
     with np.errstate(invalid="ignore"):
         outputs = forward(f, np.full((2, 5 * f.maps), z))
         backward(f, np.full((2, 5 * f.maps), z), np.ones((2, 5)))
@@ -160,7 +151,6 @@ def test_no_argument_stops_a_pass(f: Activation, z: float) -> None:
 
 @every_one_of_one_map
 def test_in_place_is_the_same_as_out_of_place(f: Activation) -> None:
-    """Forward over z, backward over the errors."""
     z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
     outputs, gradient = z.copy(), errors.copy()
     f.forward(outputs, outputs)
@@ -171,7 +161,6 @@ def test_in_place_is_the_same_as_out_of_place(f: Activation) -> None:
 
 @every_activation
 def test_both_passes_leave_their_arguments_alone(f: Activation) -> None:
-    """The gradient of the next layer's weights needs the outputs."""
     z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
     outputs, gradient = forward(f, z), np.empty_like(z)
     kept = [array.copy() for array in (z, outputs, errors)]
@@ -183,7 +172,6 @@ def test_both_passes_leave_their_arguments_alone(f: Activation) -> None:
 
 @pytest.mark.parametrize("f", [f for f in FUNCTIONS if not f.needs_z], ids=str)
 def test_what_does_not_need_z_does_not_read_it(f: Activation) -> None:
-    """Its outputs may have been written over it."""
     z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
     gradient = np.empty_like(z)
     f.backward(np.full_like(z, np.nan), forward(f, z), errors, gradient)
@@ -192,7 +180,6 @@ def test_what_does_not_need_z_does_not_read_it(f: Activation) -> None:
 
 @every_one_of_one_map
 def test_a_monotone_function_never_falls_and_another_one_does(f: Activation) -> None:
-    """Whether the class can be told from the logits; the slopes of a prelu may turn negative."""
     z = np.linspace(-9, 9, 1001)
     outputs = forward(f, z[None] if f.place == "output" else z[:, None]).ravel()
     assert (f.monotone or f == PReLU()) == (np.diff(outputs) >= 0).all()
@@ -200,13 +187,11 @@ def test_a_monotone_function_never_falls_and_another_one_does(f: Activation) -> 
 
 @pytest.mark.parametrize("f", PLAIN, ids=str)
 def test_outputs_are_negative_somewhere_unless_they_are_all_positive(f: Activation) -> None:
-    """Which tells whether the next layer's inputs all have one sign."""
     assert f.positive == (forward(f, weighted_inputs(f, 40, 5)) >= 0).all()
 
 
 @every_one_of_one_map
 def test_saturation_bounds_are_the_limits_of_the_function(f: Activation) -> None:
-    """Health measures from them how many outputs have no derivative left."""
     z = np.array([[-1e4], [1e4]])
     if f.saturation:
         np.testing.assert_allclose(f.saturation, forward(f, z).ravel(), rtol=0, atol=1e-3)
@@ -217,7 +202,6 @@ def test_saturation_bounds_are_the_limits_of_the_function(f: Activation) -> None
 
 @every_activation
 def test_every_activation_describes_itself(f: Activation) -> None:
-    """In words of its own, without a brace left from a template."""
     for text in ("formula", "derivative", "outputs", "advice"):
         assert vars(type(f))[text]
         assert not set("{}") & set(f.describe(getattr(f, text)))
@@ -240,7 +224,6 @@ def test_every_activation_describes_itself(f: Activation) -> None:
 def test_descriptions_hold_the_values_of_parameters(
     f: Activation, expected: tuple[str, str]
 ) -> None:
-    """Of the formula and of the derivative; a factor of 1 is left out."""
     assert expected == (f.describe(f.formula), f.describe(f.derivative))
 
 
@@ -252,7 +235,6 @@ def number(text: str) -> float:
 
 @every_activation
 def test_outputs_are_in_the_range_that_is_told(f: Activation) -> None:
-    """Between its bounds, which are told to two digits or better."""
     told = re.match(r"[\[(](\S+), ([^])]+)[\])]", f.describe(f.outputs).replace("∞", "inf"))
     low, high = map(number, told.groups()) if told else (0, 1)  # "0 or 1"
     outputs = forward(f, weighted_inputs(f, 40, 5))
@@ -275,20 +257,17 @@ def test_outputs_are_in_the_range_that_is_told(f: Activation) -> None:
 def test_parameters_that_make_no_sense_are_refused(
     kind: type[Activation], given: dict[str, Any], message: str
 ) -> None:
-    """With the parameter, what it may be, and what it was."""
     with pytest.raises(ValueError, match=f"^{message}$"):
         kind(**given)
 
 
 @pytest.mark.parametrize("at_zero", [0, 1])
 def test_a_step_compares_with_0(at_zero: Any) -> None:
-    """And has the value at 0 that was asked for."""
     z = np.array([[-1e-300, 0.0, -0.0, 1e-300]])
     assert [[0, at_zero, at_zero, 1]] == forward(Step(at_zero), z).tolist()
 
 
 def test_regions_end_at_the_kinks() -> None:
-    """Those of a maxout are where another piece is the largest."""
     z = np.array([[-4.0, -2.9, 2.9, 3.1]])
     assert HardSigmoid().regions(z).tolist() == [[0, 1, 1, 2]]
     assert ReLU().regions(z).tolist() == [[0, 0, 1, 1]]
@@ -299,14 +278,12 @@ def test_regions_end_at_the_kinks() -> None:
 
 @pytest.mark.parametrize("f", [f for f in TRUE if f.maps == 1], ids=str)
 def test_a_derivative_jumps_at_kinks_alone(f: Activation) -> None:
-    """Anywhere else it is nearly the same on both sides."""
     z = np.setdiff1d(np.linspace(-5, 5, 41), f.kinks)[:, None]
     before, after = (backward(f, z + side, np.ones_like(z)) for side in (-1e-6, 1e-6))
     np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-4)
 
 
 def test_the_surrogate_of_a_step_is_the_derivative_of_the_sigmoid() -> None:
-    """The straight-through estimator; without it nothing goes back at all."""
     z, errors = normal(20, 5), normal(20, 5, seed=1)
     estimator = Step(surrogate="sigmoid")
     np.testing.assert_array_equal(forward(Step(), z), forward(estimator, z))
@@ -317,7 +294,6 @@ def test_the_surrogate_of_a_step_is_the_derivative_of_the_sigmoid() -> None:
 
 @pytest.mark.parametrize("gain", [0.5, 1, 3])
 def test_the_sigmoid_is_steepest_at_0_with_a_slope_of_a_quarter_of_its_gain(gain: float) -> None:
-    """Hence gradients vanish in deep sigmoid networks."""
     z = np.linspace(-10, 10, 2001)[None, :]
     slopes = backward(Sigmoid(gain), z, np.ones_like(z))
     assert gain / 4 == slopes.max()
@@ -326,7 +302,6 @@ def test_the_sigmoid_is_steepest_at_0_with_a_slope_of_a_quarter_of_its_gain(gain
 
 @pytest.mark.parametrize("gain", [0.5, 1, 3])
 def test_the_sigmoid_bends_most_where_its_second_derivative_says(gain: float) -> None:
-    """By ±gain² / (6 sqrt 3), at z = ∓log(2 + sqrt 3) / gain = ∓1.3169579 / gain."""
     z = np.linspace(-4, 4, 80_001) / gain
     bends = np.gradient(backward(Sigmoid(gain), z[None], np.ones((1, 80_001)))[0], z)
     extremum, place = gain**2 / (6 * math.sqrt(3)), 1.3169579 / gain
@@ -336,7 +311,6 @@ def test_the_sigmoid_bends_most_where_its_second_derivative_says(gain: float) ->
 
 
 def test_the_slope_of_tanh_is_between_0_and_1() -> None:
-    """And 1 at 0 alone."""
     z = np.linspace(-30, 30, 6001)[None]
     slopes = backward(Tanh(), z, np.ones_like(z))
     assert (slopes >= 0).all()
@@ -346,7 +320,6 @@ def test_the_slope_of_tanh_is_between_0_and_1() -> None:
 
 
 def test_an_elu_of_alpha_1_has_no_kink() -> None:
-    """Its derivative is 1 on both sides of 0; with another alpha it jumps from alpha to 1."""
     sides = np.array([[-1e-12, 1e-12]])
     for alpha in (1.0, 0.5):
         slopes = backward(ELU(alpha), sides, np.ones_like(sides))
@@ -354,7 +327,6 @@ def test_an_elu_of_alpha_1_has_no_kink() -> None:
 
 
 def test_selu_keeps_mean_0_and_variance_1() -> None:
-    """Of a normal distribution; its two constants are made for that."""
     z = np.linspace(-12, 12, 240_001)
     density, outputs = normal_density(z), forward(SELU(), z[None])[0]
     moments = [np.trapezoid(outputs**power * density, z) for power in (1, 2)]
@@ -362,7 +334,6 @@ def test_selu_keeps_mean_0_and_variance_1() -> None:
 
 
 def test_the_normal_distribution_function_is_that_of_the_c_library() -> None:
-    """Between the points of its table, at them and far beyond them."""
     z = np.concatenate([np.linspace(-12, 12, 99_991), np.arange(-12, 12, 1 / 128), [-1e4, 1e4]])
     expected = [math.erfc(-value / math.sqrt(2)) / 2 for value in z]
     np.testing.assert_allclose(expected, normal_cdf(z), rtol=0, atol=1e-12)
@@ -371,14 +342,12 @@ def test_the_normal_distribution_function_is_that_of_the_c_library() -> None:
 @pytest.mark.parametrize("f", [Sigmoid(), Sigmoid(gain=3), HardSigmoid()], ids=str)
 @given(z=rows)
 def test_sigmoids_are_symmetric_about_a_half(f: Activation, z: Array) -> None:
-    """f(-z) = 1 - f(z)."""
     np.testing.assert_allclose(1 - forward(f, z), forward(f, -z), rtol=0, atol=2e-16)
 
 
 @pytest.mark.parametrize("f", [Tanh(), Softsign(), Linear()], ids=str)
 @given(z=rows)
 def test_what_is_centred_on_0_is_odd(f: Activation, z: Array) -> None:
-    """f(-z) = -f(z), to the bit."""
     np.testing.assert_array_equal(-forward(f, z), forward(f, -z))
 
 
@@ -389,13 +358,11 @@ def test_what_is_centred_on_0_is_odd(f: Activation, z: Array) -> None:
 def test_a_relu_sharp_or_smooth_is_the_identity_less_its_mirror_image(
     f: Activation, z: Array
 ) -> None:
-    """f(z) - f(-z) = z."""
     np.testing.assert_allclose(z, forward(f, z) - forward(f, -z), rtol=1e-14, atol=1e-12)
 
 
 @given(rows)
 def test_the_sigmoid_is_the_textbook_one_and_a_tanh(z: Array) -> None:
-    """1 / (1 + exp(-z)) = (1 + tanh(z/2)) / 2."""
     actual = forward(Sigmoid(), z)
     np.testing.assert_allclose(1 / (1 + np.exp(-z)), actual, rtol=0, atol=1e-15)
     np.testing.assert_allclose((1 + forward(Tanh(), z / 2)) / 2, actual, rtol=0, atol=1e-15)
@@ -403,7 +370,6 @@ def test_the_sigmoid_is_the_textbook_one_and_a_tanh(z: Array) -> None:
 
 @given(rows, st.floats(0.01, 100))
 def test_a_gain_multiplies_the_argument_of_the_sigmoid(z: Array, gain: float) -> None:
-    """And beta that of the sigmoid in a swish."""
     expected = forward(Sigmoid(), gain * z)
     np.testing.assert_allclose(expected, forward(Sigmoid(gain), z), rtol=0, atol=1e-15)
     np.testing.assert_allclose(z * expected, forward(Swish(gain), z), rtol=1e-14, atol=1e-13)
@@ -411,7 +377,6 @@ def test_a_gain_multiplies_the_argument_of_the_sigmoid(z: Array, gain: float) ->
 
 @given(rows)
 def test_an_elu_is_the_textbook_one(z: Array) -> None:
-    """z above 0, and alpha (exp(z) - 1) below; a selu is a multiple of it."""
     expected = np.where(z > 0, z, np.exp(np.minimum(z, 0)) - 1)
     np.testing.assert_allclose(expected, forward(ELU(), z), rtol=0, atol=1e-15)
     scaled = forward(ELU(1.6732632423543772), z) * 1.0507009873554805
@@ -420,7 +385,6 @@ def test_an_elu_is_the_textbook_one(z: Array) -> None:
 
 @given(rows)
 def test_families_hold_their_special_cases(z: Array) -> None:
-    """A slope of 0 makes a relu, of 1 a straight line; slopes not learned yet are one slope."""
     for special, general in (
         (ReLU(), LeakyReLU(0)),
         (ReLU(), ELU(0)),
@@ -435,7 +399,6 @@ def test_families_hold_their_special_cases(z: Array) -> None:
 
 @given(rows)
 def test_softmax_is_a_distribution(z: Array) -> None:
-    """No output is negative, and each row sums to 1."""
     outputs = forward(Softmax(), z)
     assert (outputs >= 0).all()
     np.testing.assert_allclose(np.ones(3), outputs.sum(axis=1), rtol=1e-14)
@@ -445,7 +408,6 @@ def test_softmax_is_a_distribution(z: Array) -> None:
 def test_raising_one_logit_raises_its_share_and_lowers_the_others(
     z: Array, unit: int, rise: float
 ) -> None:
-    """Softmax is monotone in each of its arguments."""
     change = forward(Softmax(), z + rise * np.eye(5)[unit]) - forward(Softmax(), z)
     others = np.delete(change, unit, axis=1)
     assert (change[:, unit] >= -1e-15).all()
@@ -454,21 +416,18 @@ def test_raising_one_logit_raises_its_share_and_lowers_the_others(
 
 @given(rows, st.floats(-1000, 1000))
 def test_softmax_does_not_see_a_shift_of_all_logits(z: Array, shift: float) -> None:
-    """f(z + c) = f(z)."""
     np.testing.assert_allclose(
         forward(Softmax(), z), forward(Softmax(), z + shift), rtol=0, atol=1e-12
     )
 
 
 def test_softmax_of_large_logits_is_exact() -> None:
-    """The classic example in which exp alone would overflow."""
     expected = [[9.99954600e-01, 4.53978686e-05, 2.06106005e-09]]
     actual = forward(Softmax(), np.array([[1010.0, 1000.0, 990.0]]))
     np.testing.assert_allclose(expected, actual, rtol=1e-8)
 
 
 def test_each_prelu_unit_learns_a_slope_of_its_own() -> None:
-    """Both derivatives, by z and by the slopes, are those of central differences."""
     slopes, gradient = np.array([-0.5, 0, 0.1, 0.25, 2]), np.full(5, np.nan)
     z, errors, step = weighted_inputs(PReLU(), 40, 5), normal(40, 5), 1e-5
 
@@ -485,7 +444,6 @@ def test_each_prelu_unit_learns_a_slope_of_its_own() -> None:
 
 
 def test_prelu_slopes_agree_with_pytorch() -> None:
-    """A function of two arguments, and both its derivatives."""
     torch: Any = pytest.importorskip("torch")
     slopes, gradient = normal(5, seed=2), np.full(5, np.nan)
     z, errors = weighted_inputs(PReLU(), 40, 5), normal(40, 5)
@@ -501,7 +459,6 @@ def test_prelu_slopes_agree_with_pytorch() -> None:
 
 
 def test_maxout_takes_the_largest_of_its_pieces_and_sends_the_error_there() -> None:
-    """To the first of equal ones; all first maps come first, not all maps of the first unit."""
     z = np.array([[1.0, 2, 3, 4, 5, 0], [7, 0, 7, 0, 6, 0]])
     errors = np.array([[10.0, 20], [30, 40]])
     outputs, gradient = [[5, 4], [7, 0]], [[0, 0, 0, 20, 10, 0], [30, 40, 0, 0, 0, 0]]

@@ -32,7 +32,6 @@ def deform(augmentation: Augmentation, pixels: NDArray[np.uint8], seed: int = 0)
 
 @given(seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 1.0, 30.0]))
 def test_interpolation_is_scipy_s(seed: int, spread: float) -> None:
-    """Bilinear, and black outside; each image of a group comes from the same places."""
     rng = np.random.default_rng(seed)
     side, count = 7, GROUP + 3
     pixels = rng.integers(0, 256, (count, side * side), np.uint8)
@@ -48,13 +47,11 @@ def test_interpolation_is_scipy_s(seed: int, spread: float) -> None:
 
 
 def test_no_deformation_changes_nothing() -> None:
-    """To the rounding of 32 bits."""
     np.testing.assert_allclose(DIGITS / 255, deform(Augmentation(), DIGITS), atol=1e-7)
 
 
 @pytest.mark.parametrize("first", [0, 1, GROUP, GROUP + 5])
 def test_threads_that_take_parts_get_the_same(first: int) -> None:
-    """Wherever a part begins, in the middle of a group as well."""
     deformations = EVERYTHING.draw(len(DIGITS), 28, np.random.default_rng(3))
     whole, part = np.empty((2, *DIGITS.shape), np.float32)
     deformations.apply(DIGITS, 0, whole)
@@ -64,7 +61,6 @@ def test_threads_that_take_parts_get_the_same(first: int) -> None:
 
 @pytest.mark.parametrize("sigma", [0.5, 4.0, 20.0])
 def test_the_elastic_field_is_simard_s(sigma: float) -> None:
-    """Uniform noise from -1 to 1, blurred by a Gaussian, times alpha; SciPy blurs as well."""
     fields = Elastic(34, sigma).draw(3, 28, np.random.default_rng(0))
     noise = 2 * np.random.default_rng(0).random((3, 2, 28, 28), np.float32) - 1
     expected = 34 * ndimage.gaussian_filter(noise, sigma, mode="constant", truncate=10, axes=(2, 3))
@@ -72,7 +68,6 @@ def test_the_elastic_field_is_simard_s(sigma: float) -> None:
 
 
 def test_displacements_are_pixels() -> None:
-    """A pixel comes from where the field points: down the first, across the second."""
     pixels = DIGITS[:GROUP]
     out = deform(Augmentation(elastic=Elastic(34, 4)), pixels, seed=2)
     rng = np.random.default_rng(2)
@@ -95,7 +90,6 @@ def test_displacements_are_pixels() -> None:
     ids=str,
 )
 def test_each_limit_moves_so_far_and_no_further(augmentation: Augmentation, moved: float) -> None:
-    """A pixel ten from the middle, over many draws; some go nearly as far as they may."""
     side, middle = 41, 20
     image = np.zeros((side, side), np.uint8)
     image[middle - 1 : middle + 2, middle + 9 : middle + 12] = 255
@@ -117,7 +111,6 @@ def test_each_limit_moves_so_far_and_no_further(augmentation: Augmentation, move
 
 
 def test_noise_has_its_standard_deviation_and_stays_between_black_and_white() -> None:
-    """On grey, where nothing is cut off."""
     grey = np.full((50, 784), 128, np.uint8)
     out = deform(Augmentation(noise=0.05), grey)
     assert out.std() == pytest.approx(0.05, rel=0.02)
@@ -126,7 +119,6 @@ def test_noise_has_its_standard_deviation_and_stays_between_black_and_white() ->
 
 
 def test_groups_differ_and_the_same_stream_gives_the_same_bits() -> None:
-    """Images of one group share a deformation, those of two do not."""
     same = np.repeat(DIGITS[:1], 2 * GROUP, axis=0)
     quiet = Augmentation(shift=3, elastic=Elastic())
     out = deform(quiet, same)

@@ -29,7 +29,6 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("sigma", [0.5, 2.5])
 def test_blur_is_scipy_s(sigma: float) -> None:
-    """A Gaussian that goes on beyond the border, where all is black."""
     expected = ndimage.gaussian_filter(
         PICTURES / 255, sigma, mode="constant", truncate=10, axes=(1, 2)
     )
@@ -38,7 +37,6 @@ def test_blur_is_scipy_s(sigma: float) -> None:
 
 
 def test_rotation_is_scipy_s_to_the_left_or_to_the_right() -> None:
-    """By as many degrees, about the middle; both ways occur."""
     turned = rotate(DIGITS, 30, rng()).reshape(PICTURES.shape)
     ways = set()
     for before, after in zip(PICTURES, turned, strict=True):
@@ -55,7 +53,6 @@ def test_rotation_is_scipy_s_to_the_left_or_to_the_right() -> None:
 
 
 def test_shift_goes_so_far_in_one_of_eight_directions() -> None:
-    """The centre of mass goes with it."""
     moved = shift(DIGITS, 2, rng()).reshape(PICTURES.shape)
     whole = [
         not np.delete(image, slice(3, -3), axis).any() for image in PICTURES for axis in (0, 1)
@@ -70,13 +67,11 @@ def test_shift_goes_so_far_in_one_of_eight_directions() -> None:
 
 
 def test_noise_has_its_standard_deviation() -> None:
-    """On grey, where nothing is cut off."""
     grey = np.full((50, 784), 128, np.uint8)
     assert (add_noise(grey, 0.1, rng()) / 255).std() == pytest.approx(0.1, rel=0.02)
 
 
 def test_a_thicker_pen_leaves_no_ink_out_and_a_thinner_one_adds_none() -> None:
-    """By a whole pixel they are the dilation and the erosion by a disc."""
     image = np.zeros((1, 784), np.uint8)
     image.reshape(28, 28)[8:20, 10:15] = 255
     thick, narrow = (change(image, 1, rng()).reshape(28, 28) for change in (thicken, thin))
@@ -88,7 +83,6 @@ def test_a_thicker_pen_leaves_no_ink_out_and_a_thinner_one_adds_none() -> None:
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.name)
 def test_a_stronger_fault_changes_more_and_is_the_same_again(corruption: Corruption) -> None:
-    """Of whatever is in the table, at five strengths."""
     assert len(corruption.amounts) == 5
     changes = []
     for amount in corruption.amounts:

@@ -15,7 +15,6 @@ from nnctl.nn.crew import Crew
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_every_thread_does_its_share(size: int) -> None:
-    """Each on a thread of its own; one alone is this thread."""
     done: dict[int, str] = {}
 
     def work(i: int) -> None:
@@ -31,7 +30,6 @@ def test_every_thread_does_its_share(size: int) -> None:
 
 @pytest.mark.timeout(30)
 def test_nobody_goes_on_before_all_have_come() -> None:
-    """A thousand times, each thread sees what all have written."""
     size = 3
     written = np.zeros(size, int)
     seen: list[list[int]] = [[] for _ in range(size)]
@@ -51,8 +49,6 @@ def test_nobody_goes_on_before_all_have_come() -> None:
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_an_error_of_one_thread_ends_the_work_of_all(failing: int) -> None:
-    """Nobody waits for ever; the error is told, not that the others gave up; and it can go on."""
-
     def work(i: int) -> None:
         if i == failing:
             raise MemoryError(f"thread {i}")
@@ -69,7 +65,6 @@ def test_an_error_of_one_thread_ends_the_work_of_all(failing: int) -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(0, 2), (1, 1), (1, 3), (7, 3), (512, 4)])
 def test_rows_are_divided_evenly(count: int, size: int) -> None:
-    """All of them, in order, and no thread has two more than another."""
     rows = [range(count)[part] for part in Crew(size).divide(count)]
     assert [*range(count)] == [row for part in rows for row in part]
     assert size == len(rows)
@@ -77,8 +72,6 @@ def test_rows_are_divided_evenly(count: int, size: int) -> None:
 
 
 def test_an_overflow_in_another_thread_is_no_warning() -> None:
-    """It is found by the loss that is not finite."""
-
     def overflow(i: int) -> None:
         results[i] = np.exp(np.full(4, 1e3, np.float32))
 
@@ -90,7 +83,6 @@ def test_an_overflow_in_another_thread_is_no_warning() -> None:
 
 @pytest.mark.timeout(60)
 def test_all_threads_can_always_meet() -> None:
-    """However short the work before was: none takes the work of another."""
     for _ in range(300):
         with Crew(4) as crew:
             crew.run(lambda _: None)
@@ -99,7 +91,6 @@ def test_all_threads_can_always_meet() -> None:
 
 @pytest.mark.timeout(60)
 def test_an_interrupt_leaves_nobody_waiting() -> None:
-    """At whatever moment it comes, the crew ends, and a new one works."""
     for i in range(100):
         timer = threading.Timer(1e-5 * i, _thread.interrupt_main)
         with contextlib.suppress(KeyboardInterrupt), Crew(2) as crew:

@@ -45,7 +45,6 @@ def check(network: Network, loss: str = "quadratic", samples: int = 10**6) -> li
 
 @pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
 def test_right_gradients_are_found_right(hidden: Activation) -> None:
-    """In every layer, and nearly all parameters are compared."""
     network = network_of(hidden, hidden, Softmax())
     errors = check(network, "cross_entropy")
     assert [error.layer for error in errors] == [1, 2, 3]
@@ -59,7 +58,6 @@ def test_right_gradients_are_found_right(hidden: Activation) -> None:
 
 @pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
 def test_gradients_of_every_loss_are_found_right(loss: str, output: Activation) -> None:
-    """Over every output."""
     assert max(error.largest for error in check(network_of(Tanh(), output), loss)) < 1e-6
 
 
@@ -75,7 +73,6 @@ class _Wrong(Sigmoid):
 
 @pytest.mark.parametrize("wrong", [1, 2, 3])
 def test_a_wrong_derivative_is_found_in_its_layer_and_below(wrong: int) -> None:
-    """A thousandth is enough; the layers above do not use it, and are right."""
     layers = [_Wrong() if layer == wrong else Sigmoid() for layer in (1, 2, 3)]
     largest = [error.largest for error in check(network_of(*layers))]
     assert [1e-3] * wrong == pytest.approx(largest[:wrong], rel=0.1)
@@ -83,7 +80,6 @@ def test_a_wrong_derivative_is_found_in_its_layer_and_below(wrong: int) -> None:
 
 
 def test_parameters_whose_step_crosses_a_kink_are_left_out_and_counted() -> None:
-    """Both parameters of a relu at z = 0; the layer above has no kink."""
     network = make_network([1, 1, 1], ["relu", "linear"])
     network.parameters.vector[...] = [0, 2, 0, 1]
     first, second = check(network)
@@ -94,13 +90,11 @@ def test_parameters_whose_step_crosses_a_kink_are_left_out_and_counted() -> None
 
 
 def test_so_many_parameters_of_each_array_are_chosen_as_asked_for() -> None:
-    """Of weights, biases and slopes."""
     errors = check(network_of("prelu", "linear"), samples=3)
     assert [error.checked + error.skipped for error in errors] == [9, 6]
 
 
 def test_all_parameters_are_put_back() -> None:
-    """To the bit."""
     network = network_of("prelu", "maxout", "softmax")
     kept = network.parameters.vector.tobytes()
     check(network)
@@ -112,7 +106,6 @@ def test_all_parameters_are_put_back() -> None:
 
 @pytest.mark.parametrize("hidden", SMOOTH, ids=str)
 def test_half_a_change_leaves_out_a_quarter(hidden: Activation) -> None:
-    """Where the network is smooth, what the derivative leaves out is of second order."""
     network = network_of(hidden, hidden, "softmax")
     lengths, residuals = zip(
         *linearization_residuals(network, normal(1, 6), np.random.default_rng(0), halvings=5),
@@ -125,7 +118,6 @@ def test_half_a_change_leaves_out_a_quarter(hidden: Activation) -> None:
 
 @pytest.mark.parametrize("layers", [["linear"], ["step", "linear"]], ids=str)
 def test_nothing_is_left_out_where_the_outputs_are_linear_in_the_weights(layers: list[str]) -> None:
-    """One linear layer is, alone or above perceptrons that do not change."""
     network = network_of(*layers)
     residuals = linearization_residuals(network, normal(1, 6), np.random.default_rng(0))
     assert max(residual for _, residual in residuals) < 1e-14
@@ -136,7 +128,6 @@ def test_nothing_is_left_out_where_the_outputs_are_linear_in_the_weights(layers:
 def test_slopes_along_a_direction_are_those_of_central_differences(
     hidden: Activation, output: str
 ) -> None:
-    """Of every output, along any change of the parameters and along one of the first layer."""
     network, inputs = network_of(hidden, output), normal(1, 6, seed=3)
     vector = network.parameters.vector
     kept, anywhere = vector.copy(), normal(vector.size, seed=4)
@@ -153,7 +144,6 @@ def test_slopes_along_a_direction_are_those_of_central_differences(
 
 
 def test_numbers_that_are_not_finite_are_no_right_gradients() -> None:
-    """Nor are they a kink."""
     network = network_of("linear", "linear")
     network.parameters.vector.fill(1e200)
     with np.errstate(all="ignore"):

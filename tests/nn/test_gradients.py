@@ -61,7 +61,6 @@ def views(parameters: Parameters) -> list[Array]:
 def test_backpropagation_finds_the_gradient(
     loss: str, output: Activation, hidden: Activation
 ) -> None:
-    """Of weights, biases and learned parameters, in every layer; below a step there is none."""
     ours, reference = both_gradients(loss, small_network([Tanh(), hidden, output]))
     for actual, expected in zip(views(ours), views(reference), strict=True):
         assert relative_error(actual, expected) < 1e-6
@@ -71,7 +70,6 @@ def test_backpropagation_finds_the_gradient(
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
 def test_backpropagation_finds_the_gradient_at_any_depth(hidden: Activation, depth: int) -> None:
-    """The first layer's and the last layer's are special cases in the code."""
     network = small_network([hidden] * depth + [Softmax()])
     network.parameters.vector /= 2  # lest exponentials of exponentials explode
     ours, reference = both_gradients("cross_entropy", network)
@@ -81,7 +79,6 @@ def test_backpropagation_finds_the_gradient_at_any_depth(hidden: Activation, dep
 
 
 def test_backpropagation_goes_through_every_hidden_activation_at_once() -> None:
-    """A deep network in which each layer is of another kind."""
     ours, reference = both_gradients("cross_entropy", small_network([*ALL_AT_ONCE, Softmax()]))
     for actual, expected in zip(views(ours), views(reference), strict=True):
         assert relative_error(actual, expected) < 1e-5
@@ -91,7 +88,6 @@ def test_backpropagation_goes_through_every_hidden_activation_at_once() -> None:
 @pytest.mark.parametrize("gain", [1, 2])
 @pytest.mark.parametrize("loss", ["cross_entropy", "quadratic"])
 def test_backpropagation_finds_the_gradient_of_a_single_output(loss: str, gain: float) -> None:
-    """One unit that says yes or no, its targets the labels 0 and 1."""
     network = small_network([Tanh(), PReLU(), Sigmoid(gain)], units=1)
     ours, reference = both_gradients(loss, network)
     for actual, expected in zip(views(ours), views(reference), strict=True):
@@ -100,7 +96,6 @@ def test_backpropagation_finds_the_gradient_of_a_single_output(loss: str, gain: 
 
 
 def test_nothing_below_a_step_has_a_gradient() -> None:
-    """Nor its own weights and biases; the layer above has, and with a surrogate all have."""
     loss, examples = make_loss("cross_entropy", Softmax()), batch()
     for step, below in ((Step(), False), (Step(at_zero=1), False), (STRAIGHT_THROUGH, True)):
         network = small_network([Tanh(), step, Tanh(), Softmax()])
@@ -118,7 +113,6 @@ def test_nothing_below_a_step_has_a_gradient() -> None:
     ids=lambda layers: f"{len(layers)} {layers[0]}",
 )
 def test_backpropagation_agrees_with_pytorch(layers: list[Activation]) -> None:
-    """An oracle that shares no code with the check."""
     oracles = [pytorch(f) for f in layers[:-1]]
     torch: Any = pytest.importorskip("torch")
     network, labels = small_network(layers), labels_of(7, 4)
@@ -140,7 +134,6 @@ def test_backpropagation_agrees_with_pytorch(layers: list[Activation]) -> None:
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 def test_passes_can_be_used_again(hidden: Activation) -> None:
-    """On another batch and other parameters, nothing is left in the buffers of the one before."""
     network, loss = (
         small_network([hidden, hidden, Softmax()]),
         make_loss("cross_entropy", Softmax()),
@@ -171,13 +164,11 @@ class _WrongSigmoid(Sigmoid):
     ("output", "hidden"), [(Sigmoid(), _WrongSigmoid()), (_WrongSigmoid(), Sigmoid())]
 )
 def test_the_check_notices_a_wrong_derivative(output: Activation, hidden: Activation) -> None:
-    """In a hidden layer, and in the output layer."""
     ours, reference = both_gradients("quadratic", small_network([hidden, hidden, output]))
     assert relative_error(ours.vector, reference.vector) > 0.1
 
 
 def test_the_numerical_gradient_puts_the_parameters_back() -> None:
-    """To the bit."""
     network = make_network([3, 2], ["softmax"])
     kept = network.parameters.vector.copy()
     loss = make_loss("cross_entropy", network.layers[-1].activation)
@@ -186,7 +177,6 @@ def test_the_numerical_gradient_puts_the_parameters_back() -> None:
 
 
 def test_the_relative_error_is_measured_against_the_longer_gradient() -> None:
-    """|g - r| / max(|g|, |r|), and 0 for two zeros."""
     assert relative_error(np.array([3.0, 4.0]), np.array([0.0, 0.0])) == 1
     assert relative_error(np.array([4.0]), np.array([5.0])) == pytest.approx(0.2)
     assert relative_error(np.zeros(2), np.zeros(2)) == 0

@@ -32,14 +32,12 @@ def health_of(
 
 
 def test_a_unit_is_dead_that_is_0_for_every_example() -> None:
-    """A unit that answers one example of two is alive."""
     health = health_of("relu", [1, -1, 0, 0], [0, 0, 3, -1])  # outputs 0 0 3 0 and 1 0 3 0
     assert (health.mean, health.dead, health.saturated) == (7 / 8, 0.5, 0)
     assert math.sqrt(1.609375) == health.std
 
 
 def test_outputs_are_saturated_within_a_twentieth_of_the_bounds() -> None:
-    """Of the range from bound to bound: 0.05 for the sigmoid, 0.1 for tanh."""
     near, far = np.array([0.04, 0.96, 0.999]), np.array([0.06, 0.5, 0.94])
     logits = [float(np.log(a / (1 - a))) for a in (*near, *far)]
     assert health_of("sigmoid", [0] * 6, logits).saturated == 0.5
@@ -50,13 +48,11 @@ def test_outputs_are_saturated_within_a_twentieth_of_the_bounds() -> None:
 
 @pytest.mark.parametrize("f", [f for f in PLAIN if f.place != "hidden"], ids=str)
 def test_only_what_has_bounds_is_ever_saturated(f: Activation) -> None:
-    """However large the outputs."""
     expected = 1 if f.saturation else 0
     assert expected == health_of(f, [0, 0], [100, -100]).saturated
 
 
 def test_every_layer_is_measured_on_what_the_layer_before_gives_it() -> None:
-    """From the first hidden layer to the output."""
     network = make_network([1, 2, 1], ["relu", "linear"])
     network.parameters.vector[...] = [1, -1, 2, 2, 0, 0, 1]  # hidden x and 0; output 2 x + 1
     first, second = measure(network, np.array([[0.0], [1.0], [2.0]]))
@@ -67,7 +63,6 @@ def test_every_layer_is_measured_on_what_the_layer_before_gives_it() -> None:
 
 @pytest.mark.parametrize("step", [0.0, 0.3])
 def test_errors_and_updates_are_a_textbook_s(step: float) -> None:
-    """Root mean squares of dL/dz, their quotients, and a step relative to the weights."""
     network, inputs = make_network([4, 3, 3, 2], ["tanh", "relu", "linear"]), normal(5, 4)
     _, w2, w3 = weights = network.parameters.weights
     first, second, outputs = network.activations(inputs)
@@ -88,7 +83,6 @@ def test_errors_and_updates_are_a_textbook_s(step: float) -> None:
 
 
 def test_lengths_do_not_overflow_where_the_numbers_do_not() -> None:
-    """The squares of errors and gradients are too large for float32."""
     network = make_network([1, 2, 1], ["linear", "linear"], np.float32)
     network.parameters.vector[...] = [3e-3, 4e-3, 3e15, 4e15, 0, 0, 0]  # hidden the same as W
     with np.errstate(all="raise"):
@@ -100,7 +94,6 @@ def test_lengths_do_not_overflow_where_the_numbers_do_not() -> None:
 
 
 def test_no_error_passes_a_step() -> None:
-    """Of the step and of all below, error, quotient and update are 0."""
     network = make_network([4, 3, 3, 2], ["tanh", "step", "linear"])
     *below, last = measure(network, normal(5, 4), step=0.3)
     assert [(one.error, one.error_ratio, one.update_ratio) for one in below] == [(0, 0, 0)] * 2
@@ -108,7 +101,6 @@ def test_no_error_passes_a_step() -> None:
 
 
 def test_where_there_is_nothing_to_divide_by_the_quotient_is_0() -> None:
-    """Outputs that are right have no error, and weights of 0 no length."""
     network = make_network([1, 1, 1], ["linear", "linear"])
     network.parameters.vector[...] = 0
     first, second = measure(network, np.ones((2, 1)), step=1)

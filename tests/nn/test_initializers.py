@@ -58,7 +58,6 @@ def named(name: str) -> Distribution:
 def test_scaled_distributions_have_their_variance(
     name: str, shape: tuple[int, int], dtype: type
 ) -> None:
-    """Mean 0 and the variance of the paper, within five standard errors, normal and uniform."""
     fan_in, fan_out = shape
     variances = {"glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in, "lecun": 1 / fan_in}
     variance, count = variances[name], fan_in * fan_out
@@ -74,7 +73,6 @@ def test_scaled_distributions_have_their_variance(
 
 
 def test_normal_and_uniform_have_the_parameters_that_were_given() -> None:
-    """N(5, 2²) and U(-1, 3)."""
     normal, uniform = draw(Normal(std=2, mean=5), (784, 100)), draw(Uniform(-1, 3), (784, 100))
     assert normal.mean() == pytest.approx(5, abs=5 * 2 / 280)
     assert normal.std() == pytest.approx(2, rel=0.02)
@@ -84,14 +82,12 @@ def test_normal_and_uniform_have_the_parameters_that_were_given() -> None:
 
 
 def test_zeros_and_constant_fill_with_one_value() -> None:
-    """Every element, exactly."""
     assert {0.0} == set(draw(Zeros(), (4, 3)).ravel().tolist())
     assert {0.25} == set(draw(Constant(0.25), (4, 3)).ravel().tolist())
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS, ids=str)
 def test_auto_is_what_fits_the_activation_and_zeros_for_biases(activation: Activation) -> None:
-    """He for what is nearly a relu, LeCun for selu, Glorot for all others."""
     he = ReLU, LeakyReLU, PReLU, ELU, GELU, Swish
     fitting = {SELU: LeCunNormal(), **dict.fromkeys(he, HeNormal())}
     layer = Layer(3, activation)
@@ -100,7 +96,6 @@ def test_auto_is_what_fits_the_activation_and_zeros_for_biases(activation: Activ
 
 
 def test_what_an_activation_learns_begins_with_its_parameter() -> None:
-    """The slopes of a prelu, 0.25 when nothing is said, whatever the biases are drawn from."""
     layers = [Layer(3, PReLU(), biases=Constant(7)), Layer(2, PReLU(initial_slope=-0.5))]
     network = Network(4, layers)
     network.parameters.vector[...] = np.nan
@@ -112,7 +107,6 @@ def test_what_an_activation_learns_begins_with_its_parameter() -> None:
 
 
 def test_what_is_too_wide_for_float32_is_infinite_without_a_warning() -> None:
-    """Weights, biases and slopes alike: a training finds it, and says so."""
     layer = Layer(3, PReLU(initial_slope=1e300), Normal(std=1e300), Constant(1e300))
     network = Network(4, [layer])
     network.initialize(np.random.default_rng(0))
@@ -120,7 +114,6 @@ def test_what_is_too_wide_for_float32_is_infinite_without_a_warning() -> None:
 
 
 def test_the_fan_out_of_a_maxout_is_its_units() -> None:
-    """Each of its maps is drawn as if it were the only one."""
     network = Network(500, [Layer(200, Maxout(pieces=3))])
     network.initialize(np.random.default_rng(0))
     (weights,) = network.parameters.weights
@@ -129,7 +122,6 @@ def test_the_fan_out_of_a_maxout_is_its_units() -> None:
 
 
 def test_a_stack_of_selus_keeps_mean_0_and_variance_1() -> None:
-    """With LeCun's weights, at any depth; this is what they are for."""
     network = Network(500, [Layer(500, SELU())] * 20, np.float64)
     network.initialize(np.random.default_rng(0))
     for outputs in network.activations(np.random.default_rng(1).standard_normal((200, 500))):
@@ -138,7 +130,6 @@ def test_a_stack_of_selus_keeps_mean_0_and_variance_1() -> None:
 
 
 def test_each_layer_is_drawn_from_its_own_distributions() -> None:
-    """What was asked for is not overruled by the activation."""
     sigmoid = ACTIVATIONS["sigmoid"]()
     network = Network(4, [Layer(3, sigmoid, Constant(2), Constant(3)), Layer(2, sigmoid, Zeros())])
     network.initialize(np.random.default_rng(0))
@@ -146,7 +137,6 @@ def test_each_layer_is_drawn_from_its_own_distributions() -> None:
 
 
 def test_layers_use_their_own_fans() -> None:
-    """A layer's variance is told from its inputs and units, not from its neighbours'."""
     relu = ACTIVATIONS["relu"]()
     network = Network(500, [Layer(200, relu), Layer(400, relu)])
     network.initialize(np.random.default_rng(0))
@@ -155,8 +145,6 @@ def test_layers_use_their_own_fans() -> None:
 
 
 def test_the_same_seed_draws_the_same_parameters_and_another_does_not() -> None:
-    """Drawing anew depends on nothing but the generator."""
-
     def drawn(seed: int) -> bytes:
         layers = [Layer(5, ACTIVATIONS["relu"](), biases=Normal()), Layer(3, ACTIVATIONS["tanh"]())]
         network = Network(4, layers)
@@ -169,7 +157,6 @@ def test_the_same_seed_draws_the_same_parameters_and_another_does_not() -> None:
 
 
 def test_distributions_that_do_not_exist_are_refused() -> None:
-    """The messages say which parameter is wrong."""
     with pytest.raises(ValueError, match="std must not be negative"):
         Normal(std=-1)
     with pytest.raises(ValueError, match=r"low \(2\) must not be above high \(1\)"):

@@ -38,7 +38,6 @@ def textbook(name: str, output: Activation, a: list[float], y: list[float]) -> f
 
 @every_pair
 def test_values_are_those_of_the_textbook(name: str, output: Activation) -> None:
-    """Computed from logits, they equal the formulas over outputs."""
     logits, targets = normal(30, 4), one_hot(labels_of(30, 4), 4, np.float64)
     answers = zip(forward(output, logits).tolist(), targets.tolist(), strict=True)
     expected = [textbook(name, output, a, y) for a, y in answers]
@@ -49,7 +48,6 @@ def test_values_are_those_of_the_textbook(name: str, output: Activation) -> None
 
 @every_pair
 def test_errors_are_the_derivative_of_the_values(name: str, output: Activation) -> None:
-    """By central differences, logit by logit."""
     loss, step = make_loss(name, output), 1e-5
     logits, targets = weighted_inputs(output, 30, 4), one_hot(labels_of(30, 4), 4, np.float64)
     expected, actual = np.empty_like(logits), np.empty_like(logits)
@@ -62,7 +60,6 @@ def test_errors_are_the_derivative_of_the_values(name: str, output: Activation) 
 
 
 def test_softmax_cross_entropy_is_the_log_loss_of_scikit_learn() -> None:
-    """The mean over examples, natural logarithms."""
     logits, labels = normal(50, 4), labels_of(50, 4)
     values = make_loss("cross_entropy", Softmax()).values(logits, one_hot(labels, 4, np.float64))
     expected = log_loss(labels, forward(Softmax(), logits), labels=range(4))
@@ -70,7 +67,6 @@ def test_softmax_cross_entropy_is_the_log_loss_of_scikit_learn() -> None:
 
 
 def test_sigmoid_cross_entropy_is_the_sum_of_binary_log_losses_of_scikit_learn() -> None:
-    """Each unit answers a question of its own."""
     logits, targets = normal(50, 4), one_hot(labels_of(50, 4), 4, np.float64)
     columns = zip(targets.T, forward(Sigmoid(), logits).T, strict=True)
     expected = sum(log_loss(y, a, labels=[0, 1]) for y, a in columns)
@@ -80,7 +76,6 @@ def test_sigmoid_cross_entropy_is_the_sum_of_binary_log_losses_of_scikit_learn()
 
 @every_pair
 def test_values_and_errors_agree_with_pytorch(name: str, output: Activation) -> None:
-    """PyTorch's loss over its own activation, and the derivative that it finds."""
     oracle = pytorch(output)
     torch: Any = pytest.importorskip("torch")
     logits, labels = normal(30, 4), labels_of(30, 4)
@@ -113,7 +108,6 @@ def test_values_and_errors_agree_with_pytorch(name: str, output: Activation) -> 
 def test_cross_entropy_of_extreme_logits_is_exact(
     output: Activation, expected: list[float]
 ) -> None:
-    """Right beyond doubt costs nothing, wrong beyond doubt the distance; nothing overflows."""
     logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4]], np.float32)
     targets = np.array([[1, 0]] * 3, np.float32)
     actual = make_loss("cross_entropy", output).values(logits, targets)
@@ -129,7 +123,6 @@ def test_cross_entropy_of_extreme_logits_is_exact(
 def test_extreme_logits_stay_finite_and_of_their_dtype(
     name: str, output: Activation, dtype: DTypeLike
 ) -> None:
-    """Values and errors alike, without a warning."""
     logits = np.array([[1e4, -1e4], [-1e4, 1e4], [0, 0]], dtype)
     targets = np.array([[1, 0]] * 3, dtype)
     loss, errors = make_loss(name, output), np.full_like(logits, np.nan)
@@ -142,7 +135,6 @@ def test_extreme_logits_stay_finite_and_of_their_dtype(
 
 @pytest.mark.parametrize("gain", [1.0, 2.0])
 def test_a_single_unit_has_the_log_loss_of_yes_and_no(gain: float) -> None:
-    """Its targets are the labels 0 and 1."""
     output, logits, labels = Sigmoid(gain), normal(50, 1), labels_of(50, 2)
     values = make_loss("cross_entropy", output).values(logits, make_targets(labels, 1, np.float64))
     expected = log_loss(labels, forward(output, logits)[:, 0], labels=[0, 1])
@@ -153,7 +145,6 @@ def test_a_single_unit_has_the_log_loss_of_yes_and_no(gain: float) -> None:
     "output", [f for f in FUNCTIONS if not isinstance(f, Softmax | Sigmoid)], ids=str
 )
 def test_cross_entropy_refuses_outputs_that_are_no_probabilities(output: Activation) -> None:
-    """The message names the activations that it is defined over."""
     with pytest.raises(ValueError, match="softmax or sigmoid") as refusal:
         make_loss("cross_entropy", output)
     assert output.name in str(refusal.value)

@@ -29,7 +29,6 @@ digits = st.integers(0, 9)
 
 @given(st.lists(st.tuples(digits, digits), min_size=1, max_size=60))
 def test_classes_are_measured_as_scikit_learn_does(answers: list[tuple[int, int]]) -> None:
-    """Classes that never occur or are never predicted included."""
     labels, predictions = np.array(answers, np.uint8).T
     confusion = confusion_matrix(labels, predictions, classes=10)
     np.testing.assert_array_equal(
@@ -43,20 +42,17 @@ def test_classes_are_measured_as_scikit_learn_does(answers: list[tuple[int, int]
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
-    """Columns are what was predicted."""
     expected = [[0, 2, 0], [0, 1, 0], [0, 0, 0]]
     assert expected == confusion_matrix(np.array([0, 0, 1]), np.array([1, 1, 1]), 3).tolist()
 
 
 def test_one_hot_rows_have_their_1_at_the_label() -> None:
-    """In the dtype that was asked for."""
     targets = one_hot(np.array([2, 0], np.uint8), 3, np.float64)
     assert targets.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert np.float64 == targets.dtype
 
 
 def test_the_targets_of_a_single_unit_are_its_labels() -> None:
-    """A column of 0 and 1; of several units they are one-hot rows."""
     labels = np.array([1, 0, 1], np.uint8)
     assert make_targets(labels, 1, np.float64).tolist() == [[1], [0], [1]]
     np.testing.assert_array_equal(one_hot(labels, 2), make_targets(labels, 2))
@@ -65,7 +61,6 @@ def test_the_targets_of_a_single_unit_are_its_labels() -> None:
 
 
 def test_bytes_are_scaled_to_0_to_1() -> None:
-    """Black and white exactly, in both dtypes."""
     for dtype in (np.float32, np.float64):
         values = scaled(np.array([0, 51, 255], np.uint8), dtype)
         assert [0, pytest.approx(0.2), 1] == values.tolist()
@@ -74,7 +69,6 @@ def test_bytes_are_scaled_to_0_to_1() -> None:
 
 @pytest.mark.parametrize("count", [1, 2000, 4500])
 def test_bytes_and_floats_are_predicted_alike(count: int) -> None:
-    """Whatever the number of examples, in the order in which they came."""
     network = make_network([12, 5, 3], ["relu", "softmax"], np.float32)
     pixels = clouds(count).inputs
     logits = predict(network, pixels)
@@ -83,7 +77,6 @@ def test_bytes_and_floats_are_predicted_alike(count: int) -> None:
 
 
 def test_mean_loss_and_accuracy_are_means_over_all_examples() -> None:
-    """Of more examples than are computed at a time, a last short block among them."""
     network = make_network([12, 3], ["softmax"])
     examples = clouds(4500)
     (weights,), (biases,) = network.parameters.weights, network.parameters.biases
@@ -99,7 +92,6 @@ def test_mean_loss_and_accuracy_are_means_over_all_examples() -> None:
 
 
 def test_a_single_unit_is_right_where_yes_is_yes_and_no_is_no() -> None:
-    """Its accuracy is over two classes, its loss that of its one output."""
     network = make_network([12, 1], ["sigmoid"])
     examples = clouds(500)
     examples = Examples(examples.inputs, examples.labels % 2)
@@ -116,7 +108,6 @@ def test_a_single_unit_is_right_where_yes_is_yes_and_no_is_no() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60))
 def test_calibration_is_scikit_learn_s(answers: list[tuple[float, bool]]) -> None:
-    """In the middle of bins, as whoever counts an edge to the bin below differs at it."""
     confidences = np.array([np.floor(p * 9.99) / 10 + 0.05 for p, _ in answers], np.float32)
     right = np.array([hit for _, hit in answers])
     bins = calibration(confidences, right)
@@ -127,7 +118,6 @@ def test_calibration_is_scikit_learn_s(answers: list[tuple[float, bool]]) -> Non
 
 
 def test_the_calibration_error_is_that_of_guo() -> None:
-    """By hand: three answers at 1.0, of which two are right, and one right answer at 0.5."""
     bins = calibration(np.array([1, 1, 1, 0.5], np.float32), np.array([True, True, False, True]))
     assert [(one.low, one.high, one.count) for one in bins] == [(0.5, 0.6, 1), (0.9, 1.0, 3)]
     assert expected_calibration_error(bins) == pytest.approx((3 * (1 / 3) + 0.5) / 4)

@@ -21,7 +21,6 @@ from tests.nn.helpers import HIDDEN, forward, make_network, normal
 
 
 def test_parameters_are_one_vector_weights_first_then_biases_then_what_is_learned() -> None:
-    """A checkpoint is one array, and what decays is one slice."""
     layers = [Layer(3, PReLU()), Layer(2, Maxout(pieces=3)), Layer(5, Softmax())]
     weights, biases, learned = 4 * 3 + 3 * 6 + 2 * 5, 3 + 6 + 5, 3
     size = weights + biases + learned
@@ -37,7 +36,6 @@ def test_parameters_are_one_vector_weights_first_then_biases_then_what_is_learne
 
 
 def test_the_width_is_what_the_buffers_hold_of_an_example() -> None:
-    """With and without dropout, and with what some activations want for themselves."""
     hidden = [Layer(3, Tanh()), Layer(4, Maxout(pieces=3)), Layer(5, PReLU(), dropout=0.5)]
     layers = [*hidden, Layer(6, Swish()), Layer(7, Tanh(), dropout=0.1), Layer(2, Softmax())]
     network, examples = Network(8, layers), 10
@@ -48,7 +46,6 @@ def test_the_width_is_what_the_buffers_hold_of_an_example() -> None:
 
 
 def test_views_write_to_the_vector() -> None:
-    """Weights, biases, slopes and the slices are no copies."""
     parameters = Parameters(2, [Layer(1, PReLU())])
     parameters.weights[0][1, 0] = 5
     parameters.biases[0][0] = 7
@@ -60,14 +57,12 @@ def test_views_write_to_the_vector() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_all_parameters_have_the_dtype_that_was_asked_for(dtype: type) -> None:
-    """Float32 if none was."""
     layers = [Layer(3, PReLU()), Layer(2, Softmax())]
     assert dtype == Parameters(4, layers, dtype).vector.dtype
     assert Parameters(4, layers).vector.dtype == np.float32
 
 
 def test_a_network_computes_f_of_x_w_plus_b_layer_by_layer() -> None:
-    """Outputs of every layer, logits of the last one, by hand."""
     network = make_network([4, 3, 2], ["tanh", "softmax"])
     (w1, w2), (b1, b2) = network.parameters.weights, network.parameters.biases
     inputs = normal(5, 4)
@@ -82,7 +77,6 @@ def test_a_network_computes_f_of_x_w_plus_b_layer_by_layer() -> None:
 
 
 def test_a_network_computes_with_what_its_activations_have_learned() -> None:
-    """Slopes are read from the parameters, and maps are laid out piece by piece."""
     network = make_network([4, 3, 2, 5], [PReLU(), Maxout(pieces=3), "softmax"])
     (w1, w2, w3), (b1, b2, b3) = network.parameters.weights, network.parameters.biases
     inputs, slopes = normal(6, 4), network.parameters.learned[0]
@@ -99,7 +93,6 @@ def test_a_network_computes_with_what_its_activations_have_learned() -> None:
 
 @pytest.mark.parametrize("f", HIDDEN, ids=str)
 def test_training_and_evaluation_compute_the_same_outputs(f: Activation) -> None:
-    """Backpropagation's forward pass in its buffers, and the passes that need no gradient."""
     network = make_network([4, 3, 3, 2], [f, f, "softmax"])
     gradient = Parameters(4, network.layers, network.dtype)
     passes, inputs, logits = Backpropagation(network, gradient, 5), normal(5, 4), np.empty((5, 2))
@@ -111,7 +104,6 @@ def test_training_and_evaluation_compute_the_same_outputs(f: Activation) -> None
 
 
 def test_outputs_leave_the_logits_alone() -> None:
-    """They are needed for the loss."""
     network, logits = make_network([4, 3], ["relu"]), normal(5, 3)
     kept = logits.copy()
     np.testing.assert_array_equal(forward(ReLU(), kept), network.outputs(logits))
@@ -119,7 +111,6 @@ def test_outputs_leave_the_logits_alone() -> None:
 
 
 def test_float64_is_a_copy() -> None:
-    """Of all parameters, with the same outputs to rounding; what happens to it stays there."""
     network = make_network([4, 3, 2, 2], [PReLU(), Maxout(), "softmax"], np.float32)
     inputs, kept = normal(5, 4), network.parameters.vector.copy()
     copy = network.as_float64()
@@ -149,7 +140,6 @@ def test_float64_is_a_copy() -> None:
 def test_the_class_is_that_of_the_largest_output(
     output: str, logits: list[float], expected: int
 ) -> None:
-    """Of equal outputs, the one with the largest z."""
     network = make_network([4, 3], [output])
     assert [expected] * 2 == network.decide(np.array([logits] * 2, np.float64)).tolist()
 
@@ -167,7 +157,6 @@ def test_the_class_is_that_of_the_largest_output(
     ids=str,
 )
 def test_a_single_unit_decides_at_a_half(output: Activation, expected: list[int]) -> None:
-    """Exactly 1/2 is yes."""
     network, z = make_network([4, 1], [output]), np.array([[-2], [-1e-9], [0], [1e-9], [2]])
     assert expected == network.decide(z).tolist()
     assert network.decide(z).dtype == np.int64
@@ -175,7 +164,6 @@ def test_a_single_unit_decides_at_a_half(output: Activation, expected: list[int]
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
 def test_stretches_are_all_of_the_parameters_and_as_long_as_rows_allow(count: int) -> None:
-    """Each begins with a row of weights; what is no weight follows in the last."""
     network = make_network([40, 30, 20, 2], ["prelu", "maxout", "softmax"])
     parameters = network.parameters
     stretches = parameters.stretches(count)
@@ -193,7 +181,6 @@ def test_stretches_are_all_of_the_parameters_and_as_long_as_rows_allow(count: in
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 def test_parts_of_a_batch_and_of_the_gradient_are_the_whole(hidden: Activation) -> None:
-    """As threads take them: examples first, and then weights."""
     network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"])
     gradients = [Parameters(6, network.layers, np.float64) for _ in range(2)]
     inputs, errors, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))

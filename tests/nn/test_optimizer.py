@@ -45,7 +45,6 @@ def updated(rule: Optimizer, rates: list[float]) -> Array:
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0, False), (0.9, False), (0.9, True)])
 def test_an_update_is_the_formula(momentum: float, nesterov: bool, weight_decay: float) -> None:
-    """Over several steps with changing rates; the velocity includes the rate of its step."""
     rates = [0.5, 0.4, 0.01, 0.3]
     w, v = normal(SIZE), np.zeros(SIZE)
     decays = np.arange(SIZE) < WEIGHTS
@@ -62,7 +61,6 @@ def test_an_update_is_the_formula(momentum: float, nesterov: bool, weight_decay:
 def test_decay_shrinks_weights_and_exempts_biases_and_learned_slopes(
     kind: type[Optimizer],
 ) -> None:
-    """By 1 - learning rate x weight decay, where the gradient is 0."""
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector.fill(1)
     rule = kind(0.5, weight_decay=0.1)
@@ -71,7 +69,6 @@ def test_decay_shrinks_weights_and_exempts_biases_and_learned_slopes(
 
 
 def test_only_momentum_needs_a_velocity() -> None:
-    """At rest it is zero, of the parameters' size and dtype."""
     parameters = Parameters(INPUTS, LAYERS)
     assert SGD(0.5).make_velocity(parameters).size == 0
     velocity = SGD(0.5, momentum=0.9).make_velocity(parameters)
@@ -81,7 +78,6 @@ def test_only_momentum_needs_a_velocity() -> None:
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0, False), (0.9, False), (0.9, True)])
 def test_updates_at_a_constant_rate_are_those_of_pytorch(momentum: float, nesterov: bool) -> None:
-    """PyTorch's velocity leaves the rate out, which makes no difference while it is constant."""
     torch: Any = pytest.importorskip("torch")
     theirs = torch.tensor(normal(SIZE), requires_grad=True)
     optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, nesterov=nesterov)
@@ -94,7 +90,6 @@ def test_updates_at_a_constant_rate_are_those_of_pytorch(momentum: float, nester
 
 @pytest.mark.parametrize(("name", "oracle"), [("adagrad", "Adagrad"), ("adam", "Adam")])
 def test_adaptive_updates_are_those_of_pytorch(name: str, oracle: str) -> None:
-    """With the same epsilon."""
     torch: Any = pytest.importorskip("torch")
     rule = OPTIMIZERS[name](0.1)
     theirs = torch.tensor(normal(SIZE), requires_grad=True)
@@ -106,7 +101,6 @@ def test_adaptive_updates_are_those_of_pytorch(name: str, oracle: str) -> None:
 
 
 def test_adagrad_divides_by_the_root_of_all_squares_so_far() -> None:
-    """Duchi et al. 2011, with the rate of each step."""
     w, h, rates = normal(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
     for i, rate in enumerate(rates):
         gradient = normal(SIZE, seed=i)
@@ -116,7 +110,6 @@ def test_adagrad_divides_by_the_root_of_all_squares_so_far() -> None:
 
 
 def test_adam_divides_unbiased_means() -> None:
-    """Algorithm 1 of Kingma and Ba 2015, with the rate of each step."""
     w, m, v, rates = normal(SIZE), np.zeros(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
     for i, rate in enumerate(rates):
         gradient = normal(SIZE, seed=i)
@@ -129,7 +122,6 @@ def test_adam_divides_unbiased_means() -> None:
 
 @pytest.mark.parametrize("rule", [SGD(0.1, momentum=0.5), AdaGrad(0.1), Adam(0.1)], ids=str)
 def test_the_step_size_is_that_of_a_gradient_that_lasts(rule: Optimizer) -> None:
-    """After many steps along the same gradient, each is as long as told."""
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     velocity, count = rule.make_velocity(parameters), 3000
     for i in range(1, count + 1):

@@ -45,7 +45,6 @@ def with_dropout(network: Network, *shares: float) -> Network:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_dropout_keeps_its_share_and_the_mean(share: float) -> None:
-    """Of a million units, within five standard errors; what is kept grows by the same factor."""
     dropout = Dropout(1, 0.0, [Layer(1000, Tanh(), dropout=share)], 1000, np.float32)
     dropout.draw(slice(None), np.random.default_rng(0))
     (factors,) = dropout.kept(slice(None))
@@ -61,7 +60,6 @@ def test_dropout_keeps_its_share_and_the_mean(share: float) -> None:
 
 @pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
 def test_backpropagation_finds_the_gradient_of_what_dropout_keeps(hidden: Activation) -> None:
-    """In float64, against central differences of the loss with the same units left out."""
     network = with_dropout(make_network([6, 5, 4, 3], [hidden, "tanh", "softmax"]), 0.4, 0.3, 0.0)
     network.parameters.vector /= 2
     loss = make_loss("cross_entropy", Softmax())
@@ -97,7 +95,6 @@ def test_backpropagation_finds_the_gradient_of_what_dropout_keeps(hidden: Activa
 
 
 def test_whoever_drops_nothing_computes_what_was_computed_before() -> None:
-    """The health's probe, validation and prediction take every unit, at its own size."""
     plain = make_network([6, 5, 3], ["tanh", "softmax"])
     dropping = with_dropout(plain, 0.5, 0.0)
     inputs = normal(4, 6)
@@ -109,7 +106,6 @@ def test_whoever_drops_nothing_computes_what_was_computed_before() -> None:
 
 
 def test_smoothed_targets_are_those_of_szegedy() -> None:
-    """(1 - share) of the old ones, and share / classes for each; one unit has two classes."""
     targets = one_hot(np.array([2, 0]), 4)
     smooth = Regularization(label_smoothing=0.2).smooth(targets)
     np.testing.assert_allclose(smooth, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]])
@@ -120,7 +116,6 @@ def test_smoothed_targets_are_those_of_szegedy() -> None:
 
 @pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
 def test_backpropagation_finds_the_gradient_by_the_inputs(hidden: Activation) -> None:
-    """In float64, against central differences of the sum of the losses."""
     network = make_network([6, 5, 4, 3], [hidden, "tanh", "softmax"])
     network.parameters.vector /= 2
     loss = make_loss("cross_entropy", Softmax())
@@ -142,7 +137,6 @@ def test_backpropagation_finds_the_gradient_by_the_inputs(hidden: Activation) ->
 
 
 def test_examples_move_uphill_by_their_distance() -> None:
-    """Along their own gradient, however long it is; one without a gradient stays."""
     inputs = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], np.float32)
     errors = np.array([[3e4, 4e4], [-6e-9, 8e-9], [0, 0], [1e-30, 0]], np.float32)
     move_uphill(inputs, errors, 0.5)
@@ -152,7 +146,6 @@ def test_examples_move_uphill_by_their_distance() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_step_learns_from_the_examples_that_were_moved(threads: int) -> None:
-    """One step of gradient descent, against passes over examples that were moved by hand."""
     network, examples = classifier(), squares(30)
     targets, inputs = one_hot(examples.labels, 3), scaled(examples.inputs)
     passes, gradient = passes_over(network, 30)
@@ -169,7 +162,6 @@ def test_a_step_learns_from_the_examples_that_were_moved(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_step_learns_from_smoothed_targets(threads: int) -> None:
-    """One step of gradient descent, against a pass with targets that were smoothed by hand."""
     network, examples = classifier(), squares(30)
     targets, inputs = 0.8 * one_hot(examples.labels, 3) + 0.2 / 3, scaled(examples.inputs)
     passes, gradient = passes_over(network, 30)
@@ -183,14 +175,12 @@ def test_a_step_learns_from_smoothed_targets(threads: int) -> None:
 
 
 def test_long_columns_are_shortened_and_no_others() -> None:
-    """The direction of each unit's weights stays."""
     weights = np.array([[3.0, 0.6, 0.0], [4.0, 0.8, 0.0]])
     shorten(weights, 2.0)
     np.testing.assert_allclose(weights, [[1.2, 0.6, 0], [1.6, 0.8, 0]])
 
 
 def test_lengths_whose_squares_are_beyond_float32_are_lengths() -> None:
-    """What is clipped keeps its direction: it is not taken for infinitely long, and set to 0."""
     assert square(np.array([3e20, 4e20], np.float32)) == pytest.approx(25e40, rel=1e-6)
     weights = np.array([[3e20, 0.3], [4e20, 0.4]], np.float32)
     shorten(weights, 2.0)
@@ -201,7 +191,6 @@ def test_lengths_whose_squares_are_beyond_float32_are_lengths() -> None:
 
 
 def test_a_gradient_that_explodes_is_clipped_and_not_lost() -> None:
-    """Deep and wide weights, of which each layer multiplies the errors by some hundreds."""
     network = make_network([16, *[64] * 12, 3], [*["relu"] * 12, "softmax"], np.float32)
     network.parameters.vector[...] = 8 * normal(network.parameters.vector.size)
     before = network.parameters.vector.copy()
@@ -211,7 +200,6 @@ def test_a_gradient_that_explodes_is_clipped_and_not_lost() -> None:
 
 
 def test_the_mean_follows_the_parameters() -> None:
-    """By hand: every so many steps, as far as for so many; the decay grows to its bound."""
     average, expected = np.zeros(1), 0.0
     for count in range(1, 5 * STRIDE):
         value = math.sin(count)
@@ -223,7 +211,6 @@ def test_the_mean_follows_the_parameters() -> None:
 
 
 def test_looking_at_some_steps_comes_to_the_mean_of_all() -> None:
-    """Of parameters that move slowly, as those of a training do."""
     average, every = np.zeros(1), 0.0
     for count in range(1, 20_000):
         value = math.sin(count / 1000)
@@ -235,7 +222,6 @@ def test_looking_at_some_steps_comes_to_the_mean_of_all() -> None:
 
 @pytest.mark.parametrize(("steps", "is_mean"), [(STRIDE - 1, False), (STRIDE, True)])
 def test_a_mean_of_few_steps_is_not_the_network_that_was_drawn(steps: int, is_mean: bool) -> None:
-    """Before the first look at the parameters, these themselves are validated and saved."""
     network = make_network([12, 3], ["softmax"], np.float32)
     bounds = Regularization(average=0.9)
     training = make_training(network, clouds(100), 0.1, steps=steps, regularization=bounds)
@@ -310,7 +296,6 @@ def bits(training: Training) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("regularization", EACH, ids=str)
 def test_threads_change_no_more_than_the_rounding(regularization: Regularization) -> None:
-    """What is drawn at random does not depend on them."""
     trained = []
     for threads in (1, 2, 5):
         network = with_dropout(classifier(), 0.3, 0.2, 0.0)
@@ -333,8 +318,6 @@ def test_threads_change_no_more_than_the_rounding(regularization: Regularization
 def test_stopping_after_any_event_and_going_on_gives_the_same_bits(
     regularization: Regularization,
 ) -> None:
-    """Nothing random but the shuffling has a state to keep."""
-
     def begin() -> Any:
         return make_training(
             *(with_dropout(classifier(), 0.3, 0.0, 0.0), squares(700), 0.1),
@@ -364,7 +347,6 @@ def test_stopping_after_any_event_and_going_on_gives_the_same_bits(
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_clipped_step_has_the_length_and_the_direction(threads: int) -> None:
-    """One step of gradient descent: of the whole gradient, also where threads share it."""
     steps = []
     for bound in (None, 1e-3):
         network = classifier()
@@ -387,7 +369,6 @@ def test_a_clipped_step_has_the_length_and_the_direction(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_unit_has_longer_weights_than_max_norm(threads: int) -> None:
-    """After each epoch; biases are free."""
     network = classifier()
     training = make_training(
         *(network, squares(300), 1.0),
@@ -405,7 +386,6 @@ def test_no_unit_has_longer_weights_than_max_norm(threads: int) -> None:
 
 
 def test_what_is_validated_is_the_mean_of_the_weights() -> None:
-    """And it is what is kept as the best; the training itself goes on from its own weights."""
     examples, validation = squares(300), squares(60, seed=1)
     network = classifier()
     training = make_training(
@@ -428,8 +408,6 @@ def test_what_is_validated_is_the_mean_of_the_weights() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
-    """Weights, biases and slopes, as they are in trainings that end where the mean looks."""
-
     def begin(steps: int, average: float | None) -> Training:
         network = make_network([16, 8, 6, 3], ["prelu", "tanh", "softmax"], np.float32)
         return make_training(
@@ -450,7 +428,6 @@ def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
 
 
 def test_dropout_of_inputs_and_layers_makes_training_harder() -> None:
-    """The loss that it trains on grows, each time other units are left out."""
     losses: list[float] = []
     for shares, inputs in (((0.0, 0.0, 0.0), 0.0), ((0.5, 0.0, 0.0), 0.0), ((0.0, 0.0, 0.0), 0.5)):
         network = with_dropout(classifier(), *shares)
@@ -476,7 +453,6 @@ def test_dropout_of_inputs_and_layers_makes_training_harder() -> None:
 def test_chance_is_another_one_in_each_batch_and_each_epoch(
     batch_size: int, share: float, regularization: Regularization, different: int
 ) -> None:
-    """Two batches an epoch of one image, in one block or two, and a network that does not learn."""
     inputs = squares(1).inputs.repeat(2 * batch_size, axis=0)
     examples = Examples(inputs, np.zeros(len(inputs), np.int64))
     losses = []
@@ -495,7 +471,6 @@ def test_chance_is_another_one_in_each_batch_and_each_epoch(
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_dropped_input_stays_dropped_when_its_example_is_moved(threads: int) -> None:
-    """One step of gradient descent, against passes by hand, with the same inputs left out."""
     network, examples = classifier(), squares(30)
     order = np.random.default_rng(5).permutation(30)  # as `make_training` shuffles
     dropout = Dropout(16, 0.4, network.layers, 30, np.float32)

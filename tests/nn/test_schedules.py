@@ -65,7 +65,6 @@ schedules = st.one_of(
 def test_the_factor_at_a_time_of_ten_epochs(
     schedule: Schedule, time: float, expected: float
 ) -> None:
-    """First and last steps of epochs are on the right side of every drop."""
     assert expected == pytest.approx(schedule.factor(time, epochs=10), abs=1e-12)
 
 
@@ -73,7 +72,6 @@ def test_the_factor_at_a_time_of_ten_epochs(
 def test_a_factor_is_finite_and_never_above_1(
     schedule: Schedule, epochs: int, share: float
 ) -> None:
-    """With a gamma of at most 1, at any time of any training."""
     factor = schedule.factor(share * epochs, epochs)
     assert math.isfinite(factor)
     assert 0 <= factor <= 1
@@ -93,6 +91,5 @@ def test_a_factor_is_finite_and_never_above_1(
 def test_a_schedule_that_does_not_exist_is_refused(
     name: str, parameters: dict[str, Any], message: str
 ) -> None:
-    """The message says which parameter is wrong."""
     with pytest.raises(ValueError, match=message):
         SCHEDULES[name](**parameters)

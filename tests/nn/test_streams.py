@@ -12,7 +12,6 @@ PURPOSES: list[Purpose] = ["initialization", "shuffling", "subset", "augmentatio
 
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_a_stream_is_the_same_again_for_its_seed_alone(purpose: Purpose) -> None:
-    """Two seeds that are neighbours give two streams."""
     draws = stream(3, purpose).random(5).tolist()
     assert draws == stream(3, purpose).random(5).tolist()
     assert draws != stream(4, purpose).random(5).tolist()
@@ -20,20 +19,17 @@ def test_a_stream_is_the_same_again_for_its_seed_alone(purpose: Purpose) -> None
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_streams_are_the_children_that_numpy_spawns_for_independence(seed: int) -> None:
-    """In the order of the purposes, which must never change: old seeds would mean new runs."""
     for purpose, child in zip(PURPOSES, np.random.SeedSequence(seed).spawn(5), strict=True):
         expected = np.random.PCG64(child).random_raw(3).tolist()
         assert expected == stream(seed, purpose).bit_generator.random_raw(3).tolist()
 
 
 def test_streams_of_one_seed_are_not_correlated() -> None:
-    """Five standard errors of the correlation of 10,000 pairs."""
     draws = [stream(0, purpose).standard_normal(10_000) for purpose in PURPOSES]
     assert abs(np.corrcoef(draws) - np.eye(5)).max() < 0.05
 
 
 def test_each_place_has_a_stream_of_its_own() -> None:
-    """Of an epoch and a batch, whatever was drawn before."""
     places = [(), (0,), (0, 0), (0, 1), (1, 0)]
     draws = {place: stream(3, "dropout", *place).random() for place in places}
     assert len(set(draws.values())) == len(places)

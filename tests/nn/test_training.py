@@ -87,10 +87,6 @@ def rows_of(events: Sequence[Event]) -> list[EpochDone]:
 def test_training_does_what_the_textbook_does(
     rule: dict[str, Any], hidden: str, dtype: type, tolerance: float, threads: int
 ) -> None:
-    """Weights, losses and hits, with a schedule, several blocks and a last short batch.
-
-    Of twenty threads, three have no example of the last batch, and some have no weights.
-    """
     examples, network = clouds(1237), classifier(hidden, dtype)
     weights, biases = copied(classifier(hidden, np.float64))
     shape: dict[str, Any] = {"epochs": 3, "batch_size": 20, **rule}
@@ -115,7 +111,6 @@ def test_training_does_what_the_textbook_does(
 
 @pytest.mark.parametrize("steps", [1, 61, 62, 63, 150, 186, 9999])
 def test_steps_end_a_training_where_the_textbook_s_ends(steps: int) -> None:
-    """After so many updates, or all epochs; schedules end there too, and so do the last means."""
     examples, network = clouds(1237), classifier("sigmoid", np.float64)
     weights, biases = copied(network)
     shape: dict[str, Any] = {"epochs": 3, "batch_size": 20, "momentum": 0.5}
@@ -149,7 +144,6 @@ def test_steps_end_a_training_where_the_textbook_s_ends(steps: int) -> None:
 
 
 def test_more_steps_than_the_epochs_have_change_nothing() -> None:
-    """Not a bit."""
     trainings = [
         make_training(classifier(), clouds(1237), 0.1, **EVERYTHING, steps=steps)
         for steps in (None, 3 * 42, 10**9)
@@ -161,7 +155,6 @@ def test_more_steps_than_the_epochs_have_change_nothing() -> None:
 def test_looking_at_the_layers_does_not_disturb_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not a bit, although the probe writes to the gradient that the training uses."""
     watched = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
     alone = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
     rows = rows_of(list(watched))
@@ -188,7 +181,6 @@ class _Recording(Quadratic):
     "hidden", [f for f in HIDDEN if f not in (Step(), Step(at_zero=1))], ids=str
 )
 def test_every_hidden_activation_learns(hidden: Activation) -> None:
-    """A step does with its surrogate; with half the loss of guessing, nearly all are right."""
     network = make_network([12, 10, 3], [hidden, "softmax"], np.float32)
     examples = clouds(500, noise=40)
     *_, last = rows_of([*make_training(network, examples, 0.1, epochs=10, momentum=0.5)])
@@ -197,7 +189,6 @@ def test_every_hidden_activation_learns(hidden: Activation) -> None:
 
 
 def test_slopes_are_learned_and_do_not_decay() -> None:
-    """A step on those of a prelu is the learning rate times their gradient, and no more."""
     examples, rule = clouds(50), {"batch_size": 50, "weight_decay": 0.5}
     network = make_network([12, 8, 3], ["prelu", "softmax"])
     before = copy.deepcopy(network.parameters.learned[0])
@@ -211,7 +202,6 @@ def test_slopes_are_learned_and_do_not_decay() -> None:
 
 
 def test_a_single_output_learns_yes_or_no() -> None:
-    """Its hits are counted at 1/2, its targets are the labels."""
     examples = clouds(500, noise=40)
     examples = Examples(examples.inputs, examples.labels % 2)
     network = make_network([12, 8, 1], ["tanh", "sigmoid"], np.float32)
@@ -237,7 +227,6 @@ def orders_of(**given: Any) -> list[list[list[int]]]:
 
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
-    """Examples are shuffled, not the beginnings of batches."""
     epochs, numbers = orders_of(), list(range(2503))
     orders = [[number for batch in epoch for number in batch] for epoch in epochs]
     assert [numbers] * 3 == [sorted(order) for order in orders]
@@ -247,7 +236,6 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
 
 
 def test_draws_with_replacement_repeat() -> None:
-    """As many as there are examples hit a share of 1 - 1/e of them, others in each epoch."""
     seen = [
         {number for batch in epoch for number in batch}
         for epoch in orders_of(with_replacement=True)
@@ -258,7 +246,6 @@ def test_draws_with_replacement_repeat() -> None:
 
 
 def test_events_come_in_order() -> None:
-    """Blocks of about five hundred examples, the epoch, and the end, which is always the last."""
     events = list(make_training(classifier(), clouds(2503), 0.1, epochs=2))
     expected = [
         event
@@ -273,7 +260,6 @@ def test_events_come_in_order() -> None:
 
 
 def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
-    """One step an epoch."""
     trainings = [
         make_training(classifier(), clouds(100), 0.1, epochs=2, batch_size=size)
         for size in (100, 5000)
@@ -286,8 +272,6 @@ def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(threads: int) -> None:
-    """Of parameters, velocity and metrics; on every number of threads."""
-
     def outcome(seed: int) -> tuple[Any, ...]:
         shuffle = np.random.default_rng(seed)
         training = make_training(
@@ -310,8 +294,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(threads: int) ->
     ids=["plain", "everything", "early_stopping", "steps_with_replacement"],
 )
 def test_stopping_after_any_event_and_going_on_gives_the_same_bits(given: dict[str, Any]) -> None:
-    """Parameters, velocity, every epoch's metrics, the best epoch and the end."""
-
     def begin() -> Training:
         return make_training(classifier(), clouds(2503), 0.05, **given)
 
@@ -337,8 +319,6 @@ def test_stopping_after_any_event_and_going_on_gives_the_same_bits(given: dict[s
 def test_early_stopping_stops_when_patience_is_used_up(
     metric: Literal["val_accuracy", "val_loss"], patience: int
 ) -> None:
-    """At the epoch that the metrics of a training without it foretell."""
-
     def train(stopping: EarlyStopping | None) -> list[Event]:
         given = {"epochs": 40, "validation": NOISY, "early_stopping": stopping}
         return list(make_training(classifier(), clouds(200, noise=150), 1.0, **given))
@@ -355,7 +335,6 @@ def test_early_stopping_stops_when_patience_is_used_up(
 
 
 def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_loss() -> None:
-    """Told anew from the metrics of all epochs."""
     training = make_training(classifier(), clouds(200, noise=150), 1.0, epochs=30, validation=NOISY)
     rows = rows_of(list(training))
     keys = [(row.val_accuracy or 0, -(row.val_loss or 0)) for row in rows]
@@ -368,13 +347,11 @@ def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_los
 
 
 def test_without_validation_the_last_epoch_is_the_best() -> None:
-    """And nothing is said of a validation."""
     rows = rows_of(list(make_training(classifier(), clouds(100), 0.1, epochs=3)))
     assert [(r.is_best, r.val_loss, r.val_accuracy) for r in rows] == [(True, None, None)] * 3
 
 
 def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
-    """Loss, accuracy and the layers' health, on the validation examples alone."""
     training = make_training(classifier(), clouds(500), 0.5, validation=NOISY)
     (row,) = rows_of(list(training))
     expected = mean_loss_and_accuracy(training.network, training.loss, NOISY)
@@ -386,7 +363,6 @@ def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
 
 
 def test_metrics_are_plain_values() -> None:
-    """Whoever watches can write them as JSON, and compare by identity."""
     (row,) = rows_of(list(make_training(classifier(), clouds(100), 0.1, validation=NOISY)))
     values = (row.epoch, row.train_accuracy, row.val_loss, row.val_accuracy, row.is_best)
     assert [int, float, float, float, bool] == [type(value) for value in values]
@@ -394,7 +370,6 @@ def test_metrics_are_plain_values() -> None:
 
 @pytest.mark.parametrize(("rate", "what"), [(1e25, "gradient"), (1e38, "outputs")])
 def test_a_validation_loss_too_large_for_a_number_is_a_divergence(rate: float, what: str) -> None:
-    """Of the epoch's last batch; no row of metrics holds an infinity."""
     network = make_network([12, 3], ["linear"], np.float32)
     given: dict[str, Any] = {"loss": "quadratic", "batch_size": 100, "validation": clouds(50)}
     (last,) = [
@@ -429,7 +404,6 @@ def test_divergence_is_found_at_the_batch_where_it_happens(
     what: Literal["outputs", "gradient", "parameters"],
     threads: int,
 ) -> None:
-    """The batch, and the loss before it, are those of a loop that looks at every step."""
     shape: dict[str, Any] = {"epochs": 5, "batch_size": 20, **rule}
     weights, biases = copied(classifier(hidden))
     steps = textbook_training(weights, biases, clouds(1237), lambda _: rate, hidden=hidden, **shape)
@@ -454,7 +428,6 @@ def test_divergence_is_found_at_the_batch_where_it_happens(
 def test_no_hidden_activation_stops_a_divergence_from_being_found(
     hidden: Activation, rate: float
 ) -> None:
-    """Neither infinities nor NaN are too much for a pass; only bounded outputs may stay finite."""
     network = make_network([12, 8, 6, 3], [hidden, hidden, "softmax"], np.float32)
     *_, last = make_training(network, clouds(1237), rate, epochs=2)
     assert isinstance(last, Finished)
@@ -464,7 +437,6 @@ def test_no_hidden_activation_stops_a_divergence_from_being_found(
 
 
 def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence() -> None:
-    """The only step of the epoch leads there; nothing warns, and no row of metrics is written."""
     training = make_training(classifier("relu"), clouds(100), 1e15, epochs=2, batch_size=100)
     events = list(training)
     assert rows_of(events) == []
@@ -483,7 +455,6 @@ def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence() -> None:
     ],
 )
 def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) -> None:
-    """Nielsen's networks of 30 hidden units, on the digits that ship."""
     digits, held_out = hold_out(open_dataset("mini", notify=lambda _: None).training, 1000)
     assert held_out is not None
     network = make_network([784, 30, 10], ["sigmoid", output], np.float32)
@@ -496,7 +467,6 @@ def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) 
 
 
 def test_momentum_does_not_sink_into_denormal_numbers() -> None:
-    """Which are slow: what a black pixel's weight remembers becomes 0."""
     examples = clouds(200)
     examples.inputs[100:, 0] = 0
     examples.inputs[:, 1] = 0
@@ -510,7 +480,6 @@ def test_momentum_does_not_sink_into_denormal_numbers() -> None:
 
 @pytest.mark.parametrize("batch_size", [2, 200])
 def test_what_a_black_pixel_left_is_forgotten_in_however_few_epochs(batch_size: int) -> None:
-    """Looks for denormal numbers are counted in steps, also where an epoch has only one."""
     examples = clouds(200)
     examples.inputs[:, 0] = 0
     network = make_network([12, 8, 3], ["relu", "softmax"], np.float32)
@@ -525,7 +494,6 @@ def test_what_a_black_pixel_left_is_forgotten_in_however_few_epochs(batch_size: 
 
 
 def test_adam_counts_its_steps_from_one_through_all_epochs() -> None:
-    """Along a gradient that lasts, each step is as long as the rate, and told to be."""
     one, rate = clouds(1), 1e-7
     examples = Examples(np.repeat(one.inputs, 40, axis=0), np.repeat(one.labels, 40))
     network = classifier("sigmoid", np.float64)
@@ -544,7 +512,6 @@ def test_adam_counts_its_steps_from_one_through_all_epochs() -> None:
 
 
 def test_a_memory_that_overflows_is_a_divergence() -> None:
-    """Of Adam, whose steps would be 0 from there on."""
     network = make_network([12, 8, 3], ["linear", "linear"], np.float32)
     training = make_training(network, clouds(100), 1e-3, loss="quadratic", epochs=1)
     training.optimizer = Adam(1e-3)
@@ -557,7 +524,6 @@ def test_a_memory_that_overflows_is_a_divergence() -> None:
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_parameters_that_begin_infinite_are_a_divergence_before_the_first_step(layer: int) -> None:
-    """As a distribution too wide for float32 draws them."""
     network = classifier("relu", np.float32)
     network.parameters.weights[layer - 1][0, 0] = np.inf
     (last,) = make_training(network, clouds(100), 0.1)

@@ -44,7 +44,6 @@ DIGITS = {"0": ZERO, "1": ONE, "4": FOUR, "7": SEVEN}
 
 @pytest.mark.parametrize("digit", DIGITS)
 def test_a_digit_that_is_drawn_is_recognised(report: Path, open_page: Open, digit: str) -> None:
-    """With the mouse, large and small; the bars and the layers show what is in the network."""
     page = open_page(report)
     for size in (1.0, 0.4):
         draw(page, DIGITS[digit], size)
@@ -61,7 +60,6 @@ def test_a_digit_that_is_drawn_is_recognised(report: Path, open_page: Open, digi
 def test_what_the_network_sees_is_centred_and_scaled_as_mnist_was(
     report: Path, open_page: Open
 ) -> None:
-    """A digit of 20 pixels, its centre of mass where that of MNIST's is, wherever one draws it."""
     page = open_page(report)
     seen = []
     for size in (1.0, 0.4):
@@ -86,7 +84,6 @@ def test_what_the_network_sees_is_centred_and_scaled_as_mnist_was(
 
 
 def test_a_finger_draws_as_well(report: Path, open_page: Open) -> None:
-    """A tap is a dot: it is seen, and it does not scroll the page."""
     page = open_page(report, width=360, touch=True)
     page.locator("#draw").scroll_into_view_if_needed()
     before = page.evaluate("scrollY")
@@ -96,7 +93,6 @@ def test_a_finger_draws_as_well(report: Path, open_page: Open) -> None:
 
 
 def test_a_click_on_a_cell_shows_its_digits(report: Path, trained: Path, open_page: Open) -> None:
-    """As many as it counts; a click on one of them asks the network."""
     page = open_page(report)
     confusion = face.evaluate(trained).confusion
     wrong = confusion - np.diag(confusion.diagonal())
@@ -116,7 +112,6 @@ def test_a_click_on_a_cell_shows_its_digits(report: Path, trained: Path, open_pa
 
 
 def test_curves_and_all_sections_are_there(report: Path, open_page: Open) -> None:
-    """Each chart is a picture that is seen, with a name for those who do not see it."""
     page = open_page(report)
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
@@ -141,7 +136,6 @@ def test_curves_and_all_sections_are_there(report: Path, open_page: Open) -> Non
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_follows_light_and_dark(report: Path, open_page: Open, dark: bool) -> None:
-    """Text, charts and paper: what is written has a contrast that can be read."""
     page = open_page(report, dark=dark)
 
     def luminance(selector: str, what: str) -> float:
@@ -162,13 +156,11 @@ def test_it_follows_light_and_dark(report: Path, open_page: Open, dark: bool) ->
 
 
 def test_it_fits_a_phone_of_360_pixels(report: Path, open_page: Open) -> None:
-    """Nothing is wider than the screen, but what scrolls by itself."""
     page = open_page(report, width=360)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_it_can_be_printed(report: Path, open_page: Open) -> None:
-    """As black on white, also from a dark screen."""
     page = open_page(report, dark=True)
     assert page.pdf().startswith(b"%PDF")
     page.emulate_media(media="print", color_scheme="dark")
@@ -203,7 +195,6 @@ NETWORKS = [
 def test_the_page_s_network_agrees_with_nnctl_on_all_test_images(
     layers: list[Activation], report: Path, open_page: Open
 ) -> None:
-    """To 1e-4, for every activation and any of its parameters."""
     run = trained_with(layers)
     _, expected = answers(run, images())
     actual = outputs_in(open_page(report), 1000, run.network())
@@ -214,13 +205,11 @@ def test_the_page_s_network_agrees_with_nnctl_on_all_test_images(
 def test_the_page_holds_the_network_of_the_run(
     report: Path, trained: Path, open_page: Open
 ) -> None:
-    """What one draws is classified by what `nnctl predict` takes."""
     _, expected = answers(face.load(trained), images())
     assert largest_difference(expected, outputs_in(open_page(report), 1000)) < 1e-4
 
 
 def test_a_single_question_has_two_bars(tmp_path: Path, open_page: Open) -> None:
-    """Other, and the digit that was asked for."""
     run = trained_with([LeakyReLU(), Sigmoid()], positive_digit=7)
     written = write_report([run.directory], tmp_path / "report.html", notify=ignore)
     page = open_page(written.file)
@@ -230,7 +219,6 @@ def test_a_single_question_has_two_bars(tmp_path: Path, open_page: Open) -> None
 
 
 def test_a_large_network_is_rounded_and_says_so(tmp_path: Path, open_page: Open) -> None:
-    """To 16 bits, or to 8; one that is larger still is left out; all pages are below 3 MB."""
     for units, told in (
         (700, "rounded to 16 bits"),
         (1700, "rounded to 8 bits"),
@@ -254,7 +242,6 @@ def test_a_large_network_is_rounded_and_says_so(tmp_path: Path, open_page: Open)
 
 
 def test_names_and_texts_stay_text(nnctl: Nnctl, scratch: Path, open_page: Open) -> None:
-    """A run's name, a dataset's, and its configuration may hold what looks like HTML."""
     evil = "<script>alert(1)</script>" if not scratch.drive else "&lt;script&gt;"
     name = f"{evil.replace('/', '')} $x_1$ \"'& _run"
     for i in (1, 2):

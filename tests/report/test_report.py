@@ -52,7 +52,6 @@ def text_of(file: Path) -> str:
 
 
 def test_the_page_is_one_file_that_fetches_nothing(report: Path) -> None:
-    """Below 3 MB, no address but the names of XML, and a policy that forbids any."""
     page = read(report)
     assert len(page.encode()) < 3_000_000
     without_names = page.replace('"http://www.w3.org/', "")
@@ -63,7 +62,6 @@ def test_the_page_is_one_file_that_fetches_nothing(report: Path) -> None:
 
 
 def test_its_figures_are_those_of_eval(report: Path, trained: Path) -> None:
-    """Accuracy, mistakes, and the sum of each row of the confusion matrix."""
     evaluation = face.evaluate(trained)
     told = text_of(report)
     assert f"test accuracy {100 * evaluation.accuracy:.2f} %" in told
@@ -73,7 +71,6 @@ def test_its_figures_are_those_of_eval(report: Path, trained: Path) -> None:
 
 
 def test_faults_are_drawn_at_the_accuracies_of_eval(report: Path, trained: Path) -> None:
-    """To the scale of the highest and the lowest point; each line begins at sound images."""
     _, figure = read(report).split('aria-label="Accuracy by the strength of a fault"')
     paths = re.findall(r'<path d="([^"]*)"[^>]*var\(--series-', figure[: figure.index("</figure>")])
     drawn = np.array([re.findall(r"[ML] \S+ (\S+)", path) for path in paths], float)
@@ -84,7 +81,6 @@ def test_faults_are_drawn_at_the_accuracies_of_eval(report: Path, trained: Path)
 
 
 def test_the_last_line_is_the_file_and_json_tells_its_runs(nnctl: Nnctl, trained: Path) -> None:
-    """With --output it is another one."""
     assert nnctl("report", trained).stdout.splitlines()[-1] == "report.html"
     done = nnctl("report", trained, "-o", "other.html", "--json")
     told = json.loads(done.stdout)
@@ -101,14 +97,12 @@ def test_the_last_line_is_the_file_and_json_tells_its_runs(nnctl: Nnctl, trained
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds its browser by the path")
 def test_without_a_browser_the_page_is_there_all_the_same(nnctl: Nnctl, trained: Path) -> None:
-    """--open says so."""
     done = nnctl("report", trained, "--open", env={"PATH": ""})
     assert done.stdout == "report.html\n"
     assert "no browser could be started" in done.stderr
 
 
 def test_a_browser_gets_the_page(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
-    """By its path, as one word that no shell takes apart."""
     if sys.platform != "linux":
         pytest.skip("a script stands in for the browser of Linux")
     opener = scratch / "bin" / "xdg-open"
@@ -125,7 +119,6 @@ def test_a_browser_gets_the_page(nnctl: Nnctl, trained: Path, scratch: Path) -> 
 
 
 def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
-    """An interrupted or mistaken command costs nobody a file."""
     nnctl("report", trained)
     nnctl("report", trained)
     mine = scratch / "mine.sh"
@@ -142,7 +135,6 @@ def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained: Path, scrat
 def test_a_pipe_is_neither_waited_for_nor_replaced(
     nnctl: Nnctl, trained: Path, scratch: Path
 ) -> None:
-    """It stays a pipe."""
     os.mkfifo(scratch / "pipe")
     done = nnctl("report", trained, "-o", "pipe", code=2)
     assert "is a folder, a pipe or a device" in done.stderr
@@ -154,13 +146,11 @@ def test_a_pipe_is_neither_waited_for_nor_replaced(
 def test_a_name_that_no_file_can_have_is_a_usage_error(
     nnctl: Nnctl, trained: Path, length: int
 ) -> None:
-    """It is told with the name."""
     done = nnctl("report", trained, "-o", "x" * length, code=2)
     assert f"{'x' * length} cannot be written" in done.stderr
 
 
 def test_two_runs_are_compared(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
-    """What differs, whose mistakes they are, and whether it is chance: McNemar's test."""
     other = scratch / "other"
     nnctl("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", other, "--quiet")
     nnctl("report", other, trained)
@@ -177,7 +167,6 @@ def test_two_runs_are_compared(nnctl: Nnctl, trained: Path, scratch: Path) -> No
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(nnctl: Nnctl, scratch: Path) -> None:
-    """And a run that is named twice is there once."""
     for folder in ("a", "b"):
         nnctl("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", f"{folder}/run", "-q")
     nnctl("report", "a/run", "b/run", "a/../a/run")
@@ -188,7 +177,6 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(nnctl: Nnctl, scratch: P
 
 
 def test_a_sweep_has_plots_of_its_parameters(nnctl: Nnctl, scratch: Path) -> None:
-    """A chart a parameter, numbers and names alike, and its best runs compared."""
     nnctl(
         *("sweep", CONFIGS / "smoke.yaml", "-p", "optimizer.learning_rate=0.01,0.1"),
         *("-p", "network.layers.0.activation=relu,tanh,step"),
@@ -207,7 +195,6 @@ def test_a_sweep_has_plots_of_its_parameters(nnctl: Nnctl, scratch: Path) -> Non
 def test_a_run_that_still_trains_is_shown_as_far_as_it_has_come(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """Before its first epoch, and after some; it goes on undisturbed."""
     command = nnctl_command(
         *("train", CONFIGS / "smoke.yaml", "--epochs", 100_000, "--run-dir", "run", "--quiet"),
     )
@@ -235,7 +222,6 @@ def test_a_run_that_still_trains_is_shown_as_far_as_it_has_come(
 
 
 def test_a_run_that_diverged_says_why(nnctl: Nnctl, scratch: Path) -> None:
-    """The sentence and the cure, as in the terminal."""
     nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", "--quiet", code=4)
     nnctl("report", "run")
     told = text_of(scratch / "report.html")
@@ -246,7 +232,6 @@ def test_a_run_that_diverged_says_why(nnctl: Nnctl, scratch: Path) -> None:
 
 @pytest.mark.parametrize("config", ["gates/xor.yaml", "gates/and.yaml", "is-it-a-nine.yaml"])
 def test_gates_and_single_questions_have_a_page(nnctl: Nnctl, scratch: Path, config: str) -> None:
-    """Without pictures, where there are none."""
     only = ["--dataset", "mini"] if config.startswith("is") else []
     nnctl("train", CONFIGS / config, "--epochs", 2, *only, "--run-dir", "run", "--quiet")
     nnctl("report", "run")
@@ -257,7 +242,6 @@ def test_gates_and_single_questions_have_a_page(nnctl: Nnctl, scratch: Path, con
 
 
 def test_without_its_dataset_a_run_shows_the_rest(nnctl: Nnctl, mini_folder: Path) -> None:
-    """It is said on stderr and on the page; the canvas is there."""
     nnctl(
         *("train", CONFIGS / "smoke.yaml", "--dataset", mini_folder, "--epochs", 1),
         *("--run-dir", "run", "--quiet"),
@@ -273,7 +257,6 @@ def test_without_its_dataset_a_run_shows_the_rest(nnctl: Nnctl, mini_folder: Pat
 
 
 def test_what_is_damaged_or_no_run_is_told(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
-    """In a sentence, with the documented exit code."""
     assert "no run directory" in nnctl("report", "nowhere", code=2).stderr
     (scratch / "empty").mkdir()
     assert "not a run directory" in nnctl("report", "empty", code=2).stderr
@@ -294,7 +277,6 @@ def test_what_is_damaged_or_no_run_is_told(nnctl: Nnctl, trained: Path, scratch:
 def test_a_library_that_lacks_is_named_with_the_command_to_install_it(
     trained: Path, scratch: Path, module: str, name: str
 ) -> None:
-    """In one line."""
     code = f"import sys; sys.modules[{module!r}] = None; from nnctl.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "report", str(trained)],
@@ -310,7 +292,6 @@ def test_a_library_that_lacks_is_named_with_the_command_to_install_it(
 
 
 def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained: Path, scratch: Path) -> None:
-    """Byte for byte: a page can be kept under version control."""
     pages = []
     for _ in range(2):
         nnctl("report", trained)
@@ -327,7 +308,6 @@ def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained: Path, scratch: Pa
 def test_a_file_for_matplotlib_in_the_working_folder_is_not_read(
     nnctl: Nnctl, report: Path, trained: Path, scratch: Path, content: str | None
 ) -> None:
-    """It starts no program, and changes nothing."""
     programs = scratch / "bin"
     programs.mkdir()
     for name in ("latex", "kpsewhich", "dvipng"):
@@ -347,7 +327,6 @@ def test_a_file_for_matplotlib_in_the_working_folder_is_not_read(
 def test_the_environment_of_matplotlib_is_not_heard(
     nnctl: Nnctl, report: Path, trained: Path, scratch: Path, backend: str
 ) -> None:
-    """Jupyter sets it; and a folder that cannot be is nothing to tell of."""
     rc = scratch / "my.rc"
     rc.write_text("font.size: 30\n", "utf-8")
     told = {"MPLBACKEND": backend, "MATPLOTLIBRC": str(rc), "MPLCONFIGDIR": str(rc)}

@@ -27,7 +27,6 @@ def arrays(*sizes: int) -> tuple[list[Any], list[Any]]:
 
 
 def test_a_network_of_arrays_computes_f_of_x_w_plus_b() -> None:
-    """As by hand."""
     weights, biases = arrays(4, 3, 2)
     network = nnctl.Network.from_arrays(
         weights, [biases[0][:, None], biases[1][None]], [{"name": "sigmoid", "gain": 2}, "linear"]
@@ -38,7 +37,6 @@ def test_a_network_of_arrays_computes_f_of_x_w_plus_b() -> None:
 
 
 def test_prelu_and_maxout_have_their_own_arrays() -> None:
-    """Slopes, and a map a piece."""
     weights, biases = arrays(4, 3, 6)
     network = nnctl.Network.from_arrays(
         weights, biases, ["prelu", {"name": "maxout", "pieces": 3}], slopes={0: [1, 2, 3]}
@@ -94,7 +92,6 @@ GOOD: dict[str, Any] = {
     ],
 )
 def test_arrays_that_do_not_fit_are_told(wrong: dict[str, Any], message: str) -> None:
-    """By their layer and their shapes."""
     nnctl.Network.from_arrays(**GOOD)
     with pytest.raises(UsageError, match=message):
         nnctl.Network.from_arrays(**{**GOOD, **wrong})
@@ -102,7 +99,6 @@ def test_arrays_that_do_not_fit_are_told(wrong: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_weights_that_lie_the_other_way_are_recognised(layer: int) -> None:
-    """As Nielsen's program and PyTorch have them."""
     weights = [*GOOD["weights"]]
     weights[layer] = weights[layer].T
     with pytest.raises(UsageError) as caught:
@@ -117,7 +113,6 @@ def trained(scratch: Path) -> Run:
 
 
 def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trained: Run) -> None:
-    """With the very figures of the network that the arrays are from."""
     import nnctl as face
 
     parameters = trained.network().parameters
@@ -137,7 +132,6 @@ def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trai
 
 
 def test_a_run_of_arrays_is_theirs_also_where_mean_weights_are_asked_for(scratch: Path) -> None:
-    """There is no mean before the first steps."""
     network = nnctl.Network.from_arrays([[[1.0], [1.0]]], [[-1.5]], ["step"])
     settings = {"training.average": 0.9}
     run = nnctl.save(network, scratch / "and", dataset="and", settings=settings)
@@ -145,7 +139,6 @@ def test_a_run_of_arrays_is_theirs_also_where_mean_weights_are_asked_for(scratch
 
 
 def test_a_network_that_does_not_fit_the_dataset_is_no_run(scratch: Path) -> None:
-    """And leaves no directory."""
     for sizes, error, message in (
         ((784, 9), ConfigError, "the last layer has 9 units"),
         ((10, 10), UsageError, "784 pixels; this network takes 10"),
@@ -158,7 +151,6 @@ def test_a_network_that_does_not_fit_the_dataset_is_no_run(scratch: Path) -> Non
 
 @pytest.mark.usefixtures("scratch")
 def test_its_loss_fits_its_outputs() -> None:
-    """What is no probability has the quadratic one; settings say more."""
     network = nnctl.Network.from_arrays(*arrays(784, 10), ["tanh"])
     assert nnctl.save(network, "tanh", dataset="mini").config.loss == "quadratic"
     nine = nnctl.Network.from_arrays(*arrays(784, 1), ["sigmoid"])

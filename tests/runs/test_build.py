@@ -40,6 +40,5 @@ def augmented(**given: Any) -> Regularization:
 def test_a_key_is_what_the_training_is_told_and_no_other(
     tmp_path: Path, key: str, value: Any, expected: Regularization
 ) -> None:
-    """All others stay as they are without it."""
     config = to_mapping(replaced(from_mapping(SMALL, "small"), {key: value}))
     assert begin(tmp_path / "run", config).loop.regularization == expected

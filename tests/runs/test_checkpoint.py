@@ -56,7 +56,6 @@ def saved() -> Checkpoint:
 
 
 def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path, saved: Checkpoint) -> None:
-    """Every field, to the bit."""
     save_checkpoint(tmp_path / "last.npz", saved)
     loaded = load_checkpoint(tmp_path / "last.npz")
     assert saved.parameters.tobytes() == loaded.parameters.tobytes()
@@ -69,7 +68,6 @@ def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path, saved: Checkp
 def test_the_largest_numbers_that_a_training_can_come_to_are_read_back(
     tmp_path: Path, saved: Checkpoint
 ) -> None:
-    """Of epochs there may be as many as a configuration can say."""
     most = replace(saved.progress, epoch=MAX_WHOLE, patience_used=MAX_WHOLE)
     save_checkpoint(tmp_path / "last.npz", replace(saved, progress=most))
     assert most == load_checkpoint(tmp_path / "last.npz").progress
@@ -78,7 +76,6 @@ def test_the_largest_numbers_that_a_training_can_come_to_are_read_back(
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(
     tmp_path: Path, saved: Checkpoint
 ) -> None:
-    """Some bits of a zip file mean nothing (times, attributes); no other may pass."""
     path = tmp_path / "last.npz"
     save_checkpoint(path, saved)
     content = path.read_bytes()
@@ -100,7 +97,6 @@ def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_checkpoint_is_damaged(tmp_path: Path, saved: Checkpoint, share: float) -> None:
-    """What a full disk might leave, if writing were not done in one piece."""
     path = tmp_path / "last.npz"
     save_checkpoint(path, saved)
     content = path.read_bytes()
@@ -125,7 +121,6 @@ def _rewritten(path: Path, **changed: object) -> None:
 
 
 def test_a_pickle_inside_is_never_executed(scratch: Path, saved: Checkpoint) -> None:
-    """An object array is damage."""
     path = scratch / "last.npz"
     save_checkpoint(path, saved)
     _rewritten(path, velocity=np.array([_Bomb()], dtype=object))
@@ -137,7 +132,6 @@ def test_a_pickle_inside_is_never_executed(scratch: Path, saved: Checkpoint) -> 
 
 
 def test_a_compressed_bomb_is_not_unpacked(tmp_path: Path, saved: Checkpoint) -> None:
-    """A member that grows when it is read is refused before it is read."""
     path = tmp_path / "last.npz"
     save_checkpoint(path, saved)
     with np.load(path) as file:
@@ -150,7 +144,6 @@ def test_a_compressed_bomb_is_not_unpacked(tmp_path: Path, saved: Checkpoint) ->
 
 
 def test_members_that_do_not_belong_there_are_damage(tmp_path: Path, saved: Checkpoint) -> None:
-    """Whatever their names."""
     path = tmp_path / "last.npz"
     save_checkpoint(path, saved)
     with zipfile.ZipFile(path, "a") as archive:
@@ -175,7 +168,6 @@ def test_members_that_do_not_belong_there_are_damage(tmp_path: Path, saved: Chec
 def test_members_of_another_kind_are_damage(
     tmp_path: Path, saved: Checkpoint, changed: dict[str, object]
 ) -> None:
-    """Shapes, types and checksums are verified."""
     path = tmp_path / "last.npz"
     save_checkpoint(path, saved)
     _rewritten(path, **changed)
@@ -184,7 +176,6 @@ def test_members_of_another_kind_are_damage(
 
 
 def test_weights_that_are_not_finite_are_damage(tmp_path: Path, saved: Checkpoint) -> None:
-    """No training that was saved had them."""
     weights = saved.parameters.copy()
     weights[7] = np.nan
     save_checkpoint(tmp_path / "last.npz", replace(saved, parameters=weights))
@@ -195,7 +186,6 @@ def test_weights_that_are_not_finite_are_damage(tmp_path: Path, saved: Checkpoin
 def test_a_later_format_version_is_told_apart_from_damage(
     tmp_path: Path, saved: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user needs another nnctl, not another file."""
     monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
     save_checkpoint(tmp_path / "last.npz", saved)
     monkeypatch.undo()
@@ -206,7 +196,6 @@ def test_a_later_format_version_is_told_apart_from_damage(
 def test_a_write_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And no temporary one."""
     path = tmp_path / "file"
     write_atomically(path, b"old")
 
@@ -224,7 +213,6 @@ def test_a_write_that_fails_leaves_the_old_file(
 def test_a_reader_that_keeps_a_file_from_being_replaced_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, left: bytes
 ) -> None:
-    """As on Windows, for a while."""
     path, replace_it = tmp_path / "file", Path.replace
     write_atomically(path, b"old")
     refused: list[object] = []
@@ -246,7 +234,6 @@ def test_a_reader_that_keeps_a_file_from_being_replaced_is_waited_for(
 def test_a_full_disk_ends_a_training_with_a_sentence_and_a_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checkpoint of the last epoch that could be written is whole."""
     training = begin(tmp_path / "run")
     train(training, stop_after=2 * EVENTS_AN_EPOCH)
 
@@ -264,8 +251,6 @@ def test_a_full_disk_ends_a_training_with_a_sentence_and_a_good_checkpoint(
 def test_a_summary_that_cannot_be_written_is_told_with_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All epochs are there by then."""
-
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -279,7 +264,6 @@ def test_a_summary_that_cannot_be_written_is_told_with_how_to_go_on(
 
 
 def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_path: Path) -> None:
-    """There is nothing to go on with."""
     training = begin(tmp_path / "run")
 
     def remove() -> bool:
@@ -322,7 +306,6 @@ def test_a_run_that_is_removed_while_it_is_trained_is_not_said_to_be_intact(tmp_
 def test_damaged_metrics_are_told_by_their_line(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """A line that is not the last and says something else did not come from a crash."""
     train(begin(tmp_path / "run"), stop_after=3 * EVENTS_AN_EPOCH)
     run = Run(tmp_path / "run")
     first, second, third = run.metrics_path.read_bytes().splitlines()
@@ -333,7 +316,6 @@ def test_damaged_metrics_are_told_by_their_line(
 
 @pytest.mark.parametrize("content", ["garbage", "[]", "{}", '{"status": 3}', "[" * 100_000])
 def test_a_damaged_summary_is_told_by_its_name(tmp_path: Path, content: str) -> None:
-    """Whatever else it says, it does not tell what came of a run."""
     run = Run(tmp_path)
     run.summary_path.write_text(content, encoding="utf-8")
     with pytest.raises(DamagedFileError, match=r"summary\.json is damaged"):
@@ -342,7 +324,6 @@ def test_a_damaged_summary_is_told_by_its_name(tmp_path: Path, content: str) -> 
 
 @pytest.mark.parametrize("what", ["outputs", "gradient"])
 def test_a_summary_of_a_layer_that_is_not_there_is_damaged(tmp_path: Path, what: str) -> None:
-    """Where it says that the run diverged."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     run = Run(tmp_path / "run")
     told = json.loads(run.summary_path.read_text("utf-8"))
@@ -358,7 +339,6 @@ def test_a_summary_of_a_layer_that_is_not_there_is_damaged(tmp_path: Path, what:
 
 
 def test_a_summary_tells_its_format_version(tmp_path: Path) -> None:
-    """One without any is read, of a later one the user is told to install another nnctl."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     run = Run(tmp_path / "run")
     told = json.loads(run.summary_path.read_text("utf-8"))
@@ -376,7 +356,6 @@ def test_a_summary_tells_its_format_version(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(tmp_path: Path) -> None:
-    """Whatever its checksum says, it is not the network of this configuration."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     run = Run(tmp_path / "run")
     loaded = run.checkpoint("best")
@@ -386,7 +365,6 @@ def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(tmp_path: P
 
 
 def test_a_checkpoint_of_another_optimizer_is_not_resumed(tmp_path: Path) -> None:
-    """A velocity that does not fit is noticed, not stretched until it does."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     path = tmp_path / "run" / "last.npz"
     loaded = load_checkpoint(path)
@@ -396,7 +374,6 @@ def test_a_checkpoint_of_another_optimizer_is_not_resumed(tmp_path: Path) -> Non
 
 
 def test_the_state_is_readable_by_any_tool(tmp_path: Path, saved: Checkpoint) -> None:
-    """A zip file of NumPy arrays, the rest of it JSON."""
     save_checkpoint(tmp_path / "last.npz", saved)
     with zipfile.ZipFile(tmp_path / "last.npz") as archive:
         state = str(np.load(io.BytesIO(archive.read("state.npy")), allow_pickle=False)[()])
@@ -414,7 +391,6 @@ def test_the_state_is_readable_by_any_tool(tmp_path: Path, saved: Checkpoint) ->
 def test_a_checkpoint_s_configuration_is_checked_as_any_other(
     tmp_path: Path, key: str, value: Any, expected: str
 ) -> None:
-    """Its checksum does not tell who wrote it."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     run = Run(tmp_path / "run")
     loaded = run.checkpoint("best")
@@ -441,7 +417,6 @@ def test_a_checkpoint_s_configuration_is_checked_as_any_other(
 def test_a_state_in_which_this_training_cannot_be_is_damage(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    """It is not gone on with."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     path = tmp_path / "run" / "last.npz"
     loaded = load_checkpoint(path)
@@ -453,7 +428,6 @@ def test_a_state_in_which_this_training_cannot_be_is_damage(
 def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(
     tmp_path: Path,
 ) -> None:
-    """One of the two comes from elsewhere."""
     train(begin(tmp_path / "run"), stop_after=EVENTS_AN_EPOCH)
     run = Run(tmp_path / "run")
     text = run.config_path.read_text("utf-8")
@@ -465,7 +439,6 @@ def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(
 def test_what_is_kept_as_the_best_are_the_mean_weights_that_were_validated(
     tmp_path: Path,
 ) -> None:
-    """For whoever reads the file, too; what goes on being trained is in the other one."""
     values = {"training.average": 0.99, "training.epochs": 1}
     config = to_mapping(replaced(from_mapping(SMALL, "small"), values))
     train(begin(tmp_path / "run", config))

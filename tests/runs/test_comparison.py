@@ -35,7 +35,6 @@ def answers(count: int, wrong: range) -> NDArray[np.bool_]:
 
 @given(both=arrays.arrays(bool, st.tuples(st.just(2), st.integers(1, 300))))
 def test_mcnemar_s_test_is_the_exact_binomial_test_of_what_differs(both: NDArray[np.bool_]) -> None:
-    """It does not matter which of the two is named first."""
     ours, theirs = both
     only_ours, differing = int((ours & ~theirs).sum()), int((ours != theirs).sum())
     expected = stats.binomtest(only_ours, differing).pvalue if differing else 1.0
@@ -55,12 +54,10 @@ def test_mcnemar_s_test_is_the_exact_binomial_test_of_what_differs(both: NDArray
 def test_mcnemar_s_test_of_few_differences_can_be_done_by_hand(
     expected: float, ours: range, theirs: range
 ) -> None:
-    """Six images that only one gets right are thrown like six coins."""
     assert mcnemar(answers(1000, ours), answers(1000, theirs)) == pytest.approx(expected)
 
 
 def test_mcnemar_s_test_of_all_of_mnist_does_not_overflow() -> None:
-    """Two to the power of ten thousand is no float."""
     ours, theirs = answers(10_000, range(4_800)), answers(10_000, range(4_800, 10_000))
     expected = stats.binomtest(4_800, 10_000).pvalue
     assert mcnemar(ours, theirs) == pytest.approx(expected, rel=1e-6)
@@ -72,7 +69,6 @@ def test_mcnemar_s_test_of_all_of_mnist_does_not_overflow() -> None:
 
 @given(pairs)
 def test_the_paired_t_test_is_scipy_s(both: list[tuple[float, float]]) -> None:
-    """For an even number of pairs and for an odd one; whichever is named first."""
     ours, theirs = map(list, zip(*both, strict=True))
     assume(statistics.pstdev(a - b for a, b in both) > 1e-6)
     expected = stats.ttest_rel(ours, theirs).pvalue
@@ -83,7 +79,6 @@ def test_the_paired_t_test_is_scipy_s(both: list[tuple[float, float]]) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 0.01, 0.5])
 def test_the_paired_t_test_of_all_images_is_scipy_s(shift: float) -> None:
-    """Ten thousand losses, whose difference may be nothing or all."""
     rng = np.random.default_rng(3)
     ours = rng.exponential(size=10_000)
     theirs = ours + rng.normal(shift, 1, size=10_000)
@@ -93,7 +88,6 @@ def test_the_paired_t_test_of_all_images_is_scipy_s(shift: float) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 6])
 def test_pairs_that_all_differ_alike_are_as_many_coins(count: int) -> None:
-    """Few accuracies are often apart by the same number of images: that is no certainty."""
     ours = [(700 + 7 * i) / 833 for i in range(count)]
     theirs = [(697 + 7 * i) / 833 for i in range(count)]
     assert paired_t_test(ours, theirs) == pytest.approx(2 * 0.5**count)
@@ -102,7 +96,6 @@ def test_pairs_that_all_differ_alike_are_as_many_coins(count: int) -> None:
 
 
 def test_pairs_have_to_be_pairs() -> None:
-    """A sample with another number of values is no partner."""
     with pytest.raises(ValueError, match="shorter"):
         paired_t_test([1.0, 2.0, 3.0], [1.0, 2.0])
 
@@ -111,7 +104,6 @@ def test_pairs_have_to_be_pairs() -> None:
 
 
 def test_a_network_is_judged_on_its_validation_images(tmp_path: Path) -> None:
-    """Its accuracy and its loss are those that the training found."""
     training = begin(tmp_path / "run")
     train(training)
     judged = judge(training.run, MINI)
@@ -123,7 +115,6 @@ def test_a_network_is_judged_on_its_validation_images(tmp_path: Path) -> None:
 
 
 def test_a_run_without_validation_images_cannot_be_judged(tmp_path: Path) -> None:
-    """There is nothing that it was not trained on."""
     config = {**SMALL, "data": {"dataset": "mini", "validation": 0, "subset": 100}}
     training = begin(tmp_path / "run", config)
     train(training)
@@ -131,7 +122,6 @@ def test_a_run_without_validation_images_cannot_be_judged(tmp_path: Path) -> Non
 
 
 def test_a_run_without_a_complete_epoch_cannot_be_judged(tmp_path: Path) -> None:
-    """It has no best checkpoint."""
     training = begin(tmp_path / "run")
     train(training, stop_after=2)
     with pytest.raises(DataError, match="no epoch of this run was complete"):

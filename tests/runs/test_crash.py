@@ -66,7 +66,6 @@ def _wait_for_epochs(run: Path, count: int, process: subprocess.Popen[str]) -> N
 def test_a_signal_saves_the_state_and_the_run_goes_on_to_the_same_bits(
     scratch: Path, nnctl: Nnctl, undisturbed: object, number: str
 ) -> None:
-    """The exit code is 130, and the message is the command that goes on."""
     run = scratch / "run"
     process = _start("train", _write(scratch), "--run-dir", run)
     _wait_for_epochs(run, 3, process)
@@ -82,7 +81,6 @@ def test_a_signal_saves_the_state_and_the_run_goes_on_to_the_same_bits(
 
 
 def test_a_second_signal_stops_at_once(scratch: Path, nnctl: Nnctl, undisturbed: object) -> None:
-    """However close it comes to the first, the run can be gone on with, and it is told how."""
     run = scratch / "run"
     process = _start("train", _write(scratch), "--run-dir", run)
     _wait_for_epochs(run, 2, process)

@@ -69,7 +69,6 @@ FLAT: dict[str, Any] = {"train_loss": 2.3, "train_accuracy": 0.1, "val_accuracy"
 
 
 def test_healthy_metrics_have_no_diagnosis() -> None:
-    """Nor a word but ok in the table."""
     first, last = row(train_loss=2.0), row(epoch=2)
     assert diagnose(RELUS, [first, last], None) == []
     assert glance(RELUS, last["health"]) == "ok"
@@ -160,7 +159,6 @@ def test_the_health_of_layers_is_told_from_the_threshold_on(
     keys: list[str],
     seen: str,
 ) -> None:
-    """Just before there is nothing; then layer, evidence, reason and keys, and a glance."""
     assert diagnose(config, [row(*below)], None) == []
     assert glance(config, row(*below)["health"]) == "ok"
     found = only(diagnose(config, [row(*above)], None))
@@ -174,14 +172,12 @@ def test_the_health_of_layers_is_told_from_the_threshold_on(
 
 
 def test_the_output_layer_may_be_certain() -> None:
-    """There zeros, bounds and shifts are answers."""
     last = {"dead": 0.9, "saturated": 1.0, "mean": 1.0, "std": 0.001}
     assert diagnose(TANHS, [row({}, {}, last)], None) == []
     assert glance(TANHS, row({}, {}, last)["health"]) == "ok"
 
 
 def test_saturation_that_training_brought_is_certainty() -> None:
-    """Only that of the first epoch, if it stays, was a wrong beginning."""
     saturated, alive = row({"saturated": 0.95}), row()
     assert diagnose(TANHS, [alive, saturated], None) == []
     assert diagnose(TANHS, [saturated, alive], None) == []
@@ -189,12 +185,10 @@ def test_saturation_that_training_brought_is_certainty() -> None:
 
 
 def test_activations_of_both_signs_are_not_called_shifted() -> None:
-    """A tanh may have a mean."""
     assert diagnose(TANHS, [row({"mean": 1.0, "std": 0.3})], None) == []
 
 
 def test_errors_of_0_have_vanished_unless_that_has_its_own_sentence() -> None:
-    """Below a step, or dead units; outputs that are right have no error at all."""
     vanished = only(diagnose(TANHS, [row({"error": 0.0})], None))
     assert vanished is not None
     assert vanished.kind == "vanishing gradients"
@@ -216,7 +210,6 @@ def test_errors_of_0_have_vanished_unless_that_has_its_own_sentence() -> None:
 def test_the_cure_is_other_first_weights_only_where_they_are_not_auto_yet(
     activation: str, health: dict[str, float], metrics: dict[str, Any], kind: str
 ) -> None:
-    """At the key that sets them: the layer's own, or the network's."""
     other = {"weights": {"name": "normal", "std": 1.0}}
     for network, key in (({}, None), ({"init": other}, "network.init")):
         config = config_of(activation, activation, network=network)
@@ -231,7 +224,6 @@ def test_the_cure_is_other_first_weights_only_where_they_are_not_auto_yet(
 
 
 def test_what_makes_steps_harder_than_others_is_lowered_before_the_rate() -> None:
-    """Units that die under images moved far, or half of them dropped, are no fault of the rate."""
     config = config_of("relu", "relu")
     hard = {
         "training.adversarial": 1.0,
@@ -248,7 +240,6 @@ def test_what_makes_steps_harder_than_others_is_lowered_before_the_rate() -> Non
 
 
 def test_outputs_that_are_0_for_every_image_are_told_under_the_quadratic_loss() -> None:
-    """The cross-entropy brings them back."""
     silent = [row({}, {"dead": 0.2}, layers=2)]
     quadratic = replaced(
         config_of("sigmoid", loss="quadratic"), {"network.layers.1.activation": "sigmoid"}
@@ -267,7 +258,6 @@ def test_outputs_that_are_0_for_every_image_are_told_under_the_quadratic_loss() 
 def test_a_loss_far_above_guessing_that_does_not_fall_is_the_learning_rate(
     first: float, last: float, told: bool
 ) -> None:
-    """Three times log 10 is 6.9; half of where it began is on its way down."""
     losses = [row(**{**FLAT, "train_loss": loss}) for loss in (first, last)]
     found = [one for one in diagnose(RELUS, losses, None) if one.kind == "learning rate"]
     assert told == bool(found)
@@ -277,7 +267,6 @@ def test_a_loss_far_above_guessing_that_does_not_fall_is_the_learning_rate(
 
 
 def test_first_weights_are_blamed_only_if_the_first_look_blames_them() -> None:
-    """A network that began alive was led there by its steps."""
     layer = {"init": {"weights": {"name": "normal", "std": 0.05}}}
     config = config_of("tanh", "tanh", network=layer)
     network = build_network(config, 784)
@@ -300,7 +289,6 @@ def test_first_weights_are_blamed_only_if_the_first_look_blames_them() -> None:
 def test_overfitting_is_a_gap_between_the_accuracies(
     train: float, validation: float | None, told: bool
 ) -> None:
-    """Of more than a tenth, if there is a validation."""
     metrics = row(train_accuracy=train, val_accuracy=validation)
     found = only(diagnose(RELUS, [row(), metrics], None))
     assert told == (found is not None)
@@ -317,7 +305,6 @@ def test_overfitting_is_a_gap_between_the_accuracies(
 
 
 def test_the_cures_of_overfitting_are_those_that_are_not_taken() -> None:
-    """More images if there are more, and an earlier end if there is none."""
     metrics = row(train_accuracy=1.0, val_accuracy=0.8)
     taken = {"data.augment": {"shift": 1}, "network.layers.0.dropout": 0.2}
     few = replaced(RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **taken})
@@ -338,7 +325,6 @@ def test_the_cures_of_overfitting_are_those_that_are_not_taken() -> None:
     ids=str,
 )
 def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], told: bool) -> None:
-    """By a twentieth of what it was, and not twice as often right as chance."""
     found = only(diagnose(RELUS, [row(**FLAT), row(**{**FLAT, **change})], None))
     assert told == (found is not None)
     if found:
@@ -369,7 +355,6 @@ def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], t
     ids=["faint", "tiny updates", "one layer is updated", "no updates"],
 )
 def test_a_flat_loss_has_a_reason(change: Layers, reason: str, keys: list[str], seen: str) -> None:
-    """Faint activations, or steps that are too short; else nobody knows."""
     found = only(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
     assert found is not None
     assert found.kind == "flat loss"
@@ -391,7 +376,6 @@ def test_a_flat_loss_has_a_reason(change: Layers, reason: str, keys: list[str], 
 def test_saturated_outputs_stop_the_quadratic_loss_alone(
     config: Config, saturated: float, reason: str
 ) -> None:
-    """Its gradient has their derivative as a factor."""
     guessing = {**FLAT, "train_loss": 0.5}
     found = only(diagnose(config, [row({}, {}, {"saturated": saturated}, **guessing)] * 2, None))
     assert found is not None
@@ -400,7 +384,6 @@ def test_saturated_outputs_stop_the_quadratic_loss_alone(
 
 
 def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
-    """Which has no factor f'(z)."""
     last = {"network.layers.1.activation": "sigmoid"}
     config = replaced(config_of("sigmoid", loss="quadratic"), last)
     found = only(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
@@ -409,7 +392,6 @@ def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
 
 
 def test_a_single_layer_that_guesses_is_told_of_lines() -> None:
-    """And that a hidden layer is what helps, after a single epoch as well."""
     found = only(diagnose(config_of(), [row(layers=1, **FLAT)], None))
     assert found is not None
     assert found.evidence.startswith("the training loss is 2.3 in epoch 1, with 10.0 % right")
@@ -418,19 +400,16 @@ def test_a_single_layer_that_guesses_is_told_of_lines() -> None:
 
 
 def test_errors_that_vanish_in_faint_layers_are_not_told_twice() -> None:
-    """Where activations are too small, the flat loss says so."""
     found = diagnose(TANHS, [row({"error": 1e-4, "mean": 0, "std": 0.001}, **FLAT)] * 2, None)
     assert [one.kind for one in found] == ["flat loss"]
 
 
 def test_a_flat_loss_that_is_explained_is_not_told_twice() -> None:
-    """Dead units are reason enough."""
     found = diagnose(RELUS, [row({"dead": 0.9}, **FLAT)] * 2, None)
     assert [one.kind for one in found] == ["dead units"]
 
 
 def test_units_below_which_all_is_faint_are_not_called_dead() -> None:
-    """They are 0 since nothing reaches them."""
     found = diagnose(
         RELUS, [row({"mean": 0.001, "std": 0.001}, {"std": 0, "dead": 0.9}, **FLAT)] * 2, None
     )
@@ -438,7 +417,6 @@ def test_units_below_which_all_is_faint_are_not_called_dead() -> None:
 
 
 def test_a_divergence_is_the_only_thing_told_of_health() -> None:
-    """With the place, and a rate to try."""
     where = Divergence(epoch=2, batch=7, layer=3, what="gradient", last_finite_loss=None)
     found = only(diagnose(RELUS, [row({"dead": 0.9})], None, where))
     assert found is not None
@@ -453,7 +431,6 @@ def test_a_divergence_is_the_only_thing_told_of_health() -> None:
 def test_numbers_too_large_before_any_step_are_those_of_the_first_weights(
     loss: float | None, blamed: str
 ) -> None:
-    """No step has been taken, so that none was too long."""
     config = config_of("relu", network={"init": {"name": "normal", "std": 1e30}}, rate=1e-30)
     divergence = Divergence(1, 1 if loss is None else 2, 2, "outputs", loss)
     (told,) = diagnose(config, [], None, divergence)
@@ -461,7 +438,6 @@ def test_numbers_too_large_before_any_step_are_those_of_the_first_weights(
 
 
 def test_the_matrices_of_linear_layers_are_multiplied() -> None:
-    """Their product is the network, to the rounding of float32; with a bend it is none."""
     config = config_of("linear", "linear")
     network = build_network(config, 784)
     network.initialize(np.random.default_rng(0))
@@ -507,7 +483,6 @@ ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "
 def test_what_will_not_learn_is_foreseen(
     config: Config, kind: str, layer: int | None, evidence: str
 ) -> None:
-    """With a cure of keys that exist; what it sets, as it stands there, is right."""
     found = only(foresee(config))
     assert found is not None
     assert (kind, layer) == (found.kind, found.layer)
@@ -550,7 +525,6 @@ def test_what_will_not_learn_is_foreseen(
     ],
 )
 def test_what_may_learn_is_not_warned_of(config: Config) -> None:
-    """Just within the bounds."""
     assert foresee(config) == []
 
 
@@ -563,7 +537,6 @@ def presets() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", list(presets()))
 def test_nothing_is_foreseen_of_a_preset(name: str) -> None:
-    """They all learn."""
     assert foresee(load_config(CONFIGS / name)) == []
 
 
@@ -576,7 +549,6 @@ LAYER = st.fixed_dictionaries(
 
 @given(st.lists(LAYER, min_size=3, max_size=3))
 def test_a_glance_fits_its_column(health: list[dict[str, float]]) -> None:
-    """Nine characters, whatever is wrong."""
     assert 2 <= len(glance(config_of("relu", "sigmoid"), health)) <= 9
 
 
@@ -589,6 +561,5 @@ def test_a_glance_fits_its_column(health: list[dict[str, float]]) -> None:
     ],
 )
 def test_the_worst_layer_is_seen_at_a_glance(share: float, dead: str, saturated: str) -> None:
-    """A share of it."""
     assert dead == glance(RELUS, row({"dead": 0.5}, {"dead": share})["health"])
     assert saturated == glance(TANHS, row({"saturated": share}, {})["health"])

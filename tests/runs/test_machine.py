@@ -19,8 +19,6 @@ from tests.runs.helpers import SMALL, begin
 
 
 def test_a_large_step_gets_the_cores_there_are() -> None:
-    """But no more than have some dozen examples each, and a step of one example gets one."""
-
     def threads(units: int, batch_size: int) -> int:
         layers = [{"units": units, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
         config = {
@@ -47,7 +45,6 @@ def blas_threads() -> list[int]:
 def test_the_blas_has_one_thread_while_a_run_is_trained_and_what_it_had_afterwards(
     tmp_path: Path,
 ) -> None:
-    """Its threads wait for each other in a loop, which on busy cores takes very long."""
     before, training = blas_threads(), begin(tmp_path / "run")
     events = training.events(lambda: False)
     next(events)
@@ -74,7 +71,6 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_there_is_no_more_memory_than_a_container_is_given(groups: Path, place: str) -> None:
-    """By the limit of its own control group, or of one above, of either version."""
     (groups / place).parent.mkdir(parents=True)
     (groups / place).write_text("300000000\n", encoding="utf-8")
     assert memory_there() == 300_000_000
@@ -82,7 +78,6 @@ def test_there_is_no_more_memory_than_a_container_is_given(groups: Path, place: 
 
 @pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n", ""])
 def test_without_a_limit_there_is_the_memory_of_the_machine(groups: Path, limit: str) -> None:
-    """Whatever stands where a limit would."""
     assert psutil.virtual_memory().total == memory_there()
     groups.mkdir()
     (groups / "memory.max").write_text(limit, encoding="utf-8")
@@ -90,7 +85,6 @@ def test_without_a_limit_there_is_the_memory_of_the_machine(groups: Path, limit:
 
 
 def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None:
-    """Although the machine could; a smaller batch is a way out, which the message tells."""
     groups.mkdir()
     (groups / "memory.max").write_text("600000000\n", encoding="utf-8")
     wide = {"network.layers.0.units": 10_000, "training.batch_size": 5000}
@@ -101,8 +95,6 @@ def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None
 
 
 def test_dropout_deformed_images_and_a_longer_validation_need_memory() -> None:
-    """Each more than a training without it."""
-
     def needed(key: str = "", value: object = None, held_out: int = 500) -> int:
         config = replaced(from_mapping(SMALL, "test"), {key: value} if key else {})
         return memory_needed(config, describe("mini"), held_out)

@@ -50,7 +50,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_resuming_after_any_event_leads_to_the_same_bits(
     tmp_path: Path, undisturbed: Any, events: int
 ) -> None:
-    """Every epoch boundary, and every block in the middle of an epoch."""
     directory = tmp_path / "run"
     assert train(begin(directory), stop_after=events) == "interrupted"
     assert train(resume(directory)) == "finished"
@@ -77,7 +76,6 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
 def test_whatever_is_trained_resuming_leads_to_the_same_bits(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """What optimizers remember, what activations learn, which examples were drawn."""
     config = to_mapping(replaced(from_mapping(SMALL, "small"), settings))
     assert train(begin(tmp_path / "whole", config)) == "finished"
     for events in (1, EVENTS_AN_EPOCH - 1, EVENTS_AN_EPOCH, 3 * EVENTS_AN_EPOCH + 1):
@@ -88,7 +86,6 @@ def test_whatever_is_trained_resuming_leads_to_the_same_bits(
 
 
 def test_a_run_that_ends_after_steps_is_not_extended_by_epochs(tmp_path: Path) -> None:
-    """Its end would not move."""
     config = to_mapping(replaced(from_mapping(SMALL, "small"), {"training.steps": 3}))
     train(begin(tmp_path / "run", config))
     with pytest.raises(UsageError, match="is a run of 3 steps"):
@@ -98,7 +95,6 @@ def test_a_run_that_ends_after_steps_is_not_extended_by_epochs(tmp_path: Path) -
 def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
     tmp_path: Path, undisturbed: Any
 ) -> None:
-    """It moves on by two events at a time."""
     directory = tmp_path / "run"
     reason = train(begin(directory), stop_after=2)
     interruptions = 0
@@ -110,14 +106,12 @@ def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
 
 
 def test_the_same_configuration_gives_the_same_bits(tmp_path: Path, undisturbed: Any) -> None:
-    """Retraining the config.yaml that a run left reproduces the run."""
     directory = tmp_path / "again"
     train(begin(directory))
     assert undisturbed == outcome(directory)
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path, undisturbed: Any) -> None:
-    """The bits above are not equal by accident."""
     config = copy.deepcopy(SMALL)
     config["training"]["seed"] = 4
     train(begin(tmp_path / "run", config))
@@ -125,12 +119,10 @@ def test_another_seed_gives_other_weights(tmp_path: Path, undisturbed: Any) -> N
 
 
 def test_the_word_to_stop_after_the_last_epoch_comes_too_late(tmp_path: Path) -> None:
-    """There is nothing left to interrupt."""
     assert train(begin(tmp_path / "run"), stop_after=4 * EVENTS_AN_EPOCH) == "finished"
 
 
 def test_a_run_that_is_being_trained_is_not_resumed_by_another_process(tmp_path: Path) -> None:
-    """Nor by another training of the same process; once it ended, it is."""
     directory = tmp_path / "run"
     training = begin(directory)
     with pytest.raises(UsageError, match="is being trained by another process"):
@@ -141,7 +133,6 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another_process(tmp_path:
 
 
 def test_the_summary_of_an_end_that_is_none_any_more_is_taken_away(tmp_path: Path) -> None:
-    """A run that is extended and killed is not said to be finished."""
     directory = tmp_path / "run"
     train(begin(directory))
     assert Run(directory).summary["status"] == "finished"
@@ -153,7 +144,6 @@ def test_the_summary_of_an_end_that_is_none_any_more_is_taken_away(tmp_path: Pat
 def test_a_run_without_its_last_checkpoint_is_not_begun_anew_over_what_is_left(
     tmp_path: Path, also_lost: str
 ) -> None:
-    """Or a best network of many epochs would be replaced by that of one."""
     directory = tmp_path / "run"
     train(begin(directory))
     for name in filter(None, ("last.npz", also_lost)):
@@ -171,7 +161,6 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_anew_over_what_is_left(
 def test_a_run_whose_metrics_lack_an_epoch_is_not_gone_on_with(
     tmp_path: Path, lost: int, what: str
 ) -> None:
-    """They have every epoch once, or the curves of the report would be of another training."""
     directory = tmp_path / "run"
     train(begin(directory))
     lines = (directory / "metrics.jsonl").read_bytes().splitlines(keepends=True)
@@ -183,7 +172,6 @@ def test_a_run_whose_metrics_lack_an_epoch_is_not_gone_on_with(
 
 
 def test_a_run_killed_before_its_first_epoch_begins_again(tmp_path: Path, undisturbed: Any) -> None:
-    """All that it left is its configuration."""
     directory = tmp_path / "run"
     begin(directory)
     assert [path.name for path in directory.iterdir() if path.suffix] == ["config.yaml"]
@@ -194,7 +182,6 @@ def test_a_run_killed_before_its_first_epoch_begins_again(tmp_path: Path, undist
 def test_a_directory_in_which_a_process_was_killed_before_its_run_was_begun_is_as_good_as_empty(
     tmp_path: Path, undisturbed: Any
 ) -> None:
-    """The same command can be typed again; anything else in it is somebody's."""
     directory = tmp_path / "run"
     directory.mkdir()
     (directory / ".lock").touch()
@@ -211,7 +198,6 @@ def test_a_directory_in_which_a_process_was_killed_before_its_run_was_begun_is_a
 def test_a_run_killed_between_its_metrics_and_its_checkpoint_writes_the_epoch_once(
     tmp_path: Path, undisturbed: Any
 ) -> None:
-    """The line of an epoch whose checkpoint is missing is written again, a torn line as well."""
     directory = tmp_path / "run"
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     run = Run(directory)
@@ -225,7 +211,6 @@ def test_a_run_killed_between_its_metrics_and_its_checkpoint_writes_the_epoch_on
 
 
 def test_a_divergence_is_not_told_to_be_an_interruption(tmp_path: Path) -> None:
-    """Though a signal came while the epoch's end was looked at."""
     config = copy.deepcopy(SMALL)
     config["network"] = {"layers": [{"units": 10, "activation": "linear"}]}
     config |= {"loss": "quadratic", "optimizer": {"learning_rate": 1e25}}
@@ -240,7 +225,6 @@ def test_a_divergence_is_not_told_to_be_an_interruption(tmp_path: Path) -> None:
 
 
 def test_early_stopping_counts_on_after_a_resume(tmp_path: Path) -> None:
-    """The patience used before the interruption is used."""
     config = copy.deepcopy(SMALL)
     config["optimizer"] = {"learning_rate": 2.0}
     config["training"] |= {"epochs": 40, "early_stopping": {"patience": 2, "metric": "val_loss"}}
@@ -254,7 +238,6 @@ def test_early_stopping_counts_on_after_a_resume(tmp_path: Path) -> None:
 
 
 def test_more_epochs_extend_a_finished_run(tmp_path: Path, undisturbed: Any) -> None:
-    """Two epochs and then two more are four, where the schedule does not look at the end."""
     config = copy.deepcopy(SMALL)
     config["training"]["epochs"] = 2
     directory = tmp_path / "run"
@@ -266,7 +249,6 @@ def test_more_epochs_extend_a_finished_run(tmp_path: Path, undisturbed: Any) -> 
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: Any) -> None:
-    """There is nothing left to do, and that is said without training."""
     directory = tmp_path / "run"
     train(begin(directory))
     training = resume(directory)
@@ -275,7 +257,6 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, undisturbed: An
 
 
 def test_other_changes_are_refused_with_a_list(tmp_path: Path) -> None:
-    """Each difference is named, with both values."""
     directory = tmp_path / "run"
     train(begin(directory), stop_after=1)
     run = Run.open(directory)
@@ -287,7 +268,6 @@ def test_other_changes_are_refused_with_a_list(tmp_path: Path) -> None:
 
 
 def test_fewer_epochs_than_are_done_are_refused(tmp_path: Path) -> None:
-    """A run cannot end before where it is."""
     directory = tmp_path / "run"
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     run = Run.open(directory)
@@ -298,7 +278,6 @@ def test_fewer_epochs_than_are_done_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dataset_that_changed_is_refused(tmp_path: Path) -> None:
-    """The checkpoint knows the hashes of the files that it was trained on."""
     directory = tmp_path / "run"
     training = begin(directory)
     training.dataset["hashes"] = {"train-images-idx3-ubyte.gz": "another"}

@@ -26,7 +26,6 @@ def split_of(**data: Any) -> tuple[Digits, Digits | None]:
 
 @pytest.mark.parametrize("positive_digit", [None, 9])
 def test_the_last_sixth_is_held_out_and_never_trained_on(positive_digit: int | None) -> None:
-    """Whatever is asked of the digits."""
     training, validation = split_of(positive_digit=positive_digit)
     assert validation is not None
     assert (len(training.labels), len(validation.labels)) == (4167, 833)
@@ -36,21 +35,18 @@ def test_the_last_sixth_is_held_out_and_never_trained_on(positive_digit: int | N
 
 
 def test_the_first_examples_are_those_at_the_beginning_of_the_file() -> None:
-    """As the books take their training_data[:1000], whatever the seed."""
     training, _ = split_of(subset=1000, selection="first")
     np.testing.assert_array_equal(MINI.training.images[:1000], training.images)
     np.testing.assert_array_equal(MINI.training.labels[:1000], training.labels)
 
 
 def test_a_balanced_subset_has_as_many_of_each_digit() -> None:
-    """Which the first ones have not."""
     balanced, first = split_of(subset=1000)[0], split_of(subset=1000, selection="first")[0]
     assert np.bincount(balanced.labels).tolist() == [100] * 10
     assert np.bincount(first.labels).tolist() != [100] * 10
 
 
 def test_a_subset_is_balanced_by_digit_before_one_of_them_is_asked_for() -> None:
-    """A tenth are nines, as among all digits; the labels are 0 and 1."""
     training, validation = split_of(subset=1000, positive_digit=9)
     assert validation is not None
     assert np.bincount(training.labels).tolist() == [900, 100]

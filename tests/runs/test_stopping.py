@@ -42,13 +42,11 @@ def carried_out(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ids=["where Python ignores it", "where nobody catches it"],
 )
 def test_an_interrupt_that_nobody_hears_ends_the_process(code: str, tmp_path: Path) -> None:
-    """A sentence, and no traceback."""
     done = carried_out(code, tmp_path)
     assert (done.returncode, done.stderr) == (130, "Error: interrupted\n")
 
 
 def test_other_errors_are_told_as_ever(tmp_path: Path) -> None:
-    """A mistake in the program itself is not hidden."""
     done = carried_out("raise ValueError('of nnctl itself')", tmp_path)
     assert done.returncode == 1
     assert "ValueError: of nnctl itself" in done.stderr
@@ -58,7 +56,6 @@ def test_other_errors_are_told_as_ever(tmp_path: Path) -> None:
 def test_an_interrupt_while_a_module_is_imported_is_not_taken_for_something_else(
     tmp_path: Path,
 ) -> None:
-    """Many a module goes on without another one that it cannot import."""
     (tmp_path / "inner.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", encoding="utf-8"
     )
@@ -72,7 +69,6 @@ def test_an_interrupt_while_a_module_is_imported_is_not_taken_for_something_else
 @posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interrupt_elsewhere_is_raised(name: str, tmp_path: Path) -> None:
-    """So that what was begun is undone."""
     number = int(getattr(signal, name))
     code = (
         f"hear(interrupt)\ntry: os.kill(os.getpid(), {number})\n"
@@ -83,7 +79,6 @@ def test_an_interrupt_elsewhere_is_raised(name: str, tmp_path: Path) -> None:
 
 @posix
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
-    """As under nohup, which ignores SIGHUP."""
     code = (
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nhear(end_at_once)\n"
         "os.kill(os.getpid(), signal.SIGHUP)\nprint('goes on')"
@@ -93,7 +88,6 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
 
 @posix
 def test_a_library_ends_nobodys_process(tmp_path: Path) -> None:
-    """Not by a second signal either, and not while somebody's module is imported."""
     (tmp_path / "trains.py").write_text(
         "import os, signal\n"
         "from nnctl.runs.stopping import stop_on_signals\n"
@@ -108,7 +102,6 @@ def test_a_library_ends_nobodys_process(tmp_path: Path) -> None:
 
 
 def test_signals_mean_after_a_command_what_they_meant_before() -> None:
-    """Who calls it from Python keeps the handlers."""
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = [signal.getsignal(getattr(signal, name)) for name in names]
     assert CliRunner().invoke(main, ["check", "nowhere.yaml"]).exit_code == 2

@@ -103,7 +103,6 @@ def workers(shared: Dask) -> Iterator[Cluster]:
 
 
 def test_trials_end_in_the_same_files_as_here(workers: Cluster, scratch: Path) -> None:
-    """Parameters and metrics to the bit; what names a place names the one here."""
     trials = [make_trial(scratch / "there", number) for number in (1, 2)]
     futures = [workers.submit(run_trial, trial) for trial in trials]
     assert workers.free() == 0
@@ -121,7 +120,6 @@ def test_trials_end_in_the_same_files_as_here(workers: Cluster, scratch: Path) -
 
 
 def test_a_trial_grows_here_while_it_trains_there(workers: Cluster, scratch: Path) -> None:
-    """Its metrics, its log, and the checkpoints to go on from."""
     trial = make_trial(scratch, epochs=EPOCHS)
     future = workers.submit(stubs.train_slowly, trial)
     seen = set()
@@ -136,7 +134,6 @@ def test_a_trial_grows_here_while_it_trains_there(workers: Cluster, scratch: Pat
 def test_checkpoints_that_take_long_to_come_are_not_asked_for_again(
     workers: Cluster, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The metrics come all the same, and the checkpoint in the end."""
     monkeypatch.setattr(assignment, "_PAUSE", 1e9)
     trial = make_trial(scratch, epochs=EPOCHS)
     future = workers.submit(stubs.train_slowly, trial)
@@ -151,7 +148,6 @@ def test_checkpoints_that_take_long_to_come_are_not_asked_for_again(
 def test_a_trial_that_is_asked_to_stop_can_be_gone_on_with_here(
     workers: Cluster, scratch: Path
 ) -> None:
-    """It ends in the middle of an epoch, and in the bits of one that was left alone."""
     trial = make_trial(scratch, epochs=LONG)
     future = workers.submit(stubs.train_slowly, trial)
     wait_until(has_epochs(trial, 1))
@@ -165,7 +161,6 @@ def test_a_trial_that_is_asked_to_stop_can_be_gone_on_with_here(
 
 
 def test_a_trial_that_was_begun_here_goes_on_there(workers: Cluster, scratch: Path) -> None:
-    """What was in its directory is all it needs; what is done already is not done again."""
     trial = make_trial(scratch)
     stops = iter([False] * 14 + [True])
     assert run_trial(trial, trial.dataset, lambda: next(stops)).status == "interrupted"
@@ -179,7 +174,6 @@ def test_a_trial_that_was_begun_here_goes_on_there(workers: Cluster, scratch: Pa
 def test_a_trial_that_was_complete_before_its_sweep_knew_is_not_trained_again(
     workers: Cluster, scratch: Path
 ) -> None:
-    """Its row is told from its summary."""
     trial = make_trial(scratch)
     run_trial(trial, trial.dataset, lambda: False)
     before = (trial.directory / "summary.json").read_text("utf-8")
@@ -189,7 +183,6 @@ def test_a_trial_that_was_complete_before_its_sweep_knew_is_not_trained_again(
 
 
 def test_a_damaged_checkpoint_lets_a_trial_begin_anew(workers: Cluster, scratch: Path) -> None:
-    """As it does here."""
     trial = make_trial(scratch)
     run_trial(trial, trial.dataset, lambda: False)
     (trial.directory / "summary.json").unlink()
@@ -199,7 +192,6 @@ def test_a_damaged_checkpoint_lets_a_trial_begin_anew(workers: Cluster, scratch:
 
 
 def test_a_trial_that_diverges_is_told_with_its_log(workers: Cluster, scratch: Path) -> None:
-    """The row names the cause, and no directory of the worker."""
     trial = make_trial(scratch)
     config = json.loads(trial.config)
     config["optimizer"].update(learning_rate=1e30, weight_decay=0.0)
@@ -211,14 +203,12 @@ def test_a_trial_that_diverges_is_told_with_its_log(workers: Cluster, scratch: P
 
 
 def test_an_unforeseen_error_of_the_work_is_the_future_s(workers: Cluster, scratch: Path) -> None:
-    """And the worker is free again."""
     with pytest.raises(ArithmeticError, match="two and two are five"):
         workers.submit(stubs.raise_an_error, make_trial(scratch)).result(SECONDS)
     assert workers.free() == 2
 
 
 def test_gates_are_known_everywhere(workers: Cluster, scratch: Path) -> None:
-    """They have no files."""
     trial = make_trial(scratch, dataset=open_dataset("xor", notify=ignore))
     config = json.loads(trial.config)
     config["data"].update(validation=0, subset=None)
@@ -230,7 +220,6 @@ def test_gates_are_known_everywhere(workers: Cluster, scratch: Path) -> None:
 def test_a_user_s_digits_are_sent_to_each_worker_once(
     shared: Dask, workers: Cluster, scratch: Path, mini_folder: Path
 ) -> None:
-    """They are another dataset than mini, though the digits are the same."""
     dataset = open_dataset(str(mini_folder), notify=ignore)
     trials = [make_trial(scratch, number, dataset) for number in (1, 2, 3, 4)]
     log = shared.folder / "one.log"
@@ -245,7 +234,6 @@ def test_a_user_s_digits_are_sent_to_each_worker_once(
 def test_digits_that_have_changed_since_the_sweep_began_are_refused(
     shared: Dask, workers: Cluster, scratch: Path, mini_folder: Path
 ) -> None:
-    """The worker keeps none of them, and is free for others."""
     labels = mini_folder / "train-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes() + b" ")  # no other test sends these
     dataset = open_dataset(str(mini_folder), notify=ignore)
@@ -262,7 +250,6 @@ def test_digits_that_have_changed_since_the_sweep_began_are_refused(
 def test_mnist_is_sent_to_a_worker_that_does_not_have_it(
     shared: Dask, workers: Cluster, scratch: Path, mnist_cache: Path
 ) -> None:
-    """It does not go to the internet for it."""
     dataset = open_dataset("mnist", data_dir=mnist_cache, notify=ignore)
     trial = make_trial(scratch, dataset=dataset, epochs=1)
     assert workers.submit(run_trial, trial).result(SECONDS).status == "finished"
@@ -273,7 +260,6 @@ def test_mnist_is_sent_to_a_worker_that_does_not_have_it(
 
 @pytest.mark.slow
 def test_mnist_in_a_worker_s_own_cache_is_not_sent(scratch: Path, mnist_cache: Path) -> None:
-    """There it is found by its hashes."""
     dataset = open_dataset("mnist", data_dir=mnist_cache, notify=ignore)
     trial = make_trial(scratch, dataset=dataset, epochs=1)
     with dask(scratch / "dask") as running:
@@ -286,7 +272,6 @@ def test_mnist_in_a_worker_s_own_cache_is_not_sent(scratch: Path, mnist_cache: P
 def test_a_directory_that_another_process_trains_is_refused(
     workers: Cluster, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is here, after some patience with a worker that is about to save."""
     monkeypatch.setattr(assignment, "_ORPHAN_SECONDS", 0.5)
     trial = make_trial(scratch)
     trial.directory.mkdir()
@@ -300,7 +285,6 @@ def test_a_directory_that_another_process_trains_is_refused(
 def test_another_version_of_nnctl_is_refused(
     workers: Cluster, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both versions are named."""
     there = nnctl.__version__
     monkeypatch.setattr(nnctl, "__version__", "0.0.0")
     with pytest.raises(UsageError, match=f"it has nnctl {there}, and the sweep is of nnctl 0.0.0"):
@@ -310,7 +294,6 @@ def test_another_version_of_nnctl_is_refused(
 def test_a_second_interrupt_leaves_at_once_and_frees_the_workers(
     shared: Dask, scratch: Path
 ) -> None:
-    """The futures are cancelled, and the worker has forgotten the trial."""
     with connect(shared, 2) as workers:
         trials = [make_trial(scratch, number, epochs=FOREVER) for number in (1, 2)]
         futures = [workers.submit(run_trial, trial) for trial in trials]
@@ -332,7 +315,6 @@ def test_a_second_interrupt_leaves_at_once_and_frees_the_workers(
 def test_an_address_without_a_scheduler_is_a_usage_error(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hint tells how to start one."""
     monkeypatch.setattr(cluster, "_PATIENCE", 1.0)
     with socketserver.TCPServer(("127.0.0.1", 0), _Answering) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
@@ -358,7 +340,6 @@ class _Answering(socketserver.BaseRequestHandler):
 
 
 def test_dask_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing the module needs none."""
     monkeypatch.setitem(sys.modules, "distributed.versions", None)
     with pytest.raises(UsageError, match="--scheduler needs Dask") as caught:
         Cluster("127.0.0.1:1")
@@ -375,7 +356,6 @@ def test_dask_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
 def test_a_killed_worker_s_trial_goes_on_from_the_last_epoch_that_was_sent(
     scratch: Path, *, with_nanny: bool
 ) -> None:
-    """On whatever worker is there then, to the bits of one that was left alone."""
     trial = make_trial(scratch, epochs=LONG)
     with dask(scratch / "dask") as running:
         victim = running.start_worker("victim")
@@ -403,7 +383,6 @@ def test_a_killed_worker_s_trial_goes_on_from_the_last_epoch_that_was_sent(
 
 @pytest.mark.slow
 def test_a_worker_that_joins_late_is_used(scratch: Path) -> None:
-    """Without any, there is something to tell."""
     told: list[str] = []
     with dask(scratch / "dask") as running, Cluster(running.address, told.append) as workers:
         assert workers.free() == 0
@@ -425,7 +404,6 @@ def test_a_worker_that_joins_late_is_used(scratch: Path) -> None:
 def test_a_scheduler_that_is_started_again_is_found_again(
     scratch: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its workers have ended with it; the trial goes on at a new one. Dask's noise is not heard."""
     told: list[str] = []
     trial = make_trial(scratch, epochs=LONG)
     with dask(scratch / "dask") as running:
@@ -452,7 +430,6 @@ def test_a_scheduler_that_is_started_again_is_found_again(
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_started_again(scratch: Path) -> None:
-    """Its log tells where it hung; another trial in its process has to be begun again."""
     with dask(scratch / "dask") as running:
         running.start_worker("double", "--nthreads", "2")
         with connect(running, 2) as workers:
@@ -476,7 +453,6 @@ def test_a_worker_that_hangs_is_killed_and_started_again(scratch: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_without_a_nanny_is_not_used_any_more(scratch: Path) -> None:
-    """Nobody could start it again."""
     told: list[str] = []
     with dask(scratch / "dask") as running:
         running.start_worker("alone", "--no-nanny")
@@ -499,7 +475,6 @@ def test_a_worker_that_hangs_without_a_nanny_is_not_used_any_more(scratch: Path)
 
 @pytest.mark.slow
 def test_a_worker_that_stands_still_does_not_hold_up_the_others(scratch: Path) -> None:
-    """The news of the other come as before, and it can be killed."""
     with dask(scratch / "dask") as running:
         frozen = running.start_worker("frozen")
         with connect(running, 1) as workers:
@@ -521,7 +496,6 @@ def test_a_worker_that_stands_still_does_not_hold_up_the_others(scratch: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["worker", "scheduler"])
 def test_who_lacks_nnctl_is_told_so(scratch: Path, who: str) -> None:
-    """The error is for all of the sweep, with a hint instead of a traceback."""
     (scratch / "sitecustomize.py").write_text(
         "import sys\n"
         "class Without:\n"
@@ -549,7 +523,6 @@ def test_who_lacks_nnctl_is_told_so(scratch: Path, who: str) -> None:
 def test_a_killed_client_s_trial_ends_and_can_be_gone_on_with(
     scratch: Path, *, in_time: bool
 ) -> None:
-    """Within half a minute the worker is free; within seconds, if another trial waits for it."""
     trial = make_trial(scratch, epochs=FOREVER)
     with dask(scratch / "dask") as running:
         running.start_worker("one")

@@ -82,7 +82,6 @@ def cluster(scratch: Path) -> Iterator[Dask]:
 
 
 def test_a_sweep_has_the_same_table_as_here(cluster: Dask, alone: list[dict[str, str]]) -> None:
-    """And its trials are run directories here, which can be evaluated."""
     Sweep(cluster).end()
     assert table("sweep") == alone
     assert Path("sweep/trial-001/best.npz").exists()
@@ -90,7 +89,6 @@ def test_a_sweep_has_the_same_table_as_here(cluster: Dask, alone: list[dict[str,
 
 
 def test_a_worker_that_is_killed_costs_no_trial(cluster: Dask, alone: list[dict[str, str]]) -> None:
-    """Its trial goes on where it was, at whoever is free."""
     worker = cluster.start_worker("three")
     sweep = Sweep(cluster)
     wait_until(lambda: min(map(epochs, (1, 3, 5))) > 2)
@@ -102,7 +100,6 @@ def test_a_worker_that_is_killed_costs_no_trial(cluster: Dask, alone: list[dict[
 
 
 def test_a_worker_that_joins_late_is_waited_for(scratch: Path, alone: list[dict[str, str]]) -> None:
-    """A sweep says that it waits, and begins when one is there."""
     with dask(scratch.parent / "dask") as cluster:
         sweep = Sweep(cluster)
         wait_until(lambda: Path("sweep/journal.jsonl").exists())
@@ -115,7 +112,6 @@ def test_a_worker_that_joins_late_is_waited_for(scratch: Path, alone: list[dict[
 def test_a_scheduler_that_is_restarted_costs_no_trial(
     cluster: Dask, alone: list[dict[str, str]]
 ) -> None:
-    """The sweep waits for it, and for workers."""
     sweep = Sweep(cluster)
     wait_until(lambda: min(map(epochs, (1, 3))) > 2)
     cluster.scheduler.kill()
@@ -130,7 +126,6 @@ def test_a_scheduler_that_is_restarted_costs_no_trial(
 def test_a_client_that_is_killed_is_gone_on_with(
     cluster: Dask, alone: list[dict[str, str]]
 ) -> None:
-    """From the epochs that have come here; no trial that is done is trained again."""
     sweep = Sweep(cluster)
     wait_until(lambda: epochs(1) > 20)
     sweep.process.kill()
@@ -145,7 +140,6 @@ def test_a_client_that_is_killed_is_gone_on_with(
 def test_ctrl_c_lets_the_workers_save_and_the_sweep_can_go_on_anywhere(
     cluster: Dask, alone: list[dict[str, str]]
 ) -> None:
-    """Here, for instance, without the cluster."""
     sweep = Sweep(cluster)
     wait_until(lambda: min(map(epochs, (1, 3))) > 2)
     os.killpg(sweep.process.pid, signal.SIGINT)
@@ -158,7 +152,6 @@ def test_ctrl_c_lets_the_workers_save_and_the_sweep_can_go_on_anywhere(
 
 
 def test_what_hangs_there_is_ended_from_here(cluster: Dask) -> None:
-    """A process that does not even answer is a row, and its worker is used again."""
     sweep = Sweep(
         cluster, "sweep", CONFIGS / "smoke.yaml", "-p", "training.epochs=1000000,2",
         "--trial-timeout", 4, "--sweep-dir", "sweep",
@@ -169,7 +162,6 @@ def test_what_hangs_there_is_ended_from_here(cluster: Dask) -> None:
 
 
 def test_no_scheduler_is_told(nnctl: Nnctl) -> None:
-    """Before anything is written."""
     where = f"127.0.0.1:{closed_port()}"
     told = nnctl(*PLAN, "--sweep-dir", "sweep", "--scheduler", where, code=2).stderr
     assert f"no Dask scheduler answers at {where}" in told
@@ -177,7 +169,6 @@ def test_no_scheduler_is_told(nnctl: Nnctl) -> None:
 
 
 def test_the_demo_runs_a_sweep_and_stops_its_processes(scratch: Path) -> None:
-    """``make cluster-demo``."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.sweep.cluster_demo"],
         cwd=CONFIGS.parent,

@@ -48,7 +48,6 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def test_what_is_appended_is_read_in_order(journal: Journal) -> None:
-    """A line each, whatever a reason says."""
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
     assert journal.path.read_bytes().count(b"\n") == 4
     journal.append([])
@@ -59,7 +58,6 @@ def test_what_is_appended_is_read_in_order(journal: Journal) -> None:
 def test_a_line_that_was_not_written_to_its_end_is_left_out_and_cut_off(
     journal: Journal, torn: bytes
 ) -> None:
-    """As after a power cut; what is appended then is a line of its own."""
     with journal.path.open("ab") as file:
         file.write(torn)
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
@@ -69,7 +67,6 @@ def test_a_line_that_was_not_written_to_its_end_is_left_out_and_cut_off(
 
 
 def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
-    """Not a byte of it changes."""
     before = journal.path.read_bytes()
     journal.repair()
     assert journal.path.read_bytes() == before
@@ -103,7 +100,6 @@ def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
     ids=lambda damage: damage[:30].decode(errors="replace"),
 )
 def test_a_damaged_line_is_told_with_its_number(journal: Journal, damage: bytes) -> None:
-    """It is not skipped: what it said is lost."""
     lines = journal.path.read_bytes().split(b"\n")
     lines[1] = damage
     journal.path.write_bytes(b"\n".join(lines))
@@ -129,7 +125,6 @@ def test_a_damaged_line_is_told_with_its_number(journal: Journal, damage: bytes)
 def test_a_line_that_does_not_follow_from_those_before_it_is_damage(
     journal: Journal, line: dict[str, Any]
 ) -> None:
-    """A trial is planned once, before it is begun, and ends with the parameters that it began."""
     journal.append([line])
     with pytest.raises(DamagedFileError, match=f"{NAME}:5 is damaged"):
         list(journal.read())
@@ -137,7 +132,6 @@ def test_a_line_that_does_not_follow_from_those_before_it_is_damage(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links are not for everybody there")
 def test_nothing_is_appended_through_a_link(journal: Journal, tmp_path: Path) -> None:
-    """Nor cut off: what it leads to is somebody else's."""
     elsewhere = tmp_path / "elsewhere"
     torn = journal.path.read_bytes() + b"torn"
     elsewhere.write_bytes(torn)
@@ -150,7 +144,6 @@ def test_nothing_is_appended_through_a_link(journal: Journal, tmp_path: Path) ->
 
 
 def test_a_journal_that_was_removed_is_not_made_anew(journal: Journal) -> None:
-    """Without its first line it would be none."""
     journal.path.unlink()
     with pytest.raises(StorageError, match="cannot be written: No such file"):
         journal.append([ENDED])
@@ -167,7 +160,6 @@ def test_a_journal_that_was_removed_is_not_made_anew(journal: Journal) -> None:
     ],
 )
 def test_a_journal_begins_with_its_plan(journal: Journal, first: bytes) -> None:
-    """Anything else is damage."""
     journal.path.write_bytes(first + b"\n")
     with pytest.raises(DamagedFileError, match=f"{NAME}:1 is damaged"):
         list(journal.read())
@@ -175,7 +167,6 @@ def test_a_journal_begins_with_its_plan(journal: Journal, first: bytes) -> None:
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "2", None])
 def test_a_journal_of_a_later_version_is_not_read(journal: Journal, version: Any) -> None:
-    """Whatever it looks like; nnctl would have to guess."""
     header = {"event": "sweep", "format_version": version, "something": "new"}
     journal.path.write_text(f"{json.dumps(header)}\n", encoding="utf-8")
     with pytest.raises(DataError, match=f"format version {version}; this nnctl reads") as caught:
@@ -186,14 +177,12 @@ def test_a_journal_of_a_later_version_is_not_read(journal: Journal, version: Any
 
 @pytest.mark.parametrize("content", [b"", b'{"event": "sw'])
 def test_a_sweep_that_was_ended_before_it_began_is_told(tmp_path: Path, content: bytes) -> None:
-    """Its journal has no line."""
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(UsageError, match="is empty: the sweep was ended before it began"):
         list(Journal(tmp_path).read())
 
 
 def test_a_directory_that_is_no_sweep_s_is_told(tmp_path: Path) -> None:
-    """And not repaired."""
     journal = Journal(tmp_path / "runs")
     journal.repair()
     with pytest.raises(UsageError, match=f"is not the directory of a sweep: it has no {NAME}"):
@@ -201,7 +190,6 @@ def test_a_directory_that_is_no_sweep_s_is_told(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_cannot_be_read_or_written_is_told(tmp_path: Path) -> None:
-    """A folder in its place, for one."""
     (tmp_path / NAME).mkdir()
     journal = Journal(tmp_path)
     with pytest.raises(DataError, match=f"{NAME} cannot be read"):
@@ -212,7 +200,6 @@ def test_a_journal_that_cannot_be_read_or_written_is_told(tmp_path: Path) -> Non
 
 
 def test_a_number_that_json_has_not_is_not_written(journal: Journal) -> None:
-    """A journal that cannot be read back is none; it stays as it was."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         journal.append([STARTED, {"event": "ended", "trial": 1, "val_loss": float("nan")}])
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
@@ -236,7 +223,6 @@ def largest() -> Iterator[tuple[str, int]]:
 def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
     tmp_path: Path, values: dict[str, int]
 ) -> None:
-    """Alone, and all at once: as many epochs as steps, of a seed that is followed by none."""
     plan = read_plan(CONFIGS / "smoke.yaml", [f"{key}={value}" for key, value in values.items()])
     maker = TrialMaker(None, ignore)
     with Sweep.begin(tmp_path, plan, plan.checked_points(), maker):
@@ -249,7 +235,6 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
 
 
 def test_all_that_is_wrong_with_a_journal_is_an_error_of_nnctl_s(journal: Journal) -> None:
-    """A byte changed anywhere ends in a line or in a sentence, never in a traceback."""
     content = journal.path.read_bytes()
     for place in range(len(content)):
         journal.path.write_bytes(content[:place] + b"\x00" + content[place + 1 :])

@@ -87,7 +87,6 @@ def mistakes_of(plan: Plan) -> list[str]:
     ],
 )
 def test_a_parameter_has_the_values_that_yaml_can_say(expected: list[Any], values: str) -> None:
-    """And ranges with a number of values, which are written as one would write them."""
     assert read_values(f"x={values}") == ("x", expected)
 
 
@@ -102,14 +101,12 @@ def test_a_parameter_has_the_values_that_yaml_can_say(expected: list[Any], value
 def test_a_range_without_a_number_of_values_is_drawn_from(
     expected: tuple[str, float, float], values: str
 ) -> None:
-    """As one in a sweep file."""
     _, found = read_values(f"x={values}")
     assert isinstance(found, Range)
     assert expected == (found.distribution, *found.bounds)
 
 
 def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
-    """As one in a sweep file."""
     _, found = read_values("x={units: {values: [1, 2]}},{units: {min: 3, max: 9}}")
     assert isinstance(found, list)
     assert found[0] == {"units": Choice(values=[1, 2])}
@@ -152,7 +149,6 @@ def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
     ],
 )
 def test_a_wrong_parameter_is_told_as_it_was_typed(expected: str, text: str) -> None:
-    """In a sentence."""
     with pytest.raises(UsageError) as caught:
         read_values(text)
     last_line = caught.value.message.splitlines()[-1]
@@ -161,7 +157,6 @@ def test_a_wrong_parameter_is_told_as_it_was_typed(expected: str, text: str) -> 
 
 
 def test_a_parameter_of_thousands_of_digits_is_told_in_a_sentence() -> None:
-    """Though it looks like a place in a file, of which there are no such numbers."""
     with pytest.raises(UsageError, match=r"parameters\.x\.max: expected a finite number, got inf"):
         read_values(f"x=log:0:{'9' * 5000}")
 
@@ -170,7 +165,6 @@ def test_a_parameter_of_thousands_of_digits_is_told_in_a_sentence() -> None:
 
 
 def test_parameters_over_a_configuration_are_a_grid() -> None:
-    """Every combination."""
     plan = varied(f"{RATE}=0.1,0.5", f"{UNITS}=3,4")
     assert plan.sweep.method == "grid"
     assert [tuple(point.values()) for point in points(plan)] == [
@@ -183,7 +177,6 @@ def test_parameters_over_a_configuration_are_a_grid() -> None:
 
 @pytest.mark.parametrize("values", ["log:0.01:1", "{distribution: uniform, min: 0.1, max: 0.2}"])
 def test_ranges_over_a_configuration_are_drawn_from(values: str) -> None:
-    """As many points as one says."""
     plan = varied(f"{RATE}={values}", f"{UNITS}=3,4", trials=20)
     assert plan.sweep.method == "random"
     assert len(points(plan)) == 20
@@ -194,7 +187,6 @@ def test_ranges_over_a_configuration_are_drawn_from(values: str) -> None:
 
 
 def test_overrides_are_laid_over_the_base() -> None:
-    """They are at every point, also where a sweep file sets their key to a single value."""
     overrides = [Override("training.epochs", 3, "--epochs 3"), Override(RATE, 0.3, "--set")]
     (_, config), *_ = varied(f"{RATE}=0.1", overrides=overrides).checked_points()
     assert (config.training.epochs, config.optimizer.learning_rate) == (3, 0.3)
@@ -203,7 +195,6 @@ def test_overrides_are_laid_over_the_base() -> None:
 
 
 def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
-    """Another one, named on the command line, where one stands oneself."""
     folder = scratch / "folder"
     folder.mkdir()
     (folder / "base.yaml").write_text(BASE.replace("5", "7"), encoding="utf-8")
@@ -220,7 +211,6 @@ def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 @pytest.mark.timeout(60)
 def test_a_pipe_is_a_base_only_where_the_user_names_it() -> None:
-    """A sweep file of somebody else could let a command wait for ever."""
     os.mkfifo("pipe")
     Path("s.yaml").write_text(f"base: pipe\nparameters: {{{RATE}: [1]}}", "utf-8")
     with pytest.raises(ConfigError, match="it is a folder, a pipe or a device"):
@@ -233,7 +223,6 @@ def test_a_pipe_is_a_base_only_where_the_user_names_it() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 @pytest.mark.timeout(60)
 def test_a_configuration_that_is_varied_may_be_a_pipe() -> None:
-    """As of ``nnctl sweep <(...) -p KEY=1,2``: what it says can be read once."""
     os.mkfifo("pipe")
     with subprocess.Popen([sys.executable, "-c", f"open('pipe', 'w').write({BASE!r})"]):
         plan = read_plan(Path("pipe"), [f"{RATE}=0.1,0.2"])
@@ -255,13 +244,11 @@ def test_a_configuration_that_is_varied_may_be_a_pipe() -> None:
 def test_the_number_of_points_is_the_file_s_or_the_command_line_s(
     expected: int, text: str, trials: int | None
 ) -> None:
-    """A file of Weights & Biases for random points often has none."""
     plan = written(f"{text}\nparameters: {{{RATE}: {{values: [1, 2, 3, 4]}}}}", trials=trials)
     assert len(list(plan.points())) == expected
 
 
 def test_parameters_replace_those_of_the_sweep_file_or_add_to_them() -> None:
-    """Also those within a group."""
     text = "parameters: {optimizer: {parameters: {learning_rate: [1], momentum: [0.5]}}, loss: [a]}"
     plan = written(text, f"{RATE}=0.1,0.2", f"{UNITS}=3")
     assert {
@@ -275,7 +262,6 @@ def test_parameters_replace_those_of_the_sweep_file_or_add_to_them() -> None:
 
 
 def test_the_file_s_method_decides_what_parameters_may_be() -> None:
-    """A grid has whole numbers of a range, and random points need no values."""
     assert len(points(written(GRID, f"{UNITS}=int:2:5", base=""))) == 4
     random = "method: random\ntrials: 3\nparameters: {loss: [quadratic, cross_entropy]}"
     assert len(points(written(random, f"{RATE}=log:0.01:1"))) == 3
@@ -302,7 +288,6 @@ def test_the_file_s_method_decides_what_parameters_may_be() -> None:
 def test_a_wrong_sweep_is_told_before_its_points_are_made(
     expected: str, text: str, parameters: list[str]
 ) -> None:
-    """What is in the file, and what does not fit to it."""
     with pytest.raises(UsageError) as caught:
         written(text, *parameters, base="")
     assert expected in caught.value.message
@@ -319,7 +304,6 @@ def test_a_wrong_sweep_is_told_before_its_points_are_made(
 def test_a_configuration_that_is_no_sweep_is_told(
     expected: str, parameters: list[str], options: dict[str, Any]
 ) -> None:
-    """Or an option that is not for it."""
     with pytest.raises(UsageError) as caught:
         varied(*parameters, **options)
     assert expected in caught.value.message
@@ -329,7 +313,6 @@ def test_a_configuration_that_is_no_sweep_is_told(
 
 
 def test_points_that_come_to_the_same_configuration_are_one() -> None:
-    """However their values are written."""
     plan = varied(
         f"{RATE}=0.1,1e-1,0.2",
         "network.layers.0.activation=relu,{name: relu}",
@@ -339,7 +322,6 @@ def test_points_that_come_to_the_same_configuration_are_one() -> None:
 
 
 def test_the_mistakes_of_all_points_are_told_at_once() -> None:
-    """Each once, at the place of its key, also where groups are nested, and as it was typed."""
     plan = written(
         "parameters:\n"
         "  optimizer:\n"
@@ -360,7 +342,6 @@ def test_the_mistakes_of_all_points_are_told_at_once() -> None:
 
 
 def test_the_last_of_several_seeds_is_one_that_a_configuration_may_have() -> None:
-    """Or the trials could be planned, but not be gone on with."""
     largest = Override("training.seed", MAX_WHOLE, "--seed")
     assert len(points(varied(f"{UNITS}=3", overrides=[largest]))) == 1
     told = mistakes_of(varied(f"{UNITS}=3", overrides=[largest], seeds=2))
@@ -368,7 +349,6 @@ def test_the_last_of_several_seeds_is_one_that_a_configuration_may_have() -> Non
 
 
 def test_a_mistake_of_the_base_is_told_once() -> None:
-    """Not at each of the points."""
     (told,) = mistakes_of(varied(f"{RATE}=1,2,3", overrides=[Override("training.epochs", 0, "-e")]))
     assert told.startswith("-e: training.epochs: expected")
     (told,) = mistakes_of(varied(f"{RATE}=1,2,3", overrides=[Override("data.validation", 0, "-v")]))
@@ -385,7 +365,6 @@ def test_a_mistake_of_the_base_is_told_once() -> None:
     ],
 )
 def test_a_key_that_is_not_there_is_told(expected: str, key: str) -> None:
-    """With what was typed."""
     (told,) = mistakes_of(varied(f"{key}=1"))
     assert told.startswith(f"-p {key}=1: ")
     assert expected in told
@@ -393,7 +372,6 @@ def test_a_key_that_is_not_there_is_told(expected: str, key: str) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_key_below_another_is_laid_over_it(order: int) -> None:
-    """Whichever is written first; and it changes no value of another point."""
     layers = "network.layers=[{units: 3, activation: relu}, {units: 10, activation: softmax}]"
     plan = varied(*[layers, f"{UNITS}=7,8"][::order])
     checked = plan.checked_points()
@@ -402,7 +380,6 @@ def test_a_key_below_another_is_laid_over_it(order: int) -> None:
 
 
 def test_tpe_is_checked_at_the_ends_of_its_ranges_and_at_each_choice() -> None:
-    """Before its first trial, as its points are not known."""
     text = "method: tpe\ntrials: 3\nparameters:\n"
     kinds = "{activation: relu, units: 9}, {activation: tanh, units: {values: [3, 0]}}"
     wrong = (
@@ -430,7 +407,6 @@ def test_tpe_is_checked_at_the_ends_of_its_ranges_and_at_each_choice() -> None:
     ids=["grid", "nested", "random", "tpe"],
 )
 def test_too_many_points_are_told_at_once(expected: str, text: str) -> None:
-    """And not made one by one."""
     with pytest.raises(UsageError) as caught:
         written(text).checked_points()
     assert caught.value.message == (
@@ -439,13 +415,11 @@ def test_too_many_points_are_told_at_once(expected: str, text: str) -> None:
 
 
 def test_the_first_points_of_too_many_can_be_tried() -> None:
-    """They are a sweep of their own."""
     plan = varied(f"{RATE}=lin:0.1:1:1000", "training.seed=int:0:999:1000", trials=5)
     assert [point["training.seed"] for point in points(plan)] == [0, 1, 2, 3, 4]
 
 
 def test_more_points_than_a_machine_can_count_are_all_of_a_grid() -> None:
-    """They are no more than there are."""
     assert len(points(varied(f"{RATE}=0.1,0.2", trials=10**50))) == 2
 
 
@@ -470,7 +444,6 @@ def config_of(*parameters: str) -> Config:
     ],
 )
 def test_a_trial_is_known_by_its_resolved_configuration(parameters: list[str]) -> None:
-    """Not by how it was written, nor by what was left to be found out."""
     maker = TrialMaker(None, ignore)
     usual = maker.identity(config_of("training.seed=0"))
     assert maker.identity(config_of(*parameters)) == usual
@@ -479,7 +452,6 @@ def test_a_trial_is_known_by_its_resolved_configuration(parameters: list[str]) -
 
 
 def test_a_trial_has_its_seed_its_directory_and_what_restores_it() -> None:
-    """The journal's line is enough to make the same trial again."""
     maker = TrialMaker(None, ignore)
     (point, config), *_ = varied(f"{UNITS}=3,4").checked_points()
     trial = maker.make(Path("home"), 12, point, config, 7)
@@ -497,7 +469,6 @@ def test_a_trial_has_its_seed_its_directory_and_what_restores_it() -> None:
 def test_a_trial_has_one_thread_unless_it_is_told_how_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The workers share the cores; ``auto`` would let each of them take all."""
     monkeypatch.setattr("nnctl.runs.machine.cores", lambda: 8)
     maker = TrialMaker(None, ignore)
 
@@ -526,7 +497,6 @@ def test_a_trial_has_one_thread_unless_it_is_told_how_many(
     ],
 )  # fmt: skip
 def test_a_plan_reads_back_from_json_as_it_was(parameters: list[str], text: str) -> None:
-    """A sweep that goes on has the same points."""
     plan = written(text, *parameters)
     again = Plan.from_json(json.loads(json.dumps(plan.to_json(), allow_nan=False)))
     assert again.sweep == plan.sweep
@@ -539,7 +509,6 @@ def test_a_plan_reads_back_from_json_as_it_was(parameters: list[str], text: str)
     [{"sweep": {"parameters": {}}}, {"sweep": None}, {"base": 3}, {"base": None}, {"source": ...}],
 )
 def test_a_plan_that_is_damaged_is_told(change: dict[str, Any]) -> None:
-    """In a sentence."""
     data = {**varied(f"{RATE}=1").to_json(), **change}
     data = {key: value for key, value in data.items() if value is not ...}
     with pytest.raises(DamagedFileError, match="the plan of the sweep is damaged"):
@@ -547,7 +516,6 @@ def test_a_plan_that_is_damaged_is_told(change: dict[str, Any]) -> None:
 
 
 def test_a_plan_is_the_same_when_it_is_read_back(scratch: Path) -> None:
-    """Also a constant that looks like a choice, which a journal must not turn into one."""
     (scratch / "base.yaml").write_bytes((CONFIGS / "smoke.yaml").read_bytes())
     (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nmethod: random\ntrials: 3\nparameters:\n"
@@ -564,7 +532,6 @@ def test_a_plan_is_the_same_when_it_is_read_back(scratch: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links are not for everybody there")
 def test_no_trial_is_written_where_a_link_leads(tmp_path: Path) -> None:
-    """A sweep that came from elsewhere changes no run beside it."""
     (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
     planned = {"trial": 1, "id": "x", "parameters": {}, "seed": 0, "config": SMALL}
     with pytest.raises(DataError, match="trial-001 is a link"):

@@ -92,7 +92,6 @@ def results_of(
 
 @posix
 def test_a_killed_worker_does_not_end_the_sweep() -> None:
-    """Its trial goes on where it was, and the other one is not disturbed; all six are complete."""
     process = start("--set", "training.epochs=30")
     wait_until(lambda: begun(1), process)
     workers_of(process)[0].kill()
@@ -108,7 +107,6 @@ def test_a_killed_worker_does_not_end_the_sweep() -> None:
 
 @posix
 def test_a_sweep_whose_journal_is_removed_ends_in_a_sentence() -> None:
-    """What has ended since is in no journal, so nothing is said to be intact."""
     process = start("--set", "training.epochs=30")
     wait_until(lambda: begun(1), process)
     Path("sweep/journal.jsonl").unlink()
@@ -123,7 +121,6 @@ def test_a_sweep_whose_journal_is_removed_ends_in_a_sentence() -> None:
 @posix
 @pytest.mark.parametrize("to_group", [True, False], ids=["Ctrl-C", "SIGTERM to the parent"])
 def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> None:
-    """Exit 130; the running trials are rows, and the sweep says how to go on."""
     process = start("--set", "training.epochs=2000")
     wait_until(lambda: begun(1) and begun(2), process)
     workers = workers_of(process)
@@ -145,7 +142,6 @@ def test_a_signal_lets_the_workers_save_and_leaves_no_orphan(to_group: bool) -> 
 
 @posix
 def test_a_sigterm_to_the_whole_group_lets_the_workers_save() -> None:
-    """As ``timeout`` and service managers send it."""
     process = start("--set", "training.epochs=2000")
     wait_until(lambda: begun(1) and begun(2), process)
     os.killpg(process.pid, signal.SIGTERM)
@@ -157,7 +153,6 @@ def test_a_sigterm_to_the_whole_group_lets_the_workers_save() -> None:
 
 @posix
 def test_a_second_interrupt_waits_for_nobody() -> None:
-    """Workers that do not even listen to the first one are gone with the second."""
     process = start("--set", "training.epochs=2000")
     wait_until(lambda: begun(1) and begun(2), process)
     workers = workers_of(process)
@@ -176,7 +171,6 @@ def test_a_second_interrupt_waits_for_nobody() -> None:
 
 @posix
 def test_workers_end_when_their_parent_is_killed() -> None:
-    """They save what they have, and do not stay behind."""
     process = start("--set", "training.epochs=2000")
     wait_until(lambda: begun(1) and begun(2), process)
     workers = workers_of(process)
@@ -190,7 +184,6 @@ def test_workers_end_when_their_parent_is_killed() -> None:
 @posix
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupt_while_the_workers_start_ends_them(times: int) -> None:
-    """They are known to nobody yet, and print nothing of it."""
     process = start("--set", "training.epochs=100000")
     journal = Path("sweep/journal.jsonl")
     wait_until(lambda: journal.exists() and '"started"' in journal.read_text("utf-8"), process)
@@ -205,7 +198,6 @@ def test_an_interrupt_while_the_workers_start_ends_them(times: int) -> None:
 
 @posix
 def test_streams_that_are_closed_cost_no_trial() -> None:
-    """As in a service without a console."""
     words = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *nnctl_command(*SWEEP, "--epochs", 1)]
     assert subprocess.run(words, check=False, timeout=60).returncode == 0
     rows = Path("sweep/results.csv").read_text("utf-8").splitlines()
@@ -213,7 +205,6 @@ def test_streams_that_are_closed_cost_no_trial() -> None:
 
 
 def test_a_trial_whose_worker_died_at_its_very_beginning_is_begun_again() -> None:
-    """Its directory is there, without a configuration."""
     dataset = open_dataset("mini", notify=ignore)
     config = to_mapping(settle(load_config(CONFIGS / "smoke.yaml"), dataset))
     config["training"]["epochs"] = 1
@@ -227,7 +218,6 @@ def test_a_trial_whose_worker_died_at_its_very_beginning_is_begun_again() -> Non
 
 
 def test_a_trial_with_a_damaged_checkpoint_is_begun_anew() -> None:
-    """Damage is noticed, and told in its log; nobody has to clean up."""
     sweep = new_sweep(smoke_plan("training.epochs=2"))
     (before,) = results_of(sweep)
     journal = Path("sweep/journal.jsonl")
@@ -245,7 +235,6 @@ def test_a_trial_with_a_damaged_checkpoint_is_begun_anew() -> None:
 def test_a_trial_that_was_done_when_its_sweep_was_killed_is_not_trained_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its summary tells what came of it."""
     sweep = new_sweep(smoke_plan("training.epochs=2"))
     (before,) = results_of(sweep)
     dataset = open_dataset("mini", notify=ignore)
@@ -264,7 +253,6 @@ class TestFailures:
     """Whatever goes wrong with a trial is a row, with its reason and the end of its log."""
 
     def test_a_trial_that_raises_is_a_row_with_its_traceback(self) -> None:
-        """And the others are trained."""
         first, *others = sorted(
             results_of(new_sweep(smoke_plan("training.seed=0,1,2"), stubs.raise_in_the_first)),
             key=lambda row: row.trial,
@@ -274,14 +262,12 @@ class TestFailures:
         assert [row.status for row in others] == ["finished", "finished"]
 
     def test_what_a_worker_prints_is_in_the_log_of_its_trial(self) -> None:
-        """Also what does not come from Python, such as the last words of a library."""
         (row,) = results_of(new_sweep(smoke_plan("training.seed=0"), stubs.print_and_raise))
         assert "said by Python" in row.log
         assert "said by a library" in row.log
 
     @posix
     def test_a_trial_that_kills_its_worker_twice_is_a_row(self) -> None:
-        """As the memory killer does; a single death may have been somebody else's fault."""
         first, second = sorted(
             results_of(new_sweep(smoke_plan("training.seed=0,1"), stubs.kill_the_first)),
             key=lambda row: row.trial,
@@ -292,7 +278,6 @@ class TestFailures:
 
     @posix
     def test_a_trial_whose_workers_die_but_which_gets_on_is_trained_to_its_end(self) -> None:
-        """As on machines that are taken away now and then."""
         (row,) = results_of(new_sweep(smoke_plan("training.epochs=6"), stubs.die_after_two_epochs))
         assert (row.status, row.epochs) == ("finished", 6)
         assert Path(f"sweep/trial-001/{LOG}").read_text("utf-8").count("process died") == 3
@@ -301,19 +286,16 @@ class TestFailures:
     def test_a_trial_that_got_on_since_the_last_look_at_it_is_not_given_up(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What it had done by its death counts, not what was seen of it before."""
         monkeypatch.setattr(Curve, "read", lambda _: False)
         (row,) = results_of(new_sweep(smoke_plan("training.epochs=6"), stubs.die_after_two_epochs))
         assert (row.status, row.epochs) == ("finished", 6)
 
     def test_a_trial_that_crashes_the_interpreter_leaves_its_stack_in_the_log(self) -> None:
-        """A segmentation fault tells where it was."""
         (row,) = results_of(new_sweep(smoke_plan("training.seed=0"), stubs.crash))
         assert row.status == "failed"
         assert "in crash" in row.log
 
     def test_a_trial_that_takes_too_long_is_stopped_and_keeps_what_it_has(self) -> None:
-        """So that it can be gone on with."""
         plan = smoke_plan("training.epochs=1000000")
         (row,) = results_of(new_sweep(plan), Limits(trial_timeout=2))
         assert (row.status, row.reason) == ("failed", "it took longer than 2 s")
@@ -323,7 +305,6 @@ class TestFailures:
     def test_a_trial_that_hangs_is_killed_and_its_log_tells_where_it_hung(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The others are trained meanwhile."""
         monkeypatch.setattr("nnctl.sweep.sweep._GRACE", 8)
         first, second = sorted(
             results_of(
@@ -340,7 +321,6 @@ class TestFailures:
     def test_workers_that_cannot_start_are_no_endless_loop(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Each trial fails, and the sweep ends as the first three do so alike."""
         monkeypatch.setattr(pool, "_start_worker", os._exit)
         sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"))
         assert {"failed"} == {row.status for row in results_of(sweep)}
@@ -348,13 +328,11 @@ class TestFailures:
         assert sweep.ended_because.startswith("the first three trials failed alike: its worker")
 
     def test_three_failures_of_different_kinds_do_not_end_the_sweep(self) -> None:
-        """They say nothing about the next."""
         sweep = new_sweep(smoke_plan("training.seed=0,1,2,3"), stubs.raise_differently)
         assert [row.status for row in results_of(sweep)] == ["failed"] * 4
         assert sweep.ended_because is None
 
     def test_a_sweep_ends_when_it_has_as_many_failures_as_allowed(self) -> None:
-        """With what is done; the others can still be gone on with."""
         sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"), stubs.raise_differently)
         rows = results_of(sweep, Limits(max_failures=2))
         assert sweep.ended_because == "2 trials have failed"
@@ -365,7 +343,6 @@ class TestFailures:
         assert {"finished"} == {row.status for row in rest}
 
     def test_failures_before_a_resume_count_as_well(self) -> None:
-        """And reasons that differ in no more than numbers are alike, however they are written."""
         sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"), stubs.raise_with_a_number)
         assert len(results_of(sweep, Limits(max_failures=1))) in (1, 2)
         again = Sweep.resume(
@@ -376,7 +353,6 @@ class TestFailures:
         assert "the first three trials failed alike" in again.ended_because
 
     def test_retrying_can_be_interrupted_and_repeated(self) -> None:
-        """What has failed once and has come to no end since is retried."""
         results_of(new_sweep(smoke_plan("training.seed=0,1"), stubs.raise_differently))
         maker = TrialMaker(None, ignore)
         assert {"interrupted"} == {
@@ -390,7 +366,6 @@ class TestFailures:
         assert [row.status for row in results_of(again)] == ["finished"] * 2
 
     def test_only_the_failed_trials_are_retried(self) -> None:
-        """Trials that were never begun wait for an ordinary resume."""
         sweep = new_sweep(smoke_plan("training.seed=0,1,2,3,4,5"), stubs.raise_differently)
         failed = {row.trial for row in results_of(sweep, Limits(max_failures=2))}
         again = Sweep.resume(Path("sweep"), TrialMaker(None, ignore), retry_failed=True)
@@ -403,7 +378,6 @@ class TestFailures:
         )
 
     def test_a_full_disk_ends_the_sweep_and_no_trial_is_to_blame(self) -> None:
-        """With room again, it goes on."""
         sweep = new_sweep(smoke_plan("training.seed=0,1,2,3"), stubs.find_the_disk_full)
         with pytest.raises(StorageError, match="No space left"):
             results_of(sweep)
@@ -413,7 +387,6 @@ class TestFailures:
 
 
 def test_two_processes_do_not_go_on_with_one_sweep() -> None:
-    """The second says so, and what to do."""
     with (
         new_sweep(smoke_plan("training.seed=0")),
         pytest.raises(UsageError, match="by another process"),
@@ -424,7 +397,6 @@ def test_two_processes_do_not_go_on_with_one_sweep() -> None:
 
 
 def test_a_worker_serves_one_trial_after_another() -> None:
-    """Processes are started once: six trials, two workers."""
     plan = smoke_plan("training.seed=0,1,2,3,4,5", "training.epochs=1")
     results_of(new_sweep(plan))
     begun_by = {

@@ -65,7 +65,6 @@ def trials_of(settings: list[Setting]) -> list[list[int]]:
 def test_settings_are_ranked_by_the_metric_and_ties_by_the_other_one(
     expected: list[list[int]], metric: str
 ) -> None:
-    """An accuracy is to be high, a loss to be low."""
     rows = [row(1, 0.8, 0.4, x=1), row(2, 0.8, 0.1, x=2), row(3, 0.9, 0.4, x=3)]
     rows.append(row(4, 0.9, 0.3, x=4))
     assert expected == trials_of(ranked(rows, metric))
@@ -73,13 +72,11 @@ def test_settings_are_ranked_by_the_metric_and_ties_by_the_other_one(
 
 @given(st.permutations(range(6)))
 def test_a_ranking_does_not_depend_on_the_order_in_which_trials_end(order: list[int]) -> None:
-    """Nor does that of equal ones, which are in the order of their numbers."""
     rows = [row(number, 0.9 if number % 2 else 0.8, x=number) for number in range(6)]
     assert trials_of(ranked([rows[i] for i in order], ACCURACY)) == [[1], [3], [5], [0], [2], [4]]
 
 
 def test_a_setting_with_seeds_is_ranked_by_its_mean() -> None:
-    """A single lucky seed does not win; the deviation is that of a sample."""
     lucky = [row(1, 0.99, seed=0, x=1), row(3, 0.5, seed=1, x=1), row(5, 0.5, seed=2, x=1)]
     steady = [row(2, 0.9, seed=0, x=2), row(4, 0.8, seed=1, x=2), row(6, 0.7, seed=2, x=2)]
     first, second = ranked([*lucky, *steady], ACCURACY, seeds=3)
@@ -91,7 +88,6 @@ def test_a_setting_with_seeds_is_ranked_by_its_mean() -> None:
 
 @pytest.mark.parametrize(("expected", "metric"), [(1, ACCURACY), (2, LOSS)])
 def test_the_best_trial_of_a_setting_is_the_best_by_the_metric(expected: int, metric: str) -> None:
-    """It is the run that the sweep names at its end."""
     rows = [row(1, 0.9, 0.5, seed=0, x=1), row(2, 0.8, 0.4, seed=1, x=1)]
     (setting,) = ranked(rows, metric, seeds=2)
     assert setting.best.trial == expected
@@ -99,7 +95,6 @@ def test_the_best_trial_of_a_setting_is_the_best_by_the_metric(expected: int, me
 
 @pytest.mark.parametrize("status", ["pruned", "diverged", "failed", "interrupted"])
 def test_a_setting_with_a_seed_that_did_not_end_is_not_ranked(status: Status) -> None:
-    """The mean of the others would be that of the seeds with which it went well."""
     rows = [row(1, 0.99, seed=0, x=1), row(2, 0.99, status=status, seed=1, x=1)]
     rows += [row(3, 0.5, seed=0, x=2), row(4, 0.5, status="stopped_early", seed=1, x=2)]
     assert trials_of(ranked(rows, ACCURACY, seeds=2)) == [[3, 4]]
@@ -107,13 +102,11 @@ def test_a_setting_with_a_seed_that_did_not_end_is_not_ranked(status: Status) ->
 
 
 def test_a_single_trial_has_no_deviation() -> None:
-    """One number does not vary."""
     (setting,) = ranked([row(1, x=1)], ACCURACY)
     assert setting.deviation is None
 
 
 def test_settings_are_told_apart_by_values_that_cannot_be_hashed() -> None:
-    """In whatever order the keys of a mapping are."""
     rows = [row(1, x={"a": [1], "b": 2}), row(2, x={"b": 2, "a": [1]}), row(3, x={"a": [2]})]
     assert trials_of(ranked(rows, ACCURACY)) == [[1, 2], [3]]
 
@@ -123,7 +116,6 @@ def test_settings_are_told_apart_by_values_that_cannot_be_hashed() -> None:
 
 @pytest.mark.parametrize(("best", "metric"), [(0.9, ACCURACY), (0.1, LOSS)])
 def test_an_effect_has_mean_and_best_of_the_trials_with_a_value(best: float, metric: str) -> None:
-    """Of the complete ones; numbers are in their order."""
     rows = [row(1, 0.9, 0.3, x=10), row(2, 0.5, 0.1, x=10), row(3, 0.4, 0.4, x=2)]
     rows.append(row(4, 1.0, 0.0, status="diverged", x=10))
     few, many = effects(rows, "x", metric)
@@ -133,14 +125,12 @@ def test_an_effect_has_mean_and_best_of_the_trials_with_a_value(best: float, met
 
 
 def test_values_that_are_no_numbers_are_in_the_order_of_their_trials() -> None:
-    """Null, text, mappings: there is no other."""
     values: list[Any] = [{"b": 1}, None, "a", 3]
     rows = [row(number, x=value) for number, value in enumerate(values)]
     assert [effect.value for effect in effects(rows, "x", ACCURACY)] == values
 
 
 def test_many_numbers_are_taken_together_in_quarters() -> None:
-    """From the lowest to the highest of each; every trial is in one."""
     rows = [row(n, 0.5 + n / 100, x=(7 * n) % 10) for n in range(10)]
     found = effects(rows, "x", ACCURACY)
     assert [effect.value for effect in found] == [(0, 1), (2, 4), (5, 6), (7, 9)]
@@ -152,7 +142,6 @@ def test_many_numbers_are_taken_together_in_quarters() -> None:
 
 @pytest.mark.parametrize(("expected", "metric"), [(19, ACCURACY), (0, LOSS)])
 def test_of_many_values_that_are_no_numbers_the_best_are_shown(expected: int, metric: str) -> None:
-    """As of layers that are drawn at random, each of them another one."""
     rows = [row(n, n / 20, n / 20, x={"units": n}) for n in range(20)]
     found = effects(rows, "x", metric)
     assert len(found) == 8
@@ -160,7 +149,6 @@ def test_of_many_values_that_are_no_numbers_the_best_are_shown(expected: int, me
 
 
 def test_without_a_complete_trial_there_is_no_effect() -> None:
-    """And no error."""
     assert effects([row(1, status="failed", x=1)], "x", ACCURACY) == []
 
 
@@ -179,7 +167,6 @@ def no_dataset(name: str) -> Dataset:
 
 @pytest.mark.parametrize("metric", [ACCURACY, LOSS])
 def test_with_seeds_the_trials_with_the_same_seed_are_compared(metric: str) -> None:
-    """By a t-test of the pairs, each setting with the best."""
     scores = [(0.9, 0.91, 0.95), (0.89, 0.91, 0.92), (0.5, 0.52, 0.51)]
     if metric == LOSS:
         scores = [(1 - a, 1 - b, 1 - c) for a, b, c in scores]
@@ -224,7 +211,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
     runs: list[str], metric: str
 ) -> None:
-    """A network that is the same is not told from the best; a bad one is."""
     rows = [
         row(number, 0.9 - number / 100, number, run_dir=run, x=number)
         for number, run in enumerate(runs[:3])
@@ -236,7 +222,6 @@ def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
 
 
 def test_networks_that_cannot_be_compared_have_no_chance(runs: list[str], tmp_path: Path) -> None:
-    """With other validation images, or with a run that is gone; the others have."""
     places = [runs[0], runs[3], str(tmp_path), runs[2]]
     settings = ranked(
         [row(n, 0.9 - n / 100, run_dir=place, x=n) for n, place in enumerate(places)], ACCURACY
@@ -254,7 +239,6 @@ def test_networks_that_cannot_be_compared_have_no_chance(runs: list[str], tmp_pa
 
 
 def test_a_single_setting_is_compared_with_nothing() -> None:
-    """It is the best."""
     settings = ranked([row(1, x=1)], ACCURACY)
     assert chances(settings, ACCURACY, find) == []
 
@@ -275,7 +259,6 @@ def objects(directory: Path) -> list[dict[str, Any]]:
 
 
 def test_results_are_a_row_a_trial_with_a_column_for_each_key(tmp_path: Path) -> None:
-    """Text and numbers as they are, all else as JSON; what is not known is empty."""
     files = ResultFiles(tmp_path, ["a.b", "c"])
     numbers: dict[str, Any] = {"a.b": 0.5, "c": {"units": [1, None]}}
     texts: dict[str, Any] = {"a.b": True, "c": "tänh, 1"}
@@ -296,7 +279,6 @@ def test_results_are_a_row_a_trial_with_a_column_for_each_key(tmp_path: Path) ->
 
 
 def test_results_that_are_written_anew_are_in_the_order_of_the_trials(tmp_path: Path) -> None:
-    """They are the same as if each had ended in its turn."""
     files = ResultFiles(tmp_path, ["x"])
     rows = [row(number, x=number) for number in (3, 1, 2)]
     files.write(rows)
@@ -305,7 +287,6 @@ def test_results_that_are_written_anew_are_in_the_order_of_the_trials(tmp_path: 
 
 
 def test_a_line_of_the_table_is_a_line_whatever_a_log_says(tmp_path: Path) -> None:
-    """``wc -l`` counts the trials."""
     files = ResultFiles(tmp_path, [])
     log = "one\ntwo\r\nthree\u2028four"
     result = TrialResult(**{**row(1).to_json(), "log": log, "reason": log})
@@ -319,7 +300,6 @@ def test_a_line_of_the_table_is_a_line_whatever_a_log_says(tmp_path: Path) -> No
 def test_results_that_cannot_be_written_are_told(
     tmp_path: Path, name: str, how: Callable[[ResultFiles, list[TrialResult]], None]
 ) -> None:
-    """A folder in their place, for one."""
     (tmp_path / name).mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
         how(ResultFiles(tmp_path, ["x"]), [row(1, x=1)])
@@ -330,7 +310,6 @@ def test_results_that_cannot_be_written_are_told(
     [(1, 1), (0.5, 0.5), ("a", "a"), ("false", False), ("null", None), ("[1]", [1])],
 )
 def test_a_cell_is_what_a_spreadsheet_understands(expected: object, value: object) -> None:
-    """And what can be read back."""
     assert expected == cell(value)
     assert type(expected) is type(cell(value))
 
@@ -338,7 +317,6 @@ def test_a_cell_is_what_a_spreadsheet_understands(expected: object, value: objec
 def test_values_are_shown_as_they_are_but_for_what_moves_a_cursor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A table takes no value for markup, and a terminal none for a command."""
     rows = [row(1, x="[/red]"), row(2, x="[bold]\x1b[2J")]
     show_results(rows, ranked(rows, ACCURACY), [None], ACCURACY)
     told = capsys.readouterr().out

@@ -59,14 +59,12 @@ def hill(point: Point) -> float:
 
 @pytest.mark.parametrize(("metric", "sign"), [("val_accuracy", 1), ("val_loss", -1)])
 def test_a_search_comes_nearer_to_the_best_point(metric: str, sign: int) -> None:
-    """After ten random points; a loss is to be low, an accuracy high."""
     points = tried(tpe(metric, x=EVEN), 40, lambda point: sign * hill(point))
     distances = [abs(point["x"] - 0.3) for point, _ in points]
     assert statistics.fmean(distances[20:]) < statistics.fmean(distances[:10]) / 2
 
 
 def test_a_search_suggests_the_same_after_a_replay() -> None:
-    """Whether the points before it were suggested in this process, or are told by a journal."""
     points = tried(tpe(x=EVEN, y=[1, 2, 3]), 15, hill)
     for count in (1, 11, 14):
         replayed = tpe(x=EVEN, y=[1, 2, 3])
@@ -77,8 +75,6 @@ def test_a_search_suggests_the_same_after_a_replay() -> None:
 
 
 def test_a_search_suggests_the_same_while_others_are_running() -> None:
-    """Those that have not ended yet are known again as well."""
-
     def ask(search: Search, known: list[tuple[Point, Suggestion]]) -> tuple[Point, Suggestion]:
         for number, (point, suggestion) in enumerate(known, start=1):
             search.begin(number, suggestion)
@@ -93,14 +89,12 @@ def test_a_search_suggests_the_same_while_others_are_running() -> None:
 
 
 def test_a_search_depends_on_its_seed() -> None:
-    """From its first point on."""
     assert tpe(seed=1, x=EVEN).suggest(1) == tpe(seed=1, x=EVEN).suggest(1)
     assert tpe(seed=1, x=EVEN).suggest(1) != tpe(seed=2, x=EVEN).suggest(1)
     assert tpe(seed=2**63 - 1, x=EVEN).suggest(1)
 
 
 def test_a_search_keeps_away_from_points_that_are_running() -> None:
-    """Nothing was learned of them, but another worker need not try what one is trying."""
     alone, beside = tpe(x=EVEN), tpe(x=EVEN)
     for search in (alone, beside):
         tried(search, 15, hill)
@@ -110,7 +104,6 @@ def test_a_search_keeps_away_from_points_that_are_running() -> None:
 
 
 def test_a_point_that_diverged_is_worse_than_all_others() -> None:
-    """The search keeps to the points that came to an end, however badly they did."""
     points = tried(tpe(x=EVEN), 40, lambda point: 0.1 if point["x"] < 0.3 else None)
     ended = [point["x"] < 0.3 for point, _ in points]
     assert sum(ended[:10]) < 6
@@ -118,7 +111,6 @@ def test_a_point_that_diverged_is_worse_than_all_others() -> None:
 
 
 def test_a_point_of_which_nothing_is_known_teaches_nothing() -> None:
-    """A dead worker says nothing of the point that it had."""
     known, unknown = tpe(x=EVEN), tpe(x=EVEN)
     for search in (known, unknown):
         tried(search, 12, hill)
@@ -129,7 +121,6 @@ def test_a_point_of_which_nothing_is_known_teaches_nothing() -> None:
 
 
 def test_a_conditional_space_is_searched_where_its_conditions_hold() -> None:
-    """The number of units of the one kind teaches nothing of the other kind's."""
     kinds = [{"kind": "a", "x": EVEN}, {"kind": "b", "y": {"values": [0.1, 0.2]}}]
     points = tried(
         tpe(layer=kinds),
@@ -145,7 +136,6 @@ def test_a_conditional_space_is_searched_where_its_conditions_hold() -> None:
 
 
 def test_a_space_without_a_decision_is_searched_in_no_time() -> None:
-    """It is one point, again and again."""
     assert [point for point, _ in tried(tpe(x=[3]), 3, hill)] == [{"x": 3}] * 3
 
 
@@ -169,7 +159,6 @@ def median_of(metric: str = "val_accuracy") -> Search:
 def test_a_trial_below_the_median_of_the_others_is_hopeless(
     metric: str, bad: float, good: float
 ) -> None:
-    """From the first epoch on at which it may be ended, and not before."""
     search = median_of(metric)
     assert [search.is_hopeless(6, [bad] * epochs) for epochs in (1, 2, 3)] == [False, False, True]
     search = median_of(metric)
@@ -177,7 +166,6 @@ def test_a_trial_below_the_median_of_the_others_is_hopeless(
 
 
 def test_a_trial_is_judged_by_its_best_epoch_and_epochs_may_come_together() -> None:
-    """A bad epoch does not end it; what is read late counts as well."""
     assert not median_of().is_hopeless(6, [0.4, 0.1, 0.1, 0.1])
     assert median_of().is_hopeless(6, [0.1] * 4)
     search = median_of()
@@ -186,7 +174,6 @@ def test_a_trial_is_judged_by_its_best_epoch_and_epochs_may_come_together() -> N
 
 
 def test_no_trial_is_hopeless_before_there_are_others_to_compare_with() -> None:
-    """Nor if the others failed."""
     search = pruned(MEDIAN)
     for number in range(1, 9):
         search.begin(number)
@@ -195,7 +182,6 @@ def test_no_trial_is_hopeless_before_there_are_others_to_compare_with() -> None:
 
 
 def test_successive_halving_lets_one_of_eta_go_on_at_each_rung() -> None:
-    """At epochs 2, 4, 8: of eight equal trials, worse than those before, it ends all but one."""
     search = pruned(HALVING)
     ended = []
     for number in range(1, 9):
@@ -210,7 +196,6 @@ def test_successive_halving_lets_one_of_eta_go_on_at_each_rung() -> None:
 
 @pytest.mark.parametrize(("eta", "hopeless"), [(2, False), (4, True)])
 def test_eta_decides_how_many_go_on(eta: int, hopeless: bool) -> None:
-    """The second best of four is in the better half, and not in the best quarter."""
     search = pruned({**HALVING, "eta": eta})
     for number, score in enumerate((0.9, 0.1, 0.1, 0.5), start=1):
         search.begin(number)
@@ -219,7 +204,6 @@ def test_eta_decides_how_many_go_on(eta: int, hopeless: bool) -> None:
 
 
 def test_hyperband_s_brackets_are_those_of_successive_halving() -> None:
-    """With max_iter 8, s 2 and eta 2 the first one is at epoch 2."""
     search = pruned({"type": "hyperband", "max_iter": 8, "s": 2, "eta": 2})
     search.begin(1)
     search.begin(2)
@@ -228,7 +212,6 @@ def test_hyperband_s_brackets_are_those_of_successive_halving() -> None:
 
 
 def test_trials_of_a_grid_are_ended_as_those_of_a_search_are() -> None:
-    """Early termination needs no method of its own."""
     search = pruned(HALVING, method="random", trials=3)
     search.begin(1)
     search.begin(2, None)
@@ -246,7 +229,6 @@ def test_trials_of_a_grid_are_ended_as_those_of_a_search_are() -> None:
 def test_without_optuna_it_is_told_how_to_get_it(
     expected: str, make: Callable[[], Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what needs it."""
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UsageError, match=f"{expected} needs Optuna") as caught:
         make()

@@ -75,7 +75,6 @@ def drawn(seed: int, count: int, **parameters: Any) -> list[Point]:
 def test_a_range_is_drawn_from_by_its_quantile_function(
     expected: Any, fields: dict[str, Any], share: float
 ) -> None:
-    """SciPy has the same one; its multiples of q are the nearest to it."""
     value = quantile(Range.model_validate(fields), share)
     assert value == pytest.approx(expected.ppf(share), rel=1e-6, abs=1e-9)
     quantised = {**fields, "distribution": f"q_{fields['distribution']}", "q": 0.25}
@@ -92,7 +91,6 @@ def test_a_range_is_drawn_from_by_its_quantile_function(
 def test_each_whole_number_of_a_range_is_as_likely_as_the_others(
     low: int, count: int, share: float
 ) -> None:
-    """Both bounds are among them."""
     whole = Range.model_validate(
         {"distribution": "int_uniform", "min": low, "max": low + count - 1}
     )
@@ -119,7 +117,6 @@ def test_each_whole_number_of_a_range_is_as_likely_as_the_others(
 def test_the_ends_of_the_widest_ranges_are_finite_numbers_within_them(
     fields: dict[str, Any], share: float
 ) -> None:
-    """In multiples of the least and of the largest q, too."""
     plain = Range.model_validate(fields)
     value = quantile(plain, share)
     assert math.isfinite(value)
@@ -131,20 +128,17 @@ def test_the_ends_of_the_widest_ranges_are_finite_numbers_within_them(
 
 
 def test_an_even_range_of_logarithms_has_its_middle_at_the_geometric_mean() -> None:
-    """However small its lower bound."""
     wide = Range.model_validate({"distribution": "log_uniform_values", "min": 1e-320, "max": 1.0})
     assert quantile(wide, 0.5) == pytest.approx(1e-160, rel=1e-3)
 
 
 @pytest.mark.parametrize(("expected", "q"), [(int, 5), (float, 0.5)])
 def test_multiples_of_a_whole_q_are_whole_numbers(expected: type, q: float) -> None:
-    """As those of units must be."""
     fields = {"distribution": "q_uniform", "min": 0, "max": 100, "q": q}
     assert type(quantile(Range.model_validate(fields), 0.333)) is expected
 
 
 def test_a_multiple_is_written_as_one_would_write_it() -> None:
-    """And not as 0.30000000000000004."""
     fields = {"distribution": "q_uniform", "min": 0.3, "max": 0.301, "q": 0.1}
     assert str(quantile(Range.model_validate(fields), 0.0)) == "0.3"
 
@@ -153,7 +147,6 @@ def test_a_multiple_is_written_as_one_would_write_it() -> None:
 
 
 def test_random_points_depend_on_the_seed_alone() -> None:
-    """The first ones of many are the first ones of few."""
     parameters: dict[str, Any] = {"even": EVEN, "layers": LAYERS, "list": [1, 2, 3]}
     points = drawn(1, 30, **parameters)
     assert drawn(1, 10, **parameters) == points[:10]
@@ -161,7 +154,6 @@ def test_random_points_depend_on_the_seed_alone() -> None:
 
 
 def test_random_points_are_spread_over_ranges_and_lists() -> None:
-    """By the Kolmogorov-Smirnov test, and by a chi-squared test."""
     points = drawn(1, 2000, even=EVEN, list=[10, 20, 30])
     assert stats.kstest([point["even"] for point in points], stats.uniform(-1, 2).cdf).pvalue > 0.01
     counts = [sum(point["list"] == value for point in points) for value in (10, 20, 30)]
@@ -169,7 +161,6 @@ def test_random_points_are_spread_over_ranges_and_lists() -> None:
 
 
 def test_probabilities_decide_how_often_a_value_is_drawn() -> None:
-    """One of probability 0 never."""
     weighted = {"values": ["a", "b", "c"], "probabilities": [0.2, 0.8, 0.0]}
     points = drawn(1, 2000, x=weighted)
     counts = [sum(point["x"] == value for point in points) for value in "abc"]
@@ -178,7 +169,6 @@ def test_probabilities_decide_how_often_a_value_is_drawn() -> None:
 
 
 def test_a_conditional_value_is_drawn_where_its_condition_is_chosen() -> None:
-    """A point has the keys of the one or of the other kind of layer, and no choices are left."""
     kinds = [point["x"] for point in drawn(1, 200, x=LAYERS)]
     few = [kind for kind in kinds if "activation" in kind]
     many = [kind for kind in kinds if "slopes" in kind]
@@ -192,7 +182,6 @@ def test_a_conditional_value_is_drawn_where_its_condition_is_chosen() -> None:
 
 
 def test_a_grid_has_every_combination_and_its_last_key_varies_fastest() -> None:
-    """In the order in which they are written."""
     points = combinations(space(a=[1, 2], b=["x", "y"], c=[None]), 100)
     assert [(p["a"], p["b"], p["c"]) for p in points] == [
         (1, "x", None),
@@ -215,7 +204,6 @@ def test_a_grid_has_every_combination_and_its_last_key_varies_fastest() -> None:
 def test_a_grid_has_every_value_of_the_choices_within_its_values(
     expected: list[Any], values: list[Any]
 ) -> None:
-    """Those of one value are combined, those of another are not."""
     assert expected == in_grid(*values)
     assert len(expected) == count_combinations(space(x=values))
 
@@ -235,7 +223,6 @@ values = st.recursive(
 def test_the_points_of_a_grid_are_counted_without_making_them(
     parameters: dict[str, list[Any]],
 ) -> None:
-    """And the first of them are those of which no more are asked for."""
     grid = space(**parameters) if parameters else {}
     points = list(combinations(grid, 10_000))
     assert min(count_combinations(grid), 10_000) == len(points)
@@ -243,7 +230,6 @@ def test_the_points_of_a_grid_are_counted_without_making_them(
 
 
 def test_the_first_points_of_a_huge_grid_are_made_at_once() -> None:
-    """Nobody waits for the 10^40 others, between keys or within a value."""
     ten = {"values": list(range(10))}
     huge = space(x=[[ten] * 20], y={"min": 0, "max": 2**52}, **{f"z{i}": ten for i in range(20)})
     began = time.monotonic()
@@ -257,7 +243,6 @@ def test_the_first_points_of_a_huge_grid_are_made_at_once() -> None:
 
 
 def test_corners_reach_each_value_of_each_choice() -> None:
-    """Also of those that are within a value of another choice."""
     points = list(corners(space(x=LAYERS, y=[1, 2, 3], z=[{"deep": {"values": [4, 5]}}])))
     assert {1, 2, 3} == {point["y"] for point in points}
     assert {4, 5} == {point["z"]["deep"] for point in points}
@@ -267,8 +252,6 @@ def test_corners_reach_each_value_of_each_choice() -> None:
 
 @pytest.mark.parametrize("place", [EVEN, [{"y": EVEN}], [0, {"y": [EVEN]}]])
 def test_corners_reach_both_ends_of_each_range(place: Any) -> None:
-    """Near the ends, as a Gaussian has none."""
-
     def numbers(value: Any) -> list[float]:
         if isinstance(value, dict | list):
             below = value.values() if isinstance(value, dict) else value
@@ -280,7 +263,6 @@ def test_corners_reach_both_ends_of_each_range(place: Any) -> None:
 
 
 def test_corners_are_as_many_as_there_are_values_and_not_combinations() -> None:
-    """Fifty choices of ten values are no 10^50 points."""
     many = space(**{f"x{i}": list(range(10)) for i in range(50)})
     assert sum(1 for _ in corners(many)) == 2 * (1 + 50 * 10)
 
@@ -289,15 +271,12 @@ def test_corners_are_as_many_as_there_are_values_and_not_combinations() -> None:
 
 
 def test_the_keys_that_vary_have_more_than_one_value() -> None:
-    """A single value with a choice within it is more than one; if nothing varies, all are shown."""
     some = space(a=[1], b=[1, 2], c=EVEN, d=[{"e": {"values": [1, 2]}}], f=[{"e": 1}])
     assert varied_keys(some) == ["b", "c", "d"]
     assert varied_keys(space(a=[1], b={"value": 2})) == ["a", "b"]
 
 
 def test_a_draw_of_a_single_value_asks_nobody() -> None:
-    """A constant is no decision, of which a search would take note."""
-
     class Nobody:
         def index(self, name: str, choice: Choice) -> int:
             raise AssertionError(name)
@@ -309,7 +288,6 @@ def test_a_draw_of_a_single_value_asks_nobody() -> None:
 
 
 def test_each_decision_has_a_name_of_its_own() -> None:
-    """It tells which value it is in, so that a search does not mix up those of two conditions."""
     names: list[str] = []
 
     class Notes(RandomDice):

@@ -58,7 +58,6 @@ def kill_at_random(rng: random.Random, process: subprocess.Popen[bytes]) -> None
 def test_a_sweep_killed_at_random_moments_has_the_table_of_one_left_alone(
     nnctl: Nnctl, seed: int
 ) -> None:
-    """The sweep, a worker, or all at once: again and again, until it is done."""
     nnctl(*PLAN, "--sweep-dir", "alone")
     rng = random.Random(seed)
     arguments: tuple[object, ...] = (*PLAN, "--sweep-dir", "killed")
@@ -87,7 +86,6 @@ def test_a_sweep_killed_at_random_moments_has_the_table_of_one_left_alone(
 
 @posix
 def test_an_interrupted_sweep_goes_on_from_the_epochs_that_are_done(nnctl: Nnctl) -> None:
-    """Ctrl-C, and `--resume`: no epoch is trained twice."""
     nnctl(*PLAN, "--sweep-dir", "alone")
     process = subprocess.Popen(
         nnctl_command(*PLAN, "--sweep-dir", "sweep"),
@@ -112,7 +110,6 @@ def test_an_interrupted_sweep_goes_on_from_the_epochs_that_are_done(nnctl: Nnctl
 
 @posix
 def test_the_second_of_two_processes_is_refused(nnctl: Nnctl) -> None:
-    """With a sentence, while the first goes on."""
     arguments = [*PLAN[:-1], "--set", "training.epochs=2000", "--sweep-dir", "sweep"]
     first = subprocess.Popen(
         nnctl_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -132,7 +129,6 @@ SMALL = ("sweep", CONFIGS / "smoke.yaml", "--epochs", 1, "--workers", 2, "--swee
 
 
 def test_a_torn_last_line_of_the_journal_is_repaired(nnctl: Nnctl) -> None:
-    """As a power cut may leave it: what it told is done again."""
     nnctl(*SMALL, "-p", "training.seed=0,1,2")
     before, path = table("sweep"), Path("sweep/journal.jsonl")
     whole = path.read_bytes()
@@ -145,7 +141,6 @@ def test_a_torn_last_line_of_the_journal_is_repaired(nnctl: Nnctl) -> None:
 
 @pytest.mark.parametrize("kept", [1, 2, 3])
 def test_a_plan_that_was_torn_while_it_was_written_is_made_whole(nnctl: Nnctl, kept: int) -> None:
-    """All trials of all seeds are there, whatever was on the disk of it."""
     nnctl(*SMALL, "-p", "training.seed=0,1,2")
     before, path = table("sweep"), Path("sweep/journal.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)
@@ -157,7 +152,6 @@ def test_a_plan_that_was_torn_while_it_was_written_is_made_whole(nnctl: Nnctl, k
 
 
 def test_a_folder_of_digits_is_found_from_elsewhere(nnctl: Nnctl, mini_folder: Path) -> None:
-    """Also by points that are suggested after the sweep went on in another working directory."""
     pytest.importorskip("optuna")
     Path("base.yaml").write_bytes((CONFIGS / "smoke.yaml").read_bytes())
     Path("tpe.yaml").write_text(
@@ -181,7 +175,6 @@ def test_a_folder_of_digits_is_found_from_elsewhere(nnctl: Nnctl, mini_folder: P
 
 
 def test_trials_that_are_left_are_told(nnctl: Nnctl) -> None:
-    """By `--show`, also those that were interrupted."""
     nnctl(*SMALL, "-p", "training.seed=0,1,2")
     path = Path("sweep/journal.jsonl")
     path.write_text(
@@ -194,7 +187,6 @@ def test_trials_that_are_left_are_told(nnctl: Nnctl) -> None:
 
 
 def test_where_nothing_has_failed_nothing_is_retried(nnctl: Nnctl) -> None:
-    """It is told how to go on with what is left; a sweep that is done is shown."""
     whole = nnctl(*SMALL, "-p", "training.seed=0,1").stdout
     retry = ("sweep", "--resume", "sweep", "--retry-failed")
     assert nnctl(*retry).stdout == whole
@@ -209,7 +201,6 @@ def test_where_nothing_has_failed_nothing_is_retried(nnctl: Nnctl) -> None:
 
 
 def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: Nnctl) -> None:
-    """What a row tells more is left out; a configuration that tells more is a mistake."""
     nnctl(*SMALL, "-p", "training.seed=0,1")
     path = Path("sweep/journal.jsonl")
     text = path.read_text("utf-8")
@@ -224,7 +215,6 @@ def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: 
 def test_a_sweep_that_is_done_trains_nothing_when_it_is_resumed(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """It prints its leaderboard again, and so does `--show`, from any folder."""
     first = nnctl(*SMALL, "-p", "training.seed=0,1,2").stdout
     logs = {path: path.read_bytes() for path in Path("sweep").glob("*/log.txt")}
     assert nnctl("sweep", "--resume", "sweep").stdout == first
@@ -236,7 +226,6 @@ def test_a_sweep_that_is_done_trains_nothing_when_it_is_resumed(
 
 
 def test_a_resumed_sweep_prints_all_its_trials_as_json(nnctl: Nnctl) -> None:
-    """Those that were done before, and those that are done now, once each."""
     nnctl(*SMALL, "-p", "training.seed=0,1,2")
     path = Path("sweep/journal.jsonl")
     path.write_text("".join(path.read_text("utf-8").splitlines(True)[:-1]), encoding="utf-8")
@@ -251,7 +240,6 @@ def test_a_resumed_sweep_prints_all_its_trials_as_json(nnctl: Nnctl) -> None:
 def test_a_plan_that_changed_on_the_disk_is_gone_on_with_as_it_was(
     nnctl: Nnctl, scratch: Path
 ) -> None:
-    """The journal holds the whole configuration of each trial."""
     base = scratch / "base.yaml"
     base.write_bytes((CONFIGS / "smoke.yaml").read_bytes())
     nnctl("sweep", base, *SMALL[2:], "-p", "training.seed=0,1")
@@ -270,7 +258,6 @@ def test_a_plan_that_changed_on_the_disk_is_gone_on_with_as_it_was(
 def test_a_disk_that_takes_no_more_ends_a_sweep_that_goes_on_when_there_is_room(
     nnctl: Nnctl,
 ) -> None:
-    """Exit 1 and a sentence; no trial is said to have failed."""
     arguments = [*SMALL, "-p", "training.seed=0,1,2"]
     limited = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", *nnctl_command(*arguments)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=60)
@@ -298,7 +285,6 @@ def test_a_disk_that_takes_no_more_ends_a_sweep_that_goes_on_when_there_is_room(
 def test_what_is_not_the_journal_of_a_sweep_is_told(
     nnctl: Nnctl, option: str, code: int, told: str, content: str | None
 ) -> None:
-    """Where, and what."""
     Path("sweep").mkdir()
     if content is not None:
         Path("sweep/journal.jsonl").write_text(content, encoding="utf-8")
@@ -330,7 +316,6 @@ def test_what_is_not_the_journal_of_a_sweep_is_told(
 def test_options_that_do_not_go_together_are_told(
     nnctl: Nnctl, told: str, arguments: tuple[object, ...]
 ) -> None:
-    """Exit 2."""
     assert told in nnctl("sweep", *arguments, code=2).stderr
 
 
@@ -354,7 +339,6 @@ class TestSearches:
         )
 
     def test_tpe_draws_from_nested_choices_and_is_the_same_when_resumed(self, nnctl: Nnctl) -> None:
-        """With a single worker each suggestion has the same past, also across a kill."""
         arguments = ("sweep", "tpe.yaml", "--epochs", 2, "--workers", 1, "--sweep-dir")
         nnctl(*arguments, "alone")
         layers = {row["network.layers"] for row in table("alone")}
@@ -372,7 +356,6 @@ class TestSearches:
     def test_a_trial_that_does_worse_than_others_is_ended_and_keeps_its_metrics(
         self, nnctl: Nnctl, kind: str
     ) -> None:
-        """Its row says so, and it is not ranked."""
         Path("early.yaml").write_text(
             "base: base.yaml\nmethod: grid\nparameters:\n"
             "  optimizer.learning_rate: [0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 1.0e-6, 1.0e-5]\n"
@@ -390,7 +373,6 @@ class TestSearches:
         assert "ended early, as they did worse" in done.stdout
 
     def test_the_points_of_a_search_are_not_listed_but_checked(self, nnctl: Nnctl) -> None:
-        """All mistakes at once, before anything is trained."""
         done = nnctl("sweep", "tpe.yaml", "--dry-run")
         assert ("follows from the trials before" in done.stderr, done.stdout) == (True, "")
         text = Path("tpe.yaml").read_text("utf-8")
@@ -402,7 +384,6 @@ class TestSearches:
 
 
 def test_seeds_are_ranked_by_their_mean_and_compared(nnctl: Nnctl, scratch: Path) -> None:
-    """The leaderboard shows the standard deviation, and says what cannot be told apart."""
     (scratch / "base.yaml").write_bytes((CONFIGS / "smoke.yaml").read_bytes())
     (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nseeds: 3\nparameters:\n  optimizer.learning_rate: [0.1, 0.101, 0.001]\n",

@@ -91,7 +91,6 @@ def meaning(path: Path) -> tuple[object, ...]:
 
 
 def test_a_flipped_bit_is_damage_or_changes_nothing(torture: Torture, run: Path) -> None:
-    """Anywhere in a checkpoint: what passes are bits of a zip file that mean nothing."""
     path, random = run / "last.npz", torture.random("bits of a checkpoint")
     said = meaning(KEPT_RUN / "last.npz")
     noticed = 0
@@ -107,7 +106,6 @@ def test_a_flipped_bit_is_damage_or_changes_nothing(torture: Torture, run: Path)
 
 
 def test_no_command_uses_a_checkpoint_with_a_flipped_bit(torture: Torture, run: Path) -> None:
-    """Not one of the parameters', to evaluate, to tell digits or to train on."""
     path, random = run / "last.npz", torture.random("bits and commands")
     begin = WHOLE.index(MEMBERS["parameters"].tobytes())
     for _ in range(torture.cases(1, full=30)):
@@ -125,7 +123,6 @@ def test_no_command_uses_a_checkpoint_with_a_flipped_bit(torture: Torture, run: 
 def test_bytes_that_are_changed_are_damage_or_change_nothing(
     torture: Torture, run: Path, content: bytes
 ) -> None:
-    """Cut, doubled, left out, put in: a sentence, or the same training."""
     path = run / "last.npz"
     path.write_bytes(content)
     torture.tried("changed bytes of a checkpoint, read")
@@ -138,7 +135,6 @@ def test_bytes_that_are_changed_are_damage_or_change_nothing(
 def test_a_state_that_was_made_by_hand_ends_in_a_sentence(
     torture: Torture, run: Path, state: Any, trained: int
 ) -> None:
-    """Its checksum is right; missing, new, huge, deep and wrongly typed values are not trusted."""
     write_checkpoint(run / "last.npz", MEMBERS | {"state": state})
     shutil.copy(KEPT_RUN / "metrics.jsonl", run / "metrics.jsonl")
     shutil.copy(KEPT_RUN / "config.yaml", run / "config.yaml")
@@ -217,7 +213,6 @@ def some(torture: Torture, cases: dict[str, Any], few: int) -> dict[str, Any]:
 
 
 def test_every_command_refuses_a_hostile_state(torture: Torture, run: Path) -> None:
-    """In a sentence, with the exit code of a damaged file, or that of what is asked for."""
     random = torture.random("commands")
     for name, state in some(torture, STATES, 2).items():
         write_checkpoint(run / "last.npz", MEMBERS | {"state": state})
@@ -237,7 +232,6 @@ class _Bomb:
 
 
 def test_every_command_refuses_hostile_members(torture: Torture, run: Path) -> None:
-    """Pickles, other shapes and types, not finite numbers, bombs, and names that lead elsewhere."""
     path, parameters = run / "last.npz", MEMBERS["parameters"]
     whole = {name: npy(np.asarray(MEMBERS[name])) for name in ("parameters", "velocity", "digest")}
     whole["state"] = npy(np.array(json.dumps(STATE)))
@@ -287,7 +281,6 @@ def test_every_command_refuses_hostile_members(torture: Torture, run: Path) -> N
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no resource usage to compare with")
 def test_a_bomb_is_not_unpacked(torture: Torture, tmp_path: Path) -> None:
-    """Members that would grow, by compression or by a hole in the file, take no memory."""
     path, before = tmp_path / "last.npz", forget_peak()
     zeros = np.zeros(torture.cases(5 * 10**7, full=4 * 10**8), np.float32)
     members = {**MEMBERS, "state": np.array(json.dumps(STATE))}

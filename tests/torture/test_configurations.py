@@ -92,7 +92,6 @@ def hold(path: Path) -> None:
 def test_a_configuration_made_up_of_all_keys_is_refused_or_survives(
     data: Any, torture: Torture
 ) -> None:
-    """Right values and wrong ones, of every type, at every key of the schema."""
     hold(written(data))
     torture.tried("configurations made up from the schema, read, written and read again")
 
@@ -102,7 +101,6 @@ def test_a_configuration_made_up_of_all_keys_is_refused_or_survives(
 def test_a_shipped_configuration_with_faults_is_refused_or_survives(
     data: Any, torture: Torture
 ) -> None:
-    """Something in it is replaced, removed, renamed or there twice."""
     hold(written(data))
     torture.tried("shipped configurations with values replaced, removed, renamed, repeated")
 
@@ -110,7 +108,6 @@ def test_a_shipped_configuration_with_faults_is_refused_or_survives(
 @LONG
 @given(data=spoiled(TRAININGS))
 def test_a_check_explains_whatever_a_dry_run_takes(data: Any, torture: Torture) -> None:
-    """Both refuse the same; a network as large as one may write is not made to be looked at."""
     path = written(data)
     ended = carry_out("train", path, "--dry-run").exit_code
     assert ended == carry_out("check", path, "--json").exit_code
@@ -160,7 +157,6 @@ def texts(draw: st.DrawFn) -> bytes:
 def test_a_file_with_pieces_that_yaml_does_not_expect_is_refused_or_survives(
     content: bytes, torture: Torture
 ) -> None:
-    """Tags, anchors, merge keys, control characters, numbers beyond all bounds, encodings."""
     Path("c.yaml").write_bytes(content)
     hold(Path("c.yaml"))
     assert not Path("hacked").exists()
@@ -202,7 +198,6 @@ HOSTILE: dict[str, str] = {
 
 
 def test_a_file_that_stands_for_too_much_takes_neither_time_nor_memory(torture: Torture) -> None:
-    """Each is refused by the real command within a gigabyte and a few seconds, and tells little."""
     names = list(HOSTILE)
     some = torture.random("hostile").sample(names, torture.cases(1, full=len(names)))
     for name in some:
@@ -266,7 +261,6 @@ def trainable(draw: st.DrawFn) -> dict[str, Any]:
 def test_numbers_as_extreme_as_may_be_written_are_trained_or_diverge(
     data: dict[str, Any], torture: Torture
 ) -> None:
-    """No warning of NumPy, no traceback: the training ends, or tells that it left the numbers."""
     path = written(data)
     if carry_out("train", path, "--dry-run").exit_code:
         torture.tried("extreme configurations, refused")
@@ -306,7 +300,6 @@ TYPED = (st.tuples(DOTTED, YAML_VALUES).map("=".join) | st.text(max_size=10)).fi
 def test_any_override_is_laid_over_a_configuration_or_refused(
     typed: list[str], torture: Torture
 ) -> None:
-    """Keys with dots and without, indices that no list has, and values of any YAML."""
     path = written(SMALL)
     options = [f"--set={text}" for text in typed]
     shown = carry_out("train", path, *options, "--dry-run")
@@ -338,7 +331,6 @@ VARIED = st.tuples(
 def test_any_parameter_is_varied_or_refused_without_being_expanded(
     varied: list[str], trials: tuple[object, ...], torture: Torture
 ) -> None:
-    """Ranges of a billion values, or of none, or of what is no number."""
     options = [f"-p{text}" for text in varied]
     carry_out("sweep", written(SMALL), *options, *trials, "--dry-run", "--json")
     torture.tried("parameters of any text (sweep -p)")
@@ -347,7 +339,6 @@ def test_any_parameter_is_varied_or_refused_without_being_expanded(
 @LONG
 @given(data=MADE_UP_SWEEPS | spoiled(MADE_UP_SWEEPS) | spoiled(SWEEPS))
 def test_a_sweep_file_of_any_structure_is_planned_or_refused(data: Any, torture: Torture) -> None:
-    """Those that ship with faults in them, and those made up from the schema."""
     base = written(SMALL)
     path = written(data, "s.yaml")
     carry_out("sweep", path, "--base", base, "--trials", 3, "--dry-run", "--json")

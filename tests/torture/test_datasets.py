@@ -74,7 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_file_is_an_array_or_a_sentence(
     torture: Torture, folder: Path, content: bytes, suffix: str, dimensions: int
 ) -> None:
-    """And the array is what the file holds, whether it has a name or came by standard input."""
     path = folder / f"images{suffix}"
     path.write_bytes(content)
     before = forget_peak()
@@ -100,7 +99,6 @@ def test_any_file_is_an_array_or_a_sentence(
 def test_any_file_in_a_user_s_folder_is_trained_on_or_refused(
     torture: Torture, folder: Path, which: str, content: bytes
 ) -> None:
-    """One of the four, plain or compressed; the others are whole."""
     own = digits_folder(folder / "own", compressed=False)
     (own / f"{which}.gz").unlink(missing_ok=True)
     if content.startswith(b"\x1f\x8b"):
@@ -121,7 +119,6 @@ def test_any_file_in_a_user_s_folder_is_trained_on_or_refused(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no resource usage to compare with")
 def test_bombs_take_little_memory(torture: Torture, tmp_path: Path, scratch: Path) -> None:
-    """Gzip members that unpack to more than is promised, and files that promise too much."""
     some = torture.cases(100, full=700)
     megabyte = gzip.compress(bytes(2**20), 9)
     for shape in ((some, 1024, 1024), (5, 4, 3), (2**31, 1, 1)):
@@ -148,7 +145,6 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_flipped_bit_of_a_known_file_is_damage(
     torture: Torture, known: Path, compressed: bool
 ) -> None:
-    """Wherever it is: the SHA-256 of each is known."""
     random = torture.random("bits of the digits", compressed)
     if not compressed:
         for path in [*known.glob("*.gz")]:
@@ -170,7 +166,6 @@ def test_a_flipped_bit_of_a_known_file_is_damage(
 def test_no_command_uses_a_known_file_with_a_flipped_bit(
     torture: Torture, known: Path, tmp_path: Path
 ) -> None:
-    """Not to train on, nor to evaluate, whichever of the four it is."""
     random = torture.random("bits and commands")
     run = Path(shutil.copytree(KEPT_RUN, tmp_path / "run"))
     for path in [*known.glob("*.gz")][: torture.cases(1, full=4)]:
@@ -195,7 +190,6 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And where it cannot be, that is what is said."""
     monkeypatch.setattr(datasets, "MNIST", MINI)  # small files in the place of the large ones
     cache, random = tmp_path / "cache" / "mnist", torture.random("the cache")
     import_files(cache, mini_folder, tuple(MINI.values()))
@@ -218,7 +212,6 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
 def test_a_flipped_bit_of_an_uncompressed_copy_is_made_good(
     torture: Torture, tmp_path: Path
 ) -> None:
-    """Each start compares it with the checksum in its gzip file."""
     random = torture.random("the copy")
     images = np.random.default_rng(0).integers(0, 256, (5400, 28, 28), np.uint8)
     source, copy = tmp_path / "images.gz", tmp_path / "copies" / "images.idx"
@@ -234,7 +227,6 @@ def test_a_flipped_bit_of_an_uncompressed_copy_is_made_good(
 def test_a_flipped_bit_of_a_user_s_own_file_is_another_dataset(
     torture: Torture, tmp_path: Path
 ) -> None:
-    """No checksum of it is known before; but a run knows what it was trained on, ever after."""
     own, random = digits_folder(tmp_path / "own", compressed=False), torture.random("own")
     before = _hashes(own)
     cases = torture.cases(40, full=1000)
@@ -254,7 +246,6 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def test_every_known_file_has_a_checksum_of_each_form() -> None:
-    """So that no byte of it can differ unnoticed."""
     known: list[KnownFile] = [*MNIST.values(), *MINI.values()]
     for file in known:
         assert len(bytes.fromhex(file.sha256)) == len(bytes.fromhex(file.idx_sha256)) == 32

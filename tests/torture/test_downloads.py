@@ -110,7 +110,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_whatever_a_mirror_does_is_told_and_the_next_one_serves(
     tmp_path: Path, torture: Torture
 ) -> None:
-    """The reason is one line that a terminal can show."""
     names = list(FAULTS) if torture.full else QUICK
     for name in names:
         with mirrors() as start, patience([name]):
@@ -131,7 +130,6 @@ def test_whatever_a_mirror_does_is_told_and_the_next_one_serves(
 def test_a_connection_may_be_cut_after_any_number_of_bytes(
     tmp_path: Path, mnist: dict[str, bytes], torture: Torture, kind: str, reset: bool
 ) -> None:
-    """Every power of two, whatever was promised and however it is cut."""
     [file] = [file for file in MNIST.values() if file.gzip_name == NAMES[torture.full - 1]]
     right = mnist[file.gzip_name]
     powers = [2**n for n in range(len(right).bit_length())]
@@ -150,7 +148,6 @@ def test_a_connection_may_be_cut_after_any_number_of_bytes(
 def test_of_any_mirrors_in_any_order_the_good_one_serves_or_all_are_told(
     tmp_path: Path, torture: Torture, rescued: bool
 ) -> None:
-    """Each file is right or absent, nothing else is in the cache, and every cause has its URL."""
     rng = torture.random("sequences", rescued)
     for case in range(torture.cases(6, full=160)):
         names = rng.choices(QUICK, k=rng.randint(1, 6))
@@ -177,7 +174,6 @@ def test_of_any_mirrors_in_any_order_the_good_one_serves_or_all_are_told(
 def test_a_mirror_that_is_too_slow_is_given_up_and_an_honest_slow_line_is_not(
     tmp_path: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, torture: Torture
 ) -> None:
-    """20,000 bytes a second, in pieces and with pauses, are enough; half of the least are not."""
     monkeypatch.setattr(download, "WINDOW", 1.0)
 
     def at(rate: float, pause: float) -> Callable[[Handler, bytes], None]:
@@ -201,7 +197,6 @@ def test_a_mirror_that_is_too_slow_is_given_up_and_an_honest_slow_line_is_not(
 def test_the_limits_that_ship_end_a_stall_and_a_drip(
     nnctl: Nnctl, mirror: MakeMirror, mnist: dict[str, bytes], torture: Torture
 ) -> None:
-    """As a user meets them: mirrors one after the other, and then a good one."""
     if not torture.full:
         pytest.skip("waits as long as a user would; make torture does")
     names = ["stalls before the headers", "stalls in the body", "drips bytes"]
@@ -216,8 +211,6 @@ def test_the_limits_that_ship_end_a_stall_and_a_drip(
 def test_no_mirror_makes_a_download_need_memory(
     tmp_path: Path, mnist: dict[str, bytes], torture: Torture
 ) -> None:
-    """Beyond the largest file, and what Python and its libraries need."""
-
     def megabytes(fault: Fault | None) -> float:
         with mirrors() as start:
             bad = [start(mnist, fault.answer)] if fault else []
@@ -262,7 +255,6 @@ def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 def test_tls_that_does_not_verify_is_no_mirror(
     tmp_path: Path, mirror: MakeMirror, self_signed: ssl.SSLContext, torture: Torture
 ) -> None:
-    """Asked for, redirected to, or spoken where there is none; the words are those of TLS."""
     plain = mirror(CONTENTS)
     secure = mirror(CONTENTS, secure=self_signed)
     elsewhere = mirror(CONTENTS, redirect(f"{secure.url}{A.gzip_name}".encode()))
@@ -299,7 +291,6 @@ def slowly(to: Handler, right: bytes) -> None:
 def test_processes_at_once_of_which_some_are_killed_leave_four_right_files(
     nnctl: Nnctl, mnist: dict[str, bytes], tmp_path: Path, torture: Torture
 ) -> None:
-    """Those that live succeed, and the next download leaves nothing of those that died."""
     for case in range(torture.cases(1, full=3)):
         rng = torture.random("killed", case)
         cache = tmp_path / str(case)
@@ -326,7 +317,6 @@ def test_processes_at_once_of_which_some_are_killed_leave_four_right_files(
 def test_what_was_being_written_by_a_process_that_was_killed_is_removed(
     nnctl: Nnctl, mnist: dict[str, bytes], tmp_path: Path, torture: Torture
 ) -> None:
-    """Killed when its temporary file is seen; the files before it stay, and are not asked again."""
     left = 0
     for case in range(torture.cases(1, full=12)):
         cache = tmp_path / str(case) / "mnist"
@@ -354,7 +344,6 @@ def test_what_was_being_written_by_a_process_that_was_killed_is_removed(
 def test_a_download_that_is_interrupted_ends_in_130_and_leaves_no_temporary_file(
     mnist: dict[str, bytes], tmp_path: Path, torture: Torture, number: str
 ) -> None:
-    """At any moment from its first request to its last byte; or it was done before."""
     rng = torture.random("interrupted", number)
     for case in range(torture.cases(1, full=25)):
         cache = tmp_path / str(case)
@@ -396,7 +385,6 @@ def without_rights(command: list[str]) -> list[str]:
 def test_a_read_only_cache_is_told_before_anything_is_fetched(
     mirror: MakeMirror, mnist_folder: Path, tmp_path: Path, torture: Torture
 ) -> None:
-    """Whichever of its folders is read-only, and for an import as well."""
     good = mirror({})
     ways: list[list[object]] = [
         ["--mirror", good.url],
@@ -427,7 +415,6 @@ def test_a_read_only_cache_is_told_before_anything_is_fetched(
 def test_a_cache_that_gets_full_keeps_what_is_right_and_no_part_of_the_rest(
     mirror: MakeMirror, mnist: dict[str, bytes], tmp_path: Path, torture: Torture
 ) -> None:
-    """The system takes no more than so many bytes of a file, as a full disk would."""
     import resource
 
     good = mirror(mnist)
@@ -478,7 +465,6 @@ def test_nothing_is_written_through_what_was_planted_in_a_cache(
     plant: Callable[[Path, Path], object],
     force: bool,
 ) -> None:
-    """Under any name that is written, compressed or not; it is replaced."""
     victim, cache = tmp_path / "victim", tmp_path / "cache"
     victim.mkdir()
     cache.mkdir()
@@ -498,7 +484,6 @@ def test_nothing_is_written_through_what_was_planted_in_a_cache(
 def test_nothing_is_written_through_what_was_planted_for_uncompressed_copies(
     tmp_path: Path, torture: Torture, plant: Callable[[Path, Path], object]
 ) -> None:
-    """The images are right, whatever stood where their copy belongs."""
     images = np.random.default_rng(0).integers(0, 256, (5400, 28, 28), np.uint8)
     source, victim = tmp_path / "images.gz", tmp_path / "victim"
     source.write_bytes(gzip.compress(idx.header(images.shape) + images.tobytes(), 1))
@@ -518,7 +503,6 @@ def test_nothing_is_written_through_what_was_planted_for_uncompressed_copies(
 def test_a_folder_in_the_place_of_a_file_is_told_and_kept(
     tmp_path: Path, mirror: MakeMirror, torture: Torture
 ) -> None:
-    """What is in it may be precious."""
     kept = tmp_path / "cache" / A.gzip_name / "precious"
     kept.parent.mkdir(parents=True)
     kept.touch()
@@ -533,7 +517,6 @@ def test_a_folder_in_the_place_of_a_file_is_told_and_kept(
 def test_a_temporary_file_is_new_has_a_name_of_its_own_and_is_nobody_else_s_to_write(
     tmp_path: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, torture: Torture
 ) -> None:
-    """Looked at when it is synced: whole, and not yet renamed."""
     seen: list[tuple[str, int]] = []
     sync = os.fsync
 
@@ -556,7 +539,6 @@ def test_a_temporary_file_is_new_has_a_name_of_its_own_and_is_nobody_else_s_to_w
 def test_a_link_where_a_temporary_file_will_be_is_not_followed(
     tmp_path: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, torture: Torture
 ) -> None:
-    """Not even by one who knows its name beforehand, and plants the link at the last moment."""
     monkeypatch.setattr(secrets, "token_hex", lambda _: "known")
     (tmp_path / "victim").write_bytes(b"precious")
     cache = tmp_path / "cache"
@@ -583,7 +565,6 @@ def test_a_link_where_a_temporary_file_will_be_is_not_followed(
 def test_any_text_in_the_environment_is_mirrors_or_a_usage_error(
     torture: Torture, text: str
 ) -> None:
-    """Those that could be mirrors are asked, in vain, as is the known one."""
     with pytest.MonkeyPatch.context() as patch, patience([]):
         patch.setattr(download, "MIRRORS", ("http://127.0.0.1:9/",))
         done = CliRunner().invoke(main, ["download"], env={"NNCTL_MIRROR": text})
@@ -625,7 +606,6 @@ def test_garbage_in_the_variables_of_proxies_is_told_with_the_address(
     torture: Torture,
     variable: str,
 ) -> None:
-    """Unless nothing had to go through a proxy."""
     url = mirror(CONTENTS).url
     if variable != "no_proxy":
         monkeypatch.delenv("no_proxy")

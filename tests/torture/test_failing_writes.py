@@ -94,7 +94,6 @@ def assert_told_how_to_go_on(
 def test_a_training_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture, what: str
 ) -> None:
-    """To the same bits, from what was saved before."""
     if what not in ("a full disk", "a disk that became read-only"):
         leave_to_those_who_try_all(torture)
     number, kinds = FAILURES[what]
@@ -114,7 +113,6 @@ def test_a_training_whose_writing_fails_from_any_step_on_goes_on_when_there_is_r
 def test_a_file_that_may_not_be_so_large_ends_a_training_in_a_sentence(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
-    """Wherever the limit is: in the configuration, the metrics, or a checkpoint."""
     run = scratch / "run"
     checkpoint = (short.whole / "last.npz").stat().st_size
     cases, rng = torture.cases(1, full=15), torture.random("limits")
@@ -131,7 +129,6 @@ def test_a_file_that_may_not_be_so_large_ends_a_training_in_a_sentence(
 def test_a_disk_that_is_full_for_some_time_costs_no_epoch(
     mount: Mount, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
-    """A real one, that is made larger, again and again, until all fits."""
     rng = torture.random("disks")
     needed = 3 * (short.whole / "last.npz").stat().st_size // 1000
     cases = 0
@@ -155,7 +152,6 @@ def test_a_disk_that_is_full_for_some_time_costs_no_epoch(
 def test_a_disk_that_is_read_only_ends_a_training_in_a_sentence(
     mount: Mount, nursery: Nursery, short: Trained, torture: Torture, begun: bool
 ) -> None:
-    """Root as well may not write there; when that is over, the training goes on."""
     run = mount("size=10m") / "run"
     if begun:
         fault = Fault(below=str(run), kill_at=short.steps // 2)
@@ -180,7 +176,6 @@ def begin_a_long_training(nursery: Nursery, short: Trained, run: Path) -> Child:
 def test_a_run_that_is_removed_while_it_is_trained_ends_in_a_sentence(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
-    """Which does not say that it could be gone on with."""
     run, cases = scratch / "run", torture.cases(1, full=10)
     for _ in range(cases):
         child = begin_a_long_training(nursery, short, run)
@@ -197,7 +192,6 @@ def test_a_run_that_is_removed_while_it_is_trained_ends_in_a_sentence(
 def test_a_run_that_is_moved_while_it_is_trained_goes_on_elsewhere(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
-    """With all that was saved until then."""
     run, moved = scratch / "run", scratch / "moved"
     cases = torture.cases(1, full=10)
     for _ in range(cases):
@@ -239,7 +233,6 @@ def go_on_with_a_sweep(nursery: Nursery, sweep: Path) -> subprocess.CompletedPro
 def test_a_sweep_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room(
     scratch: Path, nursery: Nursery, swept: Path, torture: Torture, what: str
 ) -> None:
-    """Its journal, its results or its lock; no trial is lost, and none is said to have failed."""
     number, kinds = FAILURES[what]
     rng, sweep, cases = torture.random("sweep", what), scratch / "sweep", 2
     for _ in range(cases):
@@ -258,7 +251,6 @@ def test_a_sweep_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room
 def test_a_sweep_on_a_disk_that_is_full_goes_on_when_there_is_room(
     mount: Mount, nursery: Nursery, swept: Path, torture: Torture
 ) -> None:
-    """Its workers find the disk full, or it does."""
     rng, cases = torture.random("sweep on a disk"), 0
     while cases < 3:
         sweep = mount(f"size={rng.randrange(16, 2000)}k") / "sweep"
@@ -291,7 +283,6 @@ def test_a_result_that_does_not_fit_on_the_disk_leaves_no_part_of_it(
     needs: str,
     arguments: tuple[str, ...],
 ) -> None:
-    """A sentence, and no file at all."""
     if needs != "safetensors":
         leave_to_those_who_try_all(torture)
     pytest.importorskip(needs)

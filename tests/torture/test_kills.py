@@ -67,7 +67,6 @@ def run_with(fault: Fault, *arguments: object) -> subprocess.CompletedProcess[st
 def test_a_training_killed_before_any_step_of_writing_goes_on_to_the_same_bits(
     scratch: Path, nursery: Nursery, quick: Trained, torture: Torture
 ) -> None:
-    """Half of the time only a part of what was not synced yet has reached the disk."""
     rng = torture.random("steps")
     kills, run = 0, scratch / "run"
     while kills < torture.cases(3, full=120):
@@ -104,7 +103,6 @@ def wait_for_an_epoch(run: Path, child: Child, _: random.Random) -> None:
 def test_a_training_killed_while_it_writes_much_goes_on_to_the_same_bits(
     scratch: Path, nursery: Nursery, heavy: Trained, torture: Torture
 ) -> None:
-    """While a checkpoint is being written, just after a line of the metrics, or at any time."""
     rng = torture.random("moments")
     kills, run = 0, scratch / "run"
     while kills < 80:
@@ -134,7 +132,6 @@ def test_a_first_reading_of_mnist_that_is_killed_leaves_nothing_that_is_trusted(
     nursery: Nursery,
     torture: Torture,
 ) -> None:
-    """Half an uncompressed copy is made again."""
     leave_to_those_who_try_all(torture)
     cache = scratch / "cache"
     monkeypatch.setenv("NNCTL_DATA_DIR", str(cache))
@@ -159,7 +156,6 @@ def test_a_first_reading_of_mnist_that_is_killed_leaves_nothing_that_is_trusted(
 def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
     scratch: Path, nursery: Nursery, quick: Trained, torture: Torture, names: tuple[str, ...]
 ) -> None:
-    """While images are read, a network is trained, or all is over: 130, and how to go on."""
     if names not in (("SIGTERM",), ("SIGINT", "SIGINT")):
         leave_to_those_who_try_all(torture)
     rng = torture.random("calls", *names)
@@ -185,7 +181,6 @@ def interrupt(run: Path, names: tuple[str, ...], calls: int, rng: random.Random)
 def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_traceback(
     scratch: Path, quick: Trained, torture: Torture
 ) -> None:
-    """Most of these calls import a module."""
     rng = torture.random("imports")
     told, run = scratch / "told.json", scratch / "run"
     run_with(Fault(below=str(run), told=str(told)), *quick.arguments(run))
@@ -204,7 +199,6 @@ def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_trace
 def test_a_signal_from_outside_at_any_time_is_answered_with_130(
     scratch: Path, quick: Trained, torture: Torture, name: str
 ) -> None:
-    """Once, or twice; what comes before nnctl's first lines of code is Python's to answer."""
     leave_to_those_who_try_all(torture)
     rng = torture.random("times", name)
     number = getattr(signal, name)

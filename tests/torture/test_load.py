@@ -148,7 +148,6 @@ def write(folder: Path, config: dict[str, Any], epochs: int | None = None) -> Pa
 def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning(
     torture: Torture, home: Path
 ) -> None:
-    """In a terminal, with its bar; and each row is there once."""
     epochs, run = torture.cases(2_000, full=10_000), home / "run"
     process, ours = start_in_terminal("train", write(home, AND, epochs), "--run-dir", run)
     with ThreadPoolExecutor(1) as pool, ending(process):
@@ -167,7 +166,6 @@ def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning
 def test_a_training_of_very_many_epochs_takes_no_more_memory_and_is_as_good_as_any(
     torture: Torture, home: Path, nnctl: Nnctl
 ) -> None:
-    """All its epochs are there, and it is resumed, checked and reported like a short one."""
     epochs, run = torture.cases(2_000, full=100_000), home / "run"
     command = nnctl_command("train", write(home, AND, epochs), "--run-dir", run, "--quiet")
     with ending(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as process:
@@ -190,7 +188,6 @@ def test_a_training_of_very_many_epochs_takes_no_more_memory_and_is_as_good_as_a
 def test_a_sweep_of_very_many_trials_keeps_a_row_of_each_and_no_more(
     torture: Torture, home: Path, nnctl: Nnctl
 ) -> None:
-    """Its pace stays, its results are whole, and are shown again."""
     trials, directory = torture.cases(500, full=5_000), home / "sweep"
     seeds = f"training.seed=int:1:{trials}:{trials}"
     planned = nnctl("sweep", write(home, TEN), "-p", seeds, "--dry-run", "--json").stdout
@@ -223,7 +220,6 @@ def numbers(directory: Path) -> list[int]:
 def test_far_more_workers_than_cores_end_at_ctrl_c_and_leave_nothing_undone(
     torture: Torture, home: Path, nnctl: Nnctl
 ) -> None:
-    """No process is left, and two workers do the rest: each trial once."""
     workers, directory = torture.cases(6, full=32), home / "sweep"
     trials = 2 * workers
     options = ("-p", f"training.seed=int:1:{trials}:{trials}", "--workers", workers)

@@ -113,7 +113,6 @@ def _large_images(scratch: Path) -> None:
 def test_no_training_takes_more_memory_than_the_estimate_and_none_far_less(
     torture: Torture, scratch: Path
 ) -> None:
-    """Of each shape of network, optimizer and data that takes memory of its own."""
     shares, wrong = [], []
     for name in [*SHAPES][: torture.cases(1, full=len(SHAPES))]:
         real, needed = measured(name, scratch), estimated(name)

@@ -49,7 +49,6 @@ RESERVED = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)", re.IGNORECASE)
 
 @given(name=st.text() | st.sampled_from((*NAMES, "../../x", "/etc/x", "a/../../b", "\0", "")))
 def test_a_run_cannot_leave_the_folder_of_runs_by_its_name(name: str, torture: Torture) -> None:
-    """Its directory is one that every system can have, and that nothing takes for an option."""
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         made = Run.create(name, runs).directory
@@ -71,7 +70,6 @@ def some_of(names: tuple[str, ...], torture: Torture, few: int) -> list[str]:
 
 
 def test_a_configuration_of_any_name_is_trained(scratch: Path, torture: Torture) -> None:
-    """Its run has a name that is like it, and a terminal obeys nothing of it."""
     for name in some_of(NAMES, torture, 4):
         config = scratch / f"{name}.yaml"
         config.write_bytes(SMOKE.read_bytes())
@@ -90,7 +88,6 @@ def test_a_configuration_of_any_name_is_trained(scratch: Path, torture: Torture)
 def test_a_run_directory_of_any_name_is_trained_evaluated_and_resumed(
     scratch: Path, torture: Torture
 ) -> None:
-    """The command that is told for it can be typed as it is."""
     for name in some_of(NAMES, torture, 3):
         folder = scratch / "named" / name / "run"
         done = carry_out("train", SMOKE, *TINY, "--run-dir", folder, "--json", codes=[0])
@@ -105,7 +102,6 @@ def test_a_run_directory_of_any_name_is_trained_evaluated_and_resumed(
 def test_a_terminal_obeys_no_name_and_no_content_of_a_file(
     scratch: Path, mini_folder: Path, torture: Torture
 ) -> None:
-    """A picture, a folder of digits or a configuration of somebody else is no keyboard."""
     evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\u202e"
     digits = mini_folder.rename(scratch / f"digits{evil}")
     config = scratch / f"c{evil}.yaml"
@@ -163,7 +159,6 @@ def _cases(run: Path) -> dict[str, tuple[object, ...]]:
 def test_an_option_in_the_environment_is_taken_or_named(
     scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever somebody has set there: a wrong value is a usage error that says where it is."""
     monkeypatch.setattr(click, "launch", lambda *_: 0)
     run = scratch / "run"
     carry_out("train", SMOKE, *TINY, "--run-dir", run, codes=[0])
@@ -216,7 +211,6 @@ SURROUNDINGS: dict[str, tuple[str | None, ...]] = {
 def test_a_training_does_not_mind_its_surroundings(
     scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several variables at once that are absent, empty, garbage, or of another country."""
     config = scratch / "zahlen-é-日.yaml"
     config.write_bytes(SMOKE.read_bytes())
     rng = torture.random("surroundings")
@@ -247,7 +241,6 @@ def _real(*arguments: object, redirected: str = "") -> subprocess.CompletedProce
 
 @posix_alone
 def test_a_training_outlives_its_streams(scratch: Path, torture: Torture) -> None:
-    """Closed, full, or read by somebody who leaves: the run is complete, without a traceback."""
     redirections = (
         *("| head -n 1", "| true", ">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"),
         *("2>&1 | true", "> /dev/full", "2> /dev/full", "> /dev/full 2>&1", "< /dev/zero"),
@@ -271,7 +264,6 @@ def test_a_training_outlives_its_streams(scratch: Path, torture: Torture) -> Non
 @posix_alone
 @pytest.mark.usefixtures("scratch")
 def test_a_training_fits_into_a_window_of_any_width(torture: Torture) -> None:
-    """However narrow, the run directory stands on the last line."""
     for columns in torture.random("columns").sample((1, 5, 20, 500), torture.cases(1, full=4)):
         run = f"run{columns}"
         printed = in_terminal("train", SMOKE, "--epochs", 6, "--run-dir", run, columns=columns)
@@ -286,7 +278,6 @@ def test_a_training_fits_into_a_window_of_any_width(torture: Torture) -> None:
 def test_a_window_may_change_its_size_while_something_is_trained(
     scratch: Path, torture: Torture
 ) -> None:
-    """Each time when something moves, to a size at random, of which some are none."""
     import fcntl
     import termios
 
@@ -335,7 +326,6 @@ runpy.run_module("nnctl", run_name="__main__", alter_sys=True)
 
 @pytest.mark.usefixtures("scratch")
 def test_a_clock_that_is_set_back_breaks_nothing(torture: Torture) -> None:
-    """Each look at it tells another year: runs are complete, and took no negative time."""
     rng = torture.random("clocks")
     for number in range(torture.cases(1, full=3)):
         moments = [rng.randrange(86_400, 4 * 10**9) for _ in range(50)]
@@ -362,7 +352,6 @@ def test_a_clock_that_is_set_back_breaks_nothing(torture: Torture) -> None:
 def test_runs_of_all_times_have_directories_of_their_own(
     scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same second comes again when a clock is set back, or a year ends."""
     times = [
         datetime(2026, 12, 31, 23, 59, 59),
         datetime(2027, 1, 1),

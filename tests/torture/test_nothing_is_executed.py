@@ -42,7 +42,6 @@ def modules() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def test_no_module_knows_how_to_carry_out_data(torture: Torture) -> None:
-    """No pickle, no eval, no shell, no YAML with tags, no NumPy file with objects."""
     count = 0
     for path, tree in modules():
         count += 1
@@ -76,7 +75,6 @@ def _check_call(path: Path, call: ast.Call) -> None:
 
 
 def test_the_yaml_loader_is_a_safe_one() -> None:
-    """It composes nodes alone; even if it made objects, it would make plain ones."""
     import yaml
 
     from nnctl.config import reader
@@ -87,7 +85,6 @@ def test_the_yaml_loader_is_a_safe_one() -> None:
 
 
 def test_only_what_nnctl_made_itself_goes_into_a_page_unescaped() -> None:
-    """Style, scripts and pictures; no name and no value."""
     template = (PACKAGE / "report" / "page.html").read_text("utf-8")
     unescaped = set(re.findall(r"{{\s*([^}|]+?)\s*\|\s*safe\s*}}", template))
     assert unescaped == {"style", "chart.svg", "script"}
@@ -131,7 +128,6 @@ _POSIX = pytest.mark.skipif(
 
 @_POSIX
 def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Path) -> None:
-    """Whatever names, comments, metrics, diagnoses, reasons and parameters say."""
     plain = Path(shutil.copytree(KEPT_RUN, scratch / "plain"))
     outcome("report", plain, plain, "-o", "plain.html", codes=[0])
     expected = elements(scratch / "plain.html")
@@ -163,7 +159,6 @@ def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Pat
 def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
     torture: Torture, scratch: Path
 ) -> None:
-    """Its journal's values are names on an axis and cells of a table."""
     names = (EVIL, CSS, "$x^2$ \\alpha [/red][bold]", "\x00\x1b[2J")
     for evil in names if torture.full else names[:1]:
         sweep = Path(shutil.copytree(KEPT_SWEEP, scratch / "sweep"))
@@ -194,7 +189,6 @@ def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
 def test_a_run_s_name_cannot_leave_its_directory(
     torture: Torture, tmp_path: Path, name: str
 ) -> None:
-    """Whatever a configuration is called."""
     run = Run.create(name, tmp_path / "runs")
     assert run.directory.parent == tmp_path / "runs"
     assert not run.directory.name.startswith(("-", "."))
@@ -204,7 +198,6 @@ def test_a_run_s_name_cannot_leave_its_directory(
 
 @_POSIX
 def test_no_write_follows_a_link_out_of_a_run(torture: Torture, scratch: Path) -> None:
-    """The victim stays as it was, whichever file of the run leads to it."""
     victim = scratch / "victim"
     for name in ("best.npz", "last.npz", "metrics.jsonl", "summary.json", "config.yaml", ".lock"):
         same = (KEPT_RUN / name).read_bytes() if name != ".lock" else b"locked"
@@ -229,7 +222,6 @@ def test_no_write_follows_a_link_out_of_a_run(torture: Torture, scratch: Path) -
 
 @_POSIX
 def test_no_write_follows_a_link_out_of_a_sweep(torture: Torture, scratch: Path) -> None:
-    """Neither the journal, the results and the logs, nor a trial that is elsewhere."""
     victim = scratch / "victim"
     torn = b'{"torn'
     names = ["journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-002/log.txt"]
@@ -265,7 +257,6 @@ def test_no_write_follows_a_link_out_of_a_sweep(torture: Torture, scratch: Path)
 def test_temporary_files_are_new_and_unpredictable(
     torture: Torture, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has a name of its own, is refused if it is there, and gives no more rights than due."""
     seen: list[str] = []
     replace = Path.replace
 

@@ -101,14 +101,12 @@ def look(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", SOUND)
 def test_every_kind_of_picture_is_looked_at(torture: Torture, name: str) -> None:
-    """So that what is damaged below was whole before."""
     look(SOUND[name])
     torture.tried("kinds of pictures")
 
 
 @given(content=st.sampled_from([*SOUND.values()]).flatmap(mutated))
 def test_a_changed_picture_is_a_picture_or_a_sentence(torture: Torture, content: bytes) -> None:
-    """Of every kind, changed in some places."""
     torture.tried("a changed picture")
     try:
         look(content)
@@ -120,7 +118,6 @@ def test_a_changed_picture_is_a_picture_or_a_sentence(torture: Torture, content:
 def test_a_beginning_with_any_bytes_after_it_is_a_picture_or_a_sentence(
     torture: Torture, content: bytes, kind: bytes
 ) -> None:
-    """By its beginning a decoder takes it for its own."""
     torture.tried("a picture's beginning with other bytes after it")
     for length in (4, 20, 60):
         try:
@@ -138,7 +135,6 @@ def test_a_beginning_with_any_bytes_after_it_is_a_picture_or_a_sentence(
     )
 )
 def test_any_pixels_are_a_digit_or_none(torture: Torture, pixels: Any) -> None:
-    """Empty, full, a line, a dot, noise, and pictures of a pixel."""
     torture.tried("any pixels")
     try:
         look(saved(Image.fromarray(pixels), "PNG"))
@@ -196,7 +192,6 @@ _MEASURED = (
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no resource usage to compare with")
 def test_a_bomb_is_refused_or_takes_little_memory(torture: Torture, tmp_path: Path) -> None:
-    """Each in a process of its own, whose memory is measured."""
     names = [*BOMBS] if torture.full else ["a huge PNG", "transparent"]
     for name in names:
         path = tmp_path / "picture"
@@ -220,7 +215,6 @@ def test_a_bomb_is_refused_or_takes_little_memory(torture: Torture, tmp_path: Pa
 def test_the_command_tells_of_each_picture_and_goes_on(
     torture: Torture, tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    """With an object each, under a wrong extension, from a file and from standard input."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "a.png").write_bytes(content)
     (folder / "b.jpg").write_bytes(SOUND["GIF"])
@@ -233,7 +227,6 @@ def test_the_command_tells_of_each_picture_and_goes_on(
 
 
 def test_what_starts_programs_is_not_read(torture: Torture) -> None:
-    """Pillow hands EPS to Ghostscript: what is not in the list of formats is not recognised."""
     for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xd7\xcd\xc6\x9a" * 9):
         with pytest.raises(DataError, match="no picture that can be read"):
             look(content)

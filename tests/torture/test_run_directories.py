@@ -85,7 +85,6 @@ def as_lines(values: list[Any]) -> bytes:
 @SLOW
 @given(summary=changed(SUMMARY) | changed(DIVERGED) | json_values)
 def test_any_summary_is_told_of_or_refused(torture: Torture, run: Path, summary: Any) -> None:
-    """What it says is used by those that inspect a run."""
     (run / "summary.json").write_text(json.dumps(summary), "utf-8")
     torture.tried("any summary.json, read")
     with contextlib.suppress(NnctlError):
@@ -95,7 +94,6 @@ def test_any_summary_is_told_of_or_refused(torture: Torture, run: Path, summary:
 @SLOW
 @given(rows=changed(ROWS) | st.lists(json_values | st.text(max_size=20), max_size=3))
 def test_any_metrics_are_told_of_or_refused(torture: Torture, run: Path, rows: Any) -> None:
-    """Line by line: other types, other layers, other epochs."""
     shutil.copy(KEPT_RUN / "summary.json", run / "summary.json")
     (run / "metrics.jsonl").write_bytes(as_lines(rows if isinstance(rows, list) else [rows]))
     torture.tried("any metrics.jsonl, read")
@@ -113,7 +111,6 @@ def test_any_metrics_are_told_of_or_refused(torture: Torture, run: Path, rows: A
 def test_changed_bytes_of_a_run_s_texts_are_told_of_or_refused(
     torture: Torture, run: Path, content: bytes, name: str
 ) -> None:
-    """One in the place of the other as well."""
     for kept in ("config.yaml", "metrics.jsonl", "summary.json"):
         shutil.copy(KEPT_RUN / kept, run / kept)
     (run / name).write_bytes(content)
@@ -145,7 +142,6 @@ def show(directory: Path) -> None:
 def test_any_journal_is_shown_and_gone_on_with_or_refused(
     torture: Torture, sweep: Path, lines: Any
 ) -> None:
-    """Lines with other values, and the lines of a journal in another order."""
     (sweep / "journal.jsonl").write_bytes(as_lines(lines))
     torture.tried("any journal.jsonl, shown and gone on with")
     for use in (show, resume_without_training):
@@ -159,7 +155,6 @@ def test_any_journal_is_shown_and_gone_on_with_or_refused(
 def test_changed_bytes_of_a_journal_are_shown_and_gone_on_with_or_refused(
     torture: Torture, sweep: Path, content: bytes
 ) -> None:
-    """Wherever they are, and wherever it ends."""
     (sweep / "journal.jsonl").write_bytes(content)
     torture.tried("changed bytes of a journal, shown and gone on with")
     for use in (show, resume_without_training):
@@ -220,7 +215,6 @@ def commands(directory: Path) -> list[tuple[object, ...]]:
 
 
 def test_every_command_reads_or_refuses_hostile_texts(torture: Torture, run: Path) -> None:
-    """In a sentence, with the exit code of data or of a configuration."""
     random = torture.random("texts")
     for name in random.sample([*TEXTS], torture.cases(3, full=len(TEXTS))):
         file, values = TEXTS[name]
@@ -248,7 +242,6 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices among its files")
 def test_no_command_waits_for_what_is_no_file(torture: Torture, run: Path) -> None:
-    """Whatever of a run is a folder, a pipe, a device or a link to any of these."""
     files = ("config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz", ".lock")
     cases = [(file, kind) for file in files for kind in KINDS]
     random = torture.random("kinds")
@@ -264,7 +257,6 @@ def test_no_command_waits_for_what_is_no_file(torture: Torture, run: Path) -> No
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has neither pipes nor devices among its files")
 def test_no_sweep_waits_for_what_is_no_file(torture: Torture, sweep: Path) -> None:
-    """Nor does a report of it."""
     files = ("journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-001/metrics.jsonl")
     cases = [(file, kind) for file in files for kind in KINDS]
     random = torture.random("sweeps")
