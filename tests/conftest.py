@@ -5,22 +5,25 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import settings
 
-ROOT = Path(__file__).parent.parent
+from tests.processes import ENVIRONMENT, ROOT, Done, Processes, check_done
+from tests.processes import nnctl_command as nnctl_command
+
+pytest_plugins = ["tests.budget", "tests.leftovers"]
+
 CONFIGS = ROOT / "configs"
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
 
-Nnctl = Callable[..., "subprocess.CompletedProcess[str]"]
+Nnctl = Callable[..., Done]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,39 +88,43 @@ def mini_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def nnctl_command(*arguments: object) -> list[str]:
-    """Return the real command, as a list of words."""
-    return [sys.executable, "-m", "nnctl", *map(str, arguments)]
+@pytest.fixture
+def nnctl(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Nnctl:  # noqa: ARG001
+    """Runs a command in this process, in the working folder: ``nnctl("train", config, code=0)``.
+
+    Tests of pipes, signals, terminals, encodings and imports need a process: see `processes`.
+    """
+    from nnctl.cli import main
+
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+    def run(
+        *arguments: object,
+        code: int = 0,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+    ) -> Done:
+        result = CliRunner().invoke(main, [*map(str, arguments)], input=stdin, env=env)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        done = Done(arguments, result.exit_code, result.stdout, result.stderr)
+        return check_done(arguments, done, code)
+
+    return run
 
 
 @pytest.fixture
-def nnctl(scratch: Path) -> Nnctl:
-    """Run the real command in the working folder: ``nnctl("train", config, code=0)``.
+def processes() -> Iterator[Processes]:
+    """Starts real processes for one test; they are killed when it ends."""
+    with Processes() as started:
+        yield started
 
-    It reaches this machine alone: for all other hosts there is a proxy that is not there.
-    """
-    alone = {"PYTHONUTF8": "1", "no_proxy": "127.0.0.1,localhost"}
-    for proxy in ("http_proxy", "https_proxy"):
-        alone |= {proxy: "http://127.0.0.1:9", proxy.upper(): "http://127.0.0.1:9"}
 
-    def run(
-        *arguments: object, code: int = 0, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            nnctl_command(*arguments),
-            cwd=scratch,
-            env={**os.environ, **alone, **(env or {})},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=300,
-            check=False,
-        )
-        told = f"{arguments}\nstdout: {done.stdout}\nstderr: {done.stderr}"
-        assert done.returncode == code, told
-        assert "Traceback" not in done.stderr, told
-        return done
-
-    return run
+@pytest.fixture
+def nnctl_process(scratch: Path, processes: Processes) -> Nnctl:  # noqa: ARG001
+    """Runs a command like `nnctl`, but in a process of its own."""
+    return processes.run_nnctl
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -1,0 +1,87 @@
+"""Fails a session of tests that leaves a process behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import uuid
+from typing import Any
+
+import psutil
+import pytest
+
+_MARK = "PYTEST_SESSION_MARK"
+_LEFT = pytest.StashKey[list[str]]()
+
+
+def restore_signals() -> None:
+    """Handle the signals that the shell made this process ignore, so that children do not.
+
+    ``nohup make test &`` starts pytest with SIGHUP and SIGINT ignored, and every process it starts
+    would inherit that. A handler, even one that does nothing, becomes the default in a new process.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+def mark_session() -> None:
+    """Put a mark into the environment that all processes of this session inherit."""
+    os.environ.setdefault(_MARK, uuid.uuid4().hex)
+
+
+def leftovers() -> list[psutil.Process]:
+    """Return the processes of this session that still run, but for this one."""
+    mark = os.environ[_MARK]
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid == os.getpid() or process.environ().get(_MARK) != mark:
+                continue
+            # multiprocessing keeps one helper for as long as this process lives.
+            if "resource_tracker" not in " ".join(process.cmdline()):
+                found.append(process)
+    _, alive = psutil.wait_procs(found, timeout=10)
+    return alive
+
+
+def pytest_configure() -> None:
+    """Start the session: signals as in a terminal, and a mark on every process."""
+    restore_signals()
+    mark_session()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if a process of this session is left, and kill it."""
+    if hasattr(session.config, "workerinput"):
+        return  # the process that controls the workers looks when they have ended
+    alive = leftovers()
+    session.config.stash[_LEFT] = [describe(process) for process in alive]
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    if alive:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the processes that were left."""
+    left = config.stash.get(_LEFT, [])
+    if left:
+        terminalreporter.section("processes left behind by tests, now killed", red=True)
+        for line in left:
+            terminalreporter.write_line(line)
+
+
+def describe(process: psutil.Process) -> str:
+    """Return the number and the command of a process."""
+    with contextlib.suppress(psutil.Error):
+        return f"{process.pid}: {' '.join(process.cmdline())}"
+    return str(process.pid)
