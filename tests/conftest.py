@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -125,6 +126,24 @@ def processes() -> Iterator[Processes]:
 def nnctl_process(scratch: Path, processes: Processes) -> Nnctl:  # noqa: ARG001
     """Runs a command like `nnctl`, but in a process of its own."""
     return processes.run_nnctl
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run: two epochs of configs/smoke.yaml, 91 % of the test digits right.
+
+    Tests that change it take a copy: `copied_run`.
+    """
+    import nnctl as api
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return api.train(CONFIGS / "smoke.yaml", epochs=2, run_dir=folder).directory
+
+
+@pytest.fixture
+def copied_run(trained_run: Path, scratch: Path) -> Path:
+    """A copy of `trained_run`, in the folder ``run`` of the working folder."""
+    return Path(shutil.copytree(trained_run, scratch / "run"))
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
