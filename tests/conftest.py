@@ -130,7 +130,7 @@ def nnctl_process(scratch: Path, processes: Processes) -> Nnctl:  # noqa: ARG001
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished run: two epochs of configs/smoke.yaml, 91 % of the test digits right.
+    """The directory of a run: two epochs of configs/smoke.yaml, 91 % of the test digits right.
 
     Tests that change it take a copy: `copied_run`.
     """
