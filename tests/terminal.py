@@ -1,18 +1,26 @@
-"""A command in a pseudo-terminal, as people see it; Windows has none."""
+"""Commands in a pseudo-terminal, as a user sees them; Windows has none."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 
-from tests.conftest import nnctl_command
+import pyte
+
+from tests.processes import DEADLINE, Processes, nnctl_command
+
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def start_in_terminal(
-    *arguments: object, columns: int = 80, env: Mapping[str, str] | None = None
+    processes: Processes,
+    *arguments: object,
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a command in a terminal of so many columns; return it, and where its output is read."""
+    """Start nnctl in a terminal; return its process and the file descriptor of its output."""
     import fcntl
     import pty
     import struct
@@ -22,7 +30,7 @@ def start_in_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     of_the_tests = ("CI", "NO_COLOR", "COLUMNS", "LINES")
     clean = {name: value for name, value in os.environ.items() if name not in of_the_tests}
-    process = subprocess.Popen(
+    process = processes.start(
         nnctl_command(*arguments),
         stdin=theirs,
         stdout=theirs,
@@ -33,20 +41,43 @@ def start_in_terminal(
     return process, ours
 
 
-def read_terminal(ours: int, meanwhile: Callable[[], object] = lambda: None) -> bytes:
-    """Return all that is printed to a terminal until nobody has it open any more.
-
-    What is to happen meanwhile is called each time when something was printed.
-    """
+def read_terminal(ours: int, on_output: Callable[[], object] = lambda: None) -> bytes:
+    """Return the output until the process closes the terminal; call a function at each piece."""
     printed = b""
     while True:
         try:
-            more = os.read(ours, 65536)
-        except OSError:  # Linux's way of saying that the other side is closed
+            piece = os.read(ours, 65536)
+        except OSError:  # Linux reports the end of a terminal's output as an error
             break
-        if not more:
+        if not piece:
             break
-        printed += more
-        meanwhile()
+        printed += piece
+        on_output()
     os.close(ours)
     return printed
+
+
+def in_terminal(
+    *arguments: object,
+    columns: int = 80,
+    env: Mapping[str, str] | None = None,
+    code: int = 0,
+    meanwhile: Callable[[int, subprocess.Popen[bytes]], None] | None = None,
+) -> str:
+    """Run nnctl in a terminal to its end and return the output.
+
+    `meanwhile` is called at each piece of output, with the terminal's file descriptor and the
+    process.
+    """
+    with Processes() as processes:
+        process, ours = start_in_terminal(processes, *arguments, columns=columns, env=env)
+        printed = read_terminal(ours, lambda: meanwhile(ours, process) if meanwhile else None)
+        assert process.wait(timeout=DEADLINE) == code, printed
+    return printed.decode()
+
+
+def on_screen(printed: str, columns: int = 80) -> list[str]:
+    """Return the lines that are left on the screen of a terminal after this output."""
+    screen = pyte.Screen(columns, 200)
+    pyte.Stream(screen).feed(printed)
+    return [line.rstrip() for line in screen.display]

@@ -17,10 +17,10 @@ from PIL import Image
 
 import nnctl as face
 from nnctl.data.dataset import MINI_DIRECTORY, open_dataset
-from tests.cli.test_terminal import COLOUR, in_terminal, on_screen
 from tests.conftest import CONFIGS, Nnctl, nnctl_command
 from tests.helpers import write_idx
 from tests.photographs import UGLY, photograph
+from tests.terminal import COLOR, in_terminal, on_screen
 
 DIGITS = open_dataset("mini", notify=lambda _: None).test
 
@@ -182,7 +182,7 @@ def test_a_terminal_shows_what_the_network_sees(trained: Path, photos: Path) -> 
     assert len(blocks) == 14
     assert any(f"digit {DIGITS.labels[0]}" in line for line in blocks)
     assert sum(bool(re.search(r"\d +[\d.]+ %", line)) for line in blocks) == 3
-    assert COLOUR.search(printed) or "38;" in printed
+    assert COLOR.search(printed) or "38;" in printed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pyte
 import pytest
 
 from nnctl.nn.training import EpochDone
 from nnctl.views.training import TrainingView
 from tests.conftest import CONFIGS, nnctl_command
 from tests.runs.helpers import begin
-from tests.terminal import read_terminal, start_in_terminal
+from tests.terminal import COLOR, in_terminal, on_screen
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
@@ -24,32 +23,6 @@ pytestmark = [
 ]
 
 SMOKE = ("train", CONFIGS / "smoke.yaml", "--epochs", 3)
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def in_terminal(
-    *arguments: object,
-    columns: int = 80,
-    env: Mapping[str, str] | None = None,
-    code: int = 0,
-    meanwhile: Callable[[int, subprocess.Popen[bytes]], None] | None = None,
-) -> str:
-    """Return all that a command prints to a pseudo-terminal of so many columns.
-
-    What is to happen meanwhile is called each time when something was printed, with the terminal's
-    file descriptor and the process.
-    """
-    process, ours = start_in_terminal(*arguments, columns=columns, env=env)
-    printed = read_terminal(ours, lambda: meanwhile(ours, process) if meanwhile else None)
-    assert process.wait(timeout=60) == code, printed
-    return printed.decode()
-
-
-def on_screen(printed: str, columns: int = 80) -> list[str]:
-    """Return the lines that stay on the screen of a terminal."""
-    screen = pyte.Screen(columns, 200)
-    pyte.Stream(screen).feed(printed)
-    return [line.rstrip() for line in screen.display]
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -104,13 +77,13 @@ def test_plain_lines_where_nothing_may_move(env: dict[str, str]) -> None:
     printed = in_terminal(*SMOKE, env=env)
     assert "batches" not in printed
     if "CI" not in env:
-        assert not COLOUR.search(printed)
+        assert not COLOR.search(printed)
 
 
 def test_the_confusion_matrix_is_coloured_in_a_terminal_and_fits_80_columns() -> None:
     in_terminal(*SMOKE, "--run-dir", "run", "--quiet")
     printed = in_terminal("eval", "run")
-    assert COLOUR.search(printed)
+    assert COLOR.search(printed)
     lines = on_screen(printed)
     matrix = [line for line in lines if re.match(r" +\d +(\d+|·) +(\d+|·) ", line)]
     assert len(matrix) == 11  # the header, and a row a digit
@@ -150,7 +123,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 @pytest.mark.parametrize("epochs", [3, 6])
 def test_curves_are_drawn_after_a_training_that_is_long_enough(epochs: int) -> None:
     shown = in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", epochs)
-    lines = COLOUR.sub("", shown).splitlines()
+    lines = COLOR.sub("", shown).splitlines()
     drawn = [line for line in lines if any("\u2801" <= letter <= "\u28ff" for letter in line)]
     assert len(drawn) == (4 if epochs > 4 else 0)
     assert ("validation accuracy:" in shown) == (epochs > 4)
@@ -160,7 +133,7 @@ def test_curves_are_drawn_after_a_training_that_is_long_enough(epochs: int) -> N
 def test_the_worst_mistakes_are_pictures_in_a_terminal() -> None:
     in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", "run")
     shown = in_terminal("eval", "run", "--mistakes", 3)
-    lines = COLOUR.sub("", shown.split("Worst mistakes")[1]).splitlines()
+    lines = COLOR.sub("", shown.split("Worst mistakes")[1]).splitlines()
     blocks = [line.count("\u2580") for line in lines]
     assert [count for count in blocks if count] == [56] * 14 + [28] * 14
     assert sum(line.count(" taken for ") for line in lines) == 3

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import pyte
 
-from tests.cli.test_terminal import in_terminal
 from tests.conftest import CONFIGS, ROOT
+from tests.terminal import in_terminal
 
 COLUMNS = 80
 COMMAND = "nnctl train configs/relu.yaml"

@@ -28,6 +28,7 @@ import pytest
 
 from nnctl.runs.directory import Run
 from tests.conftest import Nnctl, nnctl_command
+from tests.processes import Processes
 from tests.terminal import read_terminal, start_in_terminal
 from tests.torture.conftest import Torture
 
@@ -146,10 +147,12 @@ def write(folder: Path, config: dict[str, Any], epochs: int | None = None) -> Pa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning(
-    torture: Torture, home: Path
+    torture: Torture, home: Path, processes: Processes
 ) -> None:
     epochs, run = torture.cases(2_000, full=10_000), home / "run"
-    process, ours = start_in_terminal("train", write(home, AND, epochs), "--run-dir", run)
+    process, ours = start_in_terminal(
+        processes, "train", write(home, AND, epochs), "--run-dir", run
+    )
     with ThreadPoolExecutor(1) as pool, ending(process):
         printing = pool.submit(read_terminal, ours)
         life = watch(process, run / "metrics.jsonl")

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from nnctl.cli import main
 from nnctl.errors import printable
 from nnctl.runs.directory import Run
-from tests.cli.test_terminal import COLOUR, in_terminal
 from tests.conftest import CONFIGS, nnctl_command
+from tests.terminal import COLOR, in_terminal
 from tests.torture.conftest import Torture
 from tests.torture.inprocess import REFUSED, carry_out
 
@@ -267,7 +267,7 @@ def test_a_training_fits_into_a_window_of_any_width(torture: Torture) -> None:
     for columns in torture.random("columns").sample((1, 5, 20, 500), torture.cases(1, full=4)):
         run = f"run{columns}"
         printed = in_terminal("train", SMOKE, "--epochs", 6, "--run-dir", run, columns=columns)
-        assert COLOUR.sub("", printed).splitlines()[-1] == run
+        assert COLOR.sub("", printed).splitlines()[-1] == run
         others = (("check", SMOKE), ("eval", run, "--mistakes", 2), ("eval", run, "--corrupt"))
         for arguments in others[: torture.cases(1, full=len(others))]:
             in_terminal(*arguments, columns=columns)
