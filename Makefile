@@ -1,4 +1,4 @@
-# nnctl: `make help` tells what there is.
+# nnctl: `make help` lists the targets.
 
 PYTHON ?= python3
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -7,24 +7,28 @@ OLDEST := .venv-oldest
 OLDEST_BIN := $(OLDEST)/$(SCRIPTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast torture test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format schema readme pictures clean
+.PHONY: help train test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format schema readme pictures clean
 
-help:  ## tell what there is
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON ($(PYTHON)) makes the environment; NNCTL_TEST_MNIST is a folder with MNIST's files; SEED is that of make torture."
+	@echo "Variables: PYTHON ($(PYTHON)) makes the environment; NNCTL_TEST_MNIST is a folder with MNIST's files; SEED is the seed of make torture and make mutants."
 
 train: .venv/installed  ## install nnctl, train configs/sigmoid.yaml, and evaluate the run
 	@result=$$($(BIN)/nnctl train configs/sigmoid.yaml) && echo "$$result" \
 		&& $(BIN)/nnctl eval "$$(echo "$$result" | tail -n 1)"
 
-test: .venv/developing  ## run all tests, the fast ones first
-	$(BIN)/python -m pytest -n auto --dist loadgroup
-
-test-fast: .venv/developing  ## run the tests that train for no more than a few seconds
+test: .venv/developing  ## run the tests, but for the slow ones, in less than 4 minutes
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
-torture: .venv/developing  ## try hard to lose work and to be fooled: crashes, faults, hostile input
+test-slow: .venv/developing  ## run the slow tests: cluster, browsers, packaging, README, books
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow
+
+torture: .venv/developing  ## run many more cases of crashes, failing disks and hostile input
 	$(BIN)/python -m pytest -n auto --dist loadgroup tests/torture --torture $(if $(SEED),--torture-seed $(SEED))
+
+mutants: .venv/developing  ## measure how many of 200 small faults the tests detect; takes an hour or more
+	$(BIN)/python -m pip install --quiet --editable '.[dev,mutants]'
+	$(BIN)/python -m tests.mutants $(if $(SEED),--seed $(SEED))
 
 # Old versions call what newer ones of their own dependencies have deprecated: no error there.
 test-oldest:  ## run the fast tests with the lowest versions that pyproject.toml allows
