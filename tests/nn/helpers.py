@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import DTypeLike
+from scipy import special
 
 from nnctl.nn.activations import (
     ACTIVATIONS,
@@ -33,8 +33,8 @@ from nnctl.nn.activations import (
     Tanh,
 )
 from nnctl.nn.examples import Examples
-from nnctl.nn.losses import Loss, make_loss
-from nnctl.nn.network import Layer, Network, Parameters
+from nnctl.nn.losses import make_loss
+from nnctl.nn.network import Layer, Network
 from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import ConstantSchedule
 from nnctl.nn.training import Training
@@ -51,10 +51,10 @@ VARIANTS: list[Activation] = [
     Swish(beta=2),
     Maxout(pieces=3),
 ]
-"""Every activation with parameters, with others than the defaults."""
+"""Each activation that has parameters, with other values than the defaults."""
 FUNCTIONS = PLAIN + VARIANTS
 TRUE = [f for f in FUNCTIONS if f.differentiable() == f]
-"""Those whose backward pass is the derivative of their forward pass."""
+"""Activations whose backward pass is the derivative of their forward pass."""
 HIDDEN = [f for f in FUNCTIONS if f.place != "output"]
 PAIRS: list[tuple[str, Activation]] = [
     ("cross_entropy", Softmax()),
@@ -62,25 +62,25 @@ PAIRS: list[tuple[str, Activation]] = [
     ("cross_entropy", Sigmoid(gain=2)),
     *(("quadratic", f) for f in TRUE if f.place != "hidden"),
 ]
-"""Every loss with every activation of the output layer that it is defined over."""
+"""Each loss with every output activation that it is defined over."""
 
 
 def forward(f: Activation, z: Array) -> Array:
-    """Return f(z), and leave z as it is."""
+    """Return f(z)."""
     outputs = np.full((len(z), z.shape[1] // f.maps), np.nan, z.dtype)
     f.forward(z, outputs)
     return outputs
 
 
 def backward(f: Activation, z: Array, errors: Array) -> Array:
-    """Return dL/dz for errors dL/df(z), and leave both as they are."""
+    """Return dL/dz for errors dL/df(z)."""
     gradient = np.full_like(z, np.nan)
     f.backward(z, forward(f, z), errors, gradient)
     return gradient
 
 
 def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
-    """Return z of both signs for a layer, no two of them alike, and none near a kink."""
+    """Return distinct z of both signs for a layer, none of them near a kink."""
     shape = examples, units * f.maps
     grid = np.linspace(-6, 6, math.prod(shape))
     for kink in f.kinks:
@@ -88,54 +88,41 @@ def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
     return np.random.default_rng(0).permutation(grid).reshape(shape)
 
 
-def pytorch(f: Activation) -> Callable[[Any], Any]:
-    """Return PyTorch's function, which maps a tensor z to f(z); skip the test without PyTorch."""
-    torch: Any = pytest.importorskip("torch")
-    functions = torch.nn.functional
-
-    def step(at_zero: float) -> Callable[[Any], Any]:
-        return lambda z: torch.heaviside(z.detach(), torch.full_like(z, at_zero)) + 0 * z
-
-    def straight_through(z: Any) -> Any:
-        return (step(0)(z) - torch.sigmoid(z)).detach() + torch.sigmoid(z)
-
-    def prelu(slope: float) -> Callable[[Any], Any]:
-        return lambda z: functions.prelu(z, torch.tensor([slope], dtype=z.dtype))
-
-    def maxout(pieces: int) -> Callable[[Any], Any]:
-        return lambda z: torch.max(z.reshape(len(z), pieces, -1), dim=1).values
-
-    oracles: dict[Activation, Callable[[Any], Any]] = {
-        Step(): step(0.0),
-        Step(at_zero=1): step(1.0),
-        Step(surrogate="sigmoid"): straight_through,
-        Sigmoid(): torch.sigmoid,
-        Sigmoid(gain=2): lambda z: torch.sigmoid(2 * z),
-        Sigmoid(gain=3): lambda z: torch.sigmoid(3 * z),
-        # PyTorch's own hardsigmoid has the derivative 1/6 of float32 in float64 too.
-        HardSigmoid(): lambda z: functions.relu6(z + 3) / 6,
-        Tanh(): torch.tanh,
-        Softsign(): functions.softsign,
-        ReLU(): torch.relu,
-        LeakyReLU(): functions.leaky_relu,
-        LeakyReLU(negative_slope=0.3): lambda z: functions.leaky_relu(z, 0.3),
-        PReLU(): prelu(0.25),
-        PReLU(initial_slope=-0.5): prelu(-0.5),
-        ELU(): functions.elu,
-        ELU(alpha=0.5): lambda z: functions.elu(z, 0.5),
-        SELU(): functions.selu,
-        GELU(): functions.gelu,
-        GELU(approximate="tanh"): lambda z: functions.gelu(z, approximate="tanh"),
-        Swish(): functions.silu,
-        Swish(beta=2): lambda z: z * torch.sigmoid(2 * z),
-        Softplus(): functions.softplus,
-        Exponential(): torch.exp,
-        Linear(): torch.clone,
-        Softmax(): lambda z: torch.softmax(z, dim=1),
-        Maxout(): maxout(2),
-        Maxout(pieces=3): maxout(3),
-    }
-    return oracles[f]
+def textbook(f: Activation) -> Callable[[Array], Array]:
+    """Return the formula of an activation, as a textbook or SciPy writes it."""
+    return {
+        Step(): lambda z: np.heaviside(z, 0),
+        Step(at_zero=1): lambda z: np.heaviside(z, 1),
+        Step(surrogate="sigmoid"): lambda z: np.heaviside(z, 0),
+        Sigmoid(): special.expit,
+        Sigmoid(gain=2): lambda z: special.expit(2 * z),
+        Sigmoid(gain=3): lambda z: special.expit(3 * z),
+        HardSigmoid(): lambda z: np.clip(z / 6 + 0.5, 0, 1),
+        Tanh(): np.tanh,
+        Softsign(): lambda z: z / (1 + abs(z)),
+        ReLU(): lambda z: np.where(z > 0, z, 0),
+        LeakyReLU(): lambda z: np.where(z > 0, z, 0.01 * z),
+        LeakyReLU(negative_slope=0.3): lambda z: np.where(z > 0, z, 0.3 * z),
+        PReLU(): lambda z: np.where(z > 0, z, 0.25 * z),
+        PReLU(initial_slope=-0.5): lambda z: np.where(z > 0, z, -0.5 * z),
+        ELU(): lambda z: np.where(z > 0, z, np.exp(z) - 1),
+        ELU(alpha=0.5): lambda z: np.where(z > 0, z, 0.5 * (np.exp(z) - 1)),
+        SELU(): lambda z: (
+            1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * (np.exp(z) - 1))
+        ),
+        GELU(): lambda z: z * special.ndtr(z),
+        GELU(approximate="tanh"): lambda z: (
+            z * special.expit(math.sqrt(8 / math.pi) * (z + 0.044715 * z**3))
+        ),
+        Swish(): lambda z: z * special.expit(z),
+        Swish(beta=2): lambda z: z * special.expit(2 * z),
+        Softplus(): lambda z: np.log(1 + np.exp(z)),
+        Exponential(): np.exp,
+        Linear(): np.copy,
+        Softmax(): lambda z: special.softmax(z, axis=1),
+        Maxout(): lambda z: np.maximum(*np.split(z, 2, axis=1)),
+        Maxout(pieces=3): lambda z: np.maximum.reduce(np.split(z, 3, axis=1)),
+    }[f]
 
 
 def normal(*shape: int, seed: int = 0, dtype: DTypeLike = np.float64) -> Array:
@@ -151,7 +138,7 @@ def labels_of(count: int, classes: int, seed: int = 0) -> Any:
 def make_network(
     sizes: Sequence[int], activations: Sequence[str | Activation], dtype: DTypeLike = np.float64
 ) -> Network:
-    """Return a network of these sizes, inputs first, all that it learns drawn at random."""
+    """Return a network with these layer sizes, inputs first, and random parameters."""
     layers = [
         Layer(units, ACTIVATIONS[kind]() if isinstance(kind, str) else kind)
         for units, kind in zip(sizes[1:], activations, strict=True)
@@ -166,7 +153,7 @@ def make_network(
 
 
 def clouds(count: int, *, noise: int = 120, seed: int = 0) -> Examples:
-    """Return examples of 3 classes with 12 inputs: a point for each class, and noise around it."""
+    """Return examples with 12 inputs, of 3 classes: one point per class, with noise around it."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
     points = np.random.default_rng(99).integers(0, 256, (3, 12))[labels]
@@ -175,7 +162,7 @@ def clouds(count: int, *, noise: int = 120, seed: int = 0) -> Examples:
 
 
 def make_training(network: Network, examples: Examples, rate: float, **given: Any) -> Training:
-    """Return a training; what is not given is plain: cross-entropy, one epoch, batches of 10."""
+    """Return a training, by default with cross-entropy, one epoch and batches of 10."""
     rule = {key: given.pop(key) for key in ("momentum", "nesterov", "weight_decay") if key in given}
     loss = make_loss(given.pop("loss", "cross_entropy"), network.layers[-1].activation)
     plain = {
@@ -242,24 +229,16 @@ def textbook_training(
             yield losses, int((z.argmax(axis=1) == examples.labels[chosen]).sum())
 
 
-def numerical_gradient(
-    network: Network, loss: Loss, inputs: Array, targets: Array, step: float = 1e-5
-) -> Parameters:
-    """Return the gradient of the mean loss of a batch, by central differences."""
-    gradient = Parameters(network.sizes[0], network.layers, network.dtype)
-    vector = network.parameters.vector
-
-    def mean_loss() -> float:
-        return float(loss.values(network.logits(inputs), targets).mean())
-
-    for i, value in enumerate(vector.copy()):
-        vector[i] = value + step
-        above = mean_loss()
-        vector[i] = value - step
-        below = mean_loss()
-        vector[i] = value
-        gradient.vector[i] = (above - below) / (2 * step)
-    return gradient
+def differences(f: Callable[[], Any], values: Array, step: float = 1e-5) -> Array:
+    """Return the derivative of f by each of the values that it reads, by central differences."""
+    found = np.empty_like(values)
+    for place, value in np.ndenumerate(values.copy()):
+        values[place] = value + step
+        above = f()
+        values[place] = value - step
+        found[place] = (above - f()) / (2 * step)
+        values[place] = value
+    return found
 
 
 def relative_error(gradient: Array, reference: Array) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,27 +11,29 @@ import pytest
 from nnctl.nn.activations import Activation, Array, PReLU, Sigmoid, Softmax, Step, Tanh
 from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import make_targets, one_hot
+from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from tests.nn.helpers import (
     HIDDEN,
     PAIRS,
     TRUE,
+    differences,
     labels_of,
     make_network,
     normal,
-    numerical_gradient,
-    pytorch,
     relative_error,
 )
 
-STRAIGHT_THROUGH = Step(surrogate="sigmoid")
+DIFFERENTIABLE = [f for f in HIDDEN if f in TRUE]
 ALL_AT_ONCE = [f for f in HIDDEN if not isinstance(f, Step)]
 
 
 def small_network(layers: Sequence[Activation], units: int = 4) -> Network:
-    """Return a network of 6 inputs, 5 units a hidden layer, and outputs for as many classes."""
-    return make_network([6, *[5] * (len(layers) - 1), units], layers)
+    """Return a network of 6 inputs, 5 units in each hidden layer, and some outputs."""
+    network = make_network([6, *[5] * (len(layers) - 1), units], layers)
+    if len(layers) < 9:
+        network.parameters.vector /= 2  # so that exponentials of exponentials stay small
+    return network
 
 
 def batch(units: int = 4, seed: int = 3) -> tuple[Array, Array]:
@@ -42,102 +43,63 @@ def batch(units: int = 4, seed: int = 3) -> tuple[Array, Array]:
 
 
 def both_gradients(loss: str, network: Network) -> tuple[Parameters, Parameters]:
-    """Return the gradient of a network by backpropagation, and by differences."""
+    """Return the gradient of a network by backpropagation, and by central differences."""
     function = make_loss(loss, network.layers[-1].activation)
-    examples = batch(network.sizes[-1])
-    return (
-        backpropagated_gradient(network, function, *examples),
-        numerical_gradient(network, function, *examples),
+    inputs, targets = batch(network.sizes[-1])
+    reference = Parameters(network.sizes[0], network.layers, network.dtype)
+    reference.vector[...] = differences(
+        lambda: function.values(network.logits(inputs), targets).mean(), network.parameters.vector
     )
+    return backpropagated_gradient(network, function, inputs, targets), reference
 
 
-def views(parameters: Parameters) -> list[Array]:
-    """Return the weights, biases and learned parameters of every layer."""
-    return [*parameters.weights, *parameters.biases, *parameters.learned]
-
-
-@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
-@pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
+@pytest.mark.parametrize(
+    ("loss", "layers", "units"),
+    [
+        *((loss, [Tanh(), PReLU(), output], 4) for loss, output in PAIRS),
+        *(("cross_entropy", [f, f, f, Softmax()], 4) for f in DIFFERENTIABLE),
+        ("cross_entropy", [Softmax()], 4),
+        ("cross_entropy", [Tanh(), Softmax()], 4),
+        *(
+            (loss, [Tanh(), PReLU(), Sigmoid(gain)], 1)
+            for loss in ("cross_entropy", "quadratic")
+            for gain in (1, 2)
+        ),
+        ("cross_entropy", [*ALL_AT_ONCE, Softmax()], 4),
+    ],
+    ids=str,
+)
 def test_backpropagation_finds_the_gradient(
-    loss: str, output: Activation, hidden: Activation
+    loss: str, layers: list[Activation], units: int
 ) -> None:
-    ours, reference = both_gradients(loss, small_network([Tanh(), hidden, output]))
-    for actual, expected in zip(views(ours), views(reference), strict=True):
-        assert relative_error(actual, expected) < 1e-6
-    assert isinstance(output, Step) != (np.linalg.norm(reference.vector) > 1e-3)
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
-def test_backpropagation_finds_the_gradient_at_any_depth(hidden: Activation, depth: int) -> None:
-    network = small_network([hidden] * depth + [Softmax()])
-    network.parameters.vector /= 2  # lest exponentials of exponentials explode
-    ours, reference = both_gradients("cross_entropy", network)
-    for actual, expected in zip(views(ours), views(reference), strict=True):
-        assert relative_error(actual, expected) < 1e-6
-    assert np.linalg.norm(reference.vector) > 1e-3
-
-
-def test_backpropagation_goes_through_every_hidden_activation_at_once() -> None:
-    ours, reference = both_gradients("cross_entropy", small_network([*ALL_AT_ONCE, Softmax()]))
-    for actual, expected in zip(views(ours), views(reference), strict=True):
-        assert relative_error(actual, expected) < 1e-5
-    assert all(np.linalg.norm(weights) > 1e-5 for weights in reference.weights)
-
-
-@pytest.mark.parametrize("gain", [1, 2])
-@pytest.mark.parametrize("loss", ["cross_entropy", "quadratic"])
-def test_backpropagation_finds_the_gradient_of_a_single_output(loss: str, gain: float) -> None:
-    network = small_network([Tanh(), PReLU(), Sigmoid(gain)], units=1)
-    ours, reference = both_gradients(loss, network)
-    for actual, expected in zip(views(ours), views(reference), strict=True):
-        assert relative_error(actual, expected) < 1e-6
-    assert np.linalg.norm(reference.vector) > 1e-3
+    ours, reference = both_gradients(loss, small_network(layers, units))
+    for actual, expected in (
+        *zip(ours.weights, reference.weights, strict=True),
+        *zip(ours.biases, reference.biases, strict=True),
+        *zip(ours.learned, reference.learned, strict=True),
+    ):
+        assert relative_error(actual, expected) < (1e-6 if len(layers) < 9 else 1e-5)
+    smallest = min(float(np.linalg.norm(weights)) for weights in reference.weights)
+    assert smallest > 1e-5 or any(isinstance(layer, Step) for layer in layers)
 
 
 def test_nothing_below_a_step_has_a_gradient() -> None:
     loss, examples = make_loss("cross_entropy", Softmax()), batch()
-    for step, below in ((Step(), False), (Step(at_zero=1), False), (STRAIGHT_THROUGH, True)):
+    for step, below in (
+        (Step(), False),
+        (Step(at_zero=1), False),
+        (Step(surrogate="sigmoid"), True),
+    ):
         network = small_network([Tanh(), step, Tanh(), Softmax()])
         gradient = backpropagated_gradient(network, loss, *examples)
         for layers in (gradient.weights, gradient.biases):
             assert [below, below, True, True] == [bool(layer.any()) for layer in layers]
 
 
-@pytest.mark.parametrize(
-    "layers",
-    [
-        *([f, f, Softmax()] for f in HIDDEN),
-        [STRAIGHT_THROUGH, *ALL_AT_ONCE, Softmax()],
-    ],
-    ids=lambda layers: f"{len(layers)} {layers[0]}",
-)
-def test_backpropagation_agrees_with_pytorch(layers: list[Activation]) -> None:
-    oracles = [pytorch(f) for f in layers[:-1]]
-    torch: Any = pytest.importorskip("torch")
-    network, labels = small_network(layers), labels_of(7, 4)
-    for f, slopes in zip(layers, network.parameters.learned, strict=True):
-        slopes[...] = f.first_learned  # the oracle of a prelu has no others
-    inputs, targets = normal(7, 6, seed=3) / 2, one_hot(labels, 4, np.float64)
-    ours = backpropagated_gradient(network, make_loss("cross_entropy", Softmax()), inputs, targets)
-    weights, biases = (
-        [torch.tensor(view, requires_grad=True) for view in group]
-        for group in (network.parameters.weights, network.parameters.biases)
-    )
-    a = torch.tensor(inputs)
-    for f, w, b in zip([*oracles, torch.clone], weights, biases, strict=True):
-        a = f(a @ w + b)
-    torch.nn.functional.cross_entropy(a, torch.tensor(labels)).backward()
-    for expected, actual in zip([*weights, *biases], [*ours.weights, *ours.biases], strict=True):
-        np.testing.assert_allclose(expected.grad.numpy(), actual, rtol=1e-10, atol=1e-14)
-
-
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 def test_passes_can_be_used_again(hidden: Activation) -> None:
-    network, loss = (
-        small_network([hidden, hidden, Softmax()]),
-        make_loss("cross_entropy", Softmax()),
-    )
+    network = small_network([hidden, hidden, Softmax()])
+    loss = make_loss("cross_entropy", Softmax())
     gradient = Parameters(6, network.layers, np.float64)
     passes, logits = Backpropagation(network, gradient, 7), np.empty((7, 4))
     for seed in (3, 4):
@@ -153,26 +115,20 @@ def test_passes_can_be_used_again(hidden: Activation) -> None:
 
 @dataclass(frozen=True)
 class _WrongSigmoid(Sigmoid):
-    """A sigmoid whose derivative forgets a factor."""
+    """A sigmoid with f instead of f (1 - f) as its derivative."""
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """f instead of f (1 - f)."""
         np.multiply(errors, outputs, out=out)
 
 
 @pytest.mark.parametrize(
     ("output", "hidden"), [(Sigmoid(), _WrongSigmoid()), (_WrongSigmoid(), Sigmoid())]
 )
-def test_the_check_notices_a_wrong_derivative(output: Activation, hidden: Activation) -> None:
-    ours, reference = both_gradients("quadratic", small_network([hidden, hidden, output]))
-    assert relative_error(ours.vector, reference.vector) > 0.1
-
-
-def test_the_numerical_gradient_puts_the_parameters_back() -> None:
-    network = make_network([3, 2], ["softmax"])
+def test_the_comparison_notices_a_wrong_derivative(output: Activation, hidden: Activation) -> None:
+    network = small_network([hidden, hidden, output])
     kept = network.parameters.vector.copy()
-    loss = make_loss("cross_entropy", network.layers[-1].activation)
-    numerical_gradient(network, loss, normal(4, 3), one_hot(labels_of(4, 2), 2, np.float64))
+    ours, reference = both_gradients("quadratic", network)
+    assert relative_error(ours.vector, reference.vector) > 0.1
     np.testing.assert_array_equal(kept, network.parameters.vector)
 
 
