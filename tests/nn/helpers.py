@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -37,7 +40,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Layer, Network
 from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import ConstantSchedule
-from nnctl.nn.training import Training
+from nnctl.nn.training import EpochDone, Event, Training
 
 PLAIN: list[Activation] = [kind() for kind in dict.fromkeys(ACTIVATIONS.values())]
 VARIANTS: list[Activation] = [
@@ -174,6 +177,35 @@ def make_training(network: Network, examples: Examples, rate: float, **given: An
         "shuffle": np.random.default_rng(5),
     }
     return Training(network, loss, SGD(rate, **rule), examples=examples, **{**plain, **given})
+
+
+def bits(training: Training) -> tuple[bytes, bytes]:
+    """Return all that a training has learned, to the bit."""
+    return training.network.parameters.vector.tobytes(), training.velocity.tobytes()
+
+
+def rows_of(events: Sequence[Event]) -> list[EpochDone]:
+    """Return the completed epochs, without their times."""
+    rows = [event for event in events if isinstance(event, EpochDone)]
+    return [dataclasses.replace(row, seconds=0) for row in rows]
+
+
+def check_resuming(begin: Callable[[], Training]) -> None:
+    """Stop after each event of a training, resume, and check that nothing differs to the bit."""
+    whole = begin()
+    events = list(whole)
+    for stop in range(len(events)):
+        stopped, resumed = begin(), begin()
+        seen = list(itertools.islice(stopped, stop))
+        resumed.progress = copy.deepcopy(stopped.progress)
+        resumed.network.parameters.vector[...] = stopped.network.parameters.vector
+        resumed.velocity[...] = stopped.velocity
+        rest = list(resumed)
+        assert len(events) == len(seen) + len(rest)
+        assert events[-1] == rest[-1]
+        assert rows_of(events) == rows_of([*seen, *rest])
+        assert bits(whole) == bits(resumed)
+        assert whole.progress.best == resumed.progress.best
 
 
 def textbook_training(

@@ -1,4 +1,4 @@
-"""The check of gradients itself: right where they are, loud where they are not."""
+"""The gradient check accepts right gradients and reports wrong ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Array, Exponential, Sigmoid, Softmax, Step, Tanh
+from nnctl.nn.activations import Activation, Array, Exponential, Sigmoid, Softmax, Step
 from nnctl.nn.gradient_check import (
     GradientError,
     check_gradient,
@@ -17,7 +17,7 @@ from nnctl.nn.gradient_check import (
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
-from tests.nn.helpers import HIDDEN, PAIRS, TRUE, labels_of, make_network, normal
+from tests.nn.helpers import HIDDEN, TRUE, labels_of, make_network, normal
 
 SMOOTH = [f for f in HIDDEN if f in TRUE and not f.kinks and f.maps == 1]
 
@@ -26,7 +26,7 @@ def network_of(*layers: Activation | str, units: int = 4) -> Network:
     """Return a network of 6 inputs, 5 units a hidden layer, and some outputs."""
     network = make_network([6, *[5] * (len(layers) - 1), units], layers)
     if any(isinstance(layer, Exponential) for layer in layers):
-        network.parameters.vector /= 4  # lest exponentials of exponentials explode
+        network.parameters.vector /= 4  # so that exponentials of exponentials stay small
     return network
 
 
@@ -44,7 +44,7 @@ def check(network: Network, loss: str = "quadratic", samples: int = 10**6) -> li
 
 
 @pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
-def test_right_gradients_are_found_right(hidden: Activation) -> None:
+def test_right_gradients_pass(hidden: Activation) -> None:
     network = network_of(hidden, hidden, Softmax())
     errors = check(network, "cross_entropy")
     assert [error.layer for error in errors] == [1, 2, 3]
@@ -56,17 +56,11 @@ def test_right_gradients_are_found_right(hidden: Activation) -> None:
         assert error.checked > error.skipped * 9
 
 
-@pytest.mark.parametrize(("loss", "output"), PAIRS, ids=str)
-def test_gradients_of_every_loss_are_found_right(loss: str, output: Activation) -> None:
-    assert max(error.largest for error in check(network_of(Tanh(), output), loss)) < 1e-6
-
-
 @dataclass(frozen=True)
 class _Wrong(Sigmoid):
     """A sigmoid whose derivative is a little off."""
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """1.001 f (1 - f)."""
         super().backward(z, outputs, errors, out)
         out *= 1.001
 
@@ -89,7 +83,7 @@ def test_parameters_whose_step_crosses_a_kink_are_left_out_and_counted() -> None
     assert check(network)[0].checked > 0
 
 
-def test_so_many_parameters_of_each_array_are_chosen_as_asked_for() -> None:
+def test_samples_is_the_number_of_parameters_chosen_from_each_array() -> None:
     errors = check(network_of("prelu", "linear"), samples=3)
     assert [error.checked + error.skipped for error in errors] == [9, 6]
 
@@ -105,7 +99,7 @@ def test_all_parameters_are_put_back() -> None:
 
 
 @pytest.mark.parametrize("hidden", SMOOTH, ids=str)
-def test_half_a_change_leaves_out_a_quarter(hidden: Activation) -> None:
+def test_half_a_change_has_a_quarter_of_the_residual(hidden: Activation) -> None:
     network = network_of(hidden, hidden, "softmax")
     lengths, residuals = zip(
         *linearization_residuals(network, normal(1, 6), np.random.default_rng(0), halvings=5),
@@ -117,7 +111,9 @@ def test_half_a_change_leaves_out_a_quarter(hidden: Activation) -> None:
 
 
 @pytest.mark.parametrize("layers", [["linear"], ["step", "linear"]], ids=str)
-def test_nothing_is_left_out_where_the_outputs_are_linear_in_the_weights(layers: list[str]) -> None:
+def test_outputs_that_are_linear_in_the_weights_have_no_residual(
+    layers: list[str],
+) -> None:
     network = network_of(*layers)
     residuals = linearization_residuals(network, normal(1, 6), np.random.default_rng(0))
     assert max(residual for _, residual in residuals) < 1e-14
@@ -143,7 +139,7 @@ def test_slopes_along_a_direction_are_those_of_central_differences(
     assert isinstance(hidden, Step) != bool(np.abs(slopes).max() > 1e-6)
 
 
-def test_numbers_that_are_not_finite_are_no_right_gradients() -> None:
+def test_gradients_that_are_not_finite_are_wrong() -> None:
     network = network_of("linear", "linear")
     network.parameters.vector.fill(1e200)
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""The training loop against a textbook's, and what it promises to whoever watches."""
+"""The training loop against a textbook's, its events, its stopping and its divergence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,14 +30,16 @@ from nnctl.nn.training import (
     EpochDone,
     Event,
     Finished,
-    Training,
 )
 from tests.nn.helpers import (
     HIDDEN,
+    bits,
+    check_resuming,
     clouds,
     make_network,
     make_training,
     normal,
+    rows_of,
     textbook_training,
 )
 
@@ -50,7 +51,7 @@ EVERYTHING: dict[str, Any] = {
     "batch_size": 30,
     "schedule": CosineSchedule(warmup=1.5),
 }
-"""All that has a state: velocity, a schedule, shuffling, a last short batch."""
+"""Everything with a state: velocity, schedule, shuffling, a short last batch."""
 
 NOISY = clouds(60, noise=150, seed=1)
 """Validation examples so hard that accuracy and loss go up and down."""
@@ -69,21 +70,12 @@ def copied(network: Network) -> tuple[list[Array], list[Array]]:
     return parameters[0], parameters[1]
 
 
-def bits(training: Training) -> tuple[bytes, bytes]:
-    """Return all that a training has learned, to the bit."""
-    return training.network.parameters.vector.tobytes(), training.velocity.tobytes()
-
-
-def rows_of(events: Sequence[Event]) -> list[EpochDone]:
-    """Return the completed epochs, without the times they took."""
-    rows = [event for event in events if isinstance(event, EpochDone)]
-    return [dataclasses.replace(row, seconds=0) for row in rows]
-
-
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("hidden", ["sigmoid", "relu"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
-@pytest.mark.parametrize("threads", [1, 2, 20])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "threads"),
+    [(np.float64, 1e-10, 1), (np.float64, 1e-10, 20), (np.float32, 1e-4, 2)],
+)
 def test_training_does_what_the_textbook_does(
     rule: dict[str, Any], hidden: str, dtype: type, tolerance: float, threads: int
 ) -> None:
@@ -109,7 +101,7 @@ def test_training_does_what_the_textbook_does(
         assert rate(i + 31.5 / 62) == pytest.approx(row.learning_rate)  # of the middle step
 
 
-@pytest.mark.parametrize("steps", [1, 61, 62, 63, 150, 186, 9999])
+@pytest.mark.parametrize("steps", [1, 62, 63, 150, 9999])
 def test_steps_end_a_training_where_the_textbook_s_ends(steps: int) -> None:
     examples, network = clouds(1237), classifier("sigmoid", np.float64)
     weights, biases = copied(network)
@@ -152,7 +144,7 @@ def test_more_steps_than_the_epochs_have_change_nothing() -> None:
     assert len({bits(training) for training in trainings}) == 1
 
 
-def test_looking_at_the_layers_does_not_disturb_the_training(
+def test_measuring_health_does_not_change_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     watched = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
@@ -172,7 +164,6 @@ class _Recording(Quadratic):
     batches: list[list[int]] = field(default_factory=list)
 
     def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
-        """Note, then go on."""
         self.batches.append(outputs[:, 0].round().astype(int).tolist())
         super().errors(logits, outputs, targets, out)
 
@@ -235,7 +226,7 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
     assert all(np.ptp(batch) > 100 for batch in batches if len(batch) == 10)
 
 
-def test_draws_with_replacement_repeat() -> None:
+def test_draws_with_replacement_repeat_examples() -> None:
     seen = [
         {number for batch in epoch for number in batch}
         for epoch in orders_of(with_replacement=True)
@@ -289,29 +280,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(threads: int) ->
         {"epochs": 3},
         {**EVERYTHING, "validation": NOISY},
         {**EVERYTHING, "epochs": 9, "validation": NOISY, "early_stopping": EarlyStopping(2)},
-        {**EVERYTHING, "steps": 220, "with_replacement": True, "validation": NOISY},
+        {**EVERYTHING, "steps": 90, "with_replacement": True, "validation": NOISY},
     ],
     ids=["plain", "everything", "early_stopping", "steps_with_replacement"],
 )
-def test_stopping_after_any_event_and_going_on_gives_the_same_bits(given: dict[str, Any]) -> None:
-    def begin() -> Training:
-        return make_training(classifier(), clouds(2503), 0.05, **given)
-
-    whole = begin()
-    events = list(whole)
-    for stop in range(len(events)):
-        stopped, resumed = begin(), begin()
-        iterator = iter(stopped)
-        seen = [next(iterator) for _ in range(stop)]
-        resumed.progress = copy.deepcopy(stopped.progress)
-        resumed.network.parameters.vector[...] = stopped.network.parameters.vector
-        resumed.velocity[...] = stopped.velocity
-        rest = list(resumed)
-        assert len(events) == len(seen) + len(rest)
-        assert events[-1] == rest[-1]
-        assert rows_of(events) == rows_of([*seen, *rest])
-        assert bits(whole) == bits(resumed)
-        assert whole.progress.best == resumed.progress.best
+def test_resuming_after_any_event_gives_the_same_bits(given: dict[str, Any]) -> None:
+    check_resuming(lambda: make_training(classifier(), clouds(1003), 0.05, **given))
 
 
 @pytest.mark.parametrize("patience", [2, 3, 4])
@@ -425,7 +399,7 @@ def test_divergence_is_found_at_the_batch_where_it_happens(
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("rate", [1e15, 1e37])
-def test_no_hidden_activation_stops_a_divergence_from_being_found(
+def test_divergence_is_found_behind_every_hidden_activation(
     hidden: Activation, rate: float
 ) -> None:
     network = make_network([12, 8, 6, 3], [hidden, hidden, "softmax"], np.float32)
@@ -459,14 +433,14 @@ def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) 
     assert held_out is not None
     network = make_network([784, 30, 10], ["sigmoid", output], np.float32)
     validation = Examples(held_out.images, held_out.labels)
-    given: dict[str, Any] = {"loss": loss, "epochs": 6, "validation": validation}
+    given: dict[str, Any] = {"loss": loss, "epochs": 3, "validation": validation}
     rows = rows_of(list(make_training(network, Examples(*digits), rate, **given)))
     assert rows[-1].val_accuracy is not None
-    assert rows[-1].val_accuracy > 0.9
-    assert rows[-1].train_loss < rows[0].train_loss / 2
+    assert rows[-1].val_accuracy > 0.85
+    assert rows[-1].train_loss < rows[0].train_loss / 1.5
 
 
-def test_momentum_does_not_sink_into_denormal_numbers() -> None:
+def test_a_velocity_never_becomes_a_denormal_number() -> None:
     examples = clouds(200)
     examples.inputs[100:, 0] = 0
     examples.inputs[:, 1] = 0
@@ -479,7 +453,7 @@ def test_momentum_does_not_sink_into_denormal_numbers() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [2, 200])
-def test_what_a_black_pixel_left_is_forgotten_in_however_few_epochs(batch_size: int) -> None:
+def test_the_velocity_of_a_black_pixel_decays_to_0_at_any_batch_size(batch_size: int) -> None:
     examples = clouds(200)
     examples.inputs[:, 0] = 0
     network = make_network([12, 8, 3], ["relu", "softmax"], np.float32)
@@ -506,12 +480,12 @@ def test_adam_counts_its_steps_from_one_through_all_epochs() -> None:
         if isinstance(event, EpochDone):
             steps += 4
             np.testing.assert_allclose(np.abs(biases - before), steps * rate, rtol=1e-3)
-            as_told = event.health[-1].update_ratio * float(np.linalg.norm(weights))
-            assert as_told == pytest.approx(rate * math.sqrt(weights.size), rel=1e-3)
+            reported = event.health[-1].update_ratio * float(np.linalg.norm(weights))
+            assert reported == pytest.approx(rate * math.sqrt(weights.size), rel=1e-3)
     assert steps == 12
 
 
-def test_a_memory_that_overflows_is_a_divergence() -> None:
+def test_an_optimizer_state_that_overflows_is_a_divergence() -> None:
     network = make_network([12, 8, 3], ["linear", "linear"], np.float32)
     training = make_training(network, clouds(100), 1e-3, loss="quadratic", epochs=1)
     training.optimizer = Adam(1e-3)
