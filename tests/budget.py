@@ -81,7 +81,7 @@ def _may_be_slow(item: pytest.Item) -> bool:
     return (
         item.get_closest_marker("slow") is not None
         or bool(item.config.getoption("--torture", default=False))
-        or not item.config.getoption("--budget", default=True)
+        or not item.config.getoption("budget")
     )
 
 

@@ -1,11 +1,16 @@
-"""Fails a session of tests that leaves a process behind."""
+"""Fails a test that leaves a thread or a temporary file, and a session that leaves a process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
+import threading
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -85,3 +90,38 @@ def describe(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return f"{process.pid}: {' '.join(process.cmdline())}"
     return str(process.pid)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Fail a test whose threads do not end with it."""
+    before = set(threading.enumerate())
+    yield
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(10)
+    assert not [thread for thread in started if thread.is_alive()], "threads are left"
+
+
+@pytest.fixture(scope="session")
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of temporary files of this session."""
+    folder = tmp_path_factory.mktemp("temporary")
+    # matplotlib would make a folder for its cache, and keep it, where it cannot write elsewhere.
+    os.environ["MPLCONFIGDIR"] = str(tmp_path_factory.mktemp("matplotlib"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_temporary_file_is_left(
+    temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Fail a test that leaves a temporary file, be it of a process that it started."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(temporary_folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield
+    left = list(temporary_folder.iterdir())
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not left, "temporary files are left"
