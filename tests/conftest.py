@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -144,6 +145,27 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied_run(trained_run: Path, scratch: Path) -> Path:
     """A copy of `trained_run`, in the folder ``run`` of the working folder."""
     return Path(shutil.copytree(trained_run, scratch / "run"))
+
+
+@pytest.fixture
+def sketched_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports take a tenth of the time: charts are plotted, but not drawn, and have one fault."""
+    from matplotlib.figure import Figure
+
+    from nnctl.report import charts, sections
+    from nnctl.runs.evaluation import Corrupted
+
+    charts.import_matplotlib()
+    axes = Figure().add_subplot()
+
+    def plot_only(plot: Callable[[Any], None]) -> str:
+        axes.clear()
+        plot(axes)
+        return "<svg></svg>"
+
+    faults = [Corrupted("noise", "", [1.0], [0.5])]
+    monkeypatch.setattr(charts, "_draw", plot_only)
+    monkeypatch.setattr(sections, "measure_corrupted", lambda *_: faults)
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
