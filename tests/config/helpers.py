@@ -1,4 +1,4 @@
-"""What the tests of this room share: a small configuration, and what is wrong with another one."""
+"""A small configuration, and the mistakes of others."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ optimizer:
 
 
 def written(text: str) -> Path:
-    """Write a file into the current folder, where a mistake's place is as short as its name."""
+    """Write a file to the current folder, so that places begin with its name alone."""
     path = Path("c.yaml")
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
 def mistakes(text: str, *settings: str, read: Callable[..., Any] = load) -> list[str]:
-    """Return the mistakes of a configuration and of the ``--set`` options laid over it."""
+    """Return the mistakes of a configuration with ``--set`` options."""
     with pytest.raises(ConfigError) as caught:
         read(written(text), *([[*map(Override.parse, settings)]] if settings else []))
     return list(caught.value.mistakes)
@@ -38,8 +38,8 @@ def mistakes(text: str, *settings: str, read: Callable[..., Any] = load) -> list
 
 def mistake(text: str, *settings: str, read: Callable[..., Any] = load) -> str:
     """Return the only mistake."""
-    (told,) = mistakes(text, *settings, read=read)
-    return told
+    (only,) = mistakes(text, *settings, read=read)
+    return only
 
 
 def sweep_of(path: Path) -> SweepConfig:
@@ -47,6 +47,6 @@ def sweep_of(path: Path) -> SweepConfig:
     return load_sweep(read_file(path))
 
 
-def places(told: list[str]) -> list[str]:
-    """Return where mistakes stand: line and column, or what was typed."""
-    return [line.split(": ")[0].removeprefix("c.yaml:") for line in told]
+def places(mistakes: list[str]) -> list[str]:
+    """Return the places of mistakes: line and column, or the option."""
+    return [line.split(": ")[0].removeprefix("c.yaml:") for line in mistakes]
