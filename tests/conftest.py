@@ -150,12 +150,12 @@ def copied_run(trained_run: Path, scratch: Path) -> Path:
 @pytest.fixture
 def sketched_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports take a tenth of the time: charts are plotted, but not drawn, and have one fault."""
-    from matplotlib.figure import Figure
-
     from nnctl.report import charts, sections
     from nnctl.runs.evaluation import Corrupted
 
-    charts.import_matplotlib()
+    charts.import_matplotlib()  # before any other import of it
+    from matplotlib.figure import Figure
+
     axes = Figure().add_subplot()
 
     def plot_only(plot: Callable[[Any], None]) -> str:
