@@ -19,47 +19,58 @@ from nnctl.data.dataset import open_dataset
 from nnctl.nn.examples import scaled
 from nnctl.views.pictures import print_side_by_side
 from tests.conftest import CONFIGS, Nnctl
+from tests.helpers import write_idx
 
 GAINS = "1,10,100,1e6,inf"
+TEST = open_dataset("mini", notify=lambda _: None).test
 
 
 @pytest.fixture
-def run(scratch: Path) -> Path:
+def run(trained_run: Path) -> Path:
     """A run on the digits that ship, good but not perfect."""
-    return face.train(CONFIGS / "smoke.yaml", epochs=2, run_dir=scratch / "run").directory
+    return trained_run
+
+
+@pytest.fixture
+def few(mini_folder: Path) -> Path:
+    """A dataset with the 52 zeros, ones and twos of the first 180 test digits."""
+    few = np.flatnonzero(TEST.labels < 3)[:52]
+    write_idx(mini_folder / "t10k-images-idx3-ubyte", TEST.images[few].reshape(-1, 28, 28))
+    write_idx(mini_folder / "t10k-labels-idx1-ubyte", TEST.labels[few])
+    for packed in mini_folder.glob("t10k-*.gz"):
+        packed.unlink()
+    return mini_folder
+
+
+def evaluated(nnctl: Nnctl, *arguments: object) -> dict[str, Any]:
+    """Return the result of ``nnctl eval --json``."""
+    result: dict[str, Any] = json.loads(nnctl("eval", *arguments, "--json").stdout)
+    return result
 
 
 def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run: Path) -> None:
-    result: dict[str, Any] = json.loads(nnctl("eval", run, "--json").stdout)
-    assert list(result) == [
-        "accuracy",
-        "loss",
-        "n",
-        "per_class",
-        "confusion",
-        "dataset",
-        "split",
-        "checkpoint",
-        "run_dir",
-    ]
-    digits = open_dataset("mini", notify=lambda _: None).test
-    probabilities = face.load(run).predict(digits.images)
+    result = evaluated(nnctl, run)
+    assert " ".join(result) == (
+        "accuracy loss n per_class confusion dataset split checkpoint run_dir"
+    )
+    probabilities = face.load(run).predict(TEST.images).astype(np.float64)
     predictions = probabilities.argmax(axis=1)
-    assert metrics.accuracy_score(digits.labels, predictions) == pytest.approx(result["accuracy"])
-    probabilities = probabilities.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert metrics.log_loss(digits.labels, probabilities) == pytest.approx(result["loss"], rel=1e-4)
-    assert metrics.confusion_matrix(digits.labels, predictions).tolist() == result["confusion"]
-    expected = metrics.precision_recall_fscore_support(digits.labels, predictions)
+    log_loss = metrics.log_loss(TEST.labels, probabilities)
+    assert log_loss == pytest.approx(result["loss"], rel=1e-4)
+    assert_agrees_with_scikit_learn(result, TEST.labels, predictions)
+    assert [row["digit"] for row in result["per_class"]] == [*range(10)]
+    facts = (result["n"], result["dataset"], result["split"], result["checkpoint"])
+    assert facts == (1000, "mini", "test", "best")
+
+
+def assert_agrees_with_scikit_learn(result: dict[str, Any], labels: Any, answers: Any) -> None:
+    """Compare a result of ``eval --json`` with scikit-learn's metrics of the answers."""
+    assert metrics.accuracy_score(labels, answers) == pytest.approx(result["accuracy"])
+    assert metrics.confusion_matrix(labels, answers).tolist() == result["confusion"]
+    expected = metrics.precision_recall_fscore_support(labels, answers)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         assert values.tolist() == pytest.approx([row[name] for row in result["per_class"]])
-    assert list(range(10)) == [row["digit"] for row in result["per_class"]]
-    assert (
-        result["n"],
-        result["dataset"],
-        result["split"],
-        result["checkpoint"],
-    ) == (1000, "mini", "test", "best")
 
 
 def test_the_tables_show_the_mistakes(nnctl: Nnctl, run: Path) -> None:
@@ -72,56 +83,38 @@ def test_the_tables_show_the_mistakes(nnctl: Nnctl, run: Path) -> None:
     assert max(len(line) for line in lines[1:] if "most frequent" not in line) <= 80
 
 
-def test_there_are_always_ten_classes(nnctl: Nnctl, mini_folder: Path) -> None:
-    from tests.helpers import write_idx
-
-    digits = open_dataset("mini", notify=lambda _: None).test
-    few = digits.labels < 3
-    write_idx(mini_folder / "t10k-images-idx3-ubyte", digits.images[few].reshape(-1, 28, 28))
-    write_idx(mini_folder / "t10k-labels-idx1-ubyte", digits.labels[few])
-    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
-        (mini_folder / name).unlink()
-    face.train(CONFIGS / "smoke.yaml", epochs=1, run_dir="few", dataset=str(mini_folder))
-    result = json.loads(nnctl("eval", "few", "--json").stdout)
+def test_there_are_always_ten_classes(nnctl: Nnctl, run: Path, few: Path) -> None:
+    result = evaluated(nnctl, run, "--dataset", few)
     assert np.shape(result["confusion"]) == (10, 10)
     assert result["per_class"][9]["support"] == 0
 
 
 def test_every_split_and_checkpoint_can_be_evaluated(nnctl: Nnctl, run: Path) -> None:
-    sizes = {
-        split: json.loads(nnctl("eval", run, "--split", split, "--json").stdout)["n"]
-        for split in ("test", "validation", "train")
-    }
-    assert sizes == {"test": 1000, "validation": 833, "train": 4167}
+    for split, size in (("test", 1000), ("validation", 833), ("train", 4167)):
+        assert evaluated(nnctl, run, "--split", split)["n"] == size
     assert "last" in nnctl("eval", run, "--checkpoint", "last").stdout
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_what_is_evaluated_are_the_mean_weights_that_were_validated(
-    nnctl: Nnctl, scratch: Path, which: str
-) -> None:
+def test_the_averaged_weights_are_evaluated(nnctl: Nnctl, scratch: Path, which: str) -> None:
     averaged = {"training.average": 0.99}
     run = face.train(CONFIGS / "smoke.yaml", epochs=1, settings=averaged, run_dir=scratch / "mean")
     (row,) = run.metrics
-    evaluated = nnctl(
-        "eval", run.directory, "--split", "validation", "--checkpoint", which, "--json"
-    )
-    found = json.loads(evaluated.stdout)
+    found = evaluated(nnctl, run.directory, "--split", "validation", "--checkpoint", which)
     assert found["accuracy"] == pytest.approx(row["val_accuracy"])
     assert found["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
     raw, mean = run.checkpoint("last").parameters, run.network("last").parameters.vector
     assert not np.allclose(raw, mean, rtol=1e-3)
 
 
-def test_another_dataset_than_the_training_s_is_said(
-    nnctl: Nnctl, run: Path, with_mnist: Path
+def test_a_dataset_other_than_that_of_the_training_is_a_warning(
+    nnctl: Nnctl, run: Path, few: Path
 ) -> None:
-    assert with_mnist.is_dir()
-    done = nnctl("eval", run, "--dataset", "mnist", "--json")
-    assert "run was trained on mini, not on mnist" in done.stderr
-    assert json.loads(done.stdout)["n"] == 10_000
+    done = nnctl("eval", run, "--dataset", few, "--json")
+    assert f"was trained on mini, not on {few}" in " ".join(done.stderr.split())
+    assert json.loads(done.stdout)["n"] == 52
     assert nnctl("eval", run, "--dataset", "mini", "--json").stderr == ""
-    nnctl("eval", run, "--dataset", "mnist", "--split", "validation", code=2)
+    nnctl("eval", run, "--dataset", few, "--split", "validation", code=2)
 
 
 def test_fail_under_exits_with_5(nnctl: Nnctl, run: Path) -> None:
@@ -130,7 +123,7 @@ def test_fail_under_exits_with_5(nnctl: Nnctl, run: Path) -> None:
     assert json.loads(done.stdout)["accuracy"] < 0.9999
 
 
-def test_what_is_no_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> None:
+def test_a_path_that_is_not_a_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> None:
     (scratch / "empty").mkdir()
     (scratch / "file").write_text("", encoding="utf-8")
     assert "is not a run directory" in nnctl("eval", "empty", code=2).stderr
@@ -138,19 +131,17 @@ def test_what_is_no_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> None:
     nnctl("eval", "file", code=2)
 
 
-def test_a_damaged_checkpoint_exits_with_3(nnctl: Nnctl, run: Path) -> None:
-    content = bytearray((run / "best.npz").read_bytes())
+def test_a_damaged_checkpoint_exits_with_3(nnctl: Nnctl, copied_run: Path) -> None:
+    best = copied_run / "best.npz"
+    content = bytearray(best.read_bytes())
     content[len(content) // 2] ^= 1
-    (run / "best.npz").write_bytes(content)
-    done = nnctl("eval", run, code=3)
+    best.write_bytes(content)
+    done = nnctl("eval", copied_run, code=3)
     assert "best.npz is damaged" in done.stderr
     assert "--checkpoint" in done.stderr
-    nnctl("eval", run, "--checkpoint", "last")
-
-
-def test_a_run_without_a_complete_epoch_says_so(nnctl: Nnctl, run: Path) -> None:
-    (run / "best.npz").unlink()
-    assert "no epoch of this run was complete" in nnctl("eval", run, code=3).stderr
+    nnctl("eval", copied_run, "--checkpoint", "last")
+    best.unlink()
+    assert "no epoch of this run was complete" in nnctl("eval", copied_run, code=3).stderr
 
 
 # Is it a nine? -----------------------------------------------------------------------------------
@@ -165,31 +156,22 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return face.train(IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=directory).directory
 
 
-def assert_agrees_with_scikit_learn(result: dict[str, Any], answers: Any) -> None:
+def assert_a_question_agrees_with_scikit_learn(result: dict[str, Any], answers: Any) -> None:
     """Compare a result of ``eval --json`` on mini with the answers, yes or no, that led to it."""
-    yes = open_dataset("mini", notify=lambda _: None).test.labels == 9
+    yes = TEST.labels == 9
     assert 0 < np.count_nonzero(answers) < len(yes)
-    assert metrics.accuracy_score(yes, answers) == pytest.approx(result["accuracy"])
-    for name, score in (
-        ("precision", metrics.precision_score),
-        ("recall", metrics.recall_score),
-        ("f1", metrics.f1_score),
-    ):
-        assert score(yes, answers) == pytest.approx(result[name])
-    assert metrics.confusion_matrix(yes, answers).tolist() == result["confusion"]
-    expected = metrics.precision_recall_fscore_support(yes, answers)
-    for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        assert values.tolist() == pytest.approx([row[name] for row in result["per_class"]])
+    assert_agrees_with_scikit_learn(result, yes, answers)
+    for name in ("precision", "recall", "f1"):
+        assert result[name] == result["per_class"][1][name]
     assert [row["class"] for row in result["per_class"]] == ["other", "9"]
 
 
 def test_a_question_about_a_digit_agrees_with_scikit_learn(nnctl: Nnctl, nine: Path) -> None:
-    result = json.loads(nnctl("eval", nine, "--json").stdout)
-    test = open_dataset("mini", notify=lambda _: None).test
-    outputs = face.load(nine).predict(test.images).astype(np.float64)
+    result = evaluated(nnctl, nine)
+    outputs = face.load(nine).predict(TEST.images).astype(np.float64)
     assert outputs.shape == (1000, 1)
-    assert_agrees_with_scikit_learn(result, outputs[:, 0] >= 0.5)
-    log_loss = metrics.log_loss(test.labels == 9, outputs[:, 0])
+    assert_a_question_agrees_with_scikit_learn(result, outputs[:, 0] >= 0.5)
+    log_loss = metrics.log_loss(TEST.labels == 9, outputs[:, 0])
     assert log_loss == pytest.approx(result["loss"], rel=1e-4)
     assert result["accuracy"] > 0.95
     assert "truth_table" not in result
@@ -200,10 +182,10 @@ def test_a_question_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=scratch / "run", settings=settings
     )
-    result = json.loads(nnctl("eval", "run", "--json").stdout)
-    outputs = run.predict(open_dataset("mini", notify=lambda _: None).test.images)
+    result = evaluated(nnctl, "run")
+    outputs = run.predict(TEST.images)
     assert outputs.shape == (1000, 2)
-    assert_agrees_with_scikit_learn(result, outputs.argmax(axis=1) == 1)
+    assert_a_question_agrees_with_scikit_learn(result, outputs.argmax(axis=1) == 1)
 
 
 def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
@@ -211,9 +193,8 @@ def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=1, run_dir=scratch / "run", settings=settings
     )
-    images = open_dataset("mini", notify=lambda _: None).test.images
-    assert set(run.predict(images).ravel().tolist()) == {0.5}
-    result = json.loads(nnctl("eval", "run", "--json").stdout)
+    assert set(run.predict(TEST.images).ravel().tolist()) == {0.5}
+    result = evaluated(nnctl, "run")
     assert result["recall"] == 1.0
     assert result["precision"] == result["accuracy"] == result["per_class"][1]["support"] / 1000
     assert result["loss"] == pytest.approx(math.log(2))
@@ -227,14 +208,13 @@ def test_a_question_is_asked_of_every_split(nnctl: Nnctl, nine: Path) -> None:
         (nine, "train", np.bincount(training.labels[:4167] == 9).tolist()),
         (nine, "validation", np.bincount(training.labels[4167:] == 9).tolist()),
     ):
-        result = json.loads(nnctl("eval", directory, "--split", split, "--json").stdout)
+        result = evaluated(nnctl, directory, "--split", split)
         assert expected == [row["support"] for row in result["per_class"]]
-    held_out = json.loads(nnctl("eval", nine, "--split", "validation", "--json").stdout)
     summary = json.loads((nine / "summary.json").read_text("utf-8"))
-    assert summary["best_val_accuracy"] == held_out["accuracy"]
+    assert summary["best_val_accuracy"] == result["accuracy"]
 
 
-def test_a_question_goes_on_to_the_same_bits(nnctl: Nnctl, scratch: Path) -> None:
+def test_a_resumed_question_ends_in_the_same_bits(nnctl: Nnctl, scratch: Path) -> None:
     settings = {"optimizer.schedule": "constant"}
     for name, epochs in (("whole", 2), ("begun", 1)):
         face.train(
@@ -251,7 +231,7 @@ def test_a_question_goes_on_to_the_same_bits(nnctl: Nnctl, scratch: Path) -> Non
 
 def test_the_answers_about_a_digit_are_shown_in_four_numbers(nnctl: Nnctl, nine: Path) -> None:
     done = nnctl("eval", nine, "--gain", GAINS, env={"COLUMNS": "80"})
-    result = json.loads(nnctl("eval", nine, "--json").stdout)
+    result = evaluated(nnctl, nine)
     (_, false_alarms), (missed, found) = result["confusion"]
     answers, nines = false_alarms + found, missed + found
     assert (
@@ -292,14 +272,14 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def gains_of(nnctl: Nnctl, run: Path, gains: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the result, and the rows of its gains."""
-    result = json.loads(nnctl("eval", run, "--gain", gains, "--json").stdout)
+    result = evaluated(nnctl, run, "--gain", gains)
     assert [row["gain"] for row in result["gains"]] == [
         "inf" if gain == "inf" else float(gain) for gain in gains.split(",")
     ]
     return result, result["gains"]
 
 
-def test_perceptrons_do_not_change_with_any_gain(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+def test_perceptrons_are_the_same_with_any_gain(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
     result, rows = gains_of(nnctl, hidden["step"], "0.001,1,3,100,1e6,inf")
     assert result["accuracy"] > 0.5
     assert {result["accuracy"]} == {row["accuracy"] for row in rows}
@@ -309,10 +289,9 @@ def test_sigmoid_neurons_become_perceptrons(nnctl: Nnctl, hidden: dict[str, Path
     result, rows = gains_of(nnctl, hidden["sigmoid"], GAINS)
     by_gain = {row["gain"]: row["accuracy"] for row in rows}
     parameters = face.load(hidden["sigmoid"]).network().parameters
-    digits = open_dataset("mini", notify=lambda _: None).test
     (w1, w2), (b1, b2) = parameters.weights, parameters.biases
-    fires = (scaled(digits.images, np.float64) @ w1 + b1 > 0).astype(np.float64)
-    by_hand = metrics.accuracy_score(digits.labels, (fires @ w2 + b2).argmax(axis=1))
+    fires = (scaled(TEST.images, np.float64) @ w1 + b1 > 0).astype(np.float64)
+    by_hand = metrics.accuracy_score(TEST.labels, (fires @ w2 + b2).argmax(axis=1))
     assert by_hand == pytest.approx(by_gain["inf"])
     assert by_gain[1e6] == by_gain["inf"] < by_gain[1] == result["accuracy"]
     assert abs(by_gain[100] - by_gain["inf"]) < abs(by_gain[1] - by_gain["inf"])
@@ -320,7 +299,7 @@ def test_sigmoid_neurons_become_perceptrons(nnctl: Nnctl, hidden: dict[str, Path
 
 def test_gain_1_is_the_network_itself(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
     for run in hidden.values():
-        plain = json.loads(nnctl("eval", run, "--json").stdout)
+        plain = evaluated(nnctl, run)
         result, (row,) = gains_of(nnctl, run, "1")
         assert plain == {key: value for key, value in result.items() if key != "gains"}
         assert row["accuracy"] == plain["accuracy"]
@@ -352,7 +331,7 @@ def test_the_limit_has_an_accuracy_but_no_loss(nnctl: Nnctl, hidden: dict[str, P
 
 
 @pytest.mark.parametrize("gains", ["x", "0", "-1", "nan", "", ",", "1,,10", "1,", "1 10", "-inf"])
-def test_what_is_no_list_of_gains_exits_with_2(
+def test_an_invalid_list_of_gains_exits_with_2(
     nnctl: Nnctl, hidden: dict[str, Path], gains: str
 ) -> None:
     done = nnctl("eval", hidden["step"], f"--gain={gains}", code=2)
@@ -360,13 +339,13 @@ def test_what_is_no_list_of_gains_exits_with_2(
     assert done.stdout == ""
 
 
-def test_a_gain_that_overflows_is_told(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+def test_a_gain_that_overflows_is_a_usage_error(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
     done = nnctl("eval", hidden["sigmoid"], "--gain", "1,1e308", code=2)
     assert "with gain 1e+308 the network's numbers overflow; give a smaller one" in done.stderr
     assert done.stdout == ""
 
 
-def test_a_huge_loss_is_told_by_its_power_of_ten(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
+def test_a_huge_loss_is_printed_with_an_exponent(nnctl: Nnctl, hidden: dict[str, Path]) -> None:
     gain = "1e200"
     _, (row,) = gains_of(nnctl, hidden["sigmoid"], gain)
     lines = nnctl("eval", hidden["sigmoid"], "--gain", gain).stdout.splitlines()
@@ -375,16 +354,14 @@ def test_a_huge_loss_is_told_by_its_power_of_ten(nnctl: Nnctl, hidden: dict[str,
 
 
 def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: Path) -> None:
-    digits = open_dataset("mini", notify=lambda _: None).test
-    probabilities = face.load(run).predict(digits.images)
-    losses = -np.log(probabilities[np.arange(len(digits.labels)), digits.labels])
-    wrong = probabilities.argmax(axis=1) != digits.labels
+    probabilities = face.load(run).predict(TEST.images)
+    losses = -np.log(probabilities[np.arange(len(TEST.labels)), TEST.labels])
+    wrong = probabilities.argmax(axis=1) != TEST.labels
     expected = sorted(np.flatnonzero(wrong).tolist(), key=lambda i: -losses[i])[:3]
-    told = json.loads(nnctl("eval", run, "--mistakes", 3, "--json").stdout)["mistakes"]
-    assert [mistake["index"] for mistake in told] == expected
-    for mistake in told:
-        i = mistake["index"]
-        assert mistake["expected"] == str(digits.labels[i])
+    mistakes = evaluated(nnctl, run, "--mistakes", 3)["mistakes"]
+    assert [mistake["index"] for mistake in mistakes] == expected
+    for i, mistake in zip(expected, mistakes, strict=True):
+        assert mistake["expected"] == str(TEST.labels[i])
         assert mistake["answer"] == str(probabilities[i].argmax())
         assert mistake["output"] == pytest.approx(probabilities[i].max(), rel=1e-4)
         assert mistake["loss"] == pytest.approx(losses[i], rel=1e-3)
@@ -392,15 +369,13 @@ def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: P
     assert [line.split(":")[0] for line in lines] == [f"image {i}" for i in expected]
 
 
-def test_of_a_question_the_answer_s_own_share_is_told(nnctl: Nnctl, scratch: Path) -> None:
-    config = CONFIGS / "is-it-a-nine.yaml"
-    run = face.train(config, epochs=1, dataset="mini", run_dir=scratch / "nine").directory
-    told = json.loads(nnctl("eval", run, "--mistakes", 40, "--json").stdout)["mistakes"]
-    assert {"other", "9"} == {mistake["answer"] for mistake in told}
-    assert all(mistake["output"] >= 0.5 for mistake in told)
+def test_a_mistake_about_a_question_has_the_output_of_its_answer(nnctl: Nnctl, nine: Path) -> None:
+    mistakes = evaluated(nnctl, nine, "--mistakes", 40)["mistakes"]
+    assert {"other", "9"} == {mistake["answer"] for mistake in mistakes}
+    assert all(mistake["output"] >= 0.5 for mistake in mistakes)
 
 
-def test_as_many_pictures_are_side_by_side_as_there_is_room_for() -> None:
+def test_pictures_are_side_by_side_as_far_as_they_fit() -> None:
     images = [np.full((28, 28), level, np.uint8) for level in (0, 255, 128)]
     console = Console(width=62, file=io.StringIO(), color_system=None)
     print_side_by_side(console, images, ["one", "two", "three"])
@@ -412,39 +387,36 @@ def test_as_many_pictures_are_side_by_side_as_there_is_room_for() -> None:
     assert lines[29].split() == ["three"]
 
 
-def test_faults_of_images_are_told_by_their_strength(nnctl: Nnctl, run: Path) -> None:
-    told = nnctl("eval", run, "--corrupt").stdout
-    rows = json.loads(nnctl("eval", run, "--corrupt", "--json").stdout)["corrupted"]
+def test_the_accuracy_under_each_corruption_is_printed(nnctl: Nnctl, run: Path, few: Path) -> None:
+    options = (run, "--dataset", few, "--corrupt")
+    printed, result = nnctl("eval", *options).stdout, evaluated(nnctl, *options)
     names = ["noise", "rotation", "shift", "blur", "thinner", "thicker"]
-    assert [row["corruption"] for row in rows] == names
-    accuracy = face.evaluate(run).accuracy
-    for row in rows:
+    assert [row["corruption"] for row in result["corrupted"]] == names
+    for row in result["corrupted"]:
         assert len(row["amounts"]) == len(row["accuracies"]) == 5
-        assert row["accuracies"][-1] < accuracy
-        (line,) = [line for line in told.splitlines() if line.split()[:1] == [row["corruption"]]]
-        expected = [f"{100 * share:.1f}" for share in (accuracy, *row["accuracies"])]
+        assert row["accuracies"][-1] < result["accuracy"]
+        (line,) = [line for line in printed.splitlines() if line.split()[:1] == [row["corruption"]]]
+        expected = [f"{100 * share:.1f}" for share in (result["accuracy"], *row["accuracies"])]
         assert re.findall(r"[\d.]+(?= %)", line) == expected
 
 
 def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
     answers = face.evaluate(run).answers
     for threshold in (0, 0.9, 1):
-        done = nnctl("eval", run, "--threshold", threshold, "--json")
-        told = json.loads(done.stdout)["selective"]
+        found = evaluated(nnctl, run, "--threshold", threshold)["selective"]
         sure = answers.confidences >= threshold
-        assert (told["threshold"], told["answered"]) == (threshold, np.count_nonzero(sure))
-        assert told["coverage"] == pytest.approx(sure.mean())
-        assert told["accuracy"] == (
-            pytest.approx(answers.right[sure].mean()) if sure.any() else None
-        )
-        assert 0 < told["calibration_error"] < 0.2
+        assert (found["threshold"], found["answered"]) == (threshold, np.count_nonzero(sure))
+        assert found["coverage"] == pytest.approx(sure.mean())
+        right = answers.right[sure]
+        assert found["accuracy"] == (pytest.approx(right.mean()) if right.size else None)
+        assert 0 < found["calibration_error"] < 0.2
     text = nnctl("eval", run, "--threshold", 0.9).stdout
     assert re.search(r"at least 90 % sure: \d+ of 1,000 answers \([\d.]+ %\), [\d.]+ % right", text)
     assert "expected calibration error" in text
     assert "at least 99.99999 % sure: " in nnctl("eval", run, "--threshold", 0.9999999).stdout
 
 
-def test_what_has_no_probabilities_or_no_pictures_says_so(nnctl: Nnctl) -> None:
+def test_options_that_need_probabilities_or_pictures_say_so(nnctl: Nnctl) -> None:
     linear = ("--set", "network.layers.1.activation=linear", "--set", "loss=quadratic")
     slow = ("--set", "optimizer.learning_rate=0.01", "--epochs", 1, "--run-dir", "linear", "-q")
     nnctl("train", CONFIGS / "smoke.yaml", *linear, *slow)
