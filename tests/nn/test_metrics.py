@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
@@ -22,11 +24,14 @@ from nnctl.nn.metrics import (
     one_hot,
     predict,
 )
+from nnctl.nn.network import Network
 from tests.nn.helpers import clouds, make_network
 
 digits = st.integers(0, 9)
+few = settings(max_examples=30)
 
 
+@few
 @given(st.lists(st.tuples(digits, digits), min_size=1, max_size=60))
 def test_classes_are_measured_as_scikit_learn_does(answers: list[tuple[int, int]]) -> None:
     labels, predictions = np.array(answers, np.uint8).T
@@ -77,35 +82,35 @@ def test_bytes_and_floats_are_predicted_alike(count: int) -> None:
 
 
 def test_mean_loss_and_accuracy_are_means_over_all_examples() -> None:
-    network = make_network([12, 3], ["softmax"])
     examples = clouds(4500)
+    network = make_network([12, 3], ["softmax"])
     (weights,), (biases,) = network.parameters.weights, network.parameters.biases
     logits = examples.inputs / 255 @ weights + biases
     outputs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    chosen = outputs[np.arange(4500), examples.labels]
-    loss, accuracy = mean_loss_and_accuracy(
-        network, make_loss("cross_entropy", network.layers[-1].activation), examples
-    )
-    assert -np.log(chosen).mean() == pytest.approx(loss, rel=1e-12)
-    assert (outputs.argmax(axis=1) == examples.labels).mean() == accuracy
-    assert 0 < accuracy < 1
+    expected = -np.log(outputs[np.arange(4500), examples.labels]).mean()
+    check_mean(network, examples, expected, outputs.argmax(axis=1) == examples.labels)
 
 
-def test_a_single_unit_is_right_where_yes_is_yes_and_no_is_no() -> None:
-    network = make_network([12, 1], ["sigmoid"])
+def test_a_single_unit_says_yes_or_no() -> None:
     examples = clouds(500)
     examples = Examples(examples.inputs, examples.labels % 2)
+    network = make_network([12, 1], ["sigmoid"])
     (weights,), (biases,) = network.parameters.weights, network.parameters.biases
     z = (examples.inputs / 255 @ weights + biases)[:, 0]
-    loss, accuracy = mean_loss_and_accuracy(
-        network, make_loss("cross_entropy", network.layers[-1].activation), examples
-    )
     signed = np.where(examples.labels, -z, z)
-    assert np.log1p(np.exp(signed)).mean() == pytest.approx(loss, rel=1e-12)
-    assert (signed < 0).mean() == accuracy
+    check_mean(network, examples, np.log1p(np.exp(signed)).mean(), signed < 0)
+
+
+def check_mean(network: Network, examples: Examples, expected: float, right: Any) -> None:
+    """Compare the mean cross-entropy and the accuracy."""
+    loss = make_loss("cross_entropy", network.layers[-1].activation)
+    mean, accuracy = mean_loss_and_accuracy(network, loss, examples)
+    assert expected == pytest.approx(mean, rel=1e-12)
+    assert right.mean() == accuracy
     assert 0 < accuracy < 1
 
 
+@few
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60))
 def test_calibration_is_scikit_learn_s(answers: list[tuple[float, bool]]) -> None:
     confidences = np.array([np.floor(p * 9.99) / 10 + 0.05 for p, _ in answers], np.float32)

@@ -330,30 +330,31 @@ def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
     (row,) = rows_of(list(training))
     expected = mean_loss_and_accuracy(training.network, training.loss, NOISY)
     assert expected == (row.val_loss, row.val_accuracy)
+    values = (row.epoch, row.train_accuracy, row.val_loss, row.val_accuracy, row.is_best)
+    assert [int, float, float, float, bool] == [type(value) for value in values]
     inputs, targets = scaled(NOISY.inputs[:32]), make_targets(NOISY.labels[:32], 3)
     gradient = Parameters(12, training.network.layers)
     probe = Probe(training.network, training.loss, inputs, targets, gradient)
     assert probe.measure(0.5) == row.health
 
 
-def test_metrics_are_plain_values() -> None:
-    (row,) = rows_of(list(make_training(classifier(), clouds(100), 0.1, validation=NOISY)))
-    values = (row.epoch, row.train_accuracy, row.val_loss, row.val_accuracy, row.is_best)
-    assert [int, float, float, float, bool] == [type(value) for value in values]
-
-
-@pytest.mark.parametrize(("rate", "what"), [(1e25, "gradient"), (1e38, "outputs")])
-def test_a_validation_loss_too_large_for_a_number_is_a_divergence(rate: float, what: str) -> None:
-    network = make_network([12, 3], ["linear"], np.float32)
-    given: dict[str, Any] = {"loss": "quadratic", "batch_size": 100, "validation": clouds(50)}
-    (last,) = [
-        event
-        for event in make_training(network, clouds(100), rate, **given)
-        if not isinstance(event, BatchesDone)
-    ]
-    assert isinstance(last, Finished)
-    assert last.divergence is not None
-    found = last.divergence
+@pytest.mark.parametrize(
+    ("network", "loss", "rate", "what"),
+    [
+        (make_network([12, 3], ["linear"], np.float32), "quadratic", 1e25, "gradient"),
+        (make_network([12, 3], ["linear"], np.float32), "quadratic", 1e38, "outputs"),
+        (classifier("relu"), "cross_entropy", 1e15, "gradient"),
+    ],
+)
+def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence(
+    network: Network, loss: str, rate: float, what: str
+) -> None:
+    given: dict[str, Any] = {"loss": loss, "batch_size": 100, "epochs": 2, "validation": NOISY}
+    events = list(make_training(network, clouds(100), rate, **given))
+    assert rows_of(events) == []
+    assert isinstance(events[-1], Finished)
+    found = events[-1].divergence
+    assert found is not None
     assert (found.epoch, found.batch, found.layer, found.what) == (1, 1, 1, what)
 
 
@@ -408,16 +409,6 @@ def test_divergence_is_found_behind_every_hidden_activation(
     if not (hidden.saturation or isinstance(hidden, Step)):
         assert last.divergence is not None
         assert (last.divergence.epoch, last.divergence.batch) <= (1, 3)
-
-
-def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence() -> None:
-    training = make_training(classifier("relu"), clouds(100), 1e15, epochs=2, batch_size=100)
-    events = list(training)
-    assert rows_of(events) == []
-    assert isinstance(events[-1], Finished)
-    found = events[-1].divergence
-    assert found is not None
-    assert (found.epoch, found.batch, found.layer, found.what) == (1, 1, 1, "gradient")
 
 
 @pytest.mark.parametrize(
