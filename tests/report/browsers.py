@@ -1,4 +1,4 @@
-"""A browser to look at pages with, and a hand that draws on them."""
+"""Chromium, and drawing on the canvas of a page."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from playwright.sync_api import Page
 
 Strokes = Sequence[Sequence[tuple[float, float]]]
-"""Lines of points, across and down, from 0 to 1."""
+"""Lines of points (x, y) from 0 to 1."""
 
-QUIET = [  # a root user has no sandbox; and no browser looks for its maker here
+QUIET = [  # root has no sandbox; nothing is fetched in the background
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
@@ -23,7 +23,7 @@ def find_chromium() -> str | None:
 
 
 def draw(page: Page, strokes: Strokes, size: float = 1.0) -> None:
-    """Draw strokes with the mouse, so large as a share of the canvas, from its corner."""
+    """Draw strokes with the mouse from the corner of the canvas; size 1 fills it."""
     canvas = page.locator("#draw")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
