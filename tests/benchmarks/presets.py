@@ -27,18 +27,10 @@ PRESETS = ("fast", "plain", "invariant")
 
 
 class Way(NamedTuple):
-    """A training: seconds since the start of its process, and validation accuracy, an epoch each.
-
-    Parameters
-    ----------
-    epochs : list of (float, float)
-        The two of each epoch.
-    seconds : float
-        Until the process ended.
-    """
+    """A training: for each epoch, seconds since the process started and validation accuracy."""
 
     epochs: list[tuple[float, float]]
-    seconds: float
+    seconds: float  # of the whole process
 
     @property
     def best(self) -> float:
@@ -135,10 +127,10 @@ def nnctl(name: str, seed: int) -> Way:
         preset = CONFIGS / f"{name}.yaml"
         lines, seconds = watch("-m", "nnctl", "train", preset, "--seed", seed, "--run-dir", run)
         rows = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-    # A line an epoch, which begins with its number; the best so far are marked.
-    told = [when for when, line in lines if line.strip(" *")[:1].isdigit()]
+    # One line per epoch begins with its number; the best so far are marked.
+    times = [when for when, line in lines if line.strip(" *")[:1].isdigit()]
     accuracies = [json.loads(row)["val_accuracy"] for row in rows]
-    return Way(list(zip(told, accuracies, strict=True)), seconds)
+    return Way(list(zip(times, accuracies, strict=True)), seconds)
 
 
 def torch(name: str, seed: int) -> Way:

@@ -1,4 +1,4 @@
-"""Programs that train a network on MNIST, each in a process of its own, and what they take.
+"""Programs that train a network on MNIST, each in its own process, and their time and memory.
 
     python -m tests.benchmarks.programs torch NETWORK EPOCHS
 
@@ -39,39 +39,23 @@ main()
 
 
 class Network(NamedTuple):
-    """A network and its training; after the hidden layers softmax, with cross-entropy and SGD.
+    """A network with a softmax, trained by cross-entropy and SGD."""
 
-    Parameters
-    ----------
-    sizes : tuple of int
-        Pixels, units of the hidden layers, classes.
-    batch : int
-        Examples a step.
-    activation : str
-        Of the hidden layers.
-    rate, momentum, weight_decay : float
-        Momentum and weight decay are for nnctl alone.
-    examples : int
-        The first so many images of MNIST are trained on.
-    validation : int
-        The last so many are held out, and looked at after each epoch.
-    """
-
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # pixels, units of the hidden layers, classes
     batch: int
-    activation: str
+    activation: str  # of the hidden layers
     rate: float
-    momentum: float = 0.0
+    momentum: float = 0.0  # of nnctl alone, like weight_decay
     weight_decay: float = 0.0
-    examples: int = MNIST
-    validation: int = 0
+    examples: int = MNIST  # the first images are trained on
+    validation: int = 0  # the last images are held out, and evaluated after each epoch
 
     def __str__(self) -> str:
         return f"{'-'.join(map(str, self.sizes))}, {self.batch}, {self.activation}"
 
 
 class Process(NamedTuple):
-    """A process that has ended: what it printed, its wall time, and the most memory it had."""
+    """A process that has ended: its output, wall time and peak memory."""
 
     output: str
     seconds: float
@@ -87,11 +71,11 @@ class Measured(NamedTuple):
 
 
 Epoch = Callable[[], float | None]
-"""Trains for an epoch; returns the accuracy of validation, if images are held out."""
+"""Trains for an epoch; returns the validation accuracy, if images are held out."""
 
 
 def floor(network: Network) -> Epoch:
-    """Multiply the matrices of an epoch, and nothing else."""
+    """Multiply only the matrices of an epoch."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
@@ -235,13 +219,7 @@ def programs() -> list[str]:
 
 
 def run(*arguments: str | Path) -> Process:
-    """Run Python with these arguments to its end.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        It failed.
-    """
+    """Run Python with these arguments to its end, which must be a success."""
     command, megabytes = [sys.executable, *arguments], None
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -258,7 +236,7 @@ def run(*arguments: str | Path) -> Process:
 
 
 def run_nnctl(network: Network, epochs: int, *start: str) -> Measured:
-    """Train with the command; `start` is what Python begins it with."""
+    """Train with the command; `start` is the arguments of Python that start it."""
     layers = [{"units": units, "activation": network.activation} for units in network.sizes[1:-1]]
     config = {
         "data": {

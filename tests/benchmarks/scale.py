@@ -4,54 +4,39 @@
 
 The products are those of the same steps through `numpy.matmul`, with the threads that the BLAS
 takes by default; nnctl and they take turns. Large networks and small batches train on fewer images,
-and all seconds are told for 60,000.
+and all seconds are scaled to 60,000.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from typing import Any
 
 from tests.benchmarks.programs import MNIST, Network, measured, spread
 
 
-def network(
-    *hidden: int,
-    batch: int = 64,
-    activation: str = "relu",
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    examples: int = MNIST,
-) -> Network:
-    """Return a network that is trained on whole batches alone."""
-    sizes, whole = (784, *hidden, 10), examples // batch * batch
-    return Network(sizes, batch, activation, 0.01, momentum, weight_decay, whole)
+def network(*hidden: int, batch: int = 64, examples: int = MNIST, **given: Any) -> Network:
+    """Return a network that is trained on whole batches only."""
+    plain = Network((784, *hidden, 10), batch, "relu", 0.01, examples=examples // batch * batch)
+    return plain._replace(**given)
 
 
 GROUPS: dict[str, dict[str, Network]] = {
     "units": {
         f"{units} hidden units": network(units, examples=examples)
-        for units, examples in [
-            (16, MNIST),
-            (64, MNIST),
-            (256, MNIST),
-            (1024, 20_000),
-            (4096, 5_000),
-        ]
+        for units, examples in zip(
+            (16, 64, 256, 1024, 4096), (MNIST, MNIST, MNIST, 20_000, 5_000), strict=True
+        )
     },
     "layers": {
         f"{count} hidden layer{'s' * (count > 1)}": network(*[128] * count) for count in range(1, 6)
     },
     "batch": {
         f"batch of {batch}": network(128, batch=batch, examples=examples)
-        for batch, examples in [
-            (1, 10_000),
-            (4, 30_000),
-            (16, MNIST),
-            (64, MNIST),
-            (256, MNIST),
-            (1024, MNIST),
-        ]
+        for batch, examples in zip(
+            (1, 4, 16, 64, 256, 1024), (10_000, 30_000, *[MNIST] * 4), strict=True
+        )
     },
     "activation": {name: network(128, activation=name) for name in ("sigmoid", "tanh", "relu")},
     "optimizer": {

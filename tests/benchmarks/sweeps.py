@@ -5,7 +5,7 @@
 Sixteen trials on MNIST, 784-30-10 and 784-100-10 in batches of 10 with eight learning rates, and
 the same sixteen `MLPClassifier`s by `GridSearchCV(n_jobs=2)`, judged by the same 10,000 validation
 images. The programs take turns; each is a whole process. Then a sweep of many tiny trials: the
-processor time and the memory of the process that conducts it.
+CPU time and the memory of the parent process.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ RATES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0]
 UNITS = [30, 100]
 BATCH = 10
 VALIDATION = 10_000
+OUTPUT = {"units": 10, "activation": "softmax"}
 
 CONDUCT = """
 import resource, sys, time
@@ -43,12 +44,7 @@ def sweep(epochs: int, workers: int) -> float:
     """Return the seconds that nnctl takes."""
     configuration = {
         "data": {"validation": VALIDATION},
-        "network": {
-            "layers": [
-                {"units": 30, "activation": "sigmoid"},
-                {"units": 10, "activation": "softmax"},
-            ]
-        },
+        "network": {"layers": [{"units": 30, "activation": "sigmoid"}, OUTPUT]},
         "optimizer": {"learning_rate": 0.1},
         "training": {"epochs": epochs, "batch_size": BATCH},
     }
@@ -94,20 +90,16 @@ def grid_search(epochs: int) -> None:
 
 
 def conduct(trials: int) -> tuple[float, float, float]:
-    """Return processor seconds, wall seconds and megabytes of the parent of many tiny trials."""
+    """Return CPU seconds, wall seconds and megabytes of the parent of many tiny trials."""
+    configuration = {
+        "data": {"dataset": "mini", "validation": 500},
+        "network": {"layers": [OUTPUT]},
+        "optimizer": {"learning_rate": 0.1},
+        "training": {"epochs": 1, "batch_size": 10},
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.yaml"
-        path.write_text(
-            json.dumps(
-                {
-                    "data": {"dataset": "mini", "validation": 500},
-                    "network": {"layers": [{"units": 10, "activation": "softmax"}]},
-                    "optimizer": {"learning_rate": 0.1},
-                    "training": {"epochs": 1, "batch_size": 10},
-                }
-            ),
-            encoding="utf-8",
-        )
+        path.write_text(json.dumps(configuration), encoding="utf-8")
         seeds = ",".join(map(str, range(trials)))
         where = ["--sweep-dir", str(Path(folder) / "sweep"), "-q", "--json"]
         process = run("-c", CONDUCT, "sweep", path, "-p", f"training.seed={seeds}", *where)
