@@ -1,94 +1,92 @@
-"""Real signals at a real process: what was trained is never lost."""
+"""Signals end a training with its state saved; resumed, it ends in the same bits."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import Nnctl, nnctl_command
-from tests.runs.helpers import SMALL, outcome
+from nnctl.views.training import TrainingView
+from tests.conftest import Nnctl
+from tests.processes import DEADLINE, Processes, end_of
+from tests.runs.helpers import SMALL, begin, outcome, train
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
-LONG = {**SMALL, "training": {**SMALL["training"], "epochs": 40}}
+ENDLESS = 1_000_000
+"""Epochs that no process of a test completes."""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """The outcome of the long training, left alone."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    config = _write(folder)
-    subprocess.run(
-        nnctl_command("train", config, "--run-dir", folder / "run", "--quiet"),
-        check=True,
-        capture_output=True,
-    )
-    return outcome(folder / "run")
+def small(epochs: int) -> dict[str, Any]:
+    return {**SMALL, "training": {**SMALL["training"], "epochs": epochs}}
 
 
-def _write(folder: Path) -> Path:
-    path = folder / "long.yaml"
-    path.write_text(yaml.safe_dump(LONG), encoding="utf-8")
+@pytest.fixture
+def config(scratch: Path) -> Path:
+    path = scratch / "endless.yaml"
+    path.write_text(yaml.safe_dump(small(ENDLESS)), encoding="utf-8")
     return path
 
 
-def _start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        nnctl_command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def _wait_for_epochs(run: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Wait until so many epochs are on the disk."""
-    metrics = run / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_bytes().count(b"\n") >= count:
-            return
+def wait_for_epochs(run: Path, count: int, process: Popen[str]) -> None:
+    metrics, deadline = run / "metrics.jsonl", time.monotonic() + DEADLINE
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    raise AssertionError("no epoch within a minute")
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_saves_the_state_and_the_run_goes_on_to_the_same_bits(
-    scratch: Path, nnctl: Nnctl, undisturbed: object, number: str
+def status(run: Path) -> str:
+    return str(json.loads((run / "summary.json").read_text("utf-8"))["status"])
+
+
+def assert_resumes_to_the_same_bits(nnctl: Nnctl, run: Path) -> None:
+    epochs = (run / "metrics.jsonl").read_bytes().count(b"\n") + 1
+    nnctl("train", "--resume", run, "--epochs", epochs, "--quiet")
+    assert status(run) == "finished"
+    train(begin(run.parent / "undisturbed", small(epochs)))
+    assert outcome(run.parent / "undisturbed") == outcome(run)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_saves_the_state_and_the_run_resumes_to_the_same_bits(
+    scratch: Path, nnctl: Nnctl, processes: Processes, config: Path, name: str
 ) -> None:
     run = scratch / "run"
-    process = _start("train", _write(scratch), "--run-dir", run)
-    _wait_for_epochs(run, 3, process)
-    process.send_signal(getattr(signal, number))
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert f"nnctl train --resume {run}" in stderr
-    assert "Traceback" not in stderr
-    assert json.loads((run / "summary.json").read_text("utf-8"))["status"] == "interrupted"
-    nnctl("train", "--resume", run, "--quiet")
-    assert undisturbed == outcome(run)
-    assert json.loads((run / "summary.json").read_text("utf-8"))["status"] == "finished"
+    process = processes.start_nnctl("train", config, "--run-dir", run)
+    wait_for_epochs(run, 3, process)
+    process.send_signal(getattr(signal, name))
+    done = end_of(process)
+    assert done.returncode == 130, done
+    assert f"nnctl train --resume {run}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert status(run) == "interrupted"
+    assert_resumes_to_the_same_bits(nnctl, run)
 
 
-def test_a_second_signal_stops_at_once(scratch: Path, nnctl: Nnctl, undisturbed: object) -> None:
-    run = scratch / "run"
-    process = _start("train", _write(scratch), "--run-dir", run)
-    _wait_for_epochs(run, 2, process)
-    os.kill(process.pid, signal.SIGINT)
-    os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+def test_a_second_signal_stops_at_once_with_what_was_saved_before(
+    scratch: Path, nnctl: Nnctl, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = scratch / "run", []
+
+    def interrupt_twice(_: object, event: object) -> None:
+        seen.append(event)
+        if len(seen) == 10:  # within the second epoch
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingView, "show", interrupt_twice)
+    stderr = nnctl("train", config, "--run-dir", run, code=130).stderr
+    monkeypatch.undo()
+    assert len(seen) == 10
+    assert "interrupted at once" in stderr
     assert f"nnctl train --resume {run}" in stderr
-    assert "Traceback" not in stderr
-    nnctl("train", "--resume", run, "--quiet")
-    assert undisturbed == outcome(run)
+    assert not (run / "summary.json").exists()
+    assert_resumes_to_the_same_bits(nnctl, run)
