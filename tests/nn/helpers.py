@@ -93,7 +93,7 @@ def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
 
 def textbook(f: Activation) -> Callable[[Array], Array]:
     """Return the formula of an activation, as a textbook or SciPy writes it."""
-    return {
+    formulas: dict[Activation, Callable[[Array], Array]] = {
         Step(): lambda z: np.heaviside(z, 0),
         Step(at_zero=1): lambda z: np.heaviside(z, 1),
         Step(surrogate="sigmoid"): lambda z: np.heaviside(z, 0),
@@ -125,7 +125,8 @@ def textbook(f: Activation) -> Callable[[Array], Array]:
         Softmax(): lambda z: special.softmax(z, axis=1),
         Maxout(): lambda z: np.maximum(*np.split(z, 2, axis=1)),
         Maxout(pieces=3): lambda z: np.maximum.reduce(np.split(z, 3, axis=1)),
-    }[f]
+    }
+    return formulas[f]
 
 
 def normal(*shape: int, seed: int = 0, dtype: DTypeLike = np.float64) -> Array:

@@ -222,7 +222,7 @@ def test_threads_change_no_more_than_the_rounding(regularization: Regularization
         )
         assert all(event for event in training)
         trained.append(np.concatenate([network.parameters.vector, training.velocity.ravel()]))
-    np.testing.assert_allclose(*trained, atol=2e-4)
+    np.testing.assert_allclose(trained[0], trained[1], atol=2e-4)
 
 
 @pytest.mark.parametrize("regularization", EACH, ids=names)
