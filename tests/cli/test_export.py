@@ -8,22 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from nnctl import api as face
-from nnctl.cli import main
 from nnctl.errors import UsageError
 from nnctl.export.export import export
-from tests.conftest import CONFIGS, Nnctl
+from tests.conftest import Nnctl
 
 pytest.importorskip("onnx")
 pytest.importorskip("safetensors")
 
 
 @pytest.fixture
-def run(scratch: Path) -> Path:
-    """A run on the digits that ship."""
-    return face.train(CONFIGS / "smoke.yaml", epochs=1, run_dir=scratch / "run").directory
+def run(copied_run: Path) -> Path:
+    return copied_run
 
 
 def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
@@ -36,7 +33,7 @@ def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
         assert quiet == "other\n"
         assert Path("other").read_bytes()[-1000:] == Path(lines[-1]).read_bytes()[-1000:]
     nnctl("eval", run)  # the run is as it was
-    nnctl("train", "--resume", run, "--epochs", "2")
+    nnctl("train", "--resume", run, "--epochs", "3")
 
 
 def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratch: Path) -> None:
@@ -72,9 +69,7 @@ def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, run: Path, scra
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such error")
 @pytest.mark.parametrize("length", [250, 5000])  # of which the first leaves no room for a suffix
-def test_a_name_that_no_file_can_have_is_a_usage_error(
-    nnctl: Nnctl, run: Path, length: int
-) -> None:
+def test_an_impossible_file_name_is_a_usage_error(nnctl: Nnctl, run: Path, length: int) -> None:
     done = nnctl("export", run, "--format", "onnx", "-o", "x" * length, code=2)
     assert f"{'x' * length} cannot be written" in done.stderr
 
@@ -94,13 +89,12 @@ def test_json_is_an_object(nnctl: Nnctl, run: Path) -> None:
     }
 
 
-def test_what_cannot_be_exported_is_told(nnctl: Nnctl, run: Path) -> None:
+def test_what_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) -> None:
     before = {path.name for path in run.iterdir()}
     assert "Missing option '--format'" in nnctl("export", run, code=2).stderr
     assert "'onxx' is not one of" in nnctl("export", run, "--format", "onxx", code=2).stderr
-    assert "no run directory nowhere" in (
-        nnctl("export", "nowhere", "--format", "onnx", code=2).stderr
-    )
+    nowhere = nnctl("export", "nowhere", "--format", "onnx", code=2)
+    assert "no run directory nowhere" in nowhere.stderr
     into = nnctl("export", run, "--format", "onnx", "-o", "no/such/folder/m.onnx", code=1)
     assert "cannot be written" in into.stderr
     own = nnctl("export", run, "--format", "onnx", "-o", run / "best.npz", code=2)
@@ -119,18 +113,17 @@ def test_what_cannot_be_exported_is_told(nnctl: Nnctl, run: Path) -> None:
 @pytest.mark.parametrize(
     ("file_format", "library"), [("onnx", "onnx"), ("safetensors", "safetensors.numpy")]
 )
-def test_without_the_library_it_is_told_how_to_get_it(
-    run: Path, file_format: str, library: str, monkeypatch: pytest.MonkeyPatch
+def test_without_the_library_the_error_says_how_to_install_it(
+    nnctl: Nnctl, run: Path, file_format: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    done = CliRunner().invoke(main, ["export", str(run), "--format", file_format])
-    assert done.exit_code == 2
-    assert f"--format {file_format} needs {file_format}" in done.output
-    assert "pip install 'nnctl[export]'" in done.output
+    done = nnctl("export", run, "--format", file_format, code=2)
+    assert f"--format {file_format} needs {file_format}" in done.stderr
+    assert "pip install 'nnctl[export]'" in done.stderr
     assert not (run / f"model.{file_format}").exists()
 
 
-def test_an_unknown_name_is_told_in_python_as_well(run: Path) -> None:
+def test_an_unknown_name_is_an_error_in_python_as_well(run: Path) -> None:
     with pytest.raises(UsageError, match="unknown format 'pickle'; there are onnx, safetensors"):
         export(face.load(run), "pickle")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown checkpoint 'first'"):
