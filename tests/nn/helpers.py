@@ -177,7 +177,8 @@ def make_training(network: Network, examples: Examples, rate: float, **given: An
         "early_stopping": None,
         "shuffle": np.random.default_rng(5),
     }
-    return Training(network, loss, SGD(rate, **rule), examples=examples, **{**plain, **given})
+    optimizer = given.pop("optimizer", SGD(rate, **rule))
+    return Training(network, loss, optimizer, examples=examples, **{**plain, **given})
 
 
 def bits(training: Training) -> tuple[bytes, bytes]:

@@ -210,14 +210,10 @@ def test_draws_with_replacement_repeat_examples() -> None:
 
 def test_events_come_in_order() -> None:
     events = list(make_training(classifier(), clouds(2503), 0.1, epochs=2))
-    expected = [
-        event
-        for epoch in (1, 2)
-        for event in (
-            *(BatchesDone(epoch, batch, 251) for batch in (51, 102, 153, 204, 251)),
-            epoch,
-        )
-    ]
+    expected: list[Any] = []
+    for epoch in (1, 2):
+        expected += [BatchesDone(epoch, batch, 251) for batch in (51, 102, 153, 204, 251)]
+        expected.append(epoch)
     actual = [event.epoch if isinstance(event, EpochDone) else event for event in events]
     assert [*expected, Finished("finished")] == actual
 
@@ -292,7 +288,7 @@ def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_los
     assert Best(best.epoch, best.val_accuracy, best.val_loss) == training.progress.best
 
 
-def test_without_validation_the_last_epoch_is_the_best() -> None:
+def test_without_validation_every_epoch_is_the_best_so_far() -> None:
     rows = rows_of(list(make_training(classifier(), clouds(100), 0.1, epochs=3)))
     assert [(r.is_best, r.val_loss, r.val_accuracy) for r in rows] == [(True, None, None)] * 3
 
@@ -434,9 +430,7 @@ def test_adam_counts_its_steps_from_one_through_all_epochs() -> None:
     one, rate = clouds(1), 1e-7
     examples = Examples(np.repeat(one.inputs, 40, axis=0), np.repeat(one.labels, 40))
     network = classifier("sigmoid", np.float64)
-    training = make_training(network, examples, rate, epochs=3)
-    training.optimizer = Adam(rate)
-    training.velocity = training.optimizer.make_velocity(network.parameters)
+    training = make_training(network, examples, rate, epochs=3, optimizer=Adam(rate))
     weights, biases = network.parameters.weights[-1], network.parameters.biases[-1]
     before, steps = biases.copy(), 0
     for event in training:
@@ -450,11 +444,8 @@ def test_adam_counts_its_steps_from_one_through_all_epochs() -> None:
 
 def test_an_optimizer_state_that_overflows_is_a_divergence() -> None:
     network = make_network([12, 8, 3], ["linear", "linear"], np.float32)
-    training = make_training(network, clouds(100), 1e-3, loss="quadratic", epochs=1)
-    training.optimizer = Adam(1e-3)
-    training.velocity = training.optimizer.make_velocity(network.parameters)
     network.parameters.vector *= 1e12
-    *_, last = training
+    *_, last = make_training(network, clouds(100), 1e-3, loss="quadratic", optimizer=Adam(1e-3))
     assert isinstance(last, Finished)
     assert last.reason == "diverged"
 
