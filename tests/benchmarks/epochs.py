@@ -1,4 +1,4 @@
-"""Time nnctl beside other libraries: an epoch of it, and a whole process.
+"""Time nnctl compared with other libraries: an epoch of it, and a whole process.
 
     python -m tests.benchmarks.epochs [--rounds 3]
 
@@ -113,7 +113,9 @@ def busy_cores() -> Iterator[None]:
 
 def print_busy(cases: Sequence[int], rounds: int) -> None:
     """Print what an epoch of nnctl takes on a machine that is busy with something else."""
-    print("| nnctl's epoch | at rest | with every core kept busy by another process | ratio |")
+    print(
+        "| nnctl's epoch | on an idle machine | every core busy with another process | ratio |"
+    )
     print("|---|---|---|---|")
     for case in cases:
         at_rest: list[float] = []

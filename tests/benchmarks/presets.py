@@ -1,4 +1,4 @@
-"""Time presets beside the same recipe in PyTorch: whole processes, and the way to one accuracy.
+"""Time presets and the same recipe in PyTorch: whole processes, and the way to one accuracy.
 
     python -m tests.benchmarks.presets [--rounds 3] [fast plain invariant]
 

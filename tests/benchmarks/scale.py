@@ -1,4 +1,4 @@
-"""Time how an epoch of nnctl grows, beside its matrix products, when one thing varies at a time.
+"""Time how an epoch of nnctl and its matrix products grow when one thing varies at a time.
 
     python -m tests.benchmarks.scale [--rounds 3] [--groups units,batch]
 
@@ -46,7 +46,7 @@ GROUPS: dict[str, dict[str, Network]] = {
         "momentum and weight decay": network(128, momentum=0.9, weight_decay=1e-4),
     },
 }
-"""Where nothing else is said: 784-128-10, batches of 64, relu, plain SGD."""
+"""By default: 784-128-10, batches of 64, relu, plain SGD."""
 
 EPOCHS = 4
 """The first of them warms up, and does not count."""

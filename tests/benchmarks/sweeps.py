@@ -1,4 +1,4 @@
-"""How fast a sweep is: two workers beside one, and scikit-learn's grid search.
+"""How fast a sweep is: two workers compared with one, and scikit-learn's grid search.
 
     python -m tests.benchmarks.sweeps --rounds 3
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnctl.config import reader
 from nnctl.config.reader import MAX_BYTES, read, read_file
 from nnctl.errors import ConfigError
 
@@ -166,7 +167,14 @@ def test_nesting_and_repetition_without_limit_are_refused_cheaply(expected: str,
     assert mistake.endswith(f": {expected}")
 
 
-def test_keys_and_values_know_their_places() -> None:
+def test_the_limits_themselves_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert value_of("[" * 100 + "]" * 100)
+    monkeypatch.setattr(reader, "MAX_VALUES", 4)  # the mapping, the list and its items
+    assert value_of("[1, 2]") == [1, 2]
+    assert mistakes("a: [1, 2, 3]") == ["c.yaml:1:11: too many values"]
+
+
+def test_keys_and_values_have_their_places() -> None:
     document = read("é: 1\nb:\n  - {c: 2,   d: x}\n  -   3\n", "c.yaml")
     assert document.keys == {
         ("é",): "c.yaml:1:1",

@@ -169,7 +169,7 @@ def squares(count: int, seed: int = 0) -> Examples:
 
 
 def passes_over(network: Network, count: int) -> tuple[Backpropagation, Parameters]:
-    """Return passes over so many examples, and where they leave the gradient."""
+    """Return passes over a number of examples, and the gradient that they write."""
     gradient = Parameters(network.sizes[0], network.layers)
     return Backpropagation(network, gradient, count), gradient
 
