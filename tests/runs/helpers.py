@@ -1,4 +1,4 @@
-"""A small training on the digits that ship, to interrupt, resume and compare."""
+"""A small training on the bundled digits, to interrupt, resume and compare."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     },
     "training": {"epochs": 4, "batch_size": 30, "seed": 3, "threads": 1},
 }
-"""Everything that has a state: momentum, a schedule, shuffling, a subset, a last short batch."""
+"""All kinds of state: momentum, a schedule, shuffling, a subset, a short last batch."""
 
 EVENTS_AN_EPOCH = 6
 """Five blocks of about five hundred examples, and the end of the epoch."""
@@ -37,7 +37,7 @@ STEPS_AN_EPOCH = 84
 
 
 def ignore(_: object) -> None:
-    """Take a notice and say nothing."""
+    """Discard the notices of a download."""
 
 
 def begin(directory: Path, config: Mapping[str, Any] = SMALL) -> TrainingRun:
@@ -48,7 +48,7 @@ def begin(directory: Path, config: Mapping[str, Any] = SMALL) -> TrainingRun:
 
 
 def train(training: TrainingRun, stop_after: int | None = None) -> str:
-    """Train until an event, counted from 1, or to the end; return the reason of the end."""
+    """Train to the end, or to an event counted from 1; return why the training ended."""
     seen = 0
 
     def stop() -> bool:
@@ -62,12 +62,12 @@ def train(training: TrainingRun, stop_after: int | None = None) -> str:
 
 
 def resume(directory: Path) -> TrainingRun:
-    """Return the training of a directory, to go on with."""
+    """Return the resumed training of a directory."""
     return TrainingRun.resume(Run.open(directory), notify=ignore)
 
 
 def outcome(directory: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
-    """Return what must not depend on interruptions: last and best parameters, and the metrics."""
+    """Return what interruptions must not change: last and best parameters, and the metrics."""
     run = Run(directory)
     rows = [{key: row[key] for key in row if key != "seconds"} for row in run.metrics]
     last, best = run.checkpoint("last"), run.checkpoint("best")
