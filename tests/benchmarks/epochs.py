@@ -113,9 +113,7 @@ def busy_cores() -> Iterator[None]:
 
 def print_busy(cases: Sequence[int], rounds: int) -> None:
     """Print what an epoch of nnctl takes on a machine that is busy with something else."""
-    print(
-        "| nnctl's epoch | on an idle machine | every core busy with another process | ratio |"
-    )
+    print("| nnctl's epoch | on an idle machine | every core busy with another process | ratio |")
     print("|---|---|---|---|")
     for case in cases:
         at_rest: list[float] = []

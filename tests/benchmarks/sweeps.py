@@ -41,7 +41,6 @@ print(own.ru_utime + own.ru_stime, time.perf_counter() - started, own.ru_maxrss)
 
 
 def sweep(epochs: int, workers: int) -> float:
-    """Return the seconds that nnctl takes."""
     configuration = {
         "data": {"validation": VALIDATION},
         "network": {"layers": [{"units": 30, "activation": "sigmoid"}, OUTPUT]},

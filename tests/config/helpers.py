@@ -37,7 +37,6 @@ def mistakes(text: str, *settings: str, read: Callable[..., Any] = load) -> list
 
 
 def mistake(text: str, *settings: str, read: Callable[..., Any] = load) -> str:
-    """Return the only mistake."""
     (only,) = mistakes(text, *settings, read=read)
     return only
 

@@ -16,12 +16,10 @@ from nnctl.errors import ConfigError
 
 
 def value_of(text: str) -> Any:
-    """Return the value of the key ``a``."""
     return read(f"a: {text}", "c.yaml").data["a"]
 
 
 def mistakes(text: str) -> list[str]:
-    """Return what is wrong with a text."""
     with pytest.raises(ConfigError) as caught:
         read(text, "c.yaml")
     return list(caught.value.mistakes)

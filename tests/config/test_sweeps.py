@@ -25,7 +25,6 @@ def random_space(parameter: str) -> dict[str, Choice | Range]:
 
 
 def drawn_from(**fields: Any) -> Range:
-    """Return a range."""
     return Range.model_validate(fields)
 
 

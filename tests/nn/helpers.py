@@ -69,7 +69,6 @@ PAIRS: list[tuple[str, Activation]] = [
 
 
 def forward(f: Activation, z: Array) -> Array:
-    """Return f(z)."""
     outputs = np.full((len(z), z.shape[1] // f.maps), np.nan, z.dtype)
     f.forward(z, outputs)
     return outputs
@@ -130,12 +129,10 @@ def textbook(f: Activation) -> Callable[[Array], Array]:
 
 
 def normal(*shape: int, seed: int = 0, dtype: DTypeLike = np.float64) -> Array:
-    """Return normally distributed numbers."""
     return np.random.default_rng(seed).normal(0, 2, shape).astype(dtype)
 
 
 def labels_of(count: int, classes: int, seed: int = 0) -> Any:
-    """Return random labels."""
     return np.random.default_rng(seed).integers(0, classes, count)
 
 
@@ -153,6 +150,14 @@ def make_network(
         biases[...] = normal(*biases.shape, seed=1) / 10
     for learned in network.parameters.learned:
         learned[...] = normal(*learned.shape, seed=2) / 4
+    return network
+
+
+def small_network(layers: Sequence[str | Activation], units: int = 4) -> Network:
+    """Return a network of 6 inputs, 5 units in each hidden layer, and some outputs."""
+    network = make_network([6, *[5] * (len(layers) - 1), units], layers)
+    if len(layers) < 9:
+        network.parameters.vector /= 2  # so that exponentials of exponentials stay small
     return network
 
 

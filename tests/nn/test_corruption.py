@@ -23,7 +23,6 @@ PICTURES = DIGITS.reshape(-1, 28, 28)
 
 
 def rng() -> np.random.Generator:
-    """Return the same random numbers each time."""
     return np.random.default_rng(0)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Array, Exponential, Sigmoid, Softmax, Step
+from nnctl.nn.activations import Activation, Array, Sigmoid, Softmax, Step
 from nnctl.nn.gradient_check import (
     GradientError,
     check_gradient,
@@ -17,17 +17,9 @@ from nnctl.nn.gradient_check import (
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
-from tests.nn.helpers import HIDDEN, TRUE, labels_of, make_network, normal
+from tests.nn.helpers import HIDDEN, TRUE, labels_of, make_network, normal, small_network
 
 SMOOTH = [f for f in HIDDEN if f in TRUE and not f.kinks and f.maps == 1]
-
-
-def network_of(*layers: Activation | str, units: int = 4) -> Network:
-    """Return a network of 6 inputs, 5 units a hidden layer, and some outputs."""
-    network = make_network([6, *[5] * (len(layers) - 1), units], layers)
-    if any(isinstance(layer, Exponential) for layer in layers):
-        network.parameters.vector /= 4  # so that exponentials of exponentials stay small
-    return network
 
 
 def check(network: Network, loss: str = "quadratic", samples: int = 10**6) -> list[GradientError]:
@@ -45,7 +37,7 @@ def check(network: Network, loss: str = "quadratic", samples: int = 10**6) -> li
 
 @pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
 def test_right_gradients_pass(hidden: Activation) -> None:
-    network = network_of(hidden, hidden, Softmax())
+    network = small_network([hidden, hidden, Softmax()])
     errors = check(network, "cross_entropy")
     assert [error.layer for error in errors] == [1, 2, 3]
     assert max(error.largest for error in errors) < 1e-6
@@ -68,7 +60,7 @@ class _Wrong(Sigmoid):
 @pytest.mark.parametrize("wrong", [1, 2, 3])
 def test_a_wrong_derivative_is_found_in_its_layer_and_below(wrong: int) -> None:
     layers = [_Wrong() if layer == wrong else Sigmoid() for layer in (1, 2, 3)]
-    largest = [error.largest for error in check(network_of(*layers))]
+    largest = [error.largest for error in check(small_network(layers))]
     assert [1e-3] * wrong == pytest.approx(largest[:wrong], rel=0.1)
     assert all(error < 1e-6 for error in largest[wrong:])
 
@@ -84,12 +76,12 @@ def test_parameters_whose_step_crosses_a_kink_are_left_out_and_counted() -> None
 
 
 def test_samples_is_the_number_of_parameters_chosen_from_each_array() -> None:
-    errors = check(network_of("prelu", "linear"), samples=3)
+    errors = check(small_network(["prelu", "linear"]), samples=3)
     assert [error.checked + error.skipped for error in errors] == [9, 6]
 
 
 def test_all_parameters_are_put_back() -> None:
-    network = network_of("prelu", "maxout", "softmax")
+    network = small_network(["prelu", "maxout", "softmax"])
     kept = network.parameters.vector.tobytes()
     check(network)
     assert kept == network.parameters.vector.tobytes()
@@ -100,7 +92,7 @@ def test_all_parameters_are_put_back() -> None:
 
 @pytest.mark.parametrize("hidden", SMOOTH, ids=str)
 def test_half_a_change_has_a_quarter_of_the_residual(hidden: Activation) -> None:
-    network = network_of(hidden, hidden, "softmax")
+    network = small_network([hidden, hidden, "softmax"])
     lengths, residuals = zip(
         *linearization_residuals(network, normal(1, 6), np.random.default_rng(0), halvings=5),
         strict=True,
@@ -114,7 +106,7 @@ def test_half_a_change_has_a_quarter_of_the_residual(hidden: Activation) -> None
 def test_outputs_that_are_linear_in_the_weights_have_no_residual(
     layers: list[str],
 ) -> None:
-    network = network_of(*layers)
+    network = small_network(layers)
     residuals = linearization_residuals(network, normal(1, 6), np.random.default_rng(0))
     assert max(residual for _, residual in residuals) < 1e-14
 
@@ -124,7 +116,7 @@ def test_outputs_that_are_linear_in_the_weights_have_no_residual(
 def test_slopes_along_a_direction_are_those_of_central_differences(
     hidden: Activation, output: str
 ) -> None:
-    network, inputs = network_of(hidden, output), normal(1, 6, seed=3)
+    network, inputs = small_network([hidden, output]), normal(1, 6, seed=3)
     vector = network.parameters.vector
     kept, anywhere = vector.copy(), normal(vector.size, seed=4)
     below = np.where(np.arange(vector.size) < 30, anywhere, 0)
@@ -140,7 +132,7 @@ def test_slopes_along_a_direction_are_those_of_central_differences(
 
 
 def test_gradients_that_are_not_finite_are_wrong() -> None:
-    network = network_of("linear", "linear")
+    network = small_network(["linear", "linear"])
     network.parameters.vector.fill(1e200)
     with np.errstate(all="ignore"):
         assert check(network)[0].largest == np.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,25 +18,16 @@ from tests.nn.helpers import (
     TRUE,
     differences,
     labels_of,
-    make_network,
     normal,
     relative_error,
+    small_network,
 )
 
 DIFFERENTIABLE = [f for f in HIDDEN if f in TRUE]
 ALL_AT_ONCE = [f for f in HIDDEN if not isinstance(f, Step)]
 
 
-def small_network(layers: Sequence[Activation], units: int = 4) -> Network:
-    """Return a network of 6 inputs, 5 units in each hidden layer, and some outputs."""
-    network = make_network([6, *[5] * (len(layers) - 1), units], layers)
-    if len(layers) < 9:
-        network.parameters.vector /= 2  # so that exponentials of exponentials stay small
-    return network
-
-
 def batch(units: int = 4, seed: int = 3) -> tuple[Array, Array]:
-    """Return inputs and targets of 7 examples."""
     labels = labels_of(7, max(2, units), seed)
     return normal(7, 6, seed=seed) / 2, make_targets(labels, units, np.float64)
 

@@ -38,7 +38,6 @@ SHAPES = [(784, 100), (100, 784), (200, 200)]
 
 
 def draw(distribution: Distribution, shape: tuple[int, int], dtype: type = np.float32) -> Array:
-    """Return weights of a shape."""
     weights: Array = np.full(shape, np.nan, dtype)
     rng = np.random.default_rng(0)
     distribution.fill(weights, fan_in=shape[0], fan_out=shape[1], rng=rng)
@@ -46,7 +45,6 @@ def draw(distribution: Distribution, shape: tuple[int, int], dtype: type = np.fl
 
 
 def named(name: str) -> Distribution:
-    """Return the distribution of a name, with its defaults."""
     distribution = INITIALIZERS[name]()
     assert isinstance(distribution, Distribution)
     return distribution

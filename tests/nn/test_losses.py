@@ -1,4 +1,4 @@
-"""Losses against textbook formulas, scikit-learn and finite differences."""
+"""Losses against textbook formulas and finite differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike
-from sklearn.metrics import log_loss
 
 from nnctl.nn.activations import Activation, Exponential, Sigmoid, Softmax
 from nnctl.nn.losses import make_loss
@@ -55,19 +54,6 @@ def test_errors_are_the_derivative_of_the_values(name: str, output: Activation) 
     loss.errors(logits, forward(output, logits), targets, out=actual)
     rounding = 1e-8 + 1e-10 * loss.values(logits, targets).max()
     np.testing.assert_allclose(expected, actual, rtol=1e-6, atol=rounding)
-
-
-@pytest.mark.parametrize("output", [Softmax(), Sigmoid(), Sigmoid(gain=2)], ids=str)
-def test_cross_entropy_is_the_log_loss_of_scikit_learn(output: Activation) -> None:
-    logits, labels = normal(50, 4), labels_of(50, 4)
-    targets, outputs = one_hot(labels, 4, np.float64), forward(output, logits)
-    values = make_loss("cross_entropy", output).values(logits, targets)
-    if isinstance(output, Softmax):
-        expected = log_loss(labels, outputs, labels=range(4))
-    else:
-        columns = zip(targets.T, outputs.T, strict=True)
-        expected = sum(log_loss(y, a, labels=[0, 1]) for y, a in columns)
-    assert expected == pytest.approx(values.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize(

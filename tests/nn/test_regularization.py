@@ -156,7 +156,6 @@ def test_the_candidate_is_the_mean_after_the_first_stride(steps: int, is_mean: b
 
 
 def classifier() -> Network:
-    """Return a network for `clouds`, always the same one."""
     network = make_network([16, 8, 6, 3], ["relu", "tanh", "softmax"], np.float32)
     network.parameters.vector[...] = normal(network.parameters.vector.size) / 6
     return network
@@ -200,7 +199,6 @@ EACH = [
 
 
 def names(regularization: Regularization) -> str:
-    """Return the names of the regularizations that are used."""
     plain = vars(Regularization())
     used = [name for name, value in vars(regularization).items() if value != plain[name]]
     return "-".join(used) or "none"
@@ -292,17 +290,6 @@ def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
         follow(expected, trained(count).network.parameters.vector, 0.9, count)
     training = trained(4 * STRIDE - 1, regularization=Regularization(average=0.9))
     np.testing.assert_allclose(training.candidate.parameters.vector, expected, rtol=1e-6)
-
-
-def test_dropout_of_inputs_and_layers_makes_training_harder() -> None:
-    losses: list[float] = []
-    for shares, inputs in (((0.0, 0.0, 0.0), 0.0), ((0.5, 0.0, 0.0), 0.0), ((0.0, 0.0, 0.0), 0.5)):
-        network = with_dropout(classifier(), *shares)
-        training = make_training(
-            *(network, squares(600), 1e-6), regularization=Regularization(input_dropout=inputs)
-        )
-        losses += [event.train_loss for event in training if isinstance(event, EpochDone)]
-    assert losses[0] < min(losses[1:])
 
 
 @pytest.mark.parametrize("batch_size", [30, 300])
