@@ -1,13 +1,17 @@
-"""What several rooms' tests need."""
+"""What tests of several folders use."""
 
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.processes import Done, Processes, end_of
 
 
 def write_idx(path: Path, array: NDArray[Any]) -> None:
@@ -15,3 +19,16 @@ def write_idx(path: Path, array: NDArray[Any]) -> None:
     header = struct.pack(">I", 0x800 + array.ndim)
     header += b"".join(struct.pack(">I", size) for size in array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def run_command(processes: Processes, *words: object, **options: Any) -> Done:
+    """Run any command to its end, with its output in pipes."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return end_of(processes.start([*map(str, words)], **{**streams, **options}))
+
+
+def run_python(processes: Processes, code: str) -> Done:
+    """Run a program in a Python of its own; it must succeed."""
+    done = run_command(processes, sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import nnctl
-from tests.conftest import CONFIGS, ROOT
+from tests.conftest import CONFIGS
+from tests.helpers import run_command
+from tests.processes import ROOT, Processes
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(*command: object, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    with Processes() as processes:
+        done = run_command(processes, *command, cwd=cwd)
     if "No matching distribution" in done.stderr or "Could not find a version" in done.stderr:
         pytest.skip("needs a package index to install the dependencies from")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -66,7 +65,7 @@ def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
     assert str(environment) in where
 
 
-def test_the_lowest_versions_are_told_of_all_that_is_installed(tmp_path: Path) -> None:
+def test_all_dependencies_have_a_lowest_version(tmp_path: Path) -> None:
     command = (sys.executable, "-I", ROOT / "tests" / "oldest.py")
     constraints = _run(*command, cwd=tmp_path).split()
     assert "numpy==2.0" in constraints
@@ -76,7 +75,5 @@ def test_the_lowest_versions_are_told_of_all_that_is_installed(tmp_path: Path) -
     assert needed < {constraint.split("==")[0] for constraint in constraints}
 
 
-def test_the_version_is_told() -> None:
-    command = [sys.executable, "-m", "nnctl", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
-    assert nnctl.__version__ in done.stdout
+def test_the_version_is_printed() -> None:
+    assert nnctl.__version__ in _run(sys.executable, "-m", "nnctl", "--version")

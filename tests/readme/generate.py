@@ -24,7 +24,7 @@ from nnctl.config import json_schema
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 README = ROOT / "README.md"
 TABLES: dict[str, Mapping[str, type[Any]]] = {

@@ -17,7 +17,8 @@ from playwright.sync_api import sync_playwright
 
 import nnctl
 from nnctl.report.report import report
-from tests.conftest import CONFIGS, ROOT
+from tests.conftest import CONFIGS
+from tests.processes import ROOT
 from tests.report.browsers import QUIET, draw, find_chromium
 from tests.report.test_browser import SEVEN
 from tests.runs.helpers import ignore

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import pyte
 
-from tests.conftest import CONFIGS, ROOT
+from tests.conftest import CONFIGS
+from tests.processes import ROOT
 from tests.terminal import in_terminal
 
 COLUMNS = 80
