@@ -1,4 +1,4 @@
-"""Weights from elsewhere: a network of arrays, and the run that is made of it."""
+"""Networks made of arrays, and the runs that hold them."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ GOOD: dict[str, Any] = {
         ({"activations": ["prelu", "relu"], "slopes": {0: [1]}}, "layer 1 has 3 slopes, got"),
     ],
 )
-def test_arrays_that_do_not_fit_are_told(wrong: dict[str, Any], message: str) -> None:
+def test_arrays_that_do_not_fit_are_errors(wrong: dict[str, Any], message: str) -> None:
     nnctl.Network.from_arrays(**GOOD)
     with pytest.raises(UsageError, match=message):
         nnctl.Network.from_arrays(**{**GOOD, **wrong})
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_weights_that_lie_the_other_way_are_recognised(layer: int) -> None:
+def test_transposed_weights_are_recognized(layer: int) -> None:
     weights = [*GOOD["weights"]]
     weights[layer] = weights[layer].T
     with pytest.raises(UsageError) as caught:
@@ -108,37 +108,37 @@ def test_weights_that_lie_the_other_way_are_recognised(layer: int) -> None:
 
 @pytest.fixture
 def trained(scratch: Path) -> Run:
-    """A run whose weights are going to be taken for a book's."""
+    """A run whose weights stand for those of a book."""
     return nnctl.train(CONFIGS / "smoke.yaml", epochs=1, run_dir=scratch / "trained")
 
 
 def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trained: Run) -> None:
-    import nnctl as face
+    import nnctl as api
 
     parameters = trained.network().parameters
     activations = ["relu", "softmax"]
-    network = face.Network.from_arrays(parameters.weights, parameters.biases, activations)
-    run = face.save(network, "book", dataset="mini", settings={"optimizer.learning_rate": 0.05})
-    expected, actual = face.evaluate(trained), face.evaluate(run)
+    network = api.Network.from_arrays(parameters.weights, parameters.biases, activations)
+    run = api.save(network, "book", dataset="mini", settings={"optimizer.learning_rate": 0.05})
+    expected, actual = api.evaluate(trained), api.evaluate(run)
     assert (expected.accuracy, expected.loss) == (actual.accuracy, actual.loss)
     assert json.loads(nnctl("eval", "book", "--json").stdout)["accuracy"] == expected.accuracy
     nnctl("check", "book")
     best = Path("book/best.npz").read_bytes()
     nnctl("train", "--resume", "book", "--epochs", "1", "--quiet")
     assert Path("book/best.npz").read_bytes() != best
-    assert face.evaluate(run).accuracy > expected.accuracy - 0.01
+    assert api.evaluate(run).accuracy > expected.accuracy - 0.01
     assert run.config.optimizer.learning_rate == 0.05
     shutil.rmtree("book")
 
 
-def test_a_run_of_arrays_is_theirs_also_where_mean_weights_are_asked_for(scratch: Path) -> None:
+def test_a_run_of_arrays_keeps_them_although_mean_weights_are_configured(scratch: Path) -> None:
     network = nnctl.Network.from_arrays([[[1.0], [1.0]]], [[-1.5]], ["step"])
     settings = {"training.average": 0.9}
     run = nnctl.save(network, scratch / "and", dataset="and", settings=settings)
     assert nnctl.evaluate(run).accuracy == 1
 
 
-def test_a_network_that_does_not_fit_the_dataset_is_no_run(scratch: Path) -> None:
+def test_a_network_that_does_not_fit_the_dataset_is_an_error(scratch: Path) -> None:
     for sizes, error, message in (
         ((784, 9), ConfigError, "the last layer has 9 units"),
         ((10, 10), UsageError, "784 pixels; this network takes 10"),
@@ -150,7 +150,7 @@ def test_a_network_that_does_not_fit_the_dataset_is_no_run(scratch: Path) -> Non
 
 
 @pytest.mark.usefixtures("scratch")
-def test_its_loss_fits_its_outputs() -> None:
+def test_the_loss_fits_the_outputs() -> None:
     network = nnctl.Network.from_arrays(*arrays(784, 10), ["tanh"])
     assert nnctl.save(network, "tanh", dataset="mini").config.loss == "quadratic"
     nine = nnctl.Network.from_arrays(*arrays(784, 1), ["sigmoid"])

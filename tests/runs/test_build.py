@@ -1,4 +1,4 @@
-"""Each key of a configuration reaches the training that it is for."""
+"""Each key of a configuration reaches the training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.runs.helpers import SMALL, begin
 
 
 def augmented(**given: Any) -> Regularization:
-    """Return what deforms images, and does nothing else."""
+    """Return a regularization that only deforms images."""
     return Regularization(augmentation=Augmentation(**given))
 
 
@@ -37,7 +37,7 @@ def augmented(**given: Any) -> Regularization:
         ("data.augment", {"elastic": {"alpha": 3, "sigma": 2}}, augmented(elastic=Elastic(3, 2))),
     ],
 )
-def test_a_key_is_what_the_training_is_told_and_no_other(
+def test_a_key_changes_its_own_parameter_of_the_training_and_no_other(
     tmp_path: Path, key: str, value: Any, expected: Regularization
 ) -> None:
     config = to_mapping(replaced(from_mapping(SMALL, "small"), {key: value}))

@@ -1,4 +1,4 @@
-"""Whether one network is better than another: the tests are those that SciPy knows."""
+"""Statistical tests agree with SciPy; networks are judged on their validation images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pairs = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_si
 
 
 def answers(count: int, wrong: range) -> NDArray[np.bool_]:
-    """Return which of so many answers are right: all but a range of them."""
+    """Return `count` answers, right except for a range."""
     right = np.ones(count, dtype=bool)
     right[wrong.start : wrong.stop] = False
     return right
@@ -34,7 +34,9 @@ def answers(count: int, wrong: range) -> NDArray[np.bool_]:
 
 
 @given(both=arrays.arrays(bool, st.tuples(st.just(2), st.integers(1, 300))))
-def test_mcnemar_s_test_is_the_exact_binomial_test_of_what_differs(both: NDArray[np.bool_]) -> None:
+def test_mcnemar_s_test_is_the_binomial_test_of_the_differences(
+    both: NDArray[np.bool_],
+) -> None:
     ours, theirs = both
     only_ours, differing = int((ours & ~theirs).sum()), int((ours != theirs).sum())
     expected = stats.binomtest(only_ours, differing).pvalue if differing else 1.0
@@ -87,7 +89,7 @@ def test_the_paired_t_test_of_all_images_is_scipy_s(shift: float) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 6])
-def test_pairs_that_all_differ_alike_are_as_many_coins(count: int) -> None:
+def test_equal_differences_are_tested_like_coin_tosses(count: int) -> None:
     ours = [(700 + 7 * i) / 833 for i in range(count)]
     theirs = [(697 + 7 * i) / 833 for i in range(count)]
     assert paired_t_test(ours, theirs) == pytest.approx(2 * 0.5**count)
@@ -95,12 +97,12 @@ def test_pairs_that_all_differ_alike_are_as_many_coins(count: int) -> None:
     assert paired_t_test(ours, [accuracy + 1e-17 for accuracy in ours]) == 1.0
 
 
-def test_pairs_have_to_be_pairs() -> None:
+def test_both_samples_have_the_same_length() -> None:
     with pytest.raises(ValueError, match="shorter"):
         paired_t_test([1.0, 2.0, 3.0], [1.0, 2.0])
 
 
-# What a network makes of its validation images ---------------------------------------------------
+# Networks on their validation images ---------------------------------------------------
 
 
 def test_a_network_is_judged_on_its_validation_images(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each diagnosis, from metrics and configurations made by hand, on both sides of its threshold."""
+"""Each diagnosis, on both sides of its threshold."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> dict[str
     return {"epoch": 1, **learned, "health": health, **metrics}
 
 
-def only(found: list[Diagnosis]) -> Diagnosis | None:
-    """Return the one diagnosis, or None."""
-    assert len(found) <= 1, found
-    return found[0] if found else None
+def one(found: list[Diagnosis]) -> Diagnosis:
+    assert len(found) == 1, found
+    return found[0]
 
 
 def keys_in(cure: str) -> list[str]:
@@ -53,7 +52,7 @@ def keys_in(cure: str) -> list[str]:
 
 
 def assert_has_keys(config: Config, cure: str) -> None:
-    """Walk along each key that a cure names."""
+    """Check that each key of a cure exists."""
     for key in keys_in(cure):
         value: Any = config
         for step in key.split("."):
@@ -66,13 +65,40 @@ def assert_has_keys(config: Config, cure: str) -> None:
 
 TANHS, RELUS = config_of("tanh", "tanh"), config_of("relu", "relu")
 FLAT: dict[str, Any] = {"train_loss": 2.3, "train_accuracy": 0.1, "val_accuracy": None}
+FAINT = {"mean": 0.001, "std": 0.001}
+SATURATED = row({"saturated": 0.95})
 
 
-def test_healthy_metrics_have_no_diagnosis() -> None:
-    first, last = row(train_loss=2.0), row(epoch=2)
-    assert diagnose(RELUS, [first, last], None) == []
-    assert glance(RELUS, last["health"]) == "ok"
-    assert diagnose(RELUS, [], None) == []
+@pytest.mark.parametrize(
+    ("config", "rows", "kinds"),
+    [
+        pytest.param(RELUS, [], [], id="no epoch"),
+        pytest.param(RELUS, [row(train_loss=2.0), row(epoch=2)], [], id="healthy"),
+        pytest.param(TANHS, [row(), SATURATED], [], id="certain after training"),
+        pytest.param(TANHS, [SATURATED, row()], [], id="saturated at first"),
+        pytest.param(TANHS, [SATURATED] * 2, ["saturation"], id="always saturated"),
+        pytest.param(TANHS, [row({"mean": 1.0, "std": 0.3})], [], id="activations of both signs"),
+        pytest.param(TANHS, [row({"error": 0.0})], ["vanishing gradients"], id="no error"),
+        pytest.param(RELUS, [row({"error": 0.0, "dead": 1.0})], ["dead units"], id="dead"),
+        pytest.param(TANHS, [row({}, {}, {"error": 0.0})], [], id="no error at all"),
+        pytest.param(
+            TANHS, [row({**FAINT, "error": 1e-4}, **FLAT)] * 2, ["flat loss"], id="faint errors"
+        ),
+        pytest.param(
+            RELUS, [row({"dead": 0.9}, **FLAT)] * 2, ["dead units"], id="flat because of dead units"
+        ),
+        pytest.param(
+            RELUS,
+            [row(FAINT, {"std": 0, "dead": 0.9}, **FLAT)] * 2,
+            ["flat loss"],
+            id="dead because of faint inputs",
+        ),
+    ],
+)
+def test_only_the_cause_is_reported(
+    config: Config, rows: list[dict[str, Any]], kinds: list[str]
+) -> None:
+    assert [found.kind for found in diagnose(config, rows, None)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -148,7 +174,7 @@ def test_healthy_metrics_have_no_diagnosis() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value and len(value) < 20 else "",
 )
-def test_the_health_of_layers_is_told_from_the_threshold_on(
+def test_the_health_of_layers_is_diagnosed_from_a_threshold_on(
     config: Config,
     below: Layers,
     above: Layers,
@@ -161,8 +187,7 @@ def test_the_health_of_layers_is_told_from_the_threshold_on(
 ) -> None:
     assert diagnose(config, [row(*below)], None) == []
     assert glance(config, row(*below)["health"]) == "ok"
-    found = only(diagnose(config, [row(*above)], None))
-    assert found is not None
+    found = one(diagnose(config, [row(*above)], None))
     assert (kind, layer) == (found.kind, found.layer)
     assert found.evidence.startswith(evidence)
     assert reason in found.reason
@@ -177,27 +202,6 @@ def test_the_output_layer_may_be_certain() -> None:
     assert glance(TANHS, row({}, {}, last)["health"]) == "ok"
 
 
-def test_saturation_that_training_brought_is_certainty() -> None:
-    saturated, alive = row({"saturated": 0.95}), row()
-    assert diagnose(TANHS, [alive, saturated], None) == []
-    assert diagnose(TANHS, [saturated, alive], None) == []
-    assert [found.kind for found in diagnose(TANHS, [saturated, saturated], None)] == ["saturation"]
-
-
-def test_activations_of_both_signs_are_not_called_shifted() -> None:
-    assert diagnose(TANHS, [row({"mean": 1.0, "std": 0.3})], None) == []
-
-
-def test_errors_of_0_have_vanished_unless_that_has_its_own_sentence() -> None:
-    vanished = only(diagnose(TANHS, [row({"error": 0.0})], None))
-    assert vanished is not None
-    assert vanished.kind == "vanishing gradients"
-    dead = only(diagnose(RELUS, [row({"error": 0.0, "dead": 1.0})], None))
-    assert dead is not None
-    assert dead.kind == "dead units"
-    assert diagnose(TANHS, [row({}, {}, {"error": 0.0})], None) == []
-
-
 @pytest.mark.parametrize(
     ("activation", "health", "metrics", "kind"),
     [
@@ -207,23 +211,21 @@ def test_errors_of_0_have_vanished_unless_that_has_its_own_sentence() -> None:
         ("relu", {"mean": 0.001, "std": 0.001}, FLAT, "flat loss"),
     ],
 )
-def test_the_cure_is_other_first_weights_only_where_they_are_not_auto_yet(
+def test_the_cure_is_init_auto_only_where_it_is_not_set_yet(
     activation: str, health: dict[str, float], metrics: dict[str, Any], kind: str
 ) -> None:
     other = {"weights": {"name": "normal", "std": 1.0}}
     for network, key in (({}, None), ({"init": other}, "network.init")):
         config = config_of(activation, activation, network=network)
-        found = only(diagnose(config, [row(health, **metrics)] * 2, None))
-        assert found is not None
+        found = one(diagnose(config, [row(health, **metrics)] * 2, None))
         assert (kind, key is not None) == (found.kind, "init: auto" in found.cure)
         assert_has_keys(config, found.cure)
     own = replaced(config_of(activation, activation), {"network.layers.0.init": other})
-    found = only(diagnose(own, [row(health, **metrics)] * 2, None))
-    assert found is not None
+    found = one(diagnose(own, [row(health, **metrics)] * 2, None))
     assert "set network.layers.0.init: auto" in found.cure
 
 
-def test_what_makes_steps_harder_than_others_is_lowered_before_the_rate() -> None:
+def test_adversarial_training_and_much_dropout_are_lowered_before_the_learning_rate() -> None:
     config = config_of("relu", "relu")
     hard = {
         "training.adversarial": 1.0,
@@ -234,50 +236,47 @@ def test_what_makes_steps_harder_than_others_is_lowered_before_the_rate() -> Non
         ({}, "lower optimizer.learning_rate: 0.1, or use"),
         (hard, "lower training.adversarial: 1, or network.layers.1.dropout: 0.9, or optimizer."),
     ):
-        told = only(diagnose(replaced(config, settings), [row({"dead": 0.9})], None))
-        assert told is not None
-        assert told.cure.startswith(cure)
+        found = one(diagnose(replaced(config, settings), [row({"dead": 0.9})], None))
+        assert found.cure.startswith(cure)
 
 
-def test_outputs_that_are_0_for_every_image_are_told_under_the_quadratic_loss() -> None:
+def test_outputs_of_0_for_every_image_are_reported_with_the_quadratic_loss() -> None:
     silent = [row({}, {"dead": 0.2}, layers=2)]
     quadratic = replaced(
         config_of("sigmoid", loss="quadratic"), {"network.layers.1.activation": "sigmoid"}
     )
-    found = only(diagnose(quadratic, silent, None))
-    assert found is not None
+    found = one(diagnose(quadratic, silent, None))
     assert found.evidence == "layer 2: 2 of 10 outputs are near 0 for every image"
     assert found.cure == "set loss: cross_entropy, or try another training.seed"
     assert diagnose(config_of("sigmoid"), silent, None) == []
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "told"),
+    ("first", "last", "expected"),
     [(3.0, 6.95, True), (3.0, 6.9, False), (80.0, 41.0, True), (80.0, 39.0, False)],
 )
 def test_a_loss_far_above_guessing_that_does_not_fall_is_the_learning_rate(
-    first: float, last: float, told: bool
+    first: float, last: float, expected: bool
 ) -> None:
     losses = [row(**{**FLAT, "train_loss": loss}) for loss in (first, last)]
-    found = [one for one in diagnose(RELUS, losses, None) if one.kind == "learning rate"]
-    assert told == bool(found)
-    if found:
-        assert "guessing costs 2.3" in found[0].evidence
-        assert found[0].cure == "lower optimizer.learning_rate: 0.1"
+    found = [rate for rate in diagnose(RELUS, losses, None) if rate.kind == "learning rate"]
+    assert len(found) == expected
+    for rate in found:
+        assert "guessing costs 2.3" in rate.evidence
+        assert rate.cure == "lower optimizer.learning_rate: 0.1"
 
 
-def test_first_weights_are_blamed_only_if_the_first_look_blames_them() -> None:
+def test_the_first_weights_are_blamed_only_if_they_saturate_units_themselves() -> None:
     layer = {"init": {"weights": {"name": "normal", "std": 0.05}}}
     config = config_of("tanh", "tanh", network=layer)
     network = build_network(config, 784)
-    found = only(diagnose(config, [row({"saturated": 0.9})] * 2, network))
-    assert found is not None
+    found = one(diagnose(config, [row({"saturated": 0.9})] * 2, network))
     assert "steps that are too long led there" in found.reason
     assert found.cure == "lower optimizer.learning_rate: 0.1"
 
 
 @pytest.mark.parametrize(
-    ("train", "validation", "told"),
+    ("train", "validation", "expected"),
     [
         (0.96, 0.85, True),
         (0.949, 0.85, False),
@@ -287,34 +286,33 @@ def test_first_weights_are_blamed_only_if_the_first_look_blames_them() -> None:
     ],
 )
 def test_overfitting_is_a_gap_between_the_accuracies(
-    train: float, validation: float | None, told: bool
+    train: float, validation: float | None, expected: bool
 ) -> None:
     metrics = row(train_accuracy=train, val_accuracy=validation)
-    found = only(diagnose(RELUS, [row(), metrics], None))
-    assert told == (found is not None)
-    if found:
-        assert (found.kind, found.layer) == ("overfitting", None)
-        assert found.evidence.startswith("96.0 % of the training images are right, and 85.0 %")
-        assert keys_in(found.cure) == [
+    found = diagnose(RELUS, [row(), metrics], None)
+    assert len(found) == expected
+    for diagnosis in found:
+        assert (diagnosis.kind, diagnosis.layer) == ("overfitting", None)
+        assert diagnosis.evidence.startswith("96.0 % of the training images are right, and 85.0 %")
+        assert keys_in(diagnosis.cure) == [
             "optimizer.weight_decay",
             "network.layers.0.dropout",
             "data.augment",
             "training.early_stopping",
         ]
-        assert_has_keys(RELUS, found.cure)
+        assert_has_keys(RELUS, diagnosis.cure)
 
 
-def test_the_cures_of_overfitting_are_those_that_are_not_taken() -> None:
+def test_the_cures_of_overfitting_leave_out_those_in_use() -> None:
     metrics = row(train_accuracy=1.0, val_accuracy=0.8)
     taken = {"data.augment": {"shift": 1}, "network.layers.0.dropout": 0.2}
     few = replaced(RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **taken})
-    found = only(diagnose(few, [metrics], None))
-    assert found is not None
+    found = one(diagnose(few, [metrics], None))
     assert keys_in(found.cure) == ["data.subset", "optimizer.weight_decay"]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"train_loss": 2.186}, True),
         ({"train_loss": 2.184}, False),  # a twentieth of log 10 is 0.115
@@ -324,14 +322,16 @@ def test_the_cures_of_overfitting_are_those_that_are_not_taken() -> None:
     ],
     ids=str,
 )
-def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], told: bool) -> None:
-    found = only(diagnose(RELUS, [row(**FLAT), row(**{**FLAT, **change})], None))
-    assert told == (found is not None)
-    if found:
-        assert (found.kind, found.layer) == ("flat loss", None)
-        assert "answers the same to every image" in found.reason
-        assert keys_in(found.cure) == ["optimizer.learning_rate", "network.layers"]
-        assert_has_keys(RELUS, found.cure)
+def test_a_loss_that_guesses_and_does_not_fall_is_flat(
+    change: dict[str, Any], expected: bool
+) -> None:
+    found = diagnose(RELUS, [row(**FLAT), row(**{**FLAT, **change})], None)
+    assert len(found) == expected
+    for diagnosis in found:
+        assert (diagnosis.kind, diagnosis.layer) == ("flat loss", None)
+        assert "answers the same to every image" in diagnosis.reason
+        assert keys_in(diagnosis.cure) == ["optimizer.learning_rate", "network.layers"]
+        assert_has_keys(RELUS, diagnosis.cure)
 
 
 @pytest.mark.parametrize(
@@ -355,8 +355,7 @@ def test_a_loss_is_flat_that_does_not_fall_and_guesses(change: dict[str, Any], t
     ids=["faint", "tiny updates", "one layer is updated", "no updates"],
 )
 def test_a_flat_loss_has_a_reason(change: Layers, reason: str, keys: list[str], seen: str) -> None:
-    found = only(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
-    assert found is not None
+    found = one(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
     assert found.kind == "flat loss"
     assert reason in found.reason
     assert keys == keys_in(found.cure)[: len(keys)]
@@ -377,8 +376,7 @@ def test_saturated_outputs_stop_the_quadratic_loss_alone(
     config: Config, saturated: float, reason: str
 ) -> None:
     guessing = {**FLAT, "train_loss": 0.5}
-    found = only(diagnose(config, [row({}, {}, {"saturated": saturated}, **guessing)] * 2, None))
-    assert found is not None
+    found = one(diagnose(config, [row({}, {}, {"saturated": saturated}, **guessing)] * 2, None))
     assert reason in found.reason
     assert "cross_entropy" not in found.cure  # it is not defined over tanh
 
@@ -386,40 +384,20 @@ def test_saturated_outputs_stop_the_quadratic_loss_alone(
 def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
     last = {"network.layers.1.activation": "sigmoid"}
     config = replaced(config_of("sigmoid", loss="quadratic"), last)
-    found = only(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
-    assert found is not None
+    found = one(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
     assert "loss: cross_entropy" in found.cure
 
 
-def test_a_single_layer_that_guesses_is_told_of_lines() -> None:
-    found = only(diagnose(config_of(), [row(layers=1, **FLAT)], None))
-    assert found is not None
+def test_a_single_layer_that_guesses_needs_a_hidden_layer() -> None:
+    found = one(diagnose(config_of(), [row(layers=1, **FLAT)], None))
     assert found.evidence.startswith("the training loss is 2.3 in epoch 1, with 10.0 % right")
     assert "one layer parts two classes by a straight line" in found.reason
     assert found.cure == "add a hidden layer to network.layers"
 
 
-def test_errors_that_vanish_in_faint_layers_are_not_told_twice() -> None:
-    found = diagnose(TANHS, [row({"error": 1e-4, "mean": 0, "std": 0.001}, **FLAT)] * 2, None)
-    assert [one.kind for one in found] == ["flat loss"]
-
-
-def test_a_flat_loss_that_is_explained_is_not_told_twice() -> None:
-    found = diagnose(RELUS, [row({"dead": 0.9}, **FLAT)] * 2, None)
-    assert [one.kind for one in found] == ["dead units"]
-
-
-def test_units_below_which_all_is_faint_are_not_called_dead() -> None:
-    found = diagnose(
-        RELUS, [row({"mean": 0.001, "std": 0.001}, {"std": 0, "dead": 0.9}, **FLAT)] * 2, None
-    )
-    assert [one.kind for one in found] == ["flat loss"]
-
-
-def test_a_divergence_is_the_only_thing_told_of_health() -> None:
+def test_after_a_divergence_nothing_else_is_reported() -> None:
     where = Divergence(epoch=2, batch=7, layer=3, what="gradient", last_finite_loss=None)
-    found = only(diagnose(RELUS, [row({"dead": 0.9})], None, where))
-    assert found is not None
+    found = one(diagnose(RELUS, [row({"dead": 0.9})], None, where))
     assert (found.kind, found.layer) == ("divergence", 3)
     assert "the gradient of layer 3" in found.evidence
     assert found.evidence.endswith("not finite in epoch 2, batch 7")
@@ -433,20 +411,18 @@ def test_numbers_too_large_before_any_step_are_those_of_the_first_weights(
 ) -> None:
     config = config_of("relu", network={"init": {"name": "normal", "std": 1e30}}, rate=1e-30)
     divergence = Divergence(1, 1 if loss is None else 2, 2, "outputs", loss)
-    (told,) = diagnose(config, [], None, divergence)
-    assert blamed in told.cure
+    assert blamed in one(diagnose(config, [], None, divergence)).cure
 
 
 def test_the_matrices_of_linear_layers_are_multiplied() -> None:
     config = config_of("linear", "linear")
     network = build_network(config, 784)
     network.initialize(np.random.default_rng(0))
-    found = only(diagnose(config, [row()], network))
-    assert found is not None
+    found = one(diagnose(config, [row()], network))
     assert found.kind == "linear collapse"
-    told = re.search(r"3 weight matrices, one of 784 x 10, .* to ([\de.-]+)$", found.evidence)
-    assert told
-    assert float(told[1]) < 1e-5
+    largest = re.search(r"3 weight matrices, one of 784 x 10, .* to ([\de.-]+)$", found.evidence)
+    assert largest
+    assert float(largest[1]) < 1e-5
     assert diagnose(config_of("linear", "relu"), [row()], network) == []
 
 
@@ -480,11 +456,10 @@ ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_will_not_learn_is_foreseen(
+def test_a_configuration_that_cannot_learn_is_foreseen(
     config: Config, kind: str, layer: int | None, evidence: str
 ) -> None:
-    found = only(foresee(config))
-    assert found is not None
+    found = one(foresee(config))
     assert (kind, layer) == (found.kind, found.layer)
     assert evidence in found.evidence
     assert_has_keys(config, found.cure)
@@ -524,7 +499,7 @@ def test_what_will_not_learn_is_foreseen(
         *("high", "low", "momentum", "high quadratic", "low quadratic", "adam", "adagrad"),
     ],
 )
-def test_what_may_learn_is_not_warned_of(config: Config) -> None:
+def test_a_configuration_that_may_learn_has_no_warning(config: Config) -> None:
     assert foresee(config) == []
 
 

@@ -1,4 +1,4 @@
-"""Threads: as many as a step is worth, none of the BLAS's own; memory: no more than there is."""
+"""Threads and memory: what a training uses, and what the machine has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import CONFIGS
 from tests.runs.helpers import SMALL, begin
 
 
-def test_a_large_step_gets_the_cores_there_are() -> None:
+def test_a_large_step_uses_all_cores() -> None:
     def threads(units: int, batch_size: int) -> int:
         layers = [{"units": units, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
         config = {
@@ -42,7 +42,7 @@ def blas_threads() -> list[int]:
     ]
 
 
-def test_the_blas_has_one_thread_while_a_run_is_trained_and_what_it_had_afterwards(
+def test_the_blas_has_one_thread_during_a_training_and_its_own_number_afterwards(
     tmp_path: Path,
 ) -> None:
     before, training = blas_threads(), begin(tmp_path / "run")
@@ -55,7 +55,7 @@ def test_the_blas_has_one_thread_while_a_run_is_trained_and_what_it_had_afterwar
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which a test makes control groups; this process is in ``/job/step`` of each."""
+    """A folder for control groups; this process is in ``/job/step``."""
     own = tmp_path / "own"
     own.write_text("3:cpu:/elsewhere\n2:memory:/job/step\n0::/job/step\n", encoding="utf-8")
     monkeypatch.setattr(machine, "_OWN_GROUPS", own)
@@ -70,14 +70,14 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         *("memory/memory.limit_in_bytes", "memory/job/step/memory.limit_in_bytes"),
     ],
 )
-def test_there_is_no_more_memory_than_a_container_is_given(groups: Path, place: str) -> None:
+def test_the_memory_is_that_of_the_container(groups: Path, place: str) -> None:
     (groups / place).parent.mkdir(parents=True)
     (groups / place).write_text("300000000\n", encoding="utf-8")
     assert memory_there() == 300_000_000
 
 
 @pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n", ""])
-def test_without_a_limit_there_is_the_memory_of_the_machine(groups: Path, limit: str) -> None:
+def test_without_a_limit_the_memory_is_that_of_the_machine(groups: Path, limit: str) -> None:
     assert psutil.virtual_memory().total == memory_there()
     groups.mkdir()
     (groups / "memory.max").write_text(limit, encoding="utf-8")
