@@ -165,10 +165,11 @@ def test_a_wrong_layer_is_reported_at_its_place(start: str, words: str, layer: s
         ("expected a number of at least 0.0, got -1", "data: {augment: {noise: -1}}"),
         ("training.average: expected a number below 1.0, got 1", "training: {average: 1}"),
         ("optimizer.clip_norm: expected a number above 0.0, got 0", "  clip_norm: 0"),
+        ("got the text 'quadratik'; did you mean 'quadratic'?", "loss: quadratik"),
         ("optimizer.max_norm: expected a number, got the text 'x'", "  max_norm: x"),
     ],
 )
-def test_a_number_out_of_its_bounds_is_reported(expected: str, added: str) -> None:
+def test_a_value_out_of_its_bounds_is_reported(expected: str, added: str) -> None:
     assert expected in mistake(f"{SMALL}{added}\n")
 
 
