@@ -1,110 +1,128 @@
-"""Trials that go wrong, or slowly, for worker processes to import."""
+"""Works that replace the training of a trial; worker processes import them."""
 
 from __future__ import annotations
 
 import errno
 import faulthandler
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from unittest import mock
+from concurrent.futures import BrokenExecutor
 
 from nnctl.data.dataset import Dataset
 from nnctl.errors import StorageError
-from nnctl.sweep import trials
-from nnctl.sweep.trials import Trial, TrialResult, run_trial
+from nnctl.sweep import pool, trials
+from nnctl.sweep.trials import Trial, TrialResult, metrics_so_far, run_trial
 
 Stop = Callable[[], bool]
 
 
-def raise_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Raise what nobody foresaw, in the midst of the first trial."""
-    if trial.number > 1:
-        return run_trial(trial, dataset, stop)
-    with mock.patch.object(trials, "TrainingRun", _Broken):
-        return run_trial(trial, dataset, stop)
+def hold_after_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Train two epochs, and wait to be stopped."""
+    return train_until(trial, dataset, stop, 2)
 
 
-class _Broken:
-    @staticmethod
-    def begin(*_: object) -> None:
-        """Do what no training does."""
+def train_until(trial: Trial, dataset: Dataset, stop: Stop, epochs: int) -> TrialResult:
+    """Train some epochs, and wait to be stopped."""
+
+    def hold() -> bool:
+        while not stop():
+            if len(metrics_so_far(trial.directory)) < epochs:
+                return False
+            time.sleep(0.01)
+        return True
+
+    return run_trial(trial, dataset, hold)
+
+
+def hold_slow_learners(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Hold a trial with a tiny learning rate, and train the others."""
+    slow = trial.point["optimizer.learning_rate"] < 1e-3
+    return (hold_after_two_epochs if slow else run_trial)(trial, dataset, stop)
+
+
+def print_and_raise_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Print through Python and past it, and raise during the training of the first trial."""
+
+    def fail() -> bool:
+        print("printed by Python", file=sys.stderr)  # noqa: T201
+        os.write(1, b"printed by a library\n")
         raise ZeroDivisionError("division")
 
-
-def print_and_raise(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Print from Python and from another program, and raise."""
-    print("said by Python", file=sys.stderr)  # noqa: T201
-    subprocess.run([sys.executable, "-c", "print('said by a library')"], check=True)
-    return raise_in_the_first(trial, dataset, stop)
+    return run_trial(trial, dataset, fail if trial.number == 1 else stop)
 
 
 def raise_differently(trial: Trial, *_: object) -> TrialResult:
-    """Raise for another reason each time."""
+    """Raise with another message for each trial."""
     raise ValueError("abcdef"[trial.number])
 
 
 def raise_with_a_number(trial: Trial, *_: object) -> TrialResult:
-    """Raise alike, but for a number."""
+    """Raise with messages that differ only in a number."""
     raise ValueError(f"the loss was {10.0 ** (6 * trial.number):.4g}")
 
 
-def wait_for_the_word(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Begin to train when the word to stop has been given."""
+def raise_an_error(*_: object) -> TrialResult:
+    """Raise an error that is not one of nnctl's."""
+    raise ArithmeticError("two and two are five")
+
+
+def wait_to_be_stopped(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Begin to train when the trial should stop."""
     while not stop():
         time.sleep(0.01)
     return run_trial(trial, dataset, stop)
 
 
-def die_after_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Train two epochs more than there are, and die as by the memory killer."""
-    done = len(trials.metrics_so_far(trial.directory))
+class _Death(BaseException):
+    pass
+
+
+def die_every_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Behave, within a thread, like a process that dies after each two epochs."""
+    done = len(metrics_so_far(trial.directory))
 
     def die() -> bool:
-        if len(trials.metrics_so_far(trial.directory)) >= done + 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(metrics_so_far(trial.directory)) >= done + 2:
+            raise _Death
         return stop()
 
-    return run_trial(trial, dataset, die)
+    try:
+        return run_trial(trial, dataset, die)
+    except _Death:
+        raise BrokenExecutor from None
 
 
-def kill_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Die as by the memory killer."""
+def die_at_once(*_: object) -> TrialResult:
+    """Behave, within a thread, like a process that dies at once."""
+    raise BrokenExecutor
+
+
+def crash_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Access invalid memory in the first trial."""
     if trial.number == 1:
-        trials.note(trial, "about to die")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run_trial(trial, dataset, stop)
-
-
-def crash(*_: object) -> TrialResult:
-    """Touch memory that is not ours."""
-    faulthandler._sigsegv()  # type: ignore[attr-defined]
-    raise AssertionError
-
-
-def hang_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Never listen to the word to stop."""
-    while trial.number == 1:
-        time.sleep(0.1)
-    return run_trial(trial, dataset, stop)
-
-
-def find_the_disk_full(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Find no room to write, except for the first trial."""
-    if trial.number > 1:
-        raise StorageError(os.strerror(errno.ENOSPC))
+        faulthandler._sigsegv()  # type: ignore[attr-defined]
     return run_trial(trial, dataset, stop)
 
 
 def hang(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Train until the word to stop, and then do not stop."""
+    """Never end; note when the trial should stop."""
+    pool._PATIENCE = 0.0
     trials.note(trial, f"begun on {dataset.name}, to hang")
+    while not stop():
+        time.sleep(0.01)
+    trials.note(trial, "asked to stop")
     while True:
-        time.sleep(0.05)
+        time.sleep(0.01)
         stop()
+
+
+def find_the_disk_full(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Find no room on the disk, except for the first trial."""
+    if trial.number > 1:
+        raise StorageError(os.strerror(errno.ENOSPC), hint="Make room.")
+    return run_trial(trial, dataset, stop)
 
 
 def train_slowly(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
@@ -115,8 +133,3 @@ def train_slowly(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
         return stop()
 
     return run_trial(trial, dataset, look_and_wait)
-
-
-def raise_an_error(*_: object) -> TrialResult:
-    """Fail as nothing should."""
-    raise ArithmeticError("two and two are five")

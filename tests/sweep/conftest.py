@@ -1,0 +1,52 @@
+"""A finished sweep that all tests of the session share, and sweeps without processes."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from nnctl.sweep import pool
+from nnctl.sweep.workers import Work
+from tests.sweep.helpers import SMALL
+from tests.sweep.workers import ThreadWorkers
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets ``nnctl sweep`` train in a thread of this process; call it with a work to replace it."""
+
+    def use(work: Work | None = None) -> None:
+        monkeypatch.setattr(pool, "LocalPool", functools.partial(ThreadWorkers, work=work))
+
+    use()
+    return use
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of three trials whose configuration is gone, and what the command printed."""
+    from nnctl.cli import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(SMALL, folder / "base.yaml")
+    words = ("sweep", "base.yaml", "-p", "training.seed=0,1,2", "--sweep-dir", "sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("NNCTL_DATA_DIR", str(folder / "cache"))
+        patch.setattr(pool, "LocalPool", ThreadWorkers)
+        done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (folder / "base.yaml").unlink()
+    return folder / "sweep", done.stdout
+
+
+@pytest.fixture
+def sweep(finished: tuple[Path, str], scratch: Path) -> Path:
+    """A copy of the finished sweep, in the working folder."""
+    shutil.copytree(finished[0], scratch / "sweep")
+    return Path("sweep")

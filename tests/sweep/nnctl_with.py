@@ -1,0 +1,26 @@
+"""``nnctl`` whose sweeps do another work: ``python -m tests.sweep.nnctl_with WORK ARGUMENTS``."""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":  # not in the worker processes, which import this module as well
+    from concurrent.futures import Future
+
+    from nnctl.cli import main
+    from nnctl.sweep import pool
+    from nnctl.sweep.trials import Trial, TrialResult
+    from nnctl.sweep.workers import Work
+    from tests.sweep import stubs
+
+    chosen: Work = getattr(stubs, sys.argv.pop(1))
+
+    class Pool(pool.LocalPool):
+        """Does the chosen work."""
+
+        def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+            """Begin the chosen work in place of a training."""
+            return super().submit(chosen, trial)
+
+    pool.LocalPool = Pool  # type: ignore[misc]
+    main()
