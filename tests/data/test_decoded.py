@@ -1,11 +1,12 @@
-"""Uncompressed copies: made once, mapped, checked against their source, and never a duty."""
+"""Uncompressed copies of gzip files: made once, mapped, and checked against their source."""
 
 from __future__ import annotations
 
 import gzip
 import mmap
-import os
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +16,33 @@ from numpy.typing import NDArray
 from nnctl.data import decoded, idx
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError
+from tests.data.conftest import snapshot
+from tests.data.test_download import PLANTS
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (6000, 28, 28), np.uint8)
+IMAGES = np.random.default_rng(0).integers(
+    0, 256, (5400, 28, 28), np.uint8
+)  # just over 2**22 bytes
 HEADER = bytes((0, 0, 8, 3)) + np.array(IMAGES.shape, ">u4").tobytes()
+WHOLE = HEADER + IMAGES.tobytes()
+PACKED = gzip.compress(WHOLE, compresslevel=1)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A gzip file that is worth a copy."""
+    """A gzip file that is large enough for a copy."""
     path = tmp_path / "images.gz"
-    path.write_bytes(gzip.compress(HEADER + IMAGES.tobytes(), compresslevel=1))
+    path.write_bytes(PACKED)
     return path
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Where the copy is to be, in a folder that is not there yet."""
+    """Path of the copy, in a folder that does not exist yet."""
     return tmp_path / "copies" / "images.idx"
 
 
 def is_mapped(array: NDArray[np.uint8]) -> bool:
-    """Tell whether the bytes of an array are pages of a file."""
+    """Check that the bytes of an array are pages of a file."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -46,12 +53,12 @@ def test_the_header_is_that_of_the_file() -> None:
     assert idx.header(IMAGES.shape) == HEADER
 
 
-def test_what_is_large_is_mapped_from_the_first_time_on(source: Path, copy: Path) -> None:
+def test_large_images_are_mapped_from_the_first_time_on(source: Path, copy: Path) -> None:
     first = decoded.read(source, copy, 3)
     made = copy.stat().st_mtime_ns
     second = decoded.read(source, copy, 3)
     assert made == copy.stat().st_mtime_ns
-    assert HEADER + IMAGES.tobytes() == copy.read_bytes()
+    assert copy.read_bytes() == WHOLE
     for images in (first, second):
         np.testing.assert_array_equal(IMAGES, images)
         assert is_mapped(images)
@@ -70,72 +77,84 @@ def test_what_is_large_is_mapped_from_the_first_time_on(source: Path, copy: Path
     ],
     ids=["shorter", "longer", "one bit", "empty", "within the header", "something else"],
 )
-def test_a_copy_that_is_not_its_source_is_made_again(
-    source: Path, copy: Path, damage: object
+def test_a_copy_that_differs_from_its_source_is_made_again(
+    source: Path, copy: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    decoded.read(source, copy, 3)
-    assert callable(damage)
-    copy.write_bytes(damage(copy.read_bytes()))
-    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
-    assert HEADER + IMAGES.tobytes() == copy.read_bytes()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
-def test_a_pipe_in_the_place_of_a_copy_is_replaced(source: Path, copy: Path) -> None:
     copy.parent.mkdir()
-    os.mkfifo(copy)
+    copy.write_bytes(damage(WHOLE))
     np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
-    assert copy.is_file()
+    assert copy.read_bytes() == WHOLE
 
 
-def test_a_damaged_source_is_told_even_if_there_is_a_copy(source: Path, copy: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other links and no such pipes")
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+def test_nothing_is_written_through_what_was_planted_for_a_copy(
+    source: Path, copy: Path, tmp_path: Path, plant: Callable[[Path, Path], object]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_bytes(b"precious")
+    before = snapshot(victim)
+    copy.parent.mkdir()
+    plant(copy, victim)
+    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
+    assert before == snapshot(victim)
+    assert [copy] == [*copy.parent.iterdir()]
+    assert stat.S_ISREG(copy.lstat().st_mode)
+
+
+def test_a_damaged_source_is_an_error_even_if_there_is_a_copy(source: Path, copy: Path) -> None:
     decoded.read(source, copy, 3)
-    source.write_bytes(source.read_bytes()[:-100])
+    source.write_bytes(PACKED[:-100])
     with pytest.raises(DamagedFileError, match="not a whole gzip file"):
         decoded.read(source, copy, 3)
 
 
-def test_where_no_copy_can_be_made_the_file_is_read(source: Path, tmp_path: Path) -> None:
+def test_the_file_is_read_where_no_copy_can_be_made(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     np.testing.assert_array_equal(IMAGES, decoded.read(source, tmp_path / "file" / "x.idx", 3))
 
 
-def test_what_is_small_or_not_compressed_is_read(tmp_path: Path, source: Path) -> None:
+def test_small_and_uncompressed_files_get_no_copy(tmp_path: Path) -> None:
     small, plain = tmp_path / "small.gz", tmp_path / "plain"
-    small.write_bytes(gzip.compress(idx.header((5, 28, 28)) + IMAGES[:5].tobytes()))
-    plain.write_bytes(gzip.decompress(source.read_bytes()))
-    np.testing.assert_array_equal(IMAGES[:5], decoded.read(small, tmp_path / "a", 3))
+    few = IMAGES[:5300]  # just under 2**22 bytes
+    small.write_bytes(gzip.compress(idx.header(few.shape) + few.tobytes(), 1))
+    plain.write_bytes(WHOLE)
+    np.testing.assert_array_equal(few, decoded.read(small, tmp_path / "a", 3))
     np.testing.assert_array_equal(IMAGES, decoded.read(plain, tmp_path / "b", 3))
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
 
 
-def test_a_folder_with_other_images_has_another_copy(tmp_path: Path) -> None:
+def test_a_folder_with_other_images_has_another_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoded, "_WORTH_A_COPY", 1000)
+
     def dataset(images: NDArray[np.uint8]) -> Dataset:
         folder = tmp_path / "digits"
         folder.mkdir(exist_ok=True)
         labels = idx.header((len(images),)) + bytes(len(images))
         for part in ("train", "t10k"):
-            content = idx.header(images.shape) + images.tobytes()
-            (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(
-                gzip.compress(content, 1, mtime=0)
-            )
+            packed = gzip.compress(idx.header(images.shape) + images.tobytes(), 1, mtime=0)
+            (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(packed)
             (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
         return open_dataset(str(folder), data_dir=tmp_path / "cache", notify=lambda _: None)
 
-    for images in (IMAGES, IMAGES[::-1], IMAGES):
-        np.testing.assert_array_equal(images.reshape(6000, -1), dataset(images).training.images)
+    some = IMAGES[:50]
+    for images in (some, some[::-1], some):
+        np.testing.assert_array_equal(images.reshape(50, -1), dataset(images).training.images)
     assert len([*(tmp_path / "cache" / "uncompressed").iterdir()]) == 2
 
 
-def test_of_a_gzip_file_in_several_members_no_copy_is_made(tmp_path: Path, copy: Path) -> None:
-    source, whole = tmp_path / "two.gz", HEADER + IMAGES.tobytes()
-    source.write_bytes(gzip.compress(whole[:1000], 1) + gzip.compress(whole[1000:], 1))
+def test_a_gzip_file_of_several_members_gets_no_copy(tmp_path: Path, copy: Path) -> None:
+    source = tmp_path / "two.gz"
+    source.write_bytes(gzip.compress(WHOLE[:1000], 1) + gzip.compress(WHOLE[1000:], 1))
     np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
     assert not copy.exists()
 
 
-def test_what_a_killed_process_left_is_removed(source: Path, copy: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(source: Path, copy: Path) -> None:
     copy.parent.mkdir()
     left = copy.with_name(f".{copy.name}.0123abcd.nnctl-tmp")
     left.write_bytes(b"x")

@@ -5,81 +5,87 @@ from __future__ import annotations
 import errno
 import gzip
 import os
-import random
+import queue
 import re
 import socket
-import struct
+import ssl
+import stat
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nnctl.data import download
 from nnctl.data.download import (
+    BytesReceived,
     DownloadEvent,
     FileDamaged,
     FileDone,
     FileKept,
+    FileStarted,
     MirrorFailed,
     check_mirror,
-    fetch,
     import_files,
     inspect,
 )
 from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries
-from tests.data.conftest import Answer, Handler, MakeMirror, closed_port, known_file, snapshot
+from tests.data.conftest import snapshot
+from tests.data.mirrors import (
+    A_PACKED,
+    B_PACKED,
+    CONTENTS,
+    FAULTS,
+    FILES,
+    QUICK,
+    SLOW,
+    A,
+    Answer,
+    B,
+    Handler,
+    MakeMirror,
+    ask,
+    closed_port,
+    contents,
+    redirect,
+)
 
-# The first half cannot be compressed, so that the file comes in several pieces; the second can.
-A, A_PACKED = known_file("a-images", random.Random(0).randbytes(20_000) + bytes(20_000))
-B, B_PACKED = known_file("b-labels", b"the labels")
-FILES = (A, B)
-CONTENTS = {A.gzip_name: A_PACKED, B.gzip_name: B_PACKED}
 REFUSED = os.strerror(errno.ECONNREFUSED)
+KEPT = [FileKept("a-images"), FileKept("b-labels")]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def known_host(monkeypatch: pytest.MonkeyPatch) -> str:
     """The only known mirror: a closed port."""
     host = f"127.0.0.1:{closed_port()}"
     monkeypatch.setattr(download, "MIRRORS", (f"http://{host}/known/",))
+    monkeypatch.setattr(download, "PATIENCE", 180.0)  # a busy machine is not a slow mirror
     return host
 
 
 @pytest.fixture
-def cache(tmp_path: Path, known_host: str) -> Path:  # noqa: ARG001 - no test asks a real mirror
-    """A folder that is not there yet."""
+def cache(tmp_path: Path) -> Path:
+    """A folder that does not exist yet."""
     return tmp_path / "cache" / "digits"
 
 
-def ask(cache: Path, *mirrors: str, force: bool = False) -> tuple[list[DownloadEvent], str]:
-    """Fetch both files; return what came of each, and the error if there was one."""
-    events: list[DownloadEvent] = []
-    error = ""
-    try:
-        fetch(cache, FILES, mirrors=mirrors, notify=events.append, force=force)
-    except DataError as caught:
-        error = caught.message
-    results = FileKept | FileDamaged | FileDone | MirrorFailed
-    return [event for event in events if isinstance(event, results)], error
-
-
 def done(url: str) -> list[DownloadEvent]:
-    """Return what is told when both files come from a mirror."""
+    """Return the events at the end of both files if a mirror serves them."""
     return [FileDone(file.name, f"{url}{file.gzip_name}", file.size) for file in FILES]
 
 
+def results(events: list[DownloadEvent]) -> list[DownloadEvent]:
+    """Return the events without those about progress."""
+    return [event for event in events if not isinstance(event, FileStarted | BytesReceived)]
+
+
 def failed(events: list[DownloadEvent]) -> list[tuple[str, str]]:
-    """Return the addresses that failed, and why."""
+    """Return the addresses that failed, and the reasons."""
     return [(event.url, event.reason) for event in events if isinstance(event, MirrorFailed)]
-
-
-def assert_right(cache: Path) -> None:
-    """Both files are there, and nothing else."""
-    assert {path.name: path.read_bytes() for path in cache.iterdir()} == CONTENTS
 
 
 # Good mirrors ------------------------------------------------------------------------------------
@@ -87,20 +93,27 @@ def assert_right(cache: Path) -> None:
 
 def test_files_come_from_the_first_mirror_that_has_them(cache: Path, mirror: MakeMirror) -> None:
     first, second = mirror(CONTENTS), mirror(CONTENTS)
-    assert (done(first.url), "") == ask(cache, first.url.rstrip("/"), second.url)
-    assert_right(cache)
+    events, error = ask(cache, first.url.rstrip("/"), second.url)
+    assert (results(events), error) == (done(first.url), "")
+    started = [event for event in events if isinstance(event, FileStarted)]
+    assert started == [FileStarted(f.name, f"{first.url}{f.gzip_name}", f.size) for f in FILES]
+    received = [event.count for event in events if isinstance(event, BytesReceived)]
+    assert sum(received) == A.size + B.size
+    assert contents(cache) == CONTENTS
     assert (first.requests, second.requests) == (["/a-images.gz", "/b-labels.gz"], [])
 
 
-def test_each_file_is_sought_at_each_mirror(cache: Path, mirror: MakeMirror) -> None:
+def test_each_file_is_requested_from_each_mirror_until_one_has_it(
+    cache: Path, mirror: MakeMirror
+) -> None:
     first, second = mirror({B.gzip_name: B_PACKED}), mirror({A.gzip_name: A_PACKED})
     events, _ = ask(cache, first.url, second.url)
-    assert failed(events) == [(f"{first.url}a-images.gz", "answered 404 Not Found")]
-    assert [event for event in events if isinstance(event, FileDone)] == [
+    assert results(events) == [
+        MirrorFailed("a-images", f"{first.url}a-images.gz", "answered 404 Not Found"),
         FileDone("a-images", f"{second.url}a-images.gz", A.size),
         FileDone("b-labels", f"{first.url}b-labels.gz", B.size),
     ]
-    assert_right(cache)
+    assert contents(cache) == CONTENTS
 
 
 def test_a_right_file_is_not_fetched_again(cache: Path, mirror: MakeMirror) -> None:
@@ -109,13 +122,13 @@ def test_a_right_file_is_not_fetched_again(cache: Path, mirror: MakeMirror) -> N
     (cache / A.gzip_name).write_bytes(A_PACKED)
     (cache / B.name).write_bytes(b"the labels")
     before = snapshot(cache)
-    assert ask(cache, good.url) == ([FileKept("a-images"), FileKept("b-labels")], "")
+    assert ask(cache, good.url) == (KEPT, "")
     assert good.requests == []
     assert before == snapshot(cache)
 
 
 @pytest.mark.parametrize("content", [b"", A_PACKED[:-1], A_PACKED + b"x", b"<html>"])
-def test_a_damaged_file_is_told_and_fetched_again(
+def test_a_damaged_file_is_reported_and_fetched_again(
     cache: Path, mirror: MakeMirror, content: bytes
 ) -> None:
     good = mirror(CONTENTS)
@@ -124,8 +137,9 @@ def test_a_damaged_file_is_told_and_fetched_again(
     (cache / B.gzip_name).write_bytes(B_PACKED)
     assert [inspect(cache, file) for file in FILES] == ["damaged", "right"]
     damaged = FileDamaged("a-images", cache / A.gzip_name)
-    assert [damaged, FileKept("b-labels"), done(good.url)[0]] == ask(cache, good.url)[0]
-    assert_right(cache)
+    events, _ = ask(cache, good.url)
+    assert results(events) == [damaged, FileKept("b-labels"), done(good.url)[0]]
+    assert contents(cache) == CONTENTS
 
 
 def test_the_path_of_a_damaged_uncompressed_file_is_its_own(
@@ -136,103 +150,104 @@ def test_the_path_of_a_damaged_uncompressed_file_is_its_own(
     assert FileDamaged("a-images", cache / A.name) in ask(cache, mirror(CONTENTS).url)[0]
 
 
-def test_force_fetches_what_is_right_as_well(cache: Path, mirror: MakeMirror) -> None:
+def test_force_fetches_right_files_too_and_keeps_them_until_all_have_come(
+    cache: Path, mirror: MakeMirror
+) -> None:
     good = mirror(CONTENTS)
     ask(cache, good.url)
-    assert (done(good.url), "") == ask(cache, good.url, force=True)
+    events, error = ask(cache, good.url, force=True)
+    assert (results(events), error) == (done(good.url), "")
     assert len(good.requests) == 4
     before = snapshot(cache)
     events, error = ask(cache, mirror({A.gzip_name: A_PACKED}).url, force=True)
-    assert [type(event) for event in events] == [FileDone, MirrorFailed, MirrorFailed]
+    assert [type(event) for event in results(events)] == [FileDone, MirrorFailed, MirrorFailed]
     assert error.startswith("no mirror served b-labels.gz")
     assert before == snapshot(cache)
+
+
+def test_the_declared_encoding_of_a_file_does_not_matter(cache: Path, mirror: MakeMirror) -> None:
+    encoding = mirror(CONTENTS, lambda to, right: to.reply(right, Content_Encoding="gzip"))
+    events, error = ask(cache, encoding.url)
+    assert (results(events), error) == (done(encoding.url), "")
+    assert contents(cache) == CONTENTS
+
+
+def test_the_proxy_of_the_environment_is_used(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "http://mnist.invalid/digits/"
+    reason = f"the proxy does not lead there: {REFUSED}"
+    assert failed(ask(cache, url)[0])[0] == (f"{url}a-images.gz", reason)
+    proxy = mirror(CONTENTS)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    events, error = ask(cache, url)
+    assert (results(events), error) == (done(url), "")
+    assert proxy.requests == [f"{url}a-images.gz", f"{url}b-labels.gz"]
+    assert contents(cache) == CONTENTS
 
 
 # Bad mirrors -------------------------------------------------------------------------------------
 
 
-def cut(to: Handler, _: bytes) -> None:
-    """Cut the connection with a reset, before anything is answered."""
-    reset = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-    to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-    to.connection.close()
-    to.close_connection = True
+@pytest.mark.parametrize("name", QUICK)
+def test_the_fault_of_a_mirror_is_reported_and_the_next_one_is_asked(
+    cache: Path, mirror: MakeMirror, name: str
+) -> None:
+    bad, good = mirror(CONTENTS, FAULTS[name].answer), mirror(CONTENTS)
+    events, error = ask(cache, bad.url, good.url)
+    assert (contents(cache), error) == (CONTENTS, "")
+    failures = failed(events)
+    assert failures[0][0] == f"{bad.url}a-images.gz"
+    for url, reason in failures:
+        assert url.startswith(bad.url)
+        assert re.fullmatch(FAULTS[name].reason, reason), reason
+        assert reason.isprintable()
 
 
-def redirect(to: Handler, target: str) -> None:
-    """Send a client elsewhere."""
-    to.send_response(302)
-    to.send_header("Location", target)
-    to.end_headers()
-
-
-ANOTHER = "sent another file: its SHA-256 is not MNIST's"
-BAD: dict[str, tuple[str, Answer]] = {
-    "missing": ("answered 404 Not Found", lambda to, _: to.send_error(404)),
-    "forbidden": ("answered 403 Forbidden", lambda to, _: to.send_error(403)),
-    "broken": ("answered 500 Internal Server Error", lambda to, _: to.send_error(500)),
-    "html": (f"sent only 6 of {A.size:,} bytes", lambda to, _: to.reply(b"<html>")),
-    "short": (
-        f"sent only {A.size - 9:,} of {A.size:,} bytes",
-        lambda to, right: to.reply(right[:-9]),
-    ),
-    "cut": (
-        "cut the connection after 16,384 bytes",
-        lambda to, right: to.reply(right[:-9], length=len(right)),
-    ),
-    "altered": (ANOTHER, lambda to, right: to.reply(right[:-1] + b"?")),
-    "long": ("sent more bytes than the file has", lambda to, right: to.reply(right + b"x")),
-    "circle": ("redirects in a circle", lambda to, _: redirect(to, to.path)),
-    "file": (
-        "redirects to file:///etc/hosts, which is no http:// or https:// address",
-        lambda to, _: redirect(to, "file:///etc/hosts"),
-    ),
-    "coloured": ("answered 404 ?[31m", lambda to, _: to.send_error(404, "\x1b[31m")),
-}
-
-
-@pytest.mark.parametrize(("reason", "answer"), BAD.values(), ids=BAD)
-def test_a_bad_mirror_is_told_and_the_next_one_asked(
+@pytest.mark.parametrize(
+    ("reason", "answer"),
+    [
+        (f"sent only 6 of {A.size:,} bytes", lambda to, _: to.reply(b"<html>")),
+        (
+            "cut the connection after 32,768 bytes",
+            lambda to, right: to.reply(right[:-9], length=len(right)),
+        ),
+        ("answered 404 ?[31m", lambda to, _: to.send_error(404, "\x1b[31m")),
+        ("answered 404 " + 187 * "x", lambda to, _: to.send_error(404, 300 * "x")),
+    ],
+    ids=["only", "cut", "colored", "long"],
+)
+def test_a_reason_has_the_numbers_of_bytes_and_no_more_than_200_printable_characters(
     cache: Path, mirror: MakeMirror, reason: str, answer: Answer
 ) -> None:
-    bad, good = mirror(CONTENTS, answer), mirror(CONTENTS)
-    events, error = ask(cache, bad.url, good.url)
-    assert failed(events)[0] == (f"{bad.url}a-images.gz", reason)
-    assert failed(events)[1][0] == f"{bad.url}b-labels.gz"
-    assert error == ""
-    assert_right(cache)
+    assert failed(ask(cache, mirror(CONTENTS, answer).url)[0])[0][1] == reason
 
 
-def test_what_a_mirror_says_of_the_encoding_of_a_file_does_not_matter(
+def test_a_mirror_that_cannot_be_reached_is_not_asked_again(
     cache: Path, mirror: MakeMirror
 ) -> None:
-    encoding = mirror(CONTENTS, lambda to, right: to.reply(right, Content_Encoding="gzip"))
-    assert (done(encoding.url), "") == ask(cache, encoding.url)
-    assert_right(cache)
-
-
-def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
-    cache: Path, mirror: MakeMirror
-) -> None:
-    good = mirror(CONTENTS)
-    [(_, reason), *_] = failed(ask(cache, good.url.replace("http:", "https:"))[0])
-    assert re.match("is not who it should be, or not safe: (?i:.*wrong.version)", reason)
-    assert good.requests == []
-
-
-def test_a_mirror_that_answers_nothing_is_not_asked_again(cache: Path, mirror: MakeMirror) -> None:
-    dead, cutting = f"http://127.0.0.1:{closed_port()}/", mirror(CONTENTS, cut)
+    dead, cutting = (
+        f"http://127.0.0.1:{closed_port()}/",
+        mirror(CONTENTS, FAULTS["closed at once"].answer),
+    )
     events, error = ask(cache, dead, cutting.url, mirror(CONTENTS).url)
     (first, why), (second, other) = failed(events)
     assert (first, why) == (f"{dead}a-images.gz", f"cannot be reached: {REFUSED}")
     assert second == f"{cutting.url}a-images.gz"
     assert other.startswith("cannot be reached: ")
     assert len(cutting.requests) == 1
-    assert error == ""
-    assert_right(cache)
+    assert (contents(cache), error) == (CONTENTS, "")
 
 
-def test_the_reasons_of_all_mirrors_are_told_if_none_serves_a_file(
+def test_a_bad_mirror_that_answers_is_asked_for_the_next_file_too(
+    cache: Path, mirror: MakeMirror
+) -> None:
+    bad = mirror(CONTENTS, FAULTS["one bit flipped"].answer)
+    ask(cache, bad.url, mirror(CONTENTS).url)
+    assert bad.requests == ["/a-images.gz", "/b-labels.gz"]
+
+
+def test_the_reasons_of_all_mirrors_are_reported_if_none_serves_a_file(
     cache: Path, mirror: MakeMirror, known_host: str
 ) -> None:
     bad = mirror({A.gzip_name: A_PACKED})
@@ -248,7 +263,7 @@ def test_the_reasons_of_all_mirrors_are_told_if_none_serves_a_file(
 @pytest.mark.parametrize(
     "url", ["ftp://x/", "nonsense", "", "http://", "file:///tmp", "http:x", "http://x:99999/"]
 )
-def test_an_address_that_is_no_mirrors_is_a_usage_error(cache: Path, url: str) -> None:
+def test_an_address_that_is_not_a_mirror_is_a_usage_error(cache: Path, url: str) -> None:
     with pytest.raises(UsageError, match=f"not '{url}'"):
         ask(cache, url)
     assert not cache.exists()
@@ -259,27 +274,215 @@ def test_a_broken_ipv6_address_is_a_usage_error() -> None:
         check_mirror("http://[::1")
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_fetched(
-    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
+    cache: Path, mirror: MakeMirror
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
     good = mirror(CONTENTS)
-    assert f"{cache} cannot be written: {os.strerror(errno.EACCES)}" == ask(cache, good.url)[1]
+    [(_, reason), *_] = failed(ask(cache, good.url.replace("http:", "https:"))[0])
+    assert re.match("is not who it should be, or not safe: (?i:.*wrong.version)", reason)
     assert good.requests == []
 
 
-def test_what_a_killed_process_left_is_removed(cache: Path, mirror: MakeMirror) -> None:
+def test_a_certificate_that_nobody_signed_is_refused_at_once_and_after_a_redirect(
+    cache: Path, mirror: MakeMirror
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
+    secure, plain = mirror(CONTENTS, secure=context), mirror(CONTENTS)
+    elsewhere = mirror(CONTENTS, redirect(f"{secure.url}{A.gzip_name}".encode()))
+    events, error = ask(cache, secure.url, elsewhere.url, plain.url)
+    urls = [url for url, _ in failed(events)]
+    assert urls == [f"{url}{A.gzip_name}" for url in (secure.url, elsewhere.url)]
+    for _, reason in failed(events):
+        assert re.match("is not who it should be, or not safe: .*self.signed", reason)
+    assert (contents(cache), error) == (CONTENTS, "")
+
+
+# Slow mirrors ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swallowing() -> Iterator[str]:
+    """An address to which no connection is ever made, as its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        waiting = [socket.socket() for _ in range(4)]
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        for client in waiting:
+            client.close()
+
+
+def test_a_mirror_that_stalls_is_given_up_and_the_next_one_is_asked(
+    cache: Path, mirror: MakeMirror, swallowing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "PATIENCE", 9.0)  # 3 s for each mirror, all cases at once
+    released, resolve = threading.Event(), socket.getaddrinfo
+
+    def hang(host: str, *arguments: Any, **options: Any) -> object:
+        if host == "mnist.invalid":
+            released.wait(60)
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setenv("no_proxy", "*")
+    silent, good = FAULTS["stalls before the headers"].reason, mirror(CONTENTS).url
+    cases = {
+        name: (mirror(CONTENTS, FAULTS[name].answer).url, FAULTS[name].reason) for name in SLOW
+    }
+    cases["is not resolved"] = ("http://mnist.invalid/", silent)
+    if sys.platform == "linux":  # which drops packets that it cannot queue
+        cases["swallows packets"] = (swallowing, silent)
+    with ThreadPoolExecutor(len(cases)) as pool:
+        asked = {
+            name: pool.submit(ask, cache / name, url, good) for name, (url, _) in cases.items()
+        }
+    released.set()
+    for name, (url, expected) in cases.items():
+        events, error = asked[name].result()
+        [(address, reason)] = failed(events)
+        assert address == f"{url}{A.gzip_name}"
+        assert re.fullmatch(expected, reason), (name, reason)
+        assert (contents(cache / name), error) == (CONTENTS, ""), name
+
+
+def test_a_name_that_cannot_be_resolved_is_reported(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def fail(host: str, *arguments: Any, **options: Any) -> object:
+        if host == "mnist.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setenv("no_proxy", "*")
+    events, error = ask(cache, "http://mnist.invalid/", mirror(CONTENTS).url)
+    unknown = "has a name that cannot be resolved; is there a network?"
+    assert [why for _, why in failed(events)] == [unknown]
+    assert (contents(cache), error) == (CONTENTS, "")
+
+
+class Ticks:
+    """The outcome of a request that ends after some ticks of 0.1 s, in which bytes come."""
+
+    def __init__(self, sink: Any, counts: list[int]) -> None:
+        self._sink, self._counts = sink, counts
+
+    def get(self, timeout: float) -> None:
+        assert timeout == 0.1
+        if self._counts:
+            self._sink.received += self._counts.pop(0)
+            raise queue.Empty
+
+
+TICKS = round(10 * download.WINDOW) + 2  # the sum of so many tenths is not exact
+FAST, SLOWER = round(download.SLOWEST / 10) + 8, round(download.SLOWEST / 10) - 8
+
+
+@pytest.mark.parametrize(
+    ("expected", "counts"),
+    [
+        (None, 3 * TICKS * [FAST]),
+        (None, [FAST * TICKS, *(TICKS // 2) * [0]]),
+        ("fewer than 8,000 bytes a second for 60 s", TICKS * [SLOWER]),
+        ("fewer than 8,000 bytes a second for 60 s", [*TICKS * [10**6], *2 * TICKS * [SLOWER]]),
+        (None, [*(TICKS - 4) * [1]]),
+    ],
+    ids=["just fast enough", "pauses", "too slow", "too slow later", "not for long"],
+)
+def test_a_mirror_may_not_send_fewer_bytes_a_second_than_the_limit_in_a_whole_window(
+    expected: str | None, counts: list[int]
+) -> None:
+    events: list[DownloadEvent] = []
+    sink, total = download._Sink(10**10), sum(counts)
+    downloader = download._Downloader(["http://x/"], events.append)
+    outcome: Any = Ticks(sink, counts)
+    if expected:
+        with pytest.raises(download._UnreachableError, match=expected):
+            downloader._wait(sink, outcome, A)
+    else:
+        assert downloader._wait(sink, outcome, A) is None
+        assert total == sum(event.count for event in events if isinstance(event, BytesReceived))
+
+
+def test_a_mirror_that_sends_nothing_is_given_up_after_its_share_of_the_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "PATIENCE", 4.0)
+    downloader = download._Downloader(["http://x/", "http://y/", "http://x/"], lambda _: None)
+    for still, given_up in ((19, False), (21, True)):
+        sink = download._Sink(100)
+        outcome: Any = Ticks(sink, [1, *still * [0]])
+        assert isinstance(downloader._wait(sink, outcome, A), TimeoutError) is given_up
+
+
+def test_a_mirror_that_is_too_slow_is_given_up_for_all_files(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "WINDOW", 0.3)
+
+    def stop(to: Handler, right: bytes) -> None:
+        to.reply(right[:1000], length=len(right))
+        to.mirror.closed.wait(60)
+
+    slow = mirror(CONTENTS, stop)
+    events, error = ask(cache, slow.url)
+    reason = "sent fewer than 8,000 bytes a second for 0 s"
+    assert failed(events)[0] == (f"{slow.url}{A.gzip_name}", reason)
+    assert slow.url.split("/")[2] in error
+    assert slow.requests == [f"/{A.gzip_name}"]
+
+
+# Caches ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_fetched(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
     good = mirror(CONTENTS)
-    for left in (cache / f".{A.gzip_name}.0123abcd.nnctl-tmp", cache / ".nnctl-tmp.0123abcd"):
-        cache.mkdir(parents=True, exist_ok=True)
-        left.touch()
-        ask(cache, good.url)
-    assert left.exists()
-    left.unlink()
-    assert_right(cache)
-    (cache / f".{A.gzip_name}.0123abcd.nnctl-tmp").touch()
-    assert ask(cache, good.url) == ([FileKept("a-images"), FileKept("b-labels")], "")
-    assert_right(cache)
+    expected = f"{cache} cannot be written: {os.strerror(errno.EACCES)}"
+    for force in (False, True):
+        assert expected == ask(cache, good.url, force=force)[1]
+    assert good.requests == []
+    (tmp_path / A.gzip_name).write_bytes(A_PACKED)
+    with pytest.raises(DataError, match=re.escape(expected)):
+        import_files(cache, tmp_path, [A])
+    assert contents(cache) == {}
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_data(
+    tmp_path: Path, mirror: MakeMirror
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "digits"
+    assert f"{folder} cannot be written: " in ask(folder, mirror(CONTENTS).url)[1]
+    for file, content in zip(FILES, CONTENTS.values(), strict=True):
+        (tmp_path / file.name).write_bytes(gzip.decompress(content))
+    with pytest.raises(DataError, match="cannot be written"):
+        import_files(folder, tmp_path, FILES)
+
+
+def test_a_name_that_is_too_long_is_an_error_of_the_data(tmp_path: Path) -> None:
+    error = ask(tmp_path / ("x" * 5000))[1]
+    assert re.search(r"x/a-images\.gz cannot be (read|written): ", error)
+
+
+def test_temporary_files_of_a_killed_process_are_removed_and_no_others(
+    cache: Path, mirror: MakeMirror
+) -> None:
+    good = mirror(CONTENTS)
+    ours, other = cache / f".{A.gzip_name}.0123abcd.nnctl-tmp", cache / ".nnctl-tmp.0123abcd"
+    cache.mkdir(parents=True)
+    for expected in ([FileDone, FileDone], [FileKept, FileKept]):
+        ours.touch()
+        other.touch()
+        assert [type(event) for event in results(ask(cache, good.url)[0])] == expected
+        assert contents(cache) == {**CONTENTS, other.name: b""}
 
 
 def test_a_temporary_file_that_another_download_removes_is_written_again(
@@ -296,191 +499,52 @@ def test_a_temporary_file_that_another_download_removes_is_written_again(
 
     monkeypatch.setattr(os, "fsync", remove_first)
     url = mirror(CONTENTS).url
-    assert (done(url), "") == ask(cache, url)
+    events, error = ask(cache, url)
+    assert (results(events), error) == (done(url), "")
     assert len(removed) == 1
-    assert_right(cache)
+    assert contents(cache) == CONTENTS
 
 
-def test_a_link_to_a_folder_in_the_place_of_a_file_is_replaced(
-    cache: Path, mirror: MakeMirror, tmp_path: Path
+PLANTS: dict[str, Callable[[Path, Path], object]] = {
+    "a link to a file": lambda path, victim: path.symlink_to(victim / "file"),
+    "a link to a folder": lambda path, victim: path.symlink_to(victim),
+    "a link to nothing": lambda path, victim: path.symlink_to(victim / "new"),
+    "a link to itself": lambda path, _: path.symlink_to(path),
+    "a link to a device": lambda path, _: path.symlink_to("/dev/zero"),
+    "a second name of a file": lambda path, victim: path.hardlink_to(victim / "file"),
+    "a pipe": lambda path, _: os.mkfifo(path),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other links and no such pipes")
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("force", [False, True])
+def test_nothing_is_written_through_what_was_planted_in_a_cache(
+    tmp_path: Path,
+    cache: Path,
+    mirror: MakeMirror,
+    plant: Callable[[Path, Path], object],
+    force: bool,
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_bytes(b"precious")
+    before = snapshot(victim)
     cache.mkdir(parents=True)
-    try:
-        (cache / A.gzip_name).symlink_to(elsewhere)
-    except OSError:
-        pytest.skip("this user may make no links")
-    assert ask(cache, mirror(CONTENTS).url)[1] == ""
-    assert [*elsewhere.iterdir()] == []
-    assert_right(cache)
+    for file in FILES:
+        plant(cache / file.gzip_name, victim)
+    assert ask(cache, mirror(CONTENTS).url, force=force)[1] == ""
+    assert before == snapshot(victim)
+    assert contents(cache) == CONTENTS
+    assert all(stat.S_ISREG((cache / name).lstat().st_mode) for name in CONTENTS)
 
 
-def test_a_name_that_is_too_long_is_an_error_of_the_data(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x/a-images\.gz cannot be (read|written): "):
-        fetch(tmp_path / ("x" * 5000), FILES, notify=lambda _: None)
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_of_the_data(
-    tmp_path: Path, mirror: MakeMirror
+def test_a_folder_in_the_place_of_a_file_is_reported_and_kept(
+    cache: Path, mirror: MakeMirror
 ) -> None:
-    (tmp_path / "file").touch()
-    folder = tmp_path / "file" / "digits"
-    assert f"{folder} cannot be written: " in ask(folder, mirror(CONTENTS).url)[1]
-    for file, content in zip(FILES, CONTENTS.values(), strict=True):
-        (tmp_path / file.name).write_bytes(gzip.decompress(content))
-    with pytest.raises(DataError, match="cannot be written"):
-        import_files(folder, tmp_path, FILES)
-
-
-# A network that swallows packets -----------------------------------------------------------------
-
-
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Two seconds for all mirrors together."""
-    monkeypatch.setattr(download, "PATIENCE", 2.0)
-    return 2.0
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """A mirror that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
-
-
-@pytest.fixture
-def stopping(mirror: MakeMirror, released: threading.Event) -> str:
-    """A mirror that sends all of a file but its end."""
-
-    def stop(to: Handler, right: bytes) -> None:
-        to.reply(right[:-9], length=len(right))
-        released.wait(30)
-
-    return mirror(CONTENTS, stop).url
-
-
-@pytest.fixture
-def dripping(mirror: MakeMirror, released: threading.Event) -> str:
-    """A mirror that sends a byte now and then."""
-
-    def drip(to: Handler, right: bytes) -> None:
-        to.reply(b"", length=len(right))
-        for byte in right:
-            to.wfile.write(bytes([byte]))
-            if released.wait(0.1):
-                return
-
-    return mirror(CONTENTS, drip).url
-
-
-@pytest.fixture
-def swallowing() -> Iterator[str]:
-    """An address to which no connection is ever made, as its queue is full."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        waiting = [socket.socket() for _ in range(4)]
-        for client in waiting:
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
-        for client in waiting:
-            client.close()
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["silent", "dripping", "stopping"],
-        pytest.param(
-            ["swallowing", "silent"],
-            marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux drops what it queues"),
-        ),
-    ],
-)
-def test_mirrors_that_do_not_answer_are_given_up_in_time(
-    cache: Path,
-    mirror: MakeMirror,
-    patience: float,
-    names: list[str],
-    request: pytest.FixtureRequest,
-) -> None:
-    slow = [request.getfixturevalue(name) for name in names]
-    began = time.monotonic()
-    events, error = ask(cache, *slow, mirror(CONTENTS).url)
-    assert time.monotonic() - began < patience + 2
-    assert [url for url, _ in failed(events)] == [f"{url}{A.gzip_name}" for url in slow]
-    answers = {"dripping": "sent next to nothing for 0 s"}
-    told = [answers.get(name, "did not answer within 0 s") for name in names[:2]]
-    assert told == [why for _, why in failed(events)[:2]]
-    assert error == ""
-    assert_right(cache)
-
-
-@pytest.mark.usefixtures("patience")
-def test_a_mirror_that_stops_in_the_middle_is_told_to_have_stopped(
-    cache: Path, stopping: str
-) -> None:
-    assert failed(ask(cache, stopping)[0])[0][1] == "sent next to nothing for 1 s"
-
-
-def test_a_mirror_that_is_too_slow_is_given_up(
-    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download, "WINDOW", 0.5)
-    monkeypatch.setattr(download, "SLOWEST", 100_000)
-
-    def dawdle(to: Handler, right: bytes) -> None:
-        to.reply(b"", length=len(right))
-        for at in range(0, len(right), 2_000):
-            to.wfile.write(right[at : at + 2_000])
-            if to.mirror.closed.wait(0.1):
-                return
-
-    slow = mirror(CONTENTS, dawdle)
-    events, error = ask(cache, slow.url, mirror(CONTENTS).url)
-    reason = "sent fewer than 100,000 bytes a second for 0 s"
-    assert failed(events) == [(f"{slow.url}{A.gzip_name}", reason)]
-    assert error == ""
-    assert_right(cache)
-
-
-@pytest.mark.parametrize("hangs", [True, False])
-def test_a_name_that_is_not_resolved_is_given_up_in_time(
-    cache: Path,
-    mirror: MakeMirror,
-    patience: float,
-    released: threading.Event,
-    monkeypatch: pytest.MonkeyPatch,
-    hangs: bool,
-) -> None:
-    resolve = socket.getaddrinfo
-
-    def stub(host: str, *arguments: object, **options: object) -> object:
-        if host != "mnist.invalid":
-            return resolve(host, *arguments, **options)  # type: ignore[arg-type]
-        released.wait(30 if hangs else 0)
-        raise socket.gaierror(socket.EAI_NONAME, "not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", stub)
-    monkeypatch.setenv("no_proxy", "*")
-    began = time.monotonic()
-    events, error = ask(cache, "http://mnist.invalid/", mirror(CONTENTS).url)
-    assert time.monotonic() - began < patience + 2
-    unknown = "has a name that cannot be resolved; is there a network?"
-    assert [why for _, why in failed(events)] == ["did not answer within 1 s" if hangs else unknown]
-    assert error == ""
-    assert_right(cache)
-
-
-def test_a_proxy_of_the_environment_is_used(
-    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = "http://mnist.invalid/digits/"
-    reason = f"the proxy does not lead there: {REFUSED}"
-    assert failed(ask(cache, url)[0])[0] == (f"{url}a-images.gz", reason)
-    proxy = mirror(CONTENTS)
-    monkeypatch.setenv("http_proxy", proxy.url)
-    assert (done(url), "") == ask(cache, url)
-    assert proxy.requests == [f"{url}a-images.gz", f"{url}b-labels.gz"]
-    assert_right(cache)
+    kept = cache / A.gzip_name / "precious"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert ask(cache, mirror(CONTENTS).url)[1].startswith(f"{cache} cannot be written: ")
+    assert [kept.parent] == [*cache.iterdir()]
+    assert [kept] == [*kept.parent.iterdir()]

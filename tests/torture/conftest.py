@@ -1,8 +1,8 @@
-"""How hard to try, from which seed, and a table of what was tried.
+"""Options, seed and summary of the torture tests.
 
-All tests together try a few cases of each fault, always the same. ``make torture``, which is
+With all other tests they try a few cases of each fault, always the same. ``make torture``, which is
 ``pytest tests/torture --torture``, tries all of them, from a seed that it prints and that
-``--torture-seed`` takes.
+``--torture-seed`` sets.
 """
 
 from __future__ import annotations
@@ -17,57 +17,52 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.processes import Processes
 from tests.torture.faults import Nursery
 
-FUZZED = 3000
-"""The examples of each property, where all are tried."""
+FEW, FULL = 50, 2000
+"""Examples of each property."""
 
 
 @dataclass(frozen=True)
 class Torture:
-    """How hard a test tries.
-
-    Parameters
-    ----------
-    full : bool
-        All cases, or a few.
-    seed : int
-        Of all that is random.
-    """
+    """All cases or a few, the seed of random cases, and a count of the cases that were tried."""
 
     full: bool
     seed: int
     tally: Counter[str] = field(default_factory=Counter)
 
     def cases(self, few: int, *, full: int) -> int:
-        """Return how many cases to try."""
+        """Return the number of cases to try."""
         return full if self.full else few
 
     def random(self, *name: object) -> random.Random:
-        """Return the random numbers of a test that names itself."""
+        """Return the random numbers of a test."""
         return random.Random(repr((self.seed, *name)))
 
     def tried(self, what: str, cases: int = 1) -> None:
-        """Let the table at the end say that so many more cases were tried."""
+        """Add cases to the summary at the end."""
         self.tally[what] += cases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take how hard to try."""
+    """Add the options."""
     parser.addoption("--torture", action="store_true", help="try all cases, not a few of them")
     parser.addoption("--torture-seed", type=int, metavar="N", help="seed of what is random")
 
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis looks for its seed
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the seed, or take that of the process that conducts the workers."""
+    """Choose the seed, or take that of the process that controls the workers."""
     if not config.getoption("--torture", default=False):
-        settings.register_profile("few", deadline=None, database=None, derandomize=True)
+        settings.register_profile(
+            "few", max_examples=FEW, deadline=None, database=None, derandomize=True
+        )
         settings.load_profile("few")
         return
     settings.register_profile(
         "torture",
-        max_examples=FUZZED,
+        max_examples=FULL,
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow],
@@ -83,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist the seed."""
+    """Pass the seed to a worker of pytest-xdist."""
     node.workerinput["torture_seed"] = node.config.getoption("--torture-seed")
 
 
@@ -94,10 +89,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was tried, and how often."""
-    reports = terminalreporter.getreports("")  # of what comes after a test
+    """Print the numbers of cases that were tried."""
     tried: Counter[str] = Counter()
-    for report in reports:
+    for report in terminalreporter.getreports(""):
         for key, value in report.user_properties:
             if key == "tried":
                 what, cases = value
@@ -110,15 +104,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def torture(request: pytest.FixtureRequest) -> Torture:
-    """How hard to try."""
+    """Whether to try all cases, and the seed."""
     full = request.config.getoption("--torture", default=False)
     seed = request.config.getoption("--torture-seed", default=None)
     return Torture(full, seed or 0)
 
 
 @pytest.fixture(autouse=True)
-def _tell(torture: Torture, record_property: Callable[[str, object], None]) -> Iterator[None]:
-    """Put what a test has tried into its report."""
+def _count(torture: Torture, record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Put the numbers of cases into the report of a test."""
     torture.tally.clear()
     yield
     for what, cases in torture.tally.items():
@@ -126,7 +120,21 @@ def _tell(torture: Torture, record_property: Callable[[str, object], None]) -> I
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Where processes come from that have imported all of nnctl, and to which something happens."""
-    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
-        yield nursery
+def full_only(torture: Torture) -> None:
+    """Skip a test unless all cases are tried."""
+    if not torture.full:
+        pytest.skip("tried by make torture")
+
+
+@pytest.fixture(scope="session")
+def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """A process that has imported nnctl, and forks others in which a fault happens."""
+    with Processes() as processes:
+        yield Nursery(processes, tmp_path_factory.mktemp("nursery"))
+
+
+@pytest.fixture
+def nursery(nurseries: Nursery) -> Iterator[Nursery]:
+    """A nursery whose child is killed when the test ends."""
+    with nurseries:
+        yield nurseries

@@ -1,13 +1,12 @@
-"""nnctl in a process to which something happens at a moment that is counted, not timed.
+"""nnctl in a process to which something happens at a counted moment, not at a time.
 
-``python faults.py FAULT ARGUMENTS...`` carries out ``nnctl ARGUMENTS...``; ``python faults.py``
-does so for every line that it reads, each time in a process that is split off when all modules are
-imported, which takes a tenth of the time (see `Nursery`).
+``python faults.py FAULT ARGUMENTS...`` runs ``nnctl ARGUMENTS...``. ``python faults.py`` does so
+for every line that it reads, each time in a process that it forks after all modules are imported,
+which takes a tenth of the time (see `Nursery`).
 
 A moment is a step that changes files (opening one to write, syncing, renaming, removing, making a
-folder), just before it is done; or a call of any function of Python once nnctl hears signals, the
-modules that it imports included. So the same number is always the same place in the code, however
-busy the machine is.
+folder), just before it; or a call of any Python function once nnctl handles signals, imports
+included. So the same number is always the same place in the code, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -26,77 +25,69 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
+
+if TYPE_CHECKING:
+    from tests.processes import Processes
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "fsync"}
-"""As Python's audit calls them, and syncing, which it does not tell of."""
+"""Audit events of Python, and syncing, which has none."""
 
 STREAMS = ("stdout", "stderr")
-HANGS = 1200.0
+HANGS = 600.0
 """Seconds that no command takes, however busy the machine is."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens, and when.
-
-    Parameters
-    ----------
-    below : str
-        The folder whose files are looked at.
-    kill_at : int
-        The step before which the process is killed; 0 is never.
-    torn : float
-        How much of what is not synced yet a crash would leave, if it is killed before it syncs.
-    fail_from : int
-        The step from which on all fail; 0 is none.
-    fail : list of str
-        The kinds of steps that fail.
-    error : int
-        The number of the system's error that they fail with.
-    largest : int
-        How many bytes a file may have; 0 is as many as it likes.
-    signals : list of int
-        What the process sends itself, ...
-    signal_at : list of int
-        ... and at which calls.
-    told : str
-        A file that will say how many steps and calls there were.
-    """
+    """What happens to a process, and when."""
 
     below: str
+    """Folder whose files are watched."""
     kill_at: int = 0
+    """Step before which the process is killed; 0 is never."""
     torn: float = 1.0
+    """Share of the unsynced bytes that are left, if it is killed before it syncs."""
     fail_from: int = 0
+    """Step from which on all fail; 0 is none."""
     fail: list[str] = field(default_factory=lambda: sorted(STEPS))
+    """Kinds of steps that fail."""
     error: int = 0
+    """Number of the error that they fail with."""
     largest: int = 0
+    """Most bytes of a file; 0 is no limit."""
+    memory: int = 0
+    """Most bytes of memory that are added (on Linux); 0 is no limit."""
     signals: list[int] = field(default_factory=list)
+    """Signals that the process sends itself, ..."""
     signal_at: list[int] = field(default_factory=list)
-    told: str = ""
+    """... and at which calls."""
+    counts: str = ""
+    """File to which the numbers of steps, calls and bytes of memory are written."""
+    small_mnist: bool = False
+    """Whether the digits that ship are taken for MNIST."""
 
     def command(self, *arguments: object) -> list[str]:
-        """Return the command that carries out nnctl with this fault, as a list of words."""
+        """Return the words that run nnctl with this fault."""
         return [sys.executable, __file__, json.dumps(asdict(self)), *map(str, arguments)]
+
+    def read_counts(self) -> dict[str, int]:
+        """Return the numbers of steps, calls and bytes of memory of a process that has ended."""
+        counted: dict[str, int] = json.loads(Path(self.counts).read_text("utf-8"))
+        return counted
 
 
 class Faulty:
-    """A process, and what happens to it.
-
-    Parameters
-    ----------
-    fault : Fault
-        What, and when.
-    """
+    """The current process, to which a fault happens."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.steps = self.calls = 0
-        self._hears = False
+        self._handles_signals = False
         self._below = os.path.realpath(fault.below)
         self._synced: Counter[int] = Counter()
-        """How much of a file, by its inode, is on the disk."""
+        """Bytes of a file that are on the disk, by its inode."""
         self._sync: Callable[[int], None] = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]
         sys.addaudithook(self.audit)
@@ -104,11 +95,18 @@ class Faulty:
             import resource
 
             resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest, resource.RLIM_INFINITY))
-        if fault.signals or fault.told:
+        if fault.memory and sys.platform == "linux":
+            import resource
+
+            import psutil
+
+            most = psutil.Process().memory_info().vms + fault.memory
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        if fault.signals or fault.counts:
             sys.setprofile(self.profile)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Take a step that Python tells of."""
+        """Take a step of which Python informs its hooks."""
         if event not in STEPS or not isinstance(arguments[0], str | bytes | os.PathLike):
             return
         if event == "open" and not arguments[2] & WRITING:
@@ -118,7 +116,7 @@ class Faulty:
             self.step(event)
 
     def fsync(self, file: int) -> None:
-        """Take the step that Python does not tell of, or be killed in the middle of writing."""
+        """Sync a file, or be killed in the middle of writing it."""
         status = os.fstat(file)
         if self.steps + 1 == self.fault.kill_at and self.fault.torn < 1:
             kept = self._synced[status.st_ino]
@@ -128,7 +126,7 @@ class Faulty:
         self._sync(file)
 
     def step(self, kind: str) -> None:
-        """Count a step, and let happen what is to."""
+        """Count a step; be killed or fail if it is time."""
         self.steps += 1
         if self.steps == self.fault.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -136,87 +134,62 @@ class Faulty:
             raise OSError(self.fault.error, os.strerror(self.fault.error))
 
     def profile(self, _: FrameType, event: str, __: object) -> None:
-        """Count a call, and let happen what is to."""
-        self._hears = self._hears or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-        if event == "call" and self._hears:
+        """Count a call; send signals if it is time."""
+        if not self._handles_signals:
+            self._handles_signals = signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        if event == "call" and self._handles_signals:
             self.calls += 1
             for number, at in zip(self.fault.signals, self.fault.signal_at, strict=True):
                 if at == self.calls:
                     os.kill(os.getpid(), number)
 
-    def tell(self) -> None:
-        """Say how many steps and calls there were."""
-        if self.fault.told:
-            counted = json.dumps({"steps": self.steps, "calls": self.calls})
-            Path(self.fault.told).write_text(counted, encoding="utf-8")
+    def write_counts(self) -> None:
+        """Write the numbers of steps and calls, and the most bytes of memory."""
+        if self.fault.counts:
+            import resource
 
-
-@dataclass
-class Child:
-    """A process that a nursery has split off.
-
-    Parameters
-    ----------
-    pid : int
-        Its number.
-    answers : file
-        Where the nursery will tell how it ended.
-    folder : Path
-        Where it writes what it has to say.
-    """
-
-    pid: int
-    answers: IO[str]
-    folder: Path
-
-    def is_over(self) -> bool:
-        """Tell whether it has ended."""
-        return bool(select.select([self.answers], [], [], 0)[0])
-
-    def kill(self) -> None:
-        """End it, unless it is over."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def end(self) -> subprocess.CompletedProcess[str]:
-        """Wait until it has ended; return how."""
-        in_time = bool(select.select([self.answers], [], [], HANGS)[0])
-        if not in_time:
-            self.kill()
-        code = int(self.answers.readline())
-        assert in_time, f"it hung for {HANGS} seconds"
-        said = [(self.folder / name).read_text("utf-8") for name in STREAMS]
-        return subprocess.CompletedProcess("nnctl", code, *said)
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            counted = json.dumps({"steps": self.steps, "calls": self.calls, "peak": peak})
+            Path(self.fault.counts).write_text(counted, encoding="utf-8")
 
 
 class Nursery:
-    """A process with all modules imported, which splits off others that carry out nnctl.
+    """A process with all modules imported, which forks others that run nnctl, one at a time.
 
-    Parameters
-    ----------
-    folder : Path
-        An empty folder.
+    A ``with`` block kills the child that is left at its end.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, processes: Processes, folder: Path) -> None:
         self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
+        pipe = subprocess.PIPE
+        self._process: subprocess.Popen[str] = processes.start(
+            [sys.executable, __file__], stdin=pipe, stdout=pipe, encoding="utf-8"
         )
+        self._pid = 0
+        """Of the child; 0 if there is none."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+        if self._pid:
+            self.kill()
+            self.end()
 
-    def start(self, fault: Fault, *arguments: object) -> Child:
-        """Begin to carry out nnctl; one at a time."""
+    @property
+    def _requests(self) -> IO[str]:
         assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _answers(self) -> IO[str]:
         assert self._process.stdout is not None
+        return self._process.stdout
+
+    def start(self, fault: Fault, *arguments: object) -> None:
+        """Begin to run nnctl in a child."""
+        assert not self._pid, "one at a time"
         request = {
             "fault": asdict(fault),
             "arguments": [str(argument) for argument in arguments],
@@ -224,21 +197,46 @@ class Nursery:
             "here": str(Path.cwd()),
             "environment": dict(os.environ),
         }
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        pid = int(self._process.stdout.readline())
-        return Child(pid, self._process.stdout, self._folder)
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+        self._pid = int(self._answers.readline())
+
+    def is_over(self) -> bool:
+        """Check whether the child has ended."""
+        return bool(select.select([self._answers], [], [], 0)[0])
+
+    def send(self, number: int) -> None:
+        """Send the child a signal, unless it is over."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, number)
+
+    def kill(self) -> None:
+        """Kill the child, unless it is over."""
+        self.send(signal.SIGKILL)
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Wait until the child has ended; return its exit code and output."""
+        in_time = bool(select.select([self._answers], [], [], HANGS)[0])
+        if not in_time:
+            self.kill()
+        code = int(self._answers.readline())
+        self._pid = 0
+        assert in_time, f"it hung for {HANGS} seconds"
+        printed = [(self._folder / name).read_text("utf-8") for name in STREAMS]
+        return subprocess.CompletedProcess("nnctl", code, *printed)
 
     def run(self, fault: Fault, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Carry out nnctl."""
-        return self.start(fault, *arguments).end()
+        """Run nnctl in a child."""
+        self.start(fault, *arguments)
+        return self.end()
 
 
 def serve() -> None:
-    """Split off a process for each line of stdin, as a nursery does."""
-    for name in ("api", "cli", "views.download", "views.training"):
+    """Fork a process for each line of stdin, as a nursery does."""
+    for name in ("api", "cli", "sweep.plan", "views.download", "views.training"):
         import_module(f"nnctl.{name}")
-    import_module("rich.progress")
+    for name in ("rich.progress", "pooch"):
+        import_module(name)
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         pid = os.fork()
@@ -250,29 +248,33 @@ def serve() -> None:
                 file = os.open(Path(request["folder"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(file, number)
                 os.close(file)
-            carry_out(Fault(**request["fault"]), request["arguments"])
+            run(Fault(**request["fault"]), request["arguments"])
         print(pid, flush=True)  # noqa: T201
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
 
 
-def carry_out(fault: Fault, arguments: list[str]) -> NoReturn:
-    """Carry out nnctl, and exit.
+def run(fault: Fault, arguments: list[str]) -> NoReturn:
+    """Run nnctl, and exit.
 
-    It hears what the shell that began the tests may have let them ignore, as nohup and ``&`` do.
+    The shell that began the tests may have made them ignore signals, as ``nohup`` and ``&`` do.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if fault.small_mnist:
+        registry = import_module("nnctl.data.registry")
+        registry.MNIST = registry.MINI  # type: ignore[attr-defined]
     faulty = Faulty(fault)
     sys.argv = ["nnctl", *arguments]
     try:
         runpy.run_module("nnctl", run_name="__main__", alter_sys=True)
     finally:
-        faulty.tell()
+        faulty.write_counts()
     raise AssertionError("a command exits")
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        carry_out(Fault(**json.loads(sys.argv[1])), sys.argv[2:])
+        run(Fault(**json.loads(sys.argv[1])), sys.argv[2:])
     serve()

@@ -1,4 +1,4 @@
-"""Files that somebody made to do harm, and what a command may do with them: end in a sentence."""
+"""What makes hostile files, and the command that must not fall for them."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ import functools
 import io
 import json
 import math
+import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import settings
 from hypothesis import strategies as st
 
 from nnctl.cli import main
 from nnctl.runs.checkpoint import _digest
+from tests.processes import ENVIRONMENT
+from tests.torture.conftest import Torture
 
 if sys.platform != "win32":
     import resource
 
+T = TypeVar("T")
 PATIENCE = pytest.mark.timeout(3600)
-"""What hangs is ended, but not what has thousands of cases on a busy machine."""
+"""For tests of thousands of cases, on a busy machine."""
 SLOW = settings(max_examples=settings().max_examples // 5)
 """For properties whose examples take some hundredths of a second."""
 
 KEPT = Path(__file__).parents[1] / "compatibility"
 KEPT_RUN, KEPT_SWEEP = KEPT / "run-1", KEPT / "sweep-1"
-"""A run and a sweep that are small, to make hostile ones of."""
+"""A small run and a small sweep, to make hostile ones of."""
 
 MOST_BYTES = 10**9
-"""By which no file may let the memory of a process grow."""
+"""Bytes of memory that no file may take."""
 
 json_values = st.recursive(
     st.none()
@@ -51,47 +55,66 @@ json_values = st.recursive(
     ),
     max_leaves=6,
 )
-"""Whatever JSON can hold, and what Python's JSON takes beside it."""
+"""Anything that JSON can hold, and what Python's JSON accepts beside it."""
 
 
 def peak() -> int:
-    """Return the most bytes of memory that this process had; 0 where nobody tells."""
+    """Return the most bytes of memory that this process had; 0 where that is not known."""
     if sys.platform == "win32":
         return 0
-    with contextlib.suppress(OSError):  # of Linux, which can forget
+    with contextlib.suppress(OSError):  # Linux can reset this one
         status = Path("/proc/self/status").read_text("utf-8")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def forget_peak() -> int:
-    """Let `peak` be of what comes, where the system can; return what it is before that."""
+def reset_peak() -> int:
+    """Reset `peak`, where the system can, and return it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", "utf-8")
     return peak()
 
 
-def outcome(*arguments: object, codes: Sequence[int], stdin: bytes = b"") -> str:
-    """Carry out a command in this process; return what it printed.
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+REFUSED = (2, 3)
+"""Exit codes of a command that got wrong input."""
 
-    It ends in one of these exit codes, without a traceback, and with less than a gigabyte more.
+
+def run_command(
+    *arguments: object,
+    codes: Collection[int] = (0, *REFUSED),
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> Result:
+    """Run a command in this process.
+
+    It ends with one of these exit codes, without a traceback, prints nothing that a terminal would
+    obey, and takes less than a gigabyte.
     """
-    before = forget_peak()
-    done = CliRunner().invoke(main, [*map(str, arguments)], input=stdin)
+    before = reset_peak()
+    words = [*map(str, arguments)]
+    done = CliRunner().invoke(main, words, input=stdin, env={**ENVIRONMENT, **(env or {})})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise AssertionError(f"{arguments}\n{done.output}") from done.exception
-    assert done.exit_code in codes, f"{arguments} ended in {done.exit_code}\n{done.output}"
+    assert done.exit_code in codes, f"{arguments} ended with {done.exit_code}\n{done.output}"
+    assert not _CONTROL.search(done.output), done.output
     assert peak() - before < MOST_BYTES, f"{arguments} took {peak() - before:,} bytes"
-    return done.output
+    return done
+
+
+def some_of(torture: Torture, cases: Sequence[T], few: int) -> list[T]:
+    """Return all cases, or a few of them."""
+    if torture.full:
+        return list(cases)
+    return torture.random(len(cases), few).sample(list(cases), few)
 
 
 def flipped(content: bytes, random: Random, begin: int = 0, end: int | None = None) -> bytes:
-    """Return bytes of which one bit, somewhere between two of them, is another."""
+    """Return bytes with one flipped bit, somewhere between two places."""
     result = bytearray(content)
-    result[random.randrange(begin, len(content) if end is None else end)] ^= 1 << random.randrange(
-        8
-    )
+    place = random.randrange(begin, len(content) if end is None else end)
+    result[place] ^= 1 << random.randrange(8)
     return bytes(result)
 
 
@@ -103,7 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
-    """Write members as a checkpoint whose checksum is right, whatever they are."""
+    """Write members as a checkpoint with a right checksum, whatever they are."""
     state = members["state"]
     text = state if isinstance(state, str) else json.dumps(state)
     digest = _digest(members["parameters"], members["velocity"], text)
@@ -119,22 +142,22 @@ def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
 
 
 def write_members(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
-    """Write a zip file of members under any names, each as often as it is given."""
+    """Write a zip file of members under any names, which may occur twice."""
     with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name that is there already
+        warnings.simplefilter("ignore")  # a name that occurs twice
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def npy(array: np.ndarray[Any, Any]) -> bytes:
-    """Return an array as the content of a .npy file, pickled if there is no other way."""
+    """Return an array as the content of a .npy file, pickled if need be."""
     content = io.BytesIO()
     np.save(content, array, allow_pickle=True)
     return content.getvalue()
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return where each value of a JSON document stands, those within others as well."""
+    """Return the paths of all values of a JSON document, nested ones included."""
     found = [path] if path else []
     items: Any = ()
     if isinstance(value, dict):
@@ -147,7 +170,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def replaced_at(value: Any, path: Sequence[Any], change: Callable[[Any], Any]) -> Any:
-    """Return a JSON document in which one value is changed, or taken out if it becomes ``...``."""
+    """Return a JSON document with one value changed, or removed if it becomes ``...``."""
     step, *rest = path
     new = change(value[step]) if not rest else replaced_at(value[step], rest, change)
     if isinstance(value, list):
@@ -157,7 +180,7 @@ def replaced_at(value: Any, path: Sequence[Any], change: Callable[[Any], Any]) -
 
 
 numbers = st.sampled_from([-1, 0, 1, 2, 0.5, 10**6, 2**31, 2**63, 1e99, math.inf])
-"""Those at which something may break."""
+"""Numbers at which something may break."""
 
 
 def _take(new: Any, _: Any) -> Any:
@@ -166,7 +189,7 @@ def _take(new: Any, _: Any) -> Any:
 
 @st.composite
 def changed(draw: st.DrawFn, document: Any) -> Any:
-    """A JSON document in which some values are others, are left out, or are new."""
+    """A JSON document with some values replaced, removed or added."""
     for _ in range(draw(st.integers(1, 3))):
         places = leaves(document)
         if not places:
@@ -181,7 +204,7 @@ def changed(draw: st.DrawFn, document: Any) -> Any:
 
 @st.composite
 def mutated(draw: st.DrawFn, content: bytes, most: int = 8) -> bytes:
-    """Bytes of which some are others, are gone, or are there twice."""
+    """Bytes with some of them replaced, removed, repeated or added."""
     result = bytearray(content)
     for _ in range(draw(st.integers(1, most))):
         place = draw(st.integers(0, max(0, len(result) - 1)))

@@ -1,4 +1,4 @@
-"""Values made up from a JSON Schema: what may be written, at the edges of what may be."""
+"""Values made up from a JSON Schema, many at the edges of what it allows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANYTHING: Strategy = st.recursive(
 
 
 def fitting(schema: dict[str, Any]) -> Strategy:
-    """Return what makes up values that a JSON Schema of ours allows."""
+    """Return a strategy for values that a JSON Schema of nnctl allows."""
     definitions: dict[str, Strategy] = {}
     known = schema.get("$defs", {})
 
@@ -103,7 +103,7 @@ _TYPES: dict[str, Callable[..., Strategy]] = {
 
 @st.composite
 def spoiled(draw: st.DrawFn, values: Strategy) -> Any:
-    """Make up a value, and change it in a few places: replaced, removed, or there twice."""
+    """Make up a value, and replace, remove or repeat a few parts of it."""
     value = {"": copy.deepcopy(draw(values))}
     for _ in range(draw(st.integers(1, 3))):
         container = draw(st.sampled_from(list(_containers(value))))

@@ -1,11 +1,10 @@
-"""Datasets that somebody damaged, or made by hand: an array, or a sentence, and little memory."""
+"""Datasets that are damaged or made by hand: an array or an error, and little memory."""
 
 from __future__ import annotations
 
 import gzip
 import shutil
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from nnctl.data import decoded
 from nnctl.data.dataset import Dataset, open_dataset, present_dataset
 from nnctl.data.download import import_files
 from nnctl.data.idx import decode, header, read_idx
-from nnctl.data.registry import MINI, MNIST, NAMES, TRAIN_IMAGES, KnownFile
+from nnctl.data.registry import MINI, NAMES, TRAIN_IMAGES
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from tests.conftest import CONFIGS, Nnctl
 from tests.data.conftest import digits_folder, idx_bytes
@@ -31,10 +30,10 @@ from tests.torture.hostile import (
     MOST_BYTES,
     PATIENCE,
     flipped,
-    forget_peak,
     mutated,
-    outcome,
     peak,
+    reset_peak,
+    run_command,
 )
 
 pytestmark = PATIENCE
@@ -50,7 +49,7 @@ made_by_hand = st.builds(
     st.lists(sizes, max_size=5),
     st.binary(max_size=80),
 )
-"""Headers that promise anything, with some bytes after them."""
+"""Headers with any sizes, and some bytes after them."""
 contents = st.one_of(
     made_by_hand,
     mutated(WHOLE),
@@ -66,32 +65,30 @@ contents = st.one_of(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to write over, again and again."""
+    """A folder whose files are replaced again and again."""
     return tmp_path_factory.mktemp("digits")
 
 
 @given(content=contents, suffix=st.sampled_from(["", ".gz"]), dimensions=st.sampled_from([1, 3]))
-def test_any_file_is_an_array_or_a_sentence(
+def test_any_file_is_an_array_or_an_error(
     torture: Torture, folder: Path, content: bytes, suffix: str, dimensions: int
 ) -> None:
     path = folder / f"images{suffix}"
     path.write_bytes(content)
-    before = forget_peak()
+    before = reset_peak()
     torture.tried("any IDX file, read")
     ways: tuple[Callable[[], NDArray[np.uint8]], ...] = (
         lambda: read_idx(path, dimensions),
         lambda: decode(content, path, dimensions),
     )
     for read in ways:
-        told = str(path)
         try:
             array = read()
         except DataError as error:
-            told = error.message
+            assert str(path) in error.message  # noqa: PT017
         else:
             plain = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
             assert plain == idx_bytes(array)
-        assert str(path) in told
     assert peak() - before < MOST_BYTES
 
 
@@ -106,30 +103,24 @@ def test_any_file_in_a_user_s_folder_is_trained_on_or_refused(
     else:
         (own / which).write_bytes(content)
     torture.tried("any IDX file in a user's folder, opened")
-    told = str(own)
     try:
         opened = open_dataset(str(own), data_dir=folder / "cache", notify=ignore)
         assert len(opened.training.images) == len(opened.training.labels)
         assert len(opened.test.images) == len(opened.test.labels)
     except NnctlError as error:
-        told = error.message
-    assert str(own) in told
+        assert str(own) in error.message  # noqa: PT017
     (own / f"{which}.gz").unlink(missing_ok=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no resource usage to compare with")
 def test_bombs_take_little_memory(torture: Torture, tmp_path: Path, scratch: Path) -> None:
-    some = torture.cases(100, full=700)
+    some = torture.cases(20, full=700)
     megabyte = gzip.compress(bytes(2**20), 9)
     for shape in ((some, 1024, 1024), (5, 4, 3), (2**31, 1, 1)):
         path = tmp_path / "images.gz"
         path.write_bytes(gzip.compress(header(shape)) + megabyte * 2000)
-        before = forget_peak()
-        with pytest.raises(DamagedFileError):
-            read_idx(path, 3)
-        assert peak() - before < MOST_BYTES
-        assert "no digit was told" in outcome("predict", KEPT_RUN, path, codes=[3])
-    torture.tried("a bomb in an IDX file", 6)
+        done = run_command("predict", KEPT_RUN, path, codes=[3])
+        assert "no digit was told" in done.output
+        torture.tried("a bomb in an IDX file")
     assert [*scratch.iterdir()] == []
 
 
@@ -146,12 +137,13 @@ def test_a_flipped_bit_of_a_known_file_is_damage(
     torture: Torture, known: Path, compressed: bool
 ) -> None:
     random = torture.random("bits of the digits", compressed)
+    files = [*known.glob("t*.gz")]
     if not compressed:
-        for path in [*known.glob("*.gz")]:
+        for path in files:
             path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
             path.unlink()
-    files = [path for path in known.iterdir() if path.name.startswith(("train", "t10k"))]
-    cases = torture.cases(60, full=2000)
+        files = [path.with_suffix("") for path in files]
+    cases = torture.cases(20, full=1000)
     for _ in range(cases):
         path = random.choice(files)
         whole = path.read_bytes()
@@ -176,9 +168,11 @@ def test_no_command_uses_a_known_file_with_a_flipped_bit(
             ("train", "--resume", run, "--epochs", 3, "-q"),
             *(("eval", run, "--split", split) for split in ("train", "validation", "test")),
         ):
-            assert "are damaged" in outcome(*words, codes=[3])
+            assert "are damaged" in run_command(*words, codes=[3]).output
             torture.tried("a flipped bit of a known dataset, by command")
-        assert "not evaluated" in outcome("report", run, "-o", tmp_path / "page.html", codes=[0])
+        report = ("report", run, "-o", tmp_path / "page.html")
+        if torture.full:
+            assert "not evaluated" in run_command(*report, codes=[0]).output
         assert not (tmp_path / "new").exists()
         path.write_bytes(whole)
 
@@ -194,7 +188,7 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
     cache, random = tmp_path / "cache" / "mnist", torture.random("the cache")
     import_files(cache, mini_folder, tuple(MINI.values()))
     assert present_dataset("mnist") is not None
-    cases = torture.cases(20, full=300)
+    cases = torture.cases(10, full=300)
     for _ in range(cases):
         path = random.choice([*cache.iterdir()])
         whole = path.read_bytes()
@@ -205,19 +199,17 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
     shutil.rmtree(cache)
     cache.mkdir()
     (cache / f"{TRAIN_IMAGES}.gz").write_bytes(b"x")
-    told = nnctl("train", CONFIGS / "smoke.yaml", "--dataset", "mnist", code=3).stderr
-    assert "no mirror served" in told
+    done = nnctl("train", CONFIGS / "smoke.yaml", "--dataset", "mnist", code=3)
+    assert "no mirror served" in done.stderr
 
 
-def test_a_flipped_bit_of_an_uncompressed_copy_is_made_good(
-    torture: Torture, tmp_path: Path
-) -> None:
+def test_a_copy_with_a_flipped_bit_is_made_again(torture: Torture, tmp_path: Path) -> None:
     random = torture.random("the copy")
     images = np.random.default_rng(0).integers(0, 256, (5400, 28, 28), np.uint8)
     source, copy = tmp_path / "images.gz", tmp_path / "copies" / "images.idx"
     source.write_bytes(gzip.compress(idx_bytes(images), 1))
     decoded.read(source, copy, 3)
-    cases = torture.cases(5, full=200)
+    cases = torture.cases(2, full=100)
     for _ in range(cases):
         copy.write_bytes(flipped(copy.read_bytes(), random))
         np.testing.assert_array_equal(images, decoded.read(source, copy, 3))
@@ -229,7 +221,7 @@ def test_a_flipped_bit_of_a_user_s_own_file_is_another_dataset(
 ) -> None:
     own, random = digits_folder(tmp_path / "own", compressed=False), torture.random("own")
     before = _hashes(own)
-    cases = torture.cases(40, full=1000)
+    cases = torture.cases(20, full=1000)
     for _ in range(cases):
         path = own / random.choice(NAMES)
         whole = path.read_bytes()
@@ -243,9 +235,3 @@ def test_a_flipped_bit_of_a_user_s_own_file_is_another_dataset(
 def _hashes(folder: Path) -> dict[str, str]:
     opened: Dataset = open_dataset(str(folder), notify=ignore)
     return dict(opened.hashes)
-
-
-def test_every_known_file_has_a_checksum_of_each_form() -> None:
-    known: list[KnownFile] = [*MNIST.values(), *MINI.values()]
-    for file in known:
-        assert len(bytes.fromhex(file.sha256)) == len(bytes.fromhex(file.idx_sha256)) == 32

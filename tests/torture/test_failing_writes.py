@@ -1,28 +1,30 @@
-"""Disks that fill up, fail or are taken away: a sentence, exit code 1, and what was saved stays."""
+"""Disks that fill up, fail or are removed: an error, exit code 1, and saved files stay intact."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
 from nnctl.runs.directory import Run
 from tests.conftest import CONFIGS
+from tests.processes import DEADLINE, Done, Processes
 from tests.sweep.helpers import table
 from tests.torture.conftest import Torture
-from tests.torture.faults import Child, Fault, Nursery
-from tests.torture.trained import QUICK, Trained, assert_saved_whole, leave_to_those_who_try_all
+from tests.torture.faults import Fault, Nursery
+from tests.torture.hostile import PATIENCE
+from tests.torture.trained import QUICK, Trained, assert_saved_whole
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="splits off processes"),
-    pytest.mark.timeout(3600),  # a test is many cases, each of which has its own time to hang
+    pytest.mark.skipif(sys.platform == "win32", reason="forks processes"),
+    PATIENCE,
 ]
 
 SHORT = {**QUICK, "training": {**QUICK["training"], "epochs": 3}}
@@ -36,7 +38,7 @@ FAILURES = {
     "a disk that became read-only": (errno.EROFS, CHANGING),
     "rights taken away": (errno.EACCES, CHANGING),
 }
-"""What the system says, and which steps of writing no longer work."""
+"""Number of the error, and the steps of writing that fail."""
 SWEEP = (
     "sweep", CONFIGS / "smoke.yaml", "-p", "training.seed=0,1,2", "--epochs", 1, "--workers", 1,
     "--quiet", "--sweep-dir",
@@ -46,33 +48,35 @@ Mount = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Trained:
+def short(tmp_path_factory: pytest.TempPathFactory, nurseries: Nursery) -> Trained:
     """A training of three epochs."""
-    return Trained(SHORT, tmp_path_factory.mktemp("short"), nursery)
+    return Trained(SHORT, tmp_path_factory.mktemp("short"), nurseries)
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small disk in memory: ``disk = mount("size=200k")``; again, to change it."""
+def mount(tmp_path: Path, processes: Processes) -> Iterator[Mount]:
+    """Mounts a small disk in memory: ``disk = mount("size=200k")``; again, to change it."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root mounts disks, and this is how Linux does it")
     disk = tmp_path / "disk"
     disk.mkdir()
 
+    def code(*words: str) -> int:
+        return processes.start([*words, str(disk)], stderr=DEVNULL).wait(DEADLINE)
+
     def mounted(options: str) -> Path:
         again = "remount," if disk.is_mount() else ""
-        words = ["mount", "-t", "tmpfs", "-o", f"{again}{options}", "tmpfs", str(disk)]
-        if subprocess.run(words, capture_output=True, check=False).returncode:
-            pytest.skip("root may mount nothing here, as in a container")
+        if code("mount", "-t", "tmpfs", "-o", f"{again}{options}", "tmpfs"):
+            pytest.skip("root may not mount here, as in a container")
         return disk
 
     yield mounted
     if disk.is_mount():
-        subprocess.run(["umount", str(disk)], check=True)
+        assert code("umount") == 0
 
 
-def assert_told(done: subprocess.CompletedProcess[str], what: str) -> None:
-    """Assert that a command ended in a sentence that says what it is."""
+def assert_error(done: Done, what: str) -> None:
+    """Check that a command ended with an error that says what failed."""
     assert done.returncode == 1, done
     assert "Error: " in done.stderr
     assert what in done.stderr, done.stderr
@@ -80,11 +84,9 @@ def assert_told(done: subprocess.CompletedProcess[str], what: str) -> None:
         assert word not in done.stderr, done.stderr
 
 
-def assert_told_how_to_go_on(
-    run: Path, done: subprocess.CompletedProcess[str], number: int
-) -> None:
-    """Assert that a training that could not write says so, and once it had begun how to go on."""
-    assert_told(done, os.strerror(number))
+def assert_resumable(run: Path, done: Done, number: int) -> None:
+    """Check the error of a training that could not write, with a hint if it had begun."""
+    assert_error(done, os.strerror(number))
     if "train loss" in done.stderr:
         assert f"go on with: nnctl train --resume {run}" in done.stderr
     assert_saved_whole(run)
@@ -94,34 +96,34 @@ def assert_told_how_to_go_on(
 def test_a_training_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture, what: str
 ) -> None:
-    if what not in ("a full disk", "a disk that became read-only"):
-        leave_to_those_who_try_all(torture)
+    if not torture.full and what not in ("a full disk", "a disk that became read-only"):
+        pytest.skip("tried by make torture")
     number, kinds = FAILURES[what]
     run = scratch / "run"
     steps = range(1, short.steps + 1)
-    tried = torture.random(what).sample(steps, torture.cases(1, full=12))
+    tried = torture.random(what).sample(steps, torture.cases(1, full=8))
     for step in tried:
         fault = Fault(below=str(run), fail_from=step, fail=kinds, error=number)
         done = nursery.run(fault, *short.arguments(run))
         if done.returncode:  # else all such steps had been taken
-            assert_told_how_to_go_on(run, done, number)
-        short.assert_ends_as_ever(run)
+            assert_resumable(run, done, number)
+        short.assert_completes(run)
         shutil.rmtree(run)
     torture.tried(f"{what}, from a random step of a training on", len(tried))
 
 
-def test_a_file_that_may_not_be_so_large_ends_a_training_in_a_sentence(
+def test_a_limit_on_the_size_of_files_ends_a_training_with_an_error(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
     run = scratch / "run"
     checkpoint = (short.whole / "last.npz").stat().st_size
-    cases, rng = torture.cases(1, full=15), torture.random("limits")
+    cases, rng = torture.cases(1, full=10), torture.random("limits")
     for _ in range(cases):
         largest = rng.randrange(1000, checkpoint)
         fault = Fault(below=str(run), largest=largest)
         done = nursery.run(fault, *short.arguments(run), "--quiet")
-        assert_told_how_to_go_on(run, done, errno.EFBIG)
-        short.assert_ends_as_ever(run)
+        assert_resumable(run, done, errno.EFBIG)
+        short.assert_completes(run)
         shutil.rmtree(run)
     torture.tried("a limit to the size of files, in a training", cases)
 
@@ -132,14 +134,14 @@ def test_a_disk_that_is_full_for_some_time_costs_no_epoch(
     rng = torture.random("disks")
     needed = 3 * (short.whole / "last.npz").stat().st_size // 1000
     cases = 0
-    while cases < torture.cases(1, full=20):
+    while cases < torture.cases(1, full=12):
         size = rng.randrange(4, needed // 2)
         run = mount(f"size={size}k") / "run"
         while True:
             done = nursery.run(Fault(below=str(run)), *short.arguments(run), "--quiet")
             if done.returncode == 0:
                 break
-            assert_told_how_to_go_on(run, done, errno.ENOSPC)
+            assert_resumable(run, done, errno.ENOSPC)
             cases += 1
             size += rng.randrange(4, needed // 2)
             mount(f"size={size}k")
@@ -149,7 +151,7 @@ def test_a_disk_that_is_full_for_some_time_costs_no_epoch(
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["a new run", "a run to go on with"])
-def test_a_disk_that_is_read_only_ends_a_training_in_a_sentence(
+def test_a_read_only_disk_ends_a_training_with_an_error(
     mount: Mount, nursery: Nursery, short: Trained, torture: Torture, begun: bool
 ) -> None:
     run = mount("size=10m") / "run"
@@ -158,31 +160,31 @@ def test_a_disk_that_is_read_only_ends_a_training_in_a_sentence(
         assert nursery.run(fault, *short.arguments(run)).returncode < 0
     mount("ro")
     done = nursery.run(Fault(below=str(run)), *short.arguments(run))
-    assert_told(done, f"cannot be written: {os.strerror(errno.EROFS)}")
+    assert_error(done, f"cannot be written: {os.strerror(errno.EROFS)}")
     mount("rw")
-    short.assert_ends_as_ever(run)
+    short.assert_completes(run)
     torture.tried("a disk that is read-only, in a training")
 
 
-def begin_a_long_training(nursery: Nursery, short: Trained, run: Path) -> Child:
-    """Return a training that has done some epochs, and will not end by itself."""
-    child = nursery.start(Fault(below=str(run)), *short.arguments(run), "--epochs", 100_000)
+def begin_a_long_training(nursery: Nursery, short: Trained, run: Path) -> None:
+    """Start a training that has done some epochs, and will not end by itself."""
+    nursery.start(Fault(below=str(run)), *short.arguments(run), "--epochs", 100_000)
     while not (run / "last.npz").exists():
-        assert not child.is_over(), child.end()
+        assert not nursery.is_over(), nursery.end()
         time.sleep(0.001)
-    return child
 
 
-def test_a_run_that_is_removed_while_it_is_trained_ends_in_a_sentence(
+@pytest.mark.usefixtures("full_only")  # tests/runs has a faster one
+def test_a_run_that_is_removed_while_it_is_trained_ends_with_an_error(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
-    run, cases = scratch / "run", torture.cases(1, full=10)
+    run, cases = scratch / "run", torture.cases(1, full=6)
     for _ in range(cases):
-        child = begin_a_long_training(nursery, short, run)
+        begin_a_long_training(nursery, short, run)
         while run.exists():
             shutil.rmtree(run, ignore_errors=True)
-        done = child.end()
-        assert_told(done, f"{run} cannot be written: {os.strerror(errno.ENOENT)}")
+        done = nursery.end()
+        assert_error(done, f"{run} cannot be written: {os.strerror(errno.ENOENT)}")
         assert "begin it again" in done.stderr
         assert "--resume" not in done.stderr
         assert not run.exists()
@@ -193,11 +195,11 @@ def test_a_run_that_is_moved_while_it_is_trained_goes_on_elsewhere(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
     run, moved = scratch / "run", scratch / "moved"
-    cases = torture.cases(1, full=10)
+    cases = torture.cases(1, full=6)
     for _ in range(cases):
-        child = begin_a_long_training(nursery, short, run)
+        begin_a_long_training(nursery, short, run)
         run.rename(moved)
-        assert_told(child.end(), f"{run} cannot be written")
+        assert_error(nursery.end(), f"{run} cannot be written")
         assert_saved_whole(moved)
         epochs = len(Run(moved).metrics) + 2
         done = nursery.run(
@@ -210,16 +212,19 @@ def test_a_run_that_is_moved_while_it_is_trained_goes_on_elsewhere(
 
 
 @pytest.fixture(scope="module")
-def swept(torture: Torture, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Path:
-    """A sweep that nobody disturbed."""
-    leave_to_those_who_try_all(torture)
+def swept(
+    full_only: None,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+    nurseries: Nursery,
+) -> Path:
+    """An undisturbed sweep."""
     sweep = tmp_path_factory.mktemp("swept") / "sweep"
-    assert nursery.run(Fault(below=str(sweep)), *SWEEP, sweep).returncode == 0
+    assert nurseries.run(Fault(below=str(sweep)), *SWEEP, sweep).returncode == 0
     return sweep
 
 
-def go_on_with_a_sweep(nursery: Nursery, sweep: Path) -> subprocess.CompletedProcess[str]:
-    """Go on with a sweep, or begin it, if nothing of it is written."""
+def go_on_with_a_sweep(nursery: Nursery, sweep: Path) -> Done:
+    """Resume a sweep, or begin it if nothing of it is written."""
     journal = sweep / "journal.jsonl"
     if journal.exists() and journal.stat().st_size:
         words: tuple[object, ...] = ("sweep", "--resume", sweep, "--workers", 1, "--quiet")
@@ -240,7 +245,7 @@ def test_a_sweep_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room
         fault = Fault(below=str(sweep), fail_from=step, fail=kinds, error=number)
         done = nursery.run(fault, *SWEEP, sweep)
         if done.returncode:
-            assert_told(done, os.strerror(number))
+            assert_error(done, os.strerror(number))
             done = go_on_with_a_sweep(nursery, sweep)
             assert done.returncode == 0, done
         assert table(swept) == table(sweep)
@@ -256,7 +261,7 @@ def test_a_sweep_on_a_disk_that_is_full_goes_on_when_there_is_room(
         sweep = mount(f"size={rng.randrange(16, 2000)}k") / "sweep"
         done = nursery.run(Fault(below=str(sweep)), *SWEEP, sweep)
         if done.returncode:
-            assert_told(done, os.strerror(errno.ENOSPC))
+            assert_error(done, os.strerror(errno.ENOSPC))
             cases += 1
             mount("size=50m")
             done = go_on_with_a_sweep(nursery, sweep)
@@ -274,7 +279,7 @@ def test_a_sweep_on_a_disk_that_is_full_goes_on_when_there_is_room(
         ("matplotlib", ("report", "run", "--output", "disk/file.html")),
     ],
 )
-def test_a_result_that_does_not_fit_on_the_disk_leaves_no_part_of_it(
+def test_no_part_of_a_result_that_does_not_fit_on_the_disk_is_left(
     scratch: Path,
     mount: Mount,
     nursery: Nursery,
@@ -283,13 +288,13 @@ def test_a_result_that_does_not_fit_on_the_disk_leaves_no_part_of_it(
     needs: str,
     arguments: tuple[str, ...],
 ) -> None:
-    if needs != "safetensors":
-        leave_to_those_who_try_all(torture)
+    if not torture.full and needs != "safetensors":
+        pytest.skip("tried by make torture")
     pytest.importorskip(needs)
     disk = mount("size=16k")
     (scratch / "disk").symlink_to(disk)
     (scratch / "run").symlink_to(short.whole)
     done = nursery.run(Fault(below=str(disk)), *arguments)
-    assert_told(done, f"cannot be written: {os.strerror(errno.ENOSPC)}")
+    assert_error(done, f"cannot be written: {os.strerror(errno.ENOSPC)}")
     assert not list(disk.iterdir())
     torture.tried("a result that does not fit on the disk")

@@ -1,18 +1,16 @@
-"""A training of very many epochs and a sweep of very many trials: nothing grows or slows down.
+"""A training of many epochs and a sweep of many trials: nothing grows or slows down.
 
-Pace is told by the processor's time, which other programs do not change, and files are in memory
-where the system has such a folder: there a sync costs nothing, and it is not what is measured.
+The pace is measured in CPU time, which other programs do not change, and files are in memory where
+the system has such a folder, because syncing a disk is not what is measured.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,10 @@ import pytest
 
 from nnctl.runs.directory import Run
 from tests.conftest import Nnctl, nnctl_command
-from tests.processes import Processes
+from tests.processes import DEADLINE, Processes
 from tests.terminal import read_terminal, start_in_terminal
 from tests.torture.conftest import Torture
+from tests.torture.hostile import PATIENCE
 
 AND: dict[str, Any] = {
     "data": {"dataset": "and"},
@@ -39,7 +39,7 @@ AND: dict[str, Any] = {
     "optimizer": {"learning_rate": 2.0},
     "training": {"batch_size": 4},
 }
-"""Three weights and a step an epoch: what takes time is all that is done beside it."""
+"""Three weights and a step an epoch: nearly all time goes into the rest of an epoch."""
 TEN: dict[str, Any] = {
     "data": {"dataset": "mini", "subset": 10, "validation": 10},
     "network": {"layers": [{"units": 10, "activation": "softmax"}]},
@@ -47,20 +47,18 @@ TEN: dict[str, Any] = {
     "optimizer": {"learning_rate": 0.1},
     "training": {"batch_size": 10, "epochs": 1},
 }
-"""Ten digits, once: a trial that is over at once."""
+"""Ten digits, one epoch: a short trial."""
 
-pytestmark = pytest.mark.timeout(3600)  # a few minutes, where nothing else is done
+pytestmark = [PATIENCE, pytest.mark.usefixtures("full_only")]
 
 GROWS = 4e6
-"""Bytes in the second half of a process's life that are no leak: caches that fill."""
+"""Bytes by which the second half of a process may grow without being a leak."""
 SLOWER = 2.0
-"""The last tenth may take so much more of the processor's time than the second one, by chance."""
+"""Most CPU time of the last tenth, relative to the second tenth."""
 A_TRIAL = 4e3
 """Bytes that a sweep may keep of each trial: its row of the results."""
-
-
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
-"""What moves the cursor or colours."""
+"""Escape sequences that move the cursor or set colors."""
 
 
 @pytest.fixture
@@ -73,17 +71,7 @@ def home() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Life:
-    """What a process had done, and taken, at some moments.
-
-    Parameters
-    ----------
-    done : array, shape (n,)
-        Lines that it had written.
-    seconds : array, shape (n,)
-        Of the processor's.
-    memory : array, shape (n,)
-        Bytes.
-    """
+    """Lines written, CPU seconds and bytes of memory of a process, at some moments."""
 
     done: np.ndarray[Any, Any]
     seconds: np.ndarray[Any, Any]
@@ -91,20 +79,20 @@ class Life:
 
     @property
     def growth(self) -> float:
-        """Bytes a line: the slope of a straight line through the second half."""
+        """Bytes per line: the slope of a straight line through the second half."""
         late = self.done > self.done[-1] / 2
         return float(np.polyfit(self.done[late], self.memory[late], 1)[0])
 
     @property
     def slowdown(self) -> float:
-        """The time of the last tenth, divided by that of the second one."""
+        """Time of the last tenth, divided by that of the second tenth."""
         ends = np.array([0.1, 0.2, 0.9, 1.0]) * self.done[-1]
         times = np.interp(ends, self.done, self.seconds)
         return float((times[3] - times[2]) / (times[1] - times[0]))
 
 
-def watch(process: subprocess.Popen[bytes], path: Path) -> Life:
-    """Return what a process took while it wrote the lines of a file."""
+def watch(process: Popen[bytes], path: Path) -> Life:
+    """Return the measurements of a process while it writes the lines of a file."""
     observed, moments = psutil.Process(process.pid), [(0, 0.0, 0)]
     done = offset = 0
     while process.poll() is None:
@@ -120,21 +108,8 @@ def watch(process: subprocess.Popen[bytes], path: Path) -> Life:
             break
         if done > moments[-1][0] and memory:
             moments.append((done, times.user + times.system, memory))
-    # What it does after its last line is another thing, and was perhaps seen together with that.
+    # The last moment may include work after the last line.
     return Life(*np.array(moments[1:-1]).T)
-
-
-@contextlib.contextmanager
-def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Leave no process behind, whatever a test finds."""
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
-        process.wait()
 
 
 def write(folder: Path, config: dict[str, Any], epochs: int | None = None) -> Path:
@@ -149,15 +124,15 @@ def write(folder: Path, config: dict[str, Any], epochs: int | None = None) -> Pa
 def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning(
     torture: Torture, home: Path, processes: Processes
 ) -> None:
-    epochs, run = torture.cases(2_000, full=10_000), home / "run"
+    epochs, run = 10_000, home / "run"
     process, ours = start_in_terminal(
         processes, "train", write(home, AND, epochs), "--run-dir", run
     )
-    with ThreadPoolExecutor(1) as pool, ending(process):
+    with ThreadPoolExecutor(1) as pool:
         printing = pool.submit(read_terminal, ours)
         life = watch(process, run / "metrics.jsonl")
         printed = CONTROL.sub("", printing.result().decode())
-    assert process.wait(timeout=60) == 0
+    assert process.wait(DEADLINE) == 0
     shown = [int(row[1]) for row in re.finditer(r" (\d+)  +\d\.\d{4} ", printed)]
     torture.tried("epochs in the table of a terminal", epochs)
     torture.tried("% of the second tenth's time: the last tenth of these epochs", _percent(life))
@@ -166,14 +141,14 @@ def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning
     assert life.growth * epochs / 2 < GROWS
 
 
-def test_a_training_of_very_many_epochs_takes_no_more_memory_and_is_as_good_as_any(
-    torture: Torture, home: Path, nnctl: Nnctl
+def test_a_training_of_very_many_epochs_neither_grows_nor_slows_down(
+    torture: Torture, home: Path, processes: Processes, nnctl: Nnctl
 ) -> None:
-    epochs, run = torture.cases(2_000, full=100_000), home / "run"
+    epochs, run = 50_000, home / "run"
     command = nnctl_command("train", write(home, AND, epochs), "--run-dir", run, "--quiet")
-    with ending(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as process:
-        life = watch(process, run / "metrics.jsonl")
-    assert process.returncode == 0
+    process = processes.start(command, stdout=DEVNULL)
+    life = watch(process, run / "metrics.jsonl")
+    assert process.wait(DEADLINE) == 0
     torture.tried("epochs of one training", epochs)
     torture.tried("bytes an epoch by which its process grew", round(life.growth))
     torture.tried("% of the second tenth's time: the last tenth of that training", _percent(life))
@@ -189,17 +164,17 @@ def test_a_training_of_very_many_epochs_takes_no_more_memory_and_is_as_good_as_a
 
 
 def test_a_sweep_of_very_many_trials_keeps_a_row_of_each_and_no_more(
-    torture: Torture, home: Path, nnctl: Nnctl
+    torture: Torture, home: Path, processes: Processes, nnctl: Nnctl
 ) -> None:
-    trials, directory = torture.cases(500, full=5_000), home / "sweep"
+    trials, directory = 2_500, home / "sweep"
     seeds = f"training.seed=int:1:{trials}:{trials}"
     planned = nnctl("sweep", write(home, TEN), "-p", seeds, "--dry-run", "--json").stdout
     assert trials == len(planned.splitlines())
     options = ("-p", seeds, "--workers", 1, "--quiet", "--sweep-dir", directory)
     command = nnctl_command("sweep", home / "tiny.yaml", *options)
-    with ending(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as process:
-        life = watch(process, directory / "results.csv")
-    assert process.returncode == 0
+    process = processes.start(command, stdout=DEVNULL)
+    life = watch(process, directory / "results.csv")
+    assert process.wait(DEADLINE) == 0
     torture.tried("trials of one sweep", trials)
     torture.tried("bytes a trial by which its process grew", round(life.growth))
     torture.tried("% of the second tenth's time: the last tenth of that sweep", _percent(life))
@@ -220,25 +195,24 @@ def numbers(directory: Path) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for another process")
-def test_far_more_workers_than_cores_end_at_ctrl_c_and_leave_nothing_undone(
-    torture: Torture, home: Path, nnctl: Nnctl
+def test_a_sweep_of_more_workers_than_cores_ends_at_ctrl_c_and_can_be_resumed(
+    torture: Torture, home: Path, processes: Processes, nnctl: Nnctl
 ) -> None:
-    workers, directory = torture.cases(6, full=32), home / "sweep"
+    workers, directory = 16, home / "sweep"
     trials = 2 * workers
     options = ("-p", f"training.seed=int:1:{trials}:{trials}", "--workers", workers)
     command = nnctl_command(
         "sweep", write(home, TEN), *options, "--sweep-dir", directory, "--quiet"
     )
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    with ending(running) as process:
-        while process.poll() is None and not (directory / f"trial-{workers:03}").exists():
-            time.sleep(0.05)
-        begun = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=900)
-    assert process.returncode == 130, told
-    assert b"Traceback" not in told
-    _, alive = psutil.wait_procs(begun, timeout=60)
+    process = processes.start(command, stdout=DEVNULL, stderr=PIPE)
+    while process.poll() is None and not (directory / f"trial-{workers:03}").exists():
+        time.sleep(0.05)
+    begun = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors
+    _, alive = psutil.wait_procs(begun, timeout=DEADLINE)
     assert alive == []
     nnctl("sweep", "--resume", directory, "--workers", 2, "--quiet")
     torture.tried("workers on one machine, interrupted and resumed", workers)

@@ -1,9 +1,8 @@
-"""Nothing in a file is ever carried out, nor does it lead a write out of its directory."""
+"""No content of a file is ever executed, and no write leaves its directory."""
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import os
 import re
@@ -18,9 +17,8 @@ import pytest
 
 import nnctl as package
 from nnctl.files import write_atomically
-from nnctl.runs.directory import Run
 from tests.torture.conftest import Torture
-from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, PATIENCE, outcome
+from tests.torture.hostile import KEPT_RUN, KEPT_SWEEP, PATIENCE, REFUSED, run_command
 
 pytestmark = PATIENCE
 
@@ -36,12 +34,12 @@ FORBIDDEN_CALLS = {
 
 
 def modules() -> Iterator[tuple[Path, ast.Module]]:
-    """Yield every module of nnctl with what it says."""
+    """Yield every module of nnctl with its syntax tree."""
     for path in sorted(PACKAGE.rglob("*.py")):
         yield path, ast.parse(path.read_text("utf-8"))
 
 
-def test_no_module_knows_how_to_carry_out_data(torture: Torture) -> None:
+def test_no_module_can_execute_data(torture: Torture) -> None:
     count = 0
     for path, tree in modules():
         count += 1
@@ -54,7 +52,7 @@ def test_no_module_knows_how_to_carry_out_data(torture: Torture) -> None:
             assert FORBIDDEN_MODULES.isdisjoint(name.split(".")[0] for name in names), path
             if isinstance(node, ast.Call):
                 _check_call(path, node)
-    torture.tried("modules of nnctl, searched for what carries out data", count)
+    torture.tried("modules of nnctl, searched for calls that execute data", count)
     assert count > 80
 
 
@@ -84,7 +82,7 @@ def test_the_yaml_loader_is_a_safe_one() -> None:
     assert not any("python" in str(tag) for tag in constructors)
 
 
-def test_only_what_nnctl_made_itself_goes_into_a_page_unescaped() -> None:
+def test_only_what_nnctl_made_itself_is_unescaped_in_a_page() -> None:
     template = (PACKAGE / "report" / "page.html").read_text("utf-8")
     unescaped = set(re.findall(r"{{\s*([^}|]+?)\s*\|\s*safe\s*}}", template))
     assert unescaped == {"style", "chart.svg", "script"}
@@ -98,7 +96,7 @@ CSS = "</style><style>*{background:url(//evil)}"
 
 
 class _Elements(HTMLParser):
-    """Counts the elements of a page by their names, and looks at their attributes."""
+    """Counts the elements of a page, and collects attributes that may run scripts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +104,7 @@ class _Elements(HTMLParser):
         self.handlers: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take note of an element."""
+        """Count an element."""
         self.count[tag] = self.count.get(tag, 0) + 1
         for name, value in attrs:
             address = name in ("src", "href") and not str(value).startswith("#")
@@ -121,15 +119,21 @@ def elements(file: Path) -> _Elements:
     return reader
 
 
-_POSIX = pytest.mark.skipif(
-    sys.platform == "win32", reason="its files cannot have such names, nor be links for everybody"
-)
+_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="other names and links of files")
+
+
+@pytest.fixture
+def _sketched(torture: Torture, request: pytest.FixtureRequest) -> None:
+    """Draw charts only if all cases are tried."""
+    if not torture.full:
+        request.getfixturevalue("sketched_reports")
 
 
 @_POSIX
+@pytest.mark.usefixtures("_sketched")
 def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Path) -> None:
     plain = Path(shutil.copytree(KEPT_RUN, scratch / "plain"))
-    outcome("report", plain, plain, "-o", "plain.html", codes=[0])
+    run_command("report", plain, plain, "-o", "plain.html", codes=[0])
     expected = elements(scratch / "plain.html")
     assert expected.handlers == []
     names = [EVIL, LINK, CSS, "{{ 1234 * 1234 }}", "&lt;", "\ud800"]
@@ -144,7 +148,7 @@ def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Pat
             summary["dataset"] |= {"name": evil, "hashes": {evil: evil}}
             summary |= {"versions": {evil: evil}, "blas": {"name": evil}, "seed": evil}
             (run / "summary.json").write_text(json.dumps(summary), "utf-8")
-        outcome("report", run, "-o", "page.html", codes=[0])
+        run_command("report", run, "-o", "page.html", codes=[0])
         found = elements(scratch / "page.html")
         assert found.handlers == []
         unlike = {tag for tag in found.count if tag not in expected.count}
@@ -156,6 +160,7 @@ def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Pat
 
 
 @_POSIX
+@pytest.mark.usefixtures("_sketched")
 def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
     torture: Torture, scratch: Path
 ) -> None:
@@ -171,32 +176,18 @@ def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
                 line["reason"] = evil
         text = "".join(f"{json.dumps(line)}\n" for line in lines)
         (sweep / "journal.jsonl").write_text(text, "utf-8")
-        outcome("report", sweep, "-o", "sweep.html", codes=[0])
+        run_command("report", sweep, "-o", "sweep.html", codes=[0])
         found = elements(scratch / "sweep.html")
         assert found.handlers == []
         assert found.count.get("img") is None
         assert found.count["style"] == 1
-        told = outcome("sweep", "--show", sweep, codes=[0])
-        assert "\x1b" not in told
+        run_command("sweep", "--show", sweep, codes=[0])
         shutil.rmtree(sweep)
         torture.tried("hostile values of a sweep in a page")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../../out", "/etc/out", "..", ".", "", "a/b", "a\\b", "-rf", "x" * 999, "\x00", "con"],
-)
-def test_a_run_s_name_cannot_leave_its_directory(
-    torture: Torture, tmp_path: Path, name: str
-) -> None:
-    run = Run.create(name, tmp_path / "runs")
-    assert run.directory.parent == tmp_path / "runs"
-    assert not run.directory.name.startswith(("-", "."))
-    assert [tmp_path / "runs"] == [*tmp_path.iterdir()]
-    torture.tried("names of runs")
-
-
 @_POSIX
+@pytest.mark.usefixtures("_sketched")
 def test_no_write_follows_a_link_out_of_a_run(torture: Torture, scratch: Path) -> None:
     victim = scratch / "victim"
     for name in ("best.npz", "last.npz", "metrics.jsonl", "summary.json", "config.yaml", ".lock"):
@@ -206,79 +197,91 @@ def test_no_write_follows_a_link_out_of_a_run(torture: Torture, scratch: Path) -
             victim.write_bytes(content)
             (run / name).unlink(missing_ok=True)
             (run / name).symlink_to(victim)
-            outcome("train", "--resume", run, "--epochs", 3, codes=[0, 1, 2, 3])
-            for file_format in ("onnx", "safetensors"):
+            run_command("train", "--resume", run, "--epochs", 3, codes=[0, 1, *REFUSED])
+            for file_format in ("onnx", "safetensors")[: torture.cases(1, full=2)]:
                 (run / f"model.{file_format}").symlink_to(victim)
-                outcome("export", run, "--format", file_format, codes=[0, 2, 3])
+                run_command("export", run, "--format", file_format)
             assert content == victim.read_bytes(), name
             shutil.rmtree(run)
             torture.tried("links from a run to a victim")
     page = b'<meta name="generator" content="nnctl report 0.1.0">'
     victim.write_bytes(page)
     (scratch / "page.html").symlink_to(victim)
-    outcome("report", KEPT_RUN, "-o", "page.html", codes=[0])
+    run_command("report", KEPT_RUN, "-o", "page.html", codes=[0])
     assert victim.read_bytes() == page
+
+
+def unfinished_sweep(folder: Path, torn: bytes = b"") -> Path:
+    """Copy a sweep whose last trial has not ended."""
+    sweep = Path(shutil.copytree(KEPT_SWEEP, folder / "sweep"))
+    text = (KEPT_SWEEP / "journal.jsonl").read_bytes()
+    (sweep / "journal.jsonl").write_bytes(text[: text.rstrip().rindex(b"\n") + 1] + torn)
+    return sweep
 
 
 @_POSIX
 def test_no_write_follows_a_link_out_of_a_sweep(torture: Torture, scratch: Path) -> None:
     victim = scratch / "victim"
-    torn = b'{"torn'
     names = ["journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-002/log.txt"]
     for name in names if torture.full else names[:1]:
-        sweep = Path(shutil.copytree(KEPT_SWEEP, scratch / "sweep"))
-        text = (KEPT_SWEEP / "journal.jsonl").read_bytes()
-        whole = text[: text.rstrip().rindex(b"\n") + 1] + torn  # the last trial has not ended
-        (sweep / "journal.jsonl").write_bytes(whole)
-        content = whole if name == "journal.jsonl" else b"precious"
+        sweep = unfinished_sweep(scratch, b'{"torn')
+        journal = (sweep / "journal.jsonl").read_bytes()
+        content = journal if name == "journal.jsonl" else b"precious"
         victim.write_bytes(content)
         (sweep / name).unlink(missing_ok=True)
         (sweep / name).symlink_to(victim)
-        outcome("sweep", "--resume", sweep, "--workers", 1, "--quiet", codes=[0, 1, 2, 3])
+        resume = ("sweep", "--resume", sweep, "--workers", 1, "--quiet")
+        run_command(*resume, codes=[0, 1, *REFUSED])
         assert content == victim.read_bytes(), name
         shutil.rmtree(sweep)
         torture.tried("links from a sweep to a victim")
-    if not torture.full:
-        return
+
+
+@_POSIX
+def test_no_trial_is_written_through_a_link(torture: Torture, scratch: Path) -> None:
     elsewhere = Path(shutil.copytree(KEPT_RUN, scratch / "precious"))
     before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
-    sweep = Path(shutil.copytree(KEPT_SWEEP, scratch / "sweep"))
-    text = (KEPT_SWEEP / "journal.jsonl").read_bytes()
-    (sweep / "journal.jsonl").write_bytes(text[: text.rstrip().rindex(b"\n") + 1])
+    sweep = unfinished_sweep(scratch)
     shutil.rmtree(sweep / "trial-002")
     (sweep / "trial-002").symlink_to(elsewhere)
-    told = outcome("sweep", "--resume", sweep, "--workers", 1, "--quiet", codes=[3])
-    assert "trial-002 is a link" in told
+    done = run_command("sweep", "--resume", sweep, "--workers", 1, "--quiet", codes=[3])
+    assert "trial-002 is a link" in done.output
     assert before == {path.name: path.read_bytes() for path in elsewhere.iterdir()}
     torture.tried("links from a sweep to a victim")
 
 
 @_POSIX
-def test_temporary_files_are_new_and_unpredictable(
-    torture: Torture, scratch: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_temporary_files_are_new_unpredictable_and_writable_by_nobody_else(
+    torture: Torture, scratch: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
     seen: list[str] = []
     replace = Path.replace
 
     def note(self: Path, target: Path) -> Path:
         seen.append(self.name)
-        assert stat.S_IMODE(self.stat().st_mode) & 0o077 == 0
+        assert stat.S_IMODE(self.stat().st_mode) & umask == 0
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", note)
-    before = os.umask(0o077)
+    before = os.umask(umask)
     try:
-        for _ in range(100):
+        for _ in range(50):
             write_atomically(scratch / "file", b"content")
     finally:
         os.umask(before)
-    assert len(set(seen)) == 100
+    assert len(set(seen)) == 50
     assert [scratch / "file"] == [*scratch.iterdir()]
-    monkeypatch.undo()
+    torture.tried("temporary files", 50)
+
+
+@_POSIX
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda _: "00000000")
     (scratch / ".file.00000000.nnctl-tmp").symlink_to(scratch / "victim")
-    with contextlib.suppress(FileExistsError):
-        write_atomically(scratch / "file", b"other")
+    with pytest.raises(FileExistsError):
+        write_atomically(scratch / "file", b"content")
     assert not (scratch / "victim").exists()
-    assert (scratch / "file").read_bytes() == b"content"
-    torture.tried("temporary files", 101)
+    assert not (scratch / "file").exists()

@@ -1,20 +1,17 @@
-"""A training to disturb, and what must come of it all the same."""
+"""A training to disturb, and the result that it must have all the same."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from nnctl.runs.directory import Run, Which
 from tests.runs.helpers import SMALL, outcome
-from tests.torture.conftest import Torture
 from tests.torture.faults import Fault, Nursery
 
 QUICK: dict[str, Any] = {
@@ -22,51 +19,40 @@ QUICK: dict[str, Any] = {
     "data": {"dataset": "mini", "validation": 100, "subset": 500},
     "training": {**SMALL["training"], "epochs": 12},
 }
-"""Epochs of a moment, so that most of the time goes into starting, writing and ending."""
+"""Short epochs: most of the time goes into starting, writing and ending."""
 _WHICH: tuple[Which, ...] = ("last", "best")
 
 
 class Trained:
-    """A training, and what comes of it when nobody disturbs it.
-
-    Parameters
-    ----------
-    config : mapping
-        Its configuration.
-    folder : Path
-        An empty one.
-    nursery : Nursery
-        Where it is trained.
-    """
+    """A training that a nursery runs, and its result when nothing disturbs it."""
 
     def __init__(self, config: Mapping[str, Any], folder: Path, nursery: Nursery) -> None:
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         self.whole = folder / "run"
         self._nursery = nursery
-        told = folder / "told.json"
-        fault = Fault(below=str(self.whole), told=str(told))
+        fault = Fault(below=str(self.whole), counts=str(folder / "counts.json"))
         done = nursery.run(fault, *self.arguments(self.whole))
         assert done.returncode == 0, done
-        counted = json.loads(told.read_text("utf-8"))
+        counted = fault.read_counts()
         self.steps, self.calls = counted["steps"], counted["calls"]
         self.epochs = len(Run(self.whole).metrics)
 
     def arguments(self, run: Path) -> list[object]:
-        """Return what to type to begin, or to go on."""
+        """Return the words that begin a training, or resume it."""
         if (run / "config.yaml").exists():
             return ["train", "--resume", run]
         return ["train", self.config, "--run-dir", run]
 
     def assert_is(self, run: Path) -> None:
-        """Assert that a run is what it would be if nobody had disturbed it."""
+        """Check that a run is the same as the undisturbed one."""
         assert outcome(self.whole) == outcome(run)
         assert list(range(1, self.epochs + 1)) == [row["epoch"] for row in Run(run).metrics]
         assert summary(self.whole) == summary(run)
         assert {path.name for path in self.whole.iterdir()} == {path.name for path in run.iterdir()}
 
-    def assert_ends_as_ever(self, run: Path) -> None:
-        """Assert that a run that is left alone now is what it would have been."""
+    def assert_completes(self, run: Path) -> None:
+        """Check that a run that is resumed to its end is the same as the undisturbed one."""
         done = self._nursery.run(Fault(below=str(run)), *self.arguments(run), "--quiet")
         assert done.returncode == 0, done
         self.assert_is(run)
@@ -74,7 +60,7 @@ class Trained:
     def was_interrupted(
         self, run: Path, done: subprocess.CompletedProcess[str], *, once: bool
     ) -> bool:
-        """Assert that an interrupted command says how to go on, unless it came to its end."""
+        """Check the end of a command that got signals: complete, or with a hint how to resume."""
         for word in ("Traceback", "KeyboardInterrupt", "Exception"):
             assert word not in done.stderr, done.stderr
         if done.returncode == 0:
@@ -84,22 +70,22 @@ class Trained:
         assert done.returncode == 130, done
         assert "Error: interrupted" in done.stderr
         assert_saved_whole(run)
-        if once and "train loss" in done.stderr:  # from there on it is a word to stop, no more
+        if once and "train loss" in done.stderr:  # the training has begun
             assert f"Go on with: nnctl train --resume {run}" in done.stderr
             assert Run(run).summary["status"] == "interrupted"
         return True
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """Return what came of a run, without what a clock or a place is in."""
-    told = Run(run).summary
-    return {key: told[key] for key in told if key not in ("seconds", "run_dir")}
+    """Return the summary of a run without times and paths."""
+    whole = Run(run).summary
+    return {key: whole[key] for key in whole if key not in ("seconds", "run_dir")}
 
 
 def assert_saved_whole(run: Path) -> None:
-    """Assert that what a process has left is readable, and the state is not ahead of the metrics.
+    """Check that the files of a run are readable, and the state is not ahead of the metrics.
 
-    The best network may be, where a training that went on from before it was killed as well.
+    The best network may be ahead, if the training was resumed from before the epoch of its best.
     """
     left = Run(run)
     saved = {
@@ -108,9 +94,3 @@ def assert_saved_whole(run: Path) -> None:
     epochs = [row["epoch"] for row in left.metrics]
     assert list(range(1, len(epochs) + 1)) == epochs
     assert "last" not in saved or saved["last"].progress.epoch <= len(epochs)
-
-
-def leave_to_those_who_try_all(torture: Torture) -> None:
-    """Skip a test where a few cases are tried, which others try already."""
-    if not torture.full:
-        pytest.skip("tried by make torture")

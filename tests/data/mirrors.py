@@ -1,37 +1,166 @@
-"""Mirrors that fail, lie, dawdle or attack in every way we know; and what is to be told of it."""
+"""Mirrors on loopback, over real HTTP: good ones, and ones that fail, lie, stall or attack."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
+import hashlib
+import http.server
+import random
 import socket
+import ssl
 import struct
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
-from tests.data.conftest import Answer, Handler
+import requests  # noqa: F401 - here, so that no test waits for the import while it downloads
+
+from nnctl.data.download import DownloadEvent, fetch
+from nnctl.data.registry import KnownFile
+from nnctl.errors import DataError
+
+
+def known_file(name: str, content: bytes) -> tuple[KnownFile, bytes]:
+    """Return the description of a file, and the gzip file that a mirror should serve."""
+    packed = gzip.compress(content, mtime=0)
+    sha256, idx_sha256 = (hashlib.sha256(given).hexdigest() for given in (packed, content))
+    return KnownFile(name, len(packed), sha256, len(content), idx_sha256), packed
+
+
+A, A_PACKED = known_file("a-images", random.Random(0).randbytes(40_000))  # comes in 5 pieces
+B, B_PACKED = known_file("b-labels", b"the labels")
+FILES = (A, B)
+CONTENTS = {A.gzip_name: A_PACKED, B.gzip_name: B_PACKED}
+
+
+def ask(
+    cache: Path, *mirrors: str, files: Sequence[KnownFile] = FILES, force: bool = False
+) -> tuple[list[DownloadEvent], str]:
+    """Fetch files; return the events, and the error message if there is one."""
+    events: list[DownloadEvent] = []
+    try:
+        fetch(cache, files, mirrors=mirrors, notify=events.append, force=force)
+    except DataError as error:
+        return events, error.message
+    return events, ""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder, hidden ones included."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def closed_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+# The server --------------------------------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One request to a mirror."""
+
+    mirror: Mirror
+
+    def do_GET(self) -> None:
+        """Answer as the mirror should."""
+        self.mirror.requests.append(self.path)
+        self.mirror.asked.set()
+        name = self.path.rpartition("/")[2]
+        if name in self.mirror.contents:
+            self.mirror.answer(self, self.mirror.contents[name])
+        else:
+            self.send_error(404)
+
+    def reply(self, content: bytes, *, length: int | None = None, **headers: str) -> None:
+        """Send a content with status 200."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        for header, value in headers.items():
+            self.send_header(header.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Print nothing."""
+
+
+Answer = Callable[[Handler, bytes], None]
+
+
+@dataclass
+class Mirror:
+    """A mirror: what it serves, how it answers, and which paths were requested."""
+
+    contents: Mapping[str, bytes]
+    answer: Answer
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+    asked: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
+
+
+MakeMirror = Callable[..., Mirror]
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Ignore clients that give up."""
+
+
+@contextlib.contextmanager
+def mirrors() -> Iterator[MakeMirror]:
+    """Start mirrors: ``start(contents)``, or ``start(contents, answer)``.
+
+    With a TLS context as ``secure``, the mirror speaks HTTPS.
+    """
+    started: list[tuple[_Server, Mirror]] = []
+
+    def start(
+        contents: Mapping[str, bytes],
+        answer: Answer = Handler.reply,
+        secure: ssl.SSLContext | None = None,
+    ) -> Mirror:
+        made = Mirror(contents, answer)
+        server = _Server(("127.0.0.1", 0), type("_Handler", (Handler,), {"mirror": made}))
+        if secure:
+            server.socket = secure.wrap_socket(server.socket, server_side=True)
+        made.url = f"http{'s' if secure else ''}://127.0.0.1:{server.server_port}/"
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        started.append((server, made))
+        return made
+
+    try:
+        yield start
+    finally:
+        for _, made in started:
+            made.closed.set()
+        for server, _ in started:
+            server.shutdown()
+            server.server_close()
+
+
+# Bad mirrors -------------------------------------------------------------------------------------
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Fault(NamedTuple):
-    """How a mirror answers, and a regular expression of what is told of it.
-
-    Parameters
-    ----------
-    answer : callable
-        Answers a request.
-    told : str
-        The whole reason.
-    slow : bool
-        Whether it is only noticed by waiting.
-    """
+    """How a mirror answers, and a regular expression of the whole reason that is reported."""
 
     answer: Answer
-    told: str
-    slow: bool = False
+    reason: str
+    slow: bool = False  # noticed only by waiting
 
 
 def raw(*parts: bytes) -> Answer:
@@ -40,7 +169,7 @@ def raw(*parts: bytes) -> Answer:
 
 
 def send(to: Handler, parts: Iterable[bytes], pause: float = 0) -> None:
-    """Send bytes with pauses between them, until the mirror is closed or nobody listens."""
+    """Send bytes with pauses between them, until the mirror is closed or the client is gone."""
     for part in parts:
         to.wfile.write(part)
         if to.mirror.closed.wait(pause) if pause else to.mirror.closed.is_set():
@@ -48,7 +177,7 @@ def send(to: Handler, parts: Iterable[bytes], pause: float = 0) -> None:
 
 
 def endless(head: bytes, part: bytes, pause: float = 0) -> Answer:
-    """Send a beginning, and then the same thing for ever."""
+    """Send a beginning, and then the same bytes forever."""
 
     def answer(to: Handler, _: bytes) -> None:
         to.wfile.write(head)
@@ -58,7 +187,7 @@ def endless(head: bytes, part: bytes, pause: float = 0) -> Answer:
 
 
 def stall(part: float, head: bytes = b"") -> Answer:
-    """Send a part of the right answer, or another beginning, and then nothing for a minute."""
+    """Send a part of the right answer, or another beginning, and then nothing."""
 
     def answer(to: Handler, right: bytes) -> None:
         whole = OK + b"Content-Length: %d\r\n\r\n" % len(right) + right
@@ -69,7 +198,7 @@ def stall(part: float, head: bytes = b"") -> Answer:
 
 
 def cut_after(count: int, *, kind: str = "length", reset: bool = False) -> Answer:
-    """Promise a file in one of three ways, and cut the connection after so many bytes of it."""
+    """Announce a file in one of three ways, and cut the connection after some bytes of it."""
 
     def answer(to: Handler, right: bytes) -> None:
         heads = {
@@ -95,7 +224,7 @@ def hang_up(to: Handler) -> None:
 
 
 def drip(to: Handler, right: bytes) -> None:
-    """Send a byte in a chunk of its own, again and again."""
+    """Send one byte at a time, each in a chunk of its own."""
     to.wfile.write(CHUNKED)
     send(to, (b"1\r\n%c\r\n" % byte for byte in right), 0.05)
 
@@ -106,21 +235,21 @@ def redirect(target: bytes, body: bytes = b"") -> Answer:
 
 
 def redirect_without_end(to: Handler, _: bytes) -> None:
-    """Send a client to an address that it has not seen yet, each time."""
+    """Send a client to a new address each time."""
     seen = len(to.mirror.requests)
     send(to, [b"HTTP/1.1 301 Moved\r\nLocation: /%d%b\r\n\r\n" % (seen, to.path.encode())])
 
 
 @functools.cache
 def bomb(times: int = 1) -> bytes:
-    """Return a gigabyte of zeros, compressed so many times with gzip; at first in 64 members."""
+    """Return a gigabyte of zeros, compressed with gzip once (in 64 members) or several times."""
     if times == 1:
         return gzip.compress(bytes(2**24), mtime=0) * 64
     return gzip.compress(bomb(times - 1), mtime=0)
 
 
 def encoded_bomb(times: int) -> Answer:
-    """Send a bomb that a client is told to inflate."""
+    """Send a bomb that a client should decompress."""
 
     def answer(to: Handler, _: bytes) -> None:
         encoding = b"Content-Encoding: " + b", ".join([b"gzip"] * times)
@@ -129,20 +258,14 @@ def encoded_bomb(times: int) -> Answer:
     return answer
 
 
-def changed(to: Handler, right: bytes) -> None:
-    """Send a file with one bit flipped."""
-    to.reply(right[:-1] + bytes([right[-1] ^ 1]))
-
-
 HTML = b"<!DOCTYPE html><title>Log in to the guests' network</title>"
 LINE = b"x" * 8192
 FEW = r"sent only [\d,]+ of [\d,]+ bytes"
 MANY = "sent more bytes than the file has"
 ANOTHER = "sent another file: its SHA-256 is not MNIST's"
 CUT = r"cut the connection after [\d,]+ bytes"
-SILENT = "did not answer within .* s"
-STOPPED = "sent next to nothing for .* s"
-SLOW = "sent fewer than 8,000 bytes a second for .* s"
+SILENT = r"did not answer within \d+ s"
+STOPPED = r"sent next to nothing for \d+ s"
 UNREACHED = "cannot be reached: .+"
 NO_HTTP = "does not speak HTTP: .+"
 ELSEWHERE = "redirects to {}, which is no http:// or https:// address"
@@ -167,7 +290,9 @@ FAULTS = {
     "nothing in it": Fault(lambda to, _: to.reply(b""), FEW),
     "a byte less": Fault(lambda to, right: to.reply(right[:-1]), FEW),
     "a byte more": Fault(lambda to, right: to.reply(right + b"x"), MANY),
-    "one bit flipped": Fault(changed, ANOTHER),
+    "one bit flipped": Fault(
+        lambda to, right: to.reply(right[:-1] + bytes([right[-1] ^ 1])), ANOTHER
+    ),
     "the other file": Fault(
         lambda to, right: to.reply(next(c for c in to.mirror.contents.values() if c != right)),
         f"{FEW}|{MANY}",
@@ -182,7 +307,7 @@ FAULTS = {
     "a circle": Fault(lambda to, _: redirect(to.path.encode())(to, _), "redirects in a circle"),
     "redirects without end": Fault(redirect_without_end, "redirects in a circle"),
     "a redirect to nowhere": Fault(redirect(b""), "redirects in a circle|" + FEW),
-    # What dawdles
+    # What is slow
     "stalls before the headers": Fault(stall(0), SILENT, slow=True),
     "stalls in the headers": Fault(stall(0, b"HTTP/1.1 200"), SILENT, slow=True),
     "stalls in the body": Fault(stall(0.9), STOPPED, slow=True),
@@ -211,12 +336,12 @@ FAULTS = {
     "an endless header": Fault(endless(OK + b"X: ", LINE), NO_HTTP),
     "an endless status": Fault(endless(b"HTTP/1.1 200 ", LINE), NO_HTTP),
     "endless informational answers": Fault(
-        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), SILENT, slow=True
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.01), SILENT, slow=True
     ),
     "an endless line of a chunk": Fault(endless(CHUNKED, LINE), NO_HTTP),
     "an endless trailer": Fault(
         lambda to, right: endless(
-            CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(right), right), b"X: x\r\n"
+            CHUNKED + b"%x\r\n%b\r\n0\r\n" % (len(right), right), b"X: x\r\n", 0.01
         )(to, right),
         STOPPED,
         slow=True,
@@ -234,3 +359,5 @@ FAULTS = {
     "a length beyond all": Fault(raw(OK + b"Content-Length: %d\r\n\r\n" % 10**40, b"x"), CUT),
     "a chunk that is none": Fault(raw(CHUNKED, b"zz\r\nx\r\n0\r\n\r\n"), f"{CUT}|{NO_HTTP}"),
 }
+QUICK = [name for name, fault in FAULTS.items() if not fault.slow]
+SLOW = [name for name, fault in FAULTS.items() if fault.slow]
