@@ -120,3 +120,10 @@ def test_a_replaced_value_has_its_place_at_the_override() -> None:
     assert document.place(("a", "c"), of_key=True) == "--set a.c=[{d: 5}]"
     assert document.place(("a", "b")) == "c.yaml:1:8"
     assert document.place(("f",)) == "c.yaml:3:4"
+
+
+def test_sections_that_an_override_creates_have_their_place_at_the_override() -> None:
+    document = overridden("n.x.y=5")
+    for path in (("n",), ("n", "x")):
+        assert document.place(path, of_key=True) == "--set n.x.y=5"
+        assert document.place((*path, "missing")) == "--set n.x.y=5"
