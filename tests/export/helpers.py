@@ -43,14 +43,14 @@ ALL: list[Activation] = [
     Swish(1.7),
     Maxout(3),
 ]
-"""Every activation of the table, and with other parameters."""
+"""Every activation, and some with other parameters."""
 
 HIDDEN = [activation for activation in ALL if activation.place != "output"]
 OUTPUT = [activation for activation in ALL if activation.place != "hidden"]
 
 
 def named(activation: Activation) -> str:
-    """Return what a test of an activation is called."""
+    """Return the name of an activation in the name of a test."""
     return str(write(activation)).translate(str.maketrans("", "", "{}' "))
 
 
@@ -97,9 +97,9 @@ def answers(run: Run, pixels: Array) -> tuple[Array, Array]:
 
 
 def largest_difference(expected: Array, actual: Array) -> float:
-    """Return the largest one; of an image with numbers above 1, as a share of its largest number.
+    """Return the largest difference, relative to the largest number of an image if that is above 1.
 
-    Sums of 32-bit numbers are not known to less than that: nnctl's own differ as much from 64 bits.
+    32-bit sums are no more precise: nnctl's own differ as much from those in 64 bits.
     """
     scale = np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
     return float((np.abs(expected.astype(np.float64) - actual) / scale).max())

@@ -1,4 +1,4 @@
-"""ONNX: other programs come to the same numbers as nnctl, for every activation."""
+"""ONNX: ONNX Runtime computes the same numbers as nnctl for every activation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ORIGIN = Origin("1.2", "mini", ["0", "1"], "best", 3)
 
 
 def run_onnx(content: bytes, pixels: Array) -> tuple[Array, Array]:
-    """Return the logits and probabilities that ONNX Runtime comes to."""
+    """Return the logits and probabilities that ONNX Runtime computes."""
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
     logits, probabilities = session.run(["logits", "probabilities"], {"images": pixels})
     return logits, probabilities
@@ -54,32 +54,33 @@ def check(run: Run, folder: Path, pixels: Array) -> None:
         assert largest_difference(expected, actual) <= 1e-5
 
 
-def test_every_activation_of_the_table_is_tried() -> None:
+def test_every_activation_is_tested() -> None:
     assert {type(activation) for activation in ALL} == set(ACTIVATIONS.values())
     assert {*HIDDEN, *OUTPUT} == {*ALL}
 
 
-@pytest.mark.parametrize("activation", HIDDEN, ids=named)
-def test_a_hidden_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    check(trained([activation, Softmax()]), tmp_path, images())
-
-
-@pytest.mark.parametrize("activation", OUTPUT, ids=named)
-def test_an_output_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    check(trained([ReLU(), activation]), tmp_path, images())
+@pytest.mark.parametrize(
+    "layers",
+    [*([hidden, Softmax()] for hidden in HIDDEN), *([ReLU(), output] for output in OUTPUT)],
+    ids=lambda layers: " ".join(map(named, layers)),
+)
+def test_onnx_runtime_computes_the_same_numbers(layers: list[Activation], tmp_path: Path) -> None:
+    check(trained(layers), tmp_path, images())
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize("activation", HIDDEN, ids=named)
-def test_it_holds_on_all_of_mnist_s_test_set(activation: Activation, tmp_path: Path) -> None:
+def test_the_numbers_are_the_same_for_all_test_images_of_mnist(
+    activation: Activation, tmp_path: Path
+) -> None:
     pixels = images("mnist")
     assert pixels.shape == (10_000, 784)
     check(trained([activation, Softmax()]), tmp_path, pixels)
 
 
 @pytest.mark.parametrize("activation", ALL, ids=named)
-def test_large_numbers_do_no_harm(activation: Activation) -> None:
+def test_large_numbers_have_the_same_outputs(activation: Activation) -> None:
     layers = [Layer(1, activation), Layer(1, Linear())]
     pieces = activation.maps
     network = Network(1, layers)
@@ -108,7 +109,7 @@ def test_the_batch_may_have_any_size(tmp_path: Path) -> None:
         run_onnx(content, pixels[:, :100])
 
 
-def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+def test_the_file_describes_itself(tmp_path: Path) -> None:
     run = trained([Sigmoid(), Softmax()])
     exported = export(run, "onnx", checkpoint="last", file=tmp_path / "m.onnx")
     model = onnx.load(exported.file)
@@ -131,30 +132,28 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
 def test_a_yes_or_no_has_one_probability(tmp_path: Path) -> None:
     run = trained([Sigmoid()], positive_digit=9)
     check(run, tmp_path, images())
-    metadata = onnx.load(tmp_path / "model.onnx").metadata_props
-    told = {entry.key: entry.value for entry in metadata}
-    assert json.loads(told["labels"]) == ["other", "9"]
-    assert "the probability of the second label" in told["probabilities"]
+    entries = onnx.load(tmp_path / "model.onnx").metadata_props
+    metadata = {entry.key: entry.value for entry in entries}
+    assert json.loads(metadata["labels"]) == ["other", "9"]
+    assert "the probability of the second label" in metadata["probabilities"]
 
 
-def test_outputs_that_are_no_probabilities_are_said_to_be_none(tmp_path: Path) -> None:
+def test_the_usage_says_that_outputs_are_not_probabilities(tmp_path: Path) -> None:
     exported = export(trained([ReLU(), Linear()]), "onnx", file=tmp_path / "m.onnx")
     assert "linear of the logits; no probabilities" in exported.usage
 
 
-def test_the_same_run_gives_the_same_file(tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_file_without_a_warning(tmp_path: Path) -> None:
     run = trained([Sigmoid(), Softmax()])
-    one, other = (export(run, "onnx", file=tmp_path / name).file for name in ("a", "b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, other = (export(run, "onnx", file=tmp_path / name).file for name in ("a", "b"))
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_what_is_too_large_for_the_format_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_too_large_for_the_format_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 10)
     with pytest.raises(UsageError, match="at most 2 GB"):
         to_onnx(Network(4, [Layer(1, Sigmoid())]), ORIGIN, Path("x"))
-
-
-def test_no_warning_is_left_to_users(tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        export(trained([Sigmoid(), Softmax()]), "onnx", file=tmp_path / "m.onnx")

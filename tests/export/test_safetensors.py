@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from nnctl.nn.activations import (
     Step,
     Swish,
 )
-from nnctl.runs.directory import Run
 from tests.export.helpers import (
     HIDDEN,
     OUTPUT,
@@ -38,21 +38,26 @@ from tests.export.helpers import (
 
 safetensors = pytest.importorskip("safetensors")
 
-STRANGERS = (Step, Exponential, Maxout)
-"""What PyTorch has no module for."""
+MISSING = (Step, Exponential, Maxout)
+"""Activations without a PyTorch module."""
 
 
-def is_foreign(activation: Activation) -> bool:
-    """Tell whether PyTorch has no module that means the same."""
-    return isinstance(activation, STRANGERS) or activation in (Sigmoid(2.5), Swish(1.7))
+def is_missing(activation: Activation) -> bool:
+    return isinstance(activation, MISSING) or activation in (Sigmoid(2.5), Swish(1.7))
+
+
+def import_torch() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own
+        return pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 
 
 def run_torch(usage: str, pixels: Array) -> Array:
-    """Carry out the printed lines, and return what the network returns."""
+    """Return what the network of the printed lines returns."""
+    torch = import_torch()
+    names: dict[str, object] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own
-        torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
-        names: dict[str, object] = {}
+        warnings.simplefilter("ignore")
         exec(compile(usage, "printed", "exec"), names)  # our own text
         model = names["model"]
         assert isinstance(model, torch.nn.Sequential)
@@ -61,9 +66,18 @@ def run_torch(usage: str, pixels: Array) -> Array:
     return result
 
 
-def check(run: Run, folder: Path) -> None:
-    """Compare what PyTorch returns for all test images."""
-    exported = export(run, "safetensors", file=folder / "it's a model.safetensors")
+@pytest.mark.parametrize(
+    "layers",
+    [
+        *([hidden, Softmax()] for hidden in HIDDEN if not is_missing(hidden)),
+        *([LeakyReLU(0.3), output] for output in OUTPUT if not is_missing(output)),
+    ],
+    ids=lambda layers: " ".join(map(named, layers)),
+)
+def test_pytorch_computes_the_same_numbers(layers: list[Activation], tmp_path: Path) -> None:
+    import_torch()
+    run = trained(layers)
+    exported = export(run, "safetensors", file=tmp_path / "it's a model.safetensors")
     logits, outputs = answers(run, images())
     ends_in_logits = isinstance(run.network().functions[-1], Softmax)
     assert ("returns logits: torch.softmax" in exported.usage) == ends_in_logits
@@ -71,18 +85,10 @@ def check(run: Run, folder: Path) -> None:
     assert largest_difference(logits if ends_in_logits else outputs, actual) <= 1e-5
 
 
-@pytest.mark.parametrize("activation", [f for f in HIDDEN if not is_foreign(f)], ids=named)
-def test_pytorch_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    check(trained([activation, Softmax()]), tmp_path)
-
-
-@pytest.mark.parametrize("activation", [f for f in OUTPUT if not is_foreign(f)], ids=named)
-def test_an_output_layer_comes_to_the_same_numbers(activation: Activation, tmp_path: Path) -> None:
-    check(trained([LeakyReLU(0.3), activation]), tmp_path)
-
-
-@pytest.mark.parametrize("activation", [f for f in HIDDEN if is_foreign(f)], ids=named)
-def test_what_pytorch_has_no_module_for_is_told(activation: Activation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("activation", [f for f in HIDDEN if is_missing(f)], ids=named)
+def test_an_activation_that_pytorch_does_not_have_is_an_error(
+    activation: Activation, tmp_path: Path
+) -> None:
     run = trained([activation, Softmax()])
     with pytest.raises(UsageError, match=rf"layer 1 is {activation.name}.*PyTorch") as caught:
         export(run, "safetensors", file=tmp_path / "m")
@@ -90,8 +96,8 @@ def test_what_pytorch_has_no_module_for_is_told(activation: Activation, tmp_path
     assert not [*tmp_path.iterdir()]
 
 
-def test_every_activation_is_known_or_known_to_be_missing() -> None:
-    for kind in set(ACTIVATIONS.values()) - set(STRANGERS):
+def test_every_other_activation_is_translated() -> None:
+    for kind in set(ACTIVATIONS.values()) - set(MISSING):
         layers = [kind(), Softmax()] if kind.place != "output" else [kind()]
         translate(trained(layers).network())
 
