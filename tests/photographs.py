@@ -1,4 +1,4 @@
-"""Pictures as people take them, made of digits whose label is known."""
+"""Photographs of digits, made of labeled images."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 UGLY = ("invert", "move", "rotate", "gradient", "noise", "jpeg")
-"""All that may be wrong with a photograph."""
+"""All faults of photographs."""
 
 _SIDE = 420  # of a photograph; the digit's image, ten times enlarged, has 280
 
 
 def photograph(image: NDArray[np.uint8], seed: int, kinds: Iterable[str] = UGLY) -> bytes:
-    """Return a photograph of an image ``(784,)``: as a JPEG file of low quality, or as PNG.
+    """Return a photograph of an image of MNIST: a JPEG file of low quality, or a PNG file.
 
-    Parameters
-    ----------
-    image : array of uint8, shape (784,)
-        A digit of MNIST, enlarged ten times.
-    seed : int
-        Of all that is random.
-    kinds : iterable of str
-        What is ugly: dark ink on light paper (invert), off the centre (move), up to ten degrees
-        askew (rotate), light from one side (gradient), grain (noise), and JPEG's artefacts (jpeg).
+    Its faults: dark ink on light paper (invert), off the center (move), up to ten degrees askew
+    (rotate), light from one side (gradient), grain (noise), and JPEG's artifacts (jpeg).
     """
     rng, kinds = np.random.default_rng(seed), set(kinds)
     angle, direction = rng.uniform(-10, 10), rng.uniform(0, 2 * np.pi)
@@ -47,7 +40,7 @@ def photograph(image: NDArray[np.uint8], seed: int, kinds: Iterable[str] = UGLY)
 
 
 def encoded(picture: NDArray[np.floating], kind: str = "PNG", **options: int) -> bytes:
-    """Return a picture, 0 to 1, as a file."""
+    """Return the content of an image file of a picture from 0 to 1."""
     content = io.BytesIO()
     grey = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(grey).save(content, kind, **({} if kind == "PNG" else options))

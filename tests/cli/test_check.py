@@ -102,7 +102,6 @@ def test_the_predicted_standard_deviation_is_the_real_one(name: str, activation:
         (0, "1 weight layer, 0 hidden layers: not a deep network"),
         (1, "2 weight layers, 1 hidden layer: not a deep network"),
         (2, "3 weight layers, 2 hidden layers: a deep network"),
-        (4, "5 weight layers, 4 hidden layers: a deep network"),
     ],
 )
 def test_two_hidden_layers_are_deep(nnctl: Nnctl, hidden: int, message: str) -> None:

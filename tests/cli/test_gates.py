@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import nnctl as face
 from nnctl.data.gates import GATES, INPUTS
-from nnctl.nn.activations import Softmax, Step
+from nnctl.nn.activations import Step
 from nnctl.nn.metrics import predict
 from nnctl.nn.network import Layer, Network
 from tests.conftest import CONFIGS, Nnctl
@@ -73,24 +71,6 @@ def test_xor_is_the_and_of_or_and_nand() -> None:
         ([and_weights], [and_threshold]),
     )
     assert GATES["xor"] == answers(network)
-
-
-@given(
-    weights=st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=2),
-    threshold=st.floats(-100, 100, width=32),
-)
-def test_no_perceptron_computes_xor(weights: list[float], threshold: float) -> None:
-    given_answers = answers(perceptrons(([weights], [threshold])))
-    right = sum(a == b for a, b in zip(GATES["xor"], given_answers, strict=True))
-    assert right <= 3
-
-
-@given(numbers=st.lists(st.floats(-100, 100, width=32), min_size=6, max_size=6))
-def test_no_layer_of_two_softmax_units_computes_xor_either(numbers: list[float]) -> None:
-    network = Network(2, [Layer(2, Softmax())])
-    network.parameters.vector[...] = numbers
-    right = sum(a == b for a, b in zip(GATES["xor"], answers(network), strict=True))
-    assert right <= 3
 
 
 # Learned -----------------------------------------------------------------------------------------
@@ -154,16 +134,6 @@ def test_all_four_examples_are_trained_on() -> None:
     summary = json.loads(run.summary_path.read_text("utf-8"))
     assert (summary["dataset"]["training"], summary["dataset"]["validation"]) == (4, 0)
     assert (summary["best_epoch"], summary["best_val_accuracy"]) == (20, None)
-
-
-@pytest.mark.usefixtures("scratch")
-def test_a_resumed_gate_ends_in_the_same_bits(nnctl: Nnctl) -> None:
-    whole = face.train(PRESETS / "xor.yaml", run_dir="whole", epochs=6)
-    face.train(PRESETS / "xor.yaml", run_dir="begun", epochs=3)
-    nnctl("train", "--resume", "begun", "--epochs", 6, "--quiet")
-    resumed = face.load("begun")
-    expected, actual = (run.network("last").parameters.vector for run in (whole, resumed))
-    np.testing.assert_array_equal(expected, actual)
 
 
 # What people see ---------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(scratch: Path) -> Path:
-    """A folder with three photographs, and what is no picture."""
+    """A folder with three photographs and a text file."""
     folder = scratch / "photos"
     folder.mkdir()
     for i in range(3):

@@ -1,9 +1,9 @@
-"""The parts of the README that are made of the program: its reference and its help.
+"""Writes the generated parts of the README: the reference and the help.
 
     python -m tests.readme.generate
 
-writes them anew between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; a test tells whether
-they are current.
+writes them between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; a test checks that they are
+current.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
     "initializer": INITIALIZERS,
     "schedule": SCHEDULES,
 }
-"""What entries of a configuration are chosen from, by what one of them is called."""
+"""Tables from which entries of a configuration are chosen."""
 
 _MARKED = re.compile(r"(<!-- begin: ([\w ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
-_ENDLESS = 1000  # bounds from here on are no news to the reader
+_ENDLESS = 1000  # larger bounds are not worth printing
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
 _PLACES = {"hidden": " Hidden layers only.", "output": " The last layer only."}
 _BOUNDS = {
@@ -47,12 +47,12 @@ _BOUNDS = {
 
 
 def renew(text: str) -> str:
-    """Return the README with its generated parts as they should be."""
+    """Return the README with current generated parts."""
     return _MARKED.sub(lambda found: f"{found[1]}{generate(found[2])}{found[3]}", text)
 
 
 def generate(name: str) -> str:
-    """Return what belongs between the marks of a name."""
+    """Return the generated part of a name."""
     if name == "keys":
         return "".join(_tables_of_keys())
     if name in TABLES:
@@ -166,7 +166,7 @@ def _value(option: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 
 def _table_of_choices(table: Mapping[str, type[Any]]) -> str:
-    """Return a table of what may be chosen: names, parameters with their defaults, meanings."""
+    """Return a table with the names, parameters, defaults and meanings of the entries."""
     rows = ["| name | parameters | |\n|---|---|---|\n"]
     for kind in dict.fromkeys(table.values()):
         names = [name for name, other in table.items() if other is kind]
@@ -204,7 +204,7 @@ def _yaml(value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return text that is no Markdown: a bar would end a cell."""
+    """Escape Markdown: a bar would end a cell."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 

@@ -1,4 +1,4 @@
-"""Draw the page of a run: ``make pictures`` writes ``docs/report.png``, a screenshot.
+"""Draws the report of a run: ``make pictures`` writes ``docs/report.png``, a screenshot.
 
     python -m tests.readme.page
 
@@ -24,11 +24,11 @@ from tests.report.test_browser import SEVEN
 from tests.runs.helpers import ignore
 
 WIDTH, HEIGHT = 1100, 890
-COLOURS = 96  # are enough for text, curves and grey digits
+COLORS = 96  # are enough for text, curves and grey digits
 
 
 def draw_page() -> Image.Image:
-    """Train, write the page, draw on it, and return what is seen."""
+    """Train, write the report, draw a digit on it, and return a screenshot."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         run = nnctl.train(CONFIGS / "relu.yaml", run_dir=Path(folder) / "relu")
         written = report([run.directory], Path(folder) / "report.html", notify=ignore)
@@ -46,7 +46,7 @@ def main() -> None:
     """Write the picture."""
     target = ROOT / "docs" / "report.png"
     target.parent.mkdir(exist_ok=True)
-    draw_page().quantize(COLOURS).save(target, optimize=True)
+    draw_page().quantize(COLORS).save(target, optimize=True)
     print(f"{os.path.relpath(target)}: {target.stat().st_size / 1000:.0f} kB")
 
 

@@ -1,4 +1,4 @@
-"""Draw what a terminal shows while nnctl trains: ``make pictures`` writes ``docs/training.svg``.
+"""Draws a training in a terminal: ``make pictures`` writes ``docs/training.svg``.
 
     python -m tests.readme.terminal
 
@@ -35,7 +35,7 @@ SECONDS = 8.0  # of the training in the picture
 STILL = 7.0  # seconds that its end is shown for, before it begins again
 
 BACKGROUND, FOREGROUND = "#16181d", "#d7dae0"
-COLOURS = {
+COLORS = {
     "black": "#3b4048",
     "red": "#ef6b73",
     "green": "#8fd07a",
@@ -50,16 +50,16 @@ BRAILLE = 0x2800
 DOTS = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
 """The column and the row of the dot that each bit of a braille letter stands for."""
 BARS = {"━": (0.0, 1.0), "╸": (0.0, 0.5), "╺": (0.5, 1.0)}
-"""From where to where in its cell each piece of a bar goes."""
+"""Where in its cell each piece of a bar begins and ends."""
 
 PIECES = re.compile(r"[━╸╺]+|[\u2800-\u28ff ]*[\u2800-\u28ff]|[^━╸╺\u2800-\u28ff]+")
-"""Of a text: a bar, braille, or letters."""
+"""Pieces of a text: a bar, braille, or letters."""
 
 
 class Style(NamedTuple):
     """How a character looks."""
 
-    colour: str
+    color: str
     bold: bool
 
 
@@ -89,7 +89,7 @@ def _line(screen: pyte.Screen, row: int) -> Line:
     cells = [screen.buffer[row][column] for column in range(COLUMNS)]
     while cells and cells[-1].data == " ":
         cells.pop()
-    styles = [Style(_colour(cell.fg), cell.bold) for cell in cells]
+    styles = [Style(_color(cell.fg), cell.bold) for cell in cells]
     for i, cell in enumerate(cells):
         if cell.data == " " and i:  # a gap looks like what is before it
             styles[i] = styles[i - 1]
@@ -100,8 +100,8 @@ def _line(screen: pyte.Screen, row: int) -> Line:
     )
 
 
-def _colour(name: str) -> str:
-    return COLOURS.get(name) or f"#{name}"
+def _color(name: str) -> str:
+    return COLORS.get(name) or f"#{name}"
 
 
 def shown(screens: list[list[Line]]) -> Iterator[Shown]:
@@ -177,7 +177,7 @@ def _draw_text(text: str, column: int, top: float, style: Style) -> str:
     text = text.strip()
     if not text:
         return ""
-    look = f' fill="{style.colour}"' if style.colour != FOREGROUND else ""
+    look = f' fill="{style.color}"' if style.color != FOREGROUND else ""
     look += ' class="b"' if style.bold else ""
     return (
         f'<text x="{MARGIN + column * WIDTH:.1f}" y="{top + 14:g}"{look} '
@@ -189,7 +189,7 @@ def _draw_bar(bar: str, column: int, top: float, style: Style) -> str:
     begin = column + BARS[bar[0]][0]
     end = column + len(bar) - 1 + BARS[bar[-1]][1]
     return (
-        f'<path stroke="{style.colour}" '
+        f'<path stroke="{style.color}" '
         f'd="M{MARGIN + begin * WIDTH:.1f} {top + HEIGHT / 2:g}h{(end - begin) * WIDTH:.1f}"/>'
     )
 
@@ -203,7 +203,7 @@ def _draw_dots(letters: str, column: int, top: float, style: Style) -> str:
                 path += f"M{left:.1f} {top + (1 + 2 * y) * HEIGHT / 8:.1f}h0"
     if not path:
         return ""
-    return f'<path stroke="{style.colour}" class="d" d="{path}"/>'
+    return f'<path stroke="{style.color}" class="d" d="{path}"/>'
 
 
 def draw_training() -> str:
