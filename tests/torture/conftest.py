@@ -126,6 +126,13 @@ def full_only(torture: Torture) -> None:
         pytest.skip("tried by make torture")
 
 
+@pytest.fixture
+def sketched_in_few(torture: Torture, request: pytest.FixtureRequest) -> None:
+    """Draw charts only if all cases are tried."""
+    if not torture.full:
+        request.getfixturevalue("sketched_reports")
+
+
 @pytest.fixture(scope="session")
 def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """A process that has imported nnctl, and forks others in which a fault happens."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
 import math
 import re
 import sys
-import warnings
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -139,21 +136,6 @@ def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
             state=np.array(text),
             digest=np.array(digest),
         )
-
-
-def write_members(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
-    """Write a zip file of members under any names, which may occur twice."""
-    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name that occurs twice
-        for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name), content)
-
-
-def npy(array: np.ndarray[Any, Any]) -> bytes:
-    """Return an array as the content of a .npy file, pickled if need be."""
-    content = io.BytesIO()
-    np.save(content, array, allow_pickle=True)
-    return content.getvalue()
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

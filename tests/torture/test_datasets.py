@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nnctl.data import dataset as datasets
-from nnctl.data import decoded
 from nnctl.data.dataset import Dataset, open_dataset, present_dataset
 from nnctl.data.download import import_files
 from nnctl.data.idx import decode, header, read_idx
@@ -155,28 +154,6 @@ def test_a_flipped_bit_of_a_known_file_is_damage(
     torture.tried("a flipped bit of a known dataset", cases)
 
 
-def test_no_command_uses_a_known_file_with_a_flipped_bit(
-    torture: Torture, known: Path, tmp_path: Path
-) -> None:
-    random = torture.random("bits and commands")
-    run = Path(shutil.copytree(KEPT_RUN, tmp_path / "run"))
-    for path in [*known.glob("*.gz")][: torture.cases(1, full=4)]:
-        whole = path.read_bytes()
-        path.write_bytes(flipped(whole, random))
-        for words in (
-            ("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--run-dir", tmp_path / "new", "-q"),
-            ("train", "--resume", run, "--epochs", 3, "-q"),
-            *(("eval", run, "--split", split) for split in ("train", "validation", "test")),
-        ):
-            assert "are damaged" in run_command(*words, codes=[3]).output
-            torture.tried("a flipped bit of a known dataset, by command")
-        report = ("report", run, "-o", tmp_path / "page.html")
-        if torture.full:
-            assert "not evaluated" in run_command(*report, codes=[0]).output
-        assert not (tmp_path / "new").exists()
-        path.write_bytes(whole)
-
-
 def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
     torture: Torture,
     nnctl: Nnctl,
@@ -201,19 +178,6 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
     (cache / f"{TRAIN_IMAGES}.gz").write_bytes(b"x")
     done = nnctl("train", CONFIGS / "smoke.yaml", "--dataset", "mnist", code=3)
     assert "no mirror served" in done.stderr
-
-
-def test_a_copy_with_a_flipped_bit_is_made_again(torture: Torture, tmp_path: Path) -> None:
-    random = torture.random("the copy")
-    images = np.random.default_rng(0).integers(0, 256, (5400, 28, 28), np.uint8)
-    source, copy = tmp_path / "images.gz", tmp_path / "copies" / "images.idx"
-    source.write_bytes(gzip.compress(idx_bytes(images), 1))
-    decoded.read(source, copy, 3)
-    cases = torture.cases(2, full=100)
-    for _ in range(cases):
-        copy.write_bytes(flipped(copy.read_bytes(), random))
-        np.testing.assert_array_equal(images, decoded.read(source, copy, 3))
-    torture.tried("a flipped bit of an uncompressed copy", cases)
 
 
 def test_a_flipped_bit_of_a_user_s_own_file_is_another_dataset(

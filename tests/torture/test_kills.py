@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import random
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from subprocess import PIPE
 
 import pytest
 
-from nnctl.data.registry import TRAIN_IMAGES
-from tests.conftest import CONFIGS
 from tests.processes import Done, Processes, end_of
 from tests.torture.conftest import Torture
-from tests.torture.faults import HANGS, Fault, Nursery
+from tests.torture.faults import Fault, Nursery
 from tests.torture.hostile import PATIENCE
 from tests.torture.trained import QUICK, Trained, assert_saved_whole
 
@@ -26,15 +22,6 @@ pytestmark = [
     PATIENCE,
 ]
 
-HEAVY = {
-    **QUICK,
-    "network": {
-        "layers": [{"units": 1500, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
-    },
-    "training": {**QUICK["training"], "epochs": 8, "batch_size": 500},
-}
-"""Checkpoints of ten megabytes, which take as long to write as an epoch takes to train."""
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 INTERRUPTS = {
     ("SIGTERM",): 50,
     ("SIGINT",): 25,
@@ -49,16 +36,6 @@ INTERRUPTS = {
 def quick(tmp_path_factory: pytest.TempPathFactory, nurseries: Nursery) -> Trained:
     """A training of short epochs."""
     return Trained(QUICK, tmp_path_factory.mktemp("quick"), nurseries)
-
-
-@pytest.fixture(scope="module")
-def heavy(
-    full_only: None,  # noqa: ARG001
-    tmp_path_factory: pytest.TempPathFactory,
-    nurseries: Nursery,
-) -> Trained:
-    """A training of large checkpoints."""
-    return Trained(HEAVY, tmp_path_factory.mktemp("heavy"), nurseries)
 
 
 def test_a_training_killed_before_any_step_of_writing_goes_on_to_the_same_bits(
@@ -81,74 +58,6 @@ def test_a_training_killed_before_any_step_of_writing_goes_on_to_the_same_bits(
     torture.tried("kill -9 before a step of writing, or in the middle of it", kills)
 
 
-def wait_for_a_checkpoint(run: Path, nursery: Nursery, rng: random.Random) -> None:
-    """Wait until a checkpoint is being written."""
-    before = set(run.glob(".*.npz.*"))
-    while not set(run.glob(".*.npz.*")) - before and not nursery.is_over():
-        time.sleep(0.0002)
-    time.sleep(rng.uniform(0, 0.02))
-
-
-def wait_for_an_epoch(run: Path, nursery: Nursery, _: random.Random) -> None:
-    """Wait until the metrics have another line, perhaps before its checkpoint is written."""
-    path = run / "metrics.jsonl"
-    before = path.stat().st_size if path.exists() else 0
-    while (not path.exists() or path.stat().st_size <= before) and not nursery.is_over():
-        time.sleep(0.0002)
-
-
-def test_a_training_killed_while_it_writes_much_goes_on_to_the_same_bits(
-    scratch: Path, nursery: Nursery, heavy: Trained, torture: Torture
-) -> None:
-    rng = torture.random("moments")
-    kills, run = 0, scratch / "run"
-    while kills < 30:
-        wait = (wait_for_a_checkpoint, wait_for_an_epoch, None)[kills % 3]
-        nursery.start(Fault(below=str(run)), *heavy.arguments(run), "--quiet")
-        if wait:
-            wait(run, nursery, rng)
-        else:
-            time.sleep(rng.uniform(0, 0.4))
-        nursery.kill()
-        done = nursery.end()
-        if done.returncode == 0:
-            heavy.assert_is(run)
-            shutil.rmtree(run)
-            continue
-        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
-        kills += 1
-        assert_saved_whole(run)
-    heavy.assert_completes(run)
-    torture.tried("kill -9 at a random moment, or while a checkpoint is written", kills)
-
-
-@pytest.mark.usefixtures("full_only")
-def test_a_first_reading_of_mnist_that_is_killed_leaves_no_damaged_copy_that_is_used(
-    scratch: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    mnist_cache: Path,
-    nursery: Nursery,
-    torture: Torture,
-) -> None:
-    cache = scratch / "cache"
-    monkeypatch.setenv("NNCTL_DATA_DIR", str(cache))
-    copies, rng = cache / "uncompressed", torture.random("mnist")
-    words = ("train", CONFIGS / "smoke.yaml", "--dataset", "mnist", "--subset", 100, "--epochs", 1)
-    cases = 4
-    for case in range(cases):
-        cache.mkdir()
-        (cache / "mnist").symlink_to(mnist_cache / "mnist")
-        fault = Fault(below=str(copies), kill_at=rng.randrange(1, 5), torn=rng.random())
-        killed = nursery.run(fault, *words, "--run-dir", f"killed-{case}")
-        assert killed.returncode == -signal.SIGKILL, killed
-        done = nursery.run(Fault(below=str(copies)), *words, "--run-dir", f"run-{case}")
-        assert done.returncode == 0, done
-        with gzip.open(cache / "mnist" / f"{TRAIN_IMAGES}.gz") as images:
-            assert [path.read_bytes() for path in copies.iterdir()] == [images.read()]
-        shutil.rmtree(cache)
-    torture.tried("kill -9 while MNIST is read first", cases)
-
-
 @pytest.mark.parametrize("names", INTERRUPTS, ids=" ".join)
 def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
     scratch: Path, nursery: Nursery, quick: Trained, torture: Torture, names: tuple[str, ...]
@@ -156,7 +65,7 @@ def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
     if not torture.full and names not in (("SIGTERM",), ("SIGINT", "SIGINT")):
         pytest.skip("tried by make torture")
     rng = torture.random("calls", *names)
-    cases, run = torture.cases(4, full=INTERRUPTS[names]), scratch / "run"
+    cases, run = torture.cases(3, full=INTERRUPTS[names]), scratch / "run"
     interrupted = 0
     for _ in range(cases):
         fault = interrupt(run, names, quick.calls, rng)
@@ -196,38 +105,3 @@ def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_trace
         interrupted += quick.was_interrupted(run, done, once=len(names) == 1)
     assert interrupted > cases // 4
     torture.tried("a signal at a random call, while modules are imported", cases)
-
-
-@pytest.mark.usefixtures("full_only")
-@pytest.mark.parametrize("name", NAMES)
-def test_a_signal_from_outside_at_any_time_is_answered_with_130(
-    scratch: Path, quick: Trained, processes: Processes, torture: Torture, name: str
-) -> None:
-    rng = torture.random("times", name)
-    number = getattr(signal, name)
-    run = scratch / "run"
-    cases, before, interrupted = 8, 0, 0
-
-    def saved() -> int:
-        path = run / "last.npz"
-        return path.stat().st_mtime_ns if path.exists() else 0
-
-    for _ in range(cases):
-        saved_before = saved()
-        words = Fault(below=str(run)).command(*quick.arguments(run))
-        process = processes.start(words, stdout=PIPE, stderr=PIPE, encoding="utf-8")
-        once, trains = rng.random() < 0.5, rng.random() < 0.5
-        while trains and saved() == saved_before and process.poll() is None:
-            time.sleep(0.001)
-        for seconds in [rng.uniform(0, 0.1 if trains else 1)] + [rng.expovariate(20)] * (not once):
-            time.sleep(seconds)
-            process.send_signal(number)  # nothing happens if it has ended
-        done = end_of(process, HANGS)
-        if done.returncode == -number or "init_import_site" in done.stderr:
-            assert "nnctl/cli" not in done.stderr, done.stderr
-            before += 1
-            continue
-        interrupted += quick.was_interrupted(run, done, once=once)
-    torture.tried(f"{name} from outside, in time", interrupted)
-    torture.tried(f"{name} from outside, when all was done", cases - before - interrupted)
-    torture.tried(f"{name} from outside, before nnctl's first lines", before)

@@ -10,7 +10,6 @@ import csv
 import json
 import os
 import re
-import signal
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 import numpy as np
@@ -192,31 +191,6 @@ def numbers(directory: Path) -> list[int]:
         rows = list(csv.DictReader(file, strict=True))
     assert all(row["status"] == "finished" and None not in row for row in rows)
     return [int(row["trial"]) for row in rows]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for another process")
-def test_a_sweep_of_more_workers_than_cores_ends_at_ctrl_c_and_can_be_resumed(
-    torture: Torture, home: Path, processes: Processes, nnctl: Nnctl
-) -> None:
-    workers, directory = 16, home / "sweep"
-    trials = 2 * workers
-    options = ("-p", f"training.seed=int:1:{trials}:{trials}", "--workers", workers)
-    command = nnctl_command(
-        "sweep", write(home, TEN), *options, "--sweep-dir", directory, "--quiet"
-    )
-    process = processes.start(command, stdout=DEVNULL, stderr=PIPE)
-    while process.poll() is None and not (directory / f"trial-{workers:03}").exists():
-        time.sleep(0.05)
-    begun = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 130, errors
-    assert b"Traceback" not in errors
-    _, alive = psutil.wait_procs(begun, timeout=DEADLINE)
-    assert alive == []
-    nnctl("sweep", "--resume", directory, "--workers", 2, "--quiet")
-    torture.tried("workers on one machine, interrupted and resumed", workers)
-    assert [*range(1, trials + 1)] == numbers(directory)
 
 
 def _percent(life: Life) -> int:

@@ -24,7 +24,7 @@ from nnctl.errors import printable
 from nnctl.runs.directory import Run
 from tests.conftest import CONFIGS, nnctl_command
 from tests.processes import DEADLINE, Processes
-from tests.terminal import COLOR, in_terminal
+from tests.terminal import in_terminal
 from tests.torture.conftest import Torture
 from tests.torture.hostile import PATIENCE, REFUSED, run_command, some_of
 
@@ -106,30 +106,6 @@ def test_a_run_directory_of_any_name_is_trained_evaluated_and_resumed(
         run_command("train", "--resume", folder, "--epochs", 2, "--json", codes=[0])
         run_command("check", folder, "--json", codes=[0])
         torture.tried("names of run directories, trained, evaluated, resumed, checked")
-
-
-@posix
-@pytest.mark.usefixtures("full_only")  # tests/cli has a faster one
-def test_a_terminal_obeys_no_name_and_no_content_of_a_file(
-    scratch: Path, mini_folder: Path, torture: Torture
-) -> None:
-    evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\u202e"
-    digits = mini_folder.rename(scratch / f"digits{evil}")
-    config = scratch / f"c{evil}.yaml"
-    config.write_bytes(SMOKE.read_bytes())
-    run = f"run{evil}"
-    commands: tuple[tuple[int, tuple[object, ...]], ...] = (
-        (0, ("train", config, "--dataset", digits, *TINY[2:], "--run-dir", run)),
-        (2, ("train", config, f"--set={evil[-3:]}={evil[-3:]}")),
-        (2, ("train", f"no{evil}.yaml")),
-        (0, ("check", config)),
-        (0, ("eval", run, "--dataset", digits)),
-        (3, ("predict", run, f"no{evil}")),
-    )
-    for code, arguments in commands:
-        printed = in_terminal(*arguments, code=code)
-        assert not re.search("\x1b\\]|\x1b\\[2J|\u202e", printed), printed
-        torture.tried("commands with escape sequences in names, in a terminal")
 
 
 # The environment ---------------------------------------------------------------------------------
@@ -255,18 +231,6 @@ def test_a_training_outlives_its_streams(
         assert summary["status"] == "finished", output
         assert done.returncode in (0, 1), output
         torture.tried("trainings whose streams are closed, full or left")
-
-
-@posix
-@pytest.mark.usefixtures("scratch", "full_only")
-def test_a_training_fits_into_a_window_of_any_width(torture: Torture) -> None:
-    for columns in (1, 5, 20, 500):
-        run = f"run{columns}"
-        printed = in_terminal("train", SMOKE, "--epochs", 6, "--run-dir", run, columns=columns)
-        assert COLOR.sub("", printed).splitlines()[-1] == run
-        for arguments in (("check", SMOKE), ("eval", run, "--mistakes", 2)):
-            in_terminal(*arguments, columns=columns)
-        torture.tried("commands in windows of 1 to 500 columns", 3)
 
 
 @pytest.mark.usefixtures("full_only")

@@ -122,15 +122,8 @@ def elements(file: Path) -> _Elements:
 _POSIX = pytest.mark.skipif(sys.platform == "win32", reason="other names and links of files")
 
 
-@pytest.fixture
-def _sketched(torture: Torture, request: pytest.FixtureRequest) -> None:
-    """Draw charts only if all cases are tried."""
-    if not torture.full:
-        request.getfixturevalue("sketched_reports")
-
-
 @_POSIX
-@pytest.mark.usefixtures("_sketched")
+@pytest.mark.usefixtures("sketched_in_few")
 def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Path) -> None:
     plain = Path(shutil.copytree(KEPT_RUN, scratch / "plain"))
     run_command("report", plain, plain, "-o", "plain.html", codes=[0])
@@ -160,7 +153,7 @@ def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Pat
 
 
 @_POSIX
-@pytest.mark.usefixtures("_sketched")
+@pytest.mark.usefixtures("sketched_in_few")
 def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
     torture: Torture, scratch: Path
 ) -> None:
@@ -187,7 +180,7 @@ def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
 
 
 @_POSIX
-@pytest.mark.usefixtures("_sketched")
+@pytest.mark.usefixtures("sketched_in_few")
 def test_no_write_follows_a_link_out_of_a_run(torture: Torture, scratch: Path) -> None:
     victim = scratch / "victim"
     for name in ("best.npz", "last.npz", "metrics.jsonl", "summary.json", "config.yaml", ".lock"):

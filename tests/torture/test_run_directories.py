@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnctl.config.sweeps import SweepConfig
@@ -32,7 +32,6 @@ from tests.torture.hostile import (
     KEPT_SWEEP,
     PATIENCE,
     REFUSED,
-    SLOW,
     changed,
     json_values,
     mutated,
@@ -41,7 +40,9 @@ from tests.torture.hostile import (
 )
 
 pytestmark = PATIENCE
+LONG = settings(max_examples=settings().max_examples // 2)
 
+KEPT_TEXTS = ("config.yaml", "metrics.jsonl", "summary.json")
 ROWS = [json.loads(line) for line in (KEPT_RUN / "metrics.jsonl").read_text("utf-8").splitlines()]
 SUMMARY = json.loads((KEPT_RUN / "summary.json").read_text("utf-8"))
 DIVERGENCE = {"epoch": 1, "batch": 1, "layer": 2, "what": "outputs", "last_finite_loss": None}
@@ -49,7 +50,6 @@ DIVERGED = {**SUMMARY, "status": "diverged", "divergence": DIVERGENCE}
 CONFIG = (KEPT_RUN / "config.yaml").read_bytes()
 JOURNAL = (KEPT_SWEEP / "journal.jsonl").read_bytes()
 LINES = [json.loads(line) for line in JOURNAL.splitlines()]
-TRIALS = [json.loads(line) for line in (KEPT_SWEEP / "results.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -70,52 +70,35 @@ def mend(directory: Path, kept: Path = KEPT_RUN) -> None:
     shutil.copytree(kept, directory)
 
 
-@pytest.fixture
-def _sketched(torture: Torture, request: pytest.FixtureRequest) -> None:
-    """Draw charts only if all cases are tried."""
-    if not torture.full:
-        request.getfixturevalue("sketched_reports")
-
-
-def as_lines(values: list[Any]) -> bytes:
+def as_lines(values: Any) -> bytes:
     """Return values as lines of JSON; a string is a line as it is."""
+    values = values if isinstance(values, list) else [values]
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
     return "".join(f"{text}\n" for text in texts).encode("utf-8", "replace")
 
 
-@SLOW
-@given(summary=changed(SUMMARY) | changed(DIVERGED) | json_values)
-def test_any_summary_is_shown_or_refused(torture: Torture, run: Path, summary: Any) -> None:
-    (run / "summary.json").write_text(json.dumps(summary), "utf-8")
-    torture.tried("any summary.json, read")
-    with contextlib.suppress(NnctlError):
-        inspect_run(Run.open(run), None)
-
-
-@SLOW
-@given(rows=changed(ROWS) | st.lists(json_values | st.text(max_size=20), max_size=3))
-def test_any_metrics_are_shown_or_refused(torture: Torture, run: Path, rows: Any) -> None:
-    shutil.copy(KEPT_RUN / "summary.json", run / "summary.json")
-    (run / "metrics.jsonl").write_bytes(as_lines(rows if isinstance(rows, list) else [rows]))
-    torture.tried("any metrics.jsonl, read")
-    with contextlib.suppress(NnctlError):
-        inspect_run(Run.open(run), None)
-
-
-@SLOW
-@given(
-    content=mutated(CONFIG)
-    | mutated((KEPT_RUN / "metrics.jsonl").read_bytes())
-    | mutated((KEPT_RUN / "summary.json").read_bytes()),
-    name=st.sampled_from(["config.yaml", "metrics.jsonl", "summary.json"]),
+WHOLE = {name: (KEPT_RUN / name).read_bytes() for name in KEPT_TEXTS}
+ANY_TEXTS = st.one_of(
+    st.tuples(
+        st.just("summary.json"),
+        (changed(SUMMARY) | changed(DIVERGED) | json_values).map(lambda value: as_lines([value])),
+    ),
+    st.tuples(
+        st.just("metrics.jsonl"),
+        (changed(ROWS) | st.lists(json_values | st.text(max_size=20), max_size=3)).map(as_lines),
+    ),
+    *(st.tuples(st.just(name), mutated(content)) for name, content in WHOLE.items()),
 )
-def test_changed_bytes_of_a_run_s_texts_are_shown_or_refused(
-    torture: Torture, run: Path, content: bytes, name: str
+
+
+@LONG
+@given(file=ANY_TEXTS)
+def test_any_texts_of_a_run_are_shown_or_refused(
+    torture: Torture, run: Path, file: tuple[str, bytes]
 ) -> None:
-    for kept in ("config.yaml", "metrics.jsonl", "summary.json"):
-        shutil.copy(KEPT_RUN / kept, run / kept)
-    (run / name).write_bytes(content)
-    torture.tried("changed bytes of a run's texts, read")
+    for name, content in {**WHOLE, file[0]: file[1]}.items():
+        (run / name).write_bytes(content)
+    torture.tried("any texts of a run, read")
     with contextlib.suppress(NnctlError):
         inspect_run(Run.open(run), None)
 
@@ -137,27 +120,18 @@ def show(directory: Path) -> None:
     show_unfinished(record)
 
 
-@SLOW
-@given(lines=changed(LINES) | st.lists(st.sampled_from(LINES) | json_values, max_size=9))
+@LONG
+@given(
+    content=mutated(JOURNAL)
+    | changed(LINES).map(as_lines)
+    | st.lists(st.sampled_from(LINES) | json_values, max_size=9).map(as_lines)
+)
 @pytest.mark.usefixtures("capsys")
 def test_any_journal_is_shown_and_resumed_or_refused(
-    torture: Torture, sweep: Path, lines: Any
-) -> None:
-    (sweep / "journal.jsonl").write_bytes(as_lines(lines))
-    torture.tried("any journal.jsonl, shown and resumed")
-    for use in (show, resume_without_training):
-        with contextlib.suppress(NnctlError):
-            use(sweep)
-
-
-@SLOW
-@given(content=mutated(JOURNAL))
-@pytest.mark.usefixtures("capsys")
-def test_changed_bytes_of_a_journal_are_shown_and_resumed_or_refused(
     torture: Torture, sweep: Path, content: bytes
 ) -> None:
     (sweep / "journal.jsonl").write_bytes(content)
-    torture.tried("changed bytes of a journal, shown and resumed")
+    torture.tried("any journal.jsonl, shown and resumed")
     for use in (show, resume_without_training):
         with contextlib.suppress(NnctlError):
             use(sweep)
@@ -215,7 +189,7 @@ def commands(directory: Path) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.usefixtures("_sketched")
+@pytest.mark.usefixtures("sketched_in_few")
 def test_every_command_reads_or_refuses_hostile_texts(torture: Torture, run: Path) -> None:
     random = torture.random("texts")
     for name in some_of(torture, [*TEXTS], 3):
@@ -245,7 +219,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="has no pipes among i
 
 
 @posix
-@pytest.mark.usefixtures("_sketched")
+@pytest.mark.usefixtures("sketched_in_few")
 def test_no_command_waits_for_a_pipe_or_a_device(torture: Torture, run: Path) -> None:
     files = ("config.yaml", "metrics.jsonl", "summary.json", "best.npz", "last.npz", ".lock")
     random = torture.random("kinds")
@@ -260,7 +234,7 @@ def test_no_command_waits_for_a_pipe_or_a_device(torture: Torture, run: Path) ->
 
 
 @posix
-@pytest.mark.usefixtures("_sketched")
+@pytest.mark.usefixtures("sketched_in_few")
 def test_no_sweep_waits_for_a_pipe_or_a_device(torture: Torture, sweep: Path) -> None:
     files = ("journal.jsonl", "results.jsonl", "results.csv", ".lock", "trial-001/metrics.jsonl")
     random = torture.random("sweeps")
