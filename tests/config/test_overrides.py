@@ -127,3 +127,4 @@ def test_sections_that_an_override_creates_have_their_place_at_the_override() ->
     for path in (("n",), ("n", "x")):
         assert document.place(path, of_key=True) == "--set n.x.y=5"
         assert document.place((*path, "missing")) == "--set n.x.y=5"
+    assert overridden(".".join("n" * 100) + "=1")  # as deep as a file may be

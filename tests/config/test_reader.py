@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,16 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path, line: int, content:
         read_file(path)
     assert (f"{path}:{line}: is not UTF-8 text",) == caught.value.mistakes
     assert caught.value.hint == "Save the file as UTF-8."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a device file")
+def test_only_a_reader_of_pipes_reads_what_is_not_a_regular_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("a: 1")
+    assert read_file(path, pipes=False).data == {"a": 1}
+    assert read_file(Path(os.devnull)).data == {}
+    with pytest.raises(ConfigError):
+        read_file(Path(os.devnull), pipes=False)
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
