@@ -71,9 +71,7 @@ def test_onnx_runtime_computes_the_same_numbers(layers: list[Activation], tmp_pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize("activation", HIDDEN, ids=named)
-def test_the_numbers_are_the_same_for_all_test_images_of_mnist(
-    activation: Activation, tmp_path: Path
-) -> None:
+def test_the_numbers_are_the_same_on_all_of_mnist(activation: Activation, tmp_path: Path) -> None:
     pixels = images("mnist")
     assert pixels.shape == (10_000, 784)
     check(trained([activation, Softmax()]), tmp_path, pixels)
@@ -151,7 +149,7 @@ def test_the_same_run_gives_the_same_file_without_a_warning(tmp_path: Path) -> N
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_a_network_that_is_too_large_for_the_format_is_an_error(
+def test_a_network_too_large_for_the_format_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 10)

@@ -86,7 +86,7 @@ def test_pytorch_computes_the_same_numbers(layers: list[Activation], tmp_path: P
 
 
 @pytest.mark.parametrize("activation", [f for f in HIDDEN if is_missing(f)], ids=named)
-def test_an_activation_that_pytorch_does_not_have_is_an_error(
+def test_an_activation_that_pytorch_lacks_is_an_error(
     activation: Activation, tmp_path: Path
 ) -> None:
     run = trained([activation, Softmax()])

@@ -175,8 +175,13 @@ def test_the_last_line_is_the_file_and_json_lists_the_runs(nnctl: Nnctl, trained
 def test_open_shows_the_page_in_a_browser_or_says_that_there_is_none(
     nnctl: Nnctl, trained_run: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(click, "launch", lambda url: opened.append(url) or status)
+    opened = []
+
+    def launch(url: str) -> int:
+        opened.append(url)
+        return status
+
+    monkeypatch.setattr(click, "launch", launch)
     done = nnctl("report", trained_run, "--open")
     assert opened == [str((scratch / "report.html").resolve())]
     assert done.stdout == "report.html\n"
