@@ -26,14 +26,12 @@ def restore_signals() -> None:
     ``nohup make test &`` starts pytest with SIGHUP and SIGINT ignored, and every process it starts
     would inherit that. A handler, even one that does nothing, becomes the default in a new process.
     """
-    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGHUP", "SIGTERM"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, _do_nothing)
-
-
-def _do_nothing(*_: object) -> None:
-    pass
+            signal.signal(number, lambda *_: None)
 
 
 def mark_session() -> None:
