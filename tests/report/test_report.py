@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import click
@@ -17,38 +16,18 @@ import pytest
 
 import nnctl as api
 from nnctl.nn.training import EpochDone
-from nnctl.report import sections, weights
-from nnctl.report.charts import Line, draw_lines, draw_points, import_matplotlib
-from nnctl.report.portrait import Portrait
+from nnctl.report import weights
+from nnctl.report.charts import import_matplotlib
 from nnctl.runs.comparison import mcnemar
-from nnctl.runs.directory import Run
-from nnctl.runs.evaluation import Corrupted
 from tests.conftest import CONFIGS, Nnctl
-from tests.processes import Processes, end_of
-from tests.runs.helpers import begin, ignore
+from tests.runs.helpers import begin
 
-pytestmark = pytest.mark.xdist_group("report")  # one process draws the charts of the page
+pytestmark = [
+    pytest.mark.xdist_group("report"),  # one process draws the charts of `report`
+    pytest.mark.usefixtures("sketched_reports"),
+]
 
 SMOKE = CONFIGS / "smoke.yaml"
-
-
-class _Reader(HTMLParser):
-    """Collects the text outside of scripts and styles."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = 0
-        self.texts: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.hidden += tag in ("style", "script")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden -= tag in ("style", "script")
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.texts.append(data)
 
 
 def read(file: Path | str = "report.html") -> str:
@@ -57,9 +36,8 @@ def read(file: Path | str = "report.html") -> str:
 
 def text_of(file: Path | str = "report.html") -> str:
     """Return the text of a page, with single spaces."""
-    reader = _Reader()
-    reader.feed(read(file))
-    return " ".join(" ".join(reader.texts).split())
+    without_tags = re.sub(r"(?s)<(style|script).*?</\1>|<[^>]*>", " ", read(file))
+    return " ".join(html.unescape(without_tags).split())
 
 
 # The page of one run ----------------------------------------------------------------------------
@@ -99,24 +77,6 @@ def test_the_page_has_the_figures_of_eval(report: Path, trained_run: Path) -> No
     assert sorted(counts) == sorted(evaluation.confusion[evaluation.confusion > 0].tolist())
 
 
-def test_faults_are_drawn_at_their_accuracies(
-    trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faults = {"noise": [0.8, 0.4], "rotation": [0.7, 0.1]}
-    rows = [Corrupted(name, "", [1.0, 2.0], accuracies) for name, accuracies in faults.items()]
-    monkeypatch.setattr(sections, "measure_corrupted", lambda *_: rows)
-    portrait = Portrait.of(Run(trained_run), None, ignore)
-    chart = sections.draw_faults(portrait)
-    assert chart is not None
-    assert portrait.evaluation is not None
-    paths = re.findall(r'<path d="([^"]*)"[^>]*var\(--series-', chart.svg)
-    drawn = np.array([re.findall(r"[ML] \S+ (\S+)", path) for path in paths], float)
-    expected = np.array([[portrait.evaluation.accuracy, *row] for row in faults.values()])
-    ends = [drawn.min(), drawn.max()], [expected.max(), expected.min()]
-    np.testing.assert_allclose(np.interp(drawn, *ends), expected, atol=1e-4)
-
-
-@pytest.mark.usefixtures("sketched_reports")
 def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained_run: Path, scratch: Path) -> None:
     pages = set()
     for _ in range(2):
@@ -125,7 +85,6 @@ def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained_run: Path, scratch
     assert len(pages) == 1
 
 
-@pytest.mark.usefixtures("sketched_reports")
 @pytest.mark.parametrize(
     ("most_bytes", "note"),
     [
@@ -142,7 +101,6 @@ def test_a_large_network_is_rounded_and_the_page_says_so(
     assert note in text_of()
 
 
-@pytest.mark.usefixtures("sketched_reports")
 @pytest.mark.parametrize("config", ["gates/xor.yaml", "gates/and.yaml", "is-it-a-nine.yaml"])
 def test_gates_and_single_questions_have_a_page(nnctl: Nnctl, config: str) -> None:
     is_picture = not config.startswith("gates")
@@ -158,7 +116,6 @@ def test_gates_and_single_questions_have_a_page(nnctl: Nnctl, config: str) -> No
 # The file and the command -----------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_the_last_line_is_the_file_and_json_lists_the_runs(nnctl: Nnctl, trained_run: Path) -> None:
     assert nnctl("report", trained_run).stdout.splitlines()[-1] == "report.html"
     result = json.loads(nnctl("report", trained_run, "-o", "other.html", "--json").stdout)
@@ -170,7 +127,6 @@ def test_the_last_line_is_the_file_and_json_lists_the_runs(nnctl: Nnctl, trained
     ]
 
 
-@pytest.mark.usefixtures("sketched_reports")
 @pytest.mark.parametrize("status", [0, 1], ids=["a browser", "no browser"])
 def test_open_shows_the_page_in_a_browser_or_says_that_there_is_none(
     nnctl: Nnctl, trained_run: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, status: int
@@ -188,7 +144,6 @@ def test_open_shows_the_page_in_a_browser_or_says_that_there_is_none(
     assert ("no browser could be started" in done.stderr) == (status != 0)
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained_run: Path) -> None:
     nnctl("report", trained_run)
     nnctl("report", trained_run)
@@ -198,7 +153,6 @@ def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained_run: Path) -
     assert mine.read_text("utf-8") == "nnctl report $1"
 
 
-@pytest.mark.usefixtures("sketched_reports")
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
@@ -240,7 +194,6 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
 # Several runs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_two_runs_are_compared(nnctl: Nnctl, trained_run: Path) -> None:
     nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "other", "--quiet")
     nnctl("report", "other", trained_run)
@@ -256,7 +209,6 @@ def test_two_runs_are_compared(nnctl: Nnctl, trained_run: Path) -> None:
     assert " epochs 2 " in text  # training.epochs, in which they differ
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_runs_of_one_name_are_listed_by_their_paths(nnctl: Nnctl, trained_run: Path) -> None:
     for folder in ("a", "b"):
         shutil.copytree(trained_run, Path(folder, "run"))
@@ -267,7 +219,6 @@ def test_runs_of_one_name_are_listed_by_their_paths(nnctl: Nnctl, trained_run: P
     assert str(Path("b/run")) in text
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_a_sweep_has_charts_of_its_parameters(nnctl: Nnctl) -> None:
     nnctl(
         *("sweep", SMOKE, "-p", "optimizer.learning_rate=0.01,0.1"),
@@ -286,7 +237,6 @@ def test_a_sweep_has_charts_of_its_parameters(nnctl: Nnctl) -> None:
 # Runs that are not complete ---------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_a_run_in_training_is_shown_until_its_last_epoch(nnctl: Nnctl, scratch: Path) -> None:
     training = begin(scratch / "run")
     events = training.events(lambda: False)
@@ -300,7 +250,6 @@ def test_a_run_in_training_is_shown_until_its_last_epoch(nnctl: Nnctl, scratch: 
     assert [*events]  # the training goes on
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_a_run_without_a_complete_epoch_has_no_evaluation(nnctl: Nnctl, copied_run: Path) -> None:
     for name in ("best.npz", "last.npz", "metrics.jsonl", "summary.json"):
         (copied_run / name).unlink()
@@ -311,7 +260,6 @@ def test_a_run_without_a_complete_epoch_has_no_evaluation(nnctl: Nnctl, copied_r
     assert "Confusion matrix" not in text
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_a_run_that_diverged_has_its_diagnosis(nnctl: Nnctl) -> None:
     nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", "--quiet", code=4)
     nnctl("report", "run")
@@ -321,7 +269,6 @@ def test_a_run_that_diverged_has_its_diagnosis(nnctl: Nnctl) -> None:
     assert "Cure:" in text
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_without_its_dataset_a_run_shows_the_rest(nnctl: Nnctl, mini_folder: Path) -> None:
     nnctl("train", SMOKE, "--dataset", mini_folder, "--epochs", 1, "--run-dir", "run", "--quiet")
     for file in mini_folder.iterdir():
@@ -333,7 +280,6 @@ def test_without_its_dataset_a_run_shows_the_rest(nnctl: Nnctl, mini_folder: Pat
     assert "Learning curves" in text
 
 
-@pytest.mark.usefixtures("sketched_reports")
 def test_a_folder_that_is_damaged_or_not_a_run_is_an_error(nnctl: Nnctl, copied_run: Path) -> None:
     assert "no run directory" in nnctl("report", "nowhere", code=2).stderr
     Path("empty").mkdir()
@@ -346,59 +292,3 @@ def test_a_folder_that_is_damaged_or_not_a_run_is_an_error(nnctl: Nnctl, copied_
     assert "is damaged" in nnctl("report", "run").stderr
     (copied_run / "metrics.jsonl").write_text("not JSON\n", "utf-8")
     assert "is damaged" in nnctl("report", "run", code=3).stderr
-
-
-# Charts -----------------------------------------------------------------------------------------
-
-
-def test_a_chart_of_names_has_them_on_its_axis() -> None:
-    names = ["relu", "tanh", "an activation of a long name"]
-    chart = draw_points("activation", names, [0.5, 0.7, 0.9], percent=True, best=2)
-    texts = re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
-    assert [text for text in texts if "%" not in text] == ["relu", "tanh", "an activati…"]
-
-
-LINE = Line("name", [1.0, 2.0], [1.0, 2.0], 0)
-PRINT_A_CHART = (
-    "from nnctl.report.charts import draw_lines, Line\n"
-    "print(draw_lines('title', [Line('name', [1.0, 2.0], [1.0, 2.0], 0)]).svg, end='')"
-)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a script stands in for LaTeX")
-@pytest.mark.parametrize(
-    ("content", "backend"),
-    [
-        ("text.usetex: True\nfont.size: 30\n", "module://matplotlib_inline.backend_inline"),
-        ("no.such.key: 1\nbackend garbage\n", "garbage"),
-        (None, "agg"),
-    ],
-    ids=["LaTeX", "mistakes", "a pipe"],
-)
-def test_settings_of_matplotlib_in_the_working_folder_and_the_environment_change_no_chart(
-    processes: Processes, scratch: Path, content: str | None, backend: str
-) -> None:
-    Path("bin").mkdir()
-    for name in ("latex", "kpsewhich", "dvipng"):
-        Path("bin", name).write_text(f'#!/bin/sh\ntouch "{scratch}/started"\nexit 1\n', "utf-8")
-        Path("bin", name).chmod(0o755)
-    Path("my.rc").write_text("font.size: 30\n", "utf-8")
-    if content is None:
-        os.mkfifo("matplotlibrc")
-    else:
-        Path("matplotlibrc").write_text(content, "utf-8")
-    rc = str(scratch / "my.rc")
-    settings = {"MPLBACKEND": backend, "MATPLOTLIBRC": rc, "MPLCONFIGDIR": rc}
-    process = processes.start(
-        [sys.executable, "-c", PRINT_A_CHART],
-        env={**os.environ, **settings, "PATH": f"{scratch}/bin:/usr/bin:/bin"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    done = end_of(process)
-    assert done.stderr == ""
-    assert not Path("started").exists()
-    chart = draw_lines("title", [LINE])
-    assert chart is not None
-    assert chart.svg == done.stdout
