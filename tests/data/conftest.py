@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,18 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+PLANTS: dict[str, Callable[[Path, Path], object]] = {
+    "a link to a file": lambda path, victim: path.symlink_to(victim / "file"),
+    "a link to a folder": lambda path, victim: path.symlink_to(victim),
+    "a link to nothing": lambda path, victim: path.symlink_to(victim / "new"),
+    "a link to itself": lambda path, _: path.symlink_to(path),
+    "a link to a device": lambda path, _: path.symlink_to("/dev/zero"),
+    "a second name of a file": lambda path, victim: path.hardlink_to(victim / "file"),
+    "a pipe": lambda path, _: os.mkfifo(path),
+}
+"""Functions that put something else in the place of a file, beside a folder of a victim."""
 
 
 @pytest.fixture(autouse=True)

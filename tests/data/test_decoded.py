@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from nnctl.data import decoded, idx
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError
-from tests.data.conftest import snapshot
-from tests.data.test_download import PLANTS
+from tests.data.conftest import PLANTS, snapshot
 
 IMAGES = np.random.default_rng(0).integers(
     0, 256, (5400, 28, 28), np.uint8

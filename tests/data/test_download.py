@@ -28,13 +28,12 @@ from nnctl.data.download import (
     FileKept,
     FileStarted,
     MirrorFailed,
-    check_mirror,
     import_files,
     inspect,
 )
 from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries
-from tests.data.conftest import snapshot
+from tests.data.conftest import PLANTS, snapshot
 from tests.data.mirrors import (
     A_PACKED,
     B_PACKED,
@@ -261,17 +260,22 @@ def test_the_reasons_of_all_mirrors_are_reported_if_none_serves_a_file(
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/", "nonsense", "", "http://", "file:///tmp", "http:x", "http://x:99999/"]
+    "url",
+    [
+        "ftp://x/",
+        "nonsense",
+        "",
+        "http://",
+        "file:///tmp",
+        "http:x",
+        "http://x:99999/",
+        "http://[::1",
+    ],
 )
 def test_an_address_that_is_not_a_mirror_is_a_usage_error(cache: Path, url: str) -> None:
-    with pytest.raises(UsageError, match=f"not '{url}'"):
+    with pytest.raises(UsageError, match=re.escape(f"not '{url}'")):
         ask(cache, url)
     assert not cache.exists()
-
-
-def test_a_broken_ipv6_address_is_a_usage_error() -> None:
-    with pytest.raises(UsageError):
-        check_mirror("http://[::1")
 
 
 def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
@@ -503,17 +507,6 @@ def test_a_temporary_file_that_another_download_removes_is_written_again(
     assert (results(events), error) == (done(url), "")
     assert len(removed) == 1
     assert contents(cache) == CONTENTS
-
-
-PLANTS: dict[str, Callable[[Path, Path], object]] = {
-    "a link to a file": lambda path, victim: path.symlink_to(victim / "file"),
-    "a link to a folder": lambda path, victim: path.symlink_to(victim),
-    "a link to nothing": lambda path, victim: path.symlink_to(victim / "new"),
-    "a link to itself": lambda path, _: path.symlink_to(path),
-    "a link to a device": lambda path, _: path.symlink_to("/dev/zero"),
-    "a second name of a file": lambda path, victim: path.hardlink_to(victim / "file"),
-    "a pipe": lambda path, _: os.mkfifo(path),
-}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other links and no such pipes")

@@ -190,7 +190,7 @@ def test_a_file_that_is_not_a_usable_picture_is_an_error_with_a_hint() -> None:
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     large = io.BytesIO()
     Image.new("1", (8_000, 8_000)).save(large, "PNG")
-    for content, told in (
+    for content, message in (
         (b"hello", "no picture"),
         # Pillow would start programs for these.
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
@@ -201,6 +201,6 @@ def test_a_file_that_is_not_a_usable_picture_is_an_error_with_a_hint() -> None:
         (bomb.getvalue(), "pixels"),
         (large.getvalue(), "pixels"),
     ):
-        with pytest.raises(DataError, match=told) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             images.read_picture(content)
         assert caught.value.hint

@@ -56,9 +56,9 @@ class Fault:
     error: int = 0
     """Number of the error that they fail with."""
     largest: int = 0
-    """Most bytes of a file; 0 is no limit."""
+    """Most bytes of a file; 0 is unlimited."""
     memory: int = 0
-    """Most bytes of memory that are added (on Linux); 0 is no limit."""
+    """Most bytes of memory that are added (on Linux); 0 is unlimited."""
     signals: list[int] = field(default_factory=list)
     """Signals that the process sends itself, ..."""
     signal_at: list[int] = field(default_factory=list)
@@ -167,7 +167,7 @@ class Nursery:
             [sys.executable, __file__], stdin=pipe, stdout=pipe, encoding="utf-8"
         )
         self._pid = 0
-        """Of the child; 0 if there is none."""
+        """Number of the child; 0 if there is none."""
 
     def __enter__(self) -> Self:
         return self

@@ -153,7 +153,7 @@ HOSTILE: dict[str, str] = {
     "1 MB of anchors": "".join(f"a{i}: &a{i} x\n" for i in range(50_000)),
     "45,000 unknown keys": "".join(f"key{i}: 1\n" for i in range(45_000)),
     "45,000 keys in a section": f"training: {{{', '.join(f'epoch{i}: 1' for i in range(45_000))}}}",
-    "45,000 keys that are no text": "".join(f"{i}: 1\n" for i in range(45_000)),
+    "45,000 keys that are not strings": "".join(f"{i}: 1\n" for i in range(45_000)),
     "45,000 tags": f"a: [{', '.join(['!x 1'] * 45_000)}]",
     "90,000 layers": f"network: {{layers: [{', '.join(['{}'] * 90_000)}]}}",
     "1,000 layers of nothing known": "network: {layers: ["
