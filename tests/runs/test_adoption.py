@@ -47,43 +47,36 @@ def test_prelu_and_maxout_have_their_own_arrays() -> None:
     assert untrained.parameters.learned[0].tolist() == [0.25] * 3
 
 
+def ones(*shape: int) -> Any:
+    return np.ones(shape)
+
+
 GOOD: dict[str, Any] = {
-    "weights": [np.ones((4, 3)), np.ones((3, 2))],
-    "biases": [np.ones(3), np.ones(2)],
+    "weights": [ones(4, 3), ones(3, 2)],
+    "biases": [ones(3), ones(2)],
     "activations": ["relu", LeakyReLU()],
 }
+NOT_NUMBERS = "biases of layer 1 are not an array of numbers"
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"biases": [np.ones(3)]}, "got 2, 1 and 2 of them"),
+        ({"biases": [ones(3)]}, "got 2, 1 and 2 of them"),
         ({"weights": [], "biases": [], "activations": []}, "got 0, 0 and 0"),
-        (
-            {"weights": [np.ones(3), np.ones((3, 2))]},
-            r"layer 1: expected weights \(inputs, units\)",
-        ),
-        ({"biases": [np.ones((2, 2)), np.ones(2)]}, r"layer 1: .* got \(4, 3\) and \(2, 2\)"),
-        (
-            {"weights": [np.ones((4, 3)), np.ones((4, 2))]},
-            r"layer 2: weights \(4, 2\) do not fit 3",
-        ),
-        ({"biases": [np.ones(3), np.ones(5)]}, "3 inputs and 5 biases"),
-        ({"weights": [1.0, np.ones((3, 2))]}, "layer 1: expected weights"),
-        ({"biases": [3.0, np.ones(2)]}, "layer 1: expected weights"),
-        ({"biases": [np.full(3, np.nan), np.ones(2)]}, "biases of layer 1 .* not finite"),
-        ({"biases": [np.full(3, 1e300), np.ones(2)]}, "biases of layer 1 .* not finite"),
-        (
-            {"biases": [["a", "b", "c"], np.ones(2)]},
-            "biases of layer 1 are not an array of numbers",
-        ),
-        ({"biases": [[[1], [1, 2]], np.ones(2)]}, "biases of layer 1 are not an array of numbers"),
+        ({"weights": [ones(3), ones(3, 2)]}, r"layer 1: expected weights \(inputs, units\)"),
+        ({"weights": [ones(4, 3), ones(4, 2)]}, r"layer 2: weights \(4, 2\) do not fit 3"),
+        ({"weights": [1.0, ones(3, 2)]}, "layer 1: expected weights"),
+        ({"biases": [ones(2, 2), ones(2)]}, r"layer 1: .* got \(4, 3\) and \(2, 2\)"),
+        ({"biases": [ones(3), ones(5)]}, "3 inputs and 5 biases"),
+        ({"biases": [3.0, ones(2)]}, "layer 1: expected weights"),
+        ({"biases": [np.full(3, np.nan), ones(2)]}, "biases of layer 1 .* not finite"),
+        ({"biases": [np.full(3, 1e300), ones(2)]}, "biases of layer 1 .* not finite"),
+        ({"biases": [["a", "b", "c"], ones(2)]}, NOT_NUMBERS),
+        ({"biases": [[[1], [1, 2]], ones(2)]}, NOT_NUMBERS),
         ({"activations": ["relu", "sigmod"]}, "layer 2: unknown activation 'sigmod'; did you mean"),
         ({"activations": ["relu", {"gain": 2}]}, "layer 2: unknown activation"),
-        (
-            {"activations": [{"name": "elu", "alpha": -1}, "relu"]},
-            "layer 1: elu: alpha must not be",
-        ),
+        ({"activations": [{"name": "elu", "alpha": -1}, "relu"]}, "layer 1: elu: alpha must not"),
         ({"activations": [{"name": "relu", "gain": 1}, "relu"]}, "layer 1: relu: "),
         ({"activations": ["maxout", "relu"]}, "layer 1: 3 biases are no multiple of 2 pieces"),
         ({"slopes": {0: [1, 2, 3]}}, "layer 1 learns no slopes"),
