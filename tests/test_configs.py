@@ -59,6 +59,8 @@ def test_a_preset_reaches_its_accuracy(
     assert summary["epochs"] <= 30
     assert summary["best_val_accuracy"] >= accuracy
     assert accuracy_of(nnctl, summary["run_dir"]) >= accuracy - 0.005
+    if name in ("relu", "sigmoid"):
+        assert summary["diagnoses"] == []
 
 
 @pytest.mark.slow

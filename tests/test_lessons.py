@@ -129,18 +129,6 @@ def test_nothing_is_wrong_with_a_preset_on_few_digits(nnctl: Nnctl, name: str) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
-@pytest.mark.parametrize("name", ["relu", "sigmoid"])
-def test_nothing_is_wrong_with_a_preset(nnctl: Nnctl, name: str) -> None:
-    done = nnctl("train", CONFIGS / f"{name}.yaml", "--json")
-    summary = json.loads(done.stdout)
-    assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mnist", [])
-    rows = re.findall(r"^[ *] +\d+  .*", done.stderr, re.MULTILINE)
-    assert rows
-    assert all(row.endswith("  ok") for row in rows)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("with_mnist")
 def test_perceptrons_learn_digits_with_a_sigmoid_s_derivative(nnctl: Nnctl) -> None:
     (cure,) = commands("step")[1:]
     more = ("--dataset", "mnist", "--set", "network.layers.0.units=100", "--epochs", 5)

@@ -14,6 +14,8 @@ import nnctl as face
 from nnctl.cli import main
 from tests.conftest import CONFIGS, Nnctl
 
+pytestmark = pytest.mark.xdist_group("the sweep of four trials")
+
 SMOKE = CONFIGS / "smoke.yaml"
 RATES = ("-p", "optimizer.learning_rate=0.05,0.1", "-p", "training.batch_size=20,50")
 

@@ -22,6 +22,7 @@ from tests.terminal import COLOR, in_terminal, on_screen
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal"),
     pytest.mark.usefixtures("scratch"),
+    pytest.mark.xdist_group("terminal"),
 ]
 
 SMOKE = ("train", CONFIGS / "smoke.yaml", "--epochs", 3)
