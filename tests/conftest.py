@@ -110,7 +110,7 @@ def nnctl(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Nnctl:  # noqa: ARG
         result = CliRunner().invoke(main, [*map(str, arguments)], input=stdin, env=env)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        done = Done(arguments, result.exit_code, result.stdout, result.stderr)
+        done = Done("nnctl", result.exit_code, result.stdout, result.stderr)
         return check_done(arguments, done, code)
 
     return run
