@@ -1,7 +1,7 @@
-"""A sweep on a cluster of this machine: ``python -m tests.sweep.cluster_demo`` runs it.
+"""Runs a sweep on a Dask cluster of this machine: ``python -m tests.sweep.cluster_demo``.
 
-One Dask scheduler and two workers are started, and stopped in the end. What they print, and the
-sweep's directory, are in a folder that is removed as well.
+One Dask scheduler and two workers are started, and stopped at the end. Their output and the sweep
+are in a temporary folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conftest import CONFIGS, nnctl_command
+from tests.conftest import CONFIGS
+from tests.processes import nnctl_command
 from tests.sweep.clusters import dask
 
 RATES = "optimizer.learning_rate=0.02,0.05,0.1,0.2"
@@ -28,7 +29,7 @@ def main() -> int:
         sys.stderr.write(f"$ {shown}\n")
         words = ("sweep", CONFIGS / "smoke.yaml", "-p", RATES, "--scheduler", cluster.address)
         sweep = subprocess.Popen(nnctl_command(*words), cwd=folder)
-        with contextlib.suppress(KeyboardInterrupt):  # the sweep has it too, and saves its trials
+        with contextlib.suppress(KeyboardInterrupt):  # the sweep gets it too, and saves its trials
             return sweep.wait()
         return sweep.wait()
 

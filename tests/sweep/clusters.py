@@ -1,4 +1,4 @@
-"""Real Dask schedulers and workers on loopback, which end with the test."""
+"""Real Dask schedulers and workers on loopback."""
 
 from __future__ import annotations
 
@@ -8,100 +8,22 @@ import re
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from tests.conftest import ROOT
+from nnctl.sweep.cluster.cluster import Cluster
+from tests.processes import Processes, kill_tree
+from tests.sweep.helpers import environment, wait_until
 
-_SECONDS = 60.0  # to wait for what takes two on an idle machine
+_PRELOAD = """\
+import os
 
-
-def wait_until(what: Callable[[], bool], seconds: float = _SECONDS) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come to be so"
-        time.sleep(0.02)
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Tell whether a process has not ended; nobody may collect a child of a dead parent."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-class Process:
-    """A process of the cluster, with all its children.
-
-    Parameters
-    ----------
-    log : Path
-        What it prints.
-    arguments : str
-        Of ``dask``.
-    env : mapping
-        Added to the environment.
-    """
-
-    def __init__(self, log: Path, *arguments: str, env: Mapping[str, str]) -> None:
-        self._log = log
-        path = os.pathsep.join([*filter(None, [env.get("PYTHONPATH")]), str(ROOT)])
-        plain = {name: os.environ[name] for name in os.environ if not name.startswith("NNCTL_")}
-        with log.open("ab") as file:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments],
-                env={**plain, "PYTHONUNBUFFERED": "1", **env, "PYTHONPATH": path},
-                cwd=log.parent,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,  # an interrupt in the terminal is for others
-            )
-        self._family = [psutil.Process(self._popen.pid)]
-
-    @property
-    def log(self) -> str:
-        """What it has printed so far."""
-        return self._log.read_text("utf-8", errors="replace")
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process itself has."""
-        return self._popen.poll() is not None
-
-    def children(self) -> list[psutil.Process]:
-        """Return its children that live, and theirs."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._family += self._family[0].children(recursive=True)
-        return [process for process in self._family[1:] if _lives(process)]
-
-    def suspend(self) -> None:
-        """Let it and its children do nothing more, without ending them."""
-        for process in [*self._family[:1], *self.children()]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.suspend()
-
-    def kill(self) -> None:
-        """End it and its children at once."""
-        self.children()
-        for process in self._family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._popen.wait()
-        wait_until(lambda: not any(map(_lives, self._family)))
-
-
-class DaskWorker(Process):
-    """A ``dask worker`` with its nanny."""
-
-    def kill_worker_alone(self) -> None:
-        """Kill the process that trains; its nanny starts another."""
-        pids = re.findall(r"nnctl test: worker process (\d+)", self.log)
-        psutil.Process(int(pids[-1])).kill()
+def dask_setup(worker):
+    print(f"nnctl test: worker process {os.getpid()}", flush=True)
+"""
 
 
 def closed_port() -> int:
@@ -110,66 +32,108 @@ def closed_port() -> int:
         return int(server.getsockname()[1])
 
 
+class Process:
+    """A command of Dask that runs, whose output goes to a file."""
+
+    def __init__(self, popen: subprocess.Popen[Any], log: Path) -> None:
+        self._popen = popen
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text("utf-8", errors="replace")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process itself has ended."""
+        return self._popen.poll() is not None
+
+    def suspend(self) -> None:
+        """Suspend it and its children."""
+        parent = psutil.Process(self._popen.pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            process.suspend()
+
+    def kill(self) -> None:
+        """Kill it and its children."""
+        kill_tree(self._popen)
+
+    def kill_worker_alone(self) -> None:
+        """Kill the process that trains; its nanny starts another."""
+        pids = re.findall(r"nnctl test: worker process (\d+)", self.log)
+        psutil.Process(int(pids[-1])).kill()
+
+
 class Dask:
-    """A scheduler, and the workers that it has been given.
+    """A scheduler and the workers that it has been given, with their files in a folder."""
 
-    Parameters
-    ----------
-    folder : Path
-        For what they write.
-    """
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder = folder
+        self._processes = processes
         self._port = closed_port()
-        self._processes: list[Process] = []
+        self._starts = 0
+        self._workers: list[Process] = []
         self.address = f"tcp://127.0.0.1:{self._port}"
-        self.start_scheduler()
 
     def start_scheduler(self, **env: str) -> None:
-        """Start the scheduler, always at the same port."""
-        self.scheduler = Process(
-            self.folder / "scheduler.log",
-            "scheduler",
-            *("--host", "127.0.0.1", "--port", str(self._port), "--no-dashboard"),
-            env=env,
-        )
-        self._processes.append(self.scheduler)
+        """Start the scheduler, always at the same port, and wait until it listens."""
+        address = ("--host", "127.0.0.1", "--port", str(self._port))
+        self._starts += 1
+        self.scheduler = self._start("scheduler", "scheduler", *address, "--no-dashboard", **env)
+        wait_until(lambda: self.scheduler.log.count("Scheduler at") == self._starts)
 
-    def start_worker(self, name: str, *arguments: str, **env: str) -> DaskWorker:
-        """Start a worker with one thread, and an own cache without MNIST."""
+    def start_worker(self, name: str, *arguments: str, **env: str) -> Process:
+        """Start a worker with one thread, and a cache of its own without MNIST."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        preload = folder / "tell_pid.py"
-        preload.write_text(
-            "import os\ndef dask_setup(worker):\n"
-            "    print(f'nnctl test: worker process {os.getpid()}', flush=True)\n"
-        )
-        worker = DaskWorker(
-            self.folder / f"{name}.log",
+        preload = folder / "print_pid.py"
+        preload.write_text(_PRELOAD, encoding="utf-8")
+        worker = self._start(
+            name,
             *("worker", self.address, "--name", name, "--nthreads", "1", "--no-dashboard"),
             *("--local-directory", str(folder), "--preload", str(preload), *arguments),
-            env={"NNCTL_DATA_DIR": str(folder / "cache"), **env},
+            **{"NNCTL_DATA_DIR": str(folder / "cache"), **env},
         )
-        self._processes.append(worker)
+        self._workers.append(worker)
         return worker
 
-    def stop(self) -> None:
-        """End all processes."""
-        for process in reversed(self._processes):
-            process.kill()
+    def stop_workers(self) -> None:
+        """Kill all workers, and wait until the scheduler knows."""
+        while self._workers:
+            self._workers.pop().kill()
+        with Cluster(self.address) as cluster:
+            wait_until(lambda: cluster.free() == 0)
+
+    def _start(self, name: str, *arguments: str, **env: str) -> Process:
+        path = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), environment()["PYTHONPATH"]]))
+        plain = {key: text for key, text in environment().items() if not key.startswith("NNCTL_")}
+        fixed = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as file:
+            popen = self._processes.start(
+                [sys.executable, "-m", "dask", *arguments],
+                env={**plain, "TMPDIR": str(self.folder), **env, **fixed},
+                cwd=self.folder,
+                stdout=file,
+                stderr=file,
+            )
+        return Process(popen, log)
+
+    def connect(self, workers: int, notify: Callable[[str], None] = lambda _: None) -> Cluster:
+        """Return a client as soon as so many trials can begin."""
+        connected = Cluster(self.address, notify)
+        wait_until(lambda: connected.free() >= workers)
+        return connected
 
 
 @contextlib.contextmanager
 def dask(folder: Path, *workers: str) -> Iterator[Dask]:
     """Run a scheduler and some workers, by their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = Dask(folder)
-    try:
-        # Who connects has less patience than the imports of a scheduler take on a busy machine.
-        wait_until(lambda: "Scheduler at" in cluster.scheduler.log)
+    with Processes() as processes:
+        cluster = Dask(folder, processes)
+        cluster.start_scheduler()
         for name in workers:
             cluster.start_worker(name)
         yield cluster
-    finally:
-        cluster.stop()

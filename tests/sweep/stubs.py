@@ -20,15 +20,23 @@ Stop = Callable[[], bool]
 
 def hold_after_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
     """Train two epochs, and wait to be stopped."""
-    return train_until(trial, dataset, stop, 2)
+    return _train_and_hold(trial, dataset, stop, lambda: 2)
 
 
-def train_until(trial: Trial, dataset: Dataset, stop: Stop, epochs: int) -> TrialResult:
-    """Train some epochs, and wait to be stopped."""
+def train_as_far_as_allowed(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
+    """Train `allowed_epochs`, which a test in the same process raises while it waits."""
+    return _train_and_hold(trial, dataset, stop, lambda: allowed_epochs)
 
+
+allowed_epochs = 0
+
+
+def _train_and_hold(
+    trial: Trial, dataset: Dataset, stop: Stop, epochs: Callable[[], int]
+) -> TrialResult:
     def hold() -> bool:
         while not stop():
-            if len(metrics_so_far(trial.directory)) < epochs:
+            if len(metrics_so_far(trial.directory)) < epochs():
                 return False
             time.sleep(0.01)
         return True
@@ -123,13 +131,3 @@ def find_the_disk_full(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResul
     if trial.number > 1:
         raise StorageError(os.strerror(errno.ENOSPC), hint="Make room.")
     return run_trial(trial, dataset, stop)
-
-
-def train_slowly(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Train, but take about a third of a second for an epoch."""
-
-    def look_and_wait() -> bool:
-        time.sleep(0.05)
-        return stop()
-
-    return run_trial(trial, dataset, look_and_wait)

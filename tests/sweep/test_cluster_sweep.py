@@ -9,177 +9,171 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.conftest import CONFIGS, Nnctl, nnctl_command
-from tests.sweep.clusters import Dask, closed_port, dask, wait_until
-from tests.sweep.helpers import table
+from nnctl.runs.directory import Run
+from tests.conftest import ROOT, Nnctl
+from tests.processes import Processes, check_done, end_of
+from tests.sweep.clusters import Dask, dask
+from tests.sweep.helpers import SMALL, environment, epochs_of, table, wait_until
 
 pytest.importorskip("distributed")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("cluster"),
+    pytest.mark.xdist_group("dask"),
     pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
+    pytest.mark.usefixtures("in_threads"),
 ]
 
+EPOCHS = 200
+"""As many as take some seconds."""
 PLAN = (
-    "sweep", CONFIGS / "smoke.yaml", "-p", "training.seed=0,1,2",
-    "-p", "optimizer.learning_rate=0.05,1e30", "--set", "training.epochs=100",
+    "sweep", SMALL, "-p", "training.seed=0,1,2", "-p", "optimizer.learning_rate=0.05,1e30",
+    "--epochs", EPOCHS, "--sweep-dir", "sweep",
 )  # fmt: skip
 """Three trials of some seconds, and three that diverge."""
 
 
-def epochs(trial: int) -> int:
-    """Return how many epochs of a trial are here."""
-    try:
-        text = Path(f"sweep/trial-{trial:03d}/metrics.jsonl").read_text("utf-8")
-    except FileNotFoundError:
-        return 0
-    return len(text.splitlines())
-
-
-class Sweep:
-    """A sweep on a cluster, as a process."""
-
-    def __init__(self, cluster: Dask, *arguments: object) -> None:
-        words = arguments or (*PLAN, "--sweep-dir", "sweep")
-        self.process = subprocess.Popen(
-            nnctl_command(*words, "--scheduler", cluster.address),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            start_new_session=True,
-        )
-
-    def end(self, code: int = 0) -> str:
-        """Wait for its end, and return what it told on stderr."""
-        _, told = self.process.communicate(timeout=240)
-        assert self.process.returncode == code, told
-        assert "Traceback" not in told
-        return told
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The results of the sweep on the processes of this machine."""
+    folder = tmp_path_factory.mktemp("alone")
+    with Processes() as processes:
+        processes.run_nnctl(*PLAN, cwd=folder)
+    return table(folder / "sweep")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """Return the results of the sweep on the processes of this machine."""
-    folder = tmp_path_factory.mktemp("alone")
-    subprocess.run(nnctl_command(*PLAN, "--sweep-dir", "sweep"), cwd=folder, check=True)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        return table("sweep")
-    finally:
-        os.chdir(here)
-
-
-@pytest.fixture
-def cluster(scratch: Path) -> Iterator[Dask]:
-    """A scheduler with two workers."""
-    with dask(scratch.parent / "dask", "one", "two") as running:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    """A scheduler with two workers, which all tests leave as they are."""
+    with dask(tmp_path_factory.mktemp("dask"), "one", "two") as running:
+        with running.connect(2):
+            pass
         yield running
 
 
-def test_a_sweep_has_the_same_table_as_here(cluster: Dask, alone: list[dict[str, str]]) -> None:
-    Sweep(cluster).end()
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Dask]:
+    """A scheduler that may be killed, without workers."""
+    with dask(tmp_path / "dask") as running:
+        yield running
+
+
+def start(processes: Processes, cluster: Dask, *words: object) -> subprocess.Popen[str]:
+    """Start a sweep on a cluster."""
+    return processes.start_nnctl(*(words or PLAN), "--scheduler", cluster.address)
+
+
+def end(sweep: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for the end of a sweep; return its stderr."""
+    return check_done(("sweep",), end_of(sweep), code).stderr
+
+
+def epochs(*trials: int) -> int:
+    """Return how many epochs each of some trials has at least."""
+    return min(epochs_of(f"sweep/trial-{trial:03d}") for trial in trials)
+
+
+def test_a_sweep_has_the_same_table_as_here(
+    nnctl: Nnctl, processes: Processes, cluster: Dask, alone: list[dict[str, str]]
+) -> None:
+    end(start(processes, cluster))
     assert table("sweep") == alone
-    assert Path("sweep/trial-001/best.npz").exists()
-    subprocess.run(nnctl_command("eval", "sweep/trial-001", "--json"), check=True)
+    nnctl("eval", "sweep/trial-001", "--json")
 
 
-def test_a_worker_that_is_killed_costs_no_trial(cluster: Dask, alone: list[dict[str, str]]) -> None:
+def test_a_worker_that_is_killed_costs_no_trial(
+    scratch: Path, processes: Processes, cluster: Dask, alone: list[dict[str, str]]
+) -> None:
     worker = cluster.start_worker("three")
-    sweep = Sweep(cluster)
-    wait_until(lambda: min(map(epochs, (1, 3, 5))) > 2)
+    with cluster.connect(3):
+        pass
+    sweep = start(processes, cluster)
+    wait_until(lambda: epochs(1, 3, 5) > 2)
     worker.kill()
-    sweep.end()
+    end(sweep)
     assert table("sweep") == alone
-    logs = [path.read_text("utf-8") for path in Path("sweep").glob("*/log.txt")]
+    logs = [path.read_text("utf-8") for path in scratch.glob("sweep/*/log.txt")]
     assert sum(log.count("its worker process died") for log in logs) == 1
 
 
-def test_a_worker_that_joins_late_is_waited_for(scratch: Path, alone: list[dict[str, str]]) -> None:
-    with dask(scratch.parent / "dask") as cluster:
-        sweep = Sweep(cluster)
-        wait_until(lambda: Path("sweep/journal.jsonl").exists())
-        cluster.start_worker("late")
-        told = sweep.end()
+@pytest.mark.usefixtures("scratch")
+def test_a_worker_that_joins_late_is_waited_for(
+    processes: Processes, own: Dask, alone: list[dict[str, str]]
+) -> None:
+    sweep = start(processes, own)
+    wait_until(Path("sweep/journal.jsonl").exists)
+    own.start_worker("late")
+    assert "6 trials in sweep" in end(sweep)
     assert table("sweep") == alone
-    assert "6 trials in sweep" in told
 
 
+@pytest.mark.usefixtures("scratch")
 def test_a_scheduler_that_is_restarted_costs_no_trial(
-    cluster: Dask, alone: list[dict[str, str]]
+    processes: Processes, own: Dask, alone: list[dict[str, str]]
 ) -> None:
-    sweep = Sweep(cluster)
-    wait_until(lambda: min(map(epochs, (1, 3))) > 2)
-    cluster.scheduler.kill()
-    cluster.start_scheduler()
-    for name in ("three", "four"):
-        cluster.start_worker(name)
-    told = sweep.end()
-    assert "does not answer; waiting for it" in told
+    own.start_worker("one")
+    sweep = start(processes, own)
+    wait_until(lambda: epochs(1) > 2)
+    own.scheduler.kill()
+    own.start_scheduler()
+    own.start_worker("two")
+    assert "does not answer; waiting for it" in end(sweep)
     assert table("sweep") == alone
 
 
-def test_a_client_that_is_killed_is_gone_on_with(
-    cluster: Dask, alone: list[dict[str, str]]
+def test_a_sweep_whose_client_is_killed_can_go_on(
+    nnctl: Nnctl, processes: Processes, cluster: Dask, alone: list[dict[str, str]]
 ) -> None:
-    sweep = Sweep(cluster)
-    wait_until(lambda: epochs(1) > 20)
-    sweep.process.kill()
-    sweep.process.communicate()
-    done = Path("sweep/trial-001/metrics.jsonl").read_bytes()
-    Sweep(cluster, "sweep", "--resume", "sweep").end()
-    kept = Path("sweep/trial-001/metrics.jsonl").read_bytes()
-    assert kept[: len(done) // 2] == done[: len(done) // 2]
+    sweep = start(processes, cluster)
+    wait_until(lambda: epochs(1) > 20 and Path("sweep/trial-001/last.npz").exists())
+    sweep.kill()
+    sweep.wait()
+    saved = Run(Path("sweep/trial-001")).checkpoint("last").progress.epoch
+    done = Path("sweep/trial-001/metrics.jsonl").read_bytes().split(b"\n")
+    nnctl("sweep", "--resume", "sweep", "--scheduler", cluster.address)
+    kept = Path("sweep/trial-001/metrics.jsonl").read_bytes().split(b"\n")
+    assert kept[:saved] == done[:saved], "epochs before the checkpoint are not trained again"
     assert table("sweep") == alone
 
 
 def test_ctrl_c_lets_the_workers_save_and_the_sweep_can_go_on_anywhere(
-    cluster: Dask, alone: list[dict[str, str]]
+    nnctl: Nnctl, processes: Processes, cluster: Dask, alone: list[dict[str, str]]
 ) -> None:
-    sweep = Sweep(cluster)
-    wait_until(lambda: min(map(epochs, (1, 3))) > 2)
-    os.killpg(sweep.process.pid, signal.SIGINT)
-    told = sweep.end(130)
-    assert "nnctl sweep --resume sweep" in told
-    assert epochs(1) < 100
+    sweep = start(processes, cluster)
+    wait_until(lambda: epochs(1, 3) > 2)
+    os.killpg(sweep.pid, signal.SIGINT)
+    assert "nnctl sweep --resume sweep" in end(sweep, 130)
     assert Path("sweep/trial-001/last.npz").exists()
-    subprocess.run(nnctl_command("sweep", "--resume", "sweep"), check=True)
+    nnctl("sweep", "--resume", "sweep")
     assert table("sweep") == alone
 
 
-def test_what_hangs_there_is_ended_from_here(cluster: Dask) -> None:
-    sweep = Sweep(
-        cluster, "sweep", CONFIGS / "smoke.yaml", "-p", "training.epochs=1000000,2",
-        "--trial-timeout", 4, "--sweep-dir", "sweep",
+@pytest.mark.usefixtures("scratch")
+def test_a_trial_that_takes_too_long_there_is_stopped_from_here(
+    processes: Processes, cluster: Dask
+) -> None:
+    end(
+        start(
+            processes, cluster, "sweep", SMALL, "-p", "training.epochs=1000000,2",
+            "--trial-timeout", 4, "--sweep-dir", "sweep",
+        )
     )  # fmt: skip
-    sweep.end()
     assert [row["status"] for row in table("sweep")] == ["failed", "finished"]
     assert table("sweep")[0]["reason"] == "it took longer than 4 s"
 
 
-def test_no_scheduler_is_told(nnctl: Nnctl) -> None:
-    where = f"127.0.0.1:{closed_port()}"
-    told = nnctl(*PLAN, "--sweep-dir", "sweep", "--scheduler", where, code=2).stderr
-    assert f"no Dask scheduler answers at {where}" in told
-    assert not Path("sweep").exists()
-
-
-def test_the_demo_runs_a_sweep_and_stops_its_processes(scratch: Path) -> None:
-    done = subprocess.run(
+def test_the_demo_runs_a_sweep(processes: Processes) -> None:
+    pipe = subprocess.PIPE
+    demo = processes.start(
         [sys.executable, "-m", "tests.sweep.cluster_demo"],
-        cwd=CONFIGS.parent,
-        env={**os.environ, "TMPDIR": str(scratch)},
-        capture_output=True,
+        cwd=ROOT,
+        env=environment(),
+        stdout=pipe,
+        stderr=pipe,
         encoding="utf-8",
-        timeout=240,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    done = check_done(("cluster_demo",), end_of(demo), 0)
     assert "4 of 4 done" in done.stderr
     assert "Best by validation accuracy" in done.stdout
-    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
-    assert not [words for words in commands if str(scratch) in " ".join(words)]

@@ -1,0 +1,254 @@
+"""Trials on a Dask cluster of real processes, and what can happen to these."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import nnctl
+from nnctl.data.dataset import open_dataset
+from nnctl.errors import NnctlError
+from nnctl.sweep.cluster.cluster import Cluster
+from nnctl.sweep.trials import Trial, TrialResult, run_trial
+from tests.processes import DEADLINE, Processes
+from tests.runs.helpers import ignore, outcome
+from tests.sweep import stubs
+from tests.sweep.clusters import Dask, dask
+from tests.sweep.helpers import environment, epochs_of, make_trial, wait_until
+
+pytest.importorskip("distributed")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("dask"),  # the tests share a scheduler, and the cores
+    pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"),
+    pytest.mark.usefixtures("scratch"),
+]
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
+    """A scheduler for all tests that leave it running."""
+    with dask(tmp_path_factory.mktemp("dask")) as running:
+        yield running
+
+
+@pytest.fixture
+def shared(scheduler: Dask) -> Iterator[Dask]:
+    """The scheduler, without workers."""
+    yield scheduler
+    scheduler.stop_workers()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Dask]:
+    """A scheduler that may be killed, without workers."""
+    with dask(tmp_path / "dask") as running:
+        yield running
+
+
+def begin_and_hold(workers: Cluster, number: int = 1) -> tuple[Trial, Future[TrialResult]]:
+    """Return a trial that has come to its second epoch, and stays there."""
+    trial = make_trial(number)
+    future = workers.submit(stubs.hold_after_two_epochs, trial)
+    wait_until(lambda: has_two_epochs(trial))
+    return trial, future
+
+
+def has_two_epochs(trial: Trial) -> bool:
+    """Return whether two epochs, and a checkpoint to go on from, are here."""
+    return epochs_of(trial.directory) == 2 and (trial.directory / "last.npz").exists()
+
+
+def assert_goes_on(workers: Cluster, trial: Trial) -> None:
+    """Train a trial to its end; its first epoch is not trained again."""
+    # An epoch that is trained again takes other seconds.
+    before = (trial.directory / "metrics.jsonl").read_bytes().split(b"\n")
+    assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
+    assert (trial.directory / "metrics.jsonl").read_bytes().split(b"\n")[0] == before[0]
+    here = replace(trial, directory=Path("here"))
+    run_trial(here, here.dataset, lambda: False)
+    assert outcome(here.directory) == outcome(trial.directory)
+
+
+@pytest.mark.parametrize("with_nanny", [False, True], ids=["worker alone", "with its nanny"])
+def test_a_killed_worker_s_trial_goes_on_from_the_last_epoch_that_was_sent(
+    shared: Dask, *, with_nanny: bool
+) -> None:
+    victim = shared.start_worker("victim")
+    with shared.connect(1) as workers:
+        trial, future = begin_and_hold(workers)
+        if with_nanny:
+            victim.kill()
+        else:
+            victim.kill_worker_alone()
+        with pytest.raises(BrokenExecutor, match="is gone"):
+            future.result(DEADLINE)
+        if with_nanny:
+            assert workers.free() == 0
+            shared.start_worker("victim")
+        wait_until(lambda: workers.free() == 1)
+        assert_goes_on(workers, trial)
+    assert not list(shared.folder.rglob("nnctl-*"))
+
+
+def test_a_worker_that_joins_late_is_used(shared: Dask) -> None:
+    messages: list[str] = []
+    with shared.connect(0, messages.append) as workers:
+        wait_until(lambda: workers.free() == 0 and bool(messages))
+        assert messages == [f"the scheduler at {shared.address} has no worker; waiting for one"]
+        shared.start_worker("first")
+        wait_until(lambda: workers.free() == 1)
+        trial, _ = begin_and_hold(workers)
+        assert workers.free() == 0
+        shared.start_worker("second")
+        wait_until(lambda: workers.free() == 1)
+        other = workers.submit(run_trial, make_trial(2))
+        assert other.result(DEADLINE).status == "finished"
+        workers.ask_to_stop(trial)
+
+
+def test_a_scheduler_that_is_started_again_is_found_again(
+    own: Dask, capfd: pytest.CaptureFixture[str]
+) -> None:
+    messages: list[str] = []
+    lost = f"the scheduler at {own.address} does not answer; waiting for it"
+    worker = own.start_worker("first")
+    with own.connect(1, messages.append) as workers:
+        trial, future = begin_and_hold(workers)
+        own.scheduler.kill()
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(DEADLINE)
+        wait_until(lambda: worker.has_ended)
+        assert workers.free() == 0
+        wait_until(lambda: workers.free() == 0 and bool(messages))
+        own.start_scheduler()
+        own.start_worker("second")
+        wait_until(lambda: workers.free() == 1)
+        assert_goes_on(workers, trial)
+    # It may also have looked in vain for a worker, before or after.
+    assert messages.count(lost) == 1
+    assert {message for message in messages if "has no worker" not in message} == {lost}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_hangs_is_killed_and_started_again(shared: Dask) -> None:
+    shared.start_worker("double", "--nthreads", "2")
+    with shared.connect(2) as workers:
+        _, innocent = begin_and_hold(workers, 2)
+        stuck = make_trial(1)
+        future = workers.submit(stubs.hang, stuck)
+        workers.ask_to_stop(stuck)
+        log = stuck.directory / "log.txt"
+        wait_until(lambda: log.exists() and "it does not stop" in log.read_text("utf-8"))
+        assert "stubs.py" in log.read_text("utf-8")
+        workers.kill(stuck)
+        workers.kill(stuck)
+        with pytest.raises(BrokenExecutor, match="was killed"):
+            future.result(DEADLINE)
+        with pytest.raises(concurrent.futures.CancelledError):
+            innocent.result(DEADLINE)
+        wait_until(lambda: workers.free() == 2)
+        assert workers.submit(run_trial, make_trial(3)).result(DEADLINE).status == "finished"
+
+
+def test_a_worker_that_hangs_without_a_nanny_is_not_used_any_more(shared: Dask) -> None:
+    messages: list[str] = []
+    shared.start_worker("alone", "--no-nanny")
+    with shared.connect(1, messages.append) as workers:
+        trial = make_trial(1)
+        future = workers.submit(stubs.hang, trial)
+        wait_until((trial.directory / "log.txt").exists)
+        workers.kill(trial)
+        with pytest.raises(BrokenExecutor, match="was killed"):
+            future.result(DEADLINE)
+        assert workers.free() == 0
+        wait_until(lambda: workers.free() == 0 and bool(messages))
+        # Older versions of Dask let it go.
+        assert re.search("cannot be restarted; it is not used|has no worker", messages[0])
+        shared.start_worker("other")
+        wait_until(lambda: workers.free() == 1)
+        assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
+
+
+def test_a_worker_that_stands_still_does_not_hold_up_the_others(shared: Dask) -> None:
+    frozen = shared.start_worker("frozen")
+    with shared.connect(1) as workers:
+        stuck, future = begin_and_hold(workers)
+        shared.start_worker("other")
+        wait_until(lambda: workers.free() == 1)
+        frozen.suspend()
+        trial, other = begin_and_hold(workers, 2)
+        workers.kill(stuck)
+        with pytest.raises(BrokenExecutor):
+            future.result(DEADLINE)
+        workers.ask_to_stop(trial)
+        assert other.result(DEADLINE).status == "interrupted"
+
+
+@pytest.mark.parametrize("who", ["worker", "scheduler"])
+def test_who_lacks_nnctl_is_named(own: Dask, scratch: Path, who: str) -> None:
+    (scratch / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'nnctl':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+    )
+    if who == "scheduler":
+        own.scheduler.kill()
+        own.start_scheduler(PYTHONPATH=str(scratch))
+        own.start_worker("one")
+    else:
+        own.start_worker("one", PYTHONPATH=str(scratch))
+    with own.connect(1) as workers:
+        with pytest.raises(NnctlError, match=f"{who}.* cannot work for this sweep") as caught:
+            workers.submit(run_trial, make_trial(1)).result(DEADLINE)
+        assert f"Install nnctl {nnctl.__version__}" in str(caught.value.hint)
+        assert workers.free() == 1
+
+
+@pytest.mark.parametrize("in_time", [True, False], ids=["at once", "later"])
+def test_a_killed_client_s_trial_ends_and_can_go_on(
+    shared: Dask, processes: Processes, *, in_time: bool
+) -> None:
+    shared.start_worker("one")
+    trial = make_trial(1)
+    client = processes.start(
+        [sys.executable, "-m", "tests.sweep.lonely_client", shared.address], env=environment()
+    )
+    wait_until(lambda: has_two_epochs(trial))
+    client.send_signal(signal.SIGKILL)
+    client.wait(DEADLINE)
+    with shared.connect(1) as workers:
+        if in_time:
+            other = workers.submit(run_trial, make_trial(2))
+            assert other.result(DEADLINE).status == "finished"
+        else:
+            wait_until(lambda: not list((shared.folder / "one").rglob("nnctl-*")))
+        assert_goes_on(workers, trial)
+
+
+def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, mnist_cache: Path) -> None:
+    shared.start_worker("poor")
+    shared.start_worker("rich", NNCTL_DATA_DIR=str(mnist_cache))
+    dataset = open_dataset("mnist", data_dir=mnist_cache, notify=ignore)
+    trials = [make_trial(number) for number in (1, 2)]
+    trials = [
+        replace(it, dataset=dataset, config=it.config.replace('"mini"', '"mnist"')) for it in trials
+    ]
+    with shared.connect(2) as workers:
+        for future in [workers.submit(run_trial, trial) for trial in trials]:
+            assert future.result(DEADLINE).status == "finished"
+    (sent,) = (shared.folder / "poor").rglob("train-images-idx3-ubyte.gz")
+    assert sent.stat().st_size > 9_000_000
+    assert not (mnist_cache / "received").exists()
