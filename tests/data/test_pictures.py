@@ -143,6 +143,7 @@ def test_every_kind_of_picture_is_read() -> None:
     grey = Image.fromarray((ring() * 255).astype(np.uint8))
     deep = Image.fromarray((ring() * 65535).astype(np.uint16))
     ink = Image.merge("LA", [Image.new("L", grey.size, 0), grey.point(lambda level: 255 - level)])
+    inked = Image.fromarray((ring() < 0.5).astype(np.uint8)).convert("P")  # on see-through paper
     expected = pictures.normalise(ring())
     for content in (
         _saved(grey, "PNG"),
@@ -155,6 +156,7 @@ def test_every_kind_of_picture_is_read() -> None:
         _saved(Image.fromarray(ring() * 7 - 3), "TIFF"),
         _saved(ink, "PNG"),
         _saved(ink.convert("RGBA"), "PNG"),
+        _saved(inked, "PNG", transparency=0),
         _saved(grey, "GIF", save_all=True, append_images=[Image.new("L", grey.size, 255)]),
         _saved(grey, "BMP"),
         _saved(grey.convert("RGB"), "WEBP", lossless=True),

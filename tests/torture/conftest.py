@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from tests.processes import Processes
 from tests.torture.faults import Nursery
 
-FEW, FULL = 50, 2000
+FEW, FULL = 50, 3000
 """Examples of each property."""
 
 
