@@ -68,7 +68,7 @@ def test_settings_of_matplotlib_in_the_working_folder_and_the_environment_change
     for name in ("latex", "kpsewhich", "dvipng"):
         Path("bin", name).write_text(f'#!/bin/sh\ntouch "{scratch}/started"\nexit 1\n', "utf-8")
         Path("bin", name).chmod(0o755)
-    Path("my.rc").write_text("font.size: 30\n", "utf-8")
+    Path("my.rc").write_text("axes.linewidth: 9\n", "utf-8")
     if content is None:
         os.mkfifo("matplotlibrc")
     else:

@@ -124,6 +124,7 @@ def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
     interruptions = 0
     while reason == "interrupted":
         interruptions += 1
+        assert interruptions < 4 * EVENTS_AN_EPOCH, "it does not advance"
         reason = train(resume(directory), stop_after=3)
     assert interruptions > 5
     assert undisturbed == outcome(directory)
