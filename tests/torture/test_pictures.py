@@ -94,7 +94,7 @@ def look(content: bytes) -> None:
     image = normalise(read_picture(content))
     assert image.shape == (28, 28)
     assert image.dtype == np.uint8
-    assert image.max() == 255
+    assert image.max() > 0
 
 
 def test_every_kind_of_picture_is_read(torture: Torture) -> None:
