@@ -24,6 +24,7 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(pool, "LocalPool", functools.partial(ThreadWorkers, work=work))
 
     use()
+    monkeypatch.setattr("nnctl.sweep.sweep._TICK", 0.02)
     return use
 
 

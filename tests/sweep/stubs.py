@@ -44,12 +44,6 @@ def _train_and_hold(
     return run_trial(trial, dataset, hold)
 
 
-def hold_slow_learners(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Hold a trial with a tiny learning rate, and train the others."""
-    slow = trial.point["optimizer.learning_rate"] < 1e-3
-    return (hold_after_two_epochs if slow else run_trial)(trial, dataset, stop)
-
-
 def print_and_raise_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
     """Print through Python and past it, and raise during the training of the first trial."""
 

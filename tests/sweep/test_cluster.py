@@ -11,7 +11,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from tests.processes import DEADLINE, Processes, end_of
 from tests.runs.helpers import ignore, outcome
 from tests.sweep import stubs
 from tests.sweep.clusters import closed_port
-from tests.sweep.helpers import SMALL, epochs_of, make_trial, wait_until
+from tests.sweep.helpers import SMALL, epochs_of, make_trial, table, wait_until
 
 distributed = pytest.importorskip("distributed")
 
@@ -80,7 +80,7 @@ def connect(address: str) -> Cluster:
     return connected
 
 
-def with_changes(trial: Trial, **sections: dict[str, object]) -> Trial:
+def with_changes(trial: Trial, **sections: Mapping[str, object]) -> Trial:
     """Return a trial with another configuration."""
     config = json.loads(trial.config)
     for name, values in sections.items():
@@ -198,15 +198,6 @@ def test_a_trial_that_was_complete_before_its_sweep_knew_is_not_trained_again(
     result = workers.submit(run_trial, trial).result(DEADLINE)
     assert (result.status, result.epochs) == ("finished", 3)
     assert before == (trial.directory / "summary.json").read_text("utf-8")
-
-
-def test_a_damaged_checkpoint_lets_a_trial_begin_anew(workers: Cluster) -> None:
-    trial = make_trial(1)
-    run_trial(trial, trial.dataset, lambda: False)
-    (trial.directory / "summary.json").unlink()
-    (trial.directory / "last.npz").write_bytes(b"not a checkpoint")
-    assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
-    assert train_here(trial) == outcome(trial.directory)
 
 
 def test_a_trial_that_diverges_is_reported_with_its_log(workers: Cluster) -> None:
@@ -361,10 +352,13 @@ def test_a_sweep_without_a_scheduler_is_not_begun(
     assert not Path("sweep").exists()
 
 
-def test_a_sweep_on_a_cluster_is_a_sweep(nnctl: Nnctl, address: str, workers: Cluster) -> None:
+def test_a_sweep_on_a_cluster_has_the_same_table_as_here(
+    nnctl: Nnctl, address: str, finished: tuple[Path, str]
+) -> None:
     words = ("sweep", SMALL, "-p", "training.seed=0,1,2", "--sweep-dir", "sweep")
     assert "3 of 3 done" in nnctl(*words, "--scheduler", address).stderr
-    assert workers.free() == 2
+    assert table("sweep") == table(finished[0])
+    nnctl("eval", "sweep/trial-001")
 
 
 def test_without_dask_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

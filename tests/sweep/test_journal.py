@@ -1,4 +1,4 @@
-"""The journal of a sweep: what was written to its end is read, and damage is told."""
+"""The journal of a sweep: what was written to its end is read, and damage is reported."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
     ],
     ids=lambda damage: damage[:30].decode(errors="replace"),
 )
-def test_a_damaged_line_is_told_with_its_number(journal: Journal, damage: bytes) -> None:
+def test_a_damaged_line_is_reported_with_its_number(journal: Journal, damage: bytes) -> None:
     lines = journal.path.read_bytes().split(b"\n")
     lines[1] = damage
     journal.path.write_bytes(b"\n".join(lines))
@@ -176,20 +176,20 @@ def test_a_journal_of_a_later_version_is_not_read(journal: Journal, version: Any
 
 
 @pytest.mark.parametrize("content", [b"", b'{"event": "sw'])
-def test_a_sweep_that_was_ended_before_it_began_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_sweep_that_was_ended_before_it_began_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(UsageError, match="is empty: the sweep was ended before it began"):
         list(Journal(tmp_path).read())
 
 
-def test_a_directory_that_is_no_sweep_s_is_told(tmp_path: Path) -> None:
+def test_a_directory_without_a_journal_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "runs")
     journal.repair()
     with pytest.raises(UsageError, match=f"is not the directory of a sweep: it has no {NAME}"):
         list(journal.read())
 
 
-def test_a_journal_that_cannot_be_read_or_written_is_told(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     journal = Journal(tmp_path)
     with pytest.raises(DataError, match=f"{NAME} cannot be read"):

@@ -106,7 +106,7 @@ def test_a_single_trial_has_no_deviation() -> None:
     assert setting.deviation is None
 
 
-def test_settings_are_told_apart_by_values_that_cannot_be_hashed() -> None:
+def test_settings_may_differ_in_values_that_cannot_be_hashed() -> None:
     rows = [row(1, x={"a": [1], "b": 2}), row(2, x={"b": 2, "a": [1]}), row(3, x={"a": [2]})]
     assert trials_of(ranked(rows, ACCURACY)) == [[1, 2], [3]]
 
@@ -297,7 +297,7 @@ def test_a_line_of_the_table_is_a_line_whatever_a_log_says(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["results.csv", "results.jsonl"])
 @pytest.mark.parametrize("how", [ResultFiles.add, ResultFiles.write])
-def test_results_that_cannot_be_written_are_told(
+def test_results_that_cannot_be_written_are_an_error(
     tmp_path: Path, name: str, how: Callable[[ResultFiles, list[TrialResult]], None]
 ) -> None:
     (tmp_path / name).mkdir()
@@ -319,7 +319,7 @@ def test_values_are_shown_as_they_are_but_for_what_moves_a_cursor(
 ) -> None:
     rows = [row(1, x="[/red]"), row(2, x="[bold]\x1b[2J")]
     show_results(rows, ranked(rows, ACCURACY), [None], ACCURACY)
-    told = capsys.readouterr().out
-    assert "[/red]" in told
-    assert "[bold]\\x1b[2J" in told
-    assert "\x1b[2J" not in told
+    message = capsys.readouterr().out
+    assert "[/red]" in message
+    assert "[bold]\\x1b[2J" in message
+    assert "\x1b[2J" not in message

@@ -226,7 +226,7 @@ def test_trials_of_a_grid_are_ended_as_those_of_a_search_are() -> None:
     ("expected", "make"),
     [("method: tpe", lambda: tpe(x=EVEN)), ("early_terminate", lambda: pruned(MEDIAN))],
 )
-def test_without_optuna_it_is_told_how_to_get_it(
+def test_without_optuna_the_error_says_how_to_install_it(
     expected: str, make: Callable[[], Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -229,14 +228,13 @@ def test_the_points_of_a_grid_are_counted_without_making_them(
     assert list(combinations(grid, 3)) == points[:3]
 
 
+@pytest.mark.timeout(60)
 def test_the_first_points_of_a_huge_grid_are_made_at_once() -> None:
     ten = {"values": list(range(10))}
     huge = space(x=[[ten] * 20], y={"min": 0, "max": 2**52}, **{f"z{i}": ten for i in range(20)})
-    began = time.monotonic()
     assert count_combinations(huge) > 10**40
     assert [point["z19"] for point in combinations(huge, 4)] == [0, 1, 2, 3]
     assert [nested[-1] for nested in in_grid([ten] * 20, most=4)] == [0, 1, 2, 3]
-    assert time.monotonic() - began < 5
 
 
 # Corners -----------------------------------------------------------------------------------------

@@ -8,16 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from nnctl.data.dataset import Dataset
+from nnctl.sweep.trials import Curve, Trial, TrialResult, run_trial
+from nnctl.sweep.workers import Work
 from tests.conftest import Nnctl
 from tests.processes import DEADLINE, Processes, nnctl_command
 from tests.sweep import stubs
-from tests.sweep.helpers import SMALL, environment, journal, table
+from tests.sweep.helpers import SMALL, environment, epochs_of, journal, table
 
 pytestmark = pytest.mark.usefixtures("in_threads")
 JOURNAL = Path("sweep/journal.jsonl")
@@ -123,7 +127,7 @@ def test_a_sweep_that_cannot_write_ends_with_a_hint_and_goes_on_when_there_is_ro
 def test_a_sweep_whose_journal_is_removed_cannot_go_on(
     nnctl: Nnctl, in_threads: Callable[..., None]
 ) -> None:
-    def remove_journal(*_: object) -> stubs.TrialResult:
+    def remove_journal(*_: object) -> TrialResult:
         JOURNAL.unlink()
         raise ValueError
 
@@ -287,15 +291,46 @@ def test_a_folder_of_digits_is_found_from_another_folder(
     assert table("../sweep") == before
 
 
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """A training that waits after two epochs until the sweep has seen them.
+
+    With a tiny learning rate it waits until it is stopped.
+    """
+    seen: dict[Path, int] = {}
+    read = Curve.read
+
+    def note(curve: Curve) -> bool:
+        news = read(curve)
+        seen[curve._path.parent] = len(curve.scores)
+        return news
+
+    def train(trial: Trial, dataset: Dataset, stop: stubs.Stop) -> TrialResult:
+        is_slow = trial.point["optimizer.learning_rate"] < 1e-3
+
+        def wait() -> bool:
+            while not stop():
+                was_seen = seen.get(trial.directory, 0) >= 2
+                if epochs_of(trial.directory) < 2 or (was_seen and not is_slow):
+                    return False
+                time.sleep(0.01)
+            return True
+
+        return run_trial(trial, dataset, wait)
+
+    monkeypatch.setattr(Curve, "read", note)
+    return train
+
+
 @pytest.mark.parametrize("kind", ["median, min_iter: 2", "hyperband, min_iter: 2, eta: 2"])
 def test_a_trial_that_does_worse_than_others_is_ended_and_keeps_its_metrics(
-    nnctl: Nnctl, in_threads: Callable[..., None], kind: str
+    nnctl: Nnctl, in_threads: Callable[..., None], watched: Work, kind: str
 ) -> None:
     pytest.importorskip("optuna")
     rates = "[0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 1.0e-6, 1.0e-5]"
     parameters = f"{{optimizer.learning_rate: {rates}}}"
     write_sweep("early.yaml", f"parameters: {parameters}\nearly_terminate: {{type: {kind}}}\n")
-    in_threads(stubs.hold_slow_learners)
+    in_threads(watched)
     done = nnctl("sweep", "early.yaml", "--sweep-dir", "sweep")
     rows = table("sweep")
     assert [rows[0]["status"], rows[6]["status"], rows[7]["status"]] == [
