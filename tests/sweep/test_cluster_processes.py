@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
@@ -13,16 +15,24 @@ from pathlib import Path
 
 import pytest
 
-import nnctl
+from nnctl import __version__
 from nnctl.data.dataset import open_dataset
 from nnctl.errors import NnctlError
 from nnctl.sweep.cluster.cluster import Cluster
 from nnctl.sweep.trials import Trial, TrialResult, run_trial
-from tests.processes import DEADLINE, Processes
+from tests.conftest import Nnctl
+from tests.processes import DEADLINE, ROOT, Processes, check_done, end_of
 from tests.runs.helpers import ignore, outcome
 from tests.sweep import stubs
 from tests.sweep.clusters import Dask, dask
-from tests.sweep.helpers import environment, epochs_of, make_trial, wait_until
+from tests.sweep.helpers import (
+    SMALL,
+    environment,
+    epochs_of,
+    make_trial,
+    table,
+    wait_until,
+)
 
 pytest.importorskip("distributed")
 
@@ -213,7 +223,7 @@ def test_who_lacks_nnctl_is_named(own: Dask, scratch: Path, who: str) -> None:
     with own.connect(1) as workers:
         with pytest.raises(NnctlError, match=f"{who}.* cannot work for this sweep") as caught:
             workers.submit(run_trial, make_trial(1)).result(DEADLINE)
-        assert f"Install nnctl {nnctl.__version__}" in str(caught.value.hint)
+        assert f"Install nnctl {__version__}" in str(caught.value.hint)
         assert workers.free() == 1
 
 
@@ -252,3 +262,45 @@ def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, mnist_cac
     (sent,) = (shared.folder / "poor").rglob("train-images-idx3-ubyte.gz")
     assert sent.stat().st_size > 9_000_000
     assert not (mnist_cache / "received").exists()
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_a_sweep_outlives_a_worker_and_the_scheduler_and_can_go_on_anywhere(
+    nnctl: Nnctl, processes: Processes, own: Dask
+) -> None:
+    words = (
+        "sweep", SMALL, "-p", "training.seed=0,1", "-p", "optimizer.learning_rate=0.05,1e30",
+        "--epochs", 300, "--sweep-dir",
+    )  # fmt: skip
+    victim = own.start_worker("one")
+    sweep = processes.start_nnctl(*words, "sweep", "--scheduler", own.address)
+    first = Path("sweep/trial-001")
+    wait_until(lambda: epochs_of(first) > 2)
+    victim.kill()
+    wait_until(lambda: "its worker process died" in (first / "log.txt").read_text("utf-8"))
+    own.scheduler.kill()
+    own.start_scheduler()
+    before = epochs_of(first)
+    own.start_worker("two")
+    wait_until(lambda: epochs_of(first) > before)
+    os.killpg(sweep.pid, signal.SIGINT)
+    stderr = check_done(words, end_of(sweep), 130).stderr
+    assert "does not answer; waiting for it" in stderr
+    assert "nnctl sweep --resume sweep" in stderr
+    nnctl("sweep", "--resume", "sweep")
+    nnctl(*words, "alone")
+    assert table("sweep") == table("alone")
+
+
+def test_the_demo_runs_a_sweep(processes: Processes) -> None:
+    pipe = subprocess.PIPE
+    words = [sys.executable, "-m", "tests.sweep.cluster_demo"]
+    demo = processes.start(
+        words, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, encoding="utf-8"
+    )
+    done = check_done(("cluster_demo",), end_of(demo), 0)
+    assert "4 of 4 done" in done.stderr
+    assert "Best by validation accuracy" in done.stdout

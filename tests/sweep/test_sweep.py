@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,26 @@ def test_a_trial_whose_worker_died_waits_until_all_others_were_begun(
 
     train_sweep(begin_sweep("training.seed=0,1,2", work=die_in_the_first), workers)
     assert begun == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "interrupted"])
+def test_a_trial_that_was_lost_through_no_fault_of_its_own_is_begun_again_at_once(
+    workers: ThreadWorkers, how: str
+) -> None:
+    begun = []
+
+    def lose_the_first(trial: Trial, dataset: Dataset, stop: stubs.Stop) -> TrialResult:
+        begun.append(trial.number)
+        if len(begun) > 1:
+            return run_trial(trial, dataset, stop)
+        if how == "cancelled":
+            raise CancelledError
+        return run_trial(trial, dataset, lambda: True)
+
+    rows = train_sweep(begin_sweep("training.seed=0,1", work=lose_the_first), workers)
+    assert begun == [1, 1, 2]
+    assert statuses(rows) == ["finished"] * 2
+    assert "died" not in Path(f"sweep/trial-001/{LOG}").read_text("utf-8")
 
 
 def test_workers_that_always_die_end_the_sweep(workers: ThreadWorkers) -> None:
