@@ -150,9 +150,11 @@ class Copy:
         """Run all tests; return, for each line of the program, the tests that execute it."""
         from coverage import CoverageData
 
+        # Processes of tests are not measured: some run where no file can be written.
+        (self.folder / "coverage.ini").write_text("[run]\nparallel = true\n", encoding="utf-8")
         code = self.pytest(
             *("-n", str(workers), "--dist", "loadgroup", "--no-budget"),
-            *("--cov=nnctl", "--cov-context=test", "--cov-report="),
+            *("--cov=nnctl", "--cov-context=test", "--cov-report=", "--cov-config=coverage.ini"),
         )
         if code != 0:
             output = (self.folder / "output.txt").read_text("utf-8", errors="replace")
