@@ -39,6 +39,7 @@ from nnctl.sweep.workers import Work, Workers
 
 _TICK = 0.2  # seconds between looks at what changed
 _GRACE = 10.0  # seconds to save, for a trial that has taken too long
+_LONGEST_STEP = 1.0  # seconds between two looks, unless this process is suspended in between
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Limits:
     max_failures : int, optional
         End the sweep when so many trials have failed.
     trial_timeout : float, optional
-        Seconds that a trial may take.
+        Seconds that a trial may take, without the time that the sweep is suspended.
     """
 
     max_failures: int | None = None
@@ -63,10 +64,17 @@ class Running:
 
     trial: Trial
     curve: Curve
-    since: float
     epochs: int
+    looked: float
+    seconds: float = 0.0
     asked: Literal["pruned", "too long", "the end"] | None = None
     """Why it was asked to stop."""
+
+    def count_time(self) -> None:
+        """Add the time since the last call; a suspended machine or process counts as one step."""
+        now = time.monotonic()
+        self.seconds += min(now - self.looked, _LONGEST_STEP)
+        self.looked = now
 
 
 class Record:
@@ -332,7 +340,7 @@ class Sweep:
             future = workers.submit(self._work, trial)
             curve = Curve(trial.directory / "metrics.jsonl", self.config.ranked_by)
             epochs = json.loads(trial.config)["training"]["epochs"]
-            self.running[future] = Running(trial, curve, time.monotonic(), epochs)
+            self.running[future] = Running(trial, curve, epochs, time.monotonic())
             self._lines.append({"event": "started", "time": _now(), "trial": trial.number})
 
     def _wait(self, limits: Limits) -> list[TrialResult]:
@@ -346,18 +354,18 @@ class Sweep:
         """Read what the running trials have done, and end those that should not go on."""
         timeout = limits.trial_timeout or float("inf")
         for running in self.running.values():
-            seconds = time.monotonic() - running.since
+            running.count_time()
             news = running.curve.read()
             if running.asked is None:
                 if ending:
                     running.asked = "the end"
-                elif seconds > timeout:
+                elif running.seconds > timeout:
                     running.asked = "too long"
                 elif news and self._agenda.is_hopeless(running.trial, running.curve.scores):
                     running.asked = "pruned"
                 if running.asked:
                     workers.ask_to_stop(running.trial)
-            if seconds > timeout + _GRACE:
+            if running.seconds > timeout + _GRACE:
                 running.asked = "too long"
                 workers.kill(running.trial)
 
