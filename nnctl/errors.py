@@ -16,6 +16,7 @@ The rest of the program raises these and never prints them; ``nnctl.cli`` catche
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import shlex
 import subprocess
@@ -109,6 +110,17 @@ class InterruptedRunError(NnctlError):
     """A training that the user stopped; its state is on disk."""
 
     exit_code = 130
+
+
+def limit_hint(error: BaseException | None) -> str | None:
+    """Return what to do about a limit of the system that caused an error, or None."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.EMFILE:
+        return "Raise the limit on open files (ulimit -n), or use fewer --workers in a sweep."
+    if error.errno == errno.ENFILE:
+        return "The programs of this machine have too many files open: end some of them."
+    return None
 
 
 def printable(text: str) -> str:

@@ -27,8 +27,14 @@ from nnctl.cli.predict import predict
 from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
-from nnctl.errors import InterruptedRunError, NnctlError, UsageError, printable
+from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint, printable
 from nnctl.runs.stopping import hearing, interrupt
+
+_NO_THREAD = "can't start new thread"  # CPython has no error class for this
+_THREADS = (
+    "Raise the limits on processes and memory (ulimit -u, ulimit -v; in a container, its limits on "
+    "pids and memory). Training with --threads 1 needs no further thread."
+)
 
 
 def _open_standard_streams() -> None:
@@ -68,7 +74,7 @@ def _of_the_system(error: OSError) -> NnctlError:
     """Return what to tell of an error of the system that nobody foresaw."""
     about = "" if error.filename is None else f"{error.filename}: "
     kind = UsageError if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else NnctlError
-    return kind(f"{about}{error.strerror or error}")
+    return kind(f"{about}{error.strerror or error}", hint=limit_hint(error))
 
 
 @contextlib.contextmanager
@@ -104,6 +110,10 @@ class _Commands(click.Group):
             code = _show(InterruptedRunError("interrupted"))
         except MemoryError:
             code = _show(NnctlError("there is not enough memory"))
+        except RuntimeError as caught:
+            if str(caught) != _NO_THREAD:
+                raise
+            code = _show(NnctlError("no further thread can be started", hint=_THREADS))
         except OSError as caught:
             left = caught.errno == errno.EPIPE  # whoever read the output has
             code = 1 if left else _show(_of_the_system(caught))
@@ -148,8 +158,8 @@ def _show(error: NnctlError | click.ClickException) -> int:
         else:
             coloured = False if os.environ.get("NO_COLOR") else None
             click.secho(f"Error: {printable(error.message)}", err=True, fg="red", color=coloured)
-            if error.hint:
-                click.echo(f"Hint: {printable(error.hint)}", err=True)
+            if hint := error.hint or limit_hint(error.__context__):
+                click.echo(f"Hint: {printable(hint)}", err=True)
     return error.exit_code
 
 

@@ -27,6 +27,7 @@ from nnctl.errors import (
     NnctlError,
     StorageError,
     UsageError,
+    limit_hint,
     shell_command,
 )
 from nnctl.files import (
@@ -597,7 +598,7 @@ def cannot_write(path: Path, error: OSError) -> NnctlError:
             f"{path} cannot be written: {error.strerror}", hint="Choose a shorter name."
         )
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "Make room; what was saved before is intact." if full else "Name another directory."
     return StorageError(
-        f"{path} cannot be written: {error.strerror or error}",
-        hint="Make room; what was saved before is intact." if full else "Name another directory.",
+        f"{path} cannot be written: {error.strerror or error}", hint=limit_hint(error) or hint
     )
