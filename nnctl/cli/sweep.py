@@ -120,7 +120,7 @@ def sweep(
     if plan and options["dry_run"]:
         _list_points(plan, [point for point, _ in checked], as_json)
         return
-    with _start_workers(options["scheduler"], options["workers"], quiet) as workers:
+    with _start_workers(options["scheduler"], options["workers"]) as workers:
         with DownloadView(quiet=quiet) as notify:
             maker = TrialMaker(data_dir, notify)
             if resume:
@@ -244,7 +244,7 @@ def _train(
     _raise_unless_done(sweep, stop.requested, go_on)
 
 
-def _start_workers(scheduler: str | None, count: int | None, quiet: bool) -> Workers:
+def _start_workers(scheduler: str | None, count: int | None) -> Workers:
     from nnctl.runs.machine import cores
     from nnctl.sweep.pool import LocalPool
     from nnctl.views.console import notices, say
@@ -253,7 +253,8 @@ def _start_workers(scheduler: str | None, count: int | None, quiet: bool) -> Wor
         return LocalPool(count or cores())
     from nnctl.sweep.cluster.cluster import Cluster
 
-    return Cluster(scheduler, notify=lambda text: None if quiet else say(notices(), text))
+    # Not only progress: with --quiet, too, a sweep that waits says what it waits for.
+    return Cluster(scheduler, notify=lambda text: say(notices(), text))
 
 
 def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
