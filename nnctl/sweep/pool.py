@@ -1,243 +1,257 @@
-"""The local workers: processes of this machine, each of which may die without the others."""
+"""Local workers: processes of this machine, each of which may die without the others."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
+import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Future
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
-from nnctl.data.dataset import Dataset
-from nnctl.files import require_own
+from nnctl.errors import NnctlError, UsageError, limit_hint
+from nnctl.sweep.process import GRACE, STOP, serve, signals_of_the_parent
 from nnctl.sweep.trials import LOG, Trial, TrialResult
 from nnctl.sweep.workers import Work, Workers
 
-_GRACE = 10.0  # seconds that a worker without a parent has to save its state
-_PATIENCE = 5.0  # seconds after the word to stop in which a trial that goes on must be stuck
+_START = 120.0  # seconds in which a worker must have started, however busy the machine is
+
+_ENVIRONMENT = {
+    # `python -c`, with which multiprocessing starts an interpreter, imports from the current
+    # directory first, and somebody else may have written what is there.
+    "PYTHONSAFEPATH": "1",
+    # Trials use BLAS on one thread each. Where OpenBLAS cannot start another thread, it sends
+    # itself a SIGINT, which workers ignore, and then waits for that thread forever.
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class LocalPool(Workers):
-    """Worker processes that begin when they are needed first, and train one trial after another.
+    """Worker processes that start when they are first needed, and train one trial after another.
 
-    Each is an executor of a single process: so it is known which trial a process that dies was
-    training, and all others go on.
+    Each has pipes of its own, and no lock or memory is shared: so it is known which trial a process
+    that dies was training, and all others go on.
 
     Parameters
     ----------
     size : int
-        The number of processes.
+        Number of processes.
+
+    Raises
+    ------
+    UsageError
+        The current directory was removed, where no process can start.
     """
 
     def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")  # the same on every system
-        words = context.RawArray("b", size)
-        self._slots = [_Slot(index, context, words) for index in range(size)]
+        try:
+            Path.cwd()
+        except FileNotFoundError as error:
+            raise _cannot_start(error) from None
+        self._size = size
+        self._workers: list[_Worker] = []
 
     def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         """Begin a trial in a process that is free."""
-        slot = next(slot for slot in self._slots if slot.trial is None)
-        return slot.begin(work, trial)
+        self._workers = [worker for worker in self._workers if worker.is_running]
+        for worker in self._workers:
+            if worker.future is None and (future := worker.begin(work, trial)):
+                return future
+        worker = _Worker()
+        self._workers.append(worker)  # first, so that an interrupt while it starts finds it
+        return worker.start(work, trial)
 
     def free(self) -> int:
         """Return the number of processes that train nothing."""
-        return sum(slot.trial is None for slot in self._slots)
+        return self._size - sum(worker.future is not None for worker in self._workers)
 
     def ask_to_stop(self, trial: Trial) -> None:
-        """Let the process save the trial."""
-        for slot in self._training(trial):
-            slot.ask_to_stop()
+        """Ask the process to save the trial."""
+        for worker in self._training(trial):
+            worker.ask_to_stop()
 
     def kill(self, trial: Trial) -> None:
-        """End the process at once."""
-        for slot in self._training(trial):
-            slot.kill()
+        """Kill the process that trains a trial."""
+        for worker in self._training(trial):
+            worker.kill()
 
     def kill_all(self) -> None:
-        """End all processes at once.
+        """Kill all processes.
 
-        They ignore every signal but this, so that Ctrl-C in a terminal and a SIGTERM to the whole
-        group leave it to the parent to let them save.
+        They ignore every other signal: after Ctrl-C in a terminal or a SIGTERM to the whole group,
+        the parent asks them to save.
         """
-        for slot in self._slots:
-            slot.kill()
+        for worker in self._workers:
+            worker.kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the processes end."""
-        for slot in self._slots:
-            slot.shutdown(wait, cancel_futures)
+        """End the processes."""
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers if wait else ():
+            worker.join()
 
-    def _training(self, trial: Trial) -> Iterator[_Slot]:
-        return (slot for slot in self._slots if slot.trial == trial.number)
-
-
-class _Slot:
-    """One process at a time, and what is shared with it: a word to stop.
-
-    It is a byte in shared memory: a lock, as of an Event, could die with a worker.
-    """
-
-    def __init__(self, index: int, context: Any, words: Any) -> None:
-        self.trial: int | None = None
-        self._index = index
-        self._context = context
-        self._words = words
-        self._executor: ProcessPoolExecutor | None = None
-
-    def begin(self, work: Work, trial: Trial) -> Future[TrialResult]:
-        self._words[self._index] = 0
-        self.trial = trial.number
-        with _signals_held_back():
-            try:
-                future = self._started().submit(_work, work, trial)
-            except BrokenProcessPool:  # it died while it had nothing to do
-                self._executor = None
-                future = self._started().submit(_work, work, trial)
-        future.add_done_callback(self._ended)
-        return future
-
-    def _started(self) -> ProcessPoolExecutor:
-        if self._executor is None:
-            shared = (self._words, self._index)
-            self._executor = ProcessPoolExecutor(1, self._context, _start_worker, shared)
-        return self._executor
-
-    def _ended(self, future: Future[TrialResult]) -> None:
-        if not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
-            self._executor = None
-        self.trial = None
-
-    def ask_to_stop(self) -> None:
-        self._words[self._index] = 1
-
-    def kill(self) -> None:
-        # Before Python 3.14 an executor has no other way to end its process, and a process that
-        # is only starting is known to nobody else.
-        started: dict[int, Any] = dict(getattr(self._executor, "_processes", None) or {})
-        for process in started.values():
-            process.kill()
-
-    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
-        if self._executor:
-            self._executor.shutdown(wait, cancel_futures=cancel_futures)
+    def _training(self, trial: Trial) -> list[_Worker]:
+        return [it for it in self._workers if it.future and it.trial == trial.number]
 
 
 class _Worker:
-    """The state of a worker process."""
+    """A process, and the thread that receives what it sends."""
 
-    words: Any
-    index: int
-    busy = False
-    datasets: dict[str, Dataset]
+    _process: SpawnProcess
+    _orders: Connection
+    _results: Connection
 
-    @classmethod
-    def should_stop(cls) -> bool:
-        return bool(cls.words[cls.index])
+    def __init__(self) -> None:
+        self.future: Future[TrialResult] | None = None
+        self.trial = 0
+        self.is_running = False
+        self._order: tuple[Work, Trial]
+        self._asked = self._is_ready = False
+        self._lock = threading.Lock()  # for all of these
+        self._thread = threading.Thread(target=self._receive, daemon=True)
 
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let a process that is started here hear no signal until it can ignore them.
-
-    Windows cannot do that; there an interrupt while a process starts is told by that process, too.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # which would let the signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _signals() -> list[signal.Signals]:
-    """Return the signals that are the parent's to hear."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
-def _start_worker(words: Any, index: int) -> None:
-    """Prepare a worker: its parent tells it to stop, no signal does; it ends with its parent."""
-    for number in _signals():
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
-    _Worker.words, _Worker.index, _Worker.datasets = words, index, {}
-    for watch in (_end_with_parent, _tell_where_it_is_stuck):
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(work: Work, trial: Trial) -> TrialResult:
-    """Train a trial in a worker; what its process prints goes to the trial's log."""
-    # Its images, once read, are there for the next trial.
-    dataset = _Worker.datasets.setdefault(trial.dataset.name, trial.dataset)
-    _Worker.busy = True
-    try:
-        with _printing_to(trial.directory / LOG):
-            return work(trial, dataset, _Worker.should_stop)
-    finally:
-        _Worker.busy = False
-
-
-@contextlib.contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """Let stdout and stderr, also of libraries that are not Python's, be added to a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        require_own(path)
-        log = path.open("ab", buffering=0)
-    except OSError:  # the training itself will tell
-        yield
-        return
-    with log:
-        kept = [os.dup(number) for number in (1, 2)]
-        for number in (1, 2):
-            os.dup2(log.fileno(), number)
+    def start(self, work: Work, trial: Trial) -> Future[TrialResult]:
+        """Start the process, for its first trial."""
+        future = self.future = Future()
+        self.trial, self._order = trial.number, (work, trial)
+        context = multiprocessing.get_context("spawn")  # the same on every system
         try:
-            faulthandler.enable(2)
-            yield
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:  # as where there is no console
-                    stream.flush()
-            for number, old in zip((1, 2), kept, strict=True):
-                os.dup2(old, number)
-                os.close(old)
+            with _starting():
+                orders, self._orders = context.Pipe(duplex=False)
+                self._results, results = context.Pipe(duplex=False)
+                with orders, results:  # the process gets copies
+                    arguments = orders, results, trial.directory / LOG
+                    self._process = context.Process(target=serve, args=arguments)
+                    self._process.start()
+                self.is_running = True
+                self._thread.start()
+        except (OSError, RuntimeError) as error:  # there can be no process, or no thread
+            self.kill()
+            self.is_running = False
+            self._settle(_cannot_start(error))
+        return future
+
+    def begin(self, work: Work, trial: Trial) -> Future[TrialResult] | None:
+        """Begin another trial; return None if the process has ended."""
+        with self._lock:
+            if not self.is_running:
+                return None
+            future = self.future = Future()
+            self.trial = trial.number
+            self._order, self._asked = (work, trial), False
+            self._send(self._order)
+        return future
+
+    def ask_to_stop(self) -> None:
+        with self._lock:
+            self._asked = True
+            if self._is_ready:
+                self._send(STOP)
+
+    def kill(self) -> None:
+        if self.is_running:
+            self._process.kill()
+
+    def dismiss(self) -> None:
+        """Let the process end when it is idle."""
+        if self.is_running:
+            with self._lock:
+                self._orders.close()
+
+    def join(self) -> None:
+        """Wait for the end of the process; kill it if it does not end."""
+        if self.is_running:
+            self._thread.join(GRACE)
+            self.kill()
+            self._thread.join(GRACE)
+
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(OSError):  # it has just died, as `_receive` finds, or is dismissed
+            self._orders.send(message)
+
+    def _receive(self) -> None:
+        """Receive, in the thread, until the process ends."""
+        error: Exception = BrokenExecutor("the worker process died")
+        try:
+            if not self._results.poll(_START):
+                self._process.kill()
+            started = self._results.recv()
+            if isinstance(started, Exception):
+                raise started
+            with self._lock:
+                self._is_ready = True
+                self._send(self._order)
+                if self._asked:
+                    self._send(STOP)
+            while True:
+                self._settle(self._results.recv())
+        except (EOFError, OSError):
+            pass
+        except Exception as other:  # why it could not start, or that a message cannot be read
+            error = other
+        with self._lock:
+            self.is_running = False
+        self._results.close()
+        self._process.kill()
+        self._process.join()
+        self._settle(error)
+
+    def _settle(self, outcome: TrialResult | Exception) -> None:
+        with self._lock:
+            future, self.future = self.future, None
+        if future is None:
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
 
-def _end_with_parent() -> None:
-    """Save what is being trained when the parent has died, and end."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    deadline = time.monotonic() + _GRACE
-    _Worker.words[_Worker.index] = 1
-    while _Worker.busy and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os._exit(1)
+def _cannot_start(error: OSError | RuntimeError) -> NnctlError:
+    if isinstance(error, FileNotFoundError):  # also when it is removed later
+        return UsageError(
+            "no worker process can start: the current directory does not exist any more",
+            hint="Change to another directory (cd), and name the sweep by its absolute path.",
+        )
+    return NnctlError(
+        f"a worker process cannot be started: {getattr(error, 'strerror', None) or error}",
+        hint=limit_hint(error)
+        or "Use fewer --workers, or raise the limits on processes and memory (ulimit -u, "
+        "ulimit -v; in a container, its limits on pids and memory).",
+    )
 
 
-def _tell_where_it_is_stuck() -> None:
-    """Print the stack of a trial that does not listen to the word to stop, to its log."""
-    asked: float | None = None
-    while True:
-        time.sleep(1)
-        if not (_Worker.busy and _Worker.should_stop()):
-            asked = None
-        elif asked is None:
-            asked = time.monotonic()
-        elif time.monotonic() - asked > _PATIENCE:
-            asked = float("inf")  # once is enough
-            faulthandler.dump_traceback(2)
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Prepare this process for starting another one, which inherits environment and signal mask.
+
+    The new process receives no signal before it ignores them. Windows cannot do that: there, an
+    interrupt while a process starts is reported by that process, too.
+    """
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    mask = None
+    try:
+        if hasattr(signal, "pthread_sigmask"):
+            from multiprocessing import resource_tracker
+
+            with warnings.catch_warnings():
+                # If somebody killed the tracker: it has nothing to track here.
+                warnings.simplefilter("ignore")
+                resource_tracker.ensure_running()  # it would unblock signals later
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals_of_the_parent())
+        yield
+    finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

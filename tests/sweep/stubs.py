@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor
 
 from nnctl.data.dataset import Dataset
 from nnctl.errors import StorageError
-from nnctl.sweep import pool, trials
+from nnctl.sweep import process, trials
 from nnctl.sweep.trials import Trial, TrialResult, metrics_so_far, run_trial
 
 Stop = Callable[[], bool]
@@ -110,7 +110,7 @@ def crash_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResul
 
 def hang(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
     """Never end; note when the trial should stop."""
-    pool._PATIENCE = 0.0
+    process._PATIENCE = 0.01
     trials.note(trial, f"begun on {dataset.name}, to hang")
     while not stop():
         time.sleep(0.01)

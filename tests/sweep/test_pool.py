@@ -150,7 +150,7 @@ def test_each_process_of_a_pool_trains_and_stops_for_itself() -> None:
 
 
 def test_a_process_that_cannot_start_breaks_its_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_start_worker", os._exit)  # with wrong arguments
+    monkeypatch.setattr(pool_module, "serve", os._exit)  # with wrong arguments
     with LocalPool(1) as pool:
         with pytest.raises(BrokenExecutor):
             pool.submit(run_trial, make_trial(1)).result(DEADLINE)
