@@ -86,6 +86,8 @@ def train(
     settled = settle(asked, digits)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
     training = TrainingRun.begin(run, settled, digits)
+    if training.warning:
+        warnings.warn(training.warning, stacklevel=2)
     with stop_on_signals() as stop:
         for _ in training.events(stop):
             pass

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_SUFFIX = ".nnctl-tmp"
+TEMPORARY = ".nnctl-tmp"
+"""The end of the name of a temporary file; see `is_temporary`."""
 _ATTEMPTS = 100
 _PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()
 """Seconds to wait in turn where Windows lets nobody rename to a file that another program reads."""
@@ -39,7 +40,7 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
 
 
 def _write_and_rename(path: Path, content: Iterable[bytes | memoryview]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         with temporary.open("xb") as file:
             file.writelines(content)
@@ -138,7 +139,7 @@ def _open_what_is_there(path: str, flags: int) -> int:
 
 def is_temporary(path: Path) -> bool:
     """Tell whether a file is what a process that is writing, or was killed so, has made."""
-    return path.name.startswith(".") and path.name.endswith(_SUFFIX)
+    return path.name.startswith(".") and path.name.endswith(TEMPORARY)
 
 
 def remove_temporaries(directory: Path) -> None:

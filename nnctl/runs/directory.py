@@ -8,6 +8,8 @@ import json
 import math
 import re
 import stat
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +33,7 @@ from nnctl.errors import (
     shell_command,
 )
 from nnctl.files import (
+    TEMPORARY,
     append_lines,
     is_temporary,
     read_text,
@@ -62,6 +65,8 @@ from nnctl.runs.records import (
 
 Which = Literal["best", "last"]
 _LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How file systems such as SMB, Lustre and FUSE say that they have no locks."""
 _BEGINNING = 10_000  # bytes: those of an export may hold the path of a dataset
 _LONGEST_NAME = 100  # bytes: with the time after it, every file system takes it
 
@@ -143,11 +148,17 @@ class DirectoryLock:
         What another process does with it, for the message.
     patience : float
         Seconds to wait for it.
+
+    Attributes
+    ----------
+    warning : str or None
+        A warning for the user if the file system has no locks. Nothing is locked then.
     """
 
     def __init__(
         self, directory: Path, what: str = "is being trained", patience: float = 0.0
     ) -> None:
+        self.warning: str | None = None
         self._directory = directory
         self._what = what
         self._lock = FileLock(directory / _LOCK, timeout=patience)
@@ -156,6 +167,13 @@ class DirectoryLock:
     def lock(self) -> None:
         """Take the right, if it is not taken yet."""
         try:
+            refused = _refuses_locks(self._directory)
+            if refused:
+                self.warning = (
+                    f"nothing protects {self._directory} from a second process that trains there: "
+                    f"the file system has no locks ({refused.strerror})"
+                )
+                return
             self._lock.acquire()
         except Timeout:
             raise UsageError(
@@ -167,9 +185,29 @@ class DirectoryLock:
 
     def unlock(self) -> None:
         """Give the right back, and leave no file."""
+        if self.warning:
+            return
         with contextlib.suppress(OSError):  # Windows removes no file that is open
             Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release(force=True)
+
+
+def _refuses_locks(directory: Path) -> OSError | None:
+    """Return the error of a file system without locks, or None if it has them.
+
+    The answers of FileLock itself depend on its version: an error, a timeout, or a lock file that
+    outlives a killed process.
+    """
+    if sys.platform == "win32":  # where every file system has locks
+        return None
+    import fcntl
+
+    with tempfile.TemporaryFile(dir=directory, prefix=".", suffix=TEMPORARY) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error if error.errno in _NO_LOCKS else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -211,16 +249,9 @@ class Run:
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            if any(path.name != _LOCK and not is_temporary(path) for path in directory.iterdir()):
-                run = cls(directory)
-                raise UsageError(
-                    f"{directory} is not empty",
-                    hint=f"To go on with the run that it holds: {run.resume_command}"
-                    if run.config_path.exists()
-                    else "Name another directory, which need not exist.",
-                )
         except OSError as error:
             raise cannot_write(directory, error) from None
+        require_empty(directory)
         return cls(directory)
 
     @classmethod
@@ -556,6 +587,28 @@ def _settled(config: Config, source: str) -> Config:
     if mistakes:
         raise ConfigError(source, mistakes, hint="Train it as a configuration: nnctl train CONFIG")
     return config
+
+
+def require_empty(directory: Path) -> None:
+    """Refuse a directory that holds anything but what a killed process may have left.
+
+    Raises
+    ------
+    UsageError
+        It holds a run, or something else.
+    """
+    try:
+        if all(path.name == _LOCK or is_temporary(path) for path in directory.iterdir()):
+            return
+    except OSError as error:
+        raise cannot_write(directory, error) from None
+    run = Run(directory)
+    raise UsageError(
+        f"{directory} is not empty",
+        hint=f"To go on with the run that it holds: {run.resume_command}"
+        if run.config_path.exists()
+        else "Name another directory, which need not exist.",
+    )
 
 
 def require_replaceable(path: Path, beginning: re.Pattern[bytes], what: str) -> None:

@@ -45,7 +45,7 @@ from nnctl.nn.training import (
 from nnctl.runs.build import build_network, build_optimizer, build_regularization
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, before_any_step, diagnose
-from nnctl.runs.directory import FORMAT_VERSION, Run, Which, cannot_write
+from nnctl.runs.directory import FORMAT_VERSION, Run, Which, cannot_write, require_empty
 from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
@@ -134,14 +134,32 @@ class TrainingRun:
 
     @classmethod
     def begin(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
-        """Return a training from its beginning, its configuration written down."""
+        """Return a training from its beginning, its configuration written down.
+
+        Raises
+        ------
+        UsageError
+            The directory is not empty, or another process has locked it.
+        """
         try:
             training_run = cls(run, config, dataset)
         except DataError:  # found when the images were read: leave no run that never was
             with contextlib.suppress(OSError):
                 run.directory.rmdir()
             raise
-        run.write_config(config)
+        with training_run._unlocked_on_error():
+            # Another process may have trained here since the directory was chosen.
+            require_empty(run.directory)
+            run.write_config(config)
+        return training_run
+
+    @classmethod
+    def begin_again(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
+        """Return a training from its beginning, in place of what the directory holds of a run."""
+        training_run = cls(run, config, dataset)
+        with training_run._unlocked_on_error():
+            run.forget()
+            run.write_config(config)
         return training_run
 
     @classmethod
@@ -204,7 +222,7 @@ class TrainingRun:
         """Return a training that goes on from its last checkpoint; see `resume`."""
         training_run = cls(run, config, dataset)
         path = run.checkpoint_path("last")
-        try:
+        with training_run._unlocked_on_error():
             if path.exists():
                 training_run._restore(load_checkpoint(path), path)
             else:
@@ -213,9 +231,6 @@ class TrainingRun:
                 _ = run.summary  # of a later version there is more here than this one knows
             run.keep_metrics_until(training_run.loop.progress.epoch)
             run.forget_summary()  # it speaks of an end that is none any more
-        except NnctlError:
-            training_run._lock.unlock()
-            raise
         if config != run.config:
             run.write_config(config)
         return training_run
@@ -236,6 +251,20 @@ class TrainingRun:
             raise cannot_write(self.run.directory, error) from None
         finally:
             self._lock.unlock()
+
+    @contextlib.contextmanager
+    def _unlocked_on_error(self) -> Iterator[None]:
+        """Unlock the directory if the training cannot begin."""
+        try:
+            yield
+        except NnctlError:
+            self._lock.unlock()
+            raise
+
+    @property
+    def warning(self) -> str | None:
+        """A warning for the user if nothing locks the run directory; see `DirectoryLock`."""
+        return self._lock.warning
 
     @property
     def done_epochs(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import nnctl
 from nnctl.config import Config
 from nnctl.errors import DamagedFileError, NnctlError, UsageError, shell_command
-from nnctl.runs.directory import DirectoryLock
+from nnctl.runs.directory import DirectoryLock, require_empty
 from nnctl.sweep.agenda import Agenda
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
 from nnctl.sweep.plan import Plan, TrialMaker, trial_name
@@ -194,10 +194,16 @@ class Sweep:
         Raises
         ------
         NnctlError
-            A dataset cannot be had, or the directory cannot be written.
+            A dataset cannot be had, or the directory is not empty or cannot be written.
         """
         sweep = cls(directory, plan, maker, work)
         sweep._lock = _lock(directory)
+        try:
+            # Another process may have trained here since the directory was chosen.
+            require_empty(directory)
+        except NnctlError:
+            sweep._lock.unlock()
+            raise
         sweep._lines.append(
             {
                 "event": "sweep",
@@ -268,6 +274,11 @@ class Sweep:
     def __exit__(self, *_: object) -> None:
         if self._lock:
             self._lock.unlock()
+
+    @property
+    def warning(self) -> str | None:
+        """A warning for the user if nothing locks the directory; see `DirectoryLock`."""
+        return self._lock.warning if self._lock else None
 
     @property
     def total(self) -> int:

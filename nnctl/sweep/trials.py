@@ -179,9 +179,8 @@ def _train(
         note(trial, f"begun anew: {error.message}")
         training = None
     if training is None:
-        run.forget()
         config = from_mapping(json.loads(trial.config), str(run.config_path))
-        training = TrainingRun.begin(run, config, dataset)
+        training = TrainingRun.begin_again(run, config, dataset)
     for _ in training.events(stop):
         pass
     try:

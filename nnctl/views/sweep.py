@@ -17,7 +17,7 @@ from nnctl.sweep.results import Effect, Setting, effects
 from nnctl.sweep.space import Point, short_keys, varied_keys
 from nnctl.sweep.sweep import Record, Running, Sweep
 from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
-from nnctl.views.console import View, is_live, notices, results, say
+from nnctl.views.console import View, is_live, notices, results, say, warn
 
 LEADERS = 10
 """How many settings the leaderboard has."""
@@ -52,6 +52,8 @@ class SweepView(View):
 
     def start(self) -> None:
         """Say how many trials there are."""
+        if self._sweep.warning:
+            warn(self._sweep.warning, self._console)
         if not self._quiet:
             count = "1 trial" if self._sweep.total == 1 else f"{self._sweep.total} trials"
             done = f", {self._before} of them done before" if self._before else ""

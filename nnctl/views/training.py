@@ -12,7 +12,7 @@ from nnctl.errors import shell_command
 from nnctl.nn.training import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.diagnosis import foresee, glance
 from nnctl.runs.training import TrainingRun
-from nnctl.views.console import View, is_live, notices, results, say
+from nnctl.views.console import View, is_live, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 
@@ -60,6 +60,8 @@ class TrainingView(View):
 
     def start(self) -> None:
         """Say what is trained on what."""
+        if self._training.warning:
+            warn(self._training.warning, self._console)
         if not self._quiet:
             self._introduce()
         if self._progress:
