@@ -88,7 +88,8 @@ _STATE = record(
             },
         ),
         "seconds": is_number,
-    }
+    },
+    {"metrics": optional(is_text)},
 )
 """What the state of a checkpoint tells at least."""
 
@@ -111,6 +112,8 @@ class Checkpoint:
         The dataset as really used, with its hashes.
     seconds : float
         Wall time so far.
+    metrics : str, optional
+        The SHA-256 of the metrics of the complete epochs; None in the first checkpoints.
     """
 
     parameters: NDArray[np.float32]
@@ -119,6 +122,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     dataset: Mapping[str, Any]
     seconds: float
+    metrics: str | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -130,6 +134,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "config": checkpoint.config,
             "dataset": checkpoint.dataset,
             "seconds": checkpoint.seconds,
+            "metrics": checkpoint.metrics,
         }
     )
     content = io.BytesIO()
@@ -187,6 +192,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config=state["config"],
         dataset=state["dataset"],
         seconds=state["seconds"],
+        metrics=state.get("metrics"),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.regularization import STRIDE
 from nnctl.runs.build import build_layers, build_network
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
+from nnctl.runs.plan import changeable, differing
 from nnctl.runs.records import (
     all_values,
     check_version,
@@ -68,6 +70,7 @@ _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """How file systems such as SMB, Lustre and FUSE say that they have no locks."""
 _BEGINNING = 10_000  # bytes: those of an export may hold the path of a dataset
+_MOST_TOLD = 20  # differences between two configurations
 _LONGEST_NAME = 100  # bytes: with the time after it, every file system takes it
 
 FORMAT_VERSION = 1
@@ -275,6 +278,14 @@ class Run:
         """What to type to go on with it."""
         return shell_command("nnctl", "train", "--resume", self.directory)
 
+    def mismatch_hint(self, checkpoint: Path) -> str:
+        """How to repair a run whose checkpoint was trained with another configuration."""
+        return (
+            f"A run keeps the configuration that it began with: write the values of "
+            f"{checkpoint.name} back into {self.config_path}, or put the run's own "
+            f"{checkpoint.name} back. For other values, train a new run."
+        )
+
     @property
     def config_path(self) -> Path:
         """The resolved configuration."""
@@ -361,12 +372,14 @@ class Run:
         return [row for _, row in self._metrics()]
 
     def checkpoint(self, which: Which) -> Checkpoint:
-        """Read a checkpoint.
+        """Read a checkpoint, and check that it belongs to the run's configuration.
 
         Raises
         ------
+        ConfigError
+            The run's configuration cannot be read.
         DataError
-            There is none, or it is damaged.
+            There is no checkpoint, it is damaged, or it was trained with another configuration.
         """
         path = self.checkpoint_path(which)
         if which == "best" and not path.exists():
@@ -375,7 +388,17 @@ class Run:
                 hint="Use --checkpoint last, if there is one, or go on with: "
                 f"{self.resume_command}",
             )
-        return load_checkpoint(path)
+        saved = load_checkpoint(path)
+        found, config = config_of(saved, path), self.config
+        require_same(
+            found,
+            path,
+            config,
+            self.config_path,
+            but=changeable(found, config),
+            hint=self.mismatch_hint(path),
+        )
+        return saved
 
     def network(self, which: Which = "best") -> Network:
         """Return the trained network of a checkpoint."""
@@ -428,17 +451,31 @@ class Run:
         """Write what came of the run."""
         self._write(self.summary_path, to_json_text(summary, indent=2) + "\n")
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Append the metrics of an epoch."""
-        append_lines(self.metrics_path, [json.dumps(row, allow_nan=False)])
+    def append_metrics(self, row: Mapping[str, Any]) -> str:
+        """Append the metrics of an epoch, and return the line."""
+        line = json.dumps(row, allow_nan=False)
+        append_lines(self.metrics_path, [line])
+        return f"{line}\n"
 
-    def keep_metrics_until(self, epoch: int) -> None:
+    def keep_metrics_until(self, epoch: int, sha256: str | None = None) -> str:
         """Drop the metrics of later epochs, and a torn line: they are going to be written again.
+
+        Parameters
+        ----------
+        epoch : int
+            The last epoch whose metrics are kept.
+        sha256 : str, optional
+            The SHA-256 of what is kept, if it is known.
+
+        Returns
+        -------
+        str
+            What is kept.
 
         Raises
         ------
         DamagedFileError
-            Those of an earlier epoch are not there.
+            The metrics of an earlier epoch are missing or were changed.
         """
         lines = [line for line, _ in self._metrics()][:epoch]
         if len(lines) < epoch:
@@ -446,7 +483,15 @@ class Run:
                 f"{self.metrics_path} is damaged: it ends with epoch {len(lines)}, and {epoch} are "
                 "done"
             )
-        self._write(self.metrics_path, "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        if sha256 not in (None, hashlib.sha256(text.encode()).hexdigest()):
+            raise DamagedFileError(
+                f"{self.metrics_path} is damaged: its epochs are not those that last.npz was saved "
+                "after",
+                hint="Put the file back as it was, or train a new run.",
+            )
+        self._write(self.metrics_path, text)
+        return text
 
     def require_nothing_done(self) -> None:
         """Make sure that no more than an epoch is lost if it is begun from nothing.
@@ -525,6 +570,49 @@ def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
     if inputs.dtype.kind != "f" or not np.isfinite(inputs).all():
         raise UsageError("pixels must be integers from 0 to 255, or finite floats from 0 to 1")
     return inputs.astype(np.float32, copy=False)
+
+
+def require_same(
+    found: Config,
+    path: Path,
+    expected: Config,
+    source: Path | str,
+    *,
+    but: Collection[str] = (),
+    hint: str | None = None,
+) -> None:
+    """Check that a file of a run has the configuration that it must have.
+
+    Parameters
+    ----------
+    found : Config
+        The configuration in the file.
+    path : Path
+        The file.
+    expected : Config
+        The configuration that it must have.
+    source : Path or str
+        Where that one stands.
+    but : collection of str
+        Keys that may differ.
+    hint : str, optional
+        How to repair it.
+
+    Raises
+    ------
+    DamagedFileError
+        With both values of each key that differs.
+    """
+    different = [
+        f"{key}: {ours} in {path.name}, {theirs} in {Path(source).name}"
+        for key, (ours, theirs) in differing(found, expected).items()
+        if key not in but
+    ]
+    if different:
+        lines = [f"{path} does not match {source}; they differ in:", *different[:_MOST_TOLD]]
+        if more := different[_MOST_TOLD:]:
+            lines.append(f"... and {len(more):,} more")
+        raise DamagedFileError("\n  ".join(lines), hint=hint)
 
 
 def config_of(checkpoint: Checkpoint, path: Path) -> Config:

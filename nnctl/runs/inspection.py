@@ -34,7 +34,7 @@ from nnctl.runs.diagnosis import (
     foresee,
     some_examples,
 )
-from nnctl.runs.directory import Run, config_of, network_of
+from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
 from nnctl.runs.machine import memory_needed
 from nnctl.runs.plan import epochs_needed, facts_of, settle, steps_per_epoch, validation_count
@@ -318,13 +318,7 @@ def trained_network(run: Run) -> Network | None:
     DataError
         It cannot be read, or is not one of the run's configuration.
     """
-    path = run.checkpoint_path("last")
-    if not path.exists():
-        return None
-    saved = run.checkpoint("last")
-    if config_of(saved, path).network != run.config.network:
-        raise DataError(f"{path} does not fit {run.config_path}")
-    return network_of(saved, path)
+    return run.network("last") if run.checkpoint_path("last").exists() else None
 
 
 @dataclass(frozen=True)

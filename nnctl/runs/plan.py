@@ -20,7 +20,7 @@ from nnctl.config import (
     to_mapping,
 )
 from nnctl.config.schema import DataConfig
-from nnctl.data.dataset import Dataset, Facts, canonical_name, describe, open_dataset
+from nnctl.data.dataset import NAMED, Dataset, Facts, canonical_name, describe, open_dataset
 from nnctl.data.download import DownloadEvent
 from nnctl.errors import DataError, UsageError, shell_command
 from nnctl.runs.machine import check_memory, threads_that_fit
@@ -222,16 +222,33 @@ def differences(run: Config, asked: Config) -> list[str]:
 
     What the asked one leaves to be found out (``auto``, a fallback) is no difference.
     """
-    ours, theirs = flatten(to_mapping(run)), flatten(to_mapping(asked))
-    theirs["data.dataset"] = canonical_name(asked.data.dataset)
     open_keys = {"training.epochs", "data.fallback"}
     if asked.data.fallback == run.data.dataset:
         open_keys |= {"data.dataset", "data.validation", "data.subset"}
+    if canonical_name(asked.data.dataset) == run.data.dataset:
+        open_keys |= {"data.dataset"}
     return [
-        f"{key}: {ours.get(key)} in the run, {theirs.get(key)} asked for"
-        for key in dict.fromkeys([*ours, *theirs])
-        if key not in open_keys and ours.get(key) != theirs.get(key) and theirs.get(key) != "auto"
+        f"{key}: {ours} in the run, {theirs} asked for"
+        for key, (ours, theirs) in differing(run, asked).items()
+        if key not in open_keys and theirs != "auto"
     ]
+
+
+def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each dotted key in which two configurations differ."""
+    ours, theirs = flatten(to_mapping(first)), flatten(to_mapping(second))
+    pairs = {key: (ours.get(key), theirs.get(key)) for key in dict.fromkeys([*ours, *theirs])}
+    return {key: values for key, values in pairs.items() if values[0] != values[1]}
+
+
+def changeable(first: Config, second: Config) -> set[str]:
+    """Return the keys in which the files of a run may differ.
+
+    A run can be extended, and the folder of its dataset can be moved: the SHA-256 of its files are
+    compared before they are used.
+    """
+    moved = not {first.data.dataset, second.data.dataset} & {*NAMED}
+    return {"training.epochs", "data.dataset"} if moved else {"training.epochs"}
 
 
 def flatten(value: Any, key: str = "") -> dict[str, Any]:

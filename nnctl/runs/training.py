@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,15 @@ from nnctl.nn.training import (
 from nnctl.runs.build import build_network, build_optimizer, build_regularization
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nnctl.runs.diagnosis import Diagnosis, before_any_step, diagnose
-from nnctl.runs.directory import FORMAT_VERSION, Run, Which, cannot_write, require_empty
+from nnctl.runs.directory import (
+    FORMAT_VERSION,
+    Run,
+    Which,
+    cannot_write,
+    config_of,
+    require_empty,
+    require_same,
+)
 from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
 
@@ -129,6 +138,7 @@ class TrainingRun:
         )
         self.summary: dict[str, Any] = {}
         self.diagnoses: list[Diagnosis] = []
+        self._metrics = hashlib.sha256()
         self._seconds_before = 0.0
         self._started = time.perf_counter()
 
@@ -218,18 +228,41 @@ class TrainingRun:
         return cls.go_on(run, config, find_dataset(config.data, data_dir, notify))
 
     @classmethod
-    def go_on(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
-        """Return a training that goes on from its last checkpoint; see `resume`."""
+    def go_on(
+        cls, run: Run, config: Config, dataset: Dataset, source: str | None = None
+    ) -> TrainingRun:
+        """Return a training that goes on from its last checkpoint; see `resume`.
+
+        Parameters
+        ----------
+        run, config, dataset
+            See `TrainingRun`.
+        source : str, optional
+            Where the configuration comes from, if the run's own files must match it in every key.
+            Otherwise it is the run's own, perhaps with another number of epochs.
+
+        Raises
+        ------
+        DamagedFileError
+            The checkpoints were trained with another configuration, or one is missing.
+        """
         training_run = cls(run, config, dataset)
         path = run.checkpoint_path("last")
         with training_run._unlocked_on_error():
+            if source is not None:
+                require_same(run.config, run.config_path, config, source)
+            sha256 = None
             if path.exists():
-                training_run._restore(load_checkpoint(path), path)
+                saved = training_run._load("last", source)
+                training_run._check_best(saved.progress, source)
+                training_run._restore(saved, path)
+                sha256 = saved.metrics
             else:
                 run.require_nothing_done()
             with contextlib.suppress(DamagedFileError):  # it will be written anew
                 _ = run.summary  # of a later version there is more here than this one knows
-            run.keep_metrics_until(training_run.loop.progress.epoch)
+            kept = run.keep_metrics_until(training_run.loop.progress.epoch, sha256)
+            training_run._metrics.update(kept.encode())
             run.forget_summary()  # it speaks of an end that is none any more
         if config != run.config:
             run.write_config(config)
@@ -359,7 +392,7 @@ class TrainingRun:
     def _record(self, done: EpochDone) -> None:
         row = dataclasses.asdict(done)
         del row["is_best"]
-        self.run.append_metrics(row)
+        self._metrics.update(self.run.append_metrics(row).encode())
         if done.is_best:
             self._save("best")
         self._save("last")
@@ -375,8 +408,34 @@ class TrainingRun:
                 config=to_mapping(self.config),
                 dataset=self.dataset,
                 seconds=self._seconds(),
+                metrics=self._metrics.hexdigest(),
             ),
         )
+
+    def _load(self, which: Which, source: str | None) -> Checkpoint:
+        """Return a checkpoint that belongs to this training; see `go_on`."""
+        if source is None:
+            return self.run.checkpoint(which)
+        path = self.run.checkpoint_path(which)
+        saved = load_checkpoint(path)
+        require_same(config_of(saved, path), path, self.config, source)
+        return saved
+
+    def _check_best(self, progress: Progress, source: str | None) -> None:
+        """Check that ``best.npz`` is of the epoch that the last checkpoint calls the best."""
+        path = self.run.checkpoint_path("best")
+        try:
+            load_checkpoint(path)
+        except DataError:  # nothing is read from it, and the next best epoch replaces it
+            return
+        best = self._load("best", source).progress
+        # A process that was killed between the two files leaves a later one.
+        if best.epoch <= progress.epoch and best.best != progress.best:
+            raise DamagedFileError(
+                f"{path} is not the checkpoint of the best epoch, which is epoch "
+                f"{progress.best.epoch if progress.best else 0} in last.npz",
+                hint="Put the run's own best.npz back, or remove the file.",
+            )
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         if checkpoint.dataset["hashes"] != self.dataset["hashes"]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
-from nnctl.errors import DamagedFileError, NnctlError, StorageError
+from nnctl.errors import ConfigError, DamagedFileError, NnctlError, StorageError
 from nnctl.files import require_own
 from nnctl.runs.directory import Run, cannot_write
 from nnctl.runs.records import is_number, parse
@@ -138,9 +138,7 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
     try:
         note(trial, f"begun by process {os.getpid()} of {platform.node()}")
         run.wait_until_free(_ORPHAN_SECONDS)
-        reason, summary = "", run.summary
-        if summary.get("status") not in COMPLETE:  # else its sweep was killed before it knew
-            reason, summary = _train(trial, run, dataset, stop)
+        reason, summary = _train(trial, run, dataset, stop)
     except StorageError:
         raise
     except NnctlError as error:
@@ -170,16 +168,20 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
 def _train(
     trial: Trial, run: Run, dataset: Dataset, stop: Callable[[], bool]
 ) -> tuple[str, dict[str, Any]]:
-    """Train; return why it did not end by itself, and its summary."""
-    try:
-        # An earlier process may have died just after it made the directory.
-        begun = run.config_path.exists()
-        training = TrainingRun.go_on(run, run.config, dataset) if begun else None
-    except DamagedFileError as error:
-        note(trial, f"begun anew: {error.message}")
-        training = None
+    """Train; return why it did not end by itself, and its summary.
+
+    The directory may have been edited, so it is used only where it has the trial's configuration.
+    A trial that is complete, which a killed sweep may not know, is only measured again.
+    """
+    config = from_mapping(json.loads(trial.config), f"trial {trial.number}")
+    training = None
+    # An earlier process may have died just after it made the directory.
+    if run.config_path.exists():
+        try:
+            training = TrainingRun.go_on(run, config, dataset, "the sweep's journal")
+        except (DamagedFileError, ConfigError) as error:
+            note(trial, f"started again from the beginning: {error.message}")
     if training is None:
-        config = from_mapping(json.loads(trial.config), str(run.config_path))
         training = TrainingRun.begin_again(run, config, dataset)
     for _ in training.events(stop):
         pass

@@ -213,7 +213,7 @@ def test_a_checkpoint_of_another_optimizer_is_not_resumed(run: Run) -> None:
 def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(run: Run) -> None:
     text = run.config_path.read_text("utf-8")
     run.config_path.write_text(text.replace("units: 20", "units: 21"), "utf-8")
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match=r"units: 20 in last\.npz, 21 in config\.yaml"):
         trained_network(run)
 
 
@@ -221,7 +221,7 @@ def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(
     ("key", "value", "expected"),
     [
         ("data.validation", "auto", "a run has a number here, not auto"),
-        ("data.validation", 9000, "cannot be held out of the 5,000"),
+        ("data.validation", 9000, "data.validation: 9000 in best.npz, 500 in config.yaml"),
         ("network.layers", [], "is damaged"),
     ],
 )

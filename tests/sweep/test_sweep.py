@@ -88,7 +88,7 @@ def test_a_trial_with_a_damaged_checkpoint_is_begun_anew(sweep: Path) -> None:
     checkpoint.write_bytes(damaged)
     after = run_trial(trial, trial.dataset, never)
     assert (after.status, after.val_loss) == ("finished", before.val_loss)
-    assert "begun anew" in (trial.directory / LOG).read_text("utf-8")
+    assert "started again from the beginning" in (trial.directory / LOG).read_text("utf-8")
 
 
 # Deaths ------------------------------------------------------------------------------------------

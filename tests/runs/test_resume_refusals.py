@@ -1,0 +1,179 @@
+"""The files of a run must belong together; a checkpoint holds the configuration of its training."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import nnctl as api
+from nnctl.errors import DamagedFileError
+from nnctl.runs.checkpoint import load_checkpoint, save_checkpoint
+from nnctl.runs.directory import Run
+from tests.conftest import CONFIGS, Nnctl
+from tests.runs.helpers import EVENTS_AN_EPOCH, begin, outcome, resume, train
+
+SMOKE = CONFIGS / "smoke.yaml"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that a file has once or more."""
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the same layers as `trained_run`, with another seed."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    return api.train(SMOKE, epochs=2, seed=1, run_dir=folder).directory
+
+
+EDITS = {
+    "activation": ("activation: relu", "activation: tanh"),
+    "units": ("units: 64", "units: 32"),
+    "learning rate": ("learning_rate: 0.1", "learning_rate: 0.3"),
+    "seed": ("seed: 0", "seed: 7"),
+    "validation": ("validation: 833", "validation: 400"),
+    "threads": ("threads: 1", "threads: 2"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edited_configuration_is_refused_with_both_values(
+    nnctl: Nnctl, copied_run: Path, what: str
+) -> None:
+    old, new = EDITS[what]
+    edit(copied_run / "config.yaml", old, new)
+    before = contents(copied_run)
+    told = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
+    assert f"{copied_run}/last.npz does not match {copied_run}/config.yaml; they differ in:" in told
+    key, value = old.split(": ")
+    assert re.search(rf"\.{key}: {value} in last\.npz, {new.split(': ')[1]} in config\.yaml", told)
+    assert f"Hint: {Run(copied_run).mismatch_hint(Path('last.npz'))}" in told
+    assert before == contents(copied_run)
+
+
+@pytest.mark.parametrize("name", ["last.npz", "best.npz"])
+def test_the_checkpoint_of_another_run_is_refused(
+    nnctl: Nnctl, copied_run: Path, other_run: Path, name: str
+) -> None:
+    shutil.copy(other_run / name, copied_run / name)
+    before = contents(copied_run)
+    told = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
+    assert f"training.seed: 1 in {name}, 0 in config.yaml" in told
+    assert before == contents(copied_run)
+
+
+def test_an_older_best_checkpoint_of_the_same_run_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    train(begin(directory), stop_after=EVENTS_AN_EPOCH)
+    first = (directory / "best.npz").read_bytes()
+    train(resume(directory))
+    assert (directory / "best.npz").read_bytes() != first
+    (directory / "best.npz").write_bytes(first)
+    with pytest.raises(DamagedFileError, match=r"best\.npz is not the checkpoint of the best"):
+        resume(directory)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval",),
+        ("eval", "--checkpoint", "last"),
+        ("predict",),
+        ("export", "--format", "safetensors"),
+        ("check",),
+        ("report",),
+    ],
+    ids=" ".join,
+)
+def test_no_command_uses_a_checkpoint_that_does_not_match_the_configuration(
+    nnctl: Nnctl, copied_run: Path, words: tuple[str, ...]
+) -> None:
+    command, *options = words
+    edit(copied_run / "config.yaml", "activation: relu", "activation: tanh")
+    pictures = ["digit.png"] if command == "predict" else []
+    told = nnctl(command, copied_run, *options, *pictures, code=3).stderr
+    assert "network.layers.0.activation: relu in " in told
+    assert "tanh in config.yaml" in told
+    assert not list(copied_run.glob("*.safetensors"))
+
+
+def test_a_run_of_a_named_dataset_is_not_one_of_another(nnctl: Nnctl, copied_run: Path) -> None:
+    edit(copied_run / "config.yaml", "dataset: mini", "dataset: mnist")
+    told = nnctl("eval", copied_run, code=3).stderr
+    assert "data.dataset: mini in best.npz, mnist in config.yaml" in told
+
+
+def test_python_code_gets_the_same_refusal(copied_run: Path) -> None:
+    edit(copied_run / "config.yaml", "activation: relu", "activation: tanh")
+    for use in (api.evaluate, lambda run: api.load(run).predict([[0] * 784])):
+        with pytest.raises(DamagedFileError, match=r"does not match .*config\.yaml"):
+            use(copied_run)
+
+
+def test_a_long_list_of_differences_is_cut(nnctl: Nnctl, copied_run: Path) -> None:
+    layers = "  - {units: 9, activation: tanh, init: null, dropout: 0.0}\n"
+    text = (copied_run / "config.yaml").read_text("utf-8")
+    text = text.replace("  layers:\n", f"  layers:\n{30 * layers}")
+    (copied_run / "config.yaml").write_text(text, encoding="utf-8")
+    told = nnctl("eval", copied_run, code=3).stderr
+    assert len(told.splitlines()) == 23
+    assert re.search(r"\.\.\. and \d+ more", told)
+
+
+def test_a_number_of_epochs_may_be_edited(tmp_path: Path) -> None:
+    train(begin(tmp_path / "whole"))
+    directory = tmp_path / "run"
+    train(begin(directory), stop_after=EVENTS_AN_EPOCH)
+    edit(directory / "config.yaml", "epochs: 4", "epochs: 2")
+    assert train(resume(directory)) == "finished"
+    edit(directory / "config.yaml", "epochs: 2", "epochs: 4")
+    assert train(resume(directory)) == "finished"
+    assert outcome(tmp_path / "whole") == outcome(directory)
+
+
+def test_the_folder_of_a_dataset_may_have_moved_but_not_have_changed(
+    nnctl: Nnctl, mini_folder: Path, scratch: Path
+) -> None:
+    nnctl("train", SMOKE, "--dataset", mini_folder, "--epochs", 1, "--run-dir", "run", "--quiet")
+    moved = mini_folder.rename(scratch / "moved")
+    edit(Path("run/config.yaml"), str(mini_folder), str(moved))
+    nnctl("train", "--resume", "run", "--epochs", 2, "--quiet")
+    labels = moved / "t10k-labels-idx1-ubyte.gz"
+    shutil.copy(moved / "train-labels-idx1-ubyte.gz", labels)
+    told = nnctl("train", "--resume", "run", "--epochs", 3, code=3).stderr
+    assert "are not those that" in told
+
+
+def test_edited_metrics_of_complete_epochs_are_refused(nnctl: Nnctl, copied_run: Path) -> None:
+    path = copied_run / "metrics.jsonl"
+    rows = list(map(json.loads, path.read_text("utf-8").splitlines()))
+    rows[0]["val_loss"] = 0.001
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    before = contents(copied_run)
+    told = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
+    assert (
+        "metrics.jsonl is damaged: its epochs are not those that last.npz was saved after" in told
+    )
+    assert before == contents(copied_run)
+
+
+def test_a_checkpoint_without_the_checksum_of_its_metrics_is_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "run"
+    train(begin(directory), stop_after=EVENTS_AN_EPOCH)
+    path = directory / "last.npz"
+    save_checkpoint(path, replace(load_checkpoint(path), metrics=None))
+    assert train(resume(directory)) == "finished"
