@@ -8,11 +8,12 @@ from pathlib import Path
 
 from nnctl.errors import UsageError
 from nnctl.report.charts import Chart, draw_points
-from nnctl.runs.directory import Run
+from nnctl.runs.directory import Run, require_same
+from nnctl.runs.plan import changeable
 from nnctl.sweep.results import ranked, score_of
 from nnctl.sweep.space import varied_keys
 from nnctl.sweep.sweep import Record
-from nnctl.sweep.trials import COMPLETE, TrialResult
+from nnctl.sweep.trials import COMPLETE, JOURNAL, TrialResult
 
 _MOST_KEYS = 24  # that are drawn
 _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
@@ -54,15 +55,26 @@ class Study:
         Raises
         ------
         NnctlError
-            The journal is damaged, or nothing has begun yet.
+            The journal is damaged, nothing has begun yet, or a run is not the journal's.
         """
         record = Record(directory)
         metric = record.plan.sweep.ranked_by
         rows = list(record.results.values())
         complete = [row for row in rows if row.status in COMPLETE]
-        best = [Path(setting.best.run_dir) for setting in ranked(rows, metric)]
-        trained = [Run(path) for path in (*best, *map(record.run_dir, record.begun))]
-        runs = [run for run in trained if run.config_path.is_file()][:most]
+        best = [setting.best.trial for setting in ranked(rows, metric)]
+        trained = [(trial, Run(record.run_dir(trial))) for trial in (*best, *record.begun)]
+        there = [(trial, run) for trial, run in trained if run.config_path.is_file()][:most]
+        for trial, run in there:
+            found, planned = run.config, record.config(trial)
+            require_same(
+                found,
+                run.config_path,
+                planned,
+                JOURNAL,
+                but=changeable(found, planned),
+                hint=f"Remove or restore {run.directory}, which was changed.",
+            )
+        runs = [run for _, run in there]
         if not runs:
             raise UsageError(
                 f"no trial of {directory} has begun, or all are gone", hint="Wait for the first."

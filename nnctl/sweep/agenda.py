@@ -114,7 +114,7 @@ class Agenda:
                     result = results[line["trial"]]
                     if line["status"] == result.status:
                         learned.add(line["trial"])
-                        self._replay_scores(result)
+                        self._replay_scores(result, line.get("scores"))
                         self.learn(result)
         self._waiting.extend(
             self._maker.restore(self._home, line)
@@ -248,9 +248,11 @@ class Agenda:
         if new and self._search:
             self._search.begin(line["point"], line["suggestion"])
 
-    def _replay_scores(self, result: TrialResult) -> None:
+    def _replay_scores(self, result: TrialResult, scores: Sequence[float] | None) -> None:
+        """Report the scores of a trial; the first journals left them in its directory."""
         if self._search and self._plan.sweep.early_terminate:
-            metric = self._plan.sweep.ranked_by
-            rows = metrics_so_far(Path(result.run_dir))
-            scores = [row[metric] for row in rows if row[metric] is not None]
+            if scores is None:
+                metric = self._plan.sweep.ranked_by
+                rows = metrics_so_far(Path(result.run_dir))
+                scores = [row[metric] for row in rows if row[metric] is not None]
             self._search.is_hopeless(self._points[result.trial], scores)

@@ -21,6 +21,7 @@ from nnctl.runs.records import (
     Check,
     all_values,
     check_version,
+    each,
     is_count,
     is_mapping,
     is_number,
@@ -69,7 +70,7 @@ _LINES: dict[str, Check] = {
             "seed": is_count,
             "parameters": is_mapping,
         },
-        {"log": is_text},
+        {"log": is_text, "scores": each(is_number)},
     ),
 }
 """What a line of each kind tells at least."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from nnctl.files import require_own, write_atomically
 from nnctl.runs.comparison import Judged, judge, mcnemar, paired_t_test
 from nnctl.runs.directory import Run, cannot_write
 from nnctl.sweep.space import Point
-from nnctl.sweep.trials import COMPLETE, TrialResult
+from nnctl.sweep.trials import COMPLETE, TrialResult, metrics_so_far
 
 
 class ResultFiles:
@@ -161,6 +162,25 @@ def _setting(rows: list[TrialResult], metric: str) -> Setting:
     )
 
 
+def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
+    """Return a row with the figures of the epoch that is the best by a metric.
+
+    Those of a training are of its highest accuracy, whatever ranks the trials of a sweep.
+    """
+    if metric == "val_accuracy" or row.best_epoch is None:
+        return row
+    epochs = [epoch for epoch in metrics_so_far(Path(row.run_dir)) if epoch["val_loss"] is not None]
+    if not epochs:
+        return row
+    best = min(epochs, key=lambda epoch: (epoch["val_loss"], -epoch["val_accuracy"]))
+    return replace(
+        row,
+        val_accuracy=best["val_accuracy"],
+        val_loss=best["val_loss"],
+        best_epoch=best["epoch"],
+    )
+
+
 def score_of(row: TrialResult, metric: str) -> float:
     """Return the metric of a trial; the worst there is, if it has none."""
     if metric == "val_accuracy":
@@ -188,6 +208,8 @@ class Effect:
     best: float
 
 
+_ROUNDED = 2.5  # images that two machines may classify differently
+_SAME_LOSS = 1e-3
 _MANY = 8  # values, more of which are taken together, or left out
 
 
@@ -264,12 +286,23 @@ def chances(
 
 
 def _judge(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged | None:
-    run = Run(Path(setting.best.run_dir))
+    """Judge the best network of a setting, if it does as well as its row says.
+
+    It does not if the directory was edited, or if the loss ranks and was lowest in another epoch.
+    """
+    row = setting.best
+    run = Run(Path(row.run_dir))
     try:
         dataset = find(run.config.data.dataset)
-        return judge(run, dataset) if dataset else None
+        judged = judge(run, dataset) if dataset else None
     except NnctlError:
         return None
+    if judged is None or row.val_accuracy is None or row.val_loss is None:
+        return None
+    # Another machine may round to another answer where two are as likely.
+    same_accuracy = abs(judged.right.mean() - row.val_accuracy) <= _ROUNDED / len(judged.right)
+    same_loss = math.isclose(judged.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
+    return judged if same_accuracy and same_loss else None
 
 
 def _chance(ours: Judged | None, theirs: Judged | None, metric: str) -> float | None:

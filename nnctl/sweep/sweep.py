@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import nnctl
-from nnctl.config import Config
+from nnctl.config import Config, from_mapping
 from nnctl.errors import DamagedFileError, NnctlError, UsageError, shell_command
 from nnctl.runs.directory import DirectoryLock, require_empty
 from nnctl.sweep.agenda import Agenda
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
 from nnctl.sweep.plan import Plan, TrialMaker, trial_name
-from nnctl.sweep.results import ResultFiles
+from nnctl.sweep.results import ResultFiles, at_best_epoch
 from nnctl.sweep.space import Point
 from nnctl.sweep.trials import (
     FAILED,
@@ -129,6 +129,16 @@ class Record:
     def point(self, trial: int) -> Point:
         """Return the values of the keys that vary of a trial."""
         return dict(self._line(trial)["parameters"])
+
+    def config(self, trial: int) -> Config:
+        """Return the configuration of a trial.
+
+        Raises
+        ------
+        ConfigError
+            It was planned by a version of nnctl that knew other configurations.
+        """
+        return from_mapping(self._line(trial)["config"], f"trial {trial} of {self._directory}")
 
     def epochs(self, trial: int) -> int:
         """Return how many epochs a trial is to have."""
@@ -409,7 +419,8 @@ class Sweep:
             why = f"it took longer than {limits.trial_timeout:g} s"
             note(trial, why)
             result = failed(trial, why)
-        self._record(trial, result, limits)
+        result = at_best_epoch(result, self.config.ranked_by)
+        self._record(running, result, limits)
         return result
 
     def _conclude_dead(self, running: Running, limits: Limits) -> TrialResult | None:
@@ -429,12 +440,15 @@ class Sweep:
             reason = "its worker process died twice at the same epoch: killed, or out of memory"
         note(trial, reason)
         result = failed(trial, reason)
-        self._record(trial, result, limits)
+        self._record(running, result, limits)
         return result
 
-    def _record(self, trial: Trial, result: TrialResult, limits: Limits) -> None:
-        self.results[trial.number] = result
+    def _record(self, running: Running, result: TrialResult, limits: Limits) -> None:
+        self.results[result.trial] = result
         row = {key: value for key, value in result.to_json().items() if key != "run_dir"}
+        if self.config.early_terminate:  # what is ended early depends on all of them
+            running.curve.read()
+            row["scores"] = running.curve.scores
         self._lines.append({"event": "ended", "time": _now(), **row})
         if result.status == "interrupted":
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import stat
 import time
 import traceback
 from collections.abc import Callable
@@ -27,6 +28,8 @@ COMPLETE = ("finished", "stopped_early")
 FAILED = ("diverged", "failed")
 """The statuses of trials that did not come to an end of their own."""
 
+JOURNAL = "the sweep's journal"
+"""How messages name it as the source of a trial's configuration."""
 LOG = "log.txt"
 """In a trial's directory: when it was begun and where, and what its process had to say."""
 _LOG_LINES = 20
@@ -79,7 +82,7 @@ class TrialResult:
     reason : str
         Why, if not by itself.
     val_accuracy, val_loss : float or None
-        Of the best epoch.
+        Of the epoch that is the best by the metric of the sweep.
     best_epoch : int or None
         From 1.
     epochs : int
@@ -178,7 +181,7 @@ def _train(
     # An earlier process may have died just after it made the directory.
     if run.config_path.exists():
         try:
-            training = TrainingRun.go_on(run, config, dataset, "the sweep's journal")
+            training = TrainingRun.go_on(run, config, dataset, JOURNAL)
         except (DamagedFileError, ConfigError) as error:
             note(trial, f"started again from the beginning: {error.message}")
     if training is None:
@@ -239,7 +242,10 @@ class Curve:
     def read(self) -> bool:
         """Read what is new; tell whether there was anything."""
         try:
-            if self._path.stat().st_size < self._offset:  # a trial went on from before
+            found = self._path.stat()
+            if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for whoever writes
+                return False
+            if found.st_size < self._offset:  # a trial went on from before
                 self._offset, self.scores = 0, []
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -78,11 +78,19 @@ class SweepView(View):
         if self._moves:
             self._live.update(self._table(), refresh=True)
 
+    @property
+    def _by_loss(self) -> bool:
+        return self._sweep.config.ranked_by == "val_loss"
+
     def _rank(self, row: TrialResult) -> tuple[bool, float]:
-        score = row.val_loss if self._sweep.config.ranked_by == "val_loss" else row.val_accuracy
+        score = row.val_loss if self._by_loss else row.val_accuracy
         if row.status not in COMPLETE or score is None:
             return True, 0.0
-        return False, score if self._sweep.config.ranked_by == "val_loss" else -score
+        return False, score if self._by_loss else -score
+
+    def _score(self, row: TrialResult) -> str:
+        """Return what ranks a trial."""
+        return f"loss {_number(row.val_loss)}" if self._by_loss else _percent(row.val_accuracy)
 
     def _line(self, result: TrialResult) -> Text:
         done = f"{self._done} of {self._sweep.total} done"
@@ -91,7 +99,7 @@ class SweepView(View):
         if self._sweep.config.seeds > 1:
             what += f", seed={result.seed}"
         if result.status in COMPLETE:
-            return Text(f"{share}: {_percent(result.val_accuracy)} with {what}")
+            return Text(f"{share}: {self._score(result)} with {what}")
         reason = "" if result.status == "interrupted" else f": {result.reason}"
         style = "yellow" if result.status in FAILED else "dim"
         return Text(f"{share}: {result.status} with {what}{reason}", style)
@@ -112,9 +120,10 @@ class SweepView(View):
 
     def _cells(self, running: Running) -> tuple[str | Text, ...]:
         scores, trial = running.curve.scores, running.trial
-        by_loss = self._sweep.config.ranked_by == "val_loss"
-        last, best = (scores[-1], (min if by_loss else max)(scores)) if scores else (None, None)
-        show = _number if by_loss else _percent
+        last, best = (
+            (scores[-1], (min if self._by_loss else max)(scores)) if scores else (None, None)
+        )
+        show = _number if self._by_loss else _percent
         return (
             str(trial.number),
             f"{len(scores)}/{running.epochs}",
@@ -129,7 +138,7 @@ class SweepView(View):
         sweep, done = self._sweep, self._done
         parts = []
         if self._best and self._best.status in COMPLETE:
-            parts.append(f"best {_percent(self._best.val_accuracy)} (trial {self._best.trial})")
+            parts.append(f"best {self._score(self._best)} (trial {self._best.trial})")
         parts.append(f"{done} of {sweep.total} done")
         if self._failures:
             parts.append(f"{self._failures} failed")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import StorageError, UsageError
 from nnctl.runs.comparison import paired_t_test
+from nnctl.runs.directory import Run
 from nnctl.sweep.results import ResultFiles, Setting, cell, chances, effects, ranked
 from nnctl.sweep.trials import Status, TrialResult
 from nnctl.views.sweep import show_results
@@ -207,14 +208,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return directories
 
 
+def row_of(number: int, run_dir: str) -> TrialResult:
+    """Return the row of a run; of one that is gone, with a middling accuracy."""
+    summary = Run(Path(run_dir)).summary
+    accuracy = summary.get("best_val_accuracy", 0.6)
+    return row(number, accuracy, summary.get("best_val_loss", 1.0), run_dir=run_dir, x=number)
+
+
 @pytest.mark.parametrize("metric", [ACCURACY, LOSS])
 def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
     runs: list[str], metric: str
 ) -> None:
-    rows = [
-        row(number, 0.9 - number / 100, number, run_dir=run, x=number)
-        for number, run in enumerate(runs[:3])
-    ]
+    rows = [row_of(number, run) for number, run in enumerate(runs[:3])]
     same, bad = chances(ranked(rows, metric), metric, find)
     assert same == 1.0
     assert bad is not None
@@ -223,9 +228,9 @@ def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
 
 def test_networks_that_cannot_be_compared_have_no_chance(runs: list[str], tmp_path: Path) -> None:
     places = [runs[0], runs[3], str(tmp_path), runs[2]]
-    settings = ranked(
-        [row(n, 0.9 - n / 100, run_dir=place, x=n) for n, place in enumerate(places)], ACCURACY
-    )
+    rows = [row_of(n, place) for n, place in enumerate(places)]
+    settings = ranked(rows, ACCURACY)
+    assert [setting.best.run_dir for setting in settings] == places
 
     other, gone, bad = chances(settings, ACCURACY, find)
     assert (other, gone) == (None, None)
