@@ -16,7 +16,7 @@ from nnctl.runs import evaluation
 from nnctl.runs.adoption import save_network
 from nnctl.runs.directory import Run, Which
 from nnctl.runs.evaluation import Evaluation, Split
-from nnctl.runs.plan import FellBack, Notice, find_dataset, resolve_config, settle
+from nnctl.runs.plan import FellBack, FewerThreads, Notice, find_dataset, resolve_config, settle
 from nnctl.runs.stopping import stop_on_signals
 from nnctl.runs.training import TrainingRun
 
@@ -83,7 +83,7 @@ def train(
         document, name = read_file(Path(config)), Path(config).stem
     asked = resolve_config(document, overrides)
     digits = find_dataset(asked.data, None, _warn)
-    settled = settle(asked, digits)
+    settled = settle(asked, digits, _warn)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
     training = TrainingRun.begin(run, settled, digits)
     if training.warning:
@@ -175,10 +175,12 @@ def _overrides(values: Mapping[str, Any]) -> list[Override]:
 
 
 def _warn(notice: Notice) -> None:
-    """Say of a download only that it could not be had."""
+    """Warn of a dataset that could not be had, and of threads that have nothing to do."""
     if isinstance(notice, FellBack):
         warnings.warn(
             f"the dataset {notice.wanted} could not be had: {notice.reason}\n"
             f"Going on with {notice.fallback}.",
             stacklevel=5,
         )
+    elif isinstance(notice, FewerThreads):
+        warnings.warn(str(notice), stacklevel=4)

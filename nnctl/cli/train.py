@@ -92,9 +92,9 @@ def train(
                 training = TrainingRun.resume(run, asked, epochs, data_dir=data_dir, notify=notify)
             else:
                 dataset = find_dataset(asked.data, data_dir, notify)
+                settled = settle(asked, dataset, notify)
         with stop_on_signals(interrupt) as stop:
             if not run:
-                settled = settle(asked, dataset)
                 run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
                 training = TrainingRun.begin(run, settled, dataset)
             with TrainingView(training, quiet=quiet) as view:

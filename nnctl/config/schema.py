@@ -281,7 +281,10 @@ class TrainingConfig(Section):
     ] = None
     threads: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
-        Field(description="That share a step; auto is as many as its size is worth"),
+        Field(
+            description="That share a step, no more than a batch has examples; auto is as many as "
+            "its size is worth"
+        ),
     ] = "auto"
 
 

@@ -66,7 +66,7 @@ def save_network(
         raise UsageError(
             f"the images of {dataset} have {pixels} pixels; this network takes {network.sizes[0]}"
         )
-    settled = settle(asked, digits)
+    settled = settle(asked, digits, notify)
     run = Run.create_at(directory)
     TrainingRun.begin(run, settled, digits).adopt(network)
     return run

@@ -37,11 +37,17 @@ def cores() -> int:
 def threads_that_fit(config: Config, pixels: int) -> int:
     """Return how many threads should share a step of a training: one, if it is short."""
     if config.training.threads != "auto":
-        return config.training.threads
+        return min(config.training.threads, most_threads(config))
     examples = config.training.batch_size
     flops_of_a_step = 6 * count_parameters(pixels, build_layers(config)) * examples
     most = min(flops_of_a_step // _FLOPS_A_THREAD, examples // _EXAMPLES_A_THREAD)
     return int(min(max(most, 1), cores()))
+
+
+def most_threads(config: Config) -> int:
+    """Return how many threads can share a step, if each takes an example of the batch."""
+    batch_size = config.training.batch_size
+    return min(batch_size, config.data.subset or batch_size)
 
 
 @contextmanager

@@ -40,7 +40,20 @@ class FellBack:
     reason: str
 
 
-Notice = DownloadEvent | FellBack
+@dataclass(frozen=True)
+class FewerThreads:
+    """A batch has fewer examples than threads were asked for."""
+
+    asked: int
+    used: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked} threads cannot share a batch of {self.used}: training with {self.used}"
+        )
+
+
+Notice = DownloadEvent | FellBack | FewerThreads
 Notify = Callable[[Notice], None]
 
 
@@ -175,19 +188,31 @@ def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dat
         return open_dataset(data.fallback, data_dir=data_dir, notify=notify)
 
 
-def settle(config: Config, dataset: Dataset) -> Config:
+def settle(config: Config, dataset: Dataset, notify: Notify = lambda _: None) -> Config:
     """Return a configuration in which nothing is left to be found out.
 
     The dataset is the one that is really used, and the validation examples, the epochs and the
     threads are numbers; on a fallback, no more are held out than it has.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    dataset : Dataset
+        The dataset that is trained on.
+    notify : callable
+        Called with `FewerThreads` if the configuration asks for too many.
     """
     facts = describe(dataset.name)
+    asked, threads = config.training.threads, threads_that_fit(config, facts.pixels)
+    if asked not in ("auto", threads):
+        notify(FewerThreads(int(asked), threads))
     fell_back = dataset.name != canonical_name(config.data.dataset)
     settled = {
         "data.dataset": dataset.name,
         "data.fallback": None,
         "data.validation": validation_count(config, facts),
-        "training.threads": threads_that_fit(config, facts.pixels),
+        "training.threads": threads,
         **(_cut_down(config, facts) if fell_back else {}),
     }
     settled_config = replaced(config, settled)
@@ -227,6 +252,8 @@ def differences(run: Config, asked: Config) -> list[str]:
         open_keys |= {"data.dataset", "data.validation", "data.subset"}
     if canonical_name(asked.data.dataset) == run.data.dataset:
         open_keys |= {"data.dataset"}
+    if asked.training.threads != "auto" and threads_that_fit(asked, 0) == run.training.threads:
+        open_keys |= {"training.threads"}
     return [
         f"{key}: {ours} in the run, {theirs} asked for"
         for key, (ours, theirs) in differing(run, asked).items()

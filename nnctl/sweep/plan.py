@@ -29,7 +29,7 @@ from nnctl.config.schema import MAX_WHOLE, DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError, shell_command
-from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
+from nnctl.runs.plan import Notice, Notify, find_dataset, resolve_config, settle
 from nnctl.sweep.space import (
     Point,
     RandomDice,
@@ -193,6 +193,7 @@ class TrialMaker:
         self._data_dir = data_dir
         self._notify = notify
         self._datasets: dict[DataConfig, Dataset] = {}
+        self._noticed: list[Notice] = []
 
     def fetch(self, checked: Iterable[tuple[Point, Config]]) -> None:
         """Find the datasets of configurations, so that none is missed when a trial is made.
@@ -250,7 +251,13 @@ class TrialMaker:
     def _settled(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
         threads = 1 if config.training.threads == "auto" else config.training.threads
         training = config.training.model_copy(update={"threads": threads, "seed": seed})
-        return to_mapping(settle(config.model_copy(update={"training": training}), dataset))
+        config = config.model_copy(update={"training": training})
+        return to_mapping(settle(config, dataset, self._notify_once))
+
+    def _notify_once(self, notice: Notice) -> None:
+        if notice not in self._noticed:
+            self._noticed.append(notice)
+            self._notify(notice)
 
     def _find(self, data: DataConfig) -> Dataset:
         wanted = DataConfig(dataset=data.dataset, fallback=data.fallback)

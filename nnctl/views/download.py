@@ -14,7 +14,7 @@ from nnctl.data.download import (
     FileStarted,
     MirrorFailed,
 )
-from nnctl.runs.plan import FellBack, Notice
+from nnctl.runs.plan import FellBack, FewerThreads, Notice
 from nnctl.views.console import View, is_live, notices, say, warn
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class DownloadView(View):
                     "accuracy will be lower.",
                     self._console,
                 )
+            case FewerThreads():
+                warn(str(event), self._console)
 
     def _say(self, text: str) -> None:
         if not self._quiet:

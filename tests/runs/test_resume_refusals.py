@@ -177,3 +177,45 @@ def test_a_checkpoint_without_the_checksum_of_its_metrics_is_gone_on_with(
     path = directory / "last.npz"
     save_checkpoint(path, replace(load_checkpoint(path), metrics=None))
     assert train(resume(directory)) == "finished"
+
+
+# More threads than a batch has examples ----------------------------------------------------------
+
+
+def test_threads_that_would_have_nothing_to_do_are_not_started(nnctl: Nnctl) -> None:
+    words = (SMOKE, "--set", "training.batch_size=10", "--threads", 1000)
+    options = ("--epochs", 1, "--subset", 200, "--quiet")
+    done = nnctl("train", *words, *options, "--run-dir", "run")
+    warning = "Warning: 1000 threads cannot share a batch of 10: training with 10\n"
+    assert done.stderr == warning
+    assert Run(Path("run")).config.training.threads == 10
+    # The same words resume it, and so do none.
+    nnctl("train", *words, "--subset", 200, "--epochs", 2, "--resume", "run", "--quiet")
+    nnctl("train", "--resume", "run", "--epochs", 3, "--quiet")
+    told = nnctl("train", *words[:-1], 5, "--subset", 200, "--resume", "run", code=2).stderr
+    assert "training.threads: 10 in the run, 5 asked for" in told
+
+
+def test_a_run_that_was_begun_with_too_many_threads_is_still_resumed(
+    nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("nnctl.runs.machine.most_threads", lambda _: 1024)
+        nnctl("train", SMOKE, "--threads", 40, "--epochs", 1, "--subset", 64, "--run-dir", "run")
+    assert Run(Path("run")).config.training.threads == 40
+    nnctl("train", "--resume", "run", "--epochs", 2)
+    assert Run(Path("run")).config.training.threads == 40
+
+
+def test_a_sweep_warns_once_of_each_number_of_threads(nnctl: Nnctl) -> None:
+    varied = ("-p", "training.batch_size=10,20", "-p", "training.seed=0,1")
+    options = ("--threads", 15, "--epochs", 1, "--subset", 60, "--workers", 1, "--quiet")
+    done = nnctl("sweep", SMOKE, *varied, *options, "--sweep-dir", "sweep")
+    assert done.stderr == "Warning: 15 threads cannot share a batch of 10: training with 10\n"
+
+
+def test_python_code_is_warned_of_too_many_threads(scratch: Path) -> None:
+    settings = {"training.threads": 50, "training.batch_size": 20}
+    with pytest.warns(UserWarning, match="50 threads cannot share a batch of 20") as caught:
+        api.train(SMOKE, epochs=1, subset=100, settings=settings, run_dir=scratch / "run")
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
