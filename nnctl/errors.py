@@ -128,6 +128,32 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+_CREDENTIALS = re.compile(r"(?!https?://[^/:@?#]+/)((?:\w+:)?/+|).*@", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"\b\w{2,}:/+\S*[^\s'\".,;:)]")
+
+
+def without_secrets(address: str) -> str:
+    """Return an address with ``***`` for user, password and values of the query.
+
+    The address may be mistyped, and a password may hold any character. So everything before the
+    last @ is hidden, unless a host without a port comes first: ``http://host/package@1/``.
+    """
+    hidden = _CREDENTIALS.match(address)
+    shown = f"{hidden[1]}***@{address[hidden.end() :]}" if hidden else address
+    begin, mark, query = shown.partition("#")[0].partition("?")
+    names = [part.partition("=")[:2] for part in query.split("&")]
+    return (
+        begin
+        + mark
+        + "&".join(f"{name}=***" if equals else mark and "***" for name, equals in names)
+    )
+
+
+def without_secrets_in(text: str) -> str:
+    """Return a text in which no address shows its secrets; see `without_secrets`."""
+    return _ADDRESS.sub(lambda found: without_secrets(found[0]), text)
+
+
 def quoted(text: str) -> str:
     """Return a word in quotes, with the names of letters that pass for those of ASCII."""
     foreign = list(dict.fromkeys(letter for letter in text if not letter.isascii()))[:_NAMED]

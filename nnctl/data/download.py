@@ -1,9 +1,8 @@
 """Fetching MNIST into the cache: every file verified, from the first mirror that has it right.
 
-A mirror may be silent, slow or hostile. So pooch, which asks it, does so on a thread that can be
-given up; what comes is received into memory, never more than the file has, and only what is right
-is written. A mirror is given up if there is nothing to receive from it for its share of `PATIENCE`,
-or if it sends fewer than `SLOWEST` bytes a second in the mean of a `WINDOW`. So the largest file
+A mirror may be silent, slow or hostile. What it sends stays in memory, limited to the size of the
+file, and only verified content is written. A mirror is given up if it sends nothing for its share
+of `PATIENCE`, or fewer than `SLOWEST` bytes a second in the mean of a `WINDOW`. So the largest file
 takes 21 minutes from one mirror at most.
 """
 
@@ -13,20 +12,15 @@ import contextlib
 import errno
 import functools
 import hashlib
-import io
 import os
-import queue
-import ssl
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from http.client import IncompleteRead
 from pathlib import Path
-from typing import Any, Literal, NoReturn
-from urllib.parse import urljoin, urlsplit
+from typing import Literal
+from urllib.parse import urlsplit
 
 from nnctl.data.registry import MIRRORS, KnownFile
-from nnctl.errors import DataError, UsageError
+from nnctl.errors import DataError, UsageError, quoted, without_secrets
 from nnctl.files import remove_temporaries, write_atomically
 
 PATIENCE = 18.0
@@ -39,8 +33,6 @@ WINDOW = 60.0
 """Seconds over which the mean rate is taken, again and again."""
 
 _SCHEMES = ("http", "https")
-_CHUNK = 8192  # bytes that are received at once
-_REASON_WIDTH = 200
 
 
 @dataclass(frozen=True)
@@ -231,7 +223,7 @@ def _writing(directory: Path) -> Iterator[None]:
 
 
 def check_mirror(mirror: str) -> str:
-    """Return the base URL of a mirror with a slash at its end, if it is one."""
+    """Return the base URL of a mirror: its path ends with a slash, a fragment is left out."""
     try:
         parts = urlsplit(mirror)
         valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -239,28 +231,12 @@ def check_mirror(mirror: str) -> str:
         valid = False
     if not valid:
         raise UsageError(
-            f"a mirror must be an http:// or https:// address, not '{mirror}'",
-            hint="To import files of this machine, use: nnctl download --from DIR",
+            "a mirror must be an http:// or https:// address, not "
+            f"{quoted(without_secrets(mirror))}",
+            hint="Percent-encode special characters of a password, such as / as %2F. To import "
+            "files of this machine, use: nnctl download --from DIR",
         )
-    return mirror.rstrip("/") + "/"
-
-
-def _without_credentials(url: str) -> str:
-    """Return a URL that can be shown: without ``user:password@``."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-class _MirrorError(Exception):
-    """What was wrong with one answer of one mirror: a line, whatever the mirror had put into it."""
-
-    def __init__(self, reason: str) -> None:
-        shown = "".join(character if character.isprintable() else "?" for character in reason)
-        super().__init__(shown[:_REASON_WIDTH])
-
-
-class _UnreachableError(_MirrorError):
-    """The mirror did not answer at all, or too slowly; it is not asked for the other files."""
+    return parts._replace(path=parts.path.rstrip("/") + "/", fragment="").geturl()
 
 
 class _Downloader:
@@ -273,18 +249,24 @@ class _Downloader:
 
     def receive(self, file: KnownFile) -> bytes:
         """Return the right content of a file, or raise what was wrong with all mirrors."""
+        from nnctl.data import mirror  # imports pooch, which only a download has to wait for
+
         failures = []
-        for mirror in tuple(self._mirrors):
-            address = mirror + file.gzip_name
-            shown = _without_credentials(address)
+        for base in tuple(self._mirrors):
+            parts = urlsplit(base)
+            address = parts._replace(path=parts.path + file.gzip_name).geturl()
+            shown = without_secrets(address)
             self._notify(FileStarted(file.name, shown, file.size))
+            limits = mirror.Limits(file.size, self._patience, SLOWEST, WINDOW)
             try:
-                content = self._receive(address, file)
-            except _MirrorError as error:
+                content = mirror.receive(address, limits, functools.partial(self._tell, file))
+                if hashlib.sha256(content).hexdigest() != file.sha256:
+                    raise mirror.MirrorError("sent another file: its SHA-256 is not MNIST's")
+            except mirror.MirrorError as error:
                 self._notify(MirrorFailed(file.name, shown, str(error)))
-                failures.append(f"{urlsplit(shown).netloc} {error}")
-                if isinstance(error, _UnreachableError):
-                    self._mirrors.remove(mirror)
+                failures.append(f"{urlsplit(shown).netloc.rpartition('@')[2]} {error}")
+                if isinstance(error, mirror.UnreachableError):
+                    self._mirrors.remove(base)
             else:
                 self._notify(FileDone(file.name, shown, file.size))
                 return content
@@ -294,173 +276,5 @@ class _Downloader:
             "have with: nnctl download --from DIR",
         )
 
-    def _receive(self, url: str, file: KnownFile) -> bytes:
-        """Return the right content of a file, or raise what is wrong with the mirror's.
-
-        The request runs on a thread of its own: no timeout of requests bounds the resolution of a
-        name, or a host with many addresses that are all dead. A thread that is given up is told so
-        by its sink at the next bytes, if there ever are any.
-        """
-        sink = _Sink(file.size)
-        outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        threading.Thread(
-            target=_request, args=(url, sink, self._patience, outcome), daemon=True
-        ).start()
-        error = self._wait(sink, outcome, file)
-        if error is not None:
-            _explain(error, sink, self._patience)
-        content = sink.content()
-        if len(content) < file.size:
-            raise _MirrorError(f"sent only {len(content):,} of {file.size:,} bytes")
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise _MirrorError("sent another file: its SHA-256 is not MNIST's")
-        return content
-
-    def _wait(
-        self, sink: _Sink, outcome: queue.SimpleQueue[Exception | None], file: KnownFile
-    ) -> Exception | None:
-        """Wait for the end of a request, as long as enough bytes come; return its error."""
-        tick = 0.1
-        received, silent = 0, 0.0
-        before, elapsed = 0, 0.0
-        while True:
-            try:
-                error = outcome.get(timeout=tick)
-            except queue.Empty:
-                error = TimeoutError()
-                silent += tick
-                elapsed += tick
-            if sink.received > received:
-                self._notify(BytesReceived(file.name, sink.received - received))
-                received, silent = sink.received, 0.0
-            if not isinstance(error, TimeoutError):
-                return error
-            if silent >= self._patience:
-                sink.close()
-                return error
-            if elapsed >= WINDOW:
-                if received - before < SLOWEST * elapsed:
-                    sink.close()
-                    raise _UnreachableError(
-                        f"sent fewer than {SLOWEST:,} bytes a second for {WINDOW:.0f} s"
-                    )
-                before, elapsed = received, 0.0
-
-
-class _TooMuchError(Exception):
-    """More bytes came than the file has."""
-
-
-class _Sink:
-    """The file-like object that pooch writes an answer to; it takes no more than it should."""
-
-    def __init__(self, limit: int) -> None:
-        self.answers: list[Any] = []
-        self.received = 0
-        self._limit = limit
-        self._chunks: list[bytes] = []
-        self._closed = False
-
-    def write(self, chunk: bytes) -> None:
-        if self._closed or self.received + len(chunk) > self._limit:
-            raise _TooMuchError
-        self._chunks.append(chunk)
-        self.received += len(chunk)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        """Refuse whatever a thread that was given up may still receive, and keep nothing of it."""
-        self._closed = True
-        self._chunks = []
-
-    def content(self) -> bytes:
-        return b"".join(self._chunks)
-
-
-def _request(
-    url: str, sink: _Sink, patience: float, outcome: queue.SimpleQueue[Exception | None]
-) -> None:
-    """Write what a URL answers to the sink, and put None or the error to `outcome`."""
-    try:
-        import pooch  # imports requests: a tenth of a second that only a download has to wait for
-
-        pooch.HTTPDownloader(
-            chunk_size=_CHUNK,
-            timeout=(patience, patience),
-            headers={"Accept-Encoding": "identity", "User-Agent": "nnctl"},
-            hooks={"response": functools.partial(_tame, sink)},
-        )(url, sink, None)
-    except Exception as error:
-        outcome.put(error)
-    else:
-        outcome.put(None)
-    finally:
-        for answer in sink.answers:
-            answer.close()
-
-
-def _tame(sink: _Sink, response: Any, **_: object) -> None:
-    """Let an answer cost no more memory than is read of it."""
-    sink.answers.append(response)
-    if response.is_redirect:
-        target = urljoin(response.url, response.headers["Location"])
-        if urlsplit(target).scheme not in _SCHEMES:
-            raise _MirrorError(f"redirects to {target}, which is no http:// or https:// address")
-        response.raw.close()
-        response.raw = io.BytesIO()  # requests reads it all, however much there is
-    else:
-        # Some servers declare .gz files as an encoding, asked or not; requests would undo it.
-        response.raw.headers.discard("Content-Encoding")
-        response.raw.chunked = False  # left to http.client: urllib3 bounds no line between chunks
-
-
-def _explain(error: Exception, sink: _Sink, patience: float) -> NoReturn:
-    """Raise what a failed request means, in a few words."""
-    import requests.exceptions as http
-
-    cause = _cause(error)
-    # While a body is read, only the message says so.
-    late = isinstance(error, TimeoutError | http.Timeout) or "timed out" in repr(error)
-    match error:
-        case _MirrorError():
-            raise error
-        case _TooMuchError():
-            raise _MirrorError("sent more bytes than the file has")
-        case http.HTTPError():
-            raise _MirrorError(f"answered {error.response.status_code} {error.response.reason}")
-        case http.TooManyRedirects():
-            raise _MirrorError("redirects in a circle")
-        case http.ProxyError():
-            raise _UnreachableError(f"the proxy does not lead there: {_words(cause)}")
-        case http.SSLError():
-            raise _UnreachableError(f"is not who it should be, or not safe: {_words(cause)}")
-        case _ if late and sink.answers:
-            raise _UnreachableError(f"sent next to nothing for {patience:.0f} s")
-        case _ if late:
-            raise _UnreachableError(f"did not answer within {patience:.0f} s")
-        case http.ChunkedEncodingError() if isinstance(cause, OSError | IncompleteRead):
-            raise _MirrorError(f"cut the connection after {sink.received:,} bytes")
-        case http.ConnectionError() if "NameResolutionError" in repr(error):
-            raise _UnreachableError("has a name that cannot be resolved; is there a network?")
-        case http.ConnectionError() if isinstance(cause, OSError):
-            raise _UnreachableError(f"cannot be reached: {_words(cause)}")
-        case http.ConnectionError() | http.ChunkedEncodingError():
-            raise _UnreachableError(f"does not speak HTTP: {_words(cause)}")
-    raise _MirrorError(f"failed: {_words(cause)}")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the innermost of a chain of errors, as a traceback would show it."""
-    within = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return _cause(within) if within else error
-
-
-def _words(error: BaseException) -> str:
-    """Return the message of an error, in the words of the operating system if it has some."""
-    if isinstance(error, ssl.SSLError):  # its number is of another list
-        return str(getattr(error, "verify_message", "") or error.reason or error)
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
-    return str(error) or type(error).__name__
+    def _tell(self, file: KnownFile, count: int) -> None:
+        self._notify(BytesReceived(file.name, count))

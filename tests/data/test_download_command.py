@@ -177,4 +177,4 @@ def test_the_password_of_a_mirror_is_not_shown(nnctl: Nnctl, mirror: MakeMirror)
     good = url.replace("http://", "http://me:secret@")
     done = nnctl("download", "--mirror", bad, "--mirror", good)
     assert "secret" not in done.stdout + done.stderr
-    assert f"from {url}" in done.stderr
+    assert f"from {url.replace('//', '//***@')}" in done.stderr

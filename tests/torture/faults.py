@@ -235,7 +235,7 @@ def serve() -> None:
     """Fork a process for each line of stdin, as a nursery does."""
     for name in ("api", "cli", "sweep.plan", "views.download", "views.training"):
         import_module(f"nnctl.{name}")
-    for name in ("rich.progress", "pooch"):
+    for name in ("rich.progress", "nnctl.data.mirror"):
         import_module(name)
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
