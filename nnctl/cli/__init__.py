@@ -1,5 +1,7 @@
 """The command line: one file a command. The only room that knows click.
 
+Help texts are arguments and not docstrings, which ``python -OO`` removes.
+
 A command's module imports click alone at its top, and the rest of nnctl when it is carried out: so
 ``nnctl --help`` waits for neither NumPy nor rich.
 """
@@ -184,11 +186,12 @@ def _shown(text: str) -> str:
         "max_content_width": 100,
     },
     epilog="Every option can be given by the environment: NNCTL_TRAIN_EPOCHS=3 nnctl train ...",
+    help="Train MNIST digit classifiers, and see why they learn or do not.",
 )
 # NNCTL_VERSION is what many an environment says that installs nnctl.
 @click.version_option(nnctl.__version__, prog_name="nnctl", allow_from_autoenv=False)
 def main() -> None:
-    """Train MNIST digit classifiers, and see why they learn or do not."""
+    """Carry out a command."""
 
 
 for _command in (download, train, evaluate, report, predict, sweep, check, export):

@@ -10,7 +10,14 @@ import click
 from nnctl.cli.options import config_options, output_options, read_overrides
 
 
-@click.command(epilog="Example: nnctl check configs/relu.yaml --gradients")
+@click.command(
+    epilog="Example: nnctl check configs/relu.yaml --gradients",
+    help="""Explain CONFIG before any training, or say why RUN, a run directory, does not learn.
+
+    Shows layers, shapes, parameters, how they begin, memory and steps, and warns of what will not
+    learn. A RUN is told of by the health of its layers.
+    """,
+)
 @click.argument("source", metavar="CONFIG|RUN", type=click.Path(path_type=Path), required=False)
 @config_options
 @click.option(
@@ -35,11 +42,6 @@ def check(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Explain CONFIG before any training, or say why RUN, a run directory, does not learn.
-
-    Shows layers, shapes, parameters, how they begin, memory and steps, and warns of what will not
-    learn. A RUN is told of by the health of its layers.
-    """
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.inspection import (

@@ -10,7 +10,10 @@ import click
 from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
 
 
-@click.command(epilog="Example: nnctl download --mirror http://127.0.0.1:8765/")
+@click.command(
+    epilog="Example: nnctl download --mirror http://127.0.0.1:8765/",
+    help="Fetch MNIST into the cache, each file verified by its SHA-256.",
+)
 @click.argument("dataset", default="mnist", type=click.Choice(["mnist"]), metavar="[mnist]")
 @click.option(
     "--mirror",
@@ -36,7 +39,6 @@ def download(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch MNIST into the cache, each file verified by its SHA-256."""
     from nnctl.data import download as downloads
     from nnctl.data.dataset import mnist_directory
     from nnctl.data.registry import MNIST

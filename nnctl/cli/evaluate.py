@@ -10,7 +10,15 @@ import click
 from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_option, output_options
 
 
-@click.command("eval", epilog="Example: nnctl eval runs/sigmoid-20260921-101500 --json")
+@click.command(
+    "eval",
+    epilog="Example: nnctl eval runs/sigmoid-20260921-101500 --json",
+    help="""Evaluate the network of RUN, a run directory, on the test set.
+
+    Prints accuracy, loss, the metrics of each digit and the confusion matrix; of a logic gate the
+    truth table. With --gain it shows how sigmoid neurons become perceptrons as their weights grow.
+    """,
+)
 @click.argument("run", type=FOLDER)
 @click.option(
     "--split",
@@ -58,11 +66,6 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Evaluate the network of RUN, a run directory, on the test set.
-
-    Prints accuracy, loss, the metrics of each digit and the confusion matrix; of a logic gate the
-    truth table. With --gain it shows how sigmoid neurons become perceptrons as their weights grow.
-    """
     from nnctl.errors import BelowThresholdError
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run

@@ -9,7 +9,18 @@ import click
 from nnctl.cli.options import FILE, FOLDER, data_dir_option, output_options
 
 
-@click.command("report", epilog="Example: nnctl report runs/sigmoid-20260921-101500 --open")
+@click.command(
+    "report",
+    epilog="Example: nnctl report runs/sigmoid-20260921-101500 --open",
+    help="""Write a page that tells all of RUN: a file that needs no network.
+
+    It shows the learning curves, the confusion matrix with its digits, the worst mistakes, the
+    calibration and the layers, and has a canvas to draw digits on, which the network classifies in
+    the browser. Several runs, or the directory of a sweep, are compared. A run that is still
+    trained is shown as far as it has come. Needs: pip install 'nnctl[plot]'. The last line on
+    stdout is the file.
+    """,
+)
 @click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output",
@@ -32,14 +43,6 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write a page that tells all of RUN: a file that needs no network.
-
-    It shows the learning curves, the confusion matrix with its digits, the worst mistakes, the
-    calibration and the layers, and has a canvas to draw digits on, which the network classifies in
-    the browser. Several runs, or the directory of a sweep, are compared. A run that is still
-    trained is shown as far as it has come. Needs: pip install 'nnctl[plot]'. The last line on
-    stdout is the file.
-    """
     from nnctl.files import to_json_text
     from nnctl.report.report import report as write_report
     from nnctl.views.console import warn

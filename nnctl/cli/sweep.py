@@ -34,7 +34,17 @@ _PLANNED = (
 """The options that say what is trained, and not how."""
 
 
-@click.command(epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100")
+@click.command(
+    epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100",
+    help="""Train many variants of CONFIG: a sweep file, or a training configuration with -p.
+
+    Each trial is a run directory of its own below the sweep's, beside results.csv and
+    results.jsonl. At the end there is a leaderboard; its column p says how often chance alone
+    would make a setting differ so much from the best: by McNemar's test on the same validation
+    images, or with several seeds by a paired t-test. The last line of stdout is the directory of
+    the best run.
+    """,
+)
 @click.argument("config", type=FILE, required=False)
 @click.option(
     "-p",
@@ -100,14 +110,6 @@ def sweep(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train many variants of CONFIG: a sweep file, or a training configuration with -p.
-
-    Each trial is a run directory of its own below the sweep's, beside results.csv and
-    results.jsonl. At the end there is a leaderboard; its column p says how often chance alone
-    would make a setting differ so much from the best: by McNemar's test on the same validation
-    images, or with several seeds by a paired t-test. The last line of stdout is the directory of
-    the best run.
-    """
     from nnctl.sweep.plan import TrialMaker
     from nnctl.views.download import DownloadView
 

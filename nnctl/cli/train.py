@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from nnctl.runs.training import TrainingRun
 
 
-@click.command(epilog="Example: nnctl train configs/sigmoid.yaml --set optimizer.learning_rate=0.1")
+@click.command(
+    epilog="Example: nnctl train configs/sigmoid.yaml --set optimizer.learning_rate=0.1",
+    help="""Train the network of CONFIG, a YAML file.
+
+    The last line of stdout is the run directory. Ctrl-C saves the state and exits 130; --resume
+    goes on from there to the same result.
+    """,
+)
 @click.argument("config", type=FILE, required=False)
 @config_options
 @click.option("--run-dir", type=FOLDER, help="The directory of the run, new or empty.")
@@ -57,11 +64,6 @@ def train(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Train the network of CONFIG, a YAML file.
-
-    The last line of stdout is the run directory. Ctrl-C saves the state and exits 130; --resume
-    goes on from there to the same result.
-    """
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.plan import find_dataset, load_config, settle
