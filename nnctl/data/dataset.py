@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -126,10 +127,35 @@ class Gate(Dataset):
 
 
 def data_directory(given: Path | None = None) -> Path:
-    """Return the folder that downloads are kept in: the given one, $NNCTL_DATA_DIR, or a cache."""
+    """Return the folder that downloads are kept in: the given one, $NNCTL_DATA_DIR, or a cache.
+
+    Raises
+    ------
+    DataError
+        Neither is given, and the user has no home directory in which to keep a cache.
+    """
+    chosen = given or os.environ.get("NNCTL_DATA_DIR")
+    if chosen:
+        return Path(chosen)
     import platformdirs
 
-    return given or Path(os.environ.get("NNCTL_DATA_DIR") or platformdirs.user_cache_dir("nnctl"))
+    # Without a home directory, platformdirs raises an error, or leaves the ~ as older versions do.
+    with contextlib.suppress(RuntimeError):
+        cache = platformdirs.user_cache_path("nnctl")
+        if cache.is_absolute():
+            return cache
+    raise DataError(
+        "there is no folder to keep downloads in: the home directory is unknown",
+        hint="Name a folder with --data-dir or NNCTL_DATA_DIR, or set HOME.",
+    )
+
+
+def _copies_directory(data_dir: Path | None) -> Path | None:
+    """Return the folder for uncompressed copies, which only save time, if there can be one."""
+    try:
+        return data_directory(data_dir) / "uncompressed"
+    except DataError:
+        return None
 
 
 def configured_mirrors() -> tuple[str, ...]:
@@ -191,7 +217,7 @@ def open_dataset(
         return Gate(name, {}, {})
     if name == "mini":
         return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
-    copies = data_directory(data_dir) / "uncompressed"
+    copies = _copies_directory(data_dir)
     if name == "mnist":
         directory = mnist_directory(data_dir)
         cached = _verified(name, directory, MNIST, copies)
@@ -207,10 +233,10 @@ def open_dataset(
 
 def present_dataset(name: str, data_dir: Path | None = None) -> Dataset | None:
     """Return a dataset if its files are here and right; nothing is fetched. See `open_dataset`."""
-    if name == "mnist":
-        copies = data_directory(data_dir) / "uncompressed"
-        return _verified(name, mnist_directory(data_dir), MNIST, copies)
     try:
+        if name == "mnist":
+            directory = mnist_directory(data_dir)
+            return _verified(name, directory, MNIST, _copies_directory(data_dir))
         return open_dataset(name, data_dir=data_dir, notify=lambda _: None)
     except (DataError, UsageError):
         return None
