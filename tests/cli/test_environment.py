@@ -1,0 +1,139 @@
+"""Environments that a program does not expect: no home directory, ``python -OO``, odd variables."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import platformdirs
+import pytest
+
+import nnctl as package
+from nnctl.cli import main
+from nnctl.data.dataset import data_directory
+from nnctl.errors import DataError
+from tests.conftest import CONFIGS, Nnctl
+from tests.processes import Processes
+
+# No home directory -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without HOME and without an entry in the password database, as in many containers."""
+    pwd = pytest.importorskip("pwd", reason="Windows has no password database")
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "NNCTL_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("download",),
+        ("download", "--verify"),
+        ("train", CONFIGS / "smoke.yaml", "--dataset", "mnist"),
+    ],
+)
+def test_without_a_home_directory_the_options_that_help_are_named(
+    nnctl: Nnctl, scratch: Path, words: tuple[object, ...]
+) -> None:
+    told = nnctl(*words, code=3).stderr
+    assert "the home directory is unknown" in told
+    assert "--data-dir" in told
+    assert "NNCTL_DATA_DIR" in told
+    assert [*scratch.iterdir()] == []
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_directory_training_goes_on_with_the_fallback(
+    nnctl: Nnctl, scratch: Path
+) -> None:
+    words = ("train", CONFIGS / "sigmoid.yaml", "--subset", 100, "--epochs", 1, "--run-dir", "run")
+    told = nnctl(*words).stderr
+    assert "the home directory is unknown" in told
+    assert "Going on with mini" in told
+    nnctl("check", "run")
+    nnctl("eval", "run")
+    assert [path.name for path in scratch.iterdir()] == ["run"]
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_directory_a_folder_of_digits_is_trained_on(
+    nnctl: Nnctl, mini_folder: Path
+) -> None:
+    nnctl(
+        *("train", CONFIGS / "smoke.yaml", "--dataset", mini_folder),
+        *("--subset", 100, "--epochs", 1, "--run-dir", "run"),
+    )
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_data_directory_that_is_named_needs_no_home(nnctl: Nnctl, tmp_path: Path) -> None:
+    for options in (
+        {"env": {"NNCTL_DATA_DIR": str(tmp_path)}},
+        {"env": {"HOME": str(tmp_path)}},
+        {"env": {"XDG_CACHE_HOME": str(tmp_path)}},
+    ):
+        assert f"in {tmp_path}" in nnctl("download", "--verify", code=3, **options).stderr
+    verify = ("download", "--verify", "--data-dir", tmp_path)
+    assert f"in {tmp_path}" in nnctl(*verify, code=3).stderr
+
+
+def test_a_tilde_that_platformdirs_leaves_is_not_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NNCTL_DATA_DIR")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: Path("~/.cache/nnctl"))
+    with pytest.raises(DataError, match="home directory"):
+        data_directory()
+
+
+# Python's options --------------------------------------------------------------------------------
+
+
+def test_every_command_has_its_help_without_docstrings() -> None:
+    commands: list[click.Command] = [main, *main.commands.values()]
+    for command in commands:
+        assert command.help, command.name
+        assert command.callback
+        assert command.help != command.callback.__doc__, command.name
+
+
+def test_help_is_the_same_without_docstrings(processes: Processes, nnctl: Nnctl) -> None:
+    told = processes.run_nnctl("train", "--help", env={"PYTHONOPTIMIZE": "2"}).stdout
+    assert "Train the network of CONFIG" in told
+    assert told.split()[2:] == nnctl("train", "--help").stdout.split()[2:]
+
+
+def test_without_asserts_the_same_network_is_trained(nnctl: Nnctl, processes: Processes) -> None:
+    words = ("train", CONFIGS / "smoke.yaml", "--subset", 100, "--epochs", 1, "--run-dir")
+    nnctl(*words, "with")
+    processes.run_nnctl(*words, "without", env={"PYTHONOPTIMIZE": "2"})
+    with np.load("with/best.npz") as ours, np.load("without/best.npz") as theirs:
+        np.testing.assert_array_equal(ours["parameters"], theirs["parameters"])
+
+
+def asserts() -> Iterator[tuple[Path, ast.Assert]]:
+    """Yield every assert of the package."""
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        source = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(source)) if "assert " in source else ():
+            if isinstance(node, ast.Assert):
+                yield path, node
+
+
+def test_asserts_tell_types_alone() -> None:
+    """``python -O`` removes them, so none may check what a user or a file can get wrong."""
+    for path, node in asserts():
+        told = ast.unparse(node.test)
+        assert re.fullmatch(
+            r"[\w.]+ is not None|isinstance\([\w.]+, [\w.]+\)|.+ != 'auto'", told
+        ), f"{path}:{node.lineno}: assert {told}"
