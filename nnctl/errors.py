@@ -129,6 +129,7 @@ def printable(text: str) -> str:
 
 
 _CREDENTIALS = re.compile(r"(?!https?://[^/:@?#]+/)((?:\w+:)?/+|).*@", re.IGNORECASE | re.DOTALL)
+_LONG_WORD = re.compile(r"\S{10000,}")  # no path of any system is as long
 _ADDRESS = re.compile(r"\b\w{2,}:/+\S*[^\s'\".,;:)]")
 
 
@@ -149,9 +150,10 @@ def without_secrets(address: str) -> str:
     )
 
 
-def without_secrets_in(text: str) -> str:
-    """Return a text in which no address shows its secrets; see `without_secrets`."""
-    return _ADDRESS.sub(lambda found: without_secrets(found[0]), text)
+def presentable(text: str) -> str:
+    """Return a message for a terminal: no control characters, secrets or endless words."""
+    text = _ADDRESS.sub(lambda found: without_secrets(found[0]), text)
+    return printable(_LONG_WORD.sub(lambda found: _shortened(found[0], _LONGEST), text))
 
 
 def quoted(text: str) -> str:

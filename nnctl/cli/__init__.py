@@ -29,14 +29,7 @@ from nnctl.cli.predict import predict
 from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
-from nnctl.errors import (
-    InterruptedRunError,
-    NnctlError,
-    UsageError,
-    limit_hint,
-    printable,
-    without_secrets_in,
-)
+from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint, presentable
 from nnctl.runs.stopping import hearing, interrupt
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
@@ -161,20 +154,15 @@ def _show(error: NnctlError | click.ClickException) -> int:
     """Tell an error, if that can be done; return its exit code."""
     with hearing(signal.SIG_IGN), contextlib.suppress(OSError):
         if isinstance(error, click.UsageError):
-            click.UsageError(_shown(error.format_message()), error.ctx).show()
+            click.UsageError(presentable(error.format_message()), error.ctx).show()
         elif isinstance(error, click.ClickException):
-            click.echo(f"Error: {_shown(error.format_message())}", err=True)
+            click.echo(f"Error: {presentable(error.format_message())}", err=True)
         else:
             coloured = False if os.environ.get("NO_COLOR") else None
-            click.secho(f"Error: {_shown(error.message)}", err=True, fg="red", color=coloured)
+            click.secho(f"Error: {presentable(error.message)}", err=True, fg="red", color=coloured)
             if hint := error.hint or limit_hint(error.__context__):
-                click.echo(f"Hint: {_shown(hint)}", err=True)
+                click.echo(f"Hint: {presentable(hint)}", err=True)
     return error.exit_code
-
-
-def _shown(text: str) -> str:
-    """Return a message for a terminal: an argument in it may be an address with a password."""
-    return printable(without_secrets_in(text))
 
 
 @click.group(

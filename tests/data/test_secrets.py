@@ -141,6 +141,15 @@ def test_a_very_long_address_is_shortened(cache: Path) -> None:
     assert len(printed(cache, "x" * 100_000)) < 1_000
 
 
+@pytest.mark.parametrize("option", ["--from", "--data-dir"])
+def test_a_very_long_argument_is_shortened(nnctl: Nnctl, option: str) -> None:
+    code = 3 if option == "--data-dir" else 2
+    told = nnctl("download", "--verify", option, f"begin{'x' * 50_000}end", code=code).stderr
+    assert "beginxxx" in told
+    assert "xxxend" in told
+    assert len(told) < 3_000
+
+
 # What a mirror does with them --------------------------------------------------------------------
 
 
