@@ -62,7 +62,7 @@ def test_a_trial_that_was_complete_when_its_sweep_was_killed_is_not_trained_agai
     trial = only_trial(sweep)
     row = run_trial(trial, trial.dataset, never)
     assert row.status == "finished"
-    for key in ("id", "val_accuracy", "val_loss", "best_epoch", "epochs", "seconds", "seed"):
+    for key in ("id", "val_accuracy", "val_loss", "best_epoch", "epochs", "seed"):
         assert getattr(row, key) == before[key]
 
 
