@@ -1,1 +1,1 @@
-"""Trained networks for other programs. The only room that knows ONNX and safetensors."""
+"""Export of trained networks. The only package that imports onnx and safetensors."""

@@ -1,4 +1,4 @@
-"""From a run to one file that another program reads."""
+"""Export the network of a run to a file for another program."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FORMATS: dict[Format, Callable[[Network, Origin, Path], tuple[bytes, str]]] = {
     "onnx": to_onnx,
     "safetensors": to_safetensors,
 }
-"""What makes a file of each format: its content, and what to do with it."""
+"""For each format, the function that returns the file's content and how to use it."""
 
 _EXPORT = re.compile(
-    rb"\A\x08.\x12\x05nnctl"  # ONNX: its version and its producer
+    rb"\A\x08.\x12\x05nnctl"  # ONNX: IR version, then producer name
     rb'|\A.{8}\{"__metadata__":\{.*"nnctl_version":',  # safetensors: a length, then JSON
     re.DOTALL,
 )
@@ -47,17 +47,17 @@ class Export:
     Parameters
     ----------
     file : Path
-        Where the network is.
+        The file that was written.
     format : str
-        In which format.
+        Its format: "onnx" or "safetensors".
     bytes : int
-        The size of the file.
+        Its size.
     checkpoint : str
-        Which network of the run it is.
+        The checkpoint that was exported: "best" or "last".
     run_dir : Path
-        The run.
+        Run directory.
     usage : str
-        What to do with the file; of safetensors, the network in PyTorch's words.
+        How to use the file: inputs and outputs (ONNX), or PyTorch code (safetensors).
     """
 
     file: Path
@@ -68,45 +68,45 @@ class Export:
     usage: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
+        """Return the result as JSON-compatible values."""
         return {**asdict(self), "file": str(self.file), "run_dir": str(self.run_dir)}
 
 
 def export(
     run: Run, file_format: Format, *, checkpoint: Which = "best", file: Path | None = None
 ) -> Export:
-    """Write the network of a run for another program.
+    """Export the network of a run to a file.
 
     Parameters
     ----------
     run : Run
-        With the checkpoint.
+        The run.
     file_format : str
-        ONNX, or safetensors for PyTorch.
+        "onnx", or "safetensors" for PyTorch.
     checkpoint : str
-        The best epoch's, or the last.
+        "best" for the best epoch, or "last".
     file : Path, optional
-        Where to; default: ``model.<format>`` in the run directory. An export that was there before
-        is replaced, any other file is not.
+        Output file; default: ``model.<format>`` in the run directory. An earlier export is
+        replaced; any other existing file is an error.
 
     Raises
     ------
     UsageError
-        The format cannot hold this network, its library is not installed, or the file is none of
-        ours.
+        The format or checkpoint is unknown, the format does not support this network, its library
+        is not installed, or the file exists and is not an export of nnctl.
     DataError
-        The checkpoint cannot be had.
+        The checkpoint is missing or corrupt.
     StorageError
         The file cannot be written.
     """
-    for name, given, known in (
+    for name, value, known in (
         ("format", file_format, get_args(Format)),
         ("checkpoint", checkpoint, get_args(Which)),
     ):
-        if given not in known:
-            raise UsageError(f"unknown {name} '{given}'; there are {', '.join(known)}")
+        if value not in known:
+            raise UsageError(f"unknown {name} '{value}'; choose from {', '.join(known)}")
     target = file or run.directory / f"model.{file_format}"
-    _protect(run, target)
+    _require_safe_target(run, target)
     saved, path = run.checkpoint(checkpoint), run.checkpoint_path(checkpoint)
     network, config = network_of(saved, path), config_of(saved, path)
     origin = Origin(
@@ -124,15 +124,17 @@ def export(
     return Export(target, file_format, len(content), checkpoint, run.directory, usage)
 
 
-def _protect(run: Run, target: Path) -> None:
-    """Refuse to write over what is no export, and to where a run keeps what it needs to go on."""
+def _require_safe_target(run: Run, target: Path) -> None:
+    """Raise an error if the target is a file of the run, or exists and is not an export."""
     own = (run.config_path, run.metrics_path, run.summary_path)
     checkpoints = (run.checkpoint_path("best"), run.checkpoint_path("last"))
-    if _place(target) in map(_place, (*own, *checkpoints)):
-        raise UsageError(f"{target} is the run's own file", hint="Name another one with --output.")
+    if _location(target) in map(_location, (*own, *checkpoints)):
+        raise UsageError(
+            f"{target} is a file of the run itself", hint="Choose another file with --output."
+        )
     require_replaceable(target, _EXPORT, "export")
 
 
-def _place(path: Path) -> Path:
-    """Return where a path stands, not where it leads: a file takes the place of a link."""
+def _location(path: Path) -> Path:
+    """Return the absolute path without following a final symlink: writing replaces the link."""
     return path.parent.resolve() / path.name

@@ -1,7 +1,7 @@
-"""A network as an ONNX graph, which ONNX Runtime, browsers, phones and others carry out.
+"""Conversion of a network to an ONNX graph.
 
-The graph is of opset 13, of 2020, and of standard operators alone, so that old runtimes read it as
-well. `_write` has a function for each activation: an activation more needs one here.
+The graph uses only standard operators of opset 13 (2020), so that old runtimes support it. `_write`
+has one implementation per activation: a new activation needs one here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from nnctl.nn.activations import Activation
 from nnctl.nn.network import Network
 
 OPSET = 13
-IR_VERSION = 7  # of the same year
-MAX_BYTES = 2**31 - 2**20  # protobuf's limit, without what is not weights
+IR_VERSION = 7  # also of 2020
+MAX_BYTES = 2**31 - 2**20  # protobuf's limit, less 1 MB for everything except the weights
 
 
 class _Graph:
-    """The nodes and the constants of a graph as it grows, and the units of its newest layer."""
+    """Collects the nodes and constants of a graph; `units` is the size of the current layer."""
 
     def __init__(self, onnx: Any) -> None:
         self._onnx = onnx
@@ -35,14 +35,14 @@ class _Graph:
         self.units = 0
 
     def constant(self, value: ArrayLike, name: str | None = None, dtype: Any = np.float32) -> str:
-        """Add an array, and return its name."""
+        """Add a constant array and return its name."""
         name = name or f"constant_{len(self.constants)}"
         array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
         self.constants.append(self._onnx.numpy_helper.from_array(array, name))
         return name
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node, and return the name of its output."""
+        """Add a node and return the name of its output."""
         output = output or f"{operator.lower()}_{len(self.nodes)}"
         node = self._onnx.helper.make_node(
             operator, inputs, [output], name=f"node_{len(self.nodes)}", **attributes
@@ -52,32 +52,33 @@ class _Graph:
 
 
 def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]:
-    """Return a network as the content of an ONNX file, and what to do with it.
+    """Return the content of an ONNX file, and a description of its inputs and outputs.
 
     Parameters
     ----------
     network : Network
-        With its trained parameters.
+        A trained network.
     origin : Origin
-        What is said of it in the file.
+        Metadata to store in the file.
     target : Path
-        Where the file is going to be.
+        Not used; the exporters of all formats have the same signature.
 
     Raises
     ------
     UsageError
-        The library is not installed, or the network is larger than an ONNX file can be.
+        The library is not installed, or the network exceeds the size limit of ONNX files.
     """
     try:
         import onnx
     except ImportError:
         raise UsageError(
-            "--format onnx needs onnx", hint="Install it with: pip install 'nnctl[export]'"
+            "--format onnx requires the onnx package",
+            hint="Install it with: pip install 'nnctl[export]'",
         ) from None
     if network.parameters.vector.nbytes > MAX_BYTES:
         raise UsageError(
-            "an ONNX file holds at most 2 GB; this network has "
-            f"{network.parameters.vector.nbytes / 1e9:.1f}",
+            "an ONNX file can hold at most 2 GB, but this network has "
+            f"{network.parameters.vector.nbytes / 1e9:.1f} GB",
             hint="Use --format safetensors.",
         )
     images, outputs = describe_images(network), describe_outputs(network)
@@ -104,7 +105,7 @@ def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]
             "nnctl",
             [tensor("images", network.sizes[0], images)],
             [
-                tensor("logits", units, "the weighted inputs z of the last layer"),
+                tensor("logits", units, "weighted inputs z of the last layer"),
                 tensor("probabilities", units, outputs),
             ],
             graph.constants,
@@ -114,7 +115,7 @@ def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]
         producer_name="nnctl",
         producer_version=origin.nnctl_version,
         doc_string=f"A classifier of {origin.dataset}, trained with nnctl {origin.nnctl_version}.\n"
-        f"Input images: {images}.\nOutput logits: the weighted inputs z of the last layer.\n"
+        f"Input images: {images}.\nOutput logits: weighted inputs z of the last layer.\n"
         f"Output probabilities: {outputs}.",
     )
     onnx.helper.set_model_props(model, origin.metadata(network))
@@ -122,7 +123,7 @@ def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]
     usage = "\n".join(
         [
             f"input  images         {images}",
-            f"output logits         float32 (N, {units}), the weighted inputs z of the last layer",
+            f"output logits         float32 (N, {units}), weighted inputs z of the last layer",
             f"output probabilities  float32 (N, {units}), {outputs}",
         ]
     )
@@ -131,8 +132,8 @@ def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]
 
 @functools.singledispatch
 def _write(function: Activation, graph: _Graph, z: str) -> str:
-    """Add the nodes of an activation, and return the name of f(z)."""
-    raise NotImplementedError(f"{function.name} has no ONNX form yet")
+    """Add the nodes of an activation and return the name of its output f(z)."""
+    raise NotImplementedError(f"no ONNX export for the activation {function.name}")
 
 
 @_write.register
@@ -191,16 +192,18 @@ def _(function: nn.SELU, graph: _Graph, z: str) -> str:
 
 @_write.register
 def _(function: nn.GELU, graph: _Graph, z: str) -> str:
-    # Opset 20 has an operator for it; these are known to all runtimes.
+    # The Gelu operator needs opset 20; these operators are supported by all runtimes.
     if function.approximate is None:
         inner = graph.add("Erf", graph.add("Mul", z, graph.constant(math.sqrt(0.5))))
     else:
-        near = graph.add("Clip", z, graph.constant(-20.0), graph.constant(20.0))
+        clipped = graph.add("Clip", z, graph.constant(-20.0), graph.constant(20.0))
         scaled = graph.add(
-            "Mul", graph.add("Mul", near, near), graph.constant(0.044715 * math.sqrt(2 / math.pi))
+            "Mul",
+            graph.add("Mul", clipped, clipped),
+            graph.constant(0.044715 * math.sqrt(2 / math.pi)),
         )
         factor = graph.add("Add", scaled, graph.constant(math.sqrt(2 / math.pi)))
-        inner = graph.add("Tanh", graph.add("Mul", near, factor))
+        inner = graph.add("Tanh", graph.add("Mul", clipped, factor))
     doubled = graph.add("Add", inner, graph.constant(1.0))
     return graph.add("Mul", z, graph.add("Mul", doubled, graph.constant(0.5)))
 
@@ -212,7 +215,7 @@ def _(function: nn.Swish, graph: _Graph, z: str) -> str:
 
 @_write.register
 def _(function: nn.Softplus, graph: _Graph, z: str) -> str:
-    # max(z, 0) + log(1 + exp(-|z|)): not every runtime's own Softplus is safe from overflow.
+    # max(z, 0) + log(1 + exp(-|z|)): the Softplus operator of some runtimes overflows.
     small = graph.add("Exp", graph.add("Neg", graph.add("Abs", z)))
     rest = graph.add("Log", graph.add("Add", small, graph.constant(1.0)))
     return graph.add("Add", graph.add("Relu", z), rest)
@@ -236,6 +239,6 @@ def _(function: nn.Softmax, graph: _Graph, z: str) -> str:
 
 @_write.register
 def _(function: nn.Maxout, graph: _Graph, z: str) -> str:
-    shape = graph.constant([0, function.pieces, graph.units], dtype=np.int64)  # 0: the batch
+    shape = graph.constant([0, function.pieces, graph.units], dtype=np.int64)  # 0: the batch size
     pieces = graph.add("Reshape", z, shape)
     return graph.add("ReduceMax", pieces, axes=[1], keepdims=0)

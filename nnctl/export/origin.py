@@ -1,4 +1,4 @@
-"""Where an exported network comes from, as its file tells."""
+"""Metadata of an exported network, stored in its file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from nnctl.nn.network import Network
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file says of the network in it.
+    """Metadata of an exported network.
 
     Parameters
     ----------
     nnctl_version : str
-        Of the program that wrote it.
+        Version of nnctl that wrote the file.
     dataset : str
-        That it was trained on.
+        Dataset that the network was trained on.
     labels : list of str
-        What its classes are called.
+        Class names.
     checkpoint : str
-        The best epoch's, or the last.
+        The exported checkpoint: "best" or "last".
     epoch : int
-        After how many epochs.
+        Number of epochs that the network was trained for.
     """
 
     nnctl_version: str
@@ -34,7 +34,7 @@ class Origin:
     epoch: int
 
     def metadata(self, network: Network) -> dict[str, str]:
-        """Return all that a file says of its network, as text by name."""
+        """Return the metadata as strings, including descriptions of inputs and outputs."""
         return {
             "nnctl_version": self.nnctl_version,
             "dataset": self.dataset,
@@ -47,16 +47,17 @@ class Origin:
 
 
 def describe_images(network: Network) -> str:
-    """Say what the network takes."""
+    """Return a description of the network's input."""
     return f"float32 (N, {network.sizes[0]}), pixels divided by 255: 0 is background, 1 is ink"
 
 
 def describe_outputs(network: Network) -> str:
-    """Say what the outputs f(z) of the last layer are."""
+    """Return a description of the outputs f(z) of the last layer."""
     function, units = network.functions[-1], network.sizes[-1]
     if isinstance(function, Softmax):
         return "softmax of the logits: the probability of each label"
     if isinstance(function, Sigmoid):
-        whose = "the second label" if units == 1 else "each label by itself; they need not sum to 1"
-        return f"sigmoid of the logits: the probability of {whose}"
-    return f"{function.name} of the logits; no probabilities: the largest tells the label"
+        if units == 1:
+            return "sigmoid of the logits: the probability of the second label"
+        return "sigmoid of the logits: a probability per label; the sum may differ from 1"
+    return f"{function.name} of the logits: not probabilities; the largest output marks the label"

@@ -1,6 +1,6 @@
-"""A network's parameters under the names that PyTorch gives them, and the network in its words.
+"""Conversion of a network to a PyTorch ``Sequential`` and a safetensors file with its weights.
 
-An activation more needs an entry in `_MODULES` if ``torch.nn`` has a module of the same meaning.
+A new activation needs an entry in `_MODULES` if ``torch.nn`` has an equivalent module.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ _MODULES: dict[type[Activation], str] = {
     Softplus: "Softplus()",
     Linear: "Identity()",
 }
-"""The module of ``torch.nn`` for an activation, with the names of parameters in braces.
+"""The ``torch.nn`` module of each activation, with parameter names in braces.
 
-Softmax is left to whoever wants probabilities, as is usual there: losses take logits.
+Softmax is omitted: as usual in PyTorch, the model returns logits, which is what losses take.
 """
 
-_ONE: dict[type[Activation], str] = {Sigmoid: "gain", Swish: "beta"}
-"""Parameters that the modules do not have, so that they mean the same only where these are 1."""
+_MUST_BE_ONE: dict[type[Activation], str] = {Sigmoid: "gain", Swish: "beta"}
+"""Parameters that PyTorch's modules lack; the modules are equivalent only if they are 1."""
 
 
 def to_safetensors(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]:
-    """Return a network's parameters as the content of a safetensors file, and how to load them.
+    """Return the content of a safetensors file, and the PyTorch code that loads it.
 
     Parameters
     ----------
     network : Network
-        With its trained parameters.
+        A trained network.
     origin : Origin
-        What is said of it in the file.
+        Metadata to store in the file.
     target : Path
-        Where the file is going to be.
+        Path of the file, for the code that loads it.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def to_safetensors(network: Network, origin: Origin, target: Path) -> tuple[byte
         from safetensors.numpy import save
     except ImportError:
         raise UsageError(
-            "--format safetensors needs safetensors",
+            "--format safetensors requires the safetensors package",
             hint="Install it with: pip install 'nnctl[export]'",
         ) from None
     modules, tensors = translate(network)
@@ -100,41 +100,41 @@ def to_safetensors(network: Network, origin: Origin, target: Path) -> tuple[byte
 
 
 def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
-    """Return the modules of PyTorch's ``Sequential``, and the tensors of its ``state_dict``.
+    """Return the modules of a PyTorch ``Sequential`` and the tensors of its ``state_dict``.
 
     Raises
     ------
     UsageError
-        PyTorch has no module that means what an activation means.
+        PyTorch has no module that is equivalent to an activation.
     """
     modules: list[str] = []
     tensors: dict[str, NDArray[np.float32]] = {}
 
-    def keep(name: str, array: NDArray[Any]) -> None:
+    def add_tensor(name: str, array: NDArray[Any]) -> None:
         tensors[f"{len(modules)}.{name}"] = np.ascontiguousarray(array, np.float32)
 
     for i, layer in enumerate(network.layers):
         activation = layer.activation
-        keep("weight", network.parameters.weights[i].T)
-        keep("bias", network.parameters.biases[i])
+        add_tensor("weight", network.parameters.weights[i].T)
+        add_tensor("bias", network.parameters.biases[i])
         modules.append(f"Linear({network.sizes[i]}, {layer.maps})")
         if isinstance(activation, Softmax):
             continue
         module = _module(activation, layer.units)
         if module is None:
             raise UsageError(
-                f"layer {i + 1} is {_described(activation)}, which PyTorch has no module for",
-                hint="Use --format onnx, which holds every activation.",
+                f"layer {i + 1} uses {_described(activation)}, for which PyTorch has no module",
+                hint="Use --format onnx, which supports every activation.",
             )
         if activation.learns:
-            keep("weight", network.parameters.learned[i])
+            add_tensor("weight", network.parameters.learned[i])
         modules.append(module)
     return modules, tensors
 
 
 def _module(activation: Activation, units: int) -> str | None:
-    """Return the module that means what an activation of so many units means, if there is one."""
-    missing = _ONE.get(type(activation))
+    """Return the module that is equivalent to an activation of a layer, or None."""
+    missing = _MUST_BE_ONE.get(type(activation))
     template = _MODULES.get(type(activation))
     if template is None or (missing and getattr(activation, missing) != 1):
         return None
@@ -144,7 +144,7 @@ def _module(activation: Activation, units: int) -> str | None:
 
 
 def _described(activation: Activation) -> str:
-    """Return the name of an activation, with the parameter that is in the way."""
-    missing = _ONE.get(type(activation))
-    given = f" with {missing}: {getattr(activation, missing):g}" if missing else ""
-    return f"{activation.name}{given}"
+    """Return the name of an activation, with the parameter that PyTorch does not support."""
+    missing = _MUST_BE_ONE.get(type(activation))
+    parameter = f" with {missing}: {getattr(activation, missing):g}" if missing else ""
+    return f"{activation.name}{parameter}"

@@ -98,7 +98,7 @@ def test_what_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) -> None:
     into = nnctl("export", run, "--format", "onnx", "-o", "no/such/folder/m.onnx", code=1)
     assert "cannot be written" in into.stderr
     own = nnctl("export", run, "--format", "onnx", "-o", run / "best.npz", code=2)
-    assert "the run's own file" in own.stderr
+    assert "a file of the run itself" in own.stderr
     checkpoint = run / "best.npz"
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
@@ -118,13 +118,13 @@ def test_without_the_library_the_error_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     done = nnctl("export", run, "--format", file_format, code=2)
-    assert f"--format {file_format} needs {file_format}" in done.stderr
+    assert f"--format {file_format} requires the {file_format} package" in done.stderr
     assert "pip install 'nnctl[export]'" in done.stderr
     assert not (run / f"model.{file_format}").exists()
 
 
 def test_an_unknown_name_is_an_error_in_python_as_well(run: Path) -> None:
-    with pytest.raises(UsageError, match="unknown format 'pickle'; there are onnx, safetensors"):
+    with pytest.raises(UsageError, match="unknown format 'pickle'; choose from onnx, safetensors"):
         export(face.load(run), "pickle")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown checkpoint 'first'"):
         export(face.load(run), "onnx", checkpoint="first")  # type: ignore[arg-type]

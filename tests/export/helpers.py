@@ -43,19 +43,19 @@ ALL: list[Activation] = [
     Swish(1.7),
     Maxout(3),
 ]
-"""Every activation, and some with other parameters."""
+"""Every activation, and some variants with other parameters."""
 
 HIDDEN = [activation for activation in ALL if activation.place != "output"]
 OUTPUT = [activation for activation in ALL if activation.place != "hidden"]
 
 
 def named(activation: Activation) -> str:
-    """Return the name of an activation in the name of a test."""
+    """Return an activation and its parameters as a test ID."""
     return str(write(activation)).translate(str.maketrans("", "", "{}' "))
 
 
 def trained(layers: Sequence[Activation], **data: Any) -> Run:
-    """Return a run of hidden layers of 20 units and an output layer, trained once for all tests."""
+    """Return a trained run with 20 units per hidden layer; it is cached between tests."""
     units = [20] * (len(layers) - 1) + [1 if "positive_digit" in data else 10]
     return _train(tuple(layers), tuple(units), tuple(data.items()))
 
@@ -66,7 +66,9 @@ def _train(
 ) -> Run:
     pairs = zip(units, layers, strict=True)
     cross_entropy = layers[-1].name in ("softmax", "sigmoid")
-    bounded = cross_entropy and layers[0].name != "exponential"  # or longer steps would diverge
+    bounded = (
+        cross_entropy and layers[0].name != "exponential"
+    )  # otherwise a learning rate of 0.2 diverges
     config = {
         **SMALL,
         "data": {**SMALL["data"], **dict(data)},
@@ -85,7 +87,7 @@ _FOLDER = tempfile.TemporaryDirectory()
 
 @functools.cache
 def images(dataset: str = "mini") -> Array:
-    """Return all test images, 0 to 1."""
+    """Return all test images, scaled to 0..1."""
     return scaled(open_dataset(dataset, notify=ignore).test.images)
 
 
@@ -97,9 +99,9 @@ def answers(run: Run, pixels: Array) -> tuple[Array, Array]:
 
 
 def largest_difference(expected: Array, actual: Array) -> float:
-    """Return the largest difference, relative to the largest number of an image if that is above 1.
+    """Return the largest difference, relative to the largest output of an image if that is above 1.
 
-    32-bit sums are no more precise: nnctl's own differ as much from those in 64 bits.
+    Sums in float32 are not more precise: nnctl's differ as much from sums in float64.
     """
     scale = np.maximum(1, np.abs(expected).max(axis=1, keepdims=True))
     return float((np.abs(expected.astype(np.float64) - actual) / scale).max())

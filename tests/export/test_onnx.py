@@ -1,4 +1,4 @@
-"""ONNX: ONNX Runtime computes the same numbers as nnctl for every activation."""
+"""ONNX export: the outputs of ONNX Runtime agree with nnctl for every activation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_onnx(content: bytes, pixels: Array) -> tuple[Array, Array]:
 
 
 def check(run: Run, folder: Path, pixels: Array) -> None:
-    """Export a run, and compare both outputs for all images."""
+    """Export a run and compare logits and probabilities for all images."""
     file = export(run, "onnx", file=folder / "model.onnx").file
     onnx.checker.check_model(onnx.load(file), full_check=True)
     for expected, actual in zip(
@@ -54,7 +54,7 @@ def check(run: Run, folder: Path, pixels: Array) -> None:
         assert largest_difference(expected, actual) <= 1e-5
 
 
-def test_every_activation_is_tested() -> None:
+def test_all_activations_are_covered() -> None:
     assert {type(activation) for activation in ALL} == set(ACTIVATIONS.values())
     assert {*HIDDEN, *OUTPUT} == {*ALL}
 
@@ -64,21 +64,23 @@ def test_every_activation_is_tested() -> None:
     [*([hidden, Softmax()] for hidden in HIDDEN), *([ReLU(), output] for output in OUTPUT)],
     ids=lambda layers: " ".join(map(named, layers)),
 )
-def test_onnx_runtime_computes_the_same_numbers(layers: list[Activation], tmp_path: Path) -> None:
+def test_the_outputs_of_onnx_runtime_agree_with_nnctl(
+    layers: list[Activation], tmp_path: Path
+) -> None:
     check(trained(layers), tmp_path, images())
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
 @pytest.mark.parametrize("activation", HIDDEN, ids=named)
-def test_the_numbers_are_the_same_on_all_of_mnist(activation: Activation, tmp_path: Path) -> None:
+def test_the_outputs_agree_on_all_of_mnist(activation: Activation, tmp_path: Path) -> None:
     pixels = images("mnist")
     assert pixels.shape == (10_000, 784)
     check(trained([activation, Softmax()]), tmp_path, pixels)
 
 
 @pytest.mark.parametrize("activation", ALL, ids=named)
-def test_large_numbers_have_the_same_outputs(activation: Activation) -> None:
+def test_the_outputs_agree_for_very_large_inputs(activation: Activation) -> None:
     layers = [Layer(1, activation), Layer(1, Linear())]
     pieces = activation.maps
     network = Network(1, layers)
@@ -94,7 +96,7 @@ def test_large_numbers_have_the_same_outputs(activation: Activation) -> None:
     assert largest_difference(expected, actual) <= 1e-5
 
 
-def test_the_batch_may_have_any_size(tmp_path: Path) -> None:
+def test_the_model_accepts_any_batch_size(tmp_path: Path) -> None:
     run = trained([ACTIVATIONS["maxout"](), Softmax()])
     content = export(run, "onnx", file=tmp_path / "m.onnx").file.read_bytes()
     pixels = images()
@@ -107,7 +109,7 @@ def test_the_batch_may_have_any_size(tmp_path: Path) -> None:
         run_onnx(content, pixels[:, :100])
 
 
-def test_the_file_describes_itself(tmp_path: Path) -> None:
+def test_the_file_contains_its_metadata(tmp_path: Path) -> None:
     run = trained([Sigmoid(), Softmax()])
     exported = export(run, "onnx", checkpoint="last", file=tmp_path / "m.onnx")
     model = onnx.load(exported.file)
@@ -127,7 +129,7 @@ def test_the_file_describes_itself(tmp_path: Path) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
 
 
-def test_a_yes_or_no_has_one_probability(tmp_path: Path) -> None:
+def test_a_binary_classifier_has_a_single_probability(tmp_path: Path) -> None:
     run = trained([Sigmoid()], positive_digit=9)
     check(run, tmp_path, images())
     entries = onnx.load(tmp_path / "model.onnx").metadata_props
@@ -136,9 +138,9 @@ def test_a_yes_or_no_has_one_probability(tmp_path: Path) -> None:
     assert "the probability of the second label" in metadata["probabilities"]
 
 
-def test_the_usage_says_that_outputs_are_not_probabilities(tmp_path: Path) -> None:
+def test_the_usage_text_states_that_outputs_are_not_probabilities(tmp_path: Path) -> None:
     exported = export(trained([ReLU(), Linear()]), "onnx", file=tmp_path / "m.onnx")
-    assert "linear of the logits; no probabilities" in exported.usage
+    assert "linear of the logits: not probabilities" in exported.usage
 
 
 def test_the_same_run_gives_the_same_file_without_a_warning(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_the_same_run_gives_the_same_file_without_a_warning(tmp_path: Path) -> N
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_a_network_too_large_for_the_format_is_an_error(
+def test_a_network_that_is_too_large_for_onnx_raises_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 10)

@@ -1,4 +1,4 @@
-"""Safetensors: PyTorch loads the weights into the printed network, and agrees with nnctl."""
+"""Safetensors export: PyTorch runs the printed code, and its outputs agree with nnctl."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def is_missing(activation: Activation) -> bool:
 
 def import_torch() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own
+        warnings.simplefilter("ignore")  # from importing PyTorch
         return pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 
 
 def run_torch(usage: str, pixels: Array) -> Array:
-    """Return what the network of the printed lines returns."""
+    """Return the outputs of the PyTorch model that the printed code creates."""
     torch = import_torch()
     names: dict[str, object] = {}
     with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def run_torch(usage: str, pixels: Array) -> Array:
     ],
     ids=lambda layers: " ".join(map(named, layers)),
 )
-def test_pytorch_computes_the_same_numbers(layers: list[Activation], tmp_path: Path) -> None:
+def test_the_outputs_of_pytorch_agree_with_nnctl(layers: list[Activation], tmp_path: Path) -> None:
     import_torch()
     run = trained(layers)
     exported = export(run, "safetensors", file=tmp_path / "it's a model.safetensors")
@@ -86,17 +86,17 @@ def test_pytorch_computes_the_same_numbers(layers: list[Activation], tmp_path: P
 
 
 @pytest.mark.parametrize("activation", [f for f in HIDDEN if is_missing(f)], ids=named)
-def test_an_activation_that_pytorch_lacks_is_an_error(
+def test_an_activation_without_a_pytorch_module_raises_an_error(
     activation: Activation, tmp_path: Path
 ) -> None:
     run = trained([activation, Softmax()])
-    with pytest.raises(UsageError, match=rf"layer 1 is {activation.name}.*PyTorch") as caught:
+    with pytest.raises(UsageError, match=rf"layer 1 uses {activation.name}.*PyTorch") as caught:
         export(run, "safetensors", file=tmp_path / "m")
     assert "--format onnx" in str(caught.value.hint)
     assert not [*tmp_path.iterdir()]
 
 
-def test_every_other_activation_is_translated() -> None:
+def test_all_other_activations_are_translated() -> None:
     for kind in set(ACTIVATIONS.values()) - set(MISSING):
         layers = [kind(), Softmax()] if kind.place != "output" else [kind()]
         translate(trained(layers).network())
