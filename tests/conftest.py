@@ -1,4 +1,4 @@
-"""What all tests share: the real digits, the real command, a folder to work in."""
+"""Fixtures for all tests: datasets, the command line, working directories, trained runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let nothing of the developer's own settings and downloads into a test."""
+    """Isolate tests from the developer's settings and downloads."""
     for name in [name for name in os.environ if name.startswith("NNCTL_")]:
         if name != "NNCTL_TEST_MNIST":
             monkeypatch.delenv(name)
@@ -45,7 +45,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
-    """The folder with MNIST's four files; the test is skipped without it."""
+    """The folder with MNIST's four files; the test is skipped if it does not exist."""
     folder = Path(os.environ.get("NNCTL_TEST_MNIST") or ROOT.parent / "shared" / "mnist")
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip(f"needs the full MNIST in {folder}, or in the folder NNCTL_TEST_MNIST names")
@@ -54,7 +54,7 @@ def mnist_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def mnist_cache(mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory in which MNIST is, as after a download."""
+    """A data directory that contains MNIST, as after a download."""
     from nnctl.data.download import import_files
     from nnctl.data.registry import MNIST
 
@@ -65,14 +65,14 @@ def mnist_cache(mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def with_mnist(mnist_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a test find MNIST already downloaded."""
+    """Make MNIST available as if it were already downloaded."""
     monkeypatch.setenv("NNCTL_DATA_DIR", str(mnist_cache))
     return mnist_cache
 
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, and the test in it."""
+    """An empty folder, which is the working directory of the test."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -81,7 +81,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mini_folder(tmp_path: Path) -> Path:
-    """A user's own folder of four IDX files: a copy of the digits that ship."""
+    """A folder with four IDX files: a copy of the bundled mini dataset."""
     from nnctl.data.dataset import MINI_DIRECTORY
 
     folder = tmp_path / "digits"
@@ -93,9 +93,9 @@ def mini_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nnctl(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Nnctl:  # noqa: ARG001
-    """Runs a command in this process, in the working folder: ``nnctl("train", config, code=0)``.
+    """Function that runs a command in this process: ``nnctl("train", config, code=0)``.
 
-    Tests of pipes, signals, terminals, encodings and imports need a process: see `processes`.
+    Tests of pipes, signals, terminals, encodings and imports need real processes: see `processes`.
     """
     from nnctl.cli import main
 
@@ -119,22 +119,22 @@ def nnctl(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Nnctl:  # noqa: ARG
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:
-    """Starts real processes for one test; they are killed when it ends."""
+    """Starts real processes, which are killed at the end of the test."""
     with Processes() as started:
         yield started
 
 
 @pytest.fixture
 def nnctl_process(scratch: Path, processes: Processes) -> Nnctl:  # noqa: ARG001
-    """Runs a command like `nnctl`, but in a process of its own."""
+    """Function that runs a command like `nnctl`, but in a new process."""
     return processes.run_nnctl
 
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run: two epochs of configs/smoke.yaml, 91 % of the test digits right.
+    """The directory of a run: two epochs of configs/smoke.yaml, test accuracy 91 %.
 
-    Tests that change it take a copy: `copied_run`.
+    Tests that change it use a copy: `copied_run`.
     """
     import nnctl as api
 
@@ -144,17 +144,17 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied_run(trained_run: Path, scratch: Path) -> Path:
-    """A copy of `trained_run`, in the folder ``run`` of the working folder."""
+    """A copy of `trained_run`, in the folder ``run`` of the working directory."""
     return Path(shutil.copytree(trained_run, scratch / "run"))
 
 
 @pytest.fixture
 def sketched_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports take a tenth of the time: charts are plotted, but not drawn, and have one fault."""
+    """Make reports ten times as fast: charts are plotted but not drawn, with one corruption."""
     from nnctl.report import charts, sections
     from nnctl.runs.evaluation import Corrupted
 
-    charts.import_matplotlib()  # before any other import of it
+    charts.import_matplotlib()  # must be imported with its default settings
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
@@ -164,19 +164,19 @@ def sketched_reports(monkeypatch: pytest.MonkeyPatch) -> None:
         plot(axes)
         return "<svg></svg>"
 
-    faults = [Corrupted("noise", "", [1.0], [0.5])]
+    corruptions = [Corrupted("noise", "", [1.0], [0.5])]
     monkeypatch.setattr(charts, "_draw", plot_only)
-    monkeypatch.setattr(sections, "measure_corrupted", lambda *_: faults)
+    monkeypatch.setattr(sections, "measure_corrupted", lambda *_: corruptions)
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named so in the base class
         pass
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Path], str]]:
-    """Serve folders over real HTTP on loopback: ``url = serve(folder)``."""
+    """Function that serves a folder over HTTP on localhost: ``url = serve(folder)``."""
     servers = []
 
     def start(folder: Path) -> str:

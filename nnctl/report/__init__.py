@@ -1,1 +1,1 @@
-"""Runs as a page: curves, mistakes, layers, and a canvas to draw digits on."""
+"""HTML reports of runs: curves, mistakes, layers, and a canvas to draw digits on."""

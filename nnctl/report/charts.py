@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn by matplotlib: the only module that knows it.
+"""SVG charts, drawn with matplotlib. The only module that imports it.
 
-Colours are names of the page's style sheet, so that charts follow its light and dark sides.
-Legends are the page's own text, beside the picture.
+Colors are variables of the page's style sheet, so that charts follow its light and dark modes.
+Legends are HTML text next to the SVG.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-COLOURS = 8
-"""Of lines; more of them are grey."""
+COLORS = 8
+"""Number of line colors; further lines are gray."""
 
 _SIZE = (3.5, 2.2)  # inches
-_MOST_POINTS = 500  # of a line: more are not seen
-_BOTTOM = 1e-12  # of a logarithmic axis: 0 has no place on it
+_MOST_POINTS = 500  # per line: more would not be visible
+_BOTTOM = 1e-12  # lowest value on a logarithmic axis, which cannot show 0
 
-# What matplotlib is told, and what the page is told instead.
-_NAMED = {
+# matplotlib draws with these placeholder colors; the page replaces them with its CSS variables.
+_CSS_COLORS = {
     "#010101": "var(--text)",
     "#020202": "var(--muted)",
     "#030303": "var(--line)",
-    **{f"#04040{i}": f"var(--series-{i})" for i in range(COLOURS)},
+    **{f"#04040{i}": f"var(--series-{i})" for i in range(COLORS)},
 }
-_TEXT, _MUTED, _LINE, *_SERIES = _NAMED
+_TEXT, _MUTED, _LINE, *_SERIES = _CSS_COLORS
 
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "nnctl",  # the same chart has the same names inside
-    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.fonttype": "none",  # keep text as text, not as paths
+    "svg.hashsalt": "nnctl",  # the same chart gets the same element IDs
+    "text.parse_math": False,  # a dollar sign does not start a formula
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -81,34 +81,34 @@ class Line:
     Parameters
     ----------
     name : str
-        For the legend.
+        Name in the legend.
     x, y : sequence of float
-        Its points; those whose y is None are left out.
-    colour : int
-        Its number, from 0.
+        Coordinates of the points; points whose y is None are left out.
+    color : int
+        Index of the color, from 0.
     kind : str
-        Whether it is dashed, or one of many behind the others.
+        "line", "dashes", or "faint" for a thin gray line behind the others.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
-    colour: int
+    color: int
     kind: Kind = "line"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture for the page.
+    """A chart for the page.
 
     Parameters
     ----------
     title : str
-        What it shows.
+        Title.
     svg : str
-        The picture, without a title.
+        The SVG element, without the title.
     legend : tuple of Line
-        The lines that a legend explains.
+        Lines to list in the legend.
     """
 
     title: str
@@ -119,18 +119,18 @@ class Chart:
 def draw_lines(
     title: str, lines: Sequence[Line], *, x: str = "epoch", percent: bool = False, log: bool = False
 ) -> Chart | None:
-    """Return lines over a common axis; None if there is not a point to draw."""
+    """Return a line chart; None if there are no points to draw."""
     drawn = [(line, points) for line in lines if len(points := _points(line, log))]
     if not drawn:
         return None
 
     def plot(axes: Axes) -> None:
-        # The faint ones first, so that they are behind.
-        for line, points in sorted(drawn, key=lambda one: one[0].kind != "faint"):
+        # Draw faint lines first, so that they are behind the others.
+        for line, points in sorted(drawn, key=lambda pair: pair[0].kind != "faint"):
             axes.plot(
                 points[:, 0],
                 points[:, 1],
-                color=_MUTED if line.kind == "faint" else _SERIES[line.colour % COLOURS],
+                color=_MUTED if line.kind == "faint" else _SERIES[line.color % COLORS],
                 linewidth=0.6 if line.kind == "faint" else 1.5,
                 linestyle="--" if line.kind == "dashes" else "-",
                 marker="o" if len(points) == 1 else "",
@@ -149,7 +149,7 @@ def draw_lines(
 
 
 def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
-    """Return how values are distributed; None if they are not all finite."""
+    """Return a histogram of values; None if any of them is not finite."""
     if not np.isfinite(values).all():
         return None
     low, high = float(values.min()), float(values.max())
@@ -167,7 +167,7 @@ def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
 
 
 def draw_calibration(title: str, bins: Sequence[CalibrationBin]) -> Chart:
-    """Return the accuracy of answers by their confidence, beside what it should be."""
+    """Return a reliability diagram: accuracy by confidence, and the diagonal that is ideal."""
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=":")
@@ -194,31 +194,31 @@ def draw_calibration(title: str, bins: Sequence[CalibrationBin]) -> Chart:
 def draw_points(
     title: str, x: Sequence[Any], y: Sequence[float], *, percent: bool, best: int
 ) -> Chart:
-    """Return points of a value, a number or something else, and of what came of it.
+    """Return a scatter plot of a metric by the value of a parameter.
 
     Parameters
     ----------
     title : str
-        The name of the value.
+        Name of the parameter.
     x : sequence
-        Numbers, or texts.
+        Values of the parameter: numbers, or anything else, which gets a categorical axis.
     y : sequence of float
-        What came of each.
+        The metric for each value.
     percent : bool
-        Whether y are shares.
+        Whether to show y in percent.
     best : int
-        The point to show in another colour.
+        Index of the point to highlight.
     """
-    places, names = _places(x)
+    positions, names = _positions(x)
 
     def plot(axes: Axes) -> None:
-        axes.scatter(places, y, s=12, color=_SERIES[0], alpha=0.7, linewidths=0)
-        axes.scatter([places[best]], [y[best]], s=30, color=_SERIES[1], linewidths=0)
+        axes.scatter(positions, y, s=12, color=_SERIES[0], alpha=0.7, linewidths=0)
+        axes.scatter([positions[best]], [y[best]], s=30, color=_SERIES[1], linewidths=0)
         if names:
             axes.set_xticks(range(len(names)), [_shortened(name) for name in names])
             axes.set_xlim(-0.5, len(names) - 0.5)
             axes.grid(visible=False, axis="x")
-        elif _is_logarithmic(places):
+        elif _is_logarithmic(positions):
             axes.set_xscale("log")
             _as_plain_numbers(axes.xaxis, *axes.get_xlim())
         if percent:
@@ -227,8 +227,8 @@ def draw_points(
     return Chart(title, _draw(plot))
 
 
-def _places(values: Sequence[Any]) -> tuple[list[float], list[str]]:
-    """Return where values stand on an axis, and its names, if they are no numbers."""
+def _positions(values: Sequence[Any]) -> tuple[list[float], list[str]]:
+    """Return the positions of values on an axis, and its tick labels if they are not numbers."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return [float(value) for value in values], []
     names = list(dict.fromkeys(map(str, values)))
@@ -236,28 +236,28 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[str]]:
 
 
 def _is_logarithmic(numbers: Sequence[float]) -> bool:
-    """Tell whether numbers are of many sizes, most of them small, as drawn from a log-uniform."""
+    """Return whether numbers span a factor of 20 and most are small, as if drawn log-uniformly."""
     low, high = min(numbers), max(numbers)
     return low > 0 and high >= 20 * low and statistics.median(numbers) < (low + high) / 4
 
 
-def _shortened(name: str, most: int = 12) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def _shortened(name: str, length: int = 12) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def _points(line: Line, log: bool) -> Array:
-    """Return the points of a line that can be drawn, no more than are seen, ``(n, 2)``."""
+    """Return the points of a line to draw, ``(n, 2)``, thinned out to `_MOST_POINTS`."""
     pairs = [
         (x, y)
         for x, y in zip(line.x, line.y, strict=True)
         if y is not None and math.isfinite(y) and (not log or y > _BOTTOM)
     ]
     step = max(1, math.ceil(len(pairs) / _MOST_POINTS))
-    return np.array(pairs[::-step][::-1], np.float64).reshape(-1, 2)  # the last one is kept
+    return np.array(pairs[::-step][::-1], np.float64).reshape(-1, 2)  # keeps the last point
 
 
 def _as_plain_numbers(axis: Axis, low: float, high: float) -> None:
-    """Write 0.01 instead of a power of ten, and more numbers than those, if there are few."""
+    """Label ticks as 0.01 instead of powers of ten, and add ticks if the range is short."""
     from matplotlib.ticker import LogLocator
 
     if high < 100 * low:
@@ -276,46 +276,49 @@ def _percent(share: float, _: object) -> str:
 
 @functools.cache
 def import_matplotlib() -> Any:
-    """Import matplotlib as it is shipped, whatever files and the environment want of it.
+    """Import matplotlib with its default settings, ignoring files and environment variables.
 
-    It reads a ``matplotlibrc`` of the working folder, which can have it start LaTeX, or be a pipe.
+    Otherwise it reads ``matplotlibrc`` in the working directory, which can make it start LaTeX or
+    block, if the file is a pipe.
 
     Raises
     ------
     ImportError
-        It is not installed.
+        matplotlib is not installed.
     """
     logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
-    aside = contextlib.chdir(Path(__file__).parent)  # no variable makes it read over such a file
-    with aside if os.access("matplotlibrc", os.F_OK) else contextlib.nullcontext():
+    elsewhere = contextlib.chdir(Path(__file__).parent)  # no variable disables that file
+    with elsewhere if os.access("matplotlibrc", os.F_OK) else contextlib.nullcontext():
         import matplotlib
     return matplotlib
 
 
 def _draw(plot: Callable[[Axes], None]) -> str:
-    """Return what is plotted as SVG, in the colours of the page."""
+    """Return a plot as SVG in the colors of the page."""
     matplotlib = import_matplotlib()
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that no font has, and of numbers too far apart
+        warnings.simplefilter(
+            "ignore"
+        )  # about letters missing from fonts, and numbers too far apart
         figure = Figure(_SIZE, layout="constrained")
         plot(figure.add_subplot())
         content = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(content, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(content, format="svg", metadata=no_metadata)
     return _for_page(content.getvalue())
 
 
 def _for_page(svg: str) -> str:
-    """Return an SVG as a part of a page: its own colours and fonts, no name of an element twice."""
+    """Return an SVG to embed in a page: with its colors and fonts, without element IDs."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="[a-z0-9]+_\d+"', "", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
-    for colour, name in _NAMED.items():
-        svg = svg.replace(colour, name)
+    for color, name in _CSS_COLORS.items():
+        svg = svg.replace(color, name)
     return re.sub(r"\n\s*", "\n", svg)

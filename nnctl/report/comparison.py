@@ -1,4 +1,4 @@
-"""Several runs beside each other: in what they differ, and whether by more than chance."""
+"""Comparison of several runs: how their configurations and test accuracies differ."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from nnctl.runs.plan import flatten
 
 @dataclass(frozen=True)
 class Compared:
-    """A run beside the best one.
+    """A run compared with the best run.
 
     Parameters
     ----------
     portrait : Portrait
         The run.
     values : list of str
-        Of the keys in which the configurations differ.
+        Values of the keys in which the configurations differ.
     only_ours, only_best : int or None
-        The test images that this run alone, or the best alone, gets right.
+        Number of test images that only this run, or only the best run, classifies correctly.
     chance : float or None
-        How often chance alone makes so large a difference; None of the best itself, and where they
-        were not evaluated on the same images.
+        p-value of McNemar's test; None for the best run itself, and if the two runs were not
+        evaluated on the same images.
     """
 
     portrait: Portrait
@@ -41,12 +41,12 @@ class Compared:
 
     @property
     def is_distinct(self) -> bool:
-        """Whether the difference from the best is more than chance."""
+        """Whether the difference from the best run is statistically significant."""
         return self.chance is not None and self.chance < LUCK
 
 
 def rank(portraits: Sequence[Portrait]) -> list[Portrait]:
-    """Return runs with the highest validation accuracy first; those without any are the last."""
+    """Return runs by validation accuracy, the highest first; runs without one come last."""
 
     def key(portrait: Portrait) -> tuple[float, float]:
         row = portrait.best_row
@@ -58,18 +58,18 @@ def rank(portraits: Sequence[Portrait]) -> list[Portrait]:
 def differing_keys(portraits: Sequence[Portrait]) -> list[str]:
     """Return the keys in which configurations differ."""
     flat = [flatten(to_mapping(portrait.config)) for portrait in portraits]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    return [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
+    keys = dict.fromkeys(key for mapping in flat for key in mapping)
+    return [key for key in keys if len({json.dumps(mapping.get(key)) for mapping in flat}) > 1]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs.
+    """A comparison of several runs.
 
     Parameters
     ----------
     keys : list of str
-        In which their configurations differ.
+        Keys in which the configurations differ.
     rows : list of Compared
         The runs, the best first.
     """
@@ -78,40 +78,41 @@ class Comparison:
     rows: list[Compared]
 
     def sentence(self, names: Mapping[Path, str]) -> str:
-        """Say from which of the others the best run differs by more than chance."""
+        """Return how many of the other runs differ significantly from the best, as a sentence."""
         best, *others = self.rows
         tested = [row for row in others if row.chance is not None]
         name = names[best.portrait.run.directory]
         if not tested:
-            return f"{name} is the best by validation accuracy; no other has its test images."
+            return (
+                f"{name} has the best validation accuracy; no other run has the same test images."
+            )
         if len(tested) == 1:
-            return f"{name} is the best by validation accuracy. {_tell_difference(tested[0])}"
+            return f"{name} has the best validation accuracy. {_describe_difference(tested[0])}"
         distinct = sum(row.is_distinct for row in tested)
         return (
-            f"{name} is the best by validation accuracy. On the test images it differs from "
-            f"{distinct} of the other {len(tested)} by more than chance (McNemar's test, p below "
-            f"{LUCK:g})."
+            f"{name} has the best validation accuracy. On the test images it differs significantly "
+            f"from {distinct} of the other {len(tested)} (McNemar's test, p < {LUCK:g})."
         )
 
 
-def _tell_difference(other: Compared) -> str:
+def _describe_difference(other: Compared) -> str:
     assert other.only_best is not None
     assert other.only_ours is not None
     differing = other.only_best + other.only_ours
-    verdict = "more than chance" if other.is_distinct else "no more than chance may do"
+    verdict = "significant" if other.is_distinct else "not significant"
     return (
-        f"Of the {differing} test images that only one of the two gets right, it gets "
-        f"{other.only_best}: {verdict} (McNemar's test, p = {other.chance:.2g})."
+        f"Of the {differing} test images that only one of the two runs gets right, it gets "
+        f"{other.only_best} right: {verdict} (McNemar's test, p = {other.chance:.2g})."
     )
 
 
 def compare(ranked: Sequence[Portrait]) -> Comparison:
-    """Return each run beside the first one.
+    """Compare each run with the first one.
 
     Parameters
     ----------
     ranked : sequence of Portrait
-        See `rank`.
+        The runs, the best first; see `rank`.
     """
     keys = differing_keys(ranked)
     return Comparison(keys, [_compare(ranked[0], portrait, keys) for portrait in ranked])

@@ -1,18 +1,18 @@
 "use strict";
-// From strokes of a pen to an image as MNIST's are: what nnctl/data/pictures.py does with pictures.
+// Turns pen strokes into an image like those of MNIST, as nnctl/data/pictures.py does with photographs.
 
-// All lengths are shares of an image's side.
-const BOX = 20 / 28; // that a digit fills
-const CENTRE = 14.5 / 28; // where centres of mass are, on the average, in MNIST
+// All lengths are fractions of an image's side.
+const BOX = 20 / 28; // the square that a digit fills
+const CENTER = 14.5 / 28; // the average center of mass in MNIST
 const PEN = 2.4 / 28; // the width of a stroke
-const SMALLEST = 0.12; // a smaller drawing is not blown up: a dot stays a dot
+const SMALLEST = 0.12; // smaller drawings are not enlarged to the full box, so that a dot stays a dot
 
-const FINE = 8; // each pixel is the mean of so many squared
+const FINE = 8; // supersampling: each pixel is the mean of FINE x FINE samples
 
-// Returns the image of strokes, side x side numbers from 0 to 1, row by row; null if there are none.
+// Returns the image of strokes, side x side numbers from 0 to 1, row by row; null without strokes.
 //
-// A stroke is a list of points {x, y} from 0 to 1. Strokes are lines, not pixels: so they are
-// scaled first and drawn then, and a digit has lines of MNIST's width however large one drew it.
+// A stroke is a list of points {x, y} from 0 to 1. Strokes are scaled before they are drawn as
+// pixels, so that their lines have the same width as MNIST's, whatever the size of the drawing.
 function imageOf(strokes, side) {
   const points = strokes.flat();
   if (!points.length) return null;
@@ -23,12 +23,12 @@ function imageOf(strokes, side) {
   const scale = (BOX - PEN) / size;
 
   const corner = { x: PEN / 2 - left * scale, y: PEN / 2 - top * scale };
-  const mass = centreOfMass(draw(strokes, scale, corner, side), side);
-  const centred = { x: corner.x + CENTRE - mass.x, y: corner.y + CENTRE - mass.y };
-  return draw(strokes, scale, centred, side);
+  const mass = centerOfMass(draw(strokes, scale, corner, side), side);
+  const centered = { x: corner.x + CENTER - mass.x, y: corner.y + CENTER - mass.y };
+  return draw(strokes, scale, centered, side);
 }
 
-// Returns strokes drawn in an image, where a point p comes to scale * p + offset.
+// Returns an image of strokes in which a point p is drawn at scale * p + offset.
 function draw(strokes, scale, offset, side) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = side * FINE;
@@ -61,7 +61,7 @@ function means({ data, width }, side) {
   return image;
 }
 
-function centreOfMass(image, side) {
+function centerOfMass(image, side) {
   let [mass, x, y] = [0, 0, 0];
   image.forEach((ink, pixel) => {
     mass += ink;

@@ -1,5 +1,5 @@
 "use strict";
-// The network of this page, and its forward pass: what nnctl/nn/network.py does, for one image.
+// The forward pass of a network for one image, as in nnctl/nn/network.py.
 
 // The largest float32 before exp overflows, less 1, as in nnctl: log(3.4028235e38) - 1.
 const LARGEST_EXPONENT = 87.72283905206835;
@@ -7,7 +7,7 @@ const LARGEST_EXPONENT = 87.72283905206835;
 const sigmoid = (z) => 1 / (1 + Math.exp(-z));
 
 // The distribution function of N(0, 1), by the rational approximation of erfc of Numerical
-// Recipes, section 6.2, which is off by no more than 1.2e-7 of its value.
+// Recipes, section 6.2, which has a relative error below 1.2e-7.
 function normalCdf(z) {
   const x = Math.abs(z) / Math.SQRT2;
   const t = 1 / (1 + x / 2);
@@ -24,8 +24,8 @@ function tanhCdf(z) {
   return (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (z + 0.044715 * z ** 3))) / 2;
 }
 
-// Each takes the weighted inputs z of a layer, and returns its outputs. The names and parameters
-// are those of nnctl/nn/activations.py; a test compares the two.
+// Each function takes the weighted inputs z of a layer and returns its outputs. Names and parameters
+// are the same as in nnctl/nn/activations.py; a test compares the two.
 const ACTIVATIONS = {
   step: (z, { at_zero }) => z.map((x) => (x > 0 || (x === 0 && at_zero) ? 1 : 0)),
   sigmoid: (z, { gain }) => z.map((x) => sigmoid(gain * x)),
@@ -74,7 +74,7 @@ function floatOfHalf(half) {
     : sign * 2 ** -14 * (fraction / 1024);
 }
 
-// What weights may be stored as, by the names of NumPy: from bytes to numbers.
+// Converters from bytes to numbers, by NumPy type name.
 const DTYPES = {
   float32: (bytes) => new Float32Array(bytes.buffer),
   float16: (bytes) => Float32Array.from(new Uint16Array(bytes.buffer), floatOfHalf),
@@ -83,7 +83,7 @@ const DTYPES = {
 
 class Network {
   // description: {inputs, dtype, layers: [{activation, parameters, units, weights, scales, biases}]};
-  // weights are those of one input after the other, to be multiplied by the scale of their column.
+  // weights are stored row by row (a row per input) and multiplied by the scale of their column.
   constructor({ inputs, dtype, layers }) {
     this.inputs = inputs;
     this.layers = layers.map((layer) => {
@@ -105,7 +105,7 @@ class Network {
       const maps = biases.length;
       const z = Float64Array.from(biases);
       for (let i = 0; i < a.length; i++) {
-        if (a[i] === 0) continue; // most pixels, and many a unit
+        if (a[i] === 0) continue; // true of most pixels and many units
         const row = i * maps;
         for (let j = 0; j < maps; j++) z[j] += a[i] * weights[row + j];
       }

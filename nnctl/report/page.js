@@ -1,10 +1,10 @@
 "use strict";
-// What moves on the page: the canvas to draw on, and the cells of the confusion matrix.
+// The interactive parts of the page: the drawing canvas and the confusion matrix.
 
 const element = (id) => document.getElementById(id);
 const read = (id) => (element(id) ? JSON.parse(element(id).textContent) : null);
 
-// Returns a digit of the page's sheet of digits, as a picture that can be clicked.
+// Returns a clickable figure with a digit from the page's sprite sheet.
 function digitOf({ place, caption }) {
   const figure = element("digit-template").content.firstElementChild.cloneNode(true);
   const digit = figure.querySelector(".digit");
@@ -25,24 +25,24 @@ function listenToConfusion(table) {
       other.setAttribute("aria-pressed", "false");
     });
     button.setAttribute("aria-pressed", "true");
-    const some = specimens.length < count ? `, the ${specimens.length} worst of ${count}` : "";
-    shown.querySelector("h4").textContent = title + some;
+    const subset = specimens.length < count ? `, the ${specimens.length} worst of ${count}` : "";
+    shown.querySelector("h4").textContent = title + subset;
     shown.querySelector(".digits").replaceChildren(...specimens.map(digitOf));
     shown.hidden = false;
   });
 }
 
-// Paints numbers as pixels, of the colours of a layer: nothing is 0, warm is positive, cold negative.
-function paint(canvas, numbers, columns, colour) {
+// Paints numbers as pixels in a canvas of the given width; color maps a number to RGBA.
+function paint(canvas, numbers, columns, color) {
   canvas.width = columns;
   canvas.height = Math.ceil(numbers.length / columns);
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(canvas.width, canvas.height);
-  numbers.forEach((number, i) => pixels.data.set(colour(number), 4 * i));
+  numbers.forEach((number, i) => pixels.data.set(color(number), 4 * i));
   context.putImageData(pixels, 0, 0);
 }
 
-const grey = (ink) => [255 * ink, 255 * ink, 255 * ink, 255];
+const gray = (ink) => [255 * ink, 255 * ink, 255 * ink, 255];
 
 function diverging(largest) {
   return (number) => {
@@ -51,7 +51,7 @@ function diverging(largest) {
   };
 }
 
-// The canvas, what the network sees of it, and what it says.
+// The drawing canvas, the preprocessed image, and the outputs of the network.
 class Board {
   constructor(board, network) {
     this.network = network;
@@ -78,8 +78,8 @@ class Board {
     });
     this.canvas.addEventListener("pointermove", (event) => {
       if (event.pointerId !== this.drawing) return;
-      const passed = event.getCoalescedEvents?.() ?? [];
-      this.extend(passed.length ? passed : [event]);
+      const coalesced = event.getCoalescedEvents?.() ?? [];
+      this.extend(coalesced.length ? coalesced : [event]);
     });
     for (const end of ["pointerup", "pointercancel"]) {
       this.canvas.addEventListener(end, () => (this.drawing = null));
@@ -91,7 +91,7 @@ class Board {
     });
   }
 
-  // Adds points to the newest stroke, and classifies what there is.
+  // Adds points to the current stroke and classifies the drawing.
   extend(events) {
     const { left, top, width, height } = this.canvas.getBoundingClientRect();
     for (const { clientX, clientY } of events) {
@@ -118,13 +118,13 @@ class Board {
     this.context.font = "20px system-ui, sans-serif";
     this.context.textAlign = "center";
     this.context.fillText("draw here", this.canvas.width / 2, this.canvas.height / 2);
-    paint(this.seen, new Float64Array(this.side ** 2), this.side, grey);
+    paint(this.seen, new Float64Array(this.side ** 2), this.side, gray);
     this.answer.textContent = "";
     for (const bar of this.bars) this.fill(bar, null);
     for (const layer of this.layers) paint(layer, [0], 1, diverging(0));
   }
 
-  // Shows a digit of the page instead of one that is drawn.
+  // Shows and classifies a digit of the page instead of a drawing.
   async show(digit) {
     const image = new Image();
     image.src = getComputedStyle(digit).backgroundImage.slice(5, -2);
@@ -146,10 +146,10 @@ class Board {
   classify(image) {
     const activations = this.network.activations(image);
     const outputs = [...activations.at(-1)];
-    const [yes] = outputs; // of a single question
+    const [yes] = outputs; // the output of a binary classifier
     const shown = outputs.length === 1 ? [1 - yes, yes] : outputs;
     const best = outputs.length === 1 ? Number(yes >= 0.5) : shown.indexOf(Math.max(...shown));
-    paint(this.seen, image, this.side, grey);
+    paint(this.seen, image, this.side, gray);
     this.bars.forEach((bar, i) => this.fill(bar, shown[i], i === best));
     this.answer.textContent = this.bars[best].dataset.name;
     this.layers.forEach((layer, i) => {
@@ -159,7 +159,7 @@ class Board {
     });
   }
 
-  // Lets a bar show an output; those that are no probabilities may be longer than the bar.
+  // Shows an output as a bar; an output that is not a probability is clipped to 0..1.
   fill(bar, output, best = false) {
     const share = Math.min(Math.max(output ?? 0, 0), 1);
     bar.style.setProperty("--share", `${100 * share}%`);

@@ -1,4 +1,4 @@
-"""The page: what is known of runs, put into ``page.html``. The only module that knows Jinja."""
+"""Rendering of the page from ``page.html``. The only module that imports Jinja."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import nnctl
 from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import sections
-from nnctl.report.charts import COLOURS, Chart, Line, draw_calibration, draw_lines
+from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
 from nnctl.report.comparison import compare
 from nnctl.report.pictures import Sheet
 from nnctl.report.portrait import PROBED, Portrait
@@ -20,7 +20,7 @@ from nnctl.report.weights import describe_network, rounding
 from nnctl.sweep.space import short_keys
 
 GENERATOR = "nnctl report"
-"""By which a page of ours is known."""
+"""Name in the page's generator tag, which identifies pages of nnctl."""
 
 _SCRIPTS = ("network.js", "handwriting.js", "page.js")
 
@@ -31,9 +31,9 @@ def render(ranked: Sequence[Portrait], studies: Sequence[Study]) -> str:
     Parameters
     ----------
     ranked : sequence of Portrait
-        The best first; the page shows this one in full.
+        The runs, the best first; the page shows the first one in full.
     studies : sequence of Study
-        The sweeps that they come from.
+        The sweeps that the runs belong to.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -62,7 +62,7 @@ def render(ranked: Sequence[Portrait], studies: Sequence[Study]) -> str:
         comparison=compare(ranked) if several else None,
         overlaid=_overlay(ranked, names) if several else [],
         studies=studies,
-        **_tell(ranked[0]),
+        **_context_of(ranked[0]),
     )
 
 
@@ -73,7 +73,7 @@ def _title(ranked: Sequence[Portrait], studies: Sequence[Study]) -> str:
 
 
 def _names(portraits: Sequence[Portrait]) -> dict[Path, str]:
-    """Return what to call each run: its folder, or its path where two folders have one name."""
+    """Return a name per run: its directory name, or its path if two names are equal."""
     short = [portrait.name for portrait in portraits]
     directories = [portrait.run.directory for portrait in portraits]
     return {
@@ -83,7 +83,7 @@ def _names(portraits: Sequence[Portrait]) -> dict[Path, str]:
 
 
 def _overlay(ranked: Sequence[Portrait], names: dict[Path, str]) -> list[Chart]:
-    """Return the curves of all runs, the best ones in colours."""
+    """Return charts with the curves of all runs; the best ones are colored."""
 
     def lines(key: str) -> list[Line]:
         return [
@@ -91,10 +91,10 @@ def _overlay(ranked: Sequence[Portrait], names: dict[Path, str]) -> list[Chart]:
                 names[portrait.run.directory],
                 portrait.epochs,
                 portrait.series(key),
-                place,
-                "line" if place < COLOURS else "faint",
+                position,
+                "line" if position < COLORS else "faint",
             )
-            for place, portrait in enumerate(ranked)
+            for position, portrait in enumerate(ranked)
         ]
 
     drawn = [
@@ -103,13 +103,13 @@ def _overlay(ranked: Sequence[Portrait], names: dict[Path, str]) -> list[Chart]:
         draw_lines("Training loss", lines("train_loss")),
     ]
     charts = [chart for chart in drawn if chart]
-    # All have the same legend: once is enough.
+    # All charts have the same legend: only the first one shows it.
     return [*charts[:1], *(replace(chart, legend=()) for chart in charts[1:])]
 
 
-def _tell(portrait: Portrait) -> dict[str, Any]:
-    """Return all that the page tells of one run."""
-    described = describe_network(portrait.network) if portrait.network and portrait.side else None
+def _context_of(portrait: Portrait) -> dict[str, Any]:
+    """Return the template variables for one run."""
+    description = describe_network(portrait.network) if portrait.network and portrait.side else None
     sheet = Sheet(portrait.side) if portrait.side else None
     bins = portrait.calibration
     confusion = sections.confusion_cells(portrait, sheet)
@@ -127,15 +127,15 @@ def _tell(portrait: Portrait) -> dict[str, Any]:
         "worst": sections.worst_mistakes(portrait, sheet),
         "calibration": draw_calibration("Accuracy by confidence", bins) if bins else None,
         "calibration_error": expected_calibration_error(bins),
-        "faults": sections.draw_faults(portrait),
+        "corruptions": sections.draw_corruptions(portrait),
         "health": sections.draw_health(portrait),
         "distributions": sections.draw_distributions(portrait),
         "probed": PROBED,
         "weights": sections.draw_weights(portrait),
-        "network": described,
+        "network": description,
         "rounding": (
-            rounding(portrait.network, described["dtype"], portrait.images())
-            if portrait.network and described
+            rounding(portrait.network, description["dtype"], portrait.images())
+            if portrait.network and description
             else 0.0
         ),
         "sheet": sheet,

@@ -1,4 +1,4 @@
-"""Small pictures in the page: many on one sheet, which costs a fraction of a file each."""
+"""Sprite sheets: many small images in one PNG, which takes far less space than one PNG each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from nnctl.nn.activations import Array
 
 Place = tuple[int, int]
-"""The column and the row of a picture on its sheet."""
+"""Column and row of an image on its sheet."""
 
-_COLUMNS = 40  # of a sheet
-_NEGATIVE, _POSITIVE = (59, 130, 246), (234, 88, 12)  # blue and orange, as of canvases
+_COLUMNS = 40  # per sheet
+_NEGATIVE, _POSITIVE = (59, 130, 246), (234, 88, 12)  # blue and orange, as in page.js
 
 
 @dataclass
 class Sheet:
-    """Pictures of one size, beside and below each other.
+    """A sprite sheet: a grid of square images of the same size.
 
     Parameters
     ----------
     side : int
-        Of each of them, in pixels.
+        Side of each image, in pixels.
     """
 
     side: int
@@ -34,21 +34,21 @@ class Sheet:
 
     @property
     def places(self) -> list[Place]:
-        """Where each picture is."""
+        """Column and row of each image."""
         return [self._place(number) for number in range(len(self._pictures))]
 
     def add(self, picture: NDArray[np.uint8]) -> Place:
-        """Add a picture ``(side, side)``, grey, or with four channels; return column and row."""
+        """Add an image, ``(side, side)`` or ``(side, side, 4)``, and return its column and row."""
         self._pictures.append(picture)
         return self._place(len(self._pictures) - 1)
 
     @property
     def columns(self) -> int:
-        """The pictures beside each other."""
+        """Number of columns."""
         return min(len(self._pictures), _COLUMNS)
 
     def to_url(self) -> str:
-        """Return the sheet as a PNG in a ``data:`` URL, with at least one picture."""
+        """Return the sheet, which must not be empty, as a PNG in a ``data:`` URL."""
         from PIL import Image
 
         rows = [
@@ -63,17 +63,17 @@ class Sheet:
         return number % _COLUMNS, number // _COLUMNS
 
     def _filled(self, row: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        """Return a row of as many pictures as the first one has; those that it lacks are empty."""
+        """Return a row padded with empty images to the number of columns."""
         return row + [np.zeros_like(row[0])] * (self.columns - len(row))
 
 
 def diverging(weights: Array) -> NDArray[np.uint8]:
-    """Return weights as colours: orange above 0, blue below, the fainter the nearer to it.
+    """Return weights as colors: orange above 0, blue below, more transparent near 0.
 
     Parameters
     ----------
     weights : array, shape (height, width)
-        The largest of which is opaque.
+        The weights; the one with the largest absolute value is opaque.
 
     Returns
     -------
@@ -81,12 +81,12 @@ def diverging(weights: Array) -> NDArray[np.uint8]:
         Red, green, blue and opacity.
     """
     sizes = np.abs(weights)
-    colours = np.where(weights[..., None] < 0, _NEGATIVE, _POSITIVE)
+    colors = np.where(weights[..., None] < 0, _NEGATIVE, _POSITIVE)
     opacity = np.rint(255 * sizes / (sizes.max() or 1))
-    return np.concatenate([colours, opacity[..., None]], axis=2).astype(np.uint8)
+    return np.concatenate([colors, opacity[..., None]], axis=2).astype(np.uint8)
 
 
-def strongest(weights: Array, most: int) -> Iterable[int]:
-    """Return the columns of weights ``(inputs, units)`` with the most length, in their order."""
-    lengths = np.linalg.norm(weights.astype(np.float64), axis=0)
-    return sorted(np.argsort(-lengths, kind="stable")[:most].tolist())
+def strongest(weights: Array, count: int) -> Iterable[int]:
+    """Return the columns of weights ``(inputs, units)`` with the largest norms, in column order."""
+    norms = np.linalg.norm(weights.astype(np.float64), axis=0)
+    return sorted(np.argsort(-norms, kind="stable")[:count].tolist())

@@ -1,4 +1,4 @@
-"""All that is known of a run, as far as it has come."""
+"""Data of a run for its report."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from nnctl.runs.inspection import Inspection, inspect_run, trained_network
 from nnctl.runs.plan import Notify
 
 PROBED = 1000
-"""Test images whose activations are looked at."""
+"""Number of test images whose activations are measured."""
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """A run, trained or being trained.
+    """Data of a run that is complete or still in training.
 
     Parameters
     ----------
     run : Run
-        Where it is.
+        The run.
     config : Config
         Its configuration.
     summary : dict
-        What came of it; empty while it is trained.
+        Its summary; empty during training.
     rows : list of dict
-        The metrics of the epochs that are complete.
+        Metrics of the completed epochs.
     inspection : Inspection
-        Its layers, and what is wrong with them.
+        Its layers and their diagnoses.
     network : Network, optional
-        The one of the best epoch; None before the first epoch is complete.
+        Network of the best epoch; None before the first epoch is complete.
     evaluation : Evaluation, optional
-        Of this network on the test set; None if there is no network, or no test set.
+        Evaluation of the network on the test set; None if either is not available.
     lacking : str
-        Why there is no evaluation.
+        Why there is no evaluation; empty if there is one.
     """
 
     run: Run
@@ -67,18 +67,18 @@ class Portrait:
 
     @classmethod
     def of(cls, run: Run, data_dir: Path | None, notify: Notify) -> Portrait:
-        """Look at a run, and evaluate its network on the test set, if both can be had.
+        """Read a run and evaluate its network on the test set, if both are available.
 
         Raises
         ------
         NnctlError
-            Its configuration or its metrics cannot be read.
+            The configuration or the metrics cannot be read.
         """
         network = evaluation = None
         lacking = ""
         try:
             evaluation = evaluate(run, data_dir=data_dir, notify=notify)
-            network = evaluation.network  # a training may have saved another one by now
+            network = evaluation.network  # a running training may have saved another one by now
         except NnctlError as error:
             lacking = error.message
             with contextlib.suppress(NnctlError):
@@ -96,57 +96,57 @@ class Portrait:
 
     @property
     def name(self) -> str:
-        """What the run is called: its directory."""
+        """Name of the run directory."""
         return self.run.directory.resolve().name
 
     @property
     def epochs(self) -> list[int]:
-        """The numbers of the epochs that are complete."""
+        """Numbers of the completed epochs."""
         return [row["epoch"] for row in self.rows]
 
     def series(self, key: str) -> list[float | None]:
-        """Return one of the metrics, of every epoch."""
+        """Return a metric for every epoch."""
         return [row.get(key) for row in self.rows]
 
     def health(self, layer: int, key: str) -> list[float | None]:
-        """Return a figure of a layer, counted from 0, of every epoch."""
+        """Return a health figure of a layer, counted from 0, for every epoch."""
         return [row["health"][layer].get(key) for row in self.rows]
 
     @property
     def best_row(self) -> dict[str, Any] | None:
-        """The metrics of the best epoch, of those with validation images."""
+        """Metrics of the epoch with the best validation accuracy; None without validation."""
         measured = [row for row in self.rows if row["val_accuracy"] is not None]
         return max(measured, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
 
     @property
     def seconds(self) -> float:
-        """What the epochs have taken."""
+        """Total duration of the epochs."""
         return float(sum(row["seconds"] for row in self.rows))
 
     @property
     def status(self) -> str:
-        """How it ended, in words."""
+        """How the training ended, in words."""
         return str(self.summary.get("status", "not ended")).replace("_", " ")
 
     @property
     def trained_on(self) -> str:
-        """The dataset of the training."""
+        """Name of the dataset that the run was trained on."""
         return str(self.summary.get("dataset", {}).get("name", self.config.data.dataset))
 
     @property
     def wrong(self) -> int:
-        """How many test images it gets wrong."""
+        """Number of misclassified test images."""
         answers = self.evaluation.answers if self.evaluation else None
         return 0 if answers is None else int((~answers.right).sum())
 
     @property
     def classes(self) -> list[str]:
-        """What the classes are called."""
+        """Class names."""
         return class_names(self.config, self.network) if self.network else []
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What the training ran with: seed, versions, files."""
+        """Names and values of what the training used: seed, versions, dataset hashes."""
         dataset = dict(self.summary.get("dataset", {}))
         hashes = dataset.pop("hashes", {})
         blas = self.summary.get("blas") or {}
@@ -163,7 +163,7 @@ class Portrait:
 
     @property
     def side(self) -> int | None:
-        """The side of its images in pixels; None where its inputs are no pictures, as of gates."""
+        """Side of the input images in pixels; None if inputs are not images, such as for gates."""
         pixels = self.network.sizes[0] if self.network else 0
         side = math.isqrt(pixels)
         return side if side * side == pixels and side >= SMALLEST_SIDE else None
@@ -175,14 +175,14 @@ class Portrait:
 
     @cached_property
     def calibration(self) -> list[CalibrationBin]:
-        """The answers by their confidence; nothing where outputs are no probabilities."""
+        """Calibration bins; empty if the outputs are not probabilities."""
         if self.evaluation is None or not self.says_probabilities:
             return []
         answers = self.evaluation.answers
         return calibration(answers.confidences, answers.right)
 
     def images(self) -> Array:
-        """Return some of the test images, from 0 to 1, ``(n, pixels)``; none if there are none."""
+        """Return the first test images, 0 to 1, ``(n, pixels)``; n is 0 without an evaluation."""
         if self.network is None or self.evaluation is None:
             return np.empty((0, self.network.sizes[0] if self.network else 0), np.float32)
         return scaled(self.evaluation.answers.images[:PROBED], self.network.dtype)

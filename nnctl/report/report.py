@@ -1,4 +1,4 @@
-"""From runs and sweeps to one page that is a file."""
+"""Write the HTML report of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nnctl.runs.plan import Notify
 from nnctl.sweep.journal import is_sweep
 
 MOST_RUNS = 20
-"""Of a sweep: its best ones."""
+"""Number of runs of a sweep that a report shows: its best ones."""
 
 _LIBRARIES: dict[str, Callable[[], object]] = {
     "Jinja": partial(importlib.import_module, "jinja2"),
@@ -39,11 +39,11 @@ class Report:
     Parameters
     ----------
     file : Path
-        The page.
+        The HTML file.
     bytes : int
         Its size.
     portraits : list of Portrait
-        The runs that it tells of, the best first.
+        The reported runs, the best first.
     """
 
     file: Path
@@ -51,7 +51,7 @@ class Report:
     portraits: list[Portrait]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
+        """Return the result as JSON-compatible values."""
         return {
             "file": str(self.file),
             "bytes": self.bytes,
@@ -69,25 +69,26 @@ class Report:
 def report(
     directories: Sequence[Path], file: Path, *, data_dir: Path | None = None, notify: Notify
 ) -> Report:
-    """Write a page that tells of runs, and compares them if they are several.
+    """Write an HTML report of runs; several runs are compared.
 
     Parameters
     ----------
     directories : sequence of Path
-        Of runs and of sweeps.
+        Directories of runs and sweeps.
     file : Path
-        Where to; a page that was there before is replaced, any other file is not.
+        Output file. An earlier report is replaced; any other existing file is an error.
     data_dir : Path, optional
-        Where the datasets are.
+        Directory of the downloaded datasets.
     notify : callable
-        Takes the events of a download.
+        Receives the events of a download.
 
     Raises
     ------
     UsageError
-        One of them is neither, the file is none of ours, or a library is not installed.
+        A directory is neither a run nor a sweep, the file exists and is not a report of nnctl, or a
+        library is not installed.
     DataError
-        What they hold is damaged.
+        A run or sweep is corrupt.
     StorageError
         The file cannot be written.
     """
@@ -98,7 +99,7 @@ def report(
     runs += [run for study in studies for run in study.runs]
     unique = {run.directory.resolve(): run for run in runs}
     portraits = rank([Portrait.of(run, data_dir, notify) for run in unique.values()])
-    # A folder may have a name that is not Unicode.
+    # Names of directories may not be valid Unicode.
     content = render(portraits, studies).encode(errors="replace")
     try:
         write_atomically(file, content)
@@ -113,5 +114,5 @@ def _require_libraries() -> None:
             load()
         except ImportError:
             raise UsageError(
-                f"a report needs {name}", hint="Install it: pip install 'nnctl[plot]'"
+                f"a report requires {name}", hint="Install it with: pip install 'nnctl[plot]'"
             ) from None

@@ -1,4 +1,4 @@
-"""The parts of the page that tell of one run."""
+"""Sections of the page about a single run."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from nnctl.report.portrait import PROBED, Portrait
 from nnctl.runs.evaluation import Answers, measure_corrupted
 
 WORST = 24
-"""Mistakes that are shown."""
-OF_A_CELL = 20
-"""Digits of a cell of the confusion matrix that are shown, of right ones half as many."""
+"""Number of worst mistakes to show."""
+IMAGES_PER_CELL = 20
+"""Number of images to show per cell of the confusion matrix; half as many on its diagonal."""
 UNITS = 48
-"""Units of the first layer whose weights are shown."""
+"""Number of units of the first layer whose weights are shown."""
 LAYERS = 8
-"""Layers whose activations are shown."""
+"""Number of layers whose activations are shown."""
 
 _HEALTH = (
-    ("std", "Spread of the activations: standard deviation", False),
-    ("error", "Length of the errors that come back", True),
-    ("update_ratio", "Length of a step, as a share of the weights", True),
+    ("std", "Standard deviation of the activations", False),
+    ("error", "Norm of the backpropagated errors", True),
+    ("update_ratio", "Norm of a step, relative to the weights", True),
 )
 _SHARES = (("dead", "Dead units"), ("saturated", "Saturated outputs"))
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """A digit on the page.
+    """An image of a digit on the page.
 
     Parameters
     ----------
     place : pair of int
-        Its column and row on the sheet of digits.
+        Column and row on the sprite sheet.
     caption : str
-        What is written below it.
+        Caption.
     """
 
     place: Place
@@ -53,15 +53,16 @@ class Cell:
     Parameters
     ----------
     title : str
-        What it counts, in words.
+        What the cell counts, in words.
     count : int
-        The images.
+        Number of images.
     right : bool
-        Whether they are told right.
+        Whether they are classified correctly.
     heat : float
-        From 0 to 1: of right ones, the share of the class; of others, that of the worst cell.
+        Color intensity from 0 to 1: on the diagonal, the share of the class; elsewhere, the count
+        relative to that of the worst cell.
     specimens : list of Specimen
-        Some of them, the worst first.
+        Some of the images, the worst first.
     """
 
     title: str
@@ -72,10 +73,10 @@ class Cell:
 
 
 def draw_curves(portrait: Portrait) -> list[Chart]:
-    """Return loss and accuracy by epoch, and the learning rate, if it changes."""
+    """Return charts of loss and accuracy by epoch, and of the learning rate if it changes."""
 
-    def line(name: str, key: str, colour: int) -> Line:
-        return Line(name, portrait.epochs, portrait.series(key), colour)
+    def line(name: str, key: str, color: int) -> Line:
+        return Line(name, portrait.epochs, portrait.series(key), color)
 
     charts = [
         draw_lines("Loss", [line("training", "train_loss", 0), line("validation", "val_loss", 1)]),
@@ -91,7 +92,7 @@ def draw_curves(portrait: Portrait) -> list[Chart]:
 
 
 def draw_health(portrait: Portrait) -> list[Chart]:
-    """Return how the layers were after each epoch, as far as that was measured."""
+    """Return charts of the measured health of the layers after each epoch."""
     count = len(portrait.config.network.layers)
 
     def lines(key: str) -> list[Line]:
@@ -102,28 +103,28 @@ def draw_health(portrait: Portrait) -> list[Chart]:
 
     charts = [draw_lines(title, lines(key), log=log) for key, title, log in _HEALTH]
     for key, title in _SHARES:
-        drawn = lines(key)
-        if any(share for line in drawn for share in line.y):
-            charts.append(draw_lines(title, drawn, percent=True))
+        shares = lines(key)
+        if any(share for line in shares for share in line.y):
+            charts.append(draw_lines(title, shares, percent=True))
     return [chart for chart in charts if chart]
 
 
-def draw_faults(portrait: Portrait) -> Chart | None:
-    """Return the accuracy on test images with faults, by their strength."""
+def draw_corruptions(portrait: Portrait) -> Chart | None:
+    """Return a chart of the accuracy on corrupted test images, by strength of corruption."""
     if portrait.network is None or portrait.evaluation is None or portrait.side is None:
         return None
     answers = portrait.evaluation.answers
-    some = Digits(answers.images[:PROBED], answers.labels[:PROBED])
-    sound = float(answers.right[:PROBED].mean())
+    digits = Digits(answers.images[:PROBED], answers.labels[:PROBED])
+    clean = float(answers.right[:PROBED].mean())
     lines = [
-        Line(row.corruption, range(len(row.amounts) + 1), [sound, *row.accuracies], i)
-        for i, row in enumerate(measure_corrupted(portrait.network, some))
+        Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
+        for i, row in enumerate(measure_corrupted(portrait.network, digits))
     ]
-    return draw_lines("Accuracy by the strength of a fault", lines, x="strength", percent=True)
+    return draw_lines("Accuracy by strength of corruption", lines, x="strength", percent=True)
 
 
 def draw_distributions(portrait: Portrait) -> list[Chart]:
-    """Return how the outputs of each layer are distributed over some test images."""
+    """Return histograms of each layer's outputs for some test images."""
     images = portrait.images()
     if portrait.network is None or not len(images):
         return []
@@ -136,21 +137,21 @@ def draw_distributions(portrait: Portrait) -> list[Chart]:
         shown = values[values != 0]
         zeros = 1 - shown.size / values.size
         title = f"Layer {number}, {layer.activation.name}"
-        if zeros > 0.01:  # one tall bar would hide all others
-            title += f": {100 * zeros:.0f} % are 0; the others"
+        if zeros > 0.01:  # otherwise one tall bar would hide all others
+            title += f": nonzero outputs ({100 * zeros:.0f} % are 0)"
         charts.append(draw_histogram(title, shown) if shown.size else None)
     return [chart for chart in charts if chart]
 
 
 def confusion_cells(portrait: Portrait, sheet: Sheet | None) -> list[list[Cell]]:
-    """Return the confusion matrix, true classes by answers, with some digits of each cell.
+    """Return the confusion matrix: a row per true class, a column per predicted class.
 
     Parameters
     ----------
     portrait : Portrait
         The run.
     sheet : Sheet, optional
-        To which digits are added, if its inputs are pictures.
+        Sprite sheet to which example images are added; None if inputs are not images.
     """
     evaluation = portrait.evaluation
     if evaluation is None:
@@ -161,15 +162,16 @@ def confusion_cells(portrait: Portrait, sheet: Sheet | None) -> list[list[Cell]]
     def cell(true: int, decided: int) -> Cell:
         right = true == decided
         count = int(counts[true, decided])
-        whole = counts[true].sum() if right else wrong.max()
+        largest = counts[true].sum() if right else wrong.max()
         inside = np.flatnonzero((answers.labels == true) & (answers.decided == decided))
         worst = inside[np.argsort(-answers.losses[inside], kind="stable")]
-        most = OF_A_CELL // 2 if right else OF_A_CELL
+        most = IMAGES_PER_CELL // 2 if right else IMAGES_PER_CELL
+        answer = "correctly" if right else f"as {classes[decided]}"
         return Cell(
-            title=f"{classes[true]} {'told right' if right else f'taken for {classes[decided]}'}",
+            title=f"{classes[true]} classified {answer}",
             count=count,
             right=right,
-            heat=count / int(whole) if count else 0.0,
+            heat=count / int(largest) if count else 0.0,
             specimens=_specimens(answers, worst[:most], sheet) if sheet else [],
         )
 
@@ -178,22 +180,22 @@ def confusion_cells(portrait: Portrait, sheet: Sheet | None) -> list[list[Cell]]
 
 
 def worst_mistakes(portrait: Portrait, sheet: Sheet | None) -> list[Specimen]:
-    """Return the mistakes with the highest loss, the worst first."""
+    """Return the misclassified images with the highest loss, the worst first."""
     if portrait.evaluation is None or sheet is None:
         return []
     answers, classes = portrait.evaluation.answers, portrait.evaluation.classes
     worst = answers.worst[:WORST]
     pairs = zip(answers.labels[worst], answers.decided[worst], strict=True)
-    told = [f"{classes[label]} taken for {classes[decided]}" for label, decided in pairs]
+    mistakes = [f"{classes[label]} classified as {classes[decided]}" for label, decided in pairs]
     specimens = _specimens(answers, worst, sheet)
     return [
-        replace(one, caption=f"{what}, {one.caption}")
-        for what, one in zip(told, specimens, strict=True)
+        replace(specimen, caption=f"{mistake}, {specimen.caption}")
+        for mistake, specimen in zip(mistakes, specimens, strict=True)
     ]
 
 
 def _specimens(answers: Answers, indices: NDArray[np.integer], sheet: Sheet) -> list[Specimen]:
-    """Add images to a sheet; the captions say how sure the network is."""
+    """Add images to a sheet; the captions are the confidences of the network."""
     shape = (sheet.side, sheet.side)
     return [
         Specimen(
@@ -205,7 +207,7 @@ def _specimens(answers: Answers, indices: NDArray[np.integer], sheet: Sheet) -> 
 
 
 def draw_weights(portrait: Portrait) -> Sheet | None:
-    """Return the weights of the first layer's units, as images of their inputs."""
+    """Return the incoming weights of the first layer's units as images."""
     if portrait.network is None or portrait.side is None:
         return None
     weights = portrait.network.parameters.weights[0]

@@ -1,4 +1,4 @@
-"""A sweep, as a page shows it: which values of its parameters did well."""
+"""Data of a sweep for its report: the metric by the value of each parameter."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from nnctl.sweep.space import varied_keys
 from nnctl.sweep.sweep import Record
 from nnctl.sweep.trials import COMPLETE, JOURNAL, TrialResult
 
-_MOST_KEYS = 24  # that are drawn
+_MOST_KEYS = 24  # parameters with a chart
 _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep, at its end or before.
+    """Data of a sweep that is complete or still running.
 
     Parameters
     ----------
     name : str
-        Its folder.
+        Name of its directory.
     method : str
-        How points are chosen.
+        Search method.
     metric : str
-        What ranks them, in words.
+        Metric that ranks the trials, in words.
     complete, begun, left : int
-        How many trials are complete, are being trained, and are still to do, as far as one knows.
+        Number of trials that are complete, in training, and still to do, as far as it is known.
     charts : list of Chart
-        A key each: its values, and what came of them.
+        A chart of the metric for each varied key.
     runs : list of Run
-        The best ones, and those that are being trained.
+        The best runs, then the runs in training.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Study:
 
     @classmethod
     def of(cls, directory: Path, most: int) -> Study:
-        """Read the journal of a sweep, and find its best runs that are still there.
+        """Read the journal of a sweep, and open its best runs that still exist.
 
         Raises
         ------
         NnctlError
-            The journal is damaged, nothing has begun yet, or a run is not the journal's.
+            The journal is corrupt, no trial has started, or a run does not match the journal.
         """
         record = Record(directory)
         metric = record.plan.sweep.ranked_by
@@ -63,21 +63,22 @@ class Study:
         complete = [row for row in rows if row.status in COMPLETE]
         best = [setting.best.trial for setting in ranked(rows, metric)]
         trained = [(trial, Run(record.run_dir(trial))) for trial in (*best, *record.begun)]
-        there = [(trial, run) for trial, run in trained if run.config_path.is_file()][:most]
-        for trial, run in there:
-            found, planned = run.config, record.config(trial)
+        existing = [(trial, run) for trial, run in trained if run.config_path.is_file()][:most]
+        for trial, run in existing:
+            config, planned = run.config, record.config(trial)
             require_same(
-                found,
+                config,
                 run.config_path,
                 planned,
                 JOURNAL,
-                but=changeable(found, planned),
-                hint=f"Remove or restore {run.directory}, which was changed.",
+                but=changeable(config, planned),
+                hint=f"{run.directory} was changed: remove or restore it.",
             )
-        runs = [run for _, run in there]
+        runs = [run for _, run in existing]
         if not runs:
             raise UsageError(
-                f"no trial of {directory} has begun, or all are gone", hint="Wait for the first."
+                f"{directory} contains no runs: no trial has started, or all were removed",
+                hint="Wait until the first trial starts.",
             )
         keys = varied_keys(record.plan.sweep.space)
         return cls(

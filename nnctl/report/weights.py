@@ -1,4 +1,4 @@
-"""A network for the page's own forward pass, ``network.js``."""
+"""Serialization of a network for ``network.js``, the forward pass in the browser."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from nnctl.nn.activations import SELU_ALPHA, SELU_LAMBDA, Array, BoundPReLU
 from nnctl.nn.network import Network
 
 MOST_BYTES = 1_400_000
-"""What weights may take; written in base64 a third more."""
+"""Maximum size of the weights; base64 adds a third."""
 DTYPES = ("<f4", "<f2", "|i1")
-"""Of weights, the first that fits: browsers are little-endian; bytes have a scale a column."""
+"""Types of the weights: the first that fits is used. Little-endian, as browsers are.
+
+Weights in int8 have a scale per column.
+"""
 
 
 def describe_network(network: Network) -> dict[str, Any] | None:
-    """Return a network as plain values, its weights in as many bits as fit into a page.
+    """Return a network as JSON-compatible values, its weights in the widest type that fits.
 
-    None if it is larger than that, or its weights are too large for 16 bits.
+    None if it does not fit into a page, or its weights are too large for the type.
     """
     count = network.parameters.decaying.size
     fitting = (dtype for dtype in DTYPES if count * np.dtype(dtype).itemsize <= MOST_BYTES)
@@ -52,19 +55,19 @@ def describe_network(network: Network) -> dict[str, Any] | None:
 
 
 def rounding(network: Network, dtype: str, images: Array) -> float:
-    """Return by how much outputs differ at most if weights are stored as a type."""
+    """Return the largest change in outputs if the weights are stored as `dtype`."""
     rounded = Network(network.sizes[0], network.layers)
     rounded.parameters.vector[...] = network.parameters.vector
     for weights in rounded.parameters.weights:
         stored, scales = _store(weights, dtype)
         weights[...] = stored * scales
     with np.errstate(over="ignore", invalid="ignore"):
-        outputs = [one.activations(images)[-1] for one in (network, rounded)]
+        outputs = [model.activations(images)[-1] for model in (network, rounded)]
         return float(np.abs(outputs[0] - outputs[1]).max(initial=0))
 
 
 def _store(weights: Array, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return weights ``(inputs, maps)`` as a type, and the factors ``(maps,)`` on its columns."""
+    """Return weights ``(inputs, maps)`` as `dtype`, and the scales of its columns, ``(maps,)``."""
     if np.dtype(dtype).kind == "i":
         scales = np.abs(weights).max(axis=0) / 127
         scales[scales == 0] = 1
@@ -78,7 +81,7 @@ def _text(array: NDArray[Any]) -> str:
 
 
 def _parameters(function: Any) -> dict[str, Any]:
-    """Return what an activation of ``network.js`` takes beside z."""
+    """Return the parameters of an activation in ``network.js``."""
     parameters = dataclasses.asdict(function)
     if isinstance(function, BoundPReLU):
         parameters["slopes"] = function.slopes.tolist()

@@ -1,4 +1,4 @@
-"""Chromium, and drawing on the canvas of a page."""
+"""Helpers to find Chromium and to draw on the canvas of a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 Strokes = Sequence[Sequence[tuple[float, float]]]
 """Lines of points (x, y) from 0 to 1."""
 
-QUIET = [  # root has no sandbox; nothing is fetched in the background
+QUIET = [  # root cannot use the sandbox; disable background requests
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
@@ -18,12 +18,12 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def find_chromium() -> str | None:
-    """Return the path of a Chromium, if there is one."""
+    """Return the path of Chromium, or None."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 def draw(page: Page, strokes: Strokes, size: float = 1.0) -> None:
-    """Draw strokes with the mouse from the corner of the canvas; size 1 fills it."""
+    """Draw strokes with the mouse, scaled from the top left corner; size 1 fills the canvas."""
     canvas = page.locator("#draw")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()

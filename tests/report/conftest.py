@@ -1,4 +1,4 @@
-"""A report, written once for all tests that read it."""
+"""A report that several tests read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.runs.helpers import ignore
 
 @pytest.fixture(scope="session")
 def report(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of `trained_run`, with all its charts."""
+    """The report of `trained_run`, with all its charts."""
     file = tmp_path_factory.mktemp("pages") / "report.html"
     return write_report([trained_run], file, notify=ignore).file

@@ -1,4 +1,4 @@
-"""The page of a report in a real browser."""
+"""Reports in a real browser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DIGITS = {"0": ZERO, "1": ONE, "4": FOUR, "7": SEVEN}
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium; the tests are skipped without it."""
+    """A headless Chromium; tests are skipped if it is not installed."""
     path = find_chromium()
     if path is None:
         pytest.skip("needs Chromium: on Debian, apt-get install chromium")
@@ -56,17 +56,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a page from the disk; fail the test if the page has an error or sends a request."""
-    faults: list[str] = []
+    """Open an HTML file; the test fails if the page has an error or sends a request."""
+    errors: list[str] = []
     contexts = []
 
     def note_message(message: ConsoleMessage) -> None:
         if message.type == "error":
-            faults.append(message.text)
+            errors.append(message.text)
 
     def note_request(url: str) -> None:
         if not url.startswith(("data:", "file:")):
-            faults.append(url)
+            errors.append(url)
 
     def visit(file: Path, *, width: int = 1200, dark: bool = False, touch: bool = False) -> Page:
         context = browser.new_context(
@@ -78,8 +78,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
         contexts.append(context)
         page = context.new_page()
         page.on("console", note_message)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(dialog.message))
         page.on("request", lambda request: note_request(request.url))
         page.goto(file.resolve().as_uri())
         return page
@@ -87,7 +87,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     yield visit
     for context in contexts:
         context.close()
-    assert faults == []
+    assert errors == []
 
 
 @pytest.fixture(scope="session")
@@ -99,13 +99,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def page_file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of that run."""
+    """The report of `trained`."""
     file = tmp_path_factory.mktemp("pages") / "report.html"
     return write_report([trained], file, notify=ignore).file
 
 
 @pytest.mark.parametrize("digit", DIGITS)
-def test_a_digit_that_is_drawn_is_recognized(page_file: Path, open_page: Open, digit: str) -> None:
+def test_a_drawn_digit_is_recognized(page_file: Path, open_page: Open, digit: str) -> None:
     page = open_page(page_file)
     for size in (1.0, 0.4):
         draw(page, DIGITS[digit], size)
@@ -119,9 +119,7 @@ def test_a_digit_that_is_drawn_is_recognized(page_file: Path, open_page: Open, d
         assert page.locator("#answer").inner_text() == ""
 
 
-def test_what_the_network_sees_is_centered_and_scaled_as_mnist_was(
-    page_file: Path, open_page: Open
-) -> None:
+def test_drawings_are_centered_and_scaled_like_mnist(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file)
     seen = []
     for size in (1.0, 0.4):
@@ -145,7 +143,7 @@ def test_what_the_network_sees_is_centered_and_scaled_as_mnist_was(
     assert np.abs(seen[0] - seen[1]).mean() < 6  # of 255: the mouse moves by whole pixels
 
 
-def test_a_finger_draws_as_well(page_file: Path, open_page: Open) -> None:
+def test_the_canvas_accepts_touch_input(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file, width=360, touch=True)
     page.locator("#draw").scroll_into_view_if_needed()
     before = page.evaluate("scrollY")
@@ -165,14 +163,14 @@ def test_a_click_on_a_cell_shows_its_digits(
     assert str(wrong.max()) == cell.inner_text()
     assert page.locator("#cell").is_hidden()
     cell.click()
-    assert f"{true} taken for {decided}" == page.locator("#cell h4").inner_text()
+    assert f"{true} classified as {decided}" == page.locator("#cell h4").inner_text()
     assert wrong.max() == page.locator("#cell figure.specimen").count()
     page.locator("#cell .digit").first.click()
     page.wait_for_function("document.getElementById('answer').textContent !== ''")
     assert str(decided) == page.locator("#answer").inner_text()
-    sure = float(page.locator(".bar.best output").inner_text())
+    confidence = float(page.locator(".bar.best output").inner_text())
     caption = page.locator("#cell figcaption").first.inner_text()
-    assert caption == f"{100 * sure:.0f} %"
+    assert caption == f"{100 * confidence:.0f} %"
 
 
 def test_charts_and_pictures_are_shown(page_file: Path, open_page: Open) -> None:
@@ -187,7 +185,9 @@ def test_charts_and_pictures_are_shown(page_file: Path, open_page: Open) -> None
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_follows_light_and_dark(page_file: Path, open_page: Open, dark: bool) -> None:
+def test_the_page_follows_the_light_and_dark_color_schemes(
+    page_file: Path, open_page: Open, dark: bool
+) -> None:
     page = open_page(page_file, dark=dark)
 
     def luminance(selector: str, what: str) -> float:
@@ -207,12 +207,12 @@ def test_it_follows_light_and_dark(page_file: Path, open_page: Open, dark: bool)
         assert (pair[1] + 0.05) / (pair[0] + 0.05) > 4.5, selector  # WCAG, AA
 
 
-def test_it_fits_a_phone_of_360_pixels(page_file: Path, open_page: Open) -> None:
+def test_the_page_fits_a_screen_of_360_pixels(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file, width=360)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
-def test_it_can_be_printed(page_file: Path, open_page: Open) -> None:
+def test_the_page_can_be_printed(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file, dark=True)
     assert page.pdf().startswith(b"%PDF")
     page.emulate_media(media="print", color_scheme="dark")
@@ -225,11 +225,11 @@ def outputs_in(page: Page, count: int, network: Network | None = None) -> Array:
     pixels = open_dataset("mini", notify=ignore).test.images[:count]
     outputs = page.evaluate(
         """([description, base64]) => {
-            const asked = description ? new Network(description) : network;
+            const model = description ? new Network(description) : network;
             const pixels = bytesOf(base64);
-            const size = asked.inputs;
+            const size = model.inputs;
             return Array.from({ length: pixels.length / size }, (_, i) =>
-                [...asked.outputs([...pixels.slice(i * size, (i + 1) * size)].map((p) => p / 255))]
+                [...model.outputs([...pixels.slice(i * size, (i + 1) * size)].map((p) => p / 255))]
             );
         }""",
         [network and describe_network(network), base64.b64encode(pixels.tobytes()).decode()],
@@ -237,7 +237,7 @@ def outputs_in(page: Page, count: int, network: Network | None = None) -> Array:
     return np.array(outputs)
 
 
-def test_the_page_s_network_agrees_with_nnctl_for_every_activation(
+def test_the_outputs_on_the_page_agree_with_nnctl_for_every_activation(
     page_file: Path, open_page: Open
 ) -> None:
     page = open_page(page_file)
@@ -250,7 +250,7 @@ def test_the_page_s_network_agrees_with_nnctl_for_every_activation(
         assert largest_difference(expected, actual) < 1e-4, list(map(named, layers))
 
 
-def test_the_page_holds_the_network_of_the_run(
+def test_the_page_contains_the_network_of_the_run(
     page_file: Path, trained: Path, open_page: Open
 ) -> None:
     _, expected = answers(api.load(trained), images())
@@ -258,7 +258,7 @@ def test_the_page_holds_the_network_of_the_run(
 
 
 @pytest.mark.usefixtures("sketched_reports")
-def test_a_single_question_has_two_bars(tmp_path: Path, open_page: Open) -> None:
+def test_a_binary_classifier_has_two_bars(tmp_path: Path, open_page: Open) -> None:
     run = trained_with([LeakyReLU(), Sigmoid()], positive_digit=7)
     written = write_report([run.directory], tmp_path / "report.html", notify=ignore)
     page = open_page(written.file)
@@ -273,10 +273,10 @@ def test_a_single_question_has_two_bars(tmp_path: Path, open_page: Open) -> None
     [
         (700, "rounded to 16 bits", 2e-3),
         (1700, "rounded to 8 bits", 0.1),
-        (2000, "too large to be in a page", None),
+        (2000, "too large for this page", None),
     ],
 )
-def test_a_large_network_is_rounded_and_the_page_says_so(
+def test_the_page_states_that_a_large_network_is_rounded(
     scratch: Path, open_page: Open, units: int, note: str, most: float | None
 ) -> None:
     rng = np.random.default_rng(0)
@@ -295,7 +295,7 @@ def test_a_large_network_is_rounded_and_the_page_says_so(
 
 
 @pytest.mark.usefixtures("sketched_reports")
-def test_names_and_texts_stay_text(nnctl: Nnctl, scratch: Path, open_page: Open) -> None:
+def test_names_and_configurations_are_escaped(nnctl: Nnctl, scratch: Path, open_page: Open) -> None:
     evil = "<script>alert(1)</script>" if not scratch.drive else "&lt;script&gt;"
     name = f"{evil.replace('/', '')} $x_1$ \"'& _run"
     for i in (1, 2):

@@ -20,24 +20,24 @@ from tests.processes import Processes, end_of
 from tests.runs.helpers import ignore
 
 
-def test_faults_are_drawn_at_their_accuracies(
+def test_corruptions_are_drawn_at_their_accuracies(
     trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = {"noise": [0.8, 0.4], "rotation": [0.7, 0.1]}
-    rows = [Corrupted(name, "", [1.0, 2.0], accuracies) for name, accuracies in faults.items()]
+    accuracies = {"noise": [0.8, 0.4], "rotation": [0.7, 0.1]}
+    rows = [Corrupted(name, "", [1.0, 2.0], values) for name, values in accuracies.items()]
     monkeypatch.setattr(sections, "measure_corrupted", lambda *_: rows)
     portrait = Portrait.of(Run(trained_run), None, ignore)
-    chart = sections.draw_faults(portrait)
+    chart = sections.draw_corruptions(portrait)
     assert chart is not None
     assert portrait.evaluation is not None
     paths = re.findall(r'<path d="([^"]*)"[^>]*var\(--series-', chart.svg)
     drawn = np.array([re.findall(r"[ML] \S+ (\S+)", path) for path in paths], float)
-    expected = np.array([[portrait.evaluation.accuracy, *row] for row in faults.values()])
+    expected = np.array([[portrait.evaluation.accuracy, *row] for row in accuracies.values()])
     ends = [drawn.min(), drawn.max()], [expected.max(), expected.min()]
     np.testing.assert_allclose(np.interp(drawn, *ends), expected, atol=1e-4)
 
 
-def test_a_chart_of_names_has_them_on_its_axis() -> None:
+def test_a_categorical_axis_shows_shortened_names() -> None:
     names = ["relu", "tanh", "an activation of a long name"]
     chart = draw_points("activation", names, [0.5, 0.7, 0.9], percent=True, best=2)
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
@@ -61,7 +61,7 @@ PRINT_A_CHART = (
     ],
     ids=["LaTeX", "mistakes", "a pipe"],
 )
-def test_settings_of_matplotlib_in_the_working_folder_and_the_environment_change_no_chart(
+def test_matplotlib_settings_in_the_working_folder_and_environment_do_not_change_charts(
     processes: Processes, scratch: Path, content: str | None, backend: str
 ) -> None:
     Path("bin").mkdir()

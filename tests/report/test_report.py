@@ -1,4 +1,4 @@
-"""``nnctl report`` as a user sees it, without a browser."""
+"""The command ``nnctl report`` and the text of its page, without a browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(file: Path | str = "report.html") -> str:
 
 
 def text_of(file: Path | str = "report.html") -> str:
-    """Return the text of a page, with single spaces."""
+    """Return the text of a page without tags, with normalized spaces."""
     without_tags = re.sub(r"(?s)<(style|script).*?</\1>|<[^>]*>", " ", read(file))
     return " ".join(html.unescape(without_tags).split())
 
@@ -43,7 +43,7 @@ def text_of(file: Path | str = "report.html") -> str:
 # The page of one run ----------------------------------------------------------------------------
 
 
-def test_the_page_is_one_file_that_fetches_nothing(report: Path) -> None:
+def test_the_page_is_a_single_file_that_fetches_nothing(report: Path) -> None:
     page = read(report)
     assert len(page.encode()) < 3_000_000
     without_names = page.replace('"http://www.w3.org/', "")
@@ -57,18 +57,18 @@ def test_the_page_has_all_sections_and_charts(report: Path) -> None:
     page = read(report)
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
     for heading in (
-        *("Summary", "Draw a digit", "Learning curves", "Confusion matrix", "The worst mistakes"),
-        *("Calibration", "Images with faults", "Layers", "Configuration"),
+        *("Summary", "Draw a digit", "Learning curves", "Confusion matrix", "Worst mistakes"),
+        *("Calibration", "Corrupted images", "Layers", "Configuration"),
     ):
         assert heading in headings
     for name in (
         *("Loss", "Accuracy", "Learning rate", "Accuracy by confidence", "Dead units"),
-        "Accuracy by the strength of a fault",
+        "Accuracy by strength of corruption",
     ):
         assert f'aria-label="{name}"' in page
 
 
-def test_the_page_has_the_figures_of_eval(report: Path, trained_run: Path) -> None:
+def test_the_page_shows_the_same_figures_as_eval(report: Path, trained_run: Path) -> None:
     evaluation = api.evaluate(trained_run)
     text = text_of(report)
     assert f"test accuracy {100 * evaluation.accuracy:.2f} %" in text
@@ -77,7 +77,7 @@ def test_the_page_has_the_figures_of_eval(report: Path, trained_run: Path) -> No
     assert sorted(counts) == sorted(evaluation.confusion[evaluation.confusion > 0].tolist())
 
 
-def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained_run: Path, scratch: Path) -> None:
+def test_the_same_run_gives_the_same_page(nnctl: Nnctl, trained_run: Path, scratch: Path) -> None:
     pages = set()
     for _ in range(2):
         nnctl("report", trained_run)
@@ -90,10 +90,10 @@ def test_the_same_run_has_the_same_page(nnctl: Nnctl, trained_run: Path, scratch
     [
         (110_000, "rounded to 16 bits"),
         (60_000, "rounded to 8 bits"),
-        (10_000, "too large to be in a page"),
+        (10_000, "too large for this page"),
     ],
 )
-def test_a_large_network_is_rounded_and_the_page_says_so(
+def test_the_page_states_that_a_large_network_is_rounded(
     nnctl: Nnctl, trained_run: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, note: str
 ) -> None:
     monkeypatch.setattr(weights, "MOST_BYTES", most_bytes)
@@ -102,7 +102,7 @@ def test_a_large_network_is_rounded_and_the_page_says_so(
 
 
 @pytest.mark.parametrize("config", ["gates/xor.yaml", "gates/and.yaml", "is-it-a-nine.yaml"])
-def test_gates_and_single_questions_have_a_page(nnctl: Nnctl, config: str) -> None:
+def test_gates_and_binary_classifiers_have_a_page(nnctl: Nnctl, config: str) -> None:
     is_picture = not config.startswith("gates")
     only = ["--dataset", "mini"] if is_picture else []
     nnctl("train", CONFIGS / config, "--epochs", 2, *only, "--run-dir", "run", "--quiet")
@@ -128,7 +128,7 @@ def test_the_last_line_is_the_file_and_json_lists_the_runs(nnctl: Nnctl, trained
 
 
 @pytest.mark.parametrize("status", [0, 1], ids=["a browser", "no browser"])
-def test_open_shows_the_page_in_a_browser_or_says_that_there_is_none(
+def test_open_shows_the_page_in_a_browser_or_reports_that_none_starts(
     nnctl: Nnctl, trained_run: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     opened = []
@@ -144,7 +144,7 @@ def test_open_shows_the_page_in_a_browser_or_says_that_there_is_none(
     assert ("no browser could be started" in done.stderr) == (status != 0)
 
 
-def test_a_page_is_replaced_and_no_other_file(nnctl: Nnctl, trained_run: Path) -> None:
+def test_an_earlier_page_is_replaced_but_no_other_file(nnctl: Nnctl, trained_run: Path) -> None:
     nnctl("report", trained_run)
     nnctl("report", trained_run)
     mine = Path("mine.sh")
@@ -171,7 +171,7 @@ def test_a_page_that_cannot_be_written_is_an_error(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
-def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, trained_run: Path) -> None:
+def test_a_pipe_is_not_replaced_and_does_not_block(nnctl: Nnctl, trained_run: Path) -> None:
     os.mkfifo("pipe")
     done = nnctl("report", trained_run, "-o", "pipe", code=2)
     assert "is a folder, a pipe or a device" in done.stderr
@@ -187,7 +187,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     import_matplotlib.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     stderr = nnctl("report", trained_run, code=2).stderr
-    assert f"a report needs {name}" in stderr
+    assert f"a report requires {name}" in stderr
     assert "pip install 'nnctl[plot]'" in stderr
 
 
@@ -200,16 +200,16 @@ def test_two_runs_are_compared(nnctl: Nnctl, trained_run: Path) -> None:
     text = text_of()
     ours, theirs = (api.evaluate(run).answers.right for run in (trained_run, "other"))
     p = mcnemar(ours, theirs)
-    assert "run is the best by validation accuracy" in text
+    assert "run has the best validation accuracy" in text
     differing = np.count_nonzero(ours != theirs)
-    assert f"Of the {differing} test images that only one of the two gets right" in text
+    assert f"Of the {differing} test images that only one of the two runs gets right" in text
     assert f"p = {p:.2g}" in text
     assert f"{np.count_nonzero(theirs & ~ours)} : {np.count_nonzero(ours & ~theirs)}" in text
-    assert "The best of them: run" in text
-    assert " epochs 2 " in text  # training.epochs, in which they differ
+    assert "Best run: run" in text
+    assert " epochs 2 " in text  # training.epochs, the key in which the runs differ
 
 
-def test_runs_of_one_name_are_listed_by_their_paths(nnctl: Nnctl, trained_run: Path) -> None:
+def test_runs_with_the_same_name_are_listed_by_path(nnctl: Nnctl, trained_run: Path) -> None:
     for folder in ("a", "b"):
         shutil.copytree(trained_run, Path(folder, "run"))
     nnctl("report", "a/run", "b/run", "a/../a/run")
@@ -237,7 +237,9 @@ def test_a_sweep_has_charts_of_its_parameters(nnctl: Nnctl) -> None:
 # Runs that are not complete ---------------------------------------------------------------------
 
 
-def test_a_run_in_training_is_shown_until_its_last_epoch(nnctl: Nnctl, scratch: Path) -> None:
+def test_a_run_in_training_is_shown_up_to_its_last_complete_epoch(
+    nnctl: Nnctl, scratch: Path
+) -> None:
     training = begin(scratch / "run")
     events = training.events(lambda: False)
     while not isinstance(next(events), EpochDone):
@@ -247,7 +249,7 @@ def test_a_run_in_training_is_shown_until_its_last_epoch(nnctl: Nnctl, scratch: 
     assert "not ended" in text
     assert "Learning curves" in text
     assert "Confusion matrix" in text
-    assert [*events]  # the training goes on
+    assert [*events]  # the training continues
 
 
 def test_a_run_without_a_complete_epoch_has_no_evaluation(nnctl: Nnctl, copied_run: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_run_without_a_complete_epoch_has_no_evaluation(nnctl: Nnctl, copied_r
     assert "Confusion matrix" not in text
 
 
-def test_a_run_that_diverged_has_its_diagnosis(nnctl: Nnctl) -> None:
+def test_a_run_that_diverged_shows_its_diagnosis(nnctl: Nnctl) -> None:
     nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", "--quiet", code=4)
     nnctl("report", "run")
     text = text_of()
@@ -269,18 +271,20 @@ def test_a_run_that_diverged_has_its_diagnosis(nnctl: Nnctl) -> None:
     assert "Cure:" in text
 
 
-def test_without_its_dataset_a_run_shows_the_rest(nnctl: Nnctl, mini_folder: Path) -> None:
+def test_without_its_dataset_a_run_shows_everything_except_the_evaluation(
+    nnctl: Nnctl, mini_folder: Path
+) -> None:
     nnctl("train", SMOKE, "--dataset", mini_folder, "--epochs", 1, "--run-dir", "run", "--quiet")
     for file in mini_folder.iterdir():
         file.unlink()
     assert "was not evaluated" in nnctl("report", "run").stderr
     text = text_of()
-    assert "There is no evaluation on test images" in text
+    assert "No evaluation on test images" in text
     assert "Draw a digit" in text
     assert "Learning curves" in text
 
 
-def test_a_folder_that_is_damaged_or_not_a_run_is_an_error(nnctl: Nnctl, copied_run: Path) -> None:
+def test_a_folder_that_is_corrupt_or_not_a_run_is_an_error(nnctl: Nnctl, copied_run: Path) -> None:
     assert "no run directory" in nnctl("report", "nowhere", code=2).stderr
     Path("empty").mkdir()
     assert "not a run directory" in nnctl("report", "empty", code=2).stderr
