@@ -1,4 +1,4 @@
-"""The arrows of the README's architecture: imports go one way."""
+"""Packages import only what the README's architecture section allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.processes import ROOT, Processes
 
 PACKAGE = Path(nnctl.__file__).parent
 
-ROOMS: dict[str, set[str]] = {
+ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "nn": {"errors"},
@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export", "report"},
     "api": {"errors", "nn", "config", "runs"},
 }
-"""For every room, the rooms that it may import."""
+"""For each package or module of nnctl, those that it may import."""
 
 OWNERS = {
     "click": {"cli"},
@@ -50,19 +50,19 @@ OWNERS = {
     "matplotlib": {"report"},
     "safetensors": {"export"},
 }
-"""For every library, the rooms that may import it; NumPy is for all."""
+"""For each library, the packages that may import it; any package may import NumPy."""
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Yield every module with its room."""
+    """Yield every module with its package."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room not in ("__init__", "__main__"):
-            yield room, path
+        package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if package not in ("__init__", "__main__"):
+            yield package, path
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield the dotted names of all that a module imports, at its top or within."""
+    """Yield the dotted names of all imports in a module, including those in functions."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,22 +74,22 @@ def imported(path: Path) -> Iterator[str]:
                 yield str(node.module)
 
 
-def test_rooms_import_only_the_rooms_below_them() -> None:
-    for room, path in modules():
+def test_packages_import_only_the_packages_below_them() -> None:
+    for package, path in modules():
         for name in imported(path):
             owner, _, inner = name.partition(".")
             if owner == "nnctl" and inner and not inner.startswith("__"):
                 other = inner.split(".")[0]
-                assert other == room or other in ROOMS[room], f"{path} imports {name}"
+                assert other == package or other in ALLOWED[package], f"{path} imports {name}"
 
 
-def test_every_library_is_imported_only_by_its_owner() -> None:
+def test_each_library_is_imported_only_by_its_owners() -> None:
     standard = sys.stdlib_module_names | {"nnctl", "numpy", "pydantic_core", "__future__"}
-    for room, path in modules():
+    for package, path in modules():
         if path.name == "__main__.py":
             continue
         for name in {name.split(".")[0] for name in imported(path)} - standard:
-            assert room in OWNERS.get(name, set()), f"{path} imports {name}"
+            assert package in OWNERS.get(name, set()), f"{path} imports {name}"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_every_library_is_imported_only_by_its_owner() -> None:
         ),
     ],
 )
-def test_an_import_loads_no_more_than_it_needs(
+def test_an_import_does_not_load_unneeded_libraries(
     processes: Processes, statement: str, unneeded: str
 ) -> None:
     code = "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
@@ -116,14 +116,14 @@ def test_an_import_loads_no_more_than_it_needs(
     assert set() == set(unneeded.split()) & set(done.stderr.split())
 
 
-def test_the_readme_s_architecture_names_every_room() -> None:
+def test_the_readme_s_architecture_lists_every_package() -> None:
     section = (ROOT / "README.md").read_text("utf-8").split("## Architecture")[1].split("\n## ")[0]
     rows = [line.split("|") for line in section.splitlines() if line.startswith("| `nnctl/")]
     documented = {
         row[1].strip(" `").removeprefix("nnctl/").rstrip("/").removesuffix(".py"): row
         for row in rows
     }
-    assert ROOMS.keys() == documented.keys()
-    for room, row in documented.items():
+    assert ALLOWED.keys() == documented.keys()
+    for package, row in documented.items():
         below = {name.strip(" `") for name in row[3].split(",")} - {"nothing"}
-        assert ROOMS[room] == below, room
+        assert ALLOWED[package] == below, package

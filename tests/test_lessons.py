@@ -1,4 +1,4 @@
-"""Every lesson shows what it teaches, and every cure that it names cures."""
+"""Every lesson causes the problem it is about, and every cure that it lists solves it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS = {
     "step": "step",
     "vanishing-gradients": "vanishing gradients",
 }
-GLANCES = {
+LABELS = {
     "bias-shift": "shifted",
     "dead-relu": r"\d\d % dead",
     "exploding-gradients": "exploding",
@@ -34,13 +34,13 @@ GLANCES = {
     "saturation": r"\d\d % sat\.",
     "vanishing-gradients": "vanishing",
 }
-"""What the table shows for each epoch; the other lessons show ok."""
-FORESEEN = {"step", "linear-collapse", "vanishing-gradients"}
-"""Lessons that are diagnosed before the training begins."""
+"""Content of the column "health" in each epoch; the other lessons show "ok"."""
+PREDICTED = {"step", "linear-collapse", "vanishing-gradients"}
+"""Lessons whose problem is reported before the training begins."""
 
 
 def commands(name: str) -> list[list[str]]:
-    """Return the arguments of the commands in a lesson's comment, after ``nnctl train FILE``."""
+    """Return the arguments after ``nnctl train FILE`` of the commands in a lesson's comment."""
     text = (LESSONS / f"{name}.yaml").read_text("utf-8").replace("\\\n#", "")
     words = [shlex.split(line) for line in re.findall(r"^#   (nnctl [^(\n]*)", text, re.MULTILINE)]
     file = ["nnctl", "train", f"configs/lessons/{name}.yaml"]
@@ -60,13 +60,13 @@ def test_every_lesson_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_lesson_provokes_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str) -> None:
+def test_a_lesson_leads_to_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str) -> None:
     diverges = name == "divergence"
     trained = nnctl(
         "train", LESSONS / f"{name}.yaml", "--run-dir", "run", code=4 if diverges else 0
     )
-    found = {one["kind"]: one for one in summary_of(scratch / "run")["diagnoses"]}
-    diagnosis = found[KINDS[name]]
+    diagnoses = {it["kind"]: it for it in summary_of(scratch / "run")["diagnoses"]}
+    diagnosis = diagnoses[KINDS[name]]
     lines = [
         f"  {KINDS[name]}: {diagnosis['evidence']}",
         f"    {diagnosis['reason'][0].upper()}{diagnosis['reason'][1:]}.",
@@ -74,7 +74,7 @@ def test_a_lesson_provokes_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str)
     ]
     assert "\n".join(lines) in nnctl("check", "run").stdout
     checked = json.loads(nnctl("check", "run", "--json").stdout)
-    assert list(found.values()) == checked["diagnoses"]
+    assert list(diagnoses.values()) == checked["diagnoses"]
     if diverges:
         assert "training diverged in epoch 1" in trained.stderr
         return
@@ -82,15 +82,15 @@ def test_a_lesson_provokes_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str)
     rows = re.findall(r"^[ *] +\d+  .*", table, re.MULTILINE)
     end = table[table.rindex(rows[-1]) + len(rows[-1]) :]
     assert "\n".join(lines) in (before if name == "step" else end)
-    assert (name in FORESEEN) == ("Before it begins:" in before)
-    assert (name in FORESEEN) == (f"  {KINDS[name]}: " in before)
-    glance = GLANCES.get(name, "ok")
-    assert all(re.search(rf"\d  {glance}$", row) for row in rows), rows
+    assert (name in PREDICTED) == ("Before it begins:" in before)
+    assert (name in PREDICTED) == (f"  {KINDS[name]}: " in before)
+    label = LABELS.get(name, "ok")
+    assert all(re.search(rf"\d  {label}$", row) for row in rows), rows
     assert max(map(len, rows)) <= 80
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_lesson_shows_itself_and_then_its_cures(name: str) -> None:
+def test_a_lesson_lists_its_own_command_and_then_its_cures(name: str) -> None:
     itself, *cures = commands(name)
     assert itself == []
     assert cures
@@ -110,15 +110,15 @@ def test_a_lesson_shows_itself_and_then_its_cures(name: str) -> None:
         for cure in commands(name)[1:]
     ],
 )
-def test_a_cure_cures(nnctl: Nnctl, name: str, cure: list[str]) -> None:
+def test_a_cure_solves_the_problem(nnctl: Nnctl, name: str, cure: list[str]) -> None:
     done = nnctl("train", LESSONS / f"{name}.yaml", *cure, "--json", "--quiet")
     summary = json.loads(done.stdout)
-    assert KINDS[name] not in [one["kind"] for one in summary["diagnoses"]]
+    assert KINDS[name] not in [diagnosis["kind"] for diagnosis in summary["diagnoses"]]
     assert summary["best_val_accuracy"] > 0.75
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "mixed"])
-def test_nothing_is_wrong_with_a_preset_on_few_digits(nnctl: Nnctl, name: str) -> None:
+def test_presets_have_no_problems_on_the_mini_dataset(nnctl: Nnctl, name: str) -> None:
     done = nnctl("train", CONFIGS / f"{name}.yaml", "--epochs", 12, "--json")
     summary = json.loads(done.stdout)
     assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mini", [])
@@ -129,7 +129,7 @@ def test_nothing_is_wrong_with_a_preset_on_few_digits(nnctl: Nnctl, name: str) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
-def test_perceptrons_learn_digits_with_a_sigmoid_s_derivative(nnctl: Nnctl) -> None:
+def test_perceptrons_learn_digits_with_the_surrogate_derivative_of_a_sigmoid(nnctl: Nnctl) -> None:
     (cure,) = commands("step")[1:]
     more = ("--dataset", "mnist", "--set", "network.layers.0.units=100", "--epochs", 5)
     done = nnctl("train", LESSONS / "step.yaml", *cure, *more, "--json", "--quiet")

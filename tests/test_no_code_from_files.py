@@ -1,4 +1,4 @@
-"""Python files in the current directory are not run: only those that the user asks for."""
+"""nnctl runs no Python files from the current directory unless the user enables them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ NAMES = {*sys.stdlib_module_names, *INSTALLED, "sitecustomize", "usercustomize"}
 
 
 def plant(folder: Path, names: set[str]) -> Path:
-    """Put a module of each name into a folder; return the file that exists once one was run."""
-    mark = folder.parent / "what-was-run"
+    """Write a module of each name; return the path of a file that each creates when it runs."""
+    log = folder.parent / "modules-that-ran"
     for name in names:
         (folder / f"{name}.py").write_text(
-            f"with open({str(mark)!r}, 'a') as mark: mark.write({name!r} + chr(10))\n"
+            f"with open({str(log)!r}, 'a') as log: log.write({name!r} + chr(10))\n"
             "raise ImportError('not the real one')\n",
             "utf-8",
         )
-    return mark
+    return log
 
 
 def paths(*folders: Path) -> dict[str, str]:
-    """Return the environment in which Python finds modules in folders, and then nnctl."""
+    """Return an environment in which Python finds modules in these folders, then nnctl."""
     return {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(str, [*folders, ROOT]))}
 
 
-def test_a_sweep_resumed_inside_its_directory_runs_no_file_there(
+def test_a_sweep_resumed_from_its_own_directory_runs_no_file_there(
     scratch: Path, processes: Processes
 ) -> None:
     plan = read_plan(ROOT / "configs" / "smoke.yaml", ("training.epochs=1",))
@@ -45,30 +45,30 @@ def test_a_sweep_resumed_inside_its_directory_runs_no_file_there(
     home.mkdir()
     with Sweep.begin(home, plan, plan.checked_points(), TrialMaker(None, ignore)):
         pass
-    mark = plant(home, NAMES)
-    # As the command `nnctl` is: a script in a folder of its own.
+    modules = plant(home, NAMES)
+    # The command `nnctl` is a script in another directory.
     script = scratch / "bin" / "nnctl.py"
     script.parent.mkdir()
     script.write_text(
         "from nnctl.__main__ import run\nif __name__ == '__main__':\n    run()\n", "utf-8"
     )
     script = script.rename(script.with_name("nnctl-script.py"))
-    # What the user puts on PYTHONPATH is run, in the workers as well.
-    own = scratch / "own"
-    own.mkdir()
-    (own / "sitecustomize.py").write_text(
+    # Modules on the user's PYTHONPATH do run, also in the workers.
+    user = scratch / "user"
+    user.mkdir()
+    (user / "sitecustomize.py").write_text(
         "import os\n"
-        f"with open({str(own / 'pids')!r}, 'a') as pids: print(os.getpid(), file=pids)\n",
+        f"with open({str(user / 'pids')!r}, 'a') as pids: print(os.getpid(), file=pids)\n",
         "utf-8",
     )
     words = ["sweep", "--resume", ".", "--workers", "1", "--quiet"]
     process = processes.start(
         [sys.executable, str(script), *words],
-        cwd=home, env=paths(own), stdout=-1, stderr=-1, encoding="utf-8",
+        cwd=home, env=paths(user), stdout=-1, stderr=-1, encoding="utf-8",
     )  # fmt: skip
     check_done(tuple(words), end_of(process), 0)
-    assert not mark.exists(), mark.read_text("utf-8")
-    pids = set((own / "pids").read_text("utf-8").split())
+    assert not modules.exists(), modules.read_text("utf-8")
+    pids = set((user / "pids").read_text("utf-8").split())
     log = (home / "trial-001" / "log.txt").read_text("utf-8")
     worker = log.partition("begun by process ")[2].split()[0]
     assert {str(process.pid), worker} <= pids
@@ -77,21 +77,21 @@ def test_a_sweep_resumed_inside_its_directory_runs_no_file_there(
 def test_python_m_nnctl_imports_no_library_from_the_current_directory(
     scratch: Path, processes: Processes
 ) -> None:
-    mark = plant(scratch, INSTALLED - {"nnctl"})
+    modules = plant(scratch, INSTALLED - {"nnctl"})
     words = [sys.executable, "-m", "nnctl", "check", str(ROOT / "configs" / "smoke.yaml")]
     process = processes.start(words, env=paths(), stdout=-1, stderr=-1, encoding="utf-8")
     check_done(tuple(words), end_of(process), 0)
-    assert not mark.exists(), mark.read_text("utf-8")
+    assert not modules.exists(), modules.read_text("utf-8")
 
 
-def test_python_m_nnctl_imports_from_the_current_directory_if_the_user_asks_for_it(
+def test_python_m_nnctl_imports_from_the_current_directory_if_it_is_on_pythonpath(
     scratch: Path, processes: Processes
 ) -> None:
-    mark = plant(scratch, {"click"})
+    modules = plant(scratch, {"click"})
     words = [sys.executable, "-m", "nnctl", "--version"]
     process = processes.start(words, env=paths(scratch), stdout=-1, stderr=-1, encoding="utf-8")
     assert "not the real one" in end_of(process).stderr
-    assert mark.read_text("utf-8") == "click\n"
+    assert modules.read_text("utf-8") == "click\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a directory in use cannot be removed there")
@@ -107,7 +107,7 @@ def test_python_m_nnctl_works_in_a_directory_that_was_removed(
     assert check_done(tuple(words), end_of(process), 0).stdout.startswith("nnctl")
 
 
-def test_a_clone_that_is_not_installed_runs_from_its_folder(
+def test_a_clone_runs_from_its_folder_without_installation(
     tmp_path: Path, processes: Processes
 ) -> None:
     clone = tmp_path / "clone"
@@ -123,7 +123,7 @@ def test_a_clone_that_is_not_installed_runs_from_its_folder(
 def test_only_the_sweep_starts_processes() -> None:
     folder = Path(package.__file__).parent
     starters = {"asyncio.subprocess", "multiprocessing", "pty", "runpy", "subprocess"}
-    found = {}
+    imports = {}
     for path in folder.rglob("*.py"):
         names: set[str] = set()
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -134,6 +134,6 @@ def test_only_the_sweep_starts_processes() -> None:
         names = {name for name in names if name.split(".")[0] in starters}
         names |= {"ProcessPoolExecutor"} & set(path.read_text("utf-8").split())
         if names:
-            found[path.relative_to(folder).as_posix()] = names
-    assert found.pop("errors.py") == {"subprocess"}  # for its quoting of words
-    assert set(found) == {"sweep/pool.py", "sweep/process.py"}
+            imports[path.relative_to(folder).as_posix()] = names
+    assert imports.pop("errors.py") == {"subprocess"}  # only to quote arguments
+    assert set(imports) == {"sweep/pool.py", "sweep/process.py"}

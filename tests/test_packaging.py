@@ -1,4 +1,4 @@
-"""The package as it is installed, not as it lies in its source tree."""
+"""Tests of the built wheel and its metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.processes import ROOT, Processes
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source tree."""
+    """A wheel built from the source tree."""
     folder = tmp_path_factory.mktemp("wheel")
     _run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT)
     return next(folder.glob("*.whl"))
@@ -34,7 +34,7 @@ def _run(*command: object, cwd: Path | None = None) -> str:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_digits_the_schemas_and_the_licences(wheel: Path) -> None:
+def test_the_wheel_contains_the_digits_the_schemas_and_the_licenses(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         schema = archive.read("nnctl/config/schema.json")
@@ -65,7 +65,7 @@ def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
     assert str(environment) in where
 
 
-def test_all_dependencies_have_a_lowest_version(tmp_path: Path) -> None:
+def test_all_dependencies_have_a_minimum_version(tmp_path: Path) -> None:
     command = (sys.executable, "-I", ROOT / "tests" / "oldest.py")
     constraints = _run(*command, cwd=tmp_path).split()
     assert "numpy==2.0" in constraints

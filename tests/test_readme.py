@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The commands, code and tables of the README are correct."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-import nnctl as face
+import nnctl as api
 from nnctl.cli import main
 from nnctl.config import load
 from nnctl.nn import activations
@@ -32,13 +32,13 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    """Return the code blocks of a language."""
+    """Return the code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
-def beside_configs(scratch: Path) -> Path:
-    """A folder as the README's reader stands in it: with the configurations."""
+def configs_folder(scratch: Path) -> Path:
+    """A working directory that contains ``configs``, as the README assumes."""
     shutil.copytree(CONFIGS, scratch / "configs")
     return scratch
 
@@ -46,8 +46,8 @@ def beside_configs(scratch: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq")
-@pytest.mark.usefixtures("beside_configs", "with_mnist")
-def test_its_commands_run_as_printed(processes: Processes) -> None:
+@pytest.mark.usefixtures("configs_folder", "with_mnist")
+def test_the_commands_run_as_printed(processes: Processes) -> None:
     script = f'nnctl() {{ "{sys.executable}" -m nnctl "$@"; }}\n' + "\n".join(blocks("sh"))
     few = {"NNCTL_TRAIN_EPOCHS": "1", "NNCTL_SWEEP_EPOCHS": "1"}
     done = run_command(processes, "sh", "-e", "-c", script, env={**os.environ, **few})
@@ -57,13 +57,13 @@ def test_its_commands_run_as_printed(processes: Processes) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
-def test_its_commands_are_accepted(
-    nnctl: Nnctl, beside_configs: Path, processes: Processes
+def test_the_commands_are_accepted(
+    nnctl: Nnctl, configs_folder: Path, processes: Processes
 ) -> None:
-    write = """nnctl() { printf '%s\\0' "$@" '' >> calls; echo runs/first; }\njq() { cat; }\n"""
-    done = run_command(processes, "sh", "-e", "-c", write + "\n".join(blocks("sh")))
+    functions = """nnctl() { printf '%s\\0' "$@" '' >> calls; echo runs/first; }\njq() { cat; }\n"""
+    done = run_command(processes, "sh", "-e", "-c", functions + "\n".join(blocks("sh")))
     assert done.returncode == 0, done.stderr
-    calls = (beside_configs / "calls").read_text("utf-8").split("\0\0")[:-1]
+    calls = (configs_folder / "calls").read_text("utf-8").split("\0\0")[:-1]
     commands = [call.split("\0") for call in calls]
     assert {name for name, *_ in commands} == main.commands.keys()
     for name, *arguments in commands:
@@ -75,26 +75,26 @@ def test_its_commands_are_accepted(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("beside_configs", "with_mnist")
-def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("configs_folder", "with_mnist")
+def test_the_python_code_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks("python")[:2]:
-        exec(compile(block, "README.md", "exec"), {})  # our own text
+        exec(compile(block, "README.md", "exec"), {})  # text of this repository
     assert float(capsys.readouterr().out.split()[0]) > 0.9
 
 
-@pytest.mark.usefixtures("beside_configs", "nnctl")
-def test_its_python_runs_on_the_digits_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("configs_folder", "nnctl")
+def test_the_python_code_runs_on_the_mini_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     train, save, *_ = blocks("python")
     with pytest.warns(UserWarning, match="mnist could not be had"):
-        exec(compile(train, "README.md", "exec"), {})  # our own text
+        exec(compile(train, "README.md", "exec"), {})  # text of this repository
     exec(compile(save.replace('dataset="mnist"', 'dataset="mini"'), "README.md", "exec"), {})
     assert float(capsys.readouterr().out.split()[0]) > 0.8
 
 
-def test_the_activation_that_it_adds_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_new_activation_is_correct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activations, "ACTIVATIONS", dict(ACTIVATIONS))
     scope: dict[str, Any] = {}
-    exec(compile(blocks("python")[2], "README.md", "exec"), scope)  # our own text
+    exec(compile(blocks("python")[2], "README.md", "exec"), scope)  # text of this repository
     mish = activations.ACTIVATIONS["mish"]()
     z = np.linspace(-8, 8, 1601)[:, None]
     outputs, slopes = np.empty_like(z), np.empty_like(z)
@@ -105,7 +105,7 @@ def test_the_activation_that_it_adds_is_right(monkeypatch: pytest.MonkeyPatch) -
     mish.forward(z - 1e-6, below)
     np.testing.assert_allclose((above - below) / 2e-6, slopes, atol=1e-8)
     assert mish.outputs == f"[{outputs.min():.4f}, ∞)"
-    network = face.Network.from_arrays(
+    network = api.Network.from_arrays(
         [np.eye(784)[:, :20], np.zeros((20, 10))],
         [np.zeros(20), np.zeros(10)],
         [mish, "softmax"],
@@ -113,8 +113,8 @@ def test_the_activation_that_it_adds_is_right(monkeypatch: pytest.MonkeyPatch) -
     assert network.logits(np.zeros((1, 784), np.float32)).shape == (1, 10)
 
 
-@pytest.mark.usefixtures("beside_configs")
-def test_a_program_trains_with_the_activation_that_it_adds(processes: Processes) -> None:
+@pytest.mark.usefixtures("configs_folder")
+def test_a_program_trains_with_the_example_of_a_new_activation(processes: Processes) -> None:
     train = """
 import nnctl
 settings = {"network.layers.0.activation": "mish"}
@@ -124,8 +124,8 @@ print(nnctl.evaluate(run).accuracy)
     assert float(run_python(processes, blocks("python")[2] + train).stdout) > 0.85
 
 
-@pytest.mark.usefixtures("beside_configs")
-def test_its_workflow_is_valid_and_its_step_passes(nnctl: Nnctl) -> None:
+@pytest.mark.usefixtures("configs_folder")
+def test_the_github_workflow_is_valid_and_its_steps_pass(nnctl: Nnctl) -> None:
     workflow = yaml.safe_load(blocks("yaml")[1])
     steps = workflow["jobs"]["train"]["steps"]
     commands = [step["run"].split() for step in steps if step.get("run", "").startswith("nnctl ")]
@@ -136,19 +136,19 @@ def test_its_workflow_is_valid_and_its_step_passes(nnctl: Nnctl) -> None:
     assert Path("runs/smoke/summary.json").is_file()
 
 
-def test_its_generated_parts_are_current() -> None:
+def test_the_generated_parts_are_current() -> None:
     assert renew(README) == README, "run: make readme"
     marked = set(re.findall(r"<!-- begin: ([\w ]+) -->", README))
     assert marked == {"keys", *TABLES, *names_of_help()}
 
 
-def test_its_links_lead_to_its_headings() -> None:
+def test_links_within_the_readme_match_its_headings() -> None:
     headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]*)\)", README)) - anchors == set()
 
 
-def test_its_pictures_are_there_and_small() -> None:
+def test_the_images_exist_and_are_small() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert len(pictures) == 2
     for picture in pictures:
@@ -157,20 +157,20 @@ def test_its_pictures_are_there_and_small() -> None:
         assert b"http" not in content.replace(b"http://www.w3.org/", b"")
 
 
-def test_its_configuration_loads(beside_configs: Path) -> None:
+def test_the_example_configurations_load(configs_folder: Path) -> None:
     sweep, _, example = blocks("yaml")
-    path = beside_configs / "example.yaml"
+    path = configs_folder / "example.yaml"
     path.write_text(example, encoding="utf-8")
     assert (
         load(path).network.layers[0].units
         == yaml.safe_load(example)["network"]["layers"][0]["units"]
     )
-    path = beside_configs / "configs" / "example.yaml"
+    path = configs_folder / "configs" / "example.yaml"
     path.write_text(sweep, encoding="utf-8")
     assert len(read_plan(path).checked_points()) == 20
 
 
-def test_its_tables_name_every_entry_and_every_configuration() -> None:
+def test_the_tables_list_every_choice_and_every_configuration() -> None:
     for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES, OPTIMIZERS):
         assert all(f"`{name}`" in README for name in table)
     for path in CONFIGS.rglob("*.yaml"):

@@ -1,8 +1,9 @@
 """Every command reads the runs and sweeps of all earlier versions.
 
-Each folder here was written by an earlier version of nnctl, and its name ends in the version of the
-format. They are never replaced: a change that cannot read them breaks the runs of users. A new
-format adds a folder. The networks have 1,600 parameters and were trained on the bundled digits.
+Each folder here was written by an earlier version of nnctl, and its name ends with the version of
+the format. The folders are never replaced: a change that cannot read them breaks the runs of users.
+A new format adds a folder. The networks have 1,600 parameters and were trained on the bundled
+'mini' dataset.
 """
 
 from __future__ import annotations
@@ -25,53 +26,55 @@ SWEEPS = sorted(path.name for path in HERE.glob("sweep-*"))
 
 
 @pytest.fixture
-def kept(scratch: Path, request: pytest.FixtureRequest) -> Path:
+def directory(scratch: Path, request: pytest.FixtureRequest) -> Path:
     """A copy of one of the folders."""
     return Path(shutil.copytree(HERE / request.param, scratch / request.param))
 
 
 @pytest.mark.usefixtures("sketched_reports")
-@pytest.mark.parametrize("kept", [*RUNS, *SWEEPS], indirect=True)
-def test_an_earlier_version_is_reported(nnctl: Nnctl, kept: Path) -> None:
-    page = Path(nnctl("report", kept).stdout.splitlines()[-1]).read_text("utf-8")
+@pytest.mark.parametrize("directory", [*RUNS, *SWEEPS], indirect=True)
+def test_a_report_of_an_earlier_version_is_written(nnctl: Nnctl, directory: Path) -> None:
+    page = Path(nnctl("report", directory).stdout.splitlines()[-1]).read_text("utf-8")
     assert "Confusion matrix" in page
 
 
-@pytest.mark.parametrize("kept", RUNS, indirect=True)
-def test_a_run_of_an_earlier_version_is_read_by_every_other_command(
-    nnctl: Nnctl, kept: Path
+@pytest.mark.parametrize("directory", RUNS, indirect=True)
+def test_every_other_command_reads_a_run_of_an_earlier_version(
+    nnctl: Nnctl, directory: Path
 ) -> None:
-    run = Run.open(kept)
+    run = Run.open(directory)
     for split, key in (("validation", "best_val_accuracy"), ("train", None), ("test", None)):
-        result = json.loads(nnctl("eval", kept, "--split", split, "--json").stdout)
+        result = json.loads(nnctl("eval", directory, "--split", split, "--json").stdout)
         if key:
             assert run.summary[key] == result["accuracy"]
-    nnctl("eval", kept, "--checkpoint", "last")
-    assert len(run.metrics) == json.loads(nnctl("check", kept, "--json").stdout)["epochs_done"]
-    answers = nnctl("predict", kept, MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").stdout
+    nnctl("eval", directory, "--checkpoint", "last")
+    assert len(run.metrics) == json.loads(nnctl("check", directory, "--json").stdout)["epochs_done"]
+    answers = nnctl("predict", directory, MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").stdout
     assert len(answers.splitlines()) == 1000
     for file_format in ("onnx", "safetensors"):
-        nnctl("export", kept, "--format", file_format, "--quiet")
+        nnctl("export", directory, "--format", file_format, "--quiet")
 
 
-@pytest.mark.parametrize("kept", RUNS, indirect=True)
-def test_a_run_of_an_earlier_version_is_trained_further(nnctl: Nnctl, kept: Path) -> None:
-    before = Run.open(kept).metrics
-    nnctl("train", "--resume", kept, "--epochs", len(before) + 1, "--quiet")
-    after = Run.open(kept).metrics
+@pytest.mark.parametrize("directory", RUNS, indirect=True)
+def test_a_run_of_an_earlier_version_can_be_extended(nnctl: Nnctl, directory: Path) -> None:
+    before = Run.open(directory).metrics
+    nnctl("train", "--resume", directory, "--epochs", len(before) + 1, "--quiet")
+    after = Run.open(directory).metrics
     assert before == after[: len(before)]
     assert len(before) + 1 == len(after)
 
 
-@pytest.mark.parametrize("kept", SWEEPS, indirect=True)
-def test_a_sweep_of_an_earlier_version_is_shown_and_resumed(nnctl: Nnctl, kept: Path) -> None:
-    shown = nnctl("sweep", "--show", kept, "--json").stdout
-    journal = kept / "journal.jsonl"
+@pytest.mark.parametrize("directory", SWEEPS, indirect=True)
+def test_a_sweep_of_an_earlier_version_can_be_shown_and_resumed(
+    nnctl: Nnctl, directory: Path
+) -> None:
+    shown = nnctl("sweep", "--show", directory, "--json").stdout
+    journal = directory / "journal.jsonl"
     *lines, ended = journal.read_text("utf-8").splitlines(keepends=True)
     journal.write_text("".join(lines), "utf-8")
-    shutil.rmtree(kept / f"trial-{json.loads(ended)['trial']:03d}")
-    nnctl("sweep", "--resume", kept, "--workers", 1, "--quiet")
-    again = nnctl("sweep", "--show", kept, "--json").stdout
+    shutil.rmtree(directory / f"trial-{json.loads(ended)['trial']:03d}")
+    nnctl("sweep", "--resume", directory, "--workers", 1, "--quiet")
+    again = nnctl("sweep", "--show", directory, "--json").stdout
     assert list(map(_without_time, shown.splitlines())) == [
         _without_time(line) for line in again.splitlines()
     ]
@@ -97,7 +100,7 @@ def journal_of_version_99(directory: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kept", "change", "commands"),
+    ("directory", "change", "commands"),
     [
         *(
             (name, summary_of_version_99, ["check", "report", "train --epochs 3 --resume"])
@@ -108,15 +111,15 @@ def journal_of_version_99(directory: Path) -> Path:
             for name in SWEEPS
         ),
     ],
-    indirect=["kept"],
+    indirect=["directory"],
 )
-def test_a_later_version_is_refused_with_a_hint(
-    nnctl: Nnctl, kept: Path, change: Callable[[Path], Path], commands: list[str]
+def test_a_later_format_version_is_an_error_with_a_hint(
+    nnctl: Nnctl, directory: Path, change: Callable[[Path], Path], commands: list[str]
 ) -> None:
-    path = change(kept)
+    path = change(directory)
     before = path.read_bytes()
     for command in commands:
-        stderr = nnctl(*command.split(), kept, code=3).stderr
+        stderr = nnctl(*command.split(), directory, code=3).stderr
         assert f"{path.name} has format version 99; this nnctl reads 1" in stderr
         assert "Install the version of nnctl that wrote it." in stderr
     assert before == path.read_bytes()
