@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"errors", "files", "config", "data", "runs", "sweep", "views", "export", "report"},
     "api": {"errors", "nn", "config", "runs"},
 }
-"""For each package or module of nnctl, those that it may import."""
+"""For each package or module of nnctl, the set of packages that it may import."""
 
 OWNERS = {
     "click": {"cli"},

@@ -119,7 +119,7 @@ class Chart:
 def draw_lines(
     title: str, lines: Sequence[Line], *, x: str = "epoch", percent: bool = False, log: bool = False
 ) -> Chart | None:
-    """Return a line chart; None if there are no points to draw."""
+    """Return a line chart; None without any points."""
     drawn = [(line, points) for line in lines if len(points := _points(line, log))]
     if not drawn:
         return None

@@ -12,7 +12,7 @@ const FINE = 8; // supersampling: each pixel is the mean of FINE x FINE samples
 // Returns the image of strokes, side x side numbers from 0 to 1, row by row; null without strokes.
 //
 // A stroke is a list of points {x, y} from 0 to 1. Strokes are scaled before they are drawn as
-// pixels, so that their lines have the same width as MNIST's, whatever the size of the drawing.
+// pixels, so that their lines have the same width as MNIST's at any size of the drawing.
 function imageOf(strokes, side) {
   const points = strokes.flat();
   if (!points.length) return null;

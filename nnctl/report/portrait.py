@@ -53,7 +53,7 @@ class Portrait:
     evaluation : Evaluation, optional
         Evaluation of the network on the test set; None if either is not available.
     lacking : str
-        Why there is no evaluation; empty if there is one.
+        Why the evaluation is missing; empty if it exists.
     """
 
     run: Run

@@ -1,4 +1,4 @@
-"""The charts of a report: their numbers and names, whatever matplotlib is configured to do."""
+"""Charts of a report: values, axis labels, and independence from matplotlib settings."""
 
 from __future__ import annotations
 
