@@ -67,16 +67,16 @@ class ConfigError(UsageError):
     source : str
         The configuration as the user named it, for instance its path.
     mistakes : sequence of str
-        One line a mistake, each beginning with its place (``configs/x.yaml:7:9``).
+        Lines, one per mistake, each beginning with its position (``configs/x.yaml:7:9``).
     """
 
     def __init__(self, source: str, mistakes: Sequence[str], *, hint: str | None = None) -> None:
-        count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        told = [_shortened(mistake, _LONGEST) for mistake in mistakes[:MOST_TOLD]]
-        if more := len(mistakes) - len(told):
-            told.append(f"... and {more:,} more")
-        about = f"{_shortened(source, _LONGEST)} has {count}:"
-        super().__init__("\n  ".join([about, *told]), hint=hint)
+        lines = [_shortened(mistake, _LONGEST) for mistake in mistakes[:MOST_TOLD]]
+        if more := len(mistakes) - len(lines):
+            lines.append(f"... and {more:,} more")
+        if len(mistakes) > 1:
+            lines.insert(0, f"{_shortened(source, _LONGEST)} has {len(mistakes)} mistakes:")
+        super().__init__("\n  ".join(lines), hint=hint)
         self.mistakes = tuple(mistakes)
 
 

@@ -1,4 +1,4 @@
-"""What may be written in YAML, and how mistakes are told. The only room that knows YAML."""
+"""Reads and checks YAML configurations. The only package that handles YAML."""
 
 from nnctl.config.checks import Check, Problem
 from nnctl.config.loader import from_mapping, load, replaced, resolve, to_mapping, to_yaml

@@ -1,4 +1,4 @@
-"""``python -m nnctl.config FOLDER`` writes the JSON Schemas there, as ``make schema`` does."""
+"""``python -m nnctl.config FOLDER`` writes the JSON Schemas to FOLDER; see ``make schema``."""
 
 import json
 import sys

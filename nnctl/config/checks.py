@@ -1,4 +1,4 @@
-"""Mistakes that no single key shows: what does not fit together."""
+"""Checks that compare several keys of a training configuration with each other."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from nnctl.nn.losses import make_loss
 
 @dataclass(frozen=True)
 class Problem:
-    """A mistake of a configuration.
+    """A mistake in a configuration.
 
     Parameters
     ----------
     path : tuple
-        The key that it is shown at.
+        Key at which the mistake is reported.
     message : str
         What is wrong, and what to do.
     about : tuple of paths
-        The other keys that it depends on.
+        Other keys that the mistake depends on.
     of_key : bool
-        Whether the key itself is wrong, not its value.
+        Whether the key itself is wrong, rather than its value.
     """
 
     path: Path_
@@ -37,33 +37,33 @@ Check = Callable[[Config], Iterator[Problem]]
 
 
 def check_network(config: Config) -> Iterator[Problem]:
-    """Check the layers against each other, and the loss against the last of them."""
+    """Check that the activations fit their layers, and that the loss fits the last layer."""
     *hidden, output = config.network.layers
     for i, layer in enumerate(hidden):
         if layer.activation.place == "output":
             yield Problem(
                 ("network", "layers", i, "activation"),
-                f"{layer.activation.name} belongs in the last layer; in a hidden one use relu, "
-                "tanh or sigmoid",
+                f"{layer.activation.name} is for the last layer only; use relu, tanh or sigmoid in "
+                "a hidden layer",
             )
     last = len(config.network.layers) - 1
     activation = ("network", "layers", last, "activation")
     if output.activation.place == "hidden":
         yield Problem(
             activation,
-            f"{output.activation.name} belongs in a hidden layer; in the last one use softmax, "
-            "sigmoid or linear",
+            f"{output.activation.name} is for hidden layers only; use softmax, sigmoid or linear "
+            "in the last layer",
         )
     if isinstance(output.activation, Softmax) and output.units == 1:
         yield Problem(
             ("network", "layers", last, "units"),
-            "softmax over one unit is always 1; give it a unit for each class, or use sigmoid",
+            "softmax over one unit is always 1; use one unit per class, or sigmoid",
             about=(activation,),
         )
     if output.dropout:
         yield Problem(
             ("network", "layers", last, "dropout"),
-            "the last layer's outputs are the answer; dropout belongs in the layers before it",
+            "dropout is for hidden layers only; set it in an earlier layer",
         )
     try:
         make_loss(config.loss, output.activation)
@@ -76,18 +76,18 @@ def check_network(config: Config) -> Iterator[Problem]:
 
 
 def check_optimizer(config: Config) -> Iterator[Problem]:
-    """Check the numbers of the optimizer against each other."""
+    """Check that the optimizer's settings fit each other."""
     optimizer = config.optimizer
     if optimizer.momentum and optimizer.name != "sgd":
         yield Problem(
             ("optimizer", "momentum"),
-            f"momentum belongs to sgd; {optimizer.name} has a memory of its own",
+            f"momentum is for sgd only, not for {optimizer.name}",
             about=(("optimizer", "name"),),
         )
     if optimizer.nesterov and not optimizer.momentum:
         yield Problem(
             ("optimizer", "nesterov"),
-            "nesterov looks ahead along the momentum, which is 0; set optimizer.momentum",
+            "nesterov needs momentum, which is 0; set optimizer.momentum",
             about=(("optimizer", "momentum"),),
         )
     if optimizer.learning_rate * optimizer.weight_decay >= 1:
@@ -100,14 +100,14 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
 
 
 def check_training(config: Config) -> Iterator[Problem]:
-    """Check what needs validation examples."""
+    """Check that early stopping has validation examples."""
     if config.training.early_stopping and config.data.validation == 0:
         yield Problem(
             ("training", "early_stopping"),
-            "early stopping watches the validation examples, and data.validation is 0",
+            "early stopping needs validation examples, but data.validation is 0",
             about=(("data", "validation"),),
         )
 
 
 CHECKS: tuple[Check, ...] = (check_network, check_optimizer, check_training)
-"""What a configuration can be checked for by itself; others know the dataset and the machine."""
+"""Checks of the configuration alone; others compare it with the dataset and the machine."""

@@ -1,7 +1,7 @@
-"""How an entry of one of the core's tables is written: a name, or a mapping with parameters.
+"""Reads and writes activations, initializers and schedules: a name, or a mapping with parameters.
 
-``relu`` and ``{name: leaky_relu, negative_slope: 0.1}`` are both read, checked and written back by
-what the table's dataclasses declare; a new entry needs no line here.
+Both ``relu`` and ``{name: leaky_relu, negative_slope: 0.1}`` are checked against the fields of the
+dataclasses in the table, so that a new entry in a table needs no code here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from nnctl.errors import did_you_mean, quoted
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Annotates a field that holds an entry of a table: ``Annotated[Activation, OneOf(...)]``.
+    """Annotation of a field that holds an entry of a table: ``Annotated[Activation, OneOf(...)]``.
 
     Parameters
     ----------
     kind : str
-        What the entries are called in a message.
+        Name of such an entry in messages, for example ``activation``.
     table : mapping of str to dataclass
-        The entries by name; a class may have several names, of which its own ``name`` is written.
+        Entries by name. A class may have several names; its attribute ``name`` is the one written.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class OneOf:
         return {"anyOf": [names, handler(schema)]}
 
     def _expand(self, value: Any) -> Any:
-        """Turn a name into a mapping, and refuse what is neither or has no known name."""
+        """Turn a name into a mapping; raise an error for other values and for unknown names."""
         if isinstance(value, tuple(set(self.table.values()))):
             value = write(value)
         if isinstance(value, str):
@@ -66,7 +66,7 @@ class OneOf:
         if value["name"] not in self.table:
             name = value["name"]
             suggestion = did_you_mean(name, self.table)
-            known = suggestion or f"; known are {', '.join(self.table)}"
+            known = suggestion or f"; choose from: {', '.join(self.table)}"
             raise PydanticCustomError(
                 "choice", "{message}", {"message": f"unknown {self.kind} {quoted(name)}{known}"}
             )
@@ -78,7 +78,7 @@ class OneOf:
 
 
 def write(entry: Any) -> str | dict[str, Any]:
-    """Return how an entry is written: its name alone where all parameters are the defaults."""
+    """Return an entry as plain values: its name alone if all its parameters are the defaults."""
     parameters = dataclasses.asdict(entry)
     if entry == type(entry)():
         return str(entry.name)
@@ -86,7 +86,7 @@ def write(entry: Any) -> str | dict[str, Any]:
 
 
 def _model(kind: type[Any], table: Mapping[str, type[Any]]) -> type[BaseModel]:
-    """Make the pydantic model of a dataclass, with the names that it has in the table."""
+    """Return a pydantic model of a dataclass, with all its names in the table."""
     names = tuple(name for name, entry in table.items() if entry is kind)
     hints = get_type_hints(kind)
     parameters: dict[str, Any] = {"name": (Literal[names], ...)}

@@ -1,4 +1,4 @@
-"""From a file and overrides to a checked `Config`, or to all of its mistakes at once; and back."""
+"""Turns a file and overrides into a checked `Config`, or reports all mistakes; and writes YAML."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
-    "string_unicode": "text that can be saved as UTF-8",
+    "string_unicode": "text that can be encoded as UTF-8",
     "list_type": "a list",
     "model_type": "a mapping (key: value)",
     "greater_than": "a number above {gt}",
@@ -41,12 +41,12 @@ _EXPECTED = {
     "less_than_equal": "a number of at most {le}",
     "dict_type": "a mapping (key: value)",
     "finite_number": "a finite number",
-    "too_short": "at least {min_length} of them",
-    "too_long": "at most {max_length} of them",
-    "string_too_short": "some text",
+    "too_short": "{min_length} or more items",
+    "too_long": "{max_length} or fewer items",
+    "string_too_short": "text that is not empty",
     "literal_error": "{expected}",
 }
-"""What was expected, by pydantic's type of error."""
+"""Expected value, by the type of pydantic's error."""
 
 _PLACEHOLDERS: dict[str, Any] = {
     "units": 1,
@@ -54,7 +54,7 @@ _PLACEHOLDERS: dict[str, Any] = {
     "learning_rate": 1e-9,
     "patience": 1,
 }
-"""Values of required keys, to go on with after a mistake in one of them and find the others."""
+"""Valid values for required keys: they replace wrong ones, so that more mistakes can be found."""
 
 
 def load(path: Path, overrides: Sequence[Override] = (), checks: Iterable[Check] = ()) -> Config:
@@ -65,21 +65,21 @@ def load(path: Path, overrides: Sequence[Override] = (), checks: Iterable[Check]
 def resolve(
     document: Document, overrides: Sequence[Override] = (), checks: Iterable[Check] = ()
 ) -> Config:
-    """Lay the overrides over a document, and check the result.
+    """Apply overrides to a document, and return the checked configuration.
 
     Parameters
     ----------
     document : Document
-        Changed by the overrides.
+        Parsed file; the overrides are written into it.
     overrides : sequence of Override
-        In order; a later one wins.
+        Values to set, in order; the last one for a key wins.
     checks : iterable of Check
-        What else to check, beside what a configuration can be checked for by itself.
+        Checks in addition to those of the configuration alone.
 
     Raises
     ------
     ConfigError
-        With every mistake, each at its place.
+        The configuration is invalid. Lists every mistake with its position.
     """
     apply_overrides(document, overrides)
     return validate(Config, document, (*CHECKS, *checks))
@@ -88,24 +88,24 @@ def resolve(
 def validate(
     model: type[Model], document: Document, checks: Iterable[Callable[[Model], Iterator[Problem]]]
 ) -> Model:
-    """Return what a document says as a model, or raise a `ConfigError` with all its mistakes."""
+    """Return the content of a document as a model, or raise a `ConfigError` with all mistakes."""
     value, problems = _validate(model, document.data)
     if value:
         wrong = [path for problem in problems for path in (problem.path, *problem.about)]
-        found = [problem for check in checks for problem in check(value)]
-        problems += [problem for problem in found if not _depends_on(problem, wrong)]
+        others = [problem for check in checks for problem in check(value)]
+        problems += [problem for problem in others if not _depends_on(problem, wrong)]
     if problems:
-        told = [_told(problem, document) for problem in problems]
-        raise ConfigError(document.source, sorted(told, key=_line_and_column))
+        mistakes = [_describe(problem, document) for problem in problems]
+        raise ConfigError(document.source, sorted(mistakes, key=_line_and_column))
     assert value is not None
     return value
 
 
 def to_mapping(config: BaseModel, *, defaults: bool = True) -> dict[str, Any]:
-    """Return a configuration as plain values, with or without those that it did not name."""
+    """Return a configuration as plain values, with or without the keys that were not set."""
     try:
         return config.model_dump(mode="json", exclude_unset=not defaults)
-    except PydanticSerializationError as error:  # what it makes of an interrupt in our functions
+    except PydanticSerializationError as error:  # pydantic wraps an interrupt in our serializers
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise error.__cause__ from None
         raise
@@ -125,27 +125,27 @@ def to_yaml(mapping: Mapping[str, Any], comment: str = "") -> str:
 
 
 def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check] = ()) -> Config:
-    """Check plain values, such as a checkpoint's or a sweep's; see `resolve`."""
+    """Return the checked configuration of plain values, such as a checkpoint's; see `resolve`."""
     return resolve(Document(source, copy.deepcopy(dict(mapping))), (), checks)
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a configuration with other values at some dotted keys."""
+    """Return a copy of a configuration with new values at some dotted keys."""
     overrides = [Override(key, value, key) for key, value in values.items()]
     return resolve(Document("the configuration", to_mapping(config)), overrides)
 
 
 def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
-    """Return the model, with the mistakes of its single keys mended, and these mistakes."""
+    """Return the model with wrong values replaced, None if still invalid, and the mistakes."""
     try:
         return model.model_validate(data), []
     except ValidationError as error:
         problems = list(_problems(model, error.errors(include_url=False), data))
-    mended = copy.deepcopy(data)
+    repaired = copy.deepcopy(data)
     for problem in problems:
-        _mend(mended, problem)
+        _repair(repaired, problem)
     try:
-        return model.model_validate(mended), problems
+        return model.model_validate(repaired), problems
     except ValidationError:
         return None, problems
 
@@ -153,7 +153,7 @@ def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, l
 def _problems(
     model: type[BaseModel], errors: Sequence[ErrorDetails], data: dict[str, Any]
 ) -> Iterator[Problem]:
-    """Say pydantic's errors in words, those of one value together."""
+    """Yield pydantic's errors as problems, one for each value."""
     by_path: dict[Path_, list[ErrorDetails]] = {}
     for error in errors:
         by_path.setdefault(_path(error, data), []).append(error)
@@ -165,7 +165,7 @@ def _problems(
             case "extra_forbidden":
                 if number < MOST_TOLD:
                     yield _unknown_key(model, error["loc"], path, data)
-                else:  # what was meant takes long to find
+                else:  # finding suggestions is slow
                     yield Problem(path, "unknown key", of_key=True)
             case "value_error":
                 yield Problem(path, str(error["ctx"]["error"]))
@@ -179,7 +179,7 @@ def _problems(
 
 
 def _path(error: ErrorDetails, data: Any) -> Path_:
-    """Return where an error is in the data: pydantic puts names of union members in between."""
+    """Return the path of an error in the data, without pydantic's names of union members."""
     path: list[str | int] = []
     *parents, last = error["loc"] or ("",)
     for step in parents:
@@ -207,7 +207,7 @@ def _shown(value: Any) -> str:
         case dict():
             return "a mapping"
         case list():
-            return f"a list of {len(value)}"
+            return f"a list of length {len(value)}"
         case None:
             return "nothing"
         case bool():
@@ -229,7 +229,7 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
 
 
 def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> Problem:
-    """Say which key of the same mapping was meant, or where else one of that name belongs."""
+    """Return the problem of an unknown key, with the key that was probably meant."""
     key, parent = str(path[-1]), path[:-1]
     for step in parent:
         data = data[step]
@@ -242,24 +242,26 @@ def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> 
         siblings = _parameters(parent[-1], data["name"])
     about: tuple[Path_, ...] = ()
     if meant := nearest(key, siblings):
-        told, about = f"; did you mean '{meant}'?", ((*parent, meant),)
+        advice, about = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
-        of_the_first = elsewhere[key].replace("network.layers.", "network.layers.0.")
-        told = f" here; it is written as {of_the_first}"
+        full_key = elsewhere[key].replace("network.layers.", "network.layers.0.")
+        advice = f" here; use {full_key}"
     else:
-        known = f"; known here are {', '.join(siblings)}" if siblings else "; it takes no other"
-        told = did_you_mean(key, elsewhere) or known
-    return Problem(path, f"unknown key {quoted(key)}{told}", about=about, of_key=True)
+        known = (
+            f"; valid keys: {', '.join(siblings)}" if siblings else "; no other keys are allowed"
+        )
+        advice = did_you_mean(key, elsewhere) or known
+    return Problem(path, f"unknown key {quoted(key)}{advice}", about=about, of_key=True)
 
 
 def _union_member(loc: Path_) -> type[BaseModel] | None:
-    """Return the section that an error is in, if pydantic took it for one of several."""
+    """Return the section that contains an error, if it is a member of a union."""
     sections = {section.__name__: section for section in Section.__subclasses__()}
     return next((sections[step] for step in reversed(loc) if step in sections), None)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every key of the schema with the dotted keys above it."""
+    """Yield every key of the schema, each after the dotted path of its section."""
     for name, field in model.model_fields.items():
         yield prefix, name
         for section in _sections(field.annotation):
@@ -274,15 +276,15 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _parameters(key: str | int, name: str) -> list[str]:
-    """Return the parameters of the entry of that name in the table that belongs to a key."""
+    """Return the parameters of an entry in the table of a key: an activation, for example."""
     tables: dict[str | int, Mapping[str, type[Any]]]
     tables = {"activation": ACTIVATIONS, "schedule": SCHEDULES}
     kind = tables.get(key, INITIALIZERS).get(name)
     return [field.name for field in dataclasses.fields(kind)] if kind else []
 
 
-def _mend(data: Any, problem: Problem) -> None:
-    """Take out a mistake: leave the default, or something that passes, in its place."""
+def _repair(data: Any, problem: Problem) -> None:
+    """Replace a wrong value by the default, or by a valid placeholder."""
     path = problem.path
     for step in path[:-1]:
         if not (isinstance(data, dict | list) and _has(data, step)):
@@ -292,12 +294,12 @@ def _mend(data: Any, problem: Problem) -> None:
         data.pop(path[-1], None)
         if path[-1] in _PLACEHOLDERS and not problem.of_key:
             data[path[-1]] = _PLACEHOLDERS[str(path[-1])]
-    elif isinstance(data, list) and path:  # the only list is that of the layers
+    elif isinstance(data, list) and path:  # the only list in the schema holds the layers
         data[int(path[-1])] = {"units": 1, "activation": "linear"}
 
 
 def _depends_on(problem: Problem, wrong: Iterable[Path_]) -> bool:
-    """Tell whether a problem may be no more than the consequence of a mistake that was mended."""
+    """Check whether a problem may only be a consequence of a mistake that was repaired."""
     return any(
         all(step == other for step, other in zip(path, bad, strict=False))
         for path in (problem.path, *problem.about)
@@ -305,13 +307,14 @@ def _depends_on(problem: Problem, wrong: Iterable[Path_]) -> bool:
     )
 
 
-def _told(problem: Problem, document: Document) -> str:
+def _describe(problem: Problem, document: Document) -> str:
+    """Return a problem as text: its position, its dotted key and its message."""
     place = document.place(problem.path, of_key=problem.of_key)
     dotted = ".".join(map(str, problem.path))
     return f"{place}: {dotted + ': ' if dotted else ''}{problem.message}"
 
 
-def _line_and_column(told: str) -> tuple[int, int]:
-    """Sort mistakes as they stand in the file, those of the command line after them."""
-    found = re.match(r".*?:(\d{1,9}):(\d{1,9}): ", told)
-    return (int(found[1]), int(found[2])) if found else (sys.maxsize, 0)
+def _line_and_column(mistake: str) -> tuple[int, int]:
+    """Return the sort key of a mistake: by position in the file, then those of the command line."""
+    match = re.match(r".*?:(\d{1,9}):(\d{1,9}): ", mistake)
+    return (int(match[1]), int(match[2])) if match else (sys.maxsize, 0)

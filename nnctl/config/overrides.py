@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` from the command line, laid over a configuration before it is checked."""
+"""Overrides (``KEY=VALUE`` on the command line), applied before a configuration is checked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _INDEX = re.compile("[0-9]{1,9}")
 
 @dataclass(frozen=True)
 class Override:
-    """One value to set.
+    """A value to set at a key.
 
     Parameters
     ----------
     key : str
-        Dotted; a list's item by its index: ``network.layers.0.units``.
+        Dotted key, with the index of an item in a list: ``network.layers.0.units``.
     value : object
-        What YAML could say there.
+        Plain value, of a type that YAML has.
     source : str
-        What the user typed, for messages: ``--set network.layers.0.units=100``.
+        Text that the user typed, for messages: ``--set network.layers.0.units=100``.
     """
 
     key: str
@@ -33,38 +33,38 @@ class Override:
 
     @classmethod
     def parse(cls, text: str, option: str = "--set") -> Override:
-        """Read ``KEY=VALUE``, where the value is YAML.
+        """Parse ``KEY=VALUE``, where the value is YAML.
 
         Raises
         ------
         UsageError
-            There is no ``=``, or no key before it.
+            The ``=``, or the key before it, is missing.
         ConfigError
-            The value is not YAML.
+            The value is not valid YAML.
         """
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise UsageError(
                 f"{option} {text}: expected KEY=VALUE",
-                hint=f"For instance: {option} optimizer.learning_rate=0.1",
+                hint=f"Example: {option} optimizer.learning_rate=0.1",
             )
         source = f"{option} {text}"
         return cls(key.strip(), read_value(value, source), source)
 
     @property
     def path(self) -> Path_:
-        """The keys and indices that the dotted key stands for."""
+        """The dotted key as a tuple of keys and indices."""
         parts = self.key.split(".")
         return tuple(int(part) if _INDEX.fullmatch(part) else part for part in parts)
 
 
 def apply_overrides(document: Document, overrides: Iterable[Override]) -> None:
-    """Set each value in turn, in place; a mapping that is missing on the way is made.
+    """Set the values in the document, in order; missing mappings are created.
 
     Raises
     ------
     ConfigError
-        A key leads into a value that has no keys, or past the end of a list.
+        A key does not fit the document: its parent is not a mapping, or its index is out of range.
     """
     mistakes = []
     for override in overrides:
@@ -90,20 +90,23 @@ def _set(document: Document, override: Override) -> None:
             container[step] = {}
             document.keys[path[: depth + 1]] = document.values[path[: depth + 1]] = override.source
         container = container[step]
-    # What stood below is gone, and so is its place.
+    # The replaced value took its children with it, so their positions are removed as well.
     for places in (document.keys, document.values):
         for below in [old for old in places if old[: len(path)] == path]:
             del places[below]
         places[path] = override.source
 
 
-def _check_step(container: Any, so_far: Path_, step: str | int) -> None:
-    where = ".".join(map(str, so_far)) or "the configuration"
+def _check_step(container: Any, parent: Path_, step: str | int) -> None:
+    """Raise a ValueError if a container cannot have a key or an index."""
+    where = ".".join(map(str, parent)) or "the configuration"
     if isinstance(container, list):
-        items = f"its items are 0 to {len(container) - 1}" if container else "it is empty"
+        valid = f"valid indices are 0 to {len(container) - 1}" if container else "it is empty"
         if not isinstance(step, int) or step >= len(container):
-            raise ValueError(f"{where} is a list and has no item '{step}'; {items}")
+            raise ValueError(f"{where} is a list without an item '{step}'; {valid}")
     elif not isinstance(container, dict):
-        raise ValueError(f"{where} is {container!r}, which has no key '{step}'")
+        raise ValueError(
+            f"{where} is not a mapping and has no key '{step}'; its value is {container!r}"
+        )
     elif isinstance(step, int):
-        raise ValueError(f"{where} is no list, and has no item {step}")
+        raise ValueError(f"{where} is not a list and has no item {step}")

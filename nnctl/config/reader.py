@@ -1,7 +1,7 @@
-"""YAML text to plain values, each with its place, as YAML 1.2 reads it.
+"""Reads YAML 1.2 into plain values, with the line and column of each.
 
-PyYAML parses; this module decides what scalars mean. YAML 1.1, PyYAML's own reading, takes ``no``
-for false and ``1e-3`` for text; the core schema of YAML 1.2 does neither.
+PyYAML parses the text; this module decides the types of scalars. PyYAML itself follows YAML 1.1,
+where ``no`` is false and ``1e-3`` is text; the core schema of YAML 1.2 does neither.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import yaml
 from nnctl.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
-"""Where a value stands in a document: the keys and indices that lead to it."""
+"""Path of a value in a document: the keys and indices that lead to it."""
 
 MAX_BYTES = 1_000_000
-MAX_DEPTH = 100  # whoever walks over the values does so by recursion
-MAX_VALUES = 100_000  # aliases count each time, so that a few lines cannot stand for billions
+MAX_DEPTH = 100  # functions that visit the values are recursive
+MAX_VALUES = 100_000  # each use of an alias counts: a few lines could expand to billions
 
 _CORE_SCHEMA = {
     "tag:yaml.org,2002:null": r"~|null|Null|NULL|",
@@ -34,7 +34,7 @@ _CORE_SCHEMA = {
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
     ),
 }
-_UNSAVABLE = "this text cannot be saved as UTF-8"
+_NOT_ENCODABLE = "text cannot be encoded as UTF-8"
 _TEXT = "tag:yaml.org,2002:str"
 _LIST = "tag:yaml.org,2002:seq"
 _MAPPING = "tag:yaml.org,2002:map"
@@ -47,13 +47,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """PyYAML's emitter with the same resolvers: it quotes what `read` would not take for text."""
+    """PyYAML's emitter with the same resolvers: quotes text that `read` would not read as text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
 
 def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
-    """Quote text with the line breaks that only Unicode knows, which else would break a line."""
+    """Quote text with Unicode's own line breaks, so that they do not break the line in the file."""
     style = '"' if re.search("[\x85\u2028\u2029]", text) else None
     return dumper.represent_scalar(_TEXT, text, style)
 
@@ -67,16 +67,16 @@ for _tag, _pattern in _CORE_SCHEMA.items():
 
 @dataclass
 class Document:
-    """A configuration as it was written: plain values, and where each of them stands.
+    """A parsed YAML file: plain values, and the position of each in the file.
 
     Parameters
     ----------
     source : str
-        What the user calls it: the path of the file.
+        Name of the document for messages, usually the path of the file.
     data : dict
         Mappings, lists, text, numbers, booleans and None.
     keys, values : dict
-        The place of each key and of each value, by its path (``configs/x.yaml:7:9``).
+        Positions (``configs/x.yaml:7:9``) of the keys and of the values, by path.
     """
 
     source: str
@@ -85,7 +85,7 @@ class Document:
     values: dict[Path_, str] = field(default_factory=dict)
 
     def place(self, path: Path_, *, of_key: bool = False) -> str:
-        """Return where a value, or its key, stands; what is not written stands in its parent."""
+        """Return the position of a value or of its key; of a missing value, that of its parent."""
         if of_key and path in self.keys:
             return self.keys[path]
         while path and path not in self.values:
@@ -99,40 +99,42 @@ def read_file(path: Path, *, pipes: bool = True) -> Document:
     Parameters
     ----------
     path : Path
-        Its name.
+        Path of the file.
     pipes : bool
-        Whether it may be a pipe, which is waited for, as one that the user names himself may.
+        Whether the file may be a pipe or a device. Reading a pipe waits for its writer, so this is
+        for files that the user names on the command line.
 
     Raises
     ------
     ConfigError
-        The file cannot be read, or it is not YAML, with every mistake that could be told.
+        The file cannot be read or is not valid YAML. Lists every mistake found.
     """
     try:
         if not pipes and not stat.S_ISREG(path.stat().st_mode):
-            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
+            raise OSError(errno.EINVAL, "it is a directory, a pipe or a device")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(str(path), ["there is no such file"], hint=_nearby(path)) from None
+        raise ConfigError(str(path), [f"{path}: file not found"], hint=_nearby(path)) from None
     except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+        raise ConfigError(str(path), [f"{path}: cannot read: {error.strerror}"]) from None
     except ValueError as error:  # a NUL in the name
-        raise ConfigError(repr(str(path)), [f"is not a file name: {error}"]) from None
+        name = repr(str(path))
+        raise ConfigError(name, [f"{name}: invalid file name: {error}"]) from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(str(path), [f"is larger than {MAX_BYTES:,} bytes: not a configuration"])
+        raise ConfigError(str(path), [f"{path}: file is larger than {MAX_BYTES:,} bytes"])
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
-            str(path), [f"{path}:{line}: is not UTF-8 text"], hint="Save the file as UTF-8."
+            str(path), [f"{path}:{line}: not UTF-8 text"], hint="Save the file as UTF-8."
         ) from None
     return read(text, str(path))
 
 
 def read(text: str, source: str) -> Document:
-    """Read YAML whose top level is a mapping; see `read_file`."""
+    """Parse YAML text whose top level is a mapping; see `read_file`."""
     builder = _Builder(source)
     data = builder.build(text)
     if data is None:
@@ -143,21 +145,21 @@ def read(text: str, source: str) -> Document:
 
 
 def read_value(text: str, source: str) -> Any:
-    """Read one YAML value, as it stands on a command line."""
+    """Parse one YAML value from the command line."""
     return _Builder(source, with_lines=False).build(text)
 
 
 def _nearby(path: Path) -> str | None:
-    """Say which configurations there are beside one that is missing."""
+    """Return a hint that lists the YAML files in the directory of a missing file."""
     try:
-        names = sorted(str(found) for found in path.parent.glob("*.yaml"))
+        names = sorted(map(str, path.parent.glob("*.yaml")))
     except (OSError, ValueError):
         return None
-    return f"There are: {', '.join(names[:10])}" if names else None
+    return f"Available files: {', '.join(names[:10])}" if names else None
 
 
 class _Builder:
-    """Turns PyYAML's nodes into values, and collects mistakes on the way."""
+    """Converts PyYAML's nodes to plain values and collects mistakes."""
 
     def __init__(self, source: str, *, with_lines: bool = True) -> None:
         self.source = source
@@ -172,9 +174,9 @@ class _Builder:
             node = yaml.compose(text, _Loader)
             value = None if node is None else self._value(node, ())
         except yaml.MarkedYAMLError as error:
-            what = error.problem or error.context or "not YAML"
+            what = error.problem or error.context or "invalid YAML"
             if "\\t" in what:
-                what = "a tab cannot indent YAML; use spaces"
+                what = "YAML does not allow tabs for indentation; use spaces"
             mark = error.problem_mark or error.context_mark
             raise ConfigError(self.source, [f"{self._place(mark)}: {what}"]) from None
         except yaml.YAMLError as error:
@@ -197,8 +199,10 @@ class _Builder:
         if len(path) > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
         self.values[path] = self._place(node.start_mark)
-        if not _fits(node):
-            self.mistakes.append(f"{self.values[path]}: the tag {node.tag} is not allowed here")
+        if not _matches_tag(node):
+            self.mistakes.append(
+                f"{self.values[path]}: the YAML tag {node.tag} is not allowed here"
+            )
             return None
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
@@ -214,12 +218,12 @@ class _Builder:
                 self.mistakes.append(f"{place}: a key must be text")
                 continue
             key = key_node.value
-            if not _can_be_saved(key):
-                self.mistakes.append(f"{place}: {_UNSAVABLE}")
+            if not _is_encodable(key):
+                self.mistakes.append(f"{place}: {_NOT_ENCODABLE}")
                 continue
             if key in mapping:
                 first = self.keys[(*path, key)].removeprefix(f"{self.source}:")
-                self.mistakes.append(f"{place}: '{key}' is here twice; it was first at {first}")
+                self.mistakes.append(f"{place}: duplicate key '{key}' (first defined at {first})")
                 continue
             self.keys[(*path, key)] = place
             mapping[key] = self._value(value_node, (*path, key))
@@ -235,37 +239,41 @@ class _Builder:
                     return text.lower() == "true"
                 case "int":
                     base = 8 if text.startswith("0o") else 16 if "x" in text else 10
-                    return self._of_64_bits(int(text, base))
+                    return self._check_64_bits(int(text, base))
                 case "float":
-                    return self._finite(float(text.replace(".inf", "inf").replace(".nan", "nan")))
+                    return self._check_finite(
+                        float(text.replace(".inf", "inf").replace(".nan", "nan"))
+                    )
         except ValueError:
-            self.mistakes.append(f"{self.values[path]}: not a number that can be used: {text[:40]}")
+            self.mistakes.append(
+                f"{self.values[path]}: expected a finite number of at most 64 bits, got {text[:40]}"
+            )
             return None
-        if not _can_be_saved(text):
-            self.mistakes.append(f"{self.values[path]}: {_UNSAVABLE}")
+        if not _is_encodable(text):
+            self.mistakes.append(f"{self.values[path]}: {_NOT_ENCODABLE}")
             return None
         return text
 
     @staticmethod
-    def _of_64_bits(number: int) -> int:
+    def _check_64_bits(number: int) -> int:
         if abs(number) >= 2**64:
             raise ValueError
         return number
 
     @staticmethod
-    def _finite(number: float) -> float:
+    def _check_finite(number: float) -> float:
         if not math.isfinite(number):
             raise ValueError
         return number
 
 
-def _can_be_saved(text: str) -> bool:
-    """Tell whether text is all of Unicode's: an escape can write half of a pair of surrogates."""
+def _is_encodable(text: str) -> bool:
+    """Check that text has no surrogates: YAML escapes can produce them, but UTF-8 cannot."""
     return not re.search("[\ud800-\udfff]", text)
 
 
-def _fits(node: yaml.Node) -> bool:
-    """Tell whether a tag is one of the core schema and its value one of the tag's."""
+def _matches_tag(node: yaml.Node) -> bool:
+    """Check that a node's tag is in the core schema, and that the value matches the tag."""
     if isinstance(node, yaml.SequenceNode):
         return node.tag == _LIST
     if isinstance(node, yaml.MappingNode):

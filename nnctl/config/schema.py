@@ -1,7 +1,7 @@
-"""What may be written in a training configuration: each key, its type, bounds, default, meaning.
+"""Schema of a training configuration: the type, bounds, default and meaning of each key.
 
-The checks, the JSON Schema for editors and the resolved ``config.yaml`` of a run all come from the
-models below.
+The models below check configurations; they also give the JSON Schema for editors, the reference in
+the README and the ``config.yaml`` of a run.
 """
 
 from __future__ import annotations
@@ -20,111 +20,126 @@ from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
 
 MAX_UNITS = 1_000_000
 MAX_WHOLE = 2**63 - 1
-"""The largest whole number of a configuration, and of what is read again: NumPy's as well."""
+"""Largest integer in a configuration or in a saved file: that of NumPy's int64."""
 
 
 class Section(BaseModel):
-    """A mapping in which unknown keys, other types and numbers that are not finite are mistakes."""
+    """Base of all models: rejects unknown keys, wrong types and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class ElasticConfig(Section):
-    """A smooth random field of displacements (Simard et al., 2003)."""
+    """Elastic deformation: a smooth random displacement of each pixel (Simard et al., 2003)."""
 
     alpha: Annotated[
-        float, Field(ge=0, le=1e6, description="The factor on displacements drawn from -1 to 1")
+        float,
+        Field(ge=0, le=1e6, description="Factor for displacements, which are drawn from -1 to 1"),
     ] = 34.0
     sigma: Annotated[
         float,
-        Field(gt=0.1, le=1e3, description="Standard deviation in pixels of what makes them smooth"),
+        Field(
+            gt=0.1,
+            le=1e3,
+            description="Standard deviation of the Gaussian blur of displacements, in pixels",
+        ),
     ] = 4.0
 
 
 class AugmentConfig(Section):
-    """How training images are deformed, each time anew; amounts are drawn from -limit to limit.
+    """Random deformations of training images, drawn again in each epoch from -limit to limit.
 
-    Eight images that follow each other share what is drawn, but for the noise.
+    Eight consecutive images share one deformation; noise is drawn for each image.
     """
 
-    shift: Annotated[float, Field(ge=0, le=1e3, description="Pixels, along either axis")] = 0.0
-    rotate: Annotated[float, Field(ge=0, le=180, description="Degrees, about the middle")] = 0.0
+    shift: Annotated[float, Field(ge=0, le=1e3, description="Shift along each axis, in pixels")] = (
+        0.0
+    )
+    rotate: Annotated[
+        float, Field(ge=0, le=180, description="Rotation about the center, in degrees")
+    ] = 0.0
     scale: Annotated[
         float,
-        Field(ge=0, le=0.9, description="The share by which an axis is longer or shorter"),
+        Field(ge=0, le=0.9, description="Relative change of the length of each axis"),
     ] = 0.0
     shear: Annotated[
-        float, Field(ge=0, le=80, description="Degrees by which upright lines lean")
+        float,
+        Field(ge=0, le=80, description="Angle by which vertical lines are tilted, in degrees"),
     ] = 0.0
     elastic: Annotated[
-        ElasticConfig | None, Field(description="Wavy lines: {} is {alpha: 34, sigma: 4}")
+        ElasticConfig | None,
+        Field(description="Elastic deformation; {} stands for {alpha: 34, sigma: 4}"),
     ] = None
     noise: Annotated[
         float,
-        Field(ge=0, le=10, description="Standard deviation of noise on pixels, which are 0 to 1"),
+        Field(
+            ge=0,
+            le=10,
+            description="Standard deviation of Gaussian noise; pixels range from 0 to 1",
+        ),
     ] = 0.0
 
 
 class DataConfig(Section):
-    """Where the digits come from."""
+    """The dataset, and the part of it to train on."""
 
     dataset: Annotated[
         str,
         Field(
             min_length=1,
-            description="mnist, mini (the digits that ship with nnctl), a logic gate (and, or, "
-            "nand, xor) or a folder of IDX files",
+            description="mnist, mini (6,000 digits bundled with nnctl), a logic gate (and, or, "
+            "nand, xor) or a directory of IDX files",
         ),
     ] = "mnist"
     fallback: Annotated[
         Literal["mini"] | None,
-        Field(description="What to train on, with a warning, when the dataset cannot be had"),
+        Field(description="Dataset to use, with a warning, if the dataset is not available"),
     ] = None
     validation: Annotated[
         Annotated[int, Field(ge=0, le=MAX_WHOLE)] | Literal["auto"],
         Field(
-            description="Examples held out from the end of the training set; "
-            "auto is a sixth of it (MNIST: 10,000 of 60,000)"
+            description="Number of validation examples, held out from the end of the training set; "
+            "auto: one sixth of it (MNIST: 10,000 of 60,000)"
         ),
     ] = "auto"
     subset: Annotated[
         Annotated[int, Field(ge=1, le=MAX_WHOLE)] | None,
-        Field(description="Train on so many examples; see selection"),
+        Field(description="Number of training examples to use (null: all); see selection"),
     ] = None
     selection: Annotated[
         Literal["balanced", "first"],
         Field(
-            description="Of a subset: balanced has as many of each class, chosen by the seed; "
-            "first are those at the beginning of the file"
+            description="Examples of a subset: balanced (equally many per class, drawn with the "
+            "seed) or first (the first ones of the file)"
         ),
     ] = "balanced"
     positive_digit: Annotated[
         Annotated[int, Field(ge=0, le=9)] | None,
-        Field(description="Ask of each image only whether it is this digit: 1 is yes, 0 is no"),
+        Field(description="Binary labels: 1 for this digit, 0 for all others"),
     ] = None
     augment: Annotated[
         AugmentConfig | None,
-        Field(description="Deform the images that are trained on; never those that are measured"),
+        Field(description="Random deformations of training images only"),
     ] = None
 
 
 class InitConfig(Section):
-    """How the parameters of a layer begin."""
+    """Initial parameters of a layer."""
 
     weights: Annotated[
         Initializer,
         OneOf("initializer", INITIALIZERS),
-        Field(description="auto: He for the relu family, LeCun for selu, Glorot for the rest"),
+        Field(description="auto: He for the relu family, LeCun for selu, Glorot for all others"),
     ] = AUTO
     biases: Annotated[
-        Initializer, OneOf("initializer", INITIALIZERS), Field(description="auto is zeros")
+        Initializer, OneOf("initializer", INITIALIZERS), Field(description="auto: zeros")
     ] = AUTO
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Tell editors of the short form as well: an initializer is one of the weights."""
+        """Add the short form to the JSON Schema: an initializer alone is that of the weights."""
         long_form = handler(schema)
         weights = handler.resolve_ref_schema(long_form)["properties"]["weights"]
         return {"anyOf": [{"anyOf": weights["anyOf"]}, long_form]}
@@ -132,7 +147,7 @@ class InitConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        """Take a name, or a mapping with a name, for the initializer of the weights."""
+        """Read a name, or a mapping with a name, as the initializer of the weights."""
         if isinstance(value, str) or (isinstance(value, dict) and "name" in value):
             return {"weights": value}
         return value
@@ -141,110 +156,118 @@ class InitConfig(Section):
 class LayerConfig(Section):
     """A fully connected layer."""
 
-    units: Annotated[int, Field(ge=1, le=MAX_UNITS, description="The number of its outputs")]
+    units: Annotated[int, Field(ge=1, le=MAX_UNITS, description="Number of outputs")]
     activation: Annotated[
         Activation,
         OneOf("activation", ACTIVATIONS),
-        Field(description="A name, or {name: ..., PARAMETER: ...}"),
+        Field(description="Name of the activation, or {name: ..., PARAMETER: ...}"),
     ]
     init: Annotated[
-        InitConfig | None, Field(description="How its parameters begin, if unlike the network's")
+        InitConfig | None,
+        Field(description="Initial parameters of this layer; null: as in network.init"),
     ] = None
     dropout: Annotated[
         float,
         Field(
             ge=0,
             le=0.99,
-            description="The share of its outputs that is left out in training, others each time; "
+            description="Fraction of outputs set to 0 in training, drawn again for each batch; "
             "hidden layers only",
         ),
     ] = 0.0
 
 
 class NetworkConfig(Section):
-    """The layers, from the first hidden one to the output; the dataset gives the inputs."""
+    """The layers, from the first hidden layer to the output layer; the dataset sets the inputs."""
 
     layers: Annotated[
-        list[LayerConfig], Field(min_length=1, max_length=1000, description="First to last")
+        list[LayerConfig],
+        Field(min_length=1, max_length=1000, description="Layers in order, the output layer last"),
     ]
-    init: Annotated[InitConfig, Field(description="How the parameters of every layer begin")] = (
+    init: Annotated[InitConfig, Field(description="Initial parameters of all layers")] = (
         InitConfig()
     )
     input_dropout: Annotated[
         float,
-        Field(ge=0, le=0.99, description="The share of the inputs that is left out in training"),
+        Field(ge=0, le=0.99, description="Fraction of inputs set to 0 in training"),
     ] = 0.0
 
 
 class OptimizerConfig(Section):
-    """The rule of a step."""
+    """The optimizer, which updates the parameters after each batch."""
 
     name: Annotated[
         Literal[tuple(OPTIMIZERS)],  # type: ignore[valid-type]
-        Field(description="sgd: stochastic gradient descent; adagrad; adam"),
+        Field(description="sgd (stochastic gradient descent), adagrad or adam"),
     ] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0, description="The step along the mean gradient")]
+    learning_rate: Annotated[
+        float, Field(gt=0, description="Factor for the mean gradient of a batch")
+    ]
     momentum: Annotated[
         float,
-        Field(ge=0, lt=1, description="Of sgd: the share of the last step that is taken again"),
+        Field(
+            ge=0,
+            lt=1,
+            description="SGD only: fraction of the previous update that is added to this one",
+        ),
     ] = 0.0
-    nesterov: Annotated[bool, Field(description="Of sgd: look ahead along the momentum")] = False
+    nesterov: Annotated[bool, Field(description="SGD only: Nesterov momentum")] = False
     weight_decay: Annotated[
         float,
         Field(
             ge=0,
-            description="Each step shrinks the weights, not the biases, by "
-            "1 - learning_rate * weight_decay; Nielsen's lambda / n",
+            description="Each step multiplies the weights, not the biases, by "
+            "1 - learning_rate * weight_decay; lambda / n in Nielsen's book",
         ),
     ] = 0.0
     clip_norm: Annotated[
         Annotated[float, Field(gt=0)] | None,
-        Field(description="The length that a step's mean gradient has at most"),
+        Field(description="Maximum norm of the mean gradient; longer ones are scaled down"),
     ] = None
     max_norm: Annotated[
         Annotated[float, Field(gt=0)] | None,
-        Field(description="The length that the incoming weights of a unit have at most"),
+        Field(description="Maximum norm of the incoming weights of each unit"),
     ] = None
     schedule: Annotated[
         Schedule,
         OneOf("schedule", SCHEDULES),
-        Field(description="How the learning rate changes over the epochs"),
+        Field(description="Change of the learning rate over the epochs"),
     ] = ConstantSchedule()
 
 
 class EarlyStoppingConfig(Section):
-    """When to stop before the last epoch."""
+    """Stops training before the last epoch if the validation metric does not improve."""
 
     patience: Annotated[
         int,
         Field(
             ge=1,
             le=MAX_WHOLE,
-            description="Stop after so many epochs in a row without an improvement",
+            description="Number of consecutive epochs without improvement before stopping",
         ),
     ]
     metric: Annotated[
-        Literal["val_accuracy", "val_loss"], Field(description="What has to improve")
+        Literal["val_accuracy", "val_loss"], Field(description="Metric that has to improve")
     ] = "val_accuracy"
 
 
 class TrainingConfig(Section):
-    """How long to train, and on how much at a time."""
+    """Length of training, batches, and how the network is trained and averaged."""
 
     epochs: Annotated[
         Annotated[int, Field(ge=1, le=MAX_WHOLE)] | Literal["auto"],
-        Field(description="Passes over the training set; auto: as many as the steps need, or 30"),
+        Field(description="Passes over the training set; auto: enough for steps if set, else 30"),
     ] = "auto"
     steps: Annotated[
         Annotated[int, Field(ge=1, le=MAX_WHOLE)] | None,
-        Field(description="End after so many steps, if that is before the last epoch"),
+        Field(description="Maximum number of steps; training ends earlier if the epochs are over"),
     ] = None
-    batch_size: Annotated[int, Field(ge=1, le=MAX_WHOLE, description="Examples a step")] = 32
+    batch_size: Annotated[int, Field(ge=1, le=MAX_WHOLE, description="Examples per step")] = 32
     sampling: Annotated[
         Literal["shuffle", "with_replacement"],
         Field(
-            description="shuffle takes each example once an epoch; with_replacement draws from all "
-            "each time, as Deep Learning from Scratch does"
+            description="shuffle: each example once per epoch; with_replacement: every batch is "
+            "drawn from all examples, as in Deep Learning from Scratch"
         ),
     ] = "shuffle"
     seed: Annotated[
@@ -252,62 +275,64 @@ class TrainingConfig(Section):
         Field(
             ge=0,
             le=MAX_WHOLE,
-            description="Of all random numbers: the first weights, shuffling, the subset, dropout "
-            "and deformed images",
+            description="Seed of all random numbers: initial weights, shuffling, subset, dropout "
+            "and augmentation",
         ),
     ] = 0
     label_smoothing: Annotated[
         float,
-        Field(ge=0, lt=1, description="The share of each target that is spread over all classes"),
+        Field(
+            ge=0, lt=1, description="Fraction of each target that is spread evenly over all classes"
+        ),
     ] = 0.0
     adversarial: Annotated[
         Annotated[float, Field(gt=0, le=1000)] | None,
         Field(
-            description="How far each image is moved before a step, to where its loss grows the "
-            "most: adversarial training. 1 is as far as a pixel is from black to white, and "
-            "pixels may go beyond both"
+            description="Adversarial training: distance (L2 norm) by which each image is moved in "
+            "the direction of increasing loss. Black and white differ by 1; moved pixels may leave "
+            "that range"
         ),
     ] = None
     average: Annotated[
         Annotated[float, Field(gt=0, lt=1)] | None,
         Field(
-            description="Decay a step, such as 0.999, of an exponential moving average (EMA) of "
-            "the weights, brought up to date every eighth step; it is then what is validated, and "
-            "what is evaluated. The first n steps count with n / (n + 10)"
+            description="Decay per step, such as 0.999, of an exponential moving average (EMA) of "
+            "the weights, which is validated, saved and evaluated. It is updated every eighth "
+            "step; after n steps the decay is at most n / (n + 10)"
         ),
     ] = None
     early_stopping: Annotated[
-        EarlyStoppingConfig | None, Field(description="null trains all the epochs")
+        EarlyStoppingConfig | None, Field(description="Early stopping; null: train for all epochs")
     ] = None
     threads: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
         Field(
-            description="That share a step, no more than a batch has examples; auto is as many as "
-            "its size is worth"
+            description="Threads per training step, at most one per example of a batch; auto: "
+            "chosen from the size of a step"
         ),
     ] = "auto"
 
 
 class Config(Section):
-    """A training configuration of nnctl."""
+    """A training configuration."""
 
-    data: Annotated[DataConfig, Field(description="Where the digits come from")] = DataConfig()
-    network: Annotated[NetworkConfig, Field(description="The layers")]
+    data: Annotated[DataConfig, Field(description="Dataset")] = DataConfig()
+    network: Annotated[NetworkConfig, Field(description="Layers of the network")]
     loss: Annotated[
         Literal[tuple(LOSSES)],  # type: ignore[valid-type]
         Field(
-            description="cross_entropy (over softmax, or over sigmoids) or quadratic, "
-            "half the squared distance"
+            description="cross_entropy (with softmax or sigmoid outputs) or quadratic (half the "
+            "squared distance)"
         ),
     ] = "cross_entropy"
-    optimizer: Annotated[OptimizerConfig, Field(description="The rule of a step")]
-    training: Annotated[TrainingConfig, Field(description="How long, on how much at a time")] = (
-        TrainingConfig()
-    )
+    optimizer: Annotated[OptimizerConfig, Field(description="Optimizer")]
+    training: Annotated[
+        TrainingConfig, Field(description="Length of training, batch size and seed")
+    ] = TrainingConfig()
 
 
 def json_schema(model: type[Section] = Config) -> dict[str, Any]:
-    """Return the JSON Schema of what may be written in a file, for editors."""
+    """Return the JSON Schema of a model, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(mode="validation"),

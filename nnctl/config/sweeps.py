@@ -1,7 +1,7 @@
-"""What may be written in a sweep file: which keys to vary, over which values, in which way.
+"""Schema of a sweep file: the keys to vary, their values, and the search method.
 
-The names are those of Weights & Biases' sweep files, so that these can be read where they mean the
-same; what means something else there is a mistake that says so.
+The keys are those of Weights & Biases' sweep files, so that such files can be used. Settings that
+nnctl does not support, or that would mean something else, are errors with an explanation.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from nnctl.config.reader import Document, Path_
 from nnctl.config.schema import MAX_WHOLE, Section
 
 _BOUNDED = {
-    "uniform": "evenly",
-    "int_uniform": "whole numbers, evenly",
-    "log_uniform_values": "evenly in the logarithm",
-    "log_uniform": "evenly in the logarithm, whose bounds min and max are",
+    "uniform": "uniform from min to max",
+    "int_uniform": "uniform whole numbers",
+    "log_uniform_values": "uniform in the logarithm",
+    "log_uniform": "the same, but min and max are the natural logarithms of the bounds",
 }
 _GAUSSIAN = {
-    "normal": "by a Gaussian of mean mu and standard deviation sigma",
-    "log_normal": "by the exponential of such a Gaussian",
+    "normal": "Gaussian with mean mu and standard deviation sigma",
+    "log_normal": "exponential of such a Gaussian",
 }
 _ABSENT = ("beta", "q_beta", "inv_log_uniform", "inv_log_uniform_values")
-_READ_OVER = ("name", "description", "project", "entity", "program")
-"""What Weights & Biases needs to know, and nnctl does not."""
-_HUGE = 2**53  # whole numbers above it are no floats
+_IGNORED = ("name", "description", "project", "entity", "program")
+"""Keys of Weights & Biases that nnctl ignores."""
+_HUGE = 2**53  # a float cannot represent all integers above this
 
 
 def _no_absent(distribution: Any) -> Any:
     if distribution in _ABSENT:
-        raise ValueError(f"nnctl has no distribution {distribution}")
+        raise ValueError(f"nnctl does not support the distribution {distribution}")
     return distribution
 
 
 class Range(Section):
-    """Numbers to draw from."""
+    """A range or a distribution of numbers."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -80,33 +80,33 @@ class Range(Section):
         BeforeValidator(_no_absent),
         Field(
             description="; ".join(f"{name}: {how}" for name, how in (_BOUNDED | _GAUSSIAN).items())
-            + "; q_: rounded to multiples of q"
+            + "; q_...: the same, rounded to multiples of q"
         ),
     ]
-    min: Annotated[float | None, Field(description="The lower bound")] = None
-    max: Annotated[float | None, Field(description="The upper bound")] = None
+    min: Annotated[float | None, Field(description="Lower bound")] = None
+    max: Annotated[float | None, Field(description="Upper bound")] = None
     mu: Annotated[
-        float, Field(ge=-_HUGE, le=_HUGE, description="The mean, of normal and log_normal")
+        float, Field(ge=-_HUGE, le=_HUGE, description="normal and log_normal only: mean")
     ] = 0.0
     sigma: Annotated[
         float,
-        Field(gt=0, le=_HUGE, description="The standard deviation, of normal and log_normal"),
+        Field(gt=0, le=_HUGE, description="normal and log_normal only: standard deviation"),
     ] = 1.0
-    q: Annotated[float, Field(gt=0, description="The quantum, of the distributions q_")] = 1.0
+    q: Annotated[float, Field(gt=0, description="q_ distributions only: step between values")] = 1.0
 
     @property
     def shape(self) -> str:
-        """The distribution before it is quantised."""
+        """Name of the distribution without the prefix ``q_``."""
         return self.distribution.removeprefix("q_")
 
     @property
     def is_quantised(self) -> bool:
-        """Whether it is rounded to multiples of q."""
+        """Whether values are rounded to multiples of q."""
         return self.distribution.startswith("q_")
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The lower and the upper bound, of a range that has them."""
+        """Lower and upper bound of a bounded range."""
         assert self.min is not None
         assert self.max is not None
         return self.min, self.max
@@ -114,7 +114,7 @@ class Range(Section):
     @model_validator(mode="before")
     @classmethod
     def _infer_distribution(cls, data: Any) -> Any:
-        """Take bounds without a distribution for an even one, of whole numbers if they are."""
+        """Add the distribution if only bounds are given: int_uniform for integers, else uniform."""
         if isinstance(data, Mapping) and "distribution" not in data and {"min", "max"} & {*data}:
             whole = all(type(data.get(bound)) is int for bound in ("min", "max"))
             return {**data, "distribution": "int_uniform" if whole else "uniform"}
@@ -126,10 +126,10 @@ class Range(Section):
         bounded = self.shape in _BOUNDED
         for name in ("mu", "sigma") if bounded else ("min", "max"):
             if name in given:
-                raise ValueError(f"{self.distribution} takes no {name}")
+                raise ValueError(f"{self.distribution} does not use {name}; remove it")
         if "q" in given and not self.is_quantised:
-            quantised = "uniform" if self.shape == "int_uniform" else self.shape
-            raise ValueError(f"{self.distribution} takes no q; q_{quantised} does")
+            quantized = "uniform" if self.shape == "int_uniform" else self.shape
+            raise ValueError(f"{self.distribution} does not use q; use q_{quantized}")
         if bounded:
             self._check_bounds()
         return self
@@ -143,11 +143,11 @@ class Range(Section):
         if low >= high:
             raise ValueError(f"min ({low:g}) must be below max ({high:g})")
         if self.shape == "log_uniform_values" and low <= 0:
-            raise ValueError("min must be above 0, as its logarithm is taken")
+            raise ValueError("min must be above 0 for a logarithm")
         if self.shape == "log_uniform" and max(abs(low), abs(high)) > 700:
             raise ValueError(
-                "min and max are exponents of e here, between -700 and 700; for the values "
-                "themselves use log_uniform_values"
+                "min and max of log_uniform are natural logarithms, between -700 and 700; to give "
+                "the values themselves, use log_uniform_values"
             )
         if max(abs(low), abs(high)) > _HUGE:
             raise ValueError("min and max must be between -2^53 and 2^53")
@@ -156,12 +156,12 @@ class Range(Section):
 
 
 def with_nested(value: Any) -> Any:
-    """Return a value in which mappings that describe a choice or a range have become one.
+    """Return a value with each mapping that describes a choice or a range turned into that.
 
     Raises
     ------
     ValidationError
-        Some of them are not right.
+        A mapping is not a valid choice or range.
     """
     match value:
         case {"distribution": _} | {"values": [*_]} | {"min": _, "max": _}:
@@ -174,19 +174,20 @@ def with_nested(value: Any) -> Any:
 
 
 Value = Annotated[Any, AfterValidator(with_nested)]
-"""One of the values to choose from, with whatever else is to be chosen within it."""
+"""A value of a choice; it may contain more choices and ranges."""
 
 
 class Choice(Section):
-    """Values to choose from; a value may hold choices and ranges of its own."""
+    """A list of values to choose from; a value may contain more choices and ranges."""
 
     distribution: Annotated[
-        Literal["categorical", "categorical_w_probabilities"], Field(description="A choice")
+        Literal["categorical", "categorical_w_probabilities"],
+        Field(description="Distribution of a choice"),
     ] = "categorical"
-    values: Annotated[list[Value], Field(min_length=1, description="The values")]
+    values: Annotated[list[Value], Field(min_length=1, description="Values to choose from")]
     probabilities: Annotated[
         list[Annotated[float, Field(ge=0)]] | None,
-        Field(description="One for each value, for a random sweep; equal if not given"),
+        Field(description="Probability of each value, for method random only; default: equal"),
     ] = None
 
     @model_validator(mode="after")
@@ -194,29 +195,33 @@ class Choice(Section):
         if self.probabilities is not None:
             if len(self.probabilities) != len(self.values):
                 raise ValueError(
-                    f"there are {len(self.values)} values, but {len(self.probabilities)} "
-                    "probabilities"
+                    f"expected {len(self.values)} probabilities, one per value, got "
+                    f"{len(self.probabilities)}"
                 )
             if abs(sum(self.probabilities) - 1) > 1e-6:
-                raise ValueError(f"the probabilities add up to {sum(self.probabilities):g}, not 1")
+                raise ValueError(f"probabilities must sum to 1, got {sum(self.probabilities):g}")
         return self
 
 
 class Constant(Section):
-    """One value, which is not varied."""
+    """A single value, which is not varied."""
 
-    distribution: Annotated[Literal["constant"], Field(description="A constant")] = "constant"
-    value: Annotated[Any, Field(description="The value")]
+    distribution: Annotated[
+        Literal["constant"], Field(description="Distribution of a constant")
+    ] = "constant"
+    value: Annotated[Any, Field(description="Value of the key")]
 
 
 class Group(Section):
-    """Parameters below a key: their dotted keys go on from it."""
+    """Parameters of a section: their dotted keys begin with its key."""
 
-    parameters: Annotated[dict[str, Parameter], Field(min_length=1, description="By key")]
+    parameters: Annotated[
+        dict[str, Parameter], Field(min_length=1, description="Parameters by key")
+    ]
 
 
 def _kind(value: Any) -> str:
-    """Tell which of the ways to write a parameter is meant: the name of its class, or a list."""
+    """Return the class name of a parameter given as plain values, or "a list"."""
     match value:
         case Range() | Choice() | Constant() | Group():
             return type(value).__name__
@@ -246,60 +251,60 @@ _LIST = TypeAdapter[Any](list[Value])
 
 
 class Metric(Section):
-    """What the trials are ranked by, as Weights & Biases writes it."""
+    """The metric to rank trials by, in the form of Weights & Biases."""
 
-    name: Annotated[Literal["val_accuracy", "val_loss"], Field(description="Its name")]
+    name: Annotated[Literal["val_accuracy", "val_loss"], Field(description="Name of the metric")]
     goal: Annotated[
         Literal["maximize", "minimize"],
-        Field(description="Maximize val_accuracy, minimize val_loss"),
+        Field(description="maximize for val_accuracy, minimize for val_loss"),
     ] = "minimize"
 
     @model_validator(mode="after")
     def _check_goal(self) -> Metric:
         goal = "maximize" if self.name == "val_accuracy" else "minimize"
         if self.goal != goal:
-            given = "" if "goal" in self.model_fields_set else " (where no goal is given: minimize)"
-            raise ValueError(f"the goal for {self.name} is to {goal} it, not to {self.goal}{given}")
+            default = "" if "goal" in self.model_fields_set else " (the default)"
+            raise ValueError(f"use goal: {goal} for {self.name}, not {self.goal}{default}")
         return self
 
 
 def _no_strict(strict: bool) -> bool:
     if strict:
-        raise ValueError("nnctl has no strict variant of hyperband; leave this out")
+        raise ValueError("nnctl does not support strict hyperband; remove this key")
     return strict
 
 
 class EarlyTermination(Section):
-    """When to end a trial that does worse than others did after as many epochs."""
+    """Ends a trial early if it is worse than other trials after the same number of epochs."""
 
     type: Annotated[
         Literal["median", "successive_halving", "hyperband"],
         Field(
-            description="median: it is below the median of the others; successive_halving "
-            "(hyperband is another name): it is not among the best 1/eta of those that came "
-            "to epoch min_iter, min_iter * eta, min_iter * eta^2, ..."
+            description="median: end a trial that is worse than the median of the others; "
+            "successive_halving (or hyperband): at the epochs min_iter, min_iter * eta, "
+            "min_iter * eta^2, ... keep the best 1/eta of the trials"
         ),
     ]
     min_iter: Annotated[
-        int | None, Field(ge=1, description="The first epoch after which a trial may be ended")
+        int | None, Field(ge=1, description="First epoch after which a trial may end")
     ] = None
     eta: Annotated[
-        int, Field(ge=2, description="Of successive_halving: one of so many goes on")
+        int, Field(ge=2, description="successive_halving only: one of eta trials continues")
     ] = 3
     max_iter: Annotated[
-        int | None, Field(ge=1, description="Of hyperband, instead of min_iter: the last epoch")
+        int | None, Field(ge=1, description="hyperband only, instead of min_iter: last epoch")
     ] = None
     s: Annotated[
         int | None,
-        Field(ge=1, le=100, description="Of hyperband, with max_iter: how often to look"),
+        Field(ge=1, le=100, description="hyperband only, with max_iter: number of comparisons"),
     ] = None
     strict: Annotated[
-        bool, AfterValidator(_no_strict), Field(description="Of hyperband: false")
+        bool, AfterValidator(_no_strict), Field(description="hyperband only: must be false")
     ] = False
 
     @property
     def first_epoch(self) -> int:
-        """The first epoch after which a trial may be ended."""
+        """First epoch after which a trial may end."""
         if self.max_iter is not None and self.s is not None:
             return int(max(self.max_iter // self.eta**self.s, 1))
         return self.min_iter or 1
@@ -308,9 +313,9 @@ class EarlyTermination(Section):
     def _check(self) -> EarlyTermination:
         given = self.model_fields_set
         if self.type != "hyperband" and (unknown := given & {"max_iter", "s", "strict"}):
-            raise ValueError(f"{self.type} takes no {', '.join(sorted(unknown))}")
+            raise ValueError(f"{self.type} does not use {', '.join(sorted(unknown))}; remove it")
         if self.type == "median" and "eta" in given:
-            raise ValueError("median takes no eta")
+            raise ValueError("median does not use eta; remove it")
         begin = {name for name in ("min_iter", "max_iter", "s") if getattr(self, name) is not None}
         if self.type == "hyperband" and begin not in ({"min_iter"}, {"max_iter", "s"}):
             raise ValueError("hyperband needs either min_iter, or max_iter and s")
@@ -320,89 +325,94 @@ class EarlyTermination(Section):
 def _no_bayes(method: Any) -> Any:
     if method == "bayes":
         raise ValueError(
-            "bayes is a search by a Gaussian process, which nnctl does not have; tpe also learns "
-            "from the trials before"
+            "nnctl does not support bayes (a Gaussian process); use tpe, which also learns from "
+            "earlier trials"
         )
     return method
 
 
-def _allow_read_over(schema: dict[str, Any]) -> None:
-    schema["properties"] |= {key: {"description": "Read over"} for key in _READ_OVER}
+def _allow_ignored(schema: dict[str, Any]) -> None:
+    schema["properties"] |= {key: {"description": "Ignored"} for key in _IGNORED}
 
 
 class SweepConfig(Section):
-    """A sweep: many trainings of one configuration, with some of its keys varied."""
+    """A sweep: trains one configuration many times, with different values for some of its keys."""
 
-    model_config = ConfigDict(json_schema_extra=_allow_read_over)
+    model_config = ConfigDict(json_schema_extra=_allow_ignored)
 
     base: Annotated[
         str | None,
-        Field(min_length=1, description="The training configuration, beside this file"),
+        Field(
+            min_length=1, description="Path of the training configuration, relative to this file"
+        ),
     ] = None
     method: Annotated[
         Literal["grid", "random", "tpe"],
         BeforeValidator(_no_bayes),
         Field(
-            description="grid: every combination of the values; random: points drawn at random; "
-            "tpe: points that were likely to be good, judged by the trials before (needs Optuna)"
+            description="grid: every combination of the values; random: combinations drawn at "
+            "random; tpe: combinations that earlier trials suggest are good (needs Optuna)"
         ),
     ] = "grid"
     parameters: Annotated[
         dict[str, Parameter],
-        Field(min_length=1, description="By dotted key: a list of values, a range, ..."),
+        Field(min_length=1, description="Parameters by dotted key: a list of values, a range, ..."),
     ]
     trials: Annotated[
-        int | None, Field(ge=1, description="How many points to try; of a grid, the first")
+        int | None,
+        Field(ge=1, description="Number of combinations to try; of a grid, the first ones"),
     ] = None
-    run_cap: Annotated[int | None, Field(ge=1, description="The same as trials")] = None
-    seed: Annotated[int, Field(ge=0, le=MAX_WHOLE, description="Of the points drawn")] = 0
+    run_cap: Annotated[int | None, Field(ge=1, description="Same as trials")] = None
+    seed: Annotated[
+        int, Field(ge=0, le=MAX_WHOLE, description="Seed of the combinations drawn")
+    ] = 0
     seeds: Annotated[
         int,
         Field(
             ge=1,
             le=1000,
-            description="Train each point so many times, with training.seed, training.seed + 1, "
-            "...; points are then ranked by their mean",
+            description="Trainings per combination, with training.seed, training.seed + 1, ...; "
+            "combinations are ranked by their mean",
         ),
     ] = 1
     metric: Annotated[
         Annotated[Literal["val_accuracy", "val_loss"], Tag("a name")]
         | Annotated[Metric, Tag("Metric")],
         Discriminator(lambda given: "Metric" if isinstance(given, dict | Metric) else "a name"),
-        Field(description="What the trials are ranked by"),
+        Field(description="Metric to rank trials by"),
     ] = "val_accuracy"
     early_terminate: Annotated[
         EarlyTermination | None,
-        Field(description="When to end a trial early that does badly (needs Optuna)"),
+        Field(description="Rule to end bad trials early (needs Optuna)"),
     ] = None
 
     @property
     def ranked_by(self) -> str:
-        """The name of the metric."""
+        """Name of the metric."""
         return self.metric.name if isinstance(self.metric, Metric) else self.metric
 
     @property
     def most(self) -> int | None:
-        """How many points to try."""
+        """Maximum number of combinations to try."""
         return self.run_cap if self.trials is None else self.trials
 
     @property
     def space(self) -> dict[str, Choice | Range]:
-        """What each dotted key is drawn from."""
+        """Choice or range of each dotted key."""
         return {".".join(names): drawn_from for names, drawn_from in _leaves(self.parameters)}
 
     @model_validator(mode="before")
     @classmethod
-    def _read_over(cls, data: Any) -> Any:
+    def _drop_ignored(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        return {key: value for key, value in data.items() if key not in _READ_OVER}
+        return {key: value for key, value in data.items() if key not in _IGNORED}
 
 
 def _leaves(
     parameters: Mapping[str, Any], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Choice | Range]]:
-    """Yield what each key is drawn from, with the names of the groups that it is in before it."""
+    """Yield each key, as a tuple with the keys of its groups, and its choice or range."""
     for key, parameter in parameters.items():
         names = (*above, key)
         match parameter:
@@ -417,7 +427,7 @@ def _leaves(
 
 
 def choices_within(value: Any) -> Iterator[Choice | Range]:
-    """Yield a choice or a range, and those within its values."""
+    """Yield all choices and ranges in a value, including nested ones."""
     match value:
         case Range():
             yield value
@@ -434,31 +444,31 @@ def choices_within(value: Any) -> Iterator[Choice | Range]:
 
 
 def load_sweep(document: Document) -> SweepConfig:
-    """Check what a sweep file says.
+    """Return the checked sweep of a document.
 
     Raises
     ------
     ConfigError
-        With every mistake, each at its place.
+        The sweep file is invalid. Lists every mistake with its position.
     """
     return validate(SweepConfig, document, (check_method,))
 
 
 def check_method(sweep: SweepConfig) -> Iterator[Problem]:
-    """Check that the method and what it draws from fit together."""
+    """Check that the method, the parameters and the other settings fit together."""
     if sweep.trials is not None and sweep.run_cap is not None:
-        yield Problem(("run_cap",), "this is the same as trials; leave one of them out")
+        yield Problem(("run_cap",), "run_cap and trials mean the same; remove one of them")
     if sweep.method != "grid" and sweep.most is None:
         yield Problem(
             ("method",),
-            f"{sweep.method} needs 'trials', the number of points to draw, or --trials N",
+            f"{sweep.method} needs 'trials', the number of combinations, or --trials N",
             about=(("trials",), ("run_cap",)),
         )
     if sweep.early_terminate and sweep.seeds > 1:
         yield Problem(
             ("early_terminate",),
-            "with several seeds a point is judged by their mean, which is known at the end only; "
-            "leave this or seeds out",
+            "early_terminate cannot be used with seeds: the mean over the seeds is known only at "
+            "the end; remove one of them",
             about=(("seeds",),),
         )
     yield from _check_parameters(sweep)
@@ -471,11 +481,11 @@ def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
         path: Path_ = tuple(step for name in names for step in ("parameters", name))
         key = ".".join(names)
         if key in known:
-            yield Problem(path, f"{key} is there twice; give all its values at once")
+            yield Problem(path, f"duplicate parameter {key}; list all its values in one place")
         known.add(key)
         if key == "training.seed" and sweep.seeds > 1 and varies(drawn_from):
             yield Problem(
-                path, "seeds varies this as well; leave one of them out", about=(("seeds",),)
+                path, "seeds also varies training.seed; remove one of them", about=(("seeds",),)
             )
         within = list(choices_within(drawn_from))
         if sweep.method == "grid" and any(
@@ -483,17 +493,17 @@ def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
         ):
             yield Problem(
                 path,
-                "a grid needs values, or a range of whole numbers; for other ranges use random "
-                "or tpe",
+                "method grid needs a list of values or a range of whole numbers; for other ranges "
+                "use random or tpe",
                 about=(("method",),),
             )
         weighted = any(isinstance(choice, Choice) and choice.probabilities for choice in within)
         if sweep.method != "random" and weighted:
-            yield Problem(path, "probabilities are for random alone", about=(("method",),))
+            yield Problem(path, "probabilities need method random", about=(("method",),))
 
 
 def varies(drawn_from: Choice | Range) -> bool:
-    """Tell whether there is more than one value."""
+    """Check whether a choice or a range has more than one value."""
     return (
         isinstance(drawn_from, Range)
         or len(drawn_from.values) > 1

@@ -228,9 +228,9 @@ def test_a_setting_that_does_not_fit_the_dataset_is_an_error_with_its_place(
     )
     arguments = [word for setting in settings for word in ("--set", setting)]
     done = nnctl("train", "wrong.yaml", *arguments, code=2)
-    (line,) = [line for line in done.stderr.splitlines() if f" {key}: " in line]
+    (line,) = done.stderr.splitlines()
     assert expected in line
     by_setting = [setting for setting in settings if setting.startswith(f"{key}=")]
     place = f"--set {by_setting[0]}: " if by_setting else "wrong.yaml:2:28: "
-    assert line.strip().startswith(place)
+    assert line.startswith(f"Error: {place}{key}: ")
     assert list(scratch.iterdir()) == [scratch / "wrong.yaml"]

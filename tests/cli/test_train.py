@@ -296,7 +296,7 @@ def test_a_usage_error_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ...])
 def test_a_mistake_found_with_the_dataset_leaves_no_directory(nnctl: Nnctl, scratch: Path) -> None:
     gate = CONFIGS / "gates" / "xor.yaml"
     done = nnctl("train", gate, "--set", "training.early_stopping={patience: 2}", code=2)
-    assert "early stopping watches the validation examples" in done.stderr
+    assert "early stopping needs validation examples" in done.stderr
     assert not (scratch / "runs").exists()
 
 

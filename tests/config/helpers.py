@@ -1,4 +1,4 @@
-"""A small configuration, and the mistakes of others."""
+"""Helpers for tests of configuration files."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ optimizer:
 
 
 def written(text: str) -> Path:
-    """Write a file to the current folder, so that places begin with its name alone."""
+    """Write c.yaml to the current directory, so that positions begin with its name alone."""
     path = Path("c.yaml")
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
 def mistakes(text: str, *settings: str, read: Callable[..., Any] = load) -> list[str]:
-    """Return the mistakes of a configuration with ``--set`` options."""
+    """Return the mistakes reported for a configuration with ``--set`` options."""
     with pytest.raises(ConfigError) as caught:
         read(written(text), *([[*map(Override.parse, settings)]] if settings else []))
     return list(caught.value.mistakes)
 
 
 def mistake(text: str, *settings: str, read: Callable[..., Any] = load) -> str:
+    """Return the only mistake reported for a configuration."""
     (only,) = mistakes(text, *settings, read=read)
     return only
 
@@ -47,5 +48,5 @@ def sweep_of(path: Path) -> SweepConfig:
 
 
 def places(mistakes: list[str]) -> list[str]:
-    """Return the places of mistakes: line and column, or the option."""
+    """Return the positions of mistakes: line and column, or the option."""
     return [line.split(": ")[0].removeprefix("c.yaml:") for line in mistakes]

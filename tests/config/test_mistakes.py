@@ -1,4 +1,4 @@
-"""Mistakes in a configuration: all at once, each with its place and what to do."""
+"""Mistakes in a configuration are reported all at once, each with its position and advice."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ data: {validation: 0.5, subset: 0, dataset: ''}
         "did you mean 'cross_entropy'?",
         "c.yaml:11:20: data.validation: expected a whole number or 'auto', got 0.5",
         "c.yaml:11:33: data.subset: expected a number of at least 1, got 0",
-        "c.yaml:11:45: data.dataset: expected some text, got the text ''",
+        "c.yaml:11:45: data.dataset: expected text that is not empty, got the text ''",
     ]
 
 
-def test_the_error_says_which_file_and_how_many() -> None:
+def test_the_error_names_the_file_and_the_number_of_mistakes() -> None:
     with pytest.raises(ConfigError) as caught:
         load(written(""))
     assert caught.value.message == (
@@ -62,35 +62,35 @@ def test_the_error_says_which_file_and_how_many() -> None:
     assert caught.value.exit_code == 2
 
 
-KNOWN = "; known here are"
+KNOWN = "; valid keys:"
 SCHEDULE = "  schedule: {name: step, "
 
 
 @pytest.mark.parametrize(
-    ("place", "key", "suggestion", "added"),
+    ("place", "key", "advice", "added"),
     [
         ("7:1", "traning", "; did you mean 'training'?", "traning: {}"),
-        ("7:1", "epochs", " here; it is written as training.epochs", "epochs: 3"),
-        ("7:3", "optimizer.epochs", " here; it is written as training.epochs", "  epochs: 3"),
-        ("7:1", "dropout", " here; it is written as network.layers.0.dropout", "dropout: 0.5"),
+        ("7:1", "epochs", " here; use training.epochs", "epochs: 3"),
+        ("7:3", "optimizer.epochs", " here; use training.epochs", "  epochs: 3"),
+        ("7:1", "dropout", " here; use network.layers.0.dropout", "dropout: 0.5"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
         ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, weight_decay, clip_norm, max_norm, schedule", "  lr: 3"),  # noqa: E501 - the whole message
-        ("7:1", "name", " here; it is written as optimizer.name", "name: mine"),
+        ("7:1", "name", " here; use optimizer.name", "name: mine"),
         ("7:1", "<<", f"{KNOWN} data, network, loss, optimizer, training", "<<: {}"),
     ],
 )  # fmt: skip
-def test_an_unknown_key_comes_with_the_one_that_may_be_meant(
-    place: str, key: str, suggestion: str, added: str
+def test_the_error_for_an_unknown_key_suggests_a_valid_one(
+    place: str, key: str, advice: str, added: str
 ) -> None:
     name = key.rpartition(".")[2]
-    expected = f"c.yaml:{place}: {key}: unknown key '{name}'{suggestion}"
+    expected = f"c.yaml:{place}: {key}: unknown key '{name}'{advice}"
     assert expected == mistake(f"{SMALL}{added}\n")
 
 
 def test_an_unknown_key_is_never_suggested_itself() -> None:
-    found = mistake(f"{SMALL}  schedule: {{name: constant, value: 1}}")
-    assert "did you mean 'value'?" not in found
+    message = mistake(f"{SMALL}  schedule: {{name: constant, value: 1}}")
+    assert "did you mean 'value'?" not in message
 
 
 @pytest.mark.parametrize(
@@ -103,25 +103,26 @@ def test_an_unknown_key_is_never_suggested_itself() -> None:
         ("unknown key 'un\u200bits' (with U+200B ZERO WIDTH SPACE)", "units", "un\u200bits"),
     ],
 )
-def test_letters_that_only_look_right_are_named(expected: str, right: str, wrong: str) -> None:
+def test_letters_that_look_like_ascii_letters_are_named(
+    expected: str, right: str, wrong: str
+) -> None:
     assert any(expected in line for line in mistakes(SMALL.replace(right, wrong, 1)))
 
 
-def test_text_that_no_file_can_hold_is_a_mistake() -> None:
-    half = SMALL.replace("relu", r'"\ud800"') + r'data: {"\udfff": 1}'
-    found = mistakes(half)
-    assert found == [
-        f"c.yaml:{place}: this text cannot be saved as UTF-8" for place in ("3:30", "7:8")
+def test_text_that_utf_8_cannot_encode_is_a_mistake() -> None:
+    text = SMALL.replace("relu", r'"\ud800"') + r'data: {"\udfff": 1}'
+    assert mistakes(text) == [
+        f"c.yaml:{place}: text cannot be encoded as UTF-8" for place in ("3:30", "7:8")
     ]
-    assert "expected text that can be saved as UTF-8" in mistake(SMALL, "\udcff=1")
+    assert "expected text that can be encoded as UTF-8" in mistake(SMALL, "\udcff=1")
 
 
-def test_of_very_many_mistakes_the_first_hundred_are_reported() -> None:
+def test_at_most_a_hundred_mistakes_are_listed() -> None:
     keys = "".join(f"k{number}: 1\n" for number in range(1234))
     with pytest.raises(ConfigError) as caught:
         load(written(SMALL + keys))
-    first, *found, last = caught.value.message.splitlines()
-    assert (first, len(found)) == ("c.yaml has 1234 mistakes:", 100)
+    first, *listed, last = caught.value.message.splitlines()
+    assert (first, len(listed)) == ("c.yaml has 1234 mistakes:", 100)
     assert last == "  ... and 1,134 more"
 
 
@@ -149,11 +150,13 @@ def test_a_very_long_key_is_shown_without_its_middle() -> None:
         ),
     ],
 )
-def test_a_wrong_layer_is_reported_at_its_place(start: str, words: str, layer: str) -> None:
+def test_a_mistake_in_a_layer_is_reported_at_its_position(
+    start: str, words: str, layer: str
+) -> None:
     units = "" if layer.startswith("units") else ", units: 5"
-    found = mistake(SMALL.replace("units: 5", layer + units))
-    assert found.startswith(f"c.yaml:3:{start}: ")
-    assert words in found
+    message = mistake(SMALL.replace("units: 5", layer + units))
+    assert message.startswith(f"c.yaml:3:{start}: ")
+    assert words in message
 
 
 @pytest.mark.parametrize(
@@ -176,11 +179,11 @@ def test_a_value_out_of_its_bounds_is_reported(expected: str, added: str) -> Non
 @pytest.mark.parametrize(
     ("expected", "value"),
     [
-        (f"'xyz'; known are {', '.join(ACTIVATIONS)}", "xyz"),
-        ("unknown key 'xyz'; it takes no other", "{name: relu, xyz: 1}"),
+        (f"'xyz'; choose from: {', '.join(ACTIVATIONS)}", "xyz"),
+        ("unknown key 'xyz'; no other keys are allowed", "{name: relu, xyz: 1}"),
     ],
 )
-def test_an_unknown_name_or_parameter_comes_with_those_that_exist(
+def test_the_error_for_an_unknown_name_or_parameter_lists_the_valid_ones(
     expected: str, value: str
 ) -> None:
     assert mistake(SMALL.replace("relu", value)).endswith(expected)
@@ -200,7 +203,7 @@ def test_an_activation_that_is_not_a_name_is_refused(value: str) -> None:
         ("10: network.layers: 'layers' is missing", "network: {}"),
         ("19: network.layers: expected a list, got a mapping", "network: {layers: {}}"),
         (
-            "19: network.layers: expected at least 1 of them, got a list of 0",
+            "19: network.layers: expected 1 or more items, got a list of length 0",
             "network: {layers: []}",
         ),
         (
@@ -209,12 +212,14 @@ def test_an_activation_that_is_not_a_name_is_refused(value: str) -> None:
         ),
     ],
 )
-def test_a_section_of_another_shape_is_reported_at_its_place(expected: str, section: str) -> None:
+def test_a_section_of_the_wrong_type_is_reported_at_its_position(
+    expected: str, section: str
+) -> None:
     assert f"c.yaml:1:{expected}" == mistake(f"{section}\noptimizer: {{learning_rate: 1}}\n")
 
 
 @pytest.mark.parametrize("key", ["network.layers.0.units", "data.validation", "data.subset"])
-def test_a_hexadecimal_number_of_5000_digits_is_refused_like_any_other(key: str) -> None:
+def test_a_hexadecimal_number_of_5000_digits_is_rejected(key: str) -> None:
     assert key in mistake(SMALL, f"{key}=0x{'f' * 5000}", read=load_config)
 
 
@@ -224,23 +229,20 @@ OVER_RELU = (
     "loss: cross_entropy is defined over softmax or sigmoid outputs, not over relu; "
     "use quadratic, or another activation in the last layer"
 )
-NESTEROV = (
-    "optimizer.nesterov: nesterov looks ahead along the momentum, which is 0; "
-    "set optimizer.momentum"
-)
+NESTEROV = "optimizer.nesterov: nesterov needs momentum, which is 0; set optimizer.momentum"
 
 
 @pytest.mark.parametrize(
     ("expected", "text"),
     [
         (
-            "3:30: network.layers.0.activation: softmax belongs in the last layer; in a hidden "
-            "one use relu, tanh or sigmoid",
+            "3:30: network.layers.0.activation: softmax is for the last layer only; use relu, tanh "
+            "or sigmoid in a hidden layer",
             SMALL.replace("relu", "softmax"),
         ),
         (
-            "4:15: network.layers.1.units: softmax over one unit is always 1; give it a unit for "
-            "each class, or use sigmoid",
+            "4:15: network.layers.1.units: softmax over one unit is always 1; use one unit per "
+            "class, or sigmoid",
             SMALL.replace("units: 10", "units: 1"),
         ),
         (f"7:7: {OVER_RELU}", f"{SMALL.replace('softmax', 'relu')}loss: cross_entropy"),
@@ -252,18 +254,18 @@ NESTEROV = (
             f"{SMALL}  weight_decay: 10",
         ),
         (
-            "4:49: network.layers.1.dropout: the last layer's outputs are the answer; dropout "
-            "belongs in the layers before it",
+            "4:49: network.layers.1.dropout: dropout is for hidden layers only; set it in an "
+            "earlier layer",
             SMALL.replace("softmax}", "softmax, dropout: 0.5}"),
         ),
         (
-            "7:28: training.early_stopping: early stopping watches the validation examples, and "
+            "7:28: training.early_stopping: early stopping needs validation examples, but "
             "data.validation is 0",
             f"{SMALL}training: {{early_stopping: {{patience: 3}}}}\ndata: {{validation: 0}}",
         ),
     ],
 )
-def test_values_that_do_not_fit_together_are_reported(expected: str, text: str) -> None:
+def test_contradictory_values_are_reported(expected: str, text: str) -> None:
     assert f"c.yaml:{expected}" == mistake(text)
 
 
@@ -274,7 +276,7 @@ def test_values_that_do_not_fit_together_are_reported(expected: str, text: str) 
         ("7:9 8:3", f"{SMALL}  name: [sgd]\n  foo: 1"),
         ("3:30 7:13 8:3", f"{SMALL.replace('relu', 'softmax')}  nesterov: true\n  foo: 1"),
         ("3:7 7:13", f"{SMALL.replace('{units: 5, activation: relu}', 'relu')}  nesterov: true"),
-        # What may only follow from another mistake is not.
+        # Possible consequences of another mistake are not reported.
         ("7:13", f"{SMALL}  momentum: 2\n  nesterov: true"),
         ("7:3", f"{SMALL}  momentun: 0.9\n  nesterov: true"),
         ("6:18", f"{SMALL.replace('0.1', '-1')}  weight_decay: 10"),
@@ -290,7 +292,7 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
     assert expected.split() == places(mistakes(text))
 
 
-# Against the dataset and the machine -------------------------------------------------------------
+# Checks against the dataset and the machine ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,9 @@ def test_a_configuration_is_checked_against_its_dataset(expected: str, setting: 
     ("dataset", "validation", "subset"),
     [("mnist", "auto", 50_000), ("mnist", 59_999, 1), ("mini", "auto", 4167), ("mini", 0, 5000)],
 )
-def test_the_last_example_may_be_used(dataset: str, validation: object, subset: int) -> None:
+def test_a_subset_may_contain_all_training_examples(
+    dataset: str, validation: object, subset: int
+) -> None:
     data = f"data: {{dataset: {dataset}, validation: {validation}, subset: %d}}\n"
     assert subset == load_config(written(SMALL + data % subset)).data.subset
     assert "data.subset" in mistake(SMALL + data % (subset + 1), read=load_config)
@@ -332,7 +336,7 @@ def test_an_unknown_dataset_does_not_hide_other_mistakes() -> None:
     assert places(mistakes(text, read=load_config)) == ["7:13", "8:17"]
 
 
-def test_a_folder_that_is_not_a_dataset_is_a_data_error_without_a_fallback() -> None:
+def test_a_directory_that_is_not_a_dataset_is_a_data_error_without_a_fallback() -> None:
     Path("digits").mkdir()
     config = load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
     with pytest.raises(DataError, match=r"digits lacks train-images-idx3-ubyte\[\.gz\], "):
@@ -342,23 +346,23 @@ def test_a_folder_that_is_not_a_dataset_is_a_data_error_without_a_fallback() -> 
     assert settle(with_fallback, dataset).data.dataset == "mini"
 
 
-def test_a_dataset_whose_name_no_folder_can_have_is_unknown() -> None:
+def test_a_dataset_name_that_is_too_long_for_a_directory_is_unknown() -> None:
     assert "unknown dataset" in mistake(SMALL, f"data.dataset={'x' * 300}", read=load_config)
 
 
-def test_a_network_that_the_machine_cannot_hold_is_refused() -> None:
+def test_a_network_that_needs_more_memory_than_the_machine_has_is_rejected() -> None:
     large = "    - {units: 1000000, activation: relu}\n"
     text = SMALL.replace("    - {units: 5, activation: relu}\n", 2 * large)
-    found = mistake(text, read=load_config)
-    there = psutil.virtual_memory().total / 1e9
-    assert found.startswith("c.yaml:3:5: network.layers: training this network needs about 16,0")
-    assert f"GB of memory, and this machine has {there:,.1f} GB; use fewer units" in found
+    message = mistake(text, read=load_config)
+    available = psutil.virtual_memory().total / 1e9
+    assert message.startswith("c.yaml:3:5: network.layers: training this network needs about 16,0")
+    assert f"GB of memory, and this machine has {available:,.1f} GB; use fewer units" in message
 
 
 # Overrides ---------------------------------------------------------------------------------------
 
 
-def test_a_mistake_in_an_override_is_placed_at_the_option() -> None:
+def test_a_mistake_in_an_override_is_reported_at_the_option() -> None:
     assert mistakes(f"{SMALL}foo: 1\n", "network.layers.0.units=x", "optimizer={momentum: 2}") == [
         f"c.yaml:7:1: foo: unknown key 'foo'{KNOWN} data, network, loss, optimizer, training",
         "--set network.layers.0.units=x: network.layers.0.units: expected a whole number, got the "
@@ -373,5 +377,5 @@ def test_an_override_may_contradict_the_file() -> None:
 
 
 @pytest.mark.parametrize("key", ["trainig.epochs", "data.foo.bar", "training.early_stoping.metric"])
-def test_a_section_misspelled_in_an_override_is_placed_at_the_option(key: str) -> None:
+def test_a_section_misspelled_in_an_override_is_reported_at_the_option(key: str) -> None:
     assert [f"--set {key}=3"] == places(mistakes(SMALL, f"{key}=3"))

@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` laid over a configuration."""
+"""Overrides, ``KEY=VALUE``, of a configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = "a: {b: 1, c: [2, {d: 3}]}\ne:\nf: 4\n"
 
 
 def overridden(*settings: str) -> Document:
-    """Return the document above with settings laid over it."""
+    """Return the document above with settings applied to it."""
     document = read(TEXT, "c.yaml")
     apply_overrides(document, [Override.parse(setting) for setting in settings])
     return document
@@ -47,11 +47,11 @@ def test_a_setting_without_a_key_or_a_value_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Override.parse(text, "-p")
     assert f"-p {text}: expected KEY=VALUE" == caught.value.message
-    assert caught.value.hint == "For instance: -p optimizer.learning_rate=0.1"
+    assert caught.value.hint == "Example: -p optimizer.learning_rate=0.1"
 
 
 @pytest.mark.parametrize("value", ["[1", "!foo x", ".nan", "{b: 1, b: 2}", "b: c: d", "*x"])
-def test_a_value_that_is_not_yaml_is_a_configuration_error(value: str) -> None:
+def test_a_value_that_is_not_valid_yaml_is_a_configuration_error(value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Override.parse(f"a={value}")
     (mistake,) = caught.value.mistakes
@@ -71,7 +71,7 @@ def test_a_value_that_is_not_yaml_is_a_configuration_error(value: str) -> None:
         ({"a": 1, "e": None, "f": {"x": 6}}, ["a=1", "f={}", "f.x=6"]),
     ],
 )
-def test_settings_are_laid_over_a_document_in_their_order(
+def test_settings_are_applied_to_a_document_in_order(
     expected: dict[str, Any], settings: list[str]
 ) -> None:
     assert expected == overridden(*settings).data
@@ -80,18 +80,23 @@ def test_settings_are_laid_over_a_document_in_their_order(
 @pytest.mark.parametrize(
     ("expected", "setting"),
     [
-        ("a.c is a list and has no item '2'; its items are 0 to 1", "a.c.2=1"),
-        ("a.c is a list and has no item 'x'; its items are 0 to 1", "a.c.x=1"),
-        ("a.c is a list and has no item '-1'; its items are 0 to 1", "a.c.-1=1"),
-        ("a.c is a list and has no item '٠'; its items are 0 to 1", "a.c.٠=1"),
-        ("a.c is a list and has no item '1234567890'; its items are 0 to 1", "a.c.1234567890=1"),
+        ("a.c is a list without an item '2'; valid indices are 0 to 1", "a.c.2=1"),
+        ("a.c is a list without an item 'x'; valid indices are 0 to 1", "a.c.x=1"),
+        ("a.c is a list without an item '-1'; valid indices are 0 to 1", "a.c.-1=1"),
+        ("a.c is a list without an item '٠'; valid indices are 0 to 1", "a.c.٠=1"),
+        (
+            "a.c is a list without an item '1234567890'; valid indices are 0 to 1",
+            "a.c.1234567890=1",
+        ),
         ("nested too deeply", ".".join("a" * 101) + "=1"),
-        ("f is 4, which has no key 'x'", "f.x=1"),
-        ("f is 4, which has no key '0'", "f.0=1"),
-        ("a.c.0 is 2, which has no key 'x'", "a.c.0.x.y=1"),
+        ("f is not a mapping and has no key 'x'; its value is 4", "f.x=1"),
+        ("f is not a mapping and has no key '0'; its value is 4", "f.0=1"),
+        ("a.c.0 is not a mapping and has no key 'x'; its value is 2", "a.c.0.x.y=1"),
     ],
 )
-def test_a_key_that_leads_nowhere_is_a_configuration_error(expected: str, setting: str) -> None:
+def test_a_key_that_does_not_fit_the_document_is_a_configuration_error(
+    expected: str, setting: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         overridden(setting)
     assert (f"--set {setting}: {expected}",) == caught.value.mistakes
@@ -106,14 +111,16 @@ def test_a_key_that_leads_nowhere_is_a_configuration_error(expected: str, settin
         (["--set f.x=1", "--set a.c.9=1"], ["f.x=1", "a.b=2", "a.c.9=1"]),
     ],
 )
-def test_all_keys_that_lead_nowhere_are_reported(expected: list[str], settings: list[str]) -> None:
+def test_all_keys_that_do_not_fit_the_document_are_reported(
+    expected: list[str], settings: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         overridden(*settings)
     assert expected == [mistake.split(":")[0] for mistake in caught.value.mistakes]
     assert " to -1" not in caught.value.message  # an empty list has no items
 
 
-def test_a_replaced_value_has_its_place_at_the_override() -> None:
+def test_the_position_of_a_replaced_value_is_the_override() -> None:
     document = overridden("a.c=[{d: 5}]")
     assert document.place(("a", "c")) == "--set a.c=[{d: 5}]"
     assert document.place(("a", "c", 0, "d")) == "--set a.c=[{d: 5}]"
@@ -122,7 +129,7 @@ def test_a_replaced_value_has_its_place_at_the_override() -> None:
     assert document.place(("f",)) == "c.yaml:3:4"
 
 
-def test_sections_that_an_override_creates_have_their_place_at_the_override() -> None:
+def test_the_position_of_a_section_that_an_override_creates_is_the_override() -> None:
     document = overridden("n.x.y=5")
     for path in (("n",), ("n", "x")):
         assert document.place(path, of_key=True) == "--set n.x.y=5"

@@ -127,7 +127,7 @@ def test_schema_and_loader_accept_short_forms(good: dict[str, Any]) -> None:
         mapping(epochs=3),
     ],
 )
-def test_schema_and_loader_refuse_the_same_configurations(bad: dict[str, Any]) -> None:
+def test_schema_and_loader_reject_the_same_configurations(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         from_mapping(bad, "given")
     assert not TRAINING_SCHEMA.is_valid(bad)
@@ -135,7 +135,7 @@ def test_schema_and_loader_refuse_the_same_configurations(bad: dict[str, Any]) -
 
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize(
-    ("right", "sweep"),
+    ("valid", "sweep"),
     [
         (False, {"base": "a.yaml"}),
         (False, {"parameters": {}}),
@@ -156,11 +156,11 @@ def test_schema_and_loader_refuse_the_same_configurations(bad: dict[str, Any]) -
         (True, {"parameters": {"x": [1]}, "metric": {"name": "val_loss"}}),
     ],
 )
-def test_schema_and_loader_accept_the_same_sweeps(right: bool, sweep: dict[str, Any]) -> None:
+def test_schema_and_loader_accept_the_same_sweeps(valid: bool, sweep: dict[str, Any]) -> None:
     path = written(to_yaml(sweep))
-    with contextlib.nullcontext() if right else pytest.raises(ConfigError):
+    with contextlib.nullcontext() if valid else pytest.raises(ConfigError):
         sweep_of(path)
-    assert right == SWEEP_SCHEMA.is_valid(sweep)
+    assert valid == SWEEP_SCHEMA.is_valid(sweep)
 
 
 # Entries of tables -------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ ODD: dict[str, Any] = {
     "beta": 1.7976931348623157e308,
     "pieces": 100,
 }
-"""A value other than the default for every parameter of an entry."""
+"""A value other than the default for each parameter of the entries."""
 TABLES: list[Mapping[str, type[Any]]] = [ACTIVATIONS, INITIALIZERS, SCHEDULES]
 
 
@@ -209,8 +209,8 @@ def test_every_entry_is_accepted_in_all_forms_and_reads_back(
     assert [error.message for error in TRAINING_SCHEMA.iter_errors(given)] == []
     config = from_mapping(given, "given")
     init = config.network.init
-    found = [config.network.layers[layer].activation, init.weights, config.optimizer.schedule]
-    assert kind(**parameters) == found[TABLES.index(table)]
+    entries = [config.network.layers[layer].activation, init.weights, config.optimizer.schedule]
+    assert kind(**parameters) == entries[TABLES.index(table)]
     assert config == read_back(config)
     written = to_mapping(config)
     assert [error.message for error in TRAINING_SCHEMA.iter_errors(written)] == []
@@ -223,7 +223,7 @@ def test_every_entry_is_accepted_in_all_forms_and_reads_back(
         assert own_name == [*shown, written["optimizer"]["schedule"]][TABLES.index(table)]
 
 
-# There and back ----------------------------------------------------------------------------------
+# Writing and reading -----------------------------------------------------------------------------
 
 EVERYTHING = """\
 data: {dataset: '1e-3', fallback: mini, validation: 7, subset: 9, selection: first,
@@ -278,11 +278,11 @@ def test_any_value_reads_back_as_it_was(key: str, value: object) -> None:
     assert repr({key: value}) == repr(read(to_yaml({key: value}), "back.yaml").data)
 
 
-def test_a_comment_stands_above_what_is_written() -> None:
+def test_a_comment_is_written_above_the_values() -> None:
     assert to_yaml({"a": {"b": 1.5}}, "one\ntwo") == "# one\n# two\na: {b: 1.5}\n"
 
 
-def test_an_interrupt_while_values_are_written_is_raised(
+def test_an_interrupt_during_serialization_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(_: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sweep files: which keys to vary, over which values, and what can be wrong with it."""
+"""Sweep files: the keys to vary, their values, and the mistakes that are reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = "base: a.yaml\nparameters: {x: [1]}\n"
 
 
 def random_space(parameter: str) -> dict[str, Choice | Range]:
-    """Return what the keys of a random sweep are drawn from, whose key x is written like this."""
+    """Return the space of a random sweep in which `parameter` is the YAML of the key x."""
     return sweep_of(written(f"{RANDOM}{parameter}\n")).space
 
 
@@ -96,7 +96,7 @@ def test_a_choice_is_written_in_any_of_the_ways_of_weights_and_biases(
     }
 
 
-def test_a_value_holds_choices_and_ranges_of_its_own() -> None:
+def test_a_value_may_contain_choices_and_ranges() -> None:
     layers = (
         "[[{units: {values: [10, {distribution: int_uniform, min: 20, max: 30}]}}, "
         "{units: {min: 1, max: 5}}], {distribution: constant, value: {values: []}}]"
@@ -125,7 +125,7 @@ def test_a_mapping_among_the_values_is_a_value_unless_it_describes_a_choice(valu
     assert sweep_of(written(text)).parameters["x"] == [read_value(value, "test")]
 
 
-def test_a_file_of_weights_and_biases_is_read_as_it_is() -> None:
+def test_a_file_of_weights_and_biases_is_read_unchanged() -> None:
     text = """\
 program: train.py
 name: my sweep
@@ -171,51 +171,57 @@ parameters:
 def test_the_first_epoch_of_early_termination_is_given_in_several_ways(
     expected: int, early: str
 ) -> None:
-    found = sweep_of(written(f"{PLAIN}early_terminate: {early}")).early_terminate
-    assert found is not None
-    assert expected == found.first_epoch
+    rule = sweep_of(written(f"{PLAIN}early_terminate: {early}")).early_terminate
+    assert rule is not None
+    assert expected == rule.first_epoch
 
 
 @pytest.mark.parametrize(
     ("expected", "text"),
     [
-        ("method: random needs 'trials', the number of points to draw", "method: random"),
-        ("method: tpe needs 'trials', the number of points to draw", "method: tpe"),
+        ("method: random needs 'trials', the number of combinations", "method: random"),
+        ("method: tpe needs 'trials', the number of combinations", "method: tpe"),
         ("trials: expected a number of at least 1, got 0", "method: random\ntrials: 0"),
         ("seeds: expected a number of at most 1000, got 1001", "seeds: 1001"),
-        ("run_cap: this is the same as trials; leave one of them out", "trials: 1\nrun_cap: 2"),
-        ("method: bayes is a search by a Gaussian process, which nnctl", "method: bayes"),
-        ("command: unknown key 'command'; known here are base, method", "command: [python]"),
-        ("controller: unknown key 'controller'; known", "name: x\ncontroller: {type: local}"),
+        ("run_cap: run_cap and trials mean the same; remove one of them", "trials: 1\nrun_cap: 2"),
+        ("method: nnctl does not support bayes", "method: bayes"),
+        ("command: unknown key 'command'; valid keys: base, method", "command: [python]"),
+        ("controller: unknown key 'controller'; valid keys", "name: x\ncontroller: {type: local}"),
         ("metric: expected 'val_accuracy' or 'val_loss', got 3", "metric: 3"),
         ("metric.name: 'name' is missing", "metric: {goal: minimize}"),
         ("metric.name: expected 'val_acc", "metric: {name: accuracy, goal: maximize}"),
         ("metric.goal: expected 'maximize' or 'mini", "metric: {name: val_loss, goal: min}"),
-        ("metric: the goal for val_loss is to minim", "metric: {name: val_loss, goal: maximize}"),
-        ("metric: the goal for val_accuracy is to maximize it,", "metric: {name: val_accuracy}"),
-        ("metric.target: unknown key 'target'; known", "metric: {name: val_loss, target: 0.1}"),
+        (
+            "metric: use goal: minimize for val_loss, not",
+            "metric: {name: val_loss, goal: maximize}",
+        ),
+        ("metric: use goal: maximize for val_accuracy,", "metric: {name: val_accuracy}"),
+        (
+            "metric.target: unknown key 'target'; valid keys",
+            "metric: {name: val_loss, target: 0.1}",
+        ),
         ("early_terminate: expected a mapping (key: value), got", "early_terminate: hyperband"),
         ("early_terminate.type: 'type' is missing", "early_terminate: {min_iter: 3}"),
         ("early_terminate.type: expected 'median', 'succ", "early_terminate: {type: envelope}"),
-        ("early_terminate: median takes no eta", "early_terminate: {type: median, eta: 3}"),
-        ("early_terminate: median takes no s", "early_terminate: {type: median, s: 3}"),
+        ("early_terminate: median does not use eta", "early_terminate: {type: median, eta: 3}"),
+        ("early_terminate: median does not use s;", "early_terminate: {type: median, s: 3}"),
         (
             "early_terminate: hyperband needs either min_iter, or max_iter and s",
             "early_terminate: {type: hyperband, min_iter: 3, max_iter: 9}",
         ),
         (
-            "early_terminate.strict: nnctl has no strict variant of hyperband; leave this out",
+            "early_terminate.strict: nnctl does not support strict hyperband; remove this key",
             "early_terminate: {type: hyperband, min_iter: 3, strict: true}",
         ),
-        ("early_terminate: with several seeds a", "seeds: 3\nearly_terminate: {type: median}"),
+        ("early_terminate: early_terminate cannot", "seeds: 3\nearly_terminate: {type: median}"),
     ],
 )
-def test_a_mistake_of_a_sweep_is_reported_once(expected: str, text: str) -> None:
-    found = mistake(f"{text} \nparameters: {{x: [1]}}", read=sweep_of)
-    assert found.split(": ", 1)[1].startswith(expected)
+def test_a_mistake_in_a_sweep_is_reported_once(expected: str, text: str) -> None:
+    message = mistake(f"{text} \nparameters: {{x: [1]}}", read=sweep_of)
+    assert message.split(": ", 1)[1].startswith(expected)
 
 
-def test_all_mistakes_of_a_sweep_are_reported() -> None:
+def test_all_mistakes_in_a_sweep_are_reported() -> None:
     text = (
         "bas: a.yaml\nmethod: gird\nmetric: acc\nseed: -1\ntrails: 3\nparameters: {x: [1]}\n"
         "early_terminate: {type: hyperband, max_iter: 3, s: 1000000000, eta: 1}"
@@ -231,12 +237,14 @@ def test_all_mistakes_of_a_sweep_are_reported() -> None:
     ]
 
 
-def test_the_mistakes_of_a_sweep_stand_at_their_places() -> None:
+def test_mistakes_in_a_sweep_are_reported_at_their_positions() -> None:
     text = f"{RANDOM}{{min: 3, max: 1}}\n  y: []\n  z: {{parameters: {{a: [.nan]}}}}\n"
-    assert mistakes(text, read=sweep_of) == ["c.yaml:7:24: not a number that can be used: .nan"]
+    assert mistakes(text, read=sweep_of) == [
+        "c.yaml:7:24: expected a finite number of at most 64 bits, got .nan"
+    ]
     assert mistakes(text.replace("[.nan]", "1"), read=sweep_of) == [
         "c.yaml:5:6: parameters.x: min (3) must be below max (1)",
-        "c.yaml:6:6: parameters.y: expected at least 1 of them, got a list of 0",
+        "c.yaml:6:6: parameters.y: expected 1 or more items, got a list of length 0",
         "c.yaml:7:23: parameters.z.parameters.a: expected a list, got 1",
     ]
 
@@ -246,7 +254,7 @@ def test_the_mistakes_of_a_sweep_stand_at_their_places() -> None:
     [
         ("6: expected a list, got 3", "3"),
         ("6: expected a list, got nothing", "null"),
-        ("6: expected at least 1 of them, got a list of 0", "[]"),
+        ("6: expected 1 or more items, got a list of length 0", "[]"),
         ("6.distribution: 'distribution' is missing", "{}"),
         ("6.distribution: 'distribution' is missing", "{mu: 0, sigma: 1}"),
         ("6: min (2) must be below max (2)", "{min: 2, max: 2}"),
@@ -254,84 +262,99 @@ def test_the_mistakes_of_a_sweep_stand_at_their_places() -> None:
         ("6: 'min' and 'max' are missing", "{distribution: uniform}"),
         ("12.min: expected a number, got true", "{min: true, max: 2}"),
         ("22.max: expected a number, got the text 'x'", "{min: 1.5, max: x}"),
-        ("6: min must be above 0, as its", "{distribution: log_uniform_values, min: 0, max: 2}"),
-        ("6: min and max are exponents of e", "{distribution: log_uniform, min: 0, max: 1000}"),
+        ("6: min must be above 0 for a log", "{distribution: log_uniform_values, min: 0, max: 2}"),
+        ("6: min and max of log_uniform are", "{distribution: log_uniform, min: 0, max: 1000}"),
         ("6: min and max must be whole numbers", "{distribution: int_uniform, min: 0, max: 1.5}"),
         ("6: min and max must be between -2^53 and 2^53", "{min: 0, max: 1e300}"),
-        ("6: normal takes no min", "{distribution: normal, min: 0}"),
-        ("6: uniform takes no mu", "{min: 0.5, max: 1, mu: 0}"),
-        ("6: int_uniform takes no q; q_uniform does", "{min: 0, max: 9, q: 2}"),
-        ("6: log_normal takes no q; q_log_normal does", "{distribution: log_normal, q: 2}"),
+        ("6: normal does not use min", "{distribution: normal, min: 0}"),
+        ("6: uniform does not use mu", "{min: 0.5, max: 1, mu: 0}"),
+        ("6: int_uniform does not use q; use q_uniform", "{min: 0, max: 9, q: 2}"),
+        ("6: log_normal does not use q; use q_log_normal", "{distribution: log_normal, q: 2}"),
         ("34.q: expected a number above 0.0, got 0", "{distribution: q_normal, q: 0}"),
         ("36.sigma: expected a number above 0.0, got -1", "{distribution: normal, sigma: -1}"),
         ("33.mu: expected a number of at most", "{distribution: normal, mu: 1e308}"),
-        ("21.distribution: nnctl has no", "{distribution: inv_log_uniform, min: 0, max: 1}"),
-        ("21.distribution: nnctl has no distribution beta", "{distribution: beta}"),
+        ("21.distribution: nnctl does not", "{distribution: inv_log_uniform, min: 0, max: 1}"),
+        ("21.distribution: nnctl does not support the distribution beta", "{distribution: beta}"),
         ("15.mx: unknown key 'mx'; did you mean 'max'?", "{min: 0, mx: 1}"),
         ("6.values: 'values' is missing", "{distribution: categorical}"),
         ("6.value: 'value' is missing", "{distribution: constant}"),
         ("15.values: expected a list, got 3", "{values: 3}"),
-        ("15.values: expected at least 1 of them, got a list", "{values: []}"),
-        ("22.min: unknown key 'min'; known here are distribution,", "{values: [1,2], min: 3}"),
-        ("17.name: unknown key 'name'; known here are", "{value: 1, name: constant}"),
+        ("15.values: expected 1 or more items, got a list", "{values: []}"),
+        ("22.min: unknown key 'min'; valid keys: distribution,", "{values: [1,2], min: 3}"),
+        ("17.name: unknown key 'name'; valid keys:", "{value: 1, name: constant}"),
         ("21.distribution: expected 'categorical' or", "{distribution: uniform, values: [1]}"),
-        ("6: there are 2 values, but 1 probabilities", "{values: [1, 2], probabilities: [1]}"),
-        ("6: the probabilities add up to 0.9, not", "{values: [1, 2], probabilities: [0.5, 0.4]}"),
+        (
+            "6: expected 2 probabilities, one per value, got 1",
+            "{values: [1, 2], probabilities: [1]}",
+        ),
+        ("6: probabilities must sum to 1, got 0.9", "{values: [1, 2], probabilities: [0.5, 0.4]}"),
         ("39.probabilities.0: expected a number", "{values: [1, 2], probabilities: [-0.5, 1.5]}"),
-        ("19.parameters: expected at least 1 of them, got a", "{parameters: {}}"),
+        ("19.parameters: expected 1 or more items, got a", "{parameters: {}}"),
         ("19.parameters: expected a mapping (key: value)", "{parameters: [1]}"),
-        ("35.q: unknown key 'q'; known here are parameters", "{parameters: {y: [1, 2, 3]}, q: 1}"),
-        ("23.1.a.values: expected at least 1 of", "[1, {a: {values: []}}]"),
+        ("35.q: unknown key 'q'; valid keys: parameters", "{parameters: {y: [1, 2, 3]}, q: 1}"),
+        ("23.1.a.values: expected 1 or more items", "[1, {a: {values: []}}]"),
         ("27.0.0.a.distribution: expected", "[[{a: {distribution: unifrom, min: 1, max: 2}}]]"),
         (
-            "29.1.a.0.values.0.b: normal takes no min",
+            "29.1.a.0.values.0.b: normal does not use min",
             "[1, {a: [{values: [{b: {distribution: normal, min: 3}}]}]}]",
         ),
         ("18.0.a.2: min (3) must be below max (1)", "[{a: [1, 2, {min: 3, max: 1}]}]"),
     ],
 )
-def test_a_wrong_parameter_is_reported_once_at_its_place(expected: str, parameter: str) -> None:
+def test_a_wrong_parameter_is_reported_once_at_its_position(expected: str, parameter: str) -> None:
     column, rest = re.fullmatch(r"(\d+)(.*)", expected).groups()  # type: ignore[union-attr]
-    found = mistake(f"{RANDOM}{parameter}", read=sweep_of)
-    assert found.startswith(f"c.yaml:5:{column}: parameters.x{rest}")
+    message = mistake(f"{RANDOM}{parameter}", read=sweep_of)
+    assert message.startswith(f"c.yaml:5:{column}: parameters.x{rest}")
 
 
 @pytest.mark.parametrize(
     ("expected", "method", "parameters"),
     [
-        ("x: a grid needs values, or a range of whole", "grid", "x: {min: 0.5, max: 1}"),
-        ("x: a grid needs values, or a range of whole", "grid", "x: [{y: {min: 0.5, max: 1}}]"),
+        ("x: method grid needs a list of values or a range", "grid", "x: {min: 0.5, max: 1}"),
         (
-            "x.parameters.y: a grid needs values, or a range of whole numbers",
+            "x: method grid needs a list of values or a range",
+            "grid",
+            "x: [{y: {min: 0.5, max: 1}}]",
+        ),
+        (
+            "x.parameters.y: method grid needs a list of values or a range of whole numbers",
             "grid",
             "x: {parameters: {y: {distribution: q_uniform, min: 1, max: 8, q: 2}}}",
         ),
         (
-            "x: probabilities are for random alone",
+            "x: probabilities need method random",
             "tpe",
             "x: [1, {y: {values: [1, 2], probabilities: [0.5, 0.5]}}]",
         ),
-        ("a.b: a.b is there twice", "grid", "a: {parameters: {b: [1]}}\n  a.b: [2]"),
-        ("a.parameters.b: a.b is there twice", "grid", "a.b: [2]\n  a: {parameters: {b: [1]}}"),
-        ("training.seed: seeds varies this as well", "grid", "training.seed: [1, 2]"),
-        ("training.seed: seeds varies this as well", "random", "training.seed: {min: 1, max: 9}"),
+        ("a.b: duplicate parameter a.b", "grid", "a: {parameters: {b: [1]}}\n  a.b: [2]"),
+        (
+            "a.parameters.b: duplicate parameter a.b",
+            "grid",
+            "a.b: [2]\n  a: {parameters: {b: [1]}}",
+        ),
+        ("training.seed: seeds also varies training.seed", "grid", "training.seed: [1, 2]"),
+        (
+            "training.seed: seeds also varies training.seed",
+            "random",
+            "training.seed: {min: 1, max: 9}",
+        ),
     ],
 )
 def test_contradictions_are_reported_at_the_parameter(
     expected: str, method: str, parameters: str
 ) -> None:
     text = f"base: a\nmethod: {method}\ntrials: 3\nseeds: 2\nparameters:\n  {parameters}"
-    found = mistake(text, read=sweep_of)
-    assert found.split(": ", 1)[1].startswith(f"parameters.{expected}")
+    message = mistake(text, read=sweep_of)
+    assert message.split(": ", 1)[1].startswith(f"parameters.{expected}")
 
 
-def test_a_grid_has_whole_numbers_and_a_seed_that_is_not_varied() -> None:
+def test_a_grid_may_have_a_range_of_whole_numbers_and_a_fixed_training_seed() -> None:
     text = "base: a\nseeds: 2\nparameters: {x: {min: 1, max: 9}, training.seed: {value: 5}}"
     assert list(sweep_of(written(text)).space) == ["x", "training.seed"]
 
 
-def test_a_missing_sweep_file_has_a_hint_of_its_neighbors() -> None:
+def test_the_error_for_a_missing_sweep_file_lists_the_available_files() -> None:
     Path("sweep.yaml").touch()
     with pytest.raises(ConfigError) as caught:
         sweep_of(Path("swep.yaml"))
-    assert caught.value.hint == "There are: sweep.yaml"
+    assert caught.value.hint == "Available files: sweep.yaml"

@@ -170,7 +170,7 @@ def edit_metrics(trial: Path) -> None:
     [
         (edit_rate, "learning_rate: 0.05 in config.yaml, 0.001 in the sweep's journal"),
         (edit_epochs, "training.epochs: 9 in config.yaml, 2 in the sweep's journal"),
-        (edit_into_nonsense, "config.yaml has a mistake"),
+        (edit_into_nonsense, "config.yaml:"),
         (take_last_checkpoint, "learning_rate: 0.05 in last.npz, 0.001 in the sweep's journal"),
         (take_checkpoints, "learning_rate: 0.05 in last.npz, 0.001 in the sweep's journal"),
         (take_best_checkpoint, "learning_rate: 0.05 in best.npz, 0.001 in the sweep's journal"),

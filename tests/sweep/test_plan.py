@@ -125,7 +125,7 @@ def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
         ("but found ']'", "x=]"),
         ("but found ','", "x=1], [2"),
         ("a key must be text", "x={1: 2}"),
-        ("not a number that can be used", "x=.inf"),
+        ("expected a finite number of at most 64 bits", "x=.inf"),
         ("nested too deeply", "x=&a [*a]"),
         ("expected a COUNT from 2 to 100,000, got 1", "x=int:1:2:1"),
         ("expected a COUNT from 2 to 100,000, got 100001", "x=lin:1:2:100001"),
@@ -144,7 +144,7 @@ def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
         ("parameters.x.min: expected a finite number, got nan", "x=lin:nan:1:3"),
         ("parameters.x.max: expected a finite number, got inf", "x=lin:0:inf"),
         ("parameters.x.1.a: min (3) must be below max (1)", "x=1,{a: {min: 3, max: 1}}"),
-        ("parameters.x.0.values: expected at least 1 of them, got", "x={values: []}"),
+        ("parameters.x.0.values: expected 1 or more items, got", "x={values: []}"),
     ],
 )
 def test_a_wrong_parameter_is_reported_as_it_was_typed(expected: str, text: str) -> None:
@@ -212,7 +212,7 @@ def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
 def test_a_pipe_is_read_only_where_the_user_names_it() -> None:
     os.mkfifo("pipe")
     Path("s.yaml").write_text(f"base: pipe\nparameters: {{{RATE}: [1]}}", "utf-8")
-    with pytest.raises(ConfigError, match="it is a folder, a pipe or a device"):
+    with pytest.raises(ConfigError, match="it is a directory, a pipe or a device"):
         read_plan(Path("s.yaml"))
     with ThreadPoolExecutor(1) as writer:
         writer.submit(Path("pipe").write_text, BASE)
@@ -263,17 +263,21 @@ def test_the_file_s_method_decides_what_parameters_may_be() -> None:
 @pytest.mark.parametrize(
     ("expected", "text", "parameters"),
     [
-        (f"-p {RATE}: a grid needs values", GRID, [f"{RATE}=log:0.01:1"]),
+        (f"-p {RATE}: method grid needs a list of values", GRID, [f"{RATE}=log:0.01:1"]),
         (
-            "-p loss: probabilities are for random alone",
+            "-p loss: probabilities need method random",
             GRID,
             ["loss={values: [a, b], probabilities: [1, 0]}"],
         ),
-        ("-p training.seed: seeds varies this", f"{GRID}seeds: 2", ["training.seed=1,2"]),
+        (
+            "-p training.seed: seeds also varies training.seed",
+            f"{GRID}seeds: 2",
+            ["training.seed=1,2"],
+        ),
         ("x is there twice", GRID, ["x=1", "x=2"]),
         ("s.yaml:1:1: 'base' is missing", "parameters: {x: [1]}", []),
-        ("s.yaml has a mistake", f"{GRID}seed: x", []),
-        ("there is no such file", GRID.replace("base.yaml", "nowhere.yaml"), []),
+        ("s.yaml:3:7: seed: expected a whole number", f"{GRID}seed: x", []),
+        ("nowhere.yaml: file not found", GRID.replace("base.yaml", "nowhere.yaml"), []),
         ("is not a sweep file", "method: grid", []),
         ("the top level must be a mapping", "- 1", []),
     ],
@@ -291,7 +295,7 @@ def test_a_wrong_sweep_is_refused_before_its_points_are_made(
     [
         ("is not a sweep file: it has neither 'base' nor 'parameters'", [], {}),
         ("--base is for a sweep file", ["x=1"], {"base": Path("base.yaml")}),
-        ("training is no list", ["x=1"], {"overrides": [Override("training.0", 1, "--set")]}),
+        ("training is not a list", ["x=1"], {"overrides": [Override("training.0", 1, "--set")]}),
     ],
 )
 def test_a_configuration_without_parameters_is_refused(
@@ -358,7 +362,7 @@ def test_a_mistake_of_the_base_is_reported_once() -> None:
     ("expected", "key"),
     [
         ("unknown key 'lerning_rate'; did you mean 'learning_rate'?", "optimizer.lerning_rate"),
-        ("network.layers is a list and has no item '7'", "network.layers.7.units"),
+        ("network.layers is a list without an item '7'", "network.layers.7.units"),
         ("has no key 'x'", "network.layers.0.units.x"),
         ("unknown key ''", "training..epochs"),
     ],
