@@ -309,9 +309,9 @@ def _depends_on(problem: Problem, wrong: Iterable[Path_]) -> bool:
 
 def _describe(problem: Problem, document: Document) -> str:
     """Return a problem as text: its position, its dotted key and its message."""
-    place = document.place(problem.path, of_key=problem.of_key)
+    position = document.place(problem.path, of_key=problem.of_key)
     dotted = ".".join(map(str, problem.path))
-    return f"{place}: {dotted + ': ' if dotted else ''}{problem.message}"
+    return f"{position}: {dotted + ': ' if dotted else ''}{problem.message}"
 
 
 def _line_and_column(mistake: str) -> tuple[int, int]:

@@ -91,10 +91,10 @@ def _set(document: Document, override: Override) -> None:
             document.keys[path[: depth + 1]] = document.values[path[: depth + 1]] = override.source
         container = container[step]
     # The replaced value took its children with it, so their positions are removed as well.
-    for places in (document.keys, document.values):
-        for below in [old for old in places if old[: len(path)] == path]:
-            del places[below]
-        places[path] = override.source
+    for positions in (document.keys, document.values):
+        for below in [old for old in positions if old[: len(path)] == path]:
+            del positions[below]
+        positions[path] = override.source
 
 
 def _check_step(container: Any, parent: Path_, step: str | int) -> None:

@@ -178,7 +178,7 @@ class _Builder:
             if "\\t" in what:
                 what = "YAML does not allow tabs for indentation; use spaces"
             mark = error.problem_mark or error.context_mark
-            raise ConfigError(self.source, [f"{self._place(mark)}: {what}"]) from None
+            raise ConfigError(self.source, [f"{self._position(mark)}: {what}"]) from None
         except yaml.YAMLError as error:
             raise ConfigError(self.source, [f"{self.source}: {_first_line(error)}"]) from None
         except RecursionError:
@@ -187,7 +187,7 @@ class _Builder:
             raise ConfigError(self.source, self.mistakes)
         return value
 
-    def _place(self, mark: yaml.Mark | None) -> str:
+    def _position(self, mark: yaml.Mark | None) -> str:
         if mark is None or not self.with_lines:
             return self.source
         return f"{self.source}:{mark.line + 1}:{mark.column + 1}"
@@ -198,7 +198,7 @@ class _Builder:
             raise yaml.MarkedYAMLError(problem="too many values", problem_mark=node.start_mark)
         if len(path) > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
-        self.values[path] = self._place(node.start_mark)
+        self.values[path] = self._position(node.start_mark)
         if not _matches_tag(node):
             self.mistakes.append(
                 f"{self.values[path]}: the YAML tag {node.tag} is not allowed here"
@@ -213,19 +213,21 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            place = self._place(key_node.start_mark)
+            position = self._position(key_node.start_mark)
             if key_node.tag != _TEXT or not isinstance(key_node, yaml.ScalarNode):
-                self.mistakes.append(f"{place}: a key must be text")
+                self.mistakes.append(f"{position}: a key must be text")
                 continue
             key = key_node.value
             if not _is_encodable(key):
-                self.mistakes.append(f"{place}: {_NOT_ENCODABLE}")
+                self.mistakes.append(f"{position}: {_NOT_ENCODABLE}")
                 continue
             if key in mapping:
                 first = self.keys[(*path, key)].removeprefix(f"{self.source}:")
-                self.mistakes.append(f"{place}: duplicate key '{key}' (first defined at {first})")
+                self.mistakes.append(
+                    f"{position}: duplicate key '{key}' (first defined at {first})"
+                )
                 continue
-            self.keys[(*path, key)] = place
+            self.keys[(*path, key)] = position
             mapping[key] = self._value(value_node, (*path, key))
         return mapping
 

@@ -47,6 +47,6 @@ def sweep_of(path: Path) -> SweepConfig:
     return load_sweep(read_file(path))
 
 
-def places(mistakes: list[str]) -> list[str]:
+def positions(mistakes: list[str]) -> list[str]:
     """Return the positions of mistakes: line and column, or the option."""
     return [line.split(": ")[0].removeprefix("c.yaml:") for line in mistakes]

@@ -11,7 +11,7 @@ from nnctl.config import load
 from nnctl.errors import ConfigError, DataError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.runs.plan import find_dataset, load_config, settle
-from tests.config.helpers import SMALL, mistake, mistakes, places, written
+from tests.config.helpers import SMALL, mistake, mistakes, positions, written
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
@@ -67,7 +67,7 @@ SCHEDULE = "  schedule: {name: step, "
 
 
 @pytest.mark.parametrize(
-    ("place", "key", "advice", "added"),
+    ("position", "key", "advice", "added"),
     [
         ("7:1", "traning", "; did you mean 'training'?", "traning: {}"),
         ("7:1", "epochs", " here; use training.epochs", "epochs: 3"),
@@ -81,10 +81,10 @@ SCHEDULE = "  schedule: {name: step, "
     ],
 )  # fmt: skip
 def test_the_error_for_an_unknown_key_suggests_a_valid_one(
-    place: str, key: str, advice: str, added: str
+    position: str, key: str, advice: str, added: str
 ) -> None:
     name = key.rpartition(".")[2]
-    expected = f"c.yaml:{place}: {key}: unknown key '{name}'{advice}"
+    expected = f"c.yaml:{position}: {key}: unknown key '{name}'{advice}"
     assert expected == mistake(f"{SMALL}{added}\n")
 
 
@@ -112,7 +112,7 @@ def test_letters_that_look_like_ascii_letters_are_named(
 def test_text_that_utf_8_cannot_encode_is_a_mistake() -> None:
     text = SMALL.replace("relu", r'"\ud800"') + r'data: {"\udfff": 1}'
     assert mistakes(text) == [
-        f"c.yaml:{place}: text cannot be encoded as UTF-8" for place in ("3:30", "7:8")
+        f"c.yaml:{position}: text cannot be encoded as UTF-8" for position in ("3:30", "7:8")
     ]
     assert "expected text that can be encoded as UTF-8" in mistake(SMALL, "\udcff=1")
 
@@ -289,7 +289,7 @@ def test_contradictory_values_are_reported(expected: str, text: str) -> None:
 def test_independent_mistakes_are_reported_and_consequences_are_not(
     expected: str, text: str
 ) -> None:
-    assert expected.split() == places(mistakes(text))
+    assert expected.split() == positions(mistakes(text))
 
 
 # Checks against the dataset and the machine ------------------------------------------------------
@@ -333,7 +333,7 @@ def test_a_subset_may_contain_all_training_examples(
 
 def test_an_unknown_dataset_does_not_hide_other_mistakes() -> None:
     text = f"{SMALL}  nesterov: true\ndata: {{dataset: mnits}}\n"
-    assert places(mistakes(text, read=load_config)) == ["7:13", "8:17"]
+    assert positions(mistakes(text, read=load_config)) == ["7:13", "8:17"]
 
 
 def test_a_directory_that_is_not_a_dataset_is_a_data_error_without_a_fallback() -> None:
@@ -378,4 +378,4 @@ def test_an_override_may_contradict_the_file() -> None:
 
 @pytest.mark.parametrize("key", ["trainig.epochs", "data.foo.bar", "training.early_stoping.metric"])
 def test_a_section_misspelled_in_an_override_is_reported_at_the_option(key: str) -> None:
-    assert [f"--set {key}=3"] == places(mistakes(SMALL, f"{key}=3"))
+    assert [f"--set {key}=3"] == positions(mistakes(SMALL, f"{key}=3"))

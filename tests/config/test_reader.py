@@ -116,7 +116,7 @@ def test_a_tab_for_indentation_is_rejected(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "text"),
+    ("position", "text"),
     [
         ("c.yaml:1:17", 'a: "unterminated'),
         ("c.yaml:1:5", "a: b: c"),
@@ -127,9 +127,9 @@ def test_a_tab_for_indentation_is_rejected(text: str) -> None:
         ("c.yaml", "a: b\0c"),
     ],
 )
-def test_invalid_yaml_is_rejected_with_its_position(place: str, text: str) -> None:
+def test_invalid_yaml_is_rejected_with_its_position(position: str, text: str) -> None:
     (mistake,) = mistakes(text)
-    assert mistake.startswith(f"{place}: ")
+    assert mistake.startswith(f"{position}: ")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}"])

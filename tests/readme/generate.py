@@ -1,9 +1,9 @@
-"""Writes the generated parts of the README: the reference and the help.
+"""Updates the generated parts of the README: the configuration reference and the command help.
 
     python -m tests.readme.generate
 
-writes them between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; a test checks that they are
-current.
+The parts are between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; a test checks that they
+are up to date.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
     "initializer": INITIALIZERS,
     "schedule": SCHEDULES,
 }
-"""Tables from which entries of a configuration are chosen."""
+"""Tables of the names that are allowed for a kind of configuration value."""
 
 _MARKED = re.compile(r"(<!-- begin: ([\w ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
-_ENDLESS = 1000  # larger bounds are not worth printing
+_MAX_PRINTED_BOUND = 1000  # larger bounds are not printed
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
 _PLACES = {"hidden": " Hidden layers only.", "output": " The last layer only."}
 _BOUNDS = {
@@ -47,12 +47,12 @@ _BOUNDS = {
 
 
 def renew(text: str) -> str:
-    """Return the README with current generated parts."""
-    return _MARKED.sub(lambda found: f"{found[1]}{generate(found[2])}{found[3]}", text)
+    """Return the README with its generated parts updated."""
+    return _MARKED.sub(lambda match: f"{match[1]}{generate(match[2])}{match[3]}", text)
 
 
 def generate(name: str) -> str:
-    """Return the generated part of a name."""
+    """Return the generated part with a name."""
     if name == "keys":
         return "".join(_tables_of_keys())
     if name in TABLES:
@@ -62,22 +62,22 @@ def generate(name: str) -> str:
 
 
 def help_of(command: str) -> str:
-    """Return the help of a command, or of nnctl itself, as in a window of 80 columns."""
+    """Return the help of a command, or of nnctl itself, for a terminal of 80 columns."""
     words = [command] if command else []
-    context = {"terminal_width": 78}  # click leaves two columns of a window free
-    shown = CliRunner().invoke(main, [*words, "--help"], prog_name="nnctl", **context)  # type: ignore[arg-type]
-    return shown.output
+    context = {"terminal_width": 78}  # click leaves two columns of the terminal free
+    result = CliRunner().invoke(main, [*words, "--help"], prog_name="nnctl", **context)  # type: ignore[arg-type]
+    return result.output
 
 
 def names_of_help() -> Iterator[str]:
-    """Yield the names of the blocks of help that there are."""
+    """Yield the names of all parts with help texts."""
     yield "help"
     for name in main.list_commands(click.Context(main)):
         yield f"help {name}"
 
 
 def _tables_of_keys() -> Iterator[str]:
-    """Yield a table a section: its keys, their values, defaults and meanings."""
+    """Yield one table per section: its keys with values, defaults and meanings."""
     schema = json_schema()
     yield from _section("", schema, schema["$defs"])
 
@@ -89,7 +89,9 @@ def _section(path: str, section: Mapping[str, Any], known: Mapping[str, Any]) ->
     for name, key in section["properties"].items():
         meaning = _escape(key.get("description", ""))
         inner, suffix = _inner(key, known)
-        if inner is not None and (name != "init" or path == "network."):  # a layer's is the same
+        if inner is not None and (
+            name != "init" or path == "network."
+        ):  # the same keys for a layer
             below.append((f"{path}{name}{suffix}", inner))
         if name in required:
             default = "**required**"
@@ -108,7 +110,7 @@ def _section(path: str, section: Mapping[str, Any], known: Mapping[str, Any]) ->
 
 
 def _default(key: Mapping[str, Any]) -> str:
-    """Return the default of a key; of an entry of a table its name."""
+    """Return the default of a key; for an activation, initializer or schedule, its name."""
     default = key.get("default")
     if isinstance(default, dict):
         names = next(option["enum"] for option in key["anyOf"] if "enum" in option)
@@ -119,7 +121,7 @@ def _default(key: Mapping[str, Any]) -> str:
 def _inner(
     key: Mapping[str, Any], known: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the section that a key holds, and how its place goes on; or nothing."""
+    """Return the section in a key, if any, and ``[]`` if the key is a list of sections."""
     if key.get("type") == "array":
         section, _ = _inner(key["items"], known)
         return section, "[]"
@@ -134,7 +136,7 @@ def _inner(
 
 
 def _values(key: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """Say in words what a key may have."""
+    """Return the allowed values of a key as text."""
     if key.get("type") == "array":
         return "list"
     options = key.get("anyOf", [key])
@@ -160,13 +162,13 @@ def _value(option: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     bounds = [
         f"{word} {_yaml(option[key])}"
         for key, word in _BOUNDS.items()
-        if key in option and option[key] < _ENDLESS
+        if key in option and option[key] < _MAX_PRINTED_BOUND
     ]
     return " ".join([_TYPES[option["type"]], *bounds])
 
 
 def _table_of_choices(table: Mapping[str, type[Any]]) -> str:
-    """Return a table with the names, parameters, defaults and meanings of the entries."""
+    """Return a Markdown table of names, parameters, defaults and meanings."""
     rows = ["| name | parameters | |\n|---|---|---|\n"]
     for kind in dict.fromkeys(table.values()):
         names = [name for name, other in table.items() if other is kind]
@@ -183,7 +185,7 @@ def _table_of_choices(table: Mapping[str, type[Any]]) -> str:
 
 
 def _parameter(name: str, default: Any, hint: Any) -> str:
-    """Return a parameter with its default, and with what else may be chosen, if that is listed."""
+    """Return a parameter with its default and its other allowed values, if there is a list."""
     others = [
         f"`{_yaml(value)}`"
         for option in (get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
@@ -195,7 +197,7 @@ def _parameter(name: str, default: Any, hint: Any) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """Return a plain value as YAML writes it."""
+    """Return a plain value in YAML syntax."""
     if isinstance(value, str):
         return value
     if isinstance(value, float):
@@ -204,7 +206,7 @@ def _yaml(value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape Markdown: a bar would end a cell."""
+    """Escape characters that have a meaning in Markdown tables."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 

@@ -1,8 +1,8 @@
-"""Draws the report of a run: ``make pictures`` writes ``docs/report.png``, a screenshot.
+"""Writes ``docs/report.png``, a screenshot of the report of a run; see ``make pictures``.
 
     python -m tests.readme.page
 
-It needs Chromium. A seven is drawn with the mouse.
+Requires Chromium. Draws a seven with the mouse.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tests.report.test_browser import SEVEN
 from tests.runs.helpers import ignore
 
 WIDTH, HEIGHT = 1100, 890
-COLORS = 96  # are enough for text, curves and grey digits
+COLORS = 96  # enough for text, curves and gray digits
 
 
 def draw_page() -> Image.Image:
-    """Train, write the report, draw a digit on it, and return a screenshot."""
+    """Train a run, write its report, draw a digit on it, and return a screenshot."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         run = nnctl.train(CONFIGS / "relu.yaml", run_dir=Path(folder) / "relu")
         written = report([run.directory], Path(folder) / "report.html", notify=ignore)
@@ -43,7 +43,7 @@ def draw_page() -> Image.Image:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the screenshot to ``docs/report.png``."""
     target = ROOT / "docs" / "report.png"
     target.parent.mkdir(exist_ok=True)
     draw_page().quantize(COLORS).save(target, optimize=True)

@@ -1,10 +1,10 @@
-"""Draws a training in a terminal: ``make pictures`` writes ``docs/training.svg``.
+"""Writes ``docs/training.svg``, an animation of a training; see ``make pictures``.
 
     python -m tests.readme.terminal
 
-The program runs in a pseudo-terminal of 80 columns, and a terminal emulator reads what it prints. A
-line that is on the screen for a while is drawn once, and CSS shows it for as long: so the moving
-picture takes little more room than a still one. Viewers that do not move show the end.
+The program runs in a pseudo-terminal of 80 columns, and a terminal emulator interprets its output.
+Each line is drawn once, and CSS shows it for the time that it was on the screen, so the animation
+is hardly larger than a still image. Viewers without animation show the last frame.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ COLUMNS = 80
 COMMAND = "nnctl train configs/relu.yaml"
 PROMPT = "\x1b[32m$\x1b[0m "
 
-WIDTH, HEIGHT = 8.4, 18  # of a character, in pixels
+WIDTH, HEIGHT = 8.4, 18  # size of a character, in pixels
 MARGIN = 14
-SECONDS = 8.0  # of the training in the picture
-STILL = 7.0  # seconds that its end is shown for, before it begins again
+SECONDS = 8.0  # duration of the training in the animation
+STILL = 7.0  # seconds for which the last frame is shown before the animation repeats
 
 BACKGROUND, FOREGROUND = "#16181d", "#d7dae0"
 COLORS = {
     "black": "#3b4048",
     "red": "#ef6b73",
     "green": "#8fd07a",
-    "brown": "#e5c07b",  # pyte's name of the yellow of 1978
+    "brown": "#e5c07b",  # pyte's name for yellow
     "blue": "#6cb6ff",
     "magenta": "#d58fe6",
     "cyan": "#5fc9d8",
@@ -48,27 +48,27 @@ COLORS = {
 }
 BRAILLE = 0x2800
 DOTS = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
-"""The column and the row of the dot that each bit of a braille letter stands for."""
+"""Column and row of the dot for each bit of a braille character."""
 BARS = {"━": (0.0, 1.0), "╸": (0.0, 0.5), "╺": (0.5, 1.0)}
-"""Where in its cell each piece of a bar begins and ends."""
+"""Start and end of each bar character within its cell."""
 
 PIECES = re.compile(r"[━╸╺]+|[\u2800-\u28ff ]*[\u2800-\u28ff]|[^━╸╺\u2800-\u28ff]+")
-"""Pieces of a text: a bar, braille, or letters."""
+"""Matches a run of bar characters, of braille characters, or of other text."""
 
 
 class Style(NamedTuple):
-    """How a character looks."""
+    """Color and weight of a character."""
 
     color: str
     bold: bool
 
 
 Line = tuple[tuple[str, Style], ...]
-"""A line of the screen: its text in pieces of one style."""
+"""Line of the screen: pieces of text, each with its style."""
 
 
-class Shown(NamedTuple):
-    """A line, and the frames in which it is on the screen: from `first` to before `last`."""
+class VisibleLine(NamedTuple):
+    """Line, and the frames that show it: `first` up to, but not including, `last`."""
 
     row: int
     line: Line
@@ -77,7 +77,7 @@ class Shown(NamedTuple):
 
 
 def frames(printed: str) -> Iterator[list[Line]]:
-    """Yield the screen as it is whenever the program is about to draw its moving part again."""
+    """Yield the screen each time before the program redraws its live region."""
     screen = pyte.Screen(COLUMNS, 60)
     stream = pyte.Stream(screen)
     for part in re.split(r"(?=\r\x1b\[2K)", printed):
@@ -91,7 +91,7 @@ def _line(screen: pyte.Screen, row: int) -> Line:
         cells.pop()
     styles = [Style(_color(cell.fg), cell.bold) for cell in cells]
     for i, cell in enumerate(cells):
-        if cell.data == " " and i:  # a gap looks like what is before it
+        if cell.data == " " and i:  # a space has the style of the text before it
             styles[i] = styles[i - 1]
     pairs = zip(cells, styles, strict=True)
     return tuple(
@@ -104,20 +104,20 @@ def _color(name: str) -> str:
     return COLORS.get(name) or f"#{name}"
 
 
-def shown(screens: list[list[Line]]) -> Iterator[Shown]:
-    """Yield every line with the frames in which it stays as it is."""
+def visible_lines(screens: list[list[Line]]) -> Iterator[VisibleLine]:
+    """Yield each line with the frames in which it does not change."""
     for row, lines in enumerate(zip(*screens, strict=True)):
         first = 0
         for line, group in itertools.groupby(lines):
             last = first + len(list(group))
             if line:
-                yield Shown(row, line, first, last)
+                yield VisibleLine(row, line, first, last)
             first = last
 
 
 def draw(screens: list[list[Line]]) -> str:
-    """Return an SVG that shows one screen after the other."""
-    lines = list(shown(screens))
+    """Return an SVG that shows the screens one after the other."""
+    lines = list(visible_lines(screens))
     rows = 1 + max(line.row for line in lines)
     width, height = round(COLUMNS * WIDTH + 2 * MARGIN), rows * HEIGHT + 2 * MARGIN
     period = SECONDS + STILL
@@ -156,8 +156,8 @@ g{{animation:{period:g}s step-end infinite}}
 """
 
 
-def _draw_line(line: Shown) -> str:
-    """Draw letters as text, and bars and braille as lines and dots, which not every font has."""
+def _draw_line(line: VisibleLine) -> str:
+    """Draw text as text, but bars and braille as shapes, because some fonts do not have them."""
     column, drawn = 0, ""
     top = MARGIN + line.row * HEIGHT
     for text, style in line.line:
@@ -207,7 +207,7 @@ def _draw_dots(letters: str, column: int, top: float, style: Style) -> str:
 
 
 def draw_training() -> str:
-    """Train, and return the picture of it."""
+    """Train a run in a terminal, and return the animation as SVG."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         Path("configs").symlink_to(CONFIGS)
         printed = in_terminal(*COMMAND.split()[1:], columns=COLUMNS)
@@ -215,7 +215,7 @@ def draw_training() -> str:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the animation to ``docs/training.svg``."""
     target = ROOT / "docs" / "training.svg"
     target.parent.mkdir(exist_ok=True)
     picture = draw_training()
