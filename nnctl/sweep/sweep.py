@@ -446,8 +446,10 @@ class Sweep:
     def _record(self, running: Running, result: TrialResult, limits: Limits) -> None:
         self.results[result.trial] = result
         row = {key: value for key, value in result.to_json().items() if key != "run_dir"}
-        if self.config.early_terminate:  # what is ended early depends on all of them
+        if self.config.early_terminate:
+            # Other trials are compared with all scores, also with those since the last look.
             running.curve.read()
+            self._agenda.is_hopeless(running.trial, running.curve.scores)
             row["scores"] = running.curve.scores
         self._lines.append({"event": "ended", "time": _now(), **row})
         if result.status == "interrupted":

@@ -17,6 +17,7 @@ from nnctl.config import Override
 from nnctl.runs.checkpoint import load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
 from nnctl.sweep.plan import TrialMaker, read_plan
+from nnctl.sweep.search import Search
 from nnctl.sweep.sweep import Record, Sweep
 from nnctl.sweep.trials import LOG, Curve, Trial, TrialResult, run_trial
 from nnctl.sweep.workers import Work, Workers
@@ -244,6 +245,7 @@ def test_a_report_does_not_show_another_run_as_a_trial(
 @pytest.fixture(scope="module")
 def by_loss(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep by loss in which the loss of the first trial is the lowest before its last epoch."""
+    pytest.importorskip("optuna")
     home = tmp_path_factory.mktemp("loss") / "sweep"
     base = {"training.epochs": 12, "data.subset": 100, "optimizer.momentum": 0.9}
     train(begin(home, metric="val_loss", early="{type: median}", **base))
@@ -273,8 +275,6 @@ def test_a_sweep_by_loss_shows_the_lowest_losses(nnctl: Nnctl, by_loss: Path) ->
 def test_scores_that_end_other_trials_early_are_those_of_the_journal(
     by_loss: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nnctl.sweep.search import Search
-
     home = Path(shutil.copytree(by_loss, scratch / "sweep"))
     expected = {
         trial: [row["val_loss"] for row in Run(home / f"trial-{trial:03d}").metrics]
@@ -290,8 +290,6 @@ def test_scores_that_end_other_trials_early_are_those_of_the_journal(
 def test_a_journal_of_the_first_version_leaves_scores_in_the_directories(
     by_loss: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nnctl.sweep.search import Search
-
     home = Path(shutil.copytree(by_loss, scratch / "sweep"))
     lines = [{key: line[key] for key in line if key != "scores"} for line in journal(home)]
     (home / "journal.jsonl").write_text(
@@ -314,3 +312,15 @@ def test_a_pipe_in_the_place_of_metrics_is_not_waited_for(sweep: Path) -> None:
     trial = TrialMaker(None, ignore).restore(sweep, record.planned[1])
     assert run_trial(trial, trial.dataset, lambda: False).status == "finished"
     assert path.is_file()
+
+
+def test_the_scores_of_a_trial_that_ends_between_two_looks_are_compared_with(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    reported: dict[int, int] = {}
+    monkeypatch.setattr(
+        Search, "is_hopeless", lambda _, number, scores: reported.update({number: len(scores)})
+    )
+    train(begin(scratch / "sweep", early="{type: median}"))  # `Here` ends trials at once
+    assert reported == {1: 2, 2: 2}
