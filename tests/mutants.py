@@ -29,7 +29,7 @@ from tests.processes import ROOT, Processes
 
 PACKAGES = ("nn", "data", "config", "runs", "sweep")
 SECONDS_PER_TEST = 60
-SECONDS_PER_MUTANT = 1800
+SECONDS_PER_MUTANT = 900
 
 
 @dataclass(frozen=True)
