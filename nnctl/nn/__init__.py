@@ -1,1 +1,1 @@
-"""The mathematics: networks, their losses and their training. It knows NumPy and nothing else."""
+"""Neural networks, loss functions and the training loop, in plain NumPy."""

@@ -1,8 +1,8 @@
-"""Activation functions: one table, in which the next one is one entry.
+"""Activation functions and their derivatives; the table `ACTIVATIONS` lists all of them.
 
-Each is a frozen dataclass whose fields are its parameters, so that a configuration, the JSON Schema
-and the arithmetic are told from the same few lines. Both passes work on arrays of shape
-``(batch, units)``, in place where they may, and keep their dtype.
+Each is a frozen dataclass whose fields are its parameters. The configuration format and the JSON
+Schema are generated from these fields. The forward and the backward pass work on arrays of shape
+``(batch, units)``, in place where possible, and keep their dtype.
 """
 
 from __future__ import annotations
@@ -24,111 +24,111 @@ Array = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Activation(ABC):
-    """What a layer does to its weighted input z."""
+    """A function f that turns the weighted inputs z of a layer into its activations f(z)."""
 
     name: ClassVar[str]
     formula: ClassVar[str]
-    """f(z) in signs, with the names of parameters in braces."""
+    """Formula of f(z), with parameter names in braces."""
     derivative: ClassVar[str]
-    """f'(z) in signs, with the names of parameters in braces."""
+    """Formula of f'(z), with parameter names in braces."""
     outputs: ClassVar[str]
-    """The range of f."""
+    """Range of f."""
     advice: ClassVar[str]
     """When to use it."""
     initializer: ClassVar[str] = "glorot_uniform"
-    """The weight initializer that ``auto`` stands for under this activation."""
+    """Weight initializer that ``auto`` selects for this activation."""
     saturation: ClassVar[tuple[float, float] | None] = None
-    """The bounds of the outputs, where the derivative dies, if it dies at two of them."""
+    """Lower and upper bound of the outputs if the derivative vanishes near both, else None."""
     positive: ClassVar[bool] = False
     """Whether no output is negative."""
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "anywhere"
-    """The layers that it makes sense in."""
+    """Layers that may use it."""
     monotone: ClassVar[bool] = True
-    """Whether the largest z of a layer has the largest output, or one of the largest."""
+    """Whether the unit with the largest z always has the largest output, alone or tied."""
     needs_z: ClassVar[bool] = False
-    """Whether `backward` reads z; if not, `forward` may have written over it."""
+    """Whether `backward` reads z; if not, `forward` may overwrite z with the outputs."""
     learns: ClassVar[bool] = False
-    """Whether each unit has a parameter that training learns; see `bind`."""
+    """Whether each unit has a trainable parameter, such as the slope of PReLU; see `bind`."""
     kinks: ClassVar[tuple[float, ...]] = ()
-    """Where the derivative jumps."""
+    """Values of z where the derivative jumps."""
 
     @property
     def maps(self) -> int:
-        """The linear maps of each unit: z has so many columns a unit, all first ones first."""
+        """Linear pieces per unit, which are columns of z: the first piece of all units first."""
         return 1
 
     @property
     def first_learned(self) -> float:
-        """What each unit's learned parameter begins with."""
+        """Initial value of each unit's trainable parameter."""
         return 0.0
 
     def describe(self, template: str) -> str:
-        """Return a formula with the values of the parameters in it, without factors of 1."""
+        """Return a formula with the parameter values filled in and factors of 1 left out."""
         text = template.format(**dataclasses.asdict(self))
         return re.sub(r"(?<![\w.])1 (?=\(|[zf]\b)|/1(?=,)", "", text)
 
     def bind(self, learned: Array) -> Activation:
-        """Return the function with the parameters that it learns.
+        """Return the activation with its trainable parameters attached.
 
         Parameters
         ----------
-        learned : array, shape (units,), or (0,) for those that learn nothing
-            Read by both passes.
+        learned : array, shape (units,), or (0,) if there are none
+            Trainable parameters, which both passes read.
         """
         return self
 
     def regions(self, z: Array) -> NDArray[np.intp]:
-        """Number the stretches between kinks that z is in."""
+        """Return the index of the interval between kinks that contains each z."""
         return np.searchsorted(self.kinks, z)
 
     def differentiable(self) -> Activation:
-        """Return the function whose derivative `backward` takes: itself, if not a surrogate."""
+        """Return the function whose derivative `backward` computes: the surrogate, or itself."""
         return self
 
     def limit(self) -> Activation | None:
-        """Return the limit of f(c z) for ever larger c, if that is a function of its own."""
+        """Return the activation that f(c z) approaches as c goes to infinity, or None."""
         return None
 
     @abstractmethod
     def forward(self, z: Array, out: Array) -> None:
-        """Write f(z) to `out`, which may be `z` itself where each unit has one z."""
+        """Write f(z) to `out`, which may be `z` itself if each unit has one z."""
 
     @abstractmethod
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """Write the loss's gradient by z to `out`.
+        """Write dL/dz, the gradient of the loss with respect to z, to `out`.
 
         Parameters
         ----------
         z : array, shape (batch, maps * units)
-            What `forward` was given; only what `needs_z` may read it.
+            Weighted inputs passed to `forward`; valid only if `needs_z` is true.
         outputs : array, shape (batch, units)
-            What `forward` wrote.
+            Activations f(z) that `forward` wrote.
         errors : array, shape (batch, units)
             dL/df(z).
         out : array, shape (batch, maps * units)
-            dL/dz; it may be `errors` itself where each unit has one z and nothing is learned.
+            dL/dz. It may be `errors` itself if each unit has one z and no trainable parameter.
         """
 
     def write_gradient(self, z: Array, errors: Array, out: Array) -> None:  # noqa: B027
-        """Write the loss's gradient by what is learned to `out`, of the shape given to `bind`.
+        """Write the gradient with respect to the trainable parameters to `out`.
 
         Parameters
         ----------
         z : array, shape (batch, maps * units)
-            What `forward` was given.
+            Weighted inputs passed to `forward`.
         errors : array, shape (batch, units)
             dL/df(z).
-        out : array, shape (units,), or (0,) for those that learn nothing
-            The sum over the batch.
+        out : array, shape (units,), or (0,) if there are none
+            Gradient, summed over the batch; the same shape as in `bind`.
         """
 
 
 @dataclass(frozen=True)
 class Step(Activation):
-    """f(z) = 1 where z > 0, else 0: a perceptron, its threshold being minus its bias (Nielsen 1).
+    """f(z) = 1 where z > 0, else 0: a perceptron with the threshold -bias (Nielsen, chapter 1).
 
-    Its derivative is 0, so that nothing below it learns, unless another function's derivative
-    stands in for it on the way back (the straight-through estimator, Bengio et al. 2013).
+    Its derivative is 0, so no layer below it learns, unless the backward pass uses the derivative
+    of another function, the surrogate (straight-through estimator, Bengio et al. 2013).
     """
 
     name: ClassVar[str] = "step"
@@ -147,7 +147,7 @@ class Step(Activation):
         return self if self.surrogate is None else Sigmoid()
 
     def limit(self) -> Activation | None:
-        """Of z, it sees nothing but the sign."""
+        """Return the step itself: f(c z) = f(z) for every c > 0."""
         return self
 
     def forward(self, z: Array, out: Array) -> None:
@@ -173,7 +173,9 @@ class Sigmoid(Activation):
     formula: ClassVar[str] = "1 / (1 + exp(-{gain:g} z))"
     derivative: ClassVar[str] = "{gain:g} f (1 - f)"
     outputs: ClassVar[str] = "(0, 1)"
-    advice: ClassVar[str] = "one hidden layer, or yes or no as the output; slow in deep stacks"
+    advice: ClassVar[str] = (
+        "one hidden layer, or a yes-or-no output; slow to train in deep networks"
+    )
     saturation: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     positive: ClassVar[bool] = True
     gain: float = 1.0
@@ -183,7 +185,7 @@ class Sigmoid(Activation):
             raise ValueError(f"gain must be above 0, got {self.gain:g}")
 
     def limit(self) -> Activation | None:
-        """A sigmoid of large arguments is a perceptron (Nielsen, chapter 1, an exercise)."""
+        """Return a step: a sigmoid with large weights is a perceptron (Nielsen, chapter 1)."""
         return Step()
 
     def forward(self, z: Array, out: Array) -> None:
@@ -203,23 +205,23 @@ class Sigmoid(Activation):
 
 @dataclass(frozen=True)
 class HardSigmoid(Activation):
-    """f(z) = clip(z/6 + 1/2, 0, 1), a sigmoid of straight lines (Howard et al. 2019)."""
+    """f(z) = clip(z/6 + 1/2, 0, 1), a piecewise linear sigmoid (Howard et al. 2019)."""
 
     name: ClassVar[str] = "hard_sigmoid"
     formula: ClassVar[str] = "clip(z/6 + 1/2, 0, 1)"
     derivative: ClassVar[str] = "1/6 where |z| < 3, else 0"
     outputs: ClassVar[str] = "[0, 1]"
-    advice: ClassVar[str] = "a sigmoid without exp; beyond |z| = 3 nothing is learned"
+    advice: ClassVar[str] = "a sigmoid without exp; the gradient is 0 where |z| > 3"
     saturation: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     positive: ClassVar[bool] = True
     kinks: ClassVar[tuple[float, ...]] = (-3.0, 3.0)
 
     def limit(self) -> Activation | None:
-        """As of the sigmoid."""
+        """Return a step, like the sigmoid."""
         return Step()
 
     def forward(self, z: Array, out: Array) -> None:
-        """Draw the line, and cut it off."""
+        """Compute clip(z/6 + 1/2, 0, 1)."""
         np.multiply(z, 1 / 6, out=out)
         np.add(out, 0.5, out=out)
         np.clip(out, 0, 1, out=out)
@@ -238,7 +240,7 @@ class Tanh(Activation):
     formula: ClassVar[str] = "tanh(z)"
     derivative: ClassVar[str] = "1 - f²"
     outputs: ClassVar[str] = "(-1, 1)"
-    advice: ClassVar[str] = "a sigmoid around 0, so the next layer's inputs have both signs"
+    advice: ClassVar[str] = "a sigmoid centered at 0: the next layer's inputs have both signs"
     saturation: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
 
     def forward(self, z: Array, out: Array) -> None:
@@ -278,18 +280,20 @@ class ReLU(Activation):
     formula: ClassVar[str] = "max(z, 0)"
     derivative: ClassVar[str] = "1 where z > 0, else 0"
     outputs: ClassVar[str] = "[0, ∞)"
-    advice: ClassVar[str] = "the first choice for hidden layers; a unit that is always 0 is dead"
+    advice: ClassVar[str] = (
+        "the first choice for hidden layers; a unit that always outputs 0 is dead"
+    )
     initializer: ClassVar[str] = "he_normal"
     positive: ClassVar[bool] = True
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
 
     def forward(self, z: Array, out: Array) -> None:
         """Compute max(z, 0)."""
-        # A row of zeros is compared three times as fast as a scalar.
+        # Comparing with a row of zeros is three times as fast as comparing with a scalar.
         np.maximum(z, np.zeros(z.shape[-1], z.dtype), out=out)
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """f' = 1 where the output is positive, and 0 elsewhere, the kink included."""
+        """f' = 1 where the output is positive, else 0, also at z = 0."""
         np.multiply(errors, outputs > 0, out=out)
 
 
@@ -311,23 +315,23 @@ class LeakyReLU(Activation):
             raise ValueError(f"negative_slope must be between 0 and 1, got {self.negative_slope:g}")
 
     def forward(self, z: Array, out: Array) -> None:
-        """Take the larger of the two lines."""
+        """Compute max(z, negative_slope z)."""
         np.maximum(z, z * self.negative_slope, out=out)
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """f' = 1 where the output is positive, and the slope elsewhere."""
+        """f' = 1 where the output is positive, else negative_slope."""
         _multiply_piecewise(errors, outputs > 0, 1, outputs.dtype.type(self.negative_slope), out)
 
 
 @dataclass(frozen=True)
 class PReLU(Activation):
-    """f(z) = z where z > 0, else slope z, each unit learning its slope (He et al. 2015)."""
+    """f(z) = z where z > 0, else s z; each unit learns its own slope s (He et al. 2015)."""
 
     name: ClassVar[str] = "prelu"
-    formula: ClassVar[str] = "z if z > 0 else s z, s learned from {initial_slope:g}"
+    formula: ClassVar[str] = "z if z > 0 else s z, s is learned (initially {initial_slope:g})"
     derivative: ClassVar[str] = "1 where z > 0, else s"
     outputs: ClassVar[str] = "(-∞, ∞)"
-    advice: ClassVar[str] = "a leaky_relu that finds its slopes"
+    advice: ClassVar[str] = "a leaky_relu whose slopes are learned"
     initializer: ClassVar[str] = "he_normal"
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "hidden"
     monotone: ClassVar[bool] = False
@@ -338,23 +342,23 @@ class PReLU(Activation):
 
     @property
     def first_learned(self) -> float:
-        """The same slope for all units."""
+        """Initial slope, the same for all units."""
         return self.initial_slope
 
     def bind(self, learned: Array) -> Activation:
-        """Return the function with its slopes."""
+        """Return the activation with these slopes."""
         return BoundPReLU(self.initial_slope, learned)
 
     def forward(self, z: Array, out: Array) -> None:
-        """As all units are before training."""
+        """Use the initial slope for every unit."""
         self._untrained(z).forward(z, out)
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """As all units are before training."""
+        """Use the initial slope for every unit."""
         self._untrained(z).backward(z, outputs, errors, out)
 
     def write_gradient(self, z: Array, errors: Array, out: Array) -> None:
-        """By the slope, f' = min(z, 0)."""
+        """df/ds = min(z, 0), with the slope s."""
         np.einsum("bu,bu->u", errors, np.minimum(z, 0), out=out)
 
     def _untrained(self, z: Array) -> Activation:
@@ -363,12 +367,12 @@ class PReLU(Activation):
 
 @dataclass(frozen=True, eq=False)
 class BoundPReLU(PReLU):
-    """A `PReLU` with its slopes."""
+    """`PReLU` with the slopes of one layer, shape ``(units,)``."""
 
     slopes: Array = field(default_factory=lambda: np.empty(0))
 
     def forward(self, z: Array, out: Array) -> None:
-        """Add the part above 0 and the scaled part below."""
+        """Compute max(z, 0) + slopes min(z, 0)."""
         below = np.minimum(z, 0)
         below *= self.slopes
         np.maximum(z, 0, out=out)
@@ -387,7 +391,7 @@ class ELU(Activation):
     formula: ClassVar[str] = "z if z > 0 else {alpha:g} (exp(z) - 1)"
     derivative: ClassVar[str] = "1 where z > 0, else f + {alpha:g}"
     outputs: ClassVar[str] = "(-{alpha:g}, ∞)"
-    advice: ClassVar[str] = "a relu that does not die, with a mean nearer to 0"
+    advice: ClassVar[str] = "a relu that does not die; its mean output is closer to 0"
     initializer: ClassVar[str] = "he_normal"
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
     alpha: float = 1.0
@@ -397,7 +401,7 @@ class ELU(Activation):
             raise ValueError(f"alpha must not be negative, got {self.alpha:g}")
 
     def forward(self, z: Array, out: Array) -> None:
-        """Add the part above 0 and the part below, which never overflows."""
+        """Add max(z, 0) and alpha (exp(min(z, 0)) - 1), which cannot overflow."""
         below = np.minimum(z, 0)
         np.expm1(below, out=below)
         below *= self.alpha
@@ -417,12 +421,12 @@ class SELU(Activation):
     formula: ClassVar[str] = "1.0507 z if z > 0 else 1.7581 (exp(z) - 1)"
     derivative: ClassVar[str] = "1.0507 where z > 0, else f + 1.7581"
     outputs: ClassVar[str] = "(-1.7581, ∞)"
-    advice: ClassVar[str] = "deep stacks that normalise themselves"
+    advice: ClassVar[str] = "deep networks: activations keep mean 0 and variance 1"
     initializer: ClassVar[str] = "lecun_normal"
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
 
     def forward(self, z: Array, out: Array) -> None:
-        """Scale an elu."""
+        """Compute lambda elu(z)."""
         ELU(SELU_ALPHA).forward(z, out)
         out *= SELU_LAMBDA
 
@@ -444,14 +448,14 @@ class GELU(Activation):
     formula: ClassVar[str] = "z P(z), P(z) = P(N(0, 1) < z)"
     derivative: ClassVar[str] = "P(z) + z p(z), p = P'"
     outputs: ClassVar[str] = "[-0.17, ∞)"
-    advice: ClassVar[str] = "a smooth relu, of transformers"
+    advice: ClassVar[str] = "a smooth relu, common in transformers"
     initializer: ClassVar[str] = "he_normal"
     monotone: ClassVar[bool] = False
     needs_z: ClassVar[bool] = True
     approximate: Literal["tanh"] | None = None
 
     def forward(self, z: Array, out: Array) -> None:
-        """Weigh z with the distribution function."""
+        """Multiply z by the distribution function P(z)."""
         for rows in _strips(z):
             near = z[rows]
             probabilities = normal_cdf(near) if self.approximate is None else _tanh_cdf(near)[0]
@@ -472,7 +476,7 @@ class GELU(Activation):
 
 def normal_density(z: Array) -> Array:
     """Return exp(-z²/2) / sqrt(2 pi)."""
-    near = np.clip(z, -40, 40)  # beyond, it is 0 in float64
+    near = np.clip(z, -40, 40)  # the density is 0 beyond, in float64
     near *= near
     near *= -0.5
     np.exp(near, out=near)
@@ -481,12 +485,12 @@ def normal_density(z: Array) -> Array:
 
 
 _CDF_STEP = 1 / 64
-_CDF_END = 9.0  # beyond, it is 0 or 1 to 1e-18
+_CDF_END = 9.0  # P(z) is 0 or 1 beyond, to 1e-18
 
 
 @functools.cache
 def _cdf_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the normal distribution function and its density on a grid, from the libm's erf."""
+    """Return the normal distribution function and its density on a grid, computed with erfc."""
     grid = np.arange(-_CDF_END, _CDF_END + _CDF_STEP, _CDF_STEP)
     values = [math.erfc(-z / math.sqrt(2)) / 2 for z in grid]
     return np.array(values), normal_density(grid).astype(np.float64)
@@ -495,8 +499,8 @@ def _cdf_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def normal_cdf(z: Array) -> Array:
     """Return the distribution function of N(0, 1), to 3e-13.
 
-    NumPy has no erf. So this is Taylor's series about the nearest point of a grid: with the Hermite
-    polynomials of the point x, P(x + d) = P(x) + p(x) (d - x d²/2 + (x² - 1) d³/6 - ...).
+    NumPy has no erf. This is a Taylor series about the nearest grid point x, whose coefficients are
+    Hermite polynomials: P(x + d) = P(x) + p(x) (d - x d²/2 + (x² - 1) d³/6 - ...).
     """
     values, densities = _cdf_table()
     inside = np.clip(z, -_CDF_END, _CDF_END)
@@ -505,7 +509,7 @@ def normal_cdf(z: Array) -> Array:
     d = inside - x
     series = (x * x * x - 3 * x) * (d / -24) + (x * x - 1) / 6
     series = (series * d - x / 2) * d + 1
-    cdf: Array = densities.take(nearest, mode="clip")  # NaN is nearest to nothing
+    cdf: Array = densities.take(nearest, mode="clip")  # NaN has no valid index
     cdf *= series * d
     cdf += values.take(nearest, mode="clip")
     return cdf.astype(z.dtype)
@@ -513,7 +517,7 @@ def normal_cdf(z: Array) -> Array:
 
 def _tanh_cdf(z: Array) -> tuple[Array, Array]:
     """Return (1 + tanh(c (z + 0.044715 z³))) / 2 with c = sqrt(2 / pi), and its derivative."""
-    near = np.clip(z, -20, 20)  # beyond, it is 0 or 1 in float64
+    near = np.clip(z, -20, 20)  # the result is 0 or 1 beyond, in float64
     c = math.sqrt(2 / math.pi)
     squares = near * near
     cdf = np.tanh(c * near * (1 + 0.044715 * squares))
@@ -525,7 +529,7 @@ def _tanh_cdf(z: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Swish(Activation):
-    """f(z) = z sigmoid(beta z), silu where beta is 1 (Ramachandran et al. 2017)."""
+    """f(z) = z sigmoid(beta z), called silu if beta is 1 (Ramachandran et al. 2017)."""
 
     name: ClassVar[str] = "swish"
     formula: ClassVar[str] = "z / (1 + exp(-{beta:g} z))"
@@ -542,7 +546,7 @@ class Swish(Activation):
             raise ValueError(f"beta must be above 0, got {self.beta:g}")
 
     def forward(self, z: Array, out: Array) -> None:
-        """Weigh z with a sigmoid."""
+        """Multiply z by sigmoid(beta z)."""
         gates = np.empty_like(z)
         Sigmoid(self.beta).forward(z, gates)
         np.multiply(z, gates, out=out)
@@ -588,11 +592,11 @@ class Exponential(Activation):
     formula: ClassVar[str] = "exp(z)"
     derivative: ClassVar[str] = "f"
     outputs: ClassVar[str] = "(0, ∞)"
-    advice: ClassVar[str] = "positive outputs of any size; in hidden layers it explodes"
+    advice: ClassVar[str] = "positive outputs of any size; explodes in hidden layers"
     positive: ClassVar[bool] = True
 
     def forward(self, z: Array, out: Array) -> None:
-        """Compute exp(z), cut off shortly before the largest number of the dtype."""
+        """Compute exp(z), with z limited so that the result fits the dtype."""
         np.minimum(z, math.log(np.finfo(z.dtype).max) - 1, out=out)
         np.exp(out, out=out)
 
@@ -603,16 +607,16 @@ class Exponential(Activation):
 
 @dataclass(frozen=True)
 class Linear(Activation):
-    """f(z) = z; several linear layers are one (Deep Learning from Scratch, chapter 3)."""
+    """f(z) = z; stacked linear layers equal one (Deep Learning from Scratch, chapter 3)."""
 
     name: ClassVar[str] = "linear"
     formula: ClassVar[str] = "z"
     derivative: ClassVar[str] = "1"
     outputs: ClassVar[str] = "(-∞, ∞)"
-    advice: ClassVar[str] = "output layers; several linear layers are only one"
+    advice: ClassVar[str] = "output layers; stacked linear layers are equal to a single one"
 
     def forward(self, z: Array, out: Array) -> None:
-        """Copy, unless `out` is `z`."""
+        """Copy z to `out`, unless they are the same array."""
         if out is not z:
             np.copyto(out, z)
 
@@ -635,30 +639,30 @@ class Softmax(Activation):
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "output"
 
     def forward(self, z: Array, out: Array) -> None:
-        """Subtract each row's maximum first, which changes nothing but keeps exp finite."""
+        """Subtract each row's maximum first: the result is the same, and exp stays finite."""
         if np.vdot(z, z) < _SMALL_SQUARES:
-            np.exp(z, out=out)  # no z is so large that it needs to, and this was sooner to know
+            np.exp(z, out=out)  # all |z| < 80: exp is finite, and this check is cheaper
         else:
             np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out=out)
             np.exp(out, out=out)
-        # A product with ones sums rows of ten faster than a sum, and puts each beside its terms.
+        # For rows of ten, a product with ones is faster than a sum, and broadcasts the result.
         out /= np.dot(out, _ones(z.shape[1], z.dtype))
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """dL/dz_i = f_i (e_i - sum_j f_j e_j)."""
+        """dL/dz_i = f_i (e_i - sum_j f_j e_j), with e = dL/df(z)."""
         np.subtract(errors, (errors * outputs).sum(axis=1, keepdims=True), out=out)
         out *= outputs
 
 
 @dataclass(frozen=True)
 class Maxout(Activation):
-    """f(z_1, ..., z_k) = max(z_1, ..., z_k): k linear maps a unit (Goodfellow et al. 2013)."""
+    """f(z_1, ..., z_k) = max(z_1, ..., z_k): k linear pieces per unit (Goodfellow et al. 2013)."""
 
     name: ClassVar[str] = "maxout"
     formula: ClassVar[str] = "max(z_1, ..., z_{pieces})"
     derivative: ClassVar[str] = "1 for the largest z, else 0"
     outputs: ClassVar[str] = "(-∞, ∞)"
-    advice: ClassVar[str] = "learns its own shape, for as many times the weights as it has pieces"
+    advice: ClassVar[str] = "learns its own shape; each piece needs weights of its own"
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "hidden"
     needs_z: ClassVar[bool] = True
     pieces: int = 2
@@ -669,11 +673,11 @@ class Maxout(Activation):
 
     @property
     def maps(self) -> int:
-        """As many as there are pieces."""
+        """Number of pieces."""
         return self.pieces
 
     def regions(self, z: Array) -> NDArray[np.intp]:
-        """Number the piece that is the largest."""
+        """Return the index of the largest piece of each unit."""
         largest: NDArray[np.intp] = self._pieces_of(z).argmax(axis=1)
         return largest
 
@@ -682,22 +686,22 @@ class Maxout(Activation):
         self._pieces_of(z).max(axis=1, out=out)
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
-        """Send the error to the largest z, to the first of equal ones."""
+        """Pass the gradient to the largest z, or to the first of equal ones."""
         pieces = self._pieces_of(z)
-        errors_of_pieces = out.reshape(pieces.shape)
-        unsent = np.ones(outputs.shape, bool)
+        gradients = out.reshape(pieces.shape)
+        unassigned = np.ones(outputs.shape, bool)
         for k in range(self.pieces):
-            chosen = unsent & (pieces[:, k] == outputs)
-            unsent ^= chosen
-            np.multiply(errors, chosen, out=errors_of_pieces[:, k])
+            chosen = unassigned & (pieces[:, k] == outputs)
+            unassigned ^= chosen
+            np.multiply(errors, chosen, out=gradients[:, k])
 
     def _pieces_of(self, z: Array) -> Array:
         """Return z as ``(batch, pieces, units)``."""
         return z.reshape(len(z), self.pieces, z.shape[1] // self.pieces)
 
 
-_STRIP = 2**14  # numbers of a strip
-_SMALL_SQUARES = 80.0**2  # exp(80) and exp(-80) are far from the ends of float32
+_STRIP = 2**14  # array elements per strip
+_SMALL_SQUARES = 80.0**2  # exp(80) and exp(-80) are well within the range of float32
 
 
 @functools.cache
@@ -707,7 +711,7 @@ def _ones(units: int, dtype: DTypeLike) -> Array:
 
 
 def _strips(z: Array) -> Iterator[slice]:
-    """Yield some rows at a time, so that what is made of them for a moment stays in the cache."""
+    """Yield slices of a few rows, so that temporary arrays stay in the cache."""
     rows = max(1, _STRIP * len(z) // max(z.size, 1))
     return (slice(begin, begin + rows) for begin in range(0, len(z), rows))
 
@@ -715,7 +719,7 @@ def _strips(z: Array) -> Iterator[slice]:
 def _multiply_piecewise(
     errors: Array, on: NDArray[np.bool_], above: float, below: Array | np.floating[Any], out: Array
 ) -> None:
-    """Write the errors to `out`, multiplied by one slope where units are on, else by the other."""
+    """Multiply `errors` by `above` where units are on and by `below` elsewhere, into `out`."""
     np.multiply(errors, np.where(on, below.dtype.type(above), below), out=out)
 
 
@@ -744,4 +748,4 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "silu": Swish,
     "identity": Linear,
 }
-"""Every activation by the names it has in a configuration; its own name is the one written back."""
+"""Every activation by its names in a configuration; aliases are saved under the class's `name`."""

@@ -1,9 +1,9 @@
-"""Deformed copies of training images, so that a network learns what does not change a digit.
+"""Data augmentation: random deformations of the training images.
 
-Each deformation is a map from the pixels of the new image to places in the old one, between whose
-pixels it interpolates. A few images share one: then their pixels are gathered in runs, and all
-deformations together cost a few microseconds an image. Which images those are is the shuffling's
-choice, another one each epoch.
+A deformation maps each pixel of the new image to a position in the original image and interpolates
+bilinearly between the pixels around it. `GROUP` consecutive images share one deformation, so that
+their pixels are gathered together: this costs a few microseconds per image. The examples are
+shuffled, so the images of a group differ in each epoch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from nnctl.nn.activations import Array
 
 GROUP = 8
-"""Images that share a deformation."""
-_CHUNK = 8 * GROUP  # images that are deformed at a time
+"""Number of images that share a deformation."""
+_CHUNK = 8 * GROUP  # images that are deformed at once
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class Elastic:
     Parameters
     ----------
     alpha : float
-        The factor on the field: each pixel draws a displacement from -1 to 1 along either axis...
+        Factor on the displacements, which are drawn from -1 to 1 for each pixel and axis.
     sigma : float
-        ...which a Gaussian of this standard deviation, in pixels, makes smooth.
+        Standard deviation, in pixels, of the Gaussian that smooths the displacements.
     """
 
     alpha: float = 34.0
     sigma: float = 4.0
 
     def draw(self, count: int, side: int, rng: np.random.Generator) -> Array:
-        """Return displacements in pixels, down and across, ``(count, 2, side, side)``."""
+        """Return displacements (y, x) in pixels, shape ``(count, 2, side, side)``."""
         noise = 2 * rng.random((count, 2, side, side), np.float32) - 1
         blur = _blur(side, self.sigma)
         fields: Array = self.alpha * (blur @ noise @ blur)
@@ -48,22 +48,22 @@ class Elastic:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images may be deformed; each amount is drawn from -limit to limit.
+    """Limits of the random deformations; each amount is drawn uniformly from -limit to limit.
 
     Parameters
     ----------
     shift : float
-        Pixels, along either axis.
+        Translation along each axis, in pixels.
     rotate : float
-        Degrees, about the middle.
+        Rotation about the center, in degrees.
     scale : float
-        The share by which either axis is longer or shorter.
+        Relative stretching of each axis: 0.1 is up to 10 %.
     shear : float
-        Degrees by which upright lines lean.
+        Slant of vertical lines, in degrees.
     elastic : Elastic, optional
-        A random field of displacements.
+        Elastic distortion.
     noise : float
-        Standard deviation of what is added to each pixel, as a share of white.
+        Standard deviation of the Gaussian noise added to each pixel, where white is 1.
     """
 
     shift: float = 0.0
@@ -74,7 +74,7 @@ class Augmentation:
     noise: float = 0.0
 
     def draw(self, count: int, side: int, rng: np.random.Generator) -> Deformations:
-        """Return deformations for so many images of ``side * side`` pixels."""
+        """Return random deformations for `count` images of ``side * side`` pixels."""
         groups = math.ceil(count / GROUP)
         places = self._matrices(groups, rng) @ grid(side)
         places += rng.uniform(-self.shift, self.shift, (groups, 2, 1)) + (side - 1) / 2
@@ -87,7 +87,7 @@ class Augmentation:
         return Deformations(places.astype(np.float32), side, noise)
 
     def _matrices(self, groups: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the linear part of each map, from new to old places (y, x), ``(groups, 2, 2)``."""
+        """Return the matrices that map new positions (y, x) to old ones, ``(groups, 2, 2)``."""
         angle, lean = (
             np.radians(rng.uniform(-limit, limit, groups)) for limit in (self.rotate, self.shear)
         )
@@ -100,16 +100,16 @@ class Augmentation:
 
 
 class Deformations:
-    """Where the pixels of new images come from.
+    """Deformations of a number of images: where each new pixel comes from.
 
     Parameters
     ----------
     places : array of float32, shape (groups, 2, side * side)
-        For each new pixel the place in the old image, down and across; outside of it all is black.
+        Position (y, x) in the original image for each new pixel; outside of the image all is black.
     side : int
-        Of the images.
+        Width and height of the images, in pixels.
     noise : array, shape (n, side * side), optional
-        What is added in the end; the sum is cut off at black and white.
+        Noise added to the deformed images; the sum is clipped to 0..1.
     """
 
     def __init__(self, places: Array, side: int, noise: Array | None = None) -> None:
@@ -118,20 +118,20 @@ class Deformations:
         self._noise = noise
 
     def apply(self, pixels: NDArray[np.uint8], first: int, out: Array) -> None:
-        """Write deformed images to `out`, from 0 to 1.
+        """Write deformed images to `out`, with values from 0 to 1.
 
         Parameters
         ----------
         pixels : array of uint8, shape (n, side * side)
-            The images.
+            Images to deform.
         first : int
-            The number of the first of them, which tells their deformations.
+            Index of the first image among all that the deformations were drawn for.
         out : array, shape (n, side * side)
-            Where to.
+            Deformed images.
         """
         end = first + len(pixels)
-        cuts = [first, *range((first // _CHUNK + 1) * _CHUNK, end, _CHUNK), end]
-        for begin, stop in itertools.pairwise(cuts):
+        bounds = [first, *range((first // _CHUNK + 1) * _CHUNK, end, _CHUNK), end]
+        for begin, stop in itertools.pairwise(bounds):
             rows = slice(begin - first, stop - first)
             self._apply_to_chunk(pixels[rows], begin, out[rows])
         if self._noise is not None:
@@ -139,15 +139,15 @@ class Deformations:
             np.clip(out, 0, 1, out=out)
 
     def _apply_to_chunk(self, pixels: NDArray[np.uint8], first: int, out: Array) -> None:
-        """Deform some images: few enough for the cache, in calls large enough for NumPy."""
+        """Deform a chunk: small enough for the cache, large enough for efficient NumPy calls."""
         side, end = self._side, first + len(pixels)
-        row = side + 3  # of a padded image: no place is further out than its margins
+        row = side + 3  # width of a padded image: positions are clipped to its margins
         groups = slice(first // GROUP, math.ceil(end / GROUP))
         count = groups.stop - groups.start
-        mine = slice(first - GROUP * groups.start, end - GROUP * groups.start)
+        wanted = slice(first - GROUP * groups.start, end - GROUP * groups.start)
 
-        images = np.zeros((count * GROUP, side, side), np.uint8)  # whole groups
-        images[mine] = pixels.reshape(-1, side, side)
+        images = np.zeros((count * GROUP, side, side), np.uint8)  # complete groups
+        images[wanted] = pixels.reshape(-1, side, side)
         padded = np.zeros((count, row, row, GROUP), out.dtype)
         middle = slice(1, side + 1)
         padded[:, middle, middle] = images.reshape(count, GROUP, side, side).transpose(0, 2, 3, 1)
@@ -166,27 +166,27 @@ class Deformations:
             (row, down * left),
             (row + 1, down * right),
         ):
-            part = np.take(values, indices + offset, 0, mode="clip")
-            part *= weights.reshape(-1, 1)
-            sums = part if sums is None else np.add(sums, part, out=sums)
+            product = np.take(values, indices + offset, 0, mode="clip")
+            product *= weights.reshape(-1, 1)
+            sums = product if sums is None else np.add(sums, product, out=sums)
         assert sums is not None
         deformed = sums.reshape(count, side * side, GROUP).transpose(0, 2, 1).reshape(-1, side**2)
-        np.multiply(deformed[mine], out.dtype.type(1 / 255), out=out)
+        np.multiply(deformed[wanted], out.dtype.type(1 / 255), out=out)
 
 
 @functools.cache
 def grid(side: int) -> NDArray[np.float64]:
-    """Return the places of pixels, down and across, from the middle, ``(2, side * side)``."""
+    """Return the positions (y, x) of the pixels relative to the center, ``(2, side * side)``."""
     line = np.arange(side) - (side - 1) / 2
     return np.stack(np.meshgrid(line, line, indexing="ij")).reshape(2, -1)
 
 
 @functools.cache
 def _blur(side: int, sigma: float) -> NDArray[np.float32]:
-    """Return the matrix that blurs a column; outside of the image there is nothing to blur in."""
+    """Return the matrix that blurs a column of pixels; outside of the image all values are 0."""
     line = np.arange(side)
-    reach = np.arange(-10 * side, 10 * side + 1)
-    bell = np.exp(-0.5 * (reach / sigma) ** 2)
+    offsets = np.arange(-10 * side, 10 * side + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     distances = line[:, None] - line[None, :] + 10 * side
-    matrix: NDArray[np.float32] = (bell / bell.sum())[distances].astype(np.float32)
+    matrix: NDArray[np.float32] = (kernel / kernel.sum())[distances].astype(np.float32)
     return matrix

@@ -1,7 +1,7 @@
-"""Test images with faults of growing strength, to see how soon a network fails.
+"""Corruptions of test images, in five strengths each, to measure the robustness of a network.
 
-As Hendrycks and Dietterich measured it (Benchmarking Neural Network Robustness to Common
-Corruptions and Perturbations, 2019), with faults that digits have.
+After Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations (2019), with corruptions that are typical of handwritten digits.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ _DIRECTIONS = np.radians(np.arange(0, 360, 45))
 
 @dataclass(frozen=True)
 class Corruption:
-    """A kind of fault.
+    """A kind of corruption.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        Name in reports.
     unit : str
-        Of its amounts.
+        Unit of the amounts.
     amounts : tuple of float
-        From the weakest to the strongest.
+        Strengths, from the weakest to the strongest.
     apply : callable
-        Takes images ``(n, side * side)``, an amount and a generator; returns others.
+        Function of images ``(n, side * side)``, an amount and a random generator; returns
+        corrupted images of the same shape.
     """
 
     name: str
@@ -44,26 +45,26 @@ class Corruption:
 
 
 def add_noise(images: Images, std: float, rng: np.random.Generator) -> Images:
-    """Add Gaussian noise, its standard deviation a share of white."""
+    """Add Gaussian noise with this standard deviation, where white is 1."""
     return _as_bytes(images / 255 + std * rng.standard_normal(images.shape, np.float32))
 
 
 def rotate(images: Images, degrees: float, rng: np.random.Generator) -> Images:
-    """Turn images about their middle, about as many of them to the left as to the right."""
+    """Rotate images about their center, left or right at random."""
     angles = math.radians(degrees) * rng.choice([-1, 1], math.ceil(len(images) / GROUP))
     turns = np.array([[np.cos(angles), np.sin(angles)], [-np.sin(angles), np.cos(angles)]])
     return _take_from(images, np.moveaxis(turns, 2, 0) @ grid(_side(images)))
 
 
 def shift(images: Images, pixels: float, rng: np.random.Generator) -> Images:
-    """Move images in one of eight directions."""
+    """Move images by this many pixels, in one of eight random directions."""
     angles = rng.choice(_DIRECTIONS, math.ceil(len(images) / GROUP))
     offsets = pixels * np.stack([np.sin(angles), np.cos(angles)], axis=1)
     return _take_from(images, grid(_side(images)) + offsets[:, :, None])
 
 
 def blur(images: Images, sigma: float, rng: np.random.Generator) -> Images:
-    """Blur images by a Gaussian of this standard deviation, in pixels."""
+    """Blur images with a Gaussian of this standard deviation, in pixels."""
     side = _side(images)
     distances = np.subtract.outer(np.arange(side), np.arange(side))
     matrix = np.exp(-0.5 * (distances / sigma) ** 2)
@@ -73,12 +74,12 @@ def blur(images: Images, sigma: float, rng: np.random.Generator) -> Images:
 
 
 def thicken(images: Images, pixels: float, rng: np.random.Generator) -> Images:
-    """Make strokes wider, by so many pixels on either side."""
+    """Make strokes wider, by this many pixels on each side."""
     return _over_directions(np.maximum, images, pixels)
 
 
 def thin(images: Images, pixels: float, rng: np.random.Generator) -> Images:
-    """Make strokes narrower, by so many pixels on either side."""
+    """Make strokes narrower, by this many pixels on each side."""
     return _over_directions(np.minimum, images, pixels)
 
 
@@ -90,22 +91,22 @@ CORRUPTIONS = (
     Corruption("thinner", "pixels", (0.25, 0.5, 0.75, 1, 1.25), thin),
     Corruption("thicker", "pixels", (0.25, 0.5, 0.75, 1, 1.25), thicken),
 )
-"""Every kind of fault, with five strengths each."""
+"""All corruptions, with five strengths each."""
 
 
-def _over_directions(choose: np.ufunc, images: Images, pixels: float) -> Images:
-    """Return the largest or smallest of what is in all directions, as far away."""
-    chosen, groups = images, math.ceil(len(images) / GROUP)
+def _over_directions(extreme: np.ufunc, images: Images, pixels: float) -> Images:
+    """Return for each pixel the extreme value among the pixels at this distance around it."""
+    result, groups = images, math.ceil(len(images) / GROUP)
     for angle in _DIRECTIONS:
         offset = pixels * np.array([[math.sin(angle)], [math.cos(angle)]])
         places = np.broadcast_to(grid(_side(images)) + offset, (groups, 2, images.shape[1]))
         moved = _take_from(images, places)
-        chosen = choose(chosen, moved)
-    return chosen
+        result = extreme(result, moved)
+    return result
 
 
 def _take_from(images: Images, places: NDArray[np.float64]) -> Images:
-    """Return images whose pixels come from places, as seen from the middle."""
+    """Return images whose pixels are read at positions (y, x) relative to the center."""
     side = _side(images)
     out = np.empty(images.shape, np.float32)
     Deformations((places + (side - 1) / 2).astype(np.float32), side).apply(images, 0, out)

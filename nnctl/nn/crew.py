@@ -1,4 +1,4 @@
-"""Threads that take the same steps side by side, and wait for each other asleep."""
+"""A team of threads that work on the same training step, synchronized by a barrier."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ Work = Callable[[int], None]
 
 
 class Crew:
-    """Some threads; enter it to start them. Of one, nothing is started: it is this thread.
+    """A team of threads; entering its context starts them.
 
-    NumPy lets other threads run while it works on large arrays. In a BLAS of its own threads these
-    wait for each other in a loop: where other programs keep the cores busy, a product of a
-    twentieth of a millisecond was seen to take twenty.
+    NumPy releases the interpreter lock while it computes with large arrays, so the threads run in
+    parallel. The threads of a multithreaded BLAS wait for each other in a busy loop instead: if
+    other programs occupy the cores, a matrix product of 0.05 ms can take 20 ms.
 
-    Of several, none is the thread that asks for the work, since that one can be interrupted at any
-    moment, also while the others wait for it.
+    With `size` 1 no thread is started, and `run` calls the work directly. With more, the calling
+    thread only waits, because an interrupt (Ctrl-C) can stop it at any moment, also while other
+    threads wait at the barrier.
 
     Parameters
     ----------
     size : int
-        The number of threads.
+        Number of threads.
     """
 
     def __init__(self, size: int) -> None:
@@ -34,15 +35,15 @@ class Crew:
 
     def __enter__(self) -> Self:
         self._barrier = threading.Barrier(self.size)
-        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        # A queue for each, so that nobody takes the work of another and all can meet.
-        others = self.size if self.size > 1 else 0
+        self._outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        # One queue per thread: with a shared one, a fast thread could take the work of two.
+        count = self.size if self.size > 1 else 0
         self._inboxes: list[queue.SimpleQueue[Work | None]] = [
-            queue.SimpleQueue() for _ in range(others)
+            queue.SimpleQueue() for _ in range(count)
         ]
         for number, inbox in enumerate(self._inboxes):
-            arguments = (number, inbox, self._ended, self._barrier)
-            threading.Thread(target=_follow, args=arguments, daemon=True).start()
+            arguments = (number, inbox, self._outcomes, self._barrier)
+            threading.Thread(target=_work_loop, args=arguments, daemon=True).start()
         return self
 
     def __exit__(
@@ -56,7 +57,10 @@ class Crew:
             inbox.put(None)
 
     def run(self, work: Work) -> None:
-        """Call `work` on every thread, each with its number, and return when all are done."""
+        """Call `work` in every thread with the thread's number, and wait until all are done.
+
+        Raises the first error of a thread, after all threads have ended their work.
+        """
         if self.size == 1:
             work(0)
             return
@@ -64,36 +68,36 @@ class Crew:
             self._barrier.reset()
         for inbox in self._inboxes:
             inbox.put(work)
-        errors = [self._ended.get() for _ in self._inboxes]
+        errors = [self._outcomes.get() for _ in self._inboxes]
         for error in errors:
             if error and not isinstance(error, threading.BrokenBarrierError):
                 raise error
 
     def wait(self) -> None:
-        """Wait, in the midst of `run`, until all threads have come so far."""
+        """Wait at the barrier, within `run`, until all threads have reached it."""
         if self.size > 1:
             self._barrier.wait()
 
     def divide(self, count: int) -> list[slice]:
-        """Divide so many rows: a stretch for each thread, empty if there are too few."""
+        """Split `count` rows into one slice per thread; with few rows some slices are empty."""
         return [
             slice(count * i // self.size, count * (i + 1) // self.size) for i in range(self.size)
         ]
 
 
-def _follow(
+def _work_loop(
     number: int,
     inbox: queue.SimpleQueue[Work | None],
-    ended: queue.SimpleQueue[BaseException | None],
+    outcomes: queue.SimpleQueue[BaseException | None],
     barrier: threading.Barrier,
 ) -> None:
-    """Do one work after the other, on a thread of its own."""
-    np.seterr(over="ignore", invalid="ignore")  # no warning: an overflow is found by the loss
+    """Run the work from the inbox until it is None, and report the outcome of each."""
+    np.seterr(over="ignore", invalid="ignore")  # no warning: the loss shows an overflow
     while (work := inbox.get()) is not None:
         try:
             work(number)
-        except BaseException as error:  # whatever it is, the thread that asked raises it
-            barrier.abort()  # let nobody wait for this thread
-            ended.put(error)
+        except BaseException as error:  # `run` raises it in the calling thread
+            barrier.abort()  # no other thread may wait for this one
+            outcomes.put(error)
         else:
-            ended.put(None)
+            outcomes.put(None)

@@ -1,4 +1,4 @@
-"""Dropout: units that are left out at random, others for each example (Srivastava et al., 2014)."""
+"""Dropout: random units are set to 0, different ones per example (Srivastava et al., 2014)."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from numpy.typing import DTypeLike
 from nnctl.nn.activations import Array
 from nnctl.nn.network import Layer
 
-_SIDES = 2**16  # of the die that is thrown for each unit
+_LEVELS = 2**16  # number of values that a random 16-bit integer can have
 
 
 class Dropout:
-    """Factors on what layers take: 0 for what is dropped.
+    """Dropout masks: factors on the inputs and on the outputs of layers, 0 for dropped units.
 
-    What is kept is divided by the share that is kept, so that sums stay what they are and nothing
-    is to be scaled when the network is used.
+    This is inverted dropout: the factor of a unit that stays is 1 / (1 - rate), so that expected
+    values do not change, and the network needs no scaling at evaluation.
 
     Parameters
     ----------
     inputs : int
-        The number of values of an example.
+        Number of inputs of the network.
     input_share : float
-        The share of them that is dropped.
+        Dropout rate of the inputs.
     layers : sequence of Layer
-        With the shares of their outputs.
+        Layers, with the dropout rates of their outputs.
     examples : int
-        How many there are factors for.
+        Number of examples that the masks cover.
     dtype : data-type
-        Of the factors.
+        Data type of the masks.
 
     Attributes
     ----------
     of_inputs : array, shape (examples, inputs), or None
-        On the network's inputs; None if none is dropped.
+        Mask of the network's inputs; None if their dropout rate is 0.
     of_layers : list of array, shape (examples, units), or None
-        On the outputs of each layer.
+        Mask of each layer's outputs; None if its dropout rate is 0.
     """
 
     def __init__(
@@ -48,33 +48,33 @@ class Dropout:
         examples: int,
         dtype: DTypeLike,
     ) -> None:
-        def factors(units: int, share: float) -> Array | None:
-            return np.empty((examples, units), dtype) if share else None
+        def empty_mask(units: int, rate: float) -> Array | None:
+            return np.empty((examples, units), dtype) if rate else None
 
-        self._shares = [input_share, *(layer.dropout for layer in layers)]
-        self.of_inputs = factors(inputs, input_share)
-        self.of_layers = [factors(layer.units, layer.dropout) for layer in layers]
+        self._rates = [input_share, *(layer.dropout for layer in layers)]
+        self.of_inputs = empty_mask(inputs, input_share)
+        self.of_layers = [empty_mask(layer.units, layer.dropout) for layer in layers]
 
     @property
     def is_used(self) -> bool:
-        """Whether anything is dropped."""
-        return any(self._shares)
+        """Whether any dropout rate is above 0."""
+        return any(self._rates)
 
     def draw(self, rows: slice, rng: np.random.Generator) -> None:
-        """Draw the factors of some examples anew."""
-        for share, factors in zip(self._shares, [self.of_inputs, *self.of_layers], strict=True):
-            if factors is None:
+        """Draw new masks for some of the examples."""
+        for rate, mask in zip(self._rates, [self.of_inputs, *self.of_layers], strict=True):
+            if mask is None:
                 continue
-            drawn = factors[rows]
-            dropped = round(share * _SIDES)
-            # Bytes are the fastest random numbers there are: two throw a die of 65,536 sides.
-            throws = np.frombuffer(rng.bytes(2 * drawn.size), "<u2").reshape(drawn.shape)
-            np.multiply(throws >= dropped, drawn.dtype.type(_SIDES / (_SIDES - dropped)), out=drawn)
+            out = mask[rows]
+            dropped = round(rate * _LEVELS)
+            # Random bytes are the cheapest random numbers; two make an integer below 65,536.
+            levels = np.frombuffer(rng.bytes(2 * out.size), "<u2").reshape(out.shape)
+            np.multiply(levels >= dropped, out.dtype.type(_LEVELS / (_LEVELS - dropped)), out=out)
 
     def kept_inputs(self, rows: slice) -> Array | None:
-        """Return the factors of some examples on their inputs."""
+        """Return the input mask of some of the examples."""
         return None if self.of_inputs is None else self.of_inputs[rows]
 
     def kept(self, rows: slice) -> list[Array | None]:
-        """Return the factors of some examples on the outputs of each layer."""
-        return [None if factors is None else factors[rows] for factors in self.of_layers]
+        """Return the masks of each layer's outputs for some of the examples."""
+        return [None if mask is None else mask[rows] for mask in self.of_layers]

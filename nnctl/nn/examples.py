@@ -1,4 +1,4 @@
-"""Inputs with their labels, as the training loop and the evaluation take them."""
+"""Labeled examples, the input of training and evaluation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nnctl.nn.activations import Array
 
 @dataclass(frozen=True)
 class Examples:
-    """A set of labelled examples.
+    """A set of labeled examples.
 
     Parameters
     ----------
     inputs : array of uint8, shape (n, features)
-        Pixels; they are scaled to 0..1 when a block of them is needed, which reads a quarter of the
-        memory that float32 would.
+        Pixels, 0 to 255. They are scaled to 0..1 one block at a time, because uint8 takes a quarter
+        of the memory of float32.
     labels : array of integer, shape (n,)
-        Classes, from 0.
+        Classes, counted from 0.
     """
 
     inputs: NDArray[np.uint8]
@@ -32,13 +32,13 @@ class Examples:
 
 
 def scale(pixels: NDArray[np.uint8], out: Array) -> None:
-    """Write pixels 0..255 to `out` as 0..1."""
-    np.copyto(out, pixels)  # a fifth faster than multiplying what is converted on the way
+    """Scale pixels from 0..255 to 0..1 and write them to `out`."""
+    np.copyto(out, pixels)  # a fifth faster than multiplying with a conversion on the way
     out *= out.dtype.type(1 / 255)
 
 
 def scaled(pixels: NDArray[np.uint8], dtype: DTypeLike = np.float32) -> Array:
-    """Return pixels 0..255 as new numbers 0..1."""
+    """Return a copy of pixels, scaled from 0..255 to 0..1."""
     out: Array = np.empty(pixels.shape, dtype)
     scale(pixels, out)
     return out

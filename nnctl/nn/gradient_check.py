@@ -1,4 +1,4 @@
-"""Backpropagation against central differences: the test that a derivative is one."""
+"""Gradient check: compares backpropagation with central differences of the loss."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from nnctl.nn.activations import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Backpropagation, Network, Parameters
 
-_STEP = 1e-4  # of a difference that is not spoiled by rounding; Richardson sees to curvature
-_RESOLUTION = 1e-6  # gradients that are smaller, relative to the loss, are lost in that rounding
+_STEP = 1e-4  # large enough for little rounding error; Richardson removes the h² error
+_RESOLUTION = 1e-6  # gradients below this, relative to the loss, are lost in rounding errors
 
 
 @dataclass(frozen=True)
 class GradientError:
-    """How far the gradient of a layer is from central differences.
+    """Difference between the gradient of a layer and central differences.
 
     Parameters
     ----------
     layer : int
-        Counted from 1.
+        Number of the layer, counted from 1.
     steepest : float
-        The largest gradient by any of its parameters.
+        Largest absolute gradient of any of its parameters.
     largest : float
-        The largest difference, relative to the largest gradient of weights, of biases, or of what
-        the activation learns.
+        Largest relative error: difference divided by the largest gradient in the same array of
+        parameters (weights, biases, or slopes of the activation).
     checked, skipped : int
-        Parameters that were compared, and those left out because a kink lay within the step.
+        Number of parameters compared, and of parameters left out because a kink of an activation
+        lies within the step.
     """
 
     layer: int
@@ -54,58 +55,49 @@ def check_gradient(
     Parameters
     ----------
     network : Network
-        In float64, without surrogates; its parameters are moved and put back.
+        Network in float64 without surrogate derivatives. Its parameters are changed during the
+        check and restored.
     loss : Loss
-        For the network's output activation.
+        Loss for the network's output activation.
     inputs, targets : array, shape (batch, inputs) and (batch, units)
-        In float64.
+        Examples in float64.
     samples : int
-        The parameters of each array of a layer that are compared, if it has more.
+        Maximum number of parameters to compare in each array of a layer.
     rng : numpy.random.Generator
-        Chooses them.
+        Generator that chooses them.
     """
     gradient = backpropagated_gradient(network, loss, inputs, targets)
-    below, found = inputs, []
+    a, errors = inputs, []
     for layer in range(len(network.layers)):
-        differences = _Differences(network, loss, layer, below, targets)
+        differences = _Differences(network, loss, layer, a, targets)
         largest, steepest, checked, skipped = 0.0, 0.0, 0, 0
-        for views, ours in (
+        for views, gradients in (
             (network.parameters.weights, gradient.weights),
             (network.parameters.biases, gradient.biases),
             (network.parameters.learned, gradient.learned),
         ):
-            values, slopes = views[layer].reshape(-1), ours[layer].reshape(-1)
+            values, slopes = views[layer].reshape(-1), gradients[layer].reshape(-1)
             chosen = rng.permutation(len(values))[:samples]
-            told = [differences.by(values, int(i)) for i in chosen]
-            known = [
+            numeric = [differences.by(values, int(i)) for i in chosen]
+            pairs = [
                 (slopes[i], slope)
-                for i, slope in zip(chosen, told, strict=True)
+                for i, slope in zip(chosen, numeric, strict=True)
                 if slope is not None
             ]
-            checked += len(known)
-            skipped += len(told) - len(known)
-            if known:
+            checked += len(pairs)
+            skipped += len(numeric) - len(pairs)
+            if pairs:
                 scale = max(float(np.abs(slopes).max()), differences.resolution)
-                error = max(abs(ours - theirs) for ours, theirs in known) / scale
+                error = max(abs(ours - theirs) for ours, theirs in pairs) / scale
                 largest = max(largest, error) if math.isfinite(error) else math.inf
             steepest = max(steepest, float(np.abs(slopes).max(initial=0.0)))
-        found.append(GradientError(layer + 1, steepest, largest, checked, skipped))
-        below = network.apply(layer, network.weighted_inputs(layer, below))
-    return found
+        errors.append(GradientError(layer + 1, steepest, largest, checked, skipped))
+        a = network.apply(layer, network.weighted_inputs(layer, a))
+    return errors
 
 
 class _Differences:
-    """Central differences of the loss by the parameters of one layer.
-
-    Parameters
-    ----------
-    network, loss, targets
-        As of `check_gradient`.
-    layer : int
-        Counted from 0.
-    below : array, shape (batch, fan_in)
-        What it sees.
-    """
+    """Central differences of the loss by the parameters of a layer with the inputs `below`."""
 
     def __init__(
         self, network: Network, loss: Loss, layer: int, below: Array, targets: Array
@@ -118,24 +110,24 @@ class _Differences:
         self.resolution = _RESOLUTION * max(1.0, self._measure()[0])
 
     def by(self, values: Array, i: int) -> float | None:
-        """Return the derivative by one of the values, or None where a kink is too near.
+        """Return the derivative by values[i], or None if a kink lies within the step.
 
-        Richardson's (4 D(h/2) - D(h)) / 3 leaves an error of the order of h⁴.
+        Richardson's extrapolation (4 D(h/2) - D(h)) / 3 has an error of the order of h⁴.
         """
-        kept = values[i]
+        original = values[i]
         measured = []
         for step in (_STEP, -_STEP, _STEP / 2, -_STEP / 2):
-            values[i] = kept + step
+            values[i] = original + step
             measured.append(self._measure())
-        values[i] = kept
+        values[i] = original
         (_, regions), *others = measured
-        if any(not all(map(np.array_equal, regions, there)) for _, there in others):
+        if any(not all(map(np.array_equal, regions, moved)) for _, moved in others):
             return None
         above, below, half_above, half_below = (loss for loss, _ in measured)
         return (8 * (half_above - half_below) - (above - below)) / (6 * _STEP)
 
     def _measure(self) -> tuple[float, list[NDArray[np.intp]]]:
-        """Return the mean loss, and in which regions between kinks the layers are."""
+        """Return the mean loss, and the region between kinks of every z of each layer."""
         a, regions = self._below, []
         z = a
         for layer in range(self._layer, len(self._network.layers)):
@@ -148,63 +140,64 @@ class _Differences:
 def linearization_residuals(
     network: Network, inputs: Array, rng: np.random.Generator, halvings: int = 4
 ) -> list[tuple[float, float]]:
-    """Return how good the derivative predicts the outputs: Δf ≈ Σ ∂f/∂w Δw (Nielsen, chapter 1).
+    """Return the residuals of the linear approximation Δf ≈ Σ ∂f/∂w Δw (Nielsen, chapter 1).
 
     Parameters
     ----------
     network : Network
-        In float64; its parameters are moved and put back.
+        Network in float64. Its parameters are changed and restored.
     inputs : array, shape (1, inputs)
         One example.
     rng : numpy.random.Generator
-        Draws the direction of Δw.
+        Generator of the direction of Δw.
     halvings : int
-        How often Δw is halved.
+        Number of times that Δw is halved.
 
     Returns
     -------
     list of (float, float)
-        The length of Δw, and that of Δf - Σ ∂f/∂w Δw. What is left out is of second order: half of
-        Δw leaves a quarter of it.
+        Length of Δw, and length of the residual Δf - Σ ∂f/∂w Δw. The residual is of second order:
+        halving Δw divides it by four.
     """
     vector = network.parameters.vector
-    kept, before = vector.copy(), network.activations(inputs)[-1]
+    original, before = vector.copy(), network.activations(inputs)[-1]
     direction = rng.standard_normal(vector.size)
     direction *= 1e-3 * max(1e-3, float(np.linalg.norm(vector))) / np.linalg.norm(direction)
     slopes = slopes_along(network, inputs, direction)
     residuals = []
     for halving in range(halvings + 1):
         share = 0.5**halving
-        vector[...] = kept + share * direction
+        vector[...] = original + share * direction
         change = network.activations(inputs)[-1] - before
         residual = float(np.linalg.norm(change - share * slopes))
         residuals.append((share * float(np.linalg.norm(direction)), residual))
-    vector[...] = kept
+    vector[...] = original
     return residuals
 
 
 def slopes_along(network: Network, inputs: Array, direction: Array) -> Array:
-    """Return Σ ∂f/∂w Δw of each output of one example, by backpropagation.
+    """Return Σ ∂f/∂w Δw for each output of one example, by backpropagation.
 
     Parameters
     ----------
     network : Network
-        Left as it is.
+        Network, which is not changed.
     inputs : array, shape (1, inputs)
-        The example.
+        One example.
     direction : array, shape (parameters,)
-        Δw.
+        Change of the parameters, Δw.
     """
     gradient = Parameters(network.sizes[0], network.layers, network.dtype)
-    passes = Backpropagation(network, gradient, len(inputs))
+    backpropagation = Backpropagation(network, gradient, len(inputs))
     units = network.sizes[-1]
     logits = np.empty((len(inputs), units), network.dtype)
-    outputs = passes.forward(inputs, logits)
+    outputs = backpropagation.forward(inputs, logits)
     slopes = np.empty(units, network.dtype)
     for unit, chosen in enumerate(np.eye(units)):
-        network.functions[-1].backward(logits, outputs, chosen[None], passes.errors[-1])
-        passes.backward()
-        passes.write_gradient(inputs)
+        last = backpropagation.errors[-1]
+        network.functions[-1].backward(logits, outputs, chosen[None], last)
+        backpropagation.backward()
+        backpropagation.write_gradient(inputs)
         slopes[unit] = gradient.vector @ direction
     return slopes
 
@@ -217,20 +210,20 @@ def backpropagated_gradient(
     Parameters
     ----------
     network : Network
-        Left as it is.
+        Network, which is not changed.
     loss : Loss
-        For the network's output activation.
+        Loss for the network's output activation.
     inputs : array, shape (batch, inputs)
-        Of the network's dtype.
+        Inputs, in the network's dtype.
     targets : array, shape (batch, units)
-        Of the network's dtype.
+        Targets, in the network's dtype.
     """
     gradient = Parameters(network.sizes[0], network.layers, network.dtype)
-    passes = Backpropagation(network, gradient, len(inputs))
+    backpropagation = Backpropagation(network, gradient, len(inputs))
     logits = np.empty_like(targets)
-    outputs = passes.forward(inputs, logits)
-    loss.errors(logits, outputs, targets, out=passes.errors[-1])
-    passes.errors[-1] /= len(inputs)
-    passes.backward()
-    passes.write_gradient(inputs)
+    outputs = backpropagation.forward(inputs, logits)
+    loss.errors(logits, outputs, targets, out=backpropagation.errors[-1])
+    backpropagation.errors[-1] /= len(inputs)
+    backpropagation.backward()
+    backpropagation.write_gradient(inputs)
     return gradient

@@ -1,4 +1,4 @@
-"""What the layers do on a fixed batch of examples: whether they are alive and can learn."""
+"""Layer statistics on a fixed batch: dead units, saturation, vanishing or exploding gradients."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from nnctl.nn.activations import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Backpropagation, Network, Parameters
 
-_MARGIN = 0.05  # of the range between its bounds, where the derivative of an activation dies
+_MARGIN = 0.05  # fraction of the output range; an output this near a bound is saturated
 
 
 @dataclass(frozen=True)
 class LayerHealth:
-    """The state of one layer.
+    """Statistics of one layer.
 
     Parameters
     ----------
     mean, std : float
-        Of the activations, over units and examples.
+        Mean and standard deviation of the activations, over units and examples.
     dead : float
-        The share of units whose output is 0 for every example; where a bound is 0, near it.
+        Fraction of units whose output is 0 for every example. For an activation with the bound 0,
+        outputs near 0 count as 0.
     saturated : float
-        The share of outputs within 5 % of a bound of the activation, where its derivative dies.
+        Fraction of outputs within 5 % of a bound of the activation, where its derivative vanishes.
     error : float
-        The length of the errors dL/dz (Nielsen, chapter 5), root mean square over the examples.
+        Norm of the deltas dL/dz (Nielsen, chapter 5), root mean square over the examples.
     error_ratio : float, optional
-        It, divided by that of the next layer: a product of many small ones is a gradient that
-        vanishes, of many large ones a gradient that explodes. None for the last layer.
+        `error` divided by that of the next layer. Over many layers, ratios below 1 multiply to a
+        vanishing gradient, ratios above 1 to an exploding gradient. None for the last layer.
     update_ratio : float
-        The length of a step along the mean gradient of the weights, divided by their own.
+        Norm of a weight update along the mean gradient, divided by the norm of the weights.
     """
 
     mean: float
@@ -44,23 +45,23 @@ class LayerHealth:
     update_ratio: float
 
     def is_finite(self) -> bool:
-        """Tell whether all of it is finite numbers."""
+        """Return whether all values are finite."""
         return all(math.isfinite(value) for value in vars(self).values() if value is not None)
 
 
 class Probe:
-    """A fixed batch on which a network is looked at.
+    """Measures the health of a network's layers on a fixed batch.
 
     Parameters
     ----------
     network : Network
-        Read at each measurement.
+        Network; its current parameters are read at each measurement.
     loss : Loss
-        Whose errors go back through it.
+        Loss whose gradient is backpropagated.
     inputs, targets : array, shape (n, features) and (n, units)
-        The examples.
+        Examples of the batch.
     gradient : Parameters
-        Overwritten by each measurement.
+        Buffer for the gradient, overwritten by each measurement.
     """
 
     def __init__(
@@ -71,20 +72,20 @@ class Probe:
         self._inputs = inputs
         self._targets = targets
         self._gradient = gradient
-        self._passes = Backpropagation(network, gradient, len(inputs))
+        self._backpropagation = Backpropagation(network, gradient, len(inputs))
         self._logits: Array = np.empty(targets.shape, network.dtype)
 
     def measure(self, step_size: float | Array) -> list[LayerHealth]:
-        """Return the health of every layer, where `step_size` times the gradient is an update."""
-        passes, count = self._passes, len(self._inputs)
-        outputs = passes.forward(self._inputs, self._logits)
-        self._loss.errors(self._logits, outputs, self._targets, out=passes.errors[-1])
-        passes.errors[-1] /= count
-        passes.backward()
-        passes.write_gradient(self._inputs)
+        """Return the health of every layer; an update is `step_size` times the gradient."""
+        backpropagation, count = self._backpropagation, len(self._inputs)
+        outputs = backpropagation.forward(self._inputs, self._logits)
+        self._loss.errors(self._logits, outputs, self._targets, out=backpropagation.errors[-1])
+        backpropagation.errors[-1] /= count
+        backpropagation.backward()
+        backpropagation.write_gradient(self._inputs)
         self._gradient.vector *= step_size
-        errors = [math.sqrt(count) * _length(layer_errors) for layer_errors in passes.errors]
-        nexts = [*errors[1:], None]
+        errors = [math.sqrt(count) * _norm(layer_errors) for layer_errors in backpropagation.errors]
+        next_errors = [*errors[1:], None]
         return [
             LayerHealth(
                 mean=float(outputs.mean(dtype=np.float64)),
@@ -92,14 +93,14 @@ class Probe:
                 dead=_dead(outputs, layer.activation.saturation),
                 saturated=_saturated(outputs, layer.activation.saturation),
                 error=error,
-                error_ratio=None if above is None else _ratio(error, above),
-                update_ratio=_ratio(_length(update), _length(weights)),
+                error_ratio=None if next_error is None else _ratio(error, next_error),
+                update_ratio=_ratio(_norm(update), _norm(weights)),
             )
-            for layer, outputs, error, above, update, weights in zip(
+            for layer, outputs, error, next_error, update, weights in zip(
                 self._network.layers,
-                passes.outputs,
+                backpropagation.outputs,
                 errors,
-                nexts,
+                next_errors,
                 self._gradient.weights,
                 self._network.parameters.weights,
                 strict=True,
@@ -107,12 +108,12 @@ class Probe:
         ]
 
 
-def _length(array: Array) -> float:
+def _norm(array: Array) -> float:
     """Return the Euclidean norm, in float64 where float32 cannot hold the squares."""
     with np.errstate(over="ignore"):
-        length = float(np.linalg.norm(array))
-    held = 1e-15 < length < math.inf
-    return length if held else float(np.linalg.norm(array.astype(np.float64)))
+        norm = float(np.linalg.norm(array))
+    accurate = 1e-15 < norm < math.inf
+    return norm if accurate else float(np.linalg.norm(array.astype(np.float64)))
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -120,13 +121,13 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _dead(outputs: Array, bounds: tuple[float, float] | None) -> float:
-    """Return the share of units whose output is 0, or near the bound 0, for every example."""
+    """Return the fraction of units whose output is 0, or near the bound 0, for every example."""
     near = _MARGIN if bounds and bounds[0] == 0 else 0.0
     return float(np.mean(np.abs(outputs).max(axis=0) <= near))
 
 
 def _saturated(outputs: Array, bounds: tuple[float, float] | None) -> float:
-    """Return the share of outputs near one of the bounds."""
+    """Return the fraction of outputs near one of the bounds."""
     if bounds is None:
         return 0.0
     low, high = bounds

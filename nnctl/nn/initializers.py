@@ -1,8 +1,8 @@
-"""How weights and biases begin: one table of distributions.
+"""Initializers of weights and biases; the table `INITIALIZERS` lists all of them.
 
-With ``fan_in`` the number of a layer's inputs and ``fan_out`` that of its units, the variances are
+With ``fan_in`` inputs and ``fan_out`` units in a layer, the variance of a weight is
 2 / (fan_in + fan_out) for Glorot and Bengio (2010), 2 / fan_in for He et al. (2015) and 1 / fan_in
-for LeCun et al. (1998); the last is Nielsen's "1 / sqrt(inputs)" of chapter 3.
+for LeCun et al. (1998). The last is the standard deviation 1 / sqrt(fan_in) of Nielsen, chapter 3.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from nnctl.nn.activations import Array
 
 @dataclass(frozen=True)
 class Initializer(ABC):
-    """A choice of how parameters begin."""
+    """A rule for the initial values of parameters."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def resolve(self, fitting: Distribution) -> Distribution:
-        """Return the distribution to draw from, where `fitting` is the one that would fit best."""
+        """Return the distribution to draw from; `fitting` is the default for the activation."""
 
 
 @dataclass(frozen=True)
 class Auto(Initializer):
-    """What fits the activation: He for the relu family, LeCun for selu, else Glorot; biases 0."""
+    """Chosen by the activation: He for the relu family, LeCun for selu, else Glorot; biases 0."""
 
     name: ClassVar[str] = "auto"
 
     def resolve(self, fitting: Distribution) -> Distribution:
-        """Leave the choice to the layer."""
+        """Return the default for the activation."""
         return fitting
 
 
@@ -44,10 +44,10 @@ AUTO = Auto()
 
 @dataclass(frozen=True)
 class Distribution(Initializer):
-    """A distribution that parameters are drawn from."""
+    """A distribution from which initial parameters are drawn."""
 
     def resolve(self, fitting: Distribution) -> Distribution:
-        """Insist on this one."""
+        """Return this distribution."""
         return self
 
     @abstractmethod
@@ -56,43 +56,43 @@ class Distribution(Initializer):
 
     @abstractmethod
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
-        """Draw every element of `out`: weights ``(fan_in, maps)`` or biases ``(maps,)``."""
+        """Fill `out` with random values: weights ``(fan_in, maps)`` or biases ``(maps,)``."""
 
 
 @dataclass(frozen=True)
 class Constant(Distribution):
-    """Every element the same value."""
+    """The same value for every parameter."""
 
     name: ClassVar[str] = "constant"
     value: float = 0.0
 
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
-        """Set all to the value."""
+        """Set all elements to the value."""
         out.fill(self.value)
 
     def spread(self, fan_in: int, fan_out: int) -> float:
-        """None."""
+        """Return 0."""
         return 0.0
 
 
 @dataclass(frozen=True)
 class Zeros(Distribution):
-    """Every element zero; for weights, all the units of a layer then stay the same for ever."""
+    """Zero for every parameter; with zero weights, all units of a layer stay identical."""
 
     name: ClassVar[str] = "zeros"
 
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
-        """Set all to zero."""
+        """Set all elements to zero."""
         out.fill(0)
 
     def spread(self, fan_in: int, fan_out: int) -> float:
-        """None."""
+        """Return 0."""
         return 0.0
 
 
 @dataclass(frozen=True)
 class Normal(Distribution):
-    """N(mean, std²); std is 1 in Nielsen's chapter 1."""
+    """N(mean, std²); Nielsen, chapter 1, uses std 1."""
 
     name: ClassVar[str] = "normal"
     std: float = 1.0
@@ -109,7 +109,7 @@ class Normal(Distribution):
         out += self.mean
 
     def spread(self, fan_in: int, fan_out: int) -> float:
-        """As given."""
+        """Return `std`."""
         return self.std
 
 
@@ -132,26 +132,26 @@ class Uniform(Distribution):
         out += self.low
 
     def spread(self, fan_in: int, fan_out: int) -> float:
-        """The width of the interval, divided by the square root of 12."""
+        """Return the width of the interval divided by sqrt(12)."""
         return (self.high - self.low) / math.sqrt(12)
 
 
 class _Scaled(Distribution):
-    """A distribution of mean 0 whose variance is told from the layer's fans."""
+    """A distribution with mean 0 whose variance depends on fan_in and fan_out."""
 
     @abstractmethod
     def variance(self, fan_in: int, fan_out: int) -> float:
         """Return the variance of one element."""
 
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
-        """Draw with the variance that fits the fans."""
+        """Draw with the variance for these fans."""
         std = self.spread(fan_in, fan_out)
-        bound = math.sqrt(3) * std  # U(-b, b) has the variance b²/3
-        drawn = Uniform(-bound, bound) if self.name.endswith("uniform") else Normal(std)
-        drawn.fill(out, fan_in=fan_in, fan_out=fan_out, rng=rng)
+        bound = math.sqrt(3) * std  # U(-b, b) has variance b²/3
+        distribution = Uniform(-bound, bound) if self.name.endswith("uniform") else Normal(std)
+        distribution.fill(out, fan_in=fan_in, fan_out=fan_out, rng=rng)
 
     def spread(self, fan_in: int, fan_out: int) -> float:
-        """The square root of the variance."""
+        """Return the square root of the variance."""
         return math.sqrt(self.variance(fan_in, fan_out))
 
 
@@ -162,31 +162,31 @@ class GlorotNormal(_Scaled):
     name: ClassVar[str] = "glorot_normal"
 
     def variance(self, fan_in: int, fan_out: int) -> float:
-        """Keep the variance of activations and of gradients alike."""
+        """Return the compromise that keeps the variances of activations and gradients stable."""
         return 2 / (fan_in + fan_out)
 
 
 @dataclass(frozen=True)
 class GlorotUniform(GlorotNormal):
-    """U with the variance 2 / (fan_in + fan_out)."""
+    """Uniform with mean 0 and variance 2 / (fan_in + fan_out)."""
 
     name: ClassVar[str] = "glorot_uniform"
 
 
 @dataclass(frozen=True)
 class HeNormal(_Scaled):
-    """N(0, 2 / fan_in): relu halves the variance, this doubles it."""
+    """N(0, 2 / fan_in): the factor 2 makes up for relu, which halves the variance."""
 
     name: ClassVar[str] = "he_normal"
 
     def variance(self, fan_in: int, fan_out: int) -> float:
-        """Keep the variance of activations through a relu."""
+        """Return the variance that keeps the scale of activations through a relu."""
         return 2 / fan_in
 
 
 @dataclass(frozen=True)
 class HeUniform(HeNormal):
-    """U with the variance 2 / fan_in."""
+    """Uniform with mean 0 and variance 2 / fan_in."""
 
     name: ClassVar[str] = "he_uniform"
 
@@ -198,13 +198,13 @@ class LeCunNormal(_Scaled):
     name: ClassVar[str] = "lecun_normal"
 
     def variance(self, fan_in: int, fan_out: int) -> float:
-        """Keep the variance of the weighted inputs."""
+        """Return the variance that keeps the scale of the weighted inputs."""
         return 1 / fan_in
 
 
 @dataclass(frozen=True)
 class LeCunUniform(LeCunNormal):
-    """U with the variance 1 / fan_in."""
+    """Uniform with mean 0 and variance 1 / fan_in."""
 
     name: ClassVar[str] = "lecun_uniform"
 

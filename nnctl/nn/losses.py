@@ -1,8 +1,9 @@
 """Loss functions, each paired with the activation of the output layer.
 
-A loss sees logits z of shape ``(batch, units)``, the outputs f(z), and targets of the same shape
-(one-hot rows, or 0 and 1 a unit). Softmax and cross-entropy, and sigmoid and cross-entropy, are one
-function of the logits: neither the value nor the gradient ever takes the logarithm of an output.
+A loss is computed from the logits z of shape ``(batch, units)``, the outputs f(z), and targets of
+the same shape (one-hot rows, or 0 or 1 for each unit). Cross-entropy is combined with softmax or
+sigmoid into one function of the logits, so neither the value nor the gradient takes the logarithm
+of an output, which may be rounded to 0.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from nnctl.nn.activations import Activation, Array, Sigmoid, Softmax
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """What training makes small, for one activation of the output layer."""
+    """The function that training minimizes, for one activation of the output layer."""
 
     over: ClassVar[type[Activation] | None] = None
-    """The output activation that it is defined over; None for any."""
+    """Output activation that the loss requires; None for any."""
     output: Activation
 
     @abstractmethod
@@ -30,7 +31,7 @@ class Loss(ABC):
 
     @abstractmethod
     def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
-        """Write the gradient of each example's loss by its logits to `out`, ``(batch, units)``."""
+        """Write the deltas dL/dz of the output layer, per example, to `out`, ``(batch, units)``."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class CategoricalCrossEntropy(Loss):
     over: ClassVar[type[Activation] | None] = Softmax
 
     def values(self, logits: Array, targets: Array) -> Array:
-        """log sum exp z - z_label, by way of z - max z."""
-        # With an example a column, NumPy reduces all examples at once.
+        """Return log sum exp z - z_label, computed from z - max z."""
+        # With one column per example, NumPy reduces all examples at once.
         shifted = logits.T.copy()
         shifted -= shifted.max(axis=0)
         log_sums: Array = np.log(np.exp(shifted).sum(axis=0))
@@ -63,10 +64,10 @@ class BinaryCrossEntropy(Loss):
     output: Sigmoid
 
     def values(self, logits: Array, targets: Array) -> Array:
-        """sum log(1 + exp z) - y z, where log(1 + exp z) = max(z, 0) + log1p(exp(-|z|))."""
+        """Return sum log(1 + exp z) - y z, with log(1 + exp z) = max(z, 0) + log1p(exp(-|z|))."""
         if self.output.gain != 1:
             logits = logits * self.output.gain
-        # In this order small losses are not lost in the rounding of large logits.
+        # This order of operations keeps small losses accurate when logits are large.
         values = np.maximum(logits, 0) - logits * targets
         values += np.log1p(np.exp(-np.abs(logits)))
         summed: Array = values.sum(axis=1)
@@ -84,7 +85,7 @@ class Quadratic(Loss):
     """|f(z) - y|² / 2, half the squared distance (Nielsen, chapter 1)."""
 
     def values(self, logits: Array, targets: Array) -> Array:
-        """Half the sum of squares over the units."""
+        """Return half the sum of squared differences over the units."""
         distances = np.empty_like(logits)
         self.output.forward(logits, distances)
         distances -= targets
@@ -101,16 +102,16 @@ LOSSES: dict[str, tuple[type[Loss], ...]] = {
     "cross_entropy": (CategoricalCrossEntropy, BinaryCrossEntropy),
     "quadratic": (Quadratic,),
 }
-"""Every loss by its name in a configuration: the functions it is, one for each kind of output."""
+"""Every loss by its name in a configuration, with one class for each output activation."""
 
 
 def make_loss(name: str, output: Activation) -> Loss:
-    """Return the loss of that name for a network whose last layer has that activation.
+    """Return the loss with this name for a network with this output activation.
 
     Raises
     ------
     ValueError
-        The loss is not defined over outputs of this activation.
+        The loss is not defined for this output activation.
     """
     for kind in LOSSES[name]:
         if kind.over is None or isinstance(output, kind.over):

@@ -1,4 +1,4 @@
-"""How good the answers of a classifier are."""
+"""Metrics of a classifier: loss, accuracy, confusion matrix, F1 and calibration."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nnctl.nn.network import Network
 
 Labels = NDArray[np.integer[Any]]
 
-_BLOCK = 2000  # examples at a time: large enough for BLAS, a few megabytes of activations
+_BLOCK = 2000  # examples per block: large enough for BLAS, few megabytes of activations
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Precision, recall and F1 of one class; a quotient of nothing by nothing is 0."""
+    """Precision, recall and F1 of one class; a ratio 0 / 0 counts as 0."""
 
     precision: float
     recall: float
@@ -32,13 +32,13 @@ class ClassMetrics:
 
 
 def one_hot(labels: Labels, classes: int, dtype: Any = np.float32) -> Array:
-    """Return targets of shape ``(n, classes)``: 1 at each label, else 0."""
+    """Return one-hot targets of shape ``(n, classes)``: 1 at each label, else 0."""
     table: Array = np.eye(classes, dtype=dtype)
     return table[labels]
 
 
 def make_targets(labels: Labels, units: int, dtype: Any = np.float32) -> Array:
-    """Return what `units` outputs should be: one-hot rows, or of a single one its labels 0 or 1."""
+    """Return targets ``(n, units)``: one-hot rows, or the labels 0 and 1 for a single output."""
     return labels.astype(dtype)[:, None] if units == 1 else one_hot(labels, units, dtype)
 
 
@@ -71,17 +71,17 @@ def class_metrics(confusion: NDArray[np.int64]) -> list[ClassMetrics]:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The answers that a network is about equally sure of.
+    """Predictions with similar confidence.
 
     Parameters
     ----------
     low, high : float
-        Between which their confidences are.
+        Bounds of the confidence.
     count : int
-        How many there are, at least one.
+        Number of predictions, at least one.
     confidence, accuracy : float
-        The mean confidence, and the share of right answers, which would be equal if a network that
-        says 80 % were right in 80 % of the cases.
+        Mean confidence and fraction of correct predictions. They are equal for a well calibrated
+        network: of its predictions with confidence 80 %, 80 % are correct.
     """
 
     low: float
@@ -94,25 +94,25 @@ class CalibrationBin:
 def calibration(
     confidences: Array, right: NDArray[np.bool_], bins: int = 10
 ) -> list[CalibrationBin]:
-    """Return the answers in bins of equal width by their confidence; empty bins are left out.
+    """Return predictions in confidence bins of equal width; empty bins are left out.
 
-    Guo et al., On Calibration of Modern Neural Networks, 2017.
+    See Guo et al., On Calibration of Modern Neural Networks, 2017.
 
     Parameters
     ----------
     confidences : array, shape (n,)
-        The probabilities that the network gives to its answers, 0 to 1.
+        Predicted probabilities of the predicted classes, 0 to 1.
     right : array of bool, shape (n,)
-        Whether these are right.
+        Whether each prediction is correct.
     bins : int
-        How many.
+        Number of bins.
     """
     numbers = np.minimum((confidences * bins).astype(np.int64), bins - 1)
-    found = []
+    result = []
     for number in range(bins):
         inside = numbers == number
         if inside.any():
-            found.append(
+            result.append(
                 CalibrationBin(
                     low=number / bins,
                     high=(number + 1) / bins,
@@ -121,11 +121,11 @@ def calibration(
                     accuracy=float(right[inside].mean()),
                 )
             )
-    return found
+    return result
 
 
 def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """Return the mean distance between confidence and accuracy, over all answers (Guo 2017)."""
+    """Return the mean of |confidence - accuracy|, weighted by bin counts (Guo et al. 2017)."""
     n = sum(one.count for one in bins)
     return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / n if n else 0.0
 
@@ -133,8 +133,8 @@ def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
 def predict(network: Network, inputs: NDArray[Any], threads: int = 1) -> Array:
     """Return the logits ``(n, units)`` of inputs ``(n, features)``.
 
-    Inputs of uint8 are pixels 0 to 255; floats are taken as they are. Threads take blocks of them,
-    which changes no bit.
+    Inputs of type uint8 are pixels 0 to 255, and are scaled to 0..1; floats are used unchanged. The
+    result does not depend on the number of threads, not even in the last bit.
     """
 
     def logits_of(begin: int) -> Array:
@@ -145,16 +145,16 @@ def predict(network: Network, inputs: NDArray[Any], threads: int = 1) -> Array:
     begins = range(0, len(inputs), _BLOCK)
     if threads == 1:
         return np.concatenate([*map(logits_of, begins)])
-    # Whether an overflow is a warning is known to each thread alone.
-    as_here = functools.partial(np.seterr, **np.geterr())
-    with ThreadPoolExecutor(threads, initializer=as_here) as pool:
+    # NumPy keeps its floating-point error settings per thread.
+    same_settings = functools.partial(np.seterr, **np.geterr())
+    with ThreadPoolExecutor(threads, initializer=same_settings) as pool:
         return np.concatenate([*pool.map(logits_of, begins)])
 
 
 def mean_loss_and_accuracy(
     network: Network, loss: Loss, examples: Examples, threads: int = 1
 ) -> tuple[float, float]:
-    """Return the mean loss and the share of examples whose largest output is their label's."""
+    """Return the mean loss and the fraction of examples that are classified correctly."""
     logits = predict(network, examples.inputs, threads)
     values = loss.values(logits, make_targets(examples.labels, logits.shape[1], logits.dtype))
     hits = int(np.count_nonzero(network.decide(logits) == examples.labels))

@@ -1,4 +1,4 @@
-"""A network of fully connected layers, its parameters in one flat vector, and its two passes."""
+"""A fully connected network, its parameters in one flat vector, and backpropagation."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from nnctl.nn.initializers import AUTO, INITIALIZERS, Distribution, Initializer,
 
 @dataclass(frozen=True)
 class Layer:
-    """A fully connected layer: f(x W + b).
+    """A fully connected layer with the activations f(x W + b).
 
     Parameters
     ----------
     units : int
-        The number of its outputs.
+        Number of units, which is the number of outputs.
     activation : Activation
-        The function f.
+        Activation function f.
     weights, biases : Initializer
-        How W ``(inputs, maps)`` and b ``(maps,)`` begin.
+        Initializers of W ``(inputs, maps)`` and b ``(maps,)``.
     dropout : float
-        The share of its outputs that are dropped in training, others each time.
+        Dropout rate of the outputs during training.
     """
 
     units: int
@@ -41,39 +41,39 @@ class Layer:
 
     @property
     def maps(self) -> int:
-        """The number of its linear maps: the columns of W and z."""
+        """Number of columns of W and z: one per unit, or one per piece of a maxout unit."""
         return self.units * self.activation.maps
 
     @property
     def learned(self) -> int:
-        """The number of parameters that its activation learns."""
+        """Number of trainable parameters of the activation."""
         return self.units if self.activation.learns else 0
 
     @property
     def weights_distribution(self) -> Distribution:
-        """What the weights are drawn from."""
-        fitting = INITIALIZERS[self.activation.initializer]()
-        assert isinstance(fitting, Distribution)
-        return self.weights.resolve(fitting)
+        """Distribution of the initial weights."""
+        default = INITIALIZERS[self.activation.initializer]()
+        assert isinstance(default, Distribution)
+        return self.weights.resolve(default)
 
     @property
     def biases_distribution(self) -> Distribution:
-        """What the biases are drawn from."""
+        """Distribution of the initial biases."""
         return self.biases.resolve(Zeros())
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a parameter vector that begins with a row of weights.
+    """A contiguous part of a parameter vector, which one thread computes and updates.
 
     Parameters
     ----------
     begin, end : int
-        Its place in the vector.
+        Range in the vector. `begin` is the start of a row of weights.
     rows : list of (int, slice)
-        The layers that it has weights of, and which of their rows.
+        Layers with weights in this range, and the rows of their weight matrices.
     is_last : bool
-        Whether all biases, and all that activations learn, are at its end.
+        Whether the range is the last one, which also contains all biases and learned slopes.
     """
 
     begin: int
@@ -83,40 +83,41 @@ class Stretch:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of the vector."""
+        """Whether the range is the whole vector."""
         return self.begin == 0 and self.is_last
 
 
 class Parameters:
-    """One flat vector with views for what every layer learns.
+    """The trainable parameters of all layers in one flat vector, with a view for each array.
 
-    All weights stand before all biases, and these before what activations learn, so that what
-    decays is one slice. A network's parameters, their gradient and an optimizer's velocity are each
-    such a vector. With u units of m linear maps each (more than one under maxout alone):
+    The vector contains all weights, then all biases, then the learned slopes of activations, so
+    that the weights, which alone are subject to weight decay, are one slice. The gradient has the
+    same layout. In the shapes below, a layer has u units, and each unit has m columns in W and z:
+    m is 1, except for maxout, where it is the number of pieces.
 
     Parameters
     ----------
     inputs : int
-        The number of values of an example.
+        Number of inputs of the network.
     layers : sequence of Layer
-        From the first hidden layer to the output layer.
+        Layers, from the first hidden layer to the output layer.
     dtype : data-type
-        Of the vector.
+        Data type of the vector.
 
     Attributes
     ----------
     vector : array, shape (size,)
-        All of them.
+        All parameters.
     decaying : array
-        The slice of all weights.
+        Slice of the vector with all weights.
     affine : array
-        The slice of all weights and biases.
+        Slice of the vector with all weights and biases.
     weights : list of array, shape (inputs, m * u)
-        Views, a layer each.
+        Weights of each layer, as views of the vector.
     biases : list of array, shape (m * u,)
-        Views, a layer each.
+        Biases of each layer, as views of the vector.
     learned : list of array, shape (u,) or (0,)
-        Views, a layer each: what its activation learns.
+        Learned slopes of each layer's activation, as views of the vector.
     """
 
     def __init__(self, inputs: int, layers: Sequence[Layer], dtype: DTypeLike = np.float32) -> None:
@@ -138,20 +139,20 @@ class Parameters:
         self.learned = [take(layer.learned) for layer in layers]
 
     def stretches(self, count: int) -> list[Stretch]:
-        """Cut the vector between rows of weights into so many stretches of about one length.
+        """Split the vector into `count` parts of similar length, between rows of weights.
 
-        The gradient of each can be computed, and each be updated, without the others.
+        The gradient and the update of each part can be computed independently of the others.
         """
         row_ends = np.cumsum([row.size for weights in self.weights for row in weights])
-        wanted = self.decaying.size * np.arange(1, count) / count
-        cuts = [0, *row_ends[np.searchsorted(row_ends, wanted)].tolist(), self.vector.size]
+        targets = self.decaying.size * np.arange(1, count) / count
+        cuts = [0, *row_ends[np.searchsorted(row_ends, targets)].tolist(), self.vector.size]
         return [
             Stretch(begin, end, [*self._rows(begin, end)], is_last=i == count)
             for i, (begin, end) in enumerate(itertools.pairwise(cuts), start=1)
         ]
 
     def _rows(self, begin: int, end: int) -> Iterator[tuple[int, slice]]:
-        """Yield the layers that have weights in a part of the vector, and which of their rows."""
+        """Yield the layers with weights in a range of the vector, and the rows of these weights."""
         first = 0
         for layer, weights in enumerate(self.weights):
             inside = np.clip([begin - first, end - first], 0, weights.size)
@@ -162,7 +163,7 @@ class Parameters:
 
 
 def count_parameters(inputs: int, layers: Sequence[Layer]) -> int:
-    """Return the number of all that a network with so many inputs learns."""
+    """Return the number of trainable parameters of a network with these inputs and layers."""
     count = 0
     for layer in layers:
         count += (inputs + 1) * layer.maps + layer.learned
@@ -171,16 +172,16 @@ def count_parameters(inputs: int, layers: Sequence[Layer]) -> int:
 
 
 class Network:
-    """Layers, one after the other, and their parameters.
+    """A feedforward network: a sequence of fully connected layers and their parameters.
 
     Parameters
     ----------
     inputs : int
-        The number of values of an example.
+        Number of inputs.
     layers : sequence of Layer
-        From the first hidden layer to the output layer.
+        Layers, from the first hidden layer to the output layer.
     dtype : data-type
-        Of the parameters; float64 is for gradient checks.
+        Data type of the parameters; float64 is used for gradient checks.
     """
 
     def __init__(self, inputs: int, layers: Sequence[Layer], dtype: DTypeLike = np.float32) -> None:
@@ -202,24 +203,25 @@ class Network:
         *,
         slopes: Mapping[int, ArrayLike] | None = None,
     ) -> Network:
-        """Return a network of weights that come from elsewhere: a book, or another program.
+        """Return a network with given weights, for example from a book or another program.
 
         Parameters
         ----------
         weights : sequence of array-like, shape (inputs, units)
-            A layer each, from the first hidden one to the output; a maxout unit has a column a
-            piece, all first ones first.
+            Weights of each layer, from the first hidden layer to the output layer. A maxout unit
+            has one column per piece: first the first piece of all units, then the second, ...
         biases : sequence of array-like, shape (units,), (1, units) or (units, 1)
-            A layer each.
+            Biases of each layer.
         activations : sequence of str, mapping or Activation
-            A layer each, as in a configuration: ``"relu"``, ``{"name": "sigmoid", "gain": 2}``.
+            Activation of each layer, written as in a configuration: ``"relu"`` or
+            ``{"name": "sigmoid", "gain": 2}``.
         slopes : mapping of int to array-like, shape (units,), optional
-            Those of prelu layers, counted from 0; default: what they begin with.
+            Slopes of prelu layers, by layer, counted from 0; default: their initial slopes.
 
         Raises
         ------
         UsageError
-            They do not fit together, or are not finite numbers.
+            The arrays do not fit together, or contain numbers that are not finite.
 
         Examples
         --------
@@ -230,8 +232,8 @@ class Network:
         counts = (len(weights), len(biases), len(activations))
         if not counts[0] or len(set(counts)) > 1:
             raise UsageError(
-                "a layer has weights, biases and an activation each; got "
-                f"{counts[0]}, {counts[1]} and {counts[2]} of them"
+                "each layer needs weights, biases and an activation; got "
+                f"{counts[0]} weights, {counts[1]} biases and {counts[2]} activations"
             )
         layers: list[Layer] = []
         arrays: list[tuple[Array, Array]] = []
@@ -243,7 +245,7 @@ class Network:
             columns = arrays[-1][1].size
             if columns % function.maps:
                 raise UsageError(
-                    f"layer {i + 1}: {columns} biases are no multiple of {function.maps} pieces"
+                    f"layer {i + 1}: {columns} biases are not a multiple of {function.maps} pieces"
                 )
             layers.append(Layer(columns // function.maps, function))
         network = cls(arrays[0][0].shape[0], layers)
@@ -252,11 +254,11 @@ class Network:
             parameters.weights[i][...], parameters.biases[i][...] = arrays[i]
             parameters.learned[i].fill(layer.activation.first_learned)
         for i, values in (slopes or {}).items():
-            learned = _read_array(values, f"the slopes of layer {i + 1}")
+            learned = _read_array(values, f"slopes of layer {i + 1}")
             expected = parameters.learned[i].shape if 0 <= i < len(layers) else (0,)
             if learned.shape != expected or expected == (0,):
                 raise UsageError(
-                    f"layer {i + 1} learns no slopes"
+                    f"layer {i + 1} has no slopes"
                     if expected == (0,)
                     else f"layer {i + 1} has {expected[0]} slopes, got {learned.shape}"
                 )
@@ -264,9 +266,9 @@ class Network:
         return network
 
     def initialize(self, rng: np.random.Generator) -> None:
-        """Draw all parameters anew: the weights of every layer in turn, then the biases."""
+        """Draw new initial parameters: the weights of all layers, then the biases."""
         fans = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        # A distribution too wide for float32 is no warning here: it is found as infinities.
+        # A distribution too wide for float32 gives infinities, which are reported later.
         with np.errstate(over="ignore", invalid="ignore"):
             for layer, weights, (fan_in, fan_out) in zip(
                 self.layers, self.parameters.weights, fans, strict=True
@@ -280,7 +282,7 @@ class Network:
                 learned.fill(layer.activation.first_learned)
 
     def as_float64(self) -> Network:
-        """Return a copy that computes in float64."""
+        """Return a copy of the network in float64."""
         copy = Network(self.sizes[0], self.layers, np.float64)
         copy.parameters.vector[...] = self.parameters.vector
         return copy
@@ -288,13 +290,13 @@ class Network:
     def amplified(self, gain: float) -> Network:
         """Return a copy with all weights and biases multiplied by `gain`, in float64.
 
-        For infinity it is the limit: step units for the hidden sigmoids (Nielsen, chapter 1, the
-        exercise on sigmoid neurons that simulate perceptrons), if no z is exactly 0.
+        For an infinite gain, hidden sigmoids become step units, provided that no z is exactly 0
+        (Nielsen, chapter 1, exercise on sigmoid neurons that simulate perceptrons).
 
         Raises
         ------
         ValueError
-            The gain is infinite, and there is no limit for a hidden layer's activation.
+            The gain is infinite, and the activation of a hidden layer does not become a step.
         """
         copy = self.as_float64()
         if math.isfinite(gain):
@@ -303,25 +305,25 @@ class Network:
         for i, function in enumerate(copy.functions[:-1]):
             limit = function.limit()
             if limit is None:
-                raise ValueError(f"layer {i + 1} is {function.name}, which has no limit as step")
+                raise ValueError(f"layer {i + 1} is {function.name}, which has no limit as a step")
             copy.functions[i] = limit
         return copy
 
     def weighted_inputs(self, layer: int, a: Array) -> Array:
-        """Return z = a W + b of a layer, counted from 0, ``(batch, maps)``."""
+        """Return the weighted inputs z = a W + b of a layer, counted from 0, ``(batch, maps)``."""
         z: Array = a @ self.parameters.weights[layer]
         z += self.parameters.biases[layer]
         return z
 
     def apply(self, layer: int, z: Array) -> Array:
-        """Return f(z) of a layer, ``(batch, units)`` of ``(batch, maps)``; it may overwrite z."""
+        """Return the activations f(z) of a layer, ``(batch, units)``; this may overwrite z."""
         function = self.functions[layer]
         outputs = z if function.maps == 1 else np.empty((len(z), self.sizes[layer + 1]), z.dtype)
         function.forward(z, outputs)
         return outputs
 
     def activations(self, inputs: Array) -> list[Array]:
-        """Return the outputs of every layer for inputs of shape ``(batch, inputs)``."""
+        """Return the activations of every layer for inputs of shape ``(batch, inputs)``."""
         outputs: list[Array] = []
         a = inputs
         for layer in range(len(self.layers)):
@@ -330,7 +332,7 @@ class Network:
         return outputs
 
     def logits(self, inputs: Array) -> Array:
-        """Return the last layer's weighted inputs z, ``(batch, units)``, before its activation."""
+        """Return the logits: the weighted inputs z of the output layer, ``(batch, units)``."""
         a = inputs
         last = len(self.layers) - 1
         for layer in range(last):
@@ -338,14 +340,15 @@ class Network:
         return self.weighted_inputs(last, a)
 
     def outputs(self, logits: Array) -> Array:
-        """Return the last layer's outputs f(z) for its logits z, both ``(batch, units)``."""
+        """Return the outputs f(z) of the network for its logits z, both ``(batch, units)``."""
         return self.apply(len(self.layers) - 1, logits.copy())
 
     def decide(self, logits: Array) -> NDArray[np.int64]:
-        """Return the class of each example, told from its logits, ``(batch,)``.
+        """Return the predicted class of each example from its logits, ``(batch,)``.
 
-        It is that of the largest output; where outputs may be equal because they are saturated, of
-        the largest z. A single output says 1 if it is at least 1/2.
+        This is the class with the largest output. For monotone activations it is computed from z,
+        because saturated outputs may be equal. A single output predicts class 1 if it is at least
+        1/2, else class 0.
         """
         if logits.shape[1] == 1:
             return (self.outputs(logits)[:, 0] >= 0.5).astype(np.int64)
@@ -358,8 +361,8 @@ def _read_layer(
     weights: ArrayLike, biases: ArrayLike, layer: int, inputs: int | None
 ) -> tuple[Array, Array]:
     """Return weights ``(inputs, columns)`` and biases ``(columns,)`` of a layer, counted from 0."""
-    matrix = _read_array(weights, f"the weights of layer {layer + 1}")
-    row = _read_array(biases, f"the biases of layer {layer + 1}")
+    matrix = _read_array(weights, f"weights of layer {layer + 1}")
+    row = _read_array(biases, f"biases of layer {layer + 1}")
     if matrix.ndim != 2 or not matrix.size or row.size != max(row.shape, default=0):
         raise UsageError(
             f"layer {layer + 1}: expected weights (inputs, units) and biases (units,), "
@@ -370,38 +373,38 @@ def _read_layer(
         return shape[0] == (inputs or shape[0]) and shape[1] == row.size
 
     if not fits(matrix.shape):
-        before = "" if inputs is None else f"{inputs} inputs and "
+        expected = "" if inputs is None else f"{inputs} inputs and "
         raise UsageError(
-            f"layer {layer + 1}: weights {matrix.shape} do not fit {before}{row.size} biases",
-            hint="They are (inputs, units) here: transpose them." if fits(matrix.T.shape) else None,
+            f"layer {layer + 1}: weights {matrix.shape} do not fit {expected}{row.size} biases",
+            hint="Transpose the weights to (inputs, units)." if fits(matrix.T.shape) else None,
         )
     return matrix, row.reshape(-1)
 
 
 def _read_array(values: ArrayLike, what: str) -> Array:
-    """Return values as float32, if they are finite numbers there."""
+    """Return values as a float32 array; raise `UsageError` if they are not finite numbers."""
     try:
         array = np.asarray(values)
     except ValueError:  # rows of different lengths
         array = np.array(None)
     if array.dtype.kind not in "iuf":
-        raise UsageError(f"{what} are not an array of numbers")
+        raise UsageError(f"the {what} are not an array of numbers")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise UsageError(f"{what} hold numbers that are not finite in 32 bits")
+        raise UsageError(f"the {what} contain numbers that are not finite in float32")
     return array
 
 
-def _read_activation(given: str | Mapping[str, Any] | Activation, layer: int) -> Activation:
-    """Return the activation of a layer, counted from 0, by what a configuration calls it."""
-    if isinstance(given, Activation):
-        return given
-    parameters = {"name": given} if isinstance(given, str) else dict(given)
+def _read_activation(value: str | Mapping[str, Any] | Activation, layer: int) -> Activation:
+    """Return the activation of a layer, counted from 0, from its form in a configuration."""
+    if isinstance(value, Activation):
+        return value
+    parameters = {"name": value} if isinstance(value, str) else dict(value)
     name = str(parameters.pop("name", None))
     if name not in ACTIVATIONS:
-        known = did_you_mean(name, ACTIVATIONS) or f"; known are {', '.join(ACTIVATIONS)}"
-        raise UsageError(f"layer {layer + 1}: unknown activation '{name}'{known}")
+        hint = did_you_mean(name, ACTIVATIONS) or f"; choose from {', '.join(ACTIVATIONS)}"
+        raise UsageError(f"layer {layer + 1}: unknown activation '{name}'{hint}")
     try:
         return ACTIVATIONS[name](**parameters)
     except (TypeError, ValueError) as error:
@@ -409,31 +412,31 @@ def _read_activation(given: str | Mapping[str, Any] | Activation, layer: int) ->
 
 
 class Backpropagation:
-    """The forward and the backward pass over a batch, in buffers that are allocated once.
+    """The forward and the backward pass over a batch, with buffers that are allocated once.
 
-    Nielsen, chapter 2: the errors dL/dz go back through the layers; with the activations that came
-    in they give the gradient, which is written straight into `gradient`. The first layer's inputs
-    are pixels: their errors are computed only if somebody asks for them.
+    The backward pass propagates the deltas dL/dz from layer to layer (Nielsen, chapter 2). The
+    gradient of the weights is the product of a layer's inputs and its deltas, written directly into
+    `gradient`. Gradients with respect to the pixels are computed only by `input_errors`.
 
     Parameters
     ----------
     network : Network
-        Whose parameters are read at each pass.
+        Network; its current parameters are read at each pass.
     gradient : Parameters
-        Where `write_gradient` leaves the gradient.
+        Destination of `write_gradient`.
     batch_size : int
-        The number of examples in every batch.
+        Number of examples in every batch.
     dropout : bool
-        Whether `forward` is given what to drop.
+        Whether `forward` gets dropout masks.
 
     Attributes
     ----------
     outputs : list of array, shape (batch, units)
-        Of every layer, after `forward`.
+        Activations of every layer, after `forward`.
     passed : list of array, shape (batch, units)
-        What of them the next layer takes: all, if nothing is dropped.
+        Activations after dropout, the inputs of the next layer; without dropout the same arrays.
     errors : list of array, shape (batch, maps)
-        dL/dz of every layer, after `backward`; the last is filled in before it.
+        Deltas dL/dz of every layer, after `backward`. The caller writes those of the output layer.
     """
 
     def __init__(
@@ -454,11 +457,11 @@ class Backpropagation:
         self._ones: Array = np.ones(batch_size, network.dtype)
         self.outputs = buffers()
         self.passed = self.outputs.copy()
-        self._all: list[Array | None] = [None] * len(network.layers)
-        self._kept: Sequence[Array | None] = self._all
-        self._errors = buffers()  # by the outputs
-        self._z = self.outputs.copy()  # written over by the outputs, where nobody needs them
-        self.errors = self._errors.copy()  # by z
+        self._no_masks: list[Array | None] = [None] * len(network.layers)
+        self._masks: Sequence[Array | None] = self._no_masks
+        self._output_gradients = buffers()  # dL/df(z)
+        self._z = self.outputs.copy()  # overwritten by the outputs, unless `backward` needs z
+        self.errors = self._output_gradients.copy()  # dL/dz
         for i, layer in enumerate(network.layers):
             if dropout and layer.dropout:
                 self.passed[i] = np.empty_like(self.outputs[i])
@@ -469,7 +472,7 @@ class Backpropagation:
 
     @staticmethod
     def width(layers: Sequence[Layer]) -> int:
-        """Return how many numbers the buffers hold of an example, with the dropout of layers."""
+        """Return the number of buffer elements per example, for training with dropout."""
         width = 0
         for layer in layers:
             width += 2 * layer.units + layer.units * bool(layer.dropout)
@@ -478,106 +481,110 @@ class Backpropagation:
         return width
 
     def part(self, rows: slice) -> Backpropagation:
-        """Return the passes over some of the examples, in views of these buffers."""
-        part = copy.copy(self)
-        part.outputs = [outputs[rows] for outputs in self.outputs]
-        part._errors = [errors[rows] for errors in self._errors]
-        # What shares a buffer goes on sharing it: activations ask whether they work in place.
-        part._z = [
+        """Return an object for some of the examples, whose buffers are views of these buffers."""
+        view = copy.copy(self)
+        view.outputs = [outputs[rows] for outputs in self.outputs]
+        view._output_gradients = [errors[rows] for errors in self._output_gradients]
+        # Arrays that share a buffer must share it in the view, too: activations compare them with
+        # `is` to find out whether they work in place.
+        view._z = [
             shared if z is outputs else z[rows]
-            for z, outputs, shared in zip(self._z, self.outputs, part.outputs, strict=True)
+            for z, outputs, shared in zip(self._z, self.outputs, view.outputs, strict=True)
         ]
-        part.passed = [
+        view.passed = [
             shared if passed is outputs else passed[rows]
-            for passed, outputs, shared in zip(self.passed, self.outputs, part.outputs, strict=True)
+            for passed, outputs, shared in zip(self.passed, self.outputs, view.outputs, strict=True)
         ]
-        part.errors = [
+        view.errors = [
             shared if by_z is by_outputs else by_z[rows]
             for by_z, by_outputs, shared in zip(
-                self.errors, self._errors, part._errors, strict=True
+                self.errors, self._output_gradients, view._output_gradients, strict=True
             )
         ]
-        return part
+        return view
 
     def forward(
         self, inputs: Array, logits: Array, kept: Sequence[Array | None] | None = None
     ) -> Array:
-        """Write the logits z of a batch, and return the outputs f(z).
+        """Write the logits z of a batch to `logits`, and return the outputs f(z).
 
         Parameters
         ----------
         inputs : array, shape (batch, inputs)
-            The examples.
+            Inputs of the network.
         logits : array, shape (batch, units)
-            Where the last layer's weighted inputs are written.
+            Destination of the output layer's weighted inputs.
         kept : sequence of array or None, optional
-            Factors on the outputs of each layer, ``(batch, units)``: 0 for those that are dropped;
-            None for layers that drop nothing.
+            Dropout mask for the outputs of each layer, ``(batch, units)``; None for layers without
+            dropout.
 
         Returns
         -------
         array, shape (batch, units)
-            A buffer that the next call overwrites.
+            Outputs of the network, in a buffer that the next call overwrites.
         """
         a = inputs
         self._z[-1] = logits
-        self._kept = self._all if kept is None else kept
-        for z, outputs, passed, factors, weights, biases, function in zip(
+        self._masks = self._no_masks if kept is None else kept
+        for z, outputs, passed, mask, weights, biases, function in zip(
             self._z,
             self.outputs,
             self.passed,
-            self._kept,
+            self._masks,
             self._weights,
             self._biases,
             self._functions,
             strict=True,
         ):
-            np.dot(a, weights, out=z)  # it calls BLAS a microsecond sooner than matmul
+            np.dot(a, weights, out=z)  # calls BLAS a microsecond faster than matmul
             z += biases
             function.forward(z, outputs)
-            if factors is not None:
-                np.multiply(outputs, factors, out=passed)
+            if mask is not None:
+                np.multiply(outputs, mask, out=passed)
             a = passed
         return a
 
     def backward(self) -> None:
-        """Take the output layer's errors, in ``errors[-1]``, back to those of every layer."""
+        """Compute the deltas of every layer from those of the output layer, ``errors[-1]``."""
         for i in range(len(self._functions) - 1, 0, -1):
             below = i - 1
-            np.dot(self.errors[i], self._weights_transposed[i], out=self._errors[below])
-            factors = self._kept[below]
-            if factors is not None:
-                self._errors[below] *= factors
+            np.dot(self.errors[i], self._weights_transposed[i], out=self._output_gradients[below])
+            mask = self._masks[below]
+            if mask is not None:
+                self._output_gradients[below] *= mask
             self._functions[below].backward(
-                self._z[below], self.outputs[below], self._errors[below], self.errors[below]
+                self._z[below],
+                self.outputs[below],
+                self._output_gradients[below],
+                self.errors[below],
             )
 
     def input_errors(self) -> Array:
-        """Return dL/dx of the inputs, ``(batch, inputs)``, after `backward`."""
+        """Return the gradient with respect to the inputs, ``(batch, inputs)``, after `backward`."""
         errors: Array = np.dot(self.errors[0], self._weights_transposed[0])
         return errors
 
     def write_gradient(self, inputs: Array, stretch: Stretch | None = None) -> None:
-        """Turn the errors of every layer into the gradient, or a stretch of it.
+        """Compute the gradient, or a part of it, from the inputs and the deltas of every layer.
 
         Parameters
         ----------
         inputs : array, shape (batch, inputs)
-            What `forward` was given.
+            Inputs that were passed to `forward`.
         stretch : Stretch, optional
-            Of the gradient; all of it if not given.
+            Part of the gradient; default: all of it.
         """
         stretch = stretch or self._whole
-        # Of some of the rows, dot would make a copy.
+        # For a subset of the rows, np.dot would make a copy.
         product = np.dot if stretch.is_whole else np.matmul
         for layer, rows in stretch.rows:
             a = self.passed[layer - 1] if layer else inputs
             product(a.T[rows], self.errors[layer], out=self._gradient.weights[layer][rows])
         if stretch.is_last:
             for layer, errors in enumerate(self.errors):
-                # A product with ones sums columns in half the time of a sum.
+                # A product with ones takes half the time of a sum over the rows.
                 np.dot(self._ones, errors, out=self._gradient.biases[layer])
-                if self._gradient.learned[layer].size:  # in hidden layers alone
+                if self._gradient.learned[layer].size:  # only in hidden layers
                     self._functions[layer].write_gradient(
-                        self._z[layer], self._errors[layer], self._gradient.learned[layer]
+                        self._z[layer], self._output_gradients[layer], self._gradient.learned[layer]
                     )

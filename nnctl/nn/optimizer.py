@@ -1,4 +1,4 @@
-"""Rules of an update, over flat vectors: stochastic gradient descent, AdaGrad and Adam."""
+"""Optimizers on flat parameter vectors: stochastic gradient descent, AdaGrad and Adam."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nnctl.nn.network import Parameters
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """The rule of an update.
+    """An update rule for the parameters.
 
-    First the weights shrink by 1 - η weight_decay, with the rate η; biases and what activations
-    learn are exempt. Nielsen's lambda / n is this `weight_decay`.
+    Before each update, weight decay multiplies the weights by 1 - η weight_decay, where η is the
+    learning rate; biases and learned slopes do not decay. Nielsen's lambda / n is `weight_decay`.
     """
 
     name: ClassVar[str]
@@ -28,18 +28,18 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def memories(self) -> int:
-        """The vectors, each as long as the parameters, that it remembers from step to step."""
+        """Number of state vectors, each as long as the parameters, kept from step to step."""
 
     def make_velocity(self, parameters: Parameters) -> Array:
-        """Return what it remembers, at rest, ``(memories, size)``."""
+        """Return the initial optimizer state, all zeros, ``(memories, size)``."""
         return np.zeros((self.memories, parameters.vector.size), parameters.vector.dtype)
 
     def error_scale(self, learning_rate: float) -> float:
-        """Return what the gradient is to be multiplied by before `update`."""
+        """Return the factor by which the caller multiplies the gradient before `update`."""
         return 1.0
 
     def decay(self, weights: Array, learning_rate: float) -> None:
-        """Shrink weights, in place; it comes before their update."""
+        """Apply weight decay to the weights, in place, before their update."""
         if self.weight_decay:
             weights *= 1 - learning_rate * self.weight_decay
 
@@ -47,37 +47,38 @@ class Optimizer(ABC):
     def update(
         self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
-        """Take one step, in place, with all parameters or with a part of them.
+        """Update all parameters, or a part of them, in place.
 
         Parameters
         ----------
         parameters : array, shape (n,)
-            What is updated.
+            Parameters to update.
         gradient : array, shape (n,)
-            Already multiplied by `error_scale`; overwritten.
+            Gradient, already multiplied by `error_scale`; it is overwritten.
         velocity : array, shape (memories, n)
-            Of what `make_velocity` returned; updated.
+            Optimizer state of these parameters, as returned by `make_velocity`; it is updated.
         learning_rate : float
-            The rate of this step.
+            Learning rate η of this step.
         count : int
-            The steps up to and with this one.
+            Step number, counted from 1.
         """
 
     @abstractmethod
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
-        """Return what a lasting gradient is multiplied by to give its step, each time."""
+        """Return the factor between a constant gradient and its step, once steps are steady."""
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum.
 
-    With the velocity v and the rate η (Nielsen, chapter 3; Sutskever et al. 2013 for `nesterov`):
+    With velocity v and learning rate η (Nielsen, chapter 3; Sutskever et al. 2013 for `nesterov`):
 
         v <- momentum v - η gradient
         w <- w + v                           or w + momentum v - η gradient with `nesterov`
 
-    Scaling the few errors of the output layer by η spares scaling the many gradients by it.
+    The factor η is applied to the deltas of the output layer, which are far fewer numbers than the
+    gradient.
     """
 
     name: ClassVar[str] = "sgd"
@@ -86,17 +87,17 @@ class SGD(Optimizer):
 
     @property
     def memories(self) -> int:
-        """The velocity; without momentum none is needed."""
+        """Return 1, for the velocity, or 0 without momentum."""
         return 1 if self.momentum else 0
 
     def error_scale(self, learning_rate: float) -> float:
-        """Return the rate: the gradient is the step."""
+        """Return the learning rate, so that the scaled gradient is the step itself."""
         return learning_rate
 
     def update(
         self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
-        """Go along the gradient, and on along the velocity."""
+        """Update the velocity, then the parameters."""
         if not self.momentum:
             parameters -= gradient
             return
@@ -111,7 +112,7 @@ class SGD(Optimizer):
             parameters += v
 
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
-        """Sum the geometric series of the momentum."""
+        """Return η / (1 - momentum), the sum of the geometric series."""
         return learning_rate / (1 - self.momentum)
 
 
@@ -124,20 +125,20 @@ class AdaGrad(Optimizer):
 
     @property
     def memories(self) -> int:
-        """The sums of the squares."""
+        """Return 1, for the sums of squared gradients."""
         return 1
 
     def update(
         self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
-        """Add the squares, and go along the scaled gradient."""
+        """Add the squared gradient to the sums, then update the parameters."""
         (sums,) = velocity
         sums += gradient * gradient
         gradient *= self.step_size(velocity, learning_rate, count)
         parameters -= gradient
 
     def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
-        """Return η / (sqrt(h) + epsilon)."""
+        """Return η / (sqrt(h) + epsilon), where h are the sums of squared gradients."""
         size: Array = np.sqrt(velocity[0])
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)
@@ -147,8 +148,8 @@ class AdaGrad(Optimizer):
 class Adam(Optimizer):
     """w <- w - η m / (sqrt(v) + epsilon) (Kingma and Ba 2015; weight decay as Loshchilov 2019).
 
-    m and v are running means of the gradient and of its square, without the bias towards the 0 that
-    they begin with.
+    m and v are exponential moving averages of the gradient and of its square, corrected for their
+    bias toward the initial value 0.
     """
 
     name: ClassVar[str] = "adam"
@@ -158,13 +159,13 @@ class Adam(Optimizer):
 
     @property
     def memories(self) -> int:
-        """The two running means."""
+        """Return 2, for the moving averages m and v."""
         return 2
 
     def update(
         self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
     ) -> None:
-        """Move the means, and go along the first one, scaled by the second."""
+        """Update m and v, then the parameters."""
         mean, square = velocity
         mean *= self.beta1
         mean += (1 - self.beta1) * gradient

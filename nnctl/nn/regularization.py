@@ -1,4 +1,4 @@
-"""What keeps a network from learning its examples by heart, and its steps within bounds."""
+"""Regularization against overfitting, and bounds on gradients and weights."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from nnctl.nn.activations import Array
 from nnctl.nn.augmentation import Augmentation
 
 STRIDE = 8
-"""The steps between looks at the parameters for their mean."""
-_FLAT = 1e-15  # far from where the square of a gradient is no normal number of float32 any more
+"""Steps between updates of the averaged weights."""
+_FLAT = 1e-15  # gradients below have squares that are too small for accurate float32 numbers
 
 
 @dataclass(frozen=True)
 class Regularization:
-    """All of it is off by default; the dropout of a layer's outputs is `Layer.dropout`.
+    """Regularization settings, all off by default; `Layer.dropout` has the dropout rate of a layer.
 
     Parameters
     ----------
     augmentation : Augmentation, optional
-        How the images that are trained on are deformed, each time anew.
+        Random deformations of the training images, different ones in each epoch.
     input_dropout : float
-        The share of the inputs that is dropped.
+        Dropout rate of the inputs.
     label_smoothing : float
-        The share of each target that is spread over all classes (Szegedy et al., 2016).
+        Fraction of each target that is spread evenly over all classes (Szegedy et al., 2016).
     adversarial : float, optional
-        How far each example is moved before a step, to where its loss grows the most (Goodfellow
-        et al., 2015; of this length, and not of this sign, in Miyato et al., 2016). Pixels are 0 to
-        1, so 1 is as far as one of them is from black to white.
+        Distance by which each example is moved along the gradient of its loss before it is used
+        for training (Goodfellow et al., 2015; normalized by length instead of by sign, as in Miyato
+        et al., 2016). Pixels are 0 to 1, so 1 is the distance from black to white of one pixel.
     clip_norm : float, optional
-        The length that a gradient has at most: a longer one is scaled down (Pascanu et al., 2013).
+        Maximum norm of the gradient; a longer one is scaled down (Pascanu et al., 2013).
     max_norm : float, optional
-        The length that a unit's incoming weights have at most: after a step, longer ones are scaled
-        down (Srebro and Shraibman, 2005; Srivastava et al., 2014).
+        Maximum norm of a unit's incoming weights; after a step, longer ones are scaled down (Srebro
+        and Shraibman, 2005; Srivastava et al., 2014).
     average : float, optional
-        After each step, mean parameters go the share 1 - `average` of the way to the new ones. They
-        are then what is validated, and kept as the best (Polyak and Juditsky, 1992).
+        Decay of an exponential moving average of the parameters. The averaged network is validated
+        and saved as the best one (Polyak and Juditsky, 1992).
     """
 
     augmentation: Augmentation | None = None
@@ -50,35 +50,35 @@ class Regularization:
     average: float | None = None
 
     def smooth(self, targets: Array) -> Array:
-        """Return targets ``(n, units)`` that are less certain; a single unit answers no or yes."""
+        """Return smoothed targets ``(n, units)``; a single unit counts as two classes."""
         if not self.label_smoothing:
             return targets
-        share = targets.dtype.type(self.label_smoothing)
-        smooth: Array = (1 - share) * targets + share / max(2, targets.shape[1])
+        alpha = targets.dtype.type(self.label_smoothing)
+        smooth: Array = (1 - alpha) * targets + alpha / max(2, targets.shape[1])
         return smooth
 
 
 def move_uphill(inputs: Array, errors: Array, distance: float, kept: Array | None = None) -> None:
-    """Move examples along the gradient of their losses by them.
+    """Move each example by `distance` along the gradient of its loss (adversarial training).
 
-    All go the same distance, but those that have no gradient stay. It is the examples that move,
-    and then their inputs are dropped: so nothing comes back that was left out.
+    Examples whose gradient is 0 are not moved. Dropped inputs stay 0: the result is the same as if
+    the examples were moved first and dropout was applied afterwards.
 
     Parameters
     ----------
     inputs : array, shape (n, inputs)
-        What the network was given; moved in place.
+        Inputs of the network, after dropout; they are moved in place.
     errors : array, shape (n, inputs)
-        The gradients of the losses by that; overwritten.
+        Gradients of the losses with respect to the inputs; they are overwritten.
     distance : float
-        How far they go.
+        Euclidean distance, in units of a pixel from black to white.
     kept : array, shape (n, inputs), optional
-        The factors of dropout that are in the inputs already.
+        Dropout mask that was applied to the inputs.
     """
     if kept is not None:
         errors *= kept
-    lengths = _lengths("ij,ij->i", errors)
-    factors = np.divide(distance, lengths, out=np.zeros_like(lengths), where=lengths > _FLAT)
+    norms = _norms("ij,ij->i", errors)
+    factors = np.divide(distance, norms, out=np.zeros_like(norms), where=norms > _FLAT)
     errors *= factors[:, None]
     if kept is not None:
         errors *= kept
@@ -86,42 +86,44 @@ def move_uphill(inputs: Array, errors: Array, distance: float, kept: Array | Non
 
 
 def square(vector: Array) -> float:
-    """Return the square of a vector's length, also where float32 has no room for it."""
+    """Return the squared norm of a vector, even if it overflows float32."""
     with np.errstate(over="ignore"):
-        found = float(np.dot(vector, vector))
-    if math.isfinite(found):
-        return found
+        squared_norm = float(np.dot(vector, vector))
+    if math.isfinite(squared_norm):
+        return squared_norm
     wide = vector.astype(np.float64)
     return float(np.dot(wide, wide))
 
 
 def shorten(weights: Array, max_norm: float) -> None:
-    """Scale columns of weights ``(inputs, maps)`` that are longer than `max_norm` down to it."""
-    norms = _lengths("ij,ij->j", weights)
-    long = norms > max_norm
-    if long.any():
-        weights *= np.where(long, max_norm / np.where(long, norms, 1), 1).astype(weights.dtype)
+    """Scale down the columns of weights ``(inputs, maps)`` whose norm is above `max_norm`."""
+    norms = _norms("ij,ij->j", weights)
+    too_long = norms > max_norm
+    if too_long.any():
+        weights *= np.where(too_long, max_norm / np.where(too_long, norms, 1), 1).astype(
+            weights.dtype
+        )
 
 
-def _lengths(subscripts: str, vectors: Array) -> Array:
-    """Return the lengths of rows or columns, also where float32 has no room for their squares."""
+def _norms(subscripts: str, vectors: Array) -> Array:
+    """Return the norms of rows or columns, even if their squares overflow float32."""
     with np.errstate(over="ignore"):
         squares = np.einsum(subscripts, vectors, vectors)
     if not np.isfinite(squares).all():
         wide = vectors.astype(np.float64)
         squares = np.einsum(subscripts, wide, wide)
-    lengths: Array = np.sqrt(squares)
-    return lengths
+    norms: Array = np.sqrt(squares)
+    return norms
 
 
 def follow(average: Array, parameters: Array, decay: float, count: int) -> None:
-    """Move an exponential moving average on, in place, after the step of this count from 1.
+    """Update an exponential moving average of the parameters, in place, after step `count`.
 
-    It looks at every `STRIDE`-th step and goes as far as for so many, which costs less, and differs
-    by no more than these steps do. The first steps count more, so that it soon forgets where it
-    began.
+    Steps are counted from 1. To save time the average is updated only at every `STRIDE`-th step,
+    with the decay of that many steps. The decay is smaller in the first steps, so that the initial
+    parameters soon lose their weight.
     """
     if count % STRIDE == 0:
-        kept = min(decay, count / (count + 10)) ** STRIDE
-        average *= kept
-        average += parameters * parameters.dtype.type(1 - kept)
+        step_decay = min(decay, count / (count + 10)) ** STRIDE
+        average *= step_decay
+        average += parameters * parameters.dtype.type(1 - step_decay)

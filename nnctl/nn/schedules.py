@@ -1,4 +1,4 @@
-"""Learning-rate schedules: one table of factors over the time of a training, counted in epochs."""
+"""Learning-rate schedules: factors on the learning rate as functions of the time in epochs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Schedule(ABC):
     Parameters
     ----------
     warmup : float
-        Epochs over which the factor grows linearly from 0 (Goyal et al. 2017).
+        Number of epochs in which the factor grows linearly from 0 (Goyal et al. 2017).
     """
 
     name: ClassVar[str]
@@ -26,18 +26,18 @@ class Schedule(ABC):
             raise ValueError(f"warmup must not be negative, got {self.warmup:g}")
 
     def factor(self, time: float, epochs: float) -> float:
-        """Return what the learning rate is multiplied by.
+        """Return the factor on the learning rate.
 
         Parameters
         ----------
         time : float
-            Epochs since the beginning, up to the middle of the step: so neither the first step of a
-            warm-up nor the last one of a decay is lost to a factor of 0.
+            Epochs since the start of training, measured at the middle of the step. At its start,
+            the first step of a warm-up would have a factor of 0 and be lost.
         epochs : float
-            The length of the whole training.
+            Length of the whole training.
         """
-        warming = min(1.0, time / self.warmup) if self.warmup else 1.0
-        return warming * self.decay(time, epochs)
+        warmup_factor = min(1.0, time / self.warmup) if self.warmup else 1.0
+        return warmup_factor * self.decay(time, epochs)
 
     @abstractmethod
     def decay(self, time: float, epochs: float) -> float:
@@ -46,18 +46,18 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class ConstantSchedule(Schedule):
-    """1, always."""
+    """Factor 1 at all times."""
 
     name: ClassVar[str] = "constant"
 
     def decay(self, time: float, epochs: float) -> float:
-        """Do not decay."""
+        """Return 1."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class StepSchedule(Schedule):
-    """gamma^k, where k grows by one every so many epochs."""
+    """gamma^k, where k is the number of complete periods of `every` epochs."""
 
     name: ClassVar[str] = "step"
     every: int = 10
@@ -70,13 +70,13 @@ class StepSchedule(Schedule):
         _check_gamma(self.gamma)
 
     def decay(self, time: float, epochs: float) -> float:
-        """Drop after the last step of every `every`-th epoch."""
+        """Return the factor, which drops after the last step of every `every`-th epoch."""
         return self.gamma ** (int(time) // self.every)
 
 
 @dataclass(frozen=True)
 class ExponentialSchedule(Schedule):
-    """gamma^epoch: the same factor from each epoch to the next."""
+    """gamma^epoch: the rate is multiplied by gamma after each epoch."""
 
     name: ClassVar[str] = "exponential"
     gamma: float = 0.95
@@ -86,7 +86,7 @@ class ExponentialSchedule(Schedule):
         _check_gamma(self.gamma)
 
     def decay(self, time: float, epochs: float) -> float:
-        """Drop after the last step of every epoch."""
+        """Return the factor, which drops after the last step of every epoch."""
         return self.gamma ** int(time)
 
 
@@ -108,10 +108,10 @@ class CosineSchedule(Schedule):
             raise ValueError(f"final must be between 0 and 1, got {self.final:g}")
 
     def decay(self, time: float, epochs: float) -> float:
-        """Fall slowly, quickly, slowly, from the end of the warm-up to that of the training."""
+        """Return the factor, which decreases from the end of the warm-up to the end of training."""
         length = epochs - self.warmup
-        passed = min(1.0, max(0.0, (time - self.warmup) / length)) if length > 0 else 0.0
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * passed)) / 2
+        elapsed = min(1.0, max(0.0, (time - self.warmup) / length)) if length > 0 else 0.0
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * elapsed)) / 2
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

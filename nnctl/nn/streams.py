@@ -1,7 +1,7 @@
-"""Random numbers: one seed, and a stream of its own for each purpose.
+"""Random numbers: independent streams for different purposes, derived from one seed.
 
-Streams do not disturb each other: a network with more layers does not shuffle its examples in
-another order.
+The streams are independent of each other. For example, a network with more layers draws more
+initial weights, but its examples are shuffled in the same order.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _KEYS: dict[Purpose, int] = {
 
 
 def stream(seed: int, purpose: Purpose, *place: int) -> np.random.Generator:
-    """Return the generator of a purpose, always the same one for the same seed.
+    """Return the random generator for a purpose; the same seed gives the same generator.
 
-    Where randomness is needed anew again and again, `place` says where, such as epoch and batch. So
-    it is the same after a resume, and no state has to be kept.
+    For random numbers that are drawn repeatedly, `place` identifies where, such as the epoch and
+    the batch. A resumed run then draws the same numbers, and no generator state has to be saved.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(_KEYS[purpose], *place))
     return np.random.Generator(np.random.PCG64(sequence))

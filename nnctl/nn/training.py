@@ -1,7 +1,7 @@
 """The training loop: minibatch stochastic gradient descent as an iterator of events.
 
-Whoever watches (the terminal, the run directory, a test) consumes the same events; the loop knows
-none of them. Read `Training.__iter__`, then `Training._take_steps`: that is all of it.
+The terminal output, the run directory and tests all consume the same events; the loop does not
+depend on them. To understand it, read `Training.__iter__`, then `Training._take_steps`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill,
 from nnctl.nn.schedules import Schedule
 from nnctl.nn.streams import Purpose, stream
 
-_BLOCK = 512  # examples that are gathered, and whose losses are computed, at a time
-_BLOCK_FLOPS = 1e10  # some tenths of a second: a block of a large network has fewer batches
-_REPLAYED = 32  # steps between snapshots, at least: copying a large network takes time
-_FLUSHED = 32  # steps between looks for denormal numbers, at least: that takes time, too
-_NEARLY_NOTHING = 1e-30  # far above the denormal numbers of float32, far below what matters
-_PROBE_SHARE = 50  # of so many examples one is in the probe: looking costs little
-_PROBE_SIZES = (32, 256)  # but the probe is no smaller, and no larger
+_BLOCK = 512  # examples per block: they are gathered, and their losses computed, together
+_BLOCK_FLOPS = 1e10  # maximum work per block, some tenths of a second: large networks get less
+_SNAPSHOT_STEPS = 32  # minimum number of steps between snapshots: copying a network takes time
+_FLUSH_STEPS = 32  # minimum number of steps between searches for denormal numbers
+_TINY = 1e-30  # far above the denormal numbers of float32, far below values that matter
+_PROBE_SHARE = 50  # one of this many examples is in the probe, so that measuring is cheap
+_PROBE_SIZES = (32, 256)  # minimum and maximum size of the probe
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when `patience` epochs in a row did not improve the metric."""
+    """Stop when the metric has not improved for `patience` epochs in a row."""
 
     patience: int
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
@@ -49,7 +49,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class BatchesDone:
-    """A block of batches was trained on; `batch` of `batches` of the epoch are done."""
+    """A block of batches is done: `batch` of the epoch's `batches` (Keras: on_train_batch_end)."""
 
     epoch: int
     batch: int
@@ -58,11 +58,11 @@ class BatchesDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch is complete: one row of ``metrics.jsonl``.
+    """An epoch is complete: one row of ``metrics.jsonl`` (Keras: on_epoch_end).
 
-    The training loss and accuracy are means over the epoch's batches, each measured before the
-    update it led to. The learning rate is that of the middle of the epoch. `seconds` is the wall
-    time of the batches, without the validation.
+    Training loss and accuracy are means over the epoch, measured on each batch before the update
+    with that batch. The learning rate is the one in the middle of the epoch. `seconds` is the wall
+    time of the batches, without validation.
     """
 
     epoch: int
@@ -78,7 +78,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a training left the finite numbers: epoch, batch and layer, all counted from 1."""
+    """Where the first infinity or NaN occurred: epoch, batch and layer, all counted from 1."""
 
     epoch: int
     batch: int
@@ -89,7 +89,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event; `interrupted` is said by whoever stops asking for events."""
+    """The last event (Keras: on_train_end); "interrupted" is set by a consumer that stops early."""
 
     reason: Literal["finished", "stopped_early", "diverged", "interrupted"]
     divergence: Divergence | None = None
@@ -100,14 +100,14 @@ Event = BatchesDone | EpochDone | Finished
 
 @dataclass
 class Best:
-    """The best epoch so far: highest validation accuracy, ties to the lower validation loss."""
+    """The best epoch so far: highest validation accuracy, then lowest validation loss."""
 
     epoch: int
     val_accuracy: float | None
     val_loss: float | None
 
     def is_beaten_by(self, val_accuracy: float | None, val_loss: float | None) -> bool:
-        """Tell whether a later epoch is better; without validation data, any later one is."""
+        """Return whether a later epoch is better; without validation data it always is."""
         if val_accuracy is None or val_loss is None:
             return True
         assert self.val_accuracy is not None
@@ -117,22 +117,23 @@ class Best:
 
 @dataclass
 class Progress:
-    """Where a training stands: with parameters and velocity, all that it needs to go on.
+    """Progress of the training. Parameters, `velocity` and this are enough to resume it.
 
     Parameters
     ----------
     shuffling : dict
-        The state of the generator that shuffles, as it was before the running epoch.
+        State of the random generator for shuffling at the start of the current epoch.
     epoch : int
-        Complete epochs.
+        Number of complete epochs.
     batch : int
-        Batches done of the running epoch.
+        Number of batches done in the current epoch.
     loss_sum, correct, seconds : float, int, float
-        Over these batches.
+        Sum of losses, correct predictions and wall time of these batches.
     best : Best, optional
-        The best complete epoch.
+        Best complete epoch.
     patience_best, patience_used : float, int
-        The best value of the metric that early stopping watches, and the epochs since.
+        Best score of the metric for early stopping (the negative loss for ``val_loss``), and the
+        number of epochs since.
     """
 
     shuffling: Mapping[str, Any]
@@ -147,40 +148,26 @@ class Progress:
 
 
 class _Batch(NamedTuple):
-    """Some examples, and where their logits are written.
+    """A minibatch: its number in the epoch, and views of its rows in the block's arrays."""
 
-    Parameters
-    ----------
-    number : int
-        Counts from 0 in the epoch.
-    rows : slice
-        Its examples in the block.
-    inputs, targets, logits : array, shape (batch, features), (batch, units), (batch, units)
-        Views into the block's.
-    kept : sequence of array or None, optional
-        See `Backpropagation.forward`.
-    kept_inputs : array, shape (batch, features), or None
-        The factors of dropout that are in the inputs already.
-    """
-
-    number: int
+    number: int  # counted from 0
     rows: slice
-    inputs: Array
-    targets: Array
-    logits: Array
-    kept: Sequence[Array | None] | None
-    kept_inputs: Array | None
+    inputs: Array  # (batch, features)
+    targets: Array  # (batch, units)
+    logits: Array  # (batch, units), written by the forward pass
+    masks: Sequence[Array | None] | None  # dropout masks, see `Backpropagation.forward`
+    input_mask: Array | None  # dropout mask that is already applied to the inputs
 
-    def kept_of(self, rows: slice) -> Sequence[Array | None] | None:
-        """Return what dropout keeps of some of the examples."""
-        if self.kept is None:
+    def masks_of(self, rows: slice) -> Sequence[Array | None] | None:
+        """Return the dropout masks of some of the examples."""
+        if self.masks is None:
             return None
-        return [None if factors is None else factors[rows] for factors in self.kept]
+        return [None if mask is None else mask[rows] for mask in self.masks]
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some batches, ready to be trained on, and what they have in one piece."""
+    """Consecutive batches, and the arrays that contain the rows of all of them."""
 
     labels: Labels
     targets: Array
@@ -190,7 +177,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Where a training stood when all its numbers were finite."""
+    """A state of the training in which all numbers are finite."""
 
     parameters: Array
     velocity: Array
@@ -200,36 +187,46 @@ class _Snapshot:
 
 @dataclass
 class Training:
-    """A training, begun or to be gone on with: iterate over it to train.
+    """Trains a network; iterate over it to train and to receive the events.
+
+    To resume, set the parameters of the network, `progress` and `velocity` before iterating.
 
     Parameters
     ----------
     network : Network
-        Trained in place.
+        Network to train, in place.
     loss : Loss
-        What is made small.
+        Loss to minimize.
     optimizer : Optimizer
-        The rule of an update.
+        Update rule.
     schedule : Schedule
-        The factor on the learning rate, at each step.
+        Learning-rate schedule, evaluated at each step.
     examples, validation : Examples
-        What is trained on, and what is measured after each epoch.
+        Training examples, and examples for validation after each epoch, if any.
     epochs, batch_size : int
-        The whole number of epochs, and the examples a step; an epoch's last batch may be shorter.
+        Total number of epochs, and examples per step. The last batch of an epoch may be smaller.
     early_stopping : EarlyStopping, optional
-        When to stop before the last epoch.
+        Rule for stopping before the last epoch.
     shuffle : numpy.random.Generator
-        Orders the examples anew each epoch.
+        Generator that shuffles the examples in each epoch.
     steps : int, optional
-        End after so many steps, if that is before the last epoch; it is then a shorter one.
+        Maximum number of steps. Training then ends within an epoch, which is reported as complete.
     with_replacement : bool
-        Draw each example of an epoch from all of them, instead of each one once.
+        Whether to sample the examples of an epoch with replacement instead of using each one once.
     threads : int
-        That share each step. A small step is done sooner by one.
+        Number of threads per training step. Small steps are faster with one.
     seed : int
-        Of dropout and augmentation.
+        Seed of dropout and augmentation.
     regularization : Regularization
-        Dropout, augmentation, bounds and means.
+        Dropout, augmentation, clipping and averaging.
+
+    Attributes
+    ----------
+    progress : Progress
+        Progress so far.
+    velocity : array, shape (memories, size), or (memories + 1, size) with averaging
+        Optimizer state, one row per state vector. With `Regularization.average`, an additional last
+        row holds the exponential moving average of the parameters.
     """
 
     network: Network
@@ -253,20 +250,20 @@ class Training:
     def __post_init__(self) -> None:
         units, dtype = self.network.sizes[-1], self.network.dtype
         self.progress = Progress(shuffling=self.shuffle.bit_generator.state)
-        self.velocity = self._make_velocity()
+        self.velocity = self._initial_velocity()
         self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
         self._steps = min(self.epochs * self._batches, self.steps or sys.maxsize)
-        # A step of few examples takes as long as reading and writing the weights.
-        flops_of_a_step = 6 * max(self.batch_size, 64) * self.network.parameters.vector.size
-        batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_of_a_step))
+        # A step with few examples is limited by reading and writing the weights.
+        flops_per_step = 6 * max(self.batch_size, 64) * self.network.parameters.vector.size
+        batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_per_step))
         self._block = self.batch_size * max(1, batches)
         self._gradient = Parameters(self.network.sizes[0], self.network.layers, dtype)
-        self._crew = Crew(self.threads)
-        self._stretches = self._gradient.stretches(self.threads)
+        self._team = Crew(self.threads)
+        self._shards = self._gradient.stretches(self.threads)
         # An epoch's last batch may be shorter than the others.
         sizes = {self.batch_size, len(self.examples) % self.batch_size or self.batch_size}
-        self._passes = {size: self._make_passes(size) for size in sizes}
+        self._workspaces = {size: self._make_workspace(size) for size in sizes}
         self._pixels = np.empty((self._block, self.network.sizes[0]), np.uint8)
         self._inputs: Array = np.empty(self._pixels.shape, dtype)
         self._logits: Array = np.empty((self._block, units), dtype)
@@ -278,18 +275,20 @@ class Training:
             self._block,
             dtype,
         )
-        self._squares = [0.0] * self.threads
+        self._squared_norms = [0.0] * self.threads
         averages = self.regularization.average is not None
-        self._averaged = Network(self.network.sizes[0], self.network.layers) if averages else None
+        self._ema_network = (
+            Network(self.network.sizes[0], self.network.layers) if averages else None
+        )
         self._last_loss: float | None = None
-        self._kept: _Snapshot | None = None
+        self._snapshot: _Snapshot | None = None
         self._probe = self._make_probe()
 
     def __iter__(self) -> Iterator[Event]:
-        """Train until the end, or until nobody asks for the next event."""
-        with self._crew:
+        """Train to the end, or until the consumer stops iterating."""
+        with self._team:
             while (reason := self.reason_to_stop()) is None:
-                order, first = self._order_of_epoch(), self.progress.batch * self.batch_size
+                order, first = self._epoch_order(), self.progress.batch * self.batch_size
                 for begin in range(first, len(order), self._block):
                     started = time.perf_counter()
                     divergence = self._train_block(order, begin)
@@ -307,72 +306,76 @@ class Training:
         yield Finished(reason)
 
     def _take_steps(self, batches: Sequence[_Batch], thread: int) -> None:
-        """Learn from batches: forward, loss, backward, update.
+        """Take one training step per batch: forward pass, loss, backward pass, update.
 
-        Each thread takes some examples of a batch through the network and back. When all have done
-        so, each computes the gradient of some of the parameters, and updates them.
+        In the passes, each thread processes its part of the examples. When all threads are done,
+        each one computes the gradient of its part of the parameters, and updates this part.
         """
-        bounds, stretch = self.regularization, self._stretches[thread]
-        place = slice(stretch.begin, stretch.end)
-        parameters = self.network.parameters.vector[place]
-        weights = self.network.parameters.decaying[place]
-        gradient, velocity = self._gradient.vector[place], self._memory[:, place]
+        settings, shard = self.regularization, self._shards[thread]
+        mine = slice(shard.begin, shard.end)
+        parameters = self.network.parameters.vector[mine]
+        weights = self.network.parameters.decaying[mine]
+        gradient, optimizer_state = self._gradient.vector[mine], self._optimizer_state[:, mine]
         for batch in batches:
-            passes, parts = self._passes[len(batch.inputs)]
-            rows, part = parts[thread]
+            workspace, views = self._workspaces[len(batch.inputs)]
+            rows, view = views[thread]
             learning_rate = self.learning_rate(batch.number)
             error_scale = self.optimizer.error_scale(learning_rate)
-            self._find_errors(batch, rows, part)
-            if bounds.adversarial:
-                part.backward()
-                kept = None if batch.kept_inputs is None else batch.kept_inputs[rows]
-                move_uphill(batch.inputs[rows], part.input_errors(), bounds.adversarial, kept)
-                self._find_errors(batch, rows, part)
-            part.errors[-1] *= error_scale / len(batch.inputs)
-            part.backward()
-            self._crew.wait()
-            passes.write_gradient(batch.inputs, stretch)
-            if bounds.clip_norm:
-                self._clip(gradient, bounds.clip_norm * error_scale, thread)
+            self._compute_output_deltas(batch, rows, view)
+            if settings.adversarial:
+                view.backward()
+                input_mask = None if batch.input_mask is None else batch.input_mask[rows]
+                input_errors = view.input_errors()
+                move_uphill(batch.inputs[rows], input_errors, settings.adversarial, input_mask)
+                self._compute_output_deltas(batch, rows, view)
+            view.errors[-1] *= error_scale / len(batch.inputs)
+            view.backward()
+            # The gradient of a weight is a sum over all examples of the batch.
+            self._team.wait()
+            workspace.write_gradient(batch.inputs, shard)
+            if settings.clip_norm:
+                self._clip_by_global_norm(gradient, settings.clip_norm * error_scale, thread)
             self.optimizer.decay(weights, learning_rate)
-            count = self._steps_before + batch.number + 1
-            self.optimizer.update(parameters, gradient, velocity, learning_rate, count)
-            self._crew.wait()
-            if bounds.max_norm:
-                self._shorten(bounds.max_norm, thread)
-            if bounds.average is not None:
-                follow(self.velocity[-1, place], parameters, bounds.average, count)
+            step = self._steps_before + batch.number + 1
+            self.optimizer.update(parameters, gradient, optimizer_state, learning_rate, step)
+            # The next forward pass reads all parameters.
+            self._team.wait()
+            if settings.max_norm:
+                self._project_max_norm(settings.max_norm, thread)
+            if settings.average is not None:
+                follow(self.velocity[-1, mine], parameters, settings.average, step)
 
-    def _find_errors(self, batch: _Batch, rows: slice, part: Backpropagation) -> None:
-        """Take some examples of a batch forward, to the errors of the output layer."""
+    def _compute_output_deltas(self, batch: _Batch, rows: slice, view: Backpropagation) -> None:
+        """Run the forward pass on some examples, and write the deltas of the output layer."""
         logits, targets = batch.logits[rows], batch.targets[rows]
-        outputs = part.forward(batch.inputs[rows], logits, batch.kept_of(rows))
-        self.loss.errors(logits, outputs, targets, out=part.errors[-1])
+        outputs = view.forward(batch.inputs[rows], logits, batch.masks_of(rows))
+        self.loss.errors(logits, outputs, targets, out=view.errors[-1])
 
-    def _clip(self, gradient: Array, most: float, thread: int) -> None:
-        """Scale a thread's part of a gradient whose whole is longer than that."""
-        self._squares[thread] = square(gradient)
-        self._crew.wait()
-        length = math.sqrt(sum(self._squares))
-        if length > most:
-            gradient *= most / length
+    def _clip_by_global_norm(self, gradient: Array, max_norm: float, thread: int) -> None:
+        """Scale down a thread's part of the gradient if the whole gradient is too long."""
+        self._squared_norms[thread] = square(gradient)
+        self._team.wait()
+        norm = math.sqrt(sum(self._squared_norms))
+        if norm > max_norm:
+            gradient *= max_norm / norm
 
-    def _shorten(self, max_norm: float, thread: int) -> None:
-        """Scale down the weights of a thread's part of the units of each layer."""
+    def _project_max_norm(self, max_norm: float, thread: int) -> None:
+        """Limit the norm of the incoming weights for a thread's part of the units."""
         for weights in self.network.parameters.weights:
-            shorten(weights[:, self._crew.divide(weights.shape[1])[thread]], max_norm)
-        self._crew.wait()
+            shorten(weights[:, self._team.divide(weights.shape[1])[thread]], max_norm)
+        self._team.wait()
 
     def _train_block(self, order: NDArray[np.int64], begin: int) -> Divergence | None:
-        """Take the steps of a block of examples, and add up their losses."""
+        """Train on a block of batches, and add up their losses; return a divergence, if any."""
         block = self._gather(order, begin)
-        if self._kept is None or self.progress.batch - self._kept.batch >= _REPLAYED:
+        snapshot = self._snapshot
+        if snapshot is None or self.progress.batch - snapshot.batch >= _SNAPSHOT_STEPS:
             if not self.is_finite():
                 return self._find_divergence(order, begin)
-            self._kept = self._snapshot()
-        # An overflow is no warning here: it is found below, by the loss that is not finite.
+            self._snapshot = self._take_snapshot()
+        # No warnings of overflows: the check below finds them, as a loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            self._crew.run(functools.partial(self._take_steps, block.batches))
+            self._team.run(functools.partial(self._take_steps, block.batches))
             self._flush_denormals(block)
             losses = self.loss.values(block.logits, block.targets)
         loss_sum = float(losses.sum(dtype=np.float64))
@@ -382,14 +385,14 @@ class Training:
         last_batch = len(losses) % self.batch_size or self.batch_size
         self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
-        decided = self.network.decide(block.logits)
-        self.progress.correct += int(np.count_nonzero(decided == block.labels))
+        predicted = self.network.decide(block.logits)
+        self.progress.correct += int(np.count_nonzero(predicted == block.labels))
         return None
 
     def _gather(self, order: NDArray[np.int64], begin: int) -> _Block:
-        """Return the block that begins there, its inputs in a buffer."""
+        """Return the block of batches that begins at this position in the order of the epoch."""
         chosen = order[begin : begin + self._block]
-        shares = self._crew.divide(len(chosen))
+        parts = self._team.divide(len(chosen))
         number = begin // self.batch_size
         augmentation = self.regularization.augmentation
         deformations = augmentation and augmentation.draw(
@@ -397,15 +400,15 @@ class Training:
         )
 
         def gather(thread: int) -> None:
-            rows = shares[thread]
-            # No index is wrong; but if not told to clip, NumPy writes to a copy, in case one is.
+            rows = parts[thread]
+            # All indices are valid; but without mode="clip" NumPy writes to a temporary copy.
             np.take(self.examples.inputs, chosen[rows], 0, out=self._pixels[rows], mode="clip")
             if deformations:
                 deformations.apply(self._pixels[rows], rows.start, out=self._inputs[rows])
             else:
                 scale(self._pixels[rows], out=self._inputs[rows])
 
-        self._crew.run(gather)
+        self._team.run(gather)
         labels = self.examples.labels[chosen]
         targets = make_targets(labels, self.network.sizes[-1], self.network.dtype)
         targets = self.regularization.smooth(targets)
@@ -413,56 +416,56 @@ class Training:
         batches = []
         for i, first in enumerate(range(0, len(chosen), self.batch_size), number):
             rows = slice(first, min(first + self.batch_size, len(chosen)))
-            inputs, kept_inputs = self._inputs[rows], self._dropout.kept_inputs(rows)
-            kept = self._dropout.kept(rows) if self._dropout.is_used else None
-            batches.append(_Batch(i, rows, inputs, targets[rows], logits[rows], kept, kept_inputs))
+            inputs, input_mask = self._inputs[rows], self._dropout.kept_inputs(rows)
+            masks = self._dropout.kept(rows) if self._dropout.is_used else None
+            batches.append(_Batch(i, rows, inputs, targets[rows], logits[rows], masks, input_mask))
         if self._dropout.is_used:
-            self._crew.run(functools.partial(self._drop, batches))
+            self._team.run(functools.partial(self._apply_dropout, batches))
         return _Block(labels, targets, logits, batches)
 
-    def _drop(self, batches: Sequence[_Batch], thread: int) -> None:
-        """Draw what dropout keeps of a thread's part of some batches, and drop of their inputs."""
+    def _apply_dropout(self, batches: Sequence[_Batch], thread: int) -> None:
+        """Draw the dropout masks of a thread's part of the batches, and apply the input masks."""
         for batch in batches[thread :: self.threads]:
             self._dropout.draw(batch.rows, self._stream("dropout", batch.number))
-            if batch.kept_inputs is not None:
-                np.multiply(batch.inputs, batch.kept_inputs, out=batch.inputs)
+            if batch.input_mask is not None:
+                np.multiply(batch.inputs, batch.input_mask, out=batch.inputs)
 
     def _stream(self, purpose: Purpose, batch: int) -> np.random.Generator:
-        """Return the random numbers of a batch of the running epoch."""
+        """Return the random generator for a batch of the current epoch."""
         return stream(self.seed, purpose, self.progress.epoch, batch)
 
     def _flush_denormals(self, block: _Block) -> None:
-        """Forget what is too small to matter: denormal numbers cost thirty times the time.
+        """Set tiny numbers of the optimizer state to 0: denormal ones compute 30 times slower.
 
-        Momentum makes them of every weight that long has no gradient, as those of black pixels; but
-        it takes its steps, so that they are looked for once in a while.
+        With momentum, the velocity of a weight without gradient, such as that of a black pixel,
+        decays until it is denormal. This takes many steps, so a search once in a while is enough.
         """
         before = self._steps_before + block.batches[0].number
-        if before // _FLUSHED < (before + len(block.batches)) // _FLUSHED:
-            for memory in self._memory:
-                memory *= np.abs(memory) >= _NEARLY_NOTHING
+        if before // _FLUSH_STEPS < (before + len(block.batches)) // _FLUSH_STEPS:
+            for row in self._optimizer_state:
+                row *= np.abs(row) >= _TINY
 
     def learning_rate(self, batch: int) -> float:
-        """Return the learning rate of a batch, counted from 0, of the running epoch."""
+        """Return the learning rate of a batch, counted from 0, of the current epoch."""
         time = self.progress.epoch + (batch + 0.5) / self._batches
         epochs = self._steps / self._batches
         return self.optimizer.learning_rate * self.schedule.factor(time, epochs)
 
     @property
     def _steps_before(self) -> int:
-        """The steps of the complete epochs."""
+        """Number of steps in the complete epochs."""
         return self.progress.epoch * self._batches
 
     def reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
-        """Return why there is no next epoch, if so."""
+        """Return why training ends before the next epoch, or None if it continues."""
         if self._steps_before >= self._steps:
             return "finished"
         if self.early_stopping and self.progress.patience_used >= self.early_stopping.patience:
             return "stopped_early"
         return None
 
-    def _order_of_epoch(self) -> NDArray[np.int64]:
-        """Return the running epoch's examples in order, the same again after a resume."""
+    def _epoch_order(self) -> NDArray[np.int64]:
+        """Return the order of examples in the current epoch; a resumed run gets the same order."""
         self.shuffle.bit_generator.state = self.progress.shuffling
         count = len(self.examples)
         draws = self.shuffle.integers(count, size=count) if self.with_replacement else None
@@ -470,17 +473,17 @@ class Training:
         steps_left = self._steps - self._steps_before
         return order[: steps_left * self.batch_size]
 
-    def _make_passes(
+    def _make_workspace(
         self, size: int
     ) -> tuple[Backpropagation, list[tuple[slice, Backpropagation]]]:
-        """Return the passes over a batch, and those over the examples of it that threads take."""
-        passes = Backpropagation(self.network, self._gradient, size, dropout=True)
-        return passes, [(rows, passes.part(rows)) for rows in self._crew.divide(size)]
+        """Return buffers for batches of this size, with the rows and the view of each thread."""
+        workspace = Backpropagation(self.network, self._gradient, size, dropout=True)
+        return workspace, [(rows, workspace.part(rows)) for rows in self._team.divide(size)]
 
     def _make_probe(self) -> Probe:
-        """Return a batch to look at the layers with, of validation examples if there are."""
-        least, most = _PROBE_SIZES
-        count = min(max(least, len(self.examples) // _PROBE_SHARE), most)
+        """Return the probe for layer health, with validation examples if there are any."""
+        smallest, largest = _PROBE_SIZES
+        count = min(max(smallest, len(self.examples) // _PROBE_SHARE), largest)
         examples = self.validation or self.examples
         units, dtype = self.network.sizes[-1], self.network.dtype
         return Probe(
@@ -492,24 +495,24 @@ class Training:
         )
 
     def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone | Divergence:
-        """Measure, remember the best, and get ready for the next epoch."""
-        if self._kept and not self.is_finite():
+        """Measure the epoch, update the best one, and prepare the next epoch."""
+        if self._snapshot and not self.is_finite():
             return self._find_divergence(order, len(order))
-        self._kept = None
+        self._snapshot = None
         progress = self.progress
         val_loss, val_accuracy = None, None
         learning_rate = self.learning_rate(progress.batch // 2)
         with np.errstate(over="ignore", invalid="ignore"):
             health = self._probe.measure(
                 self.optimizer.step_size(
-                    self._memory, learning_rate, self._steps_before + progress.batch
+                    self._optimizer_state, learning_rate, self._steps_before + progress.batch
                 )
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
                     self.candidate, self.loss, self.validation, self.threads
                 )
-        # The epoch's last step may have left parameters too large to compute with.
+        # After the epoch's last step, the parameters may be so large that outputs overflow.
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]
         if overflowing or not math.isfinite(val_loss or 0.0):
             layer = overflowing[0] if overflowing else len(health)
@@ -535,38 +538,38 @@ class Training:
         if done.is_best:
             progress.best = Best(done.epoch, val_accuracy, val_loss)
         if self.early_stopping:
-            self._use_patience(self.early_stopping, done)
+            self._update_patience(self.early_stopping, done)
         progress.shuffling = self.shuffle.bit_generator.state
         progress.epoch, progress.batch = done.epoch, 0
         progress.loss_sum, progress.correct, progress.seconds = 0.0, 0, 0.0
         return done
 
-    def _make_velocity(self) -> Array:
-        """Return what the optimizer remembers, at rest, and below it the mean parameters."""
-        memory = self.optimizer.make_velocity(self.network.parameters)
+    def _initial_velocity(self) -> Array:
+        """Return the initial optimizer state, with the averaged parameters as the last row."""
+        state = self.optimizer.make_velocity(self.network.parameters)
         if self.regularization.average is None:
-            return memory
-        return np.concatenate([memory, self.network.parameters.vector[None]])
+            return state
+        return np.concatenate([state, self.network.parameters.vector[None]])
 
     @property
-    def _memory(self) -> Array:
-        """What the optimizer remembers, ``(memories, size)``."""
+    def _optimizer_state(self) -> Array:
+        """State vectors of the optimizer, ``(memories, size)``, without the averaged parameters."""
         return self.velocity[: self.optimizer.memories]
 
     @property
     def candidate(self) -> Network:
-        """The network that is validated, and kept if it is the best: of mean parameters, if any."""
+        """The network to validate, and to save if it is the best: the averaged one, if any."""
         steps = min(self._steps_before + self.progress.batch, self._steps)
-        if self._averaged is None or steps < STRIDE:
+        if self._ema_network is None or steps < STRIDE:
             return self.network
-        self._averaged.parameters.vector[...] = self.velocity[-1]
-        return self._averaged
+        self._ema_network.parameters.vector[...] = self.velocity[-1]
+        return self._ema_network
 
-    def _use_patience(self, stopping: EarlyStopping, done: EpochDone) -> None:
-        """Count the epochs without an improvement of the watched metric."""
-        watched = done.val_accuracy if stopping.metric == "val_accuracy" else done.val_loss
-        assert watched is not None, "early stopping needs validation examples"
-        score = watched if stopping.metric == "val_accuracy" else -watched
+    def _update_patience(self, stopping: EarlyStopping, done: EpochDone) -> None:
+        """Count the epochs since the last improvement of the metric for early stopping."""
+        value = done.val_accuracy if stopping.metric == "val_accuracy" else done.val_loss
+        assert value is not None, "early stopping needs validation examples"
+        score = value if stopping.metric == "val_accuracy" else -value
         best = self.progress.patience_best
         if best is None or score > best:
             self.progress.patience_best, self.progress.patience_used = score, 0
@@ -574,12 +577,12 @@ class Training:
             self.progress.patience_used += 1
 
     def is_finite(self) -> bool:
-        """Tell whether the parameters and what the optimizer remembers are finite numbers."""
+        """Return whether all parameters and the optimizer state are finite."""
         return bool(
             np.isfinite(self.network.parameters.vector).all() and np.isfinite(self.velocity).all()
         )
 
-    def _snapshot(self) -> _Snapshot:
+    def _take_snapshot(self) -> _Snapshot:
         return _Snapshot(
             self.network.parameters.vector.copy(),
             self.velocity.copy(),
@@ -588,32 +591,32 @@ class Training:
         )
 
     def _find_divergence(self, order: NDArray[np.int64], end: int) -> Divergence:
-        """Take the steps since the last snapshot again, this time looking at every number.
+        """Repeat the steps since the last snapshot, checking all numbers after each step.
 
-        The fast path looks at the losses of a block alone, so that looking costs nothing. The steps
-        are deterministic: what went wrong there goes wrong here, at the same batch.
+        Normally only the losses of a block are checked, which costs almost nothing. The steps are
+        deterministic, so the repetition diverges at the same batch.
         """
-        kept, parameters = self._kept, self.network.parameters
-        if kept is None:  # not even the first numbers were finite
+        snapshot, parameters = self._snapshot, self.network.parameters
+        if snapshot is None:  # the initial parameters are not finite
             layers = range(1, len(self.network.layers))
             layer = next((i for i in layers if not _is_finite(parameters, i)), len(layers) + 1)
             step = self.progress.batch + 1
             return Divergence(self.progress.epoch + 1, step, layer, "parameters", None)
-        self.network.parameters.vector[...] = kept.parameters
-        self.velocity[...] = kept.velocity
-        self.progress.batch, last_finite_loss = kept.batch, kept.last_loss
+        self.network.parameters.vector[...] = snapshot.parameters
+        self.velocity[...] = snapshot.velocity
+        self.progress.batch, last_finite_loss = snapshot.batch, snapshot.last_loss
         with np.errstate(over="ignore", invalid="ignore"):
-            for begin in range(kept.batch * self.batch_size, end, self._block):
+            for begin in range(snapshot.batch * self.batch_size, end, self._block):
                 block = self._gather(order[:end], begin)
                 for batch in block.batches:
-                    self._crew.run(functools.partial(self._take_steps, [batch]))
+                    self._team.run(functools.partial(self._take_steps, [batch]))
                     loss = float(
                         self.loss.values(batch.logits, batch.targets).mean(dtype=np.float64)
                     )
-                    passes, _ = self._passes[len(batch.inputs)]
-                    found = self._first_not_finite(passes, batch.logits, loss)
-                    if found:
-                        layer, what = found
+                    workspace, _ = self._workspaces[len(batch.inputs)]
+                    not_finite = self._first_not_finite(workspace, batch.logits, loss)
+                    if not_finite:
+                        layer, what = not_finite
                         return Divergence(
                             epoch=self.progress.epoch + 1,
                             batch=batch.number + 1,
@@ -623,14 +626,14 @@ class Training:
                         )
                     last_finite_loss = loss
                 self._flush_denormals(block)
-        raise AssertionError("a divergence that does not happen again")
+        raise AssertionError("the divergence did not occur again when the steps were repeated")
 
     def _first_not_finite(
-        self, passes: Backpropagation, logits: Array, loss: float
+        self, workspace: Backpropagation, logits: Array, loss: float
     ) -> tuple[int, Literal["outputs", "gradient", "parameters"]] | None:
-        """Return the layer, and what of it, that first was not finite in the last step."""
+        """Return the layer and kind of the first numbers in the last step that are not finite."""
         depth = len(self.network.layers)
-        for layer, outputs in enumerate([*passes.outputs[:-1], logits], start=1):
+        for layer, outputs in enumerate([*workspace.outputs[:-1], logits], start=1):
             if not np.isfinite(outputs).all():
                 return layer, "outputs"
         if not math.isfinite(loss):
@@ -646,6 +649,6 @@ class Training:
 
 
 def _is_finite(parameters: Parameters, layer: int) -> bool:
-    """Tell whether all numbers of a layer, counted from 1, are finite."""
+    """Return whether all numbers of a layer, counted from 1, are finite."""
     views = (parameters.weights, parameters.biases, parameters.learned)
     return all(bool(np.isfinite(view[layer - 1]).all()) for view in views)

@@ -39,7 +39,7 @@ def test_the_width_is_the_number_of_buffered_values_per_example() -> None:
     layers = [*hidden, Layer(6, Swish()), Layer(7, Tanh(), dropout=0.1), Layer(2, Softmax())]
     network, examples = Network(8, layers), 10
     passes = Backpropagation(network, Parameters(8, layers), examples, dropout=True)
-    lists = (passes.outputs, passes.passed, passes.errors, passes._errors, passes._z)
+    lists = (passes.outputs, passes.passed, passes.errors, passes._output_gradients, passes._z)
     buffers = {id(buffer): buffer.size for buffers in lists for buffer in buffers}
     assert Backpropagation.width(layers) * examples == sum(buffers.values())
 

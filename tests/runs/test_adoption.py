@@ -62,8 +62,8 @@ NOT_NUMBERS = "biases of layer 1 are not an array of numbers"
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"biases": [ones(3)]}, "got 2, 1 and 2 of them"),
-        ({"weights": [], "biases": [], "activations": []}, "got 0, 0 and 0"),
+        ({"biases": [ones(3)]}, "got 2 weights, 1 biases and 2 activations"),
+        ({"weights": [], "biases": [], "activations": []}, "got 0 weights, 0 biases"),
         ({"weights": [ones(3), ones(3, 2)]}, r"layer 1: expected weights \(inputs, units\)"),
         ({"weights": [ones(4, 3), ones(4, 2)]}, r"layer 2: weights \(4, 2\) do not fit 3"),
         ({"weights": [1.0, ones(3, 2)]}, "layer 1: expected weights"),
@@ -78,9 +78,9 @@ NOT_NUMBERS = "biases of layer 1 are not an array of numbers"
         ({"activations": ["relu", {"gain": 2}]}, "layer 2: unknown activation"),
         ({"activations": [{"name": "elu", "alpha": -1}, "relu"]}, "layer 1: elu: alpha must not"),
         ({"activations": [{"name": "relu", "gain": 1}, "relu"]}, "layer 1: relu: "),
-        ({"activations": ["maxout", "relu"]}, "layer 1: 3 biases are no multiple of 2 pieces"),
-        ({"slopes": {0: [1, 2, 3]}}, "layer 1 learns no slopes"),
-        ({"slopes": {7: [1]}}, "layer 8 learns no slopes"),
+        ({"activations": ["maxout", "relu"]}, "layer 1: 3 biases are not a multiple of 2 pieces"),
+        ({"slopes": {0: [1, 2, 3]}}, "layer 1 has no slopes"),
+        ({"slopes": {7: [1]}}, "layer 8 has no slopes"),
         ({"activations": ["prelu", "relu"], "slopes": {0: [1]}}, "layer 1 has 3 slopes, got"),
     ],
 )
@@ -96,7 +96,7 @@ def test_transposed_weights_are_recognized(layer: int) -> None:
     weights[layer] = weights[layer].T
     with pytest.raises(UsageError) as caught:
         nnctl.Network.from_arrays(**{**GOOD, "weights": weights})
-    assert "transpose" in str(caught.value.hint)
+    assert "Transpose" in str(caught.value.hint)
 
 
 @pytest.fixture
