@@ -1,4 +1,4 @@
-"""Small networks and trainings, and a textbook's training loop to compare them with."""
+"""Small networks and training runs, and a textbook implementation of training as a reference."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import ConstantSchedule
 from nnctl.nn.training import EpochDone, Event, Training
 
-PLAIN: list[Activation] = [kind() for kind in dict.fromkeys(ACTIVATIONS.values())]
+DEFAULTS: list[Activation] = [kind() for kind in dict.fromkeys(ACTIVATIONS.values())]
 VARIANTS: list[Activation] = [
     Step(at_zero=1),
     Step(surrogate="sigmoid"),
@@ -54,18 +54,18 @@ VARIANTS: list[Activation] = [
     Swish(beta=2),
     Maxout(pieces=3),
 ]
-"""Each activation that has parameters, with other values than the defaults."""
-FUNCTIONS = PLAIN + VARIANTS
-TRUE = [f for f in FUNCTIONS if f.differentiable() == f]
+"""Each activation with parameters, with values other than the defaults."""
+FUNCTIONS = DEFAULTS + VARIANTS
+DIFFERENTIABLE = [f for f in FUNCTIONS if f.differentiable() == f]
 """Activations whose backward pass is the derivative of their forward pass."""
 HIDDEN = [f for f in FUNCTIONS if f.place != "output"]
 PAIRS: list[tuple[str, Activation]] = [
     ("cross_entropy", Softmax()),
     ("cross_entropy", Sigmoid()),
     ("cross_entropy", Sigmoid(gain=2)),
-    *(("quadratic", f) for f in TRUE if f.place != "hidden"),
+    *(("quadratic", f) for f in DIFFERENTIABLE if f.place != "hidden"),
 ]
-"""Each loss with every output activation that it is defined over."""
+"""Each loss with every output activation that it supports."""
 
 
 def forward(f: Activation, z: Array) -> Array:
@@ -75,14 +75,14 @@ def forward(f: Activation, z: Array) -> Array:
 
 
 def backward(f: Activation, z: Array, errors: Array) -> Array:
-    """Return dL/dz for errors dL/df(z)."""
+    """Return dL/dz from `errors`, dL/df(z)."""
     gradient = np.full_like(z, np.nan)
     f.backward(z, forward(f, z), errors, gradient)
     return gradient
 
 
 def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
-    """Return distinct z of both signs for a layer, none of them near a kink."""
+    """Return different positive and negative z for a layer, none of them near a kink."""
     shape = examples, units * f.maps
     grid = np.linspace(-6, 6, math.prod(shape))
     for kink in f.kinks:
@@ -91,7 +91,7 @@ def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
 
 
 def textbook(f: Activation) -> Callable[[Array], Array]:
-    """Return the formula of an activation, as a textbook or SciPy writes it."""
+    """Return an activation as a textbook formula or a SciPy function."""
     formulas: dict[Activation, Callable[[Array], Array]] = {
         Step(): lambda z: np.heaviside(z, 0),
         Step(at_zero=1): lambda z: np.heaviside(z, 1),
@@ -139,7 +139,7 @@ def labels_of(count: int, classes: int, seed: int = 0) -> Any:
 def make_network(
     sizes: Sequence[int], activations: Sequence[str | Activation], dtype: DTypeLike = np.float64
 ) -> Network:
-    """Return a network with these layer sizes, inputs first, and random parameters."""
+    """Return a network with random parameters; `sizes` begins with the number of inputs."""
     layers = [
         Layer(units, ACTIVATIONS[kind]() if isinstance(kind, str) else kind)
         for units, kind in zip(sizes[1:], activations, strict=True)
@@ -154,7 +154,7 @@ def make_network(
 
 
 def small_network(layers: Sequence[str | Activation], units: int = 4) -> Network:
-    """Return a network of 6 inputs, 5 units in each hidden layer, and some outputs."""
+    """Return a network with 6 inputs, 5 units in each hidden layer, and `units` outputs."""
     network = make_network([6, *[5] * (len(layers) - 1), units], layers)
     if len(layers) < 9:
         network.parameters.vector /= 2  # so that exponentials of exponentials stay small
@@ -162,19 +162,20 @@ def small_network(layers: Sequence[str | Activation], units: int = 4) -> Network
 
 
 def clouds(count: int, *, noise: int = 120, seed: int = 0) -> Examples:
-    """Return examples with 12 inputs, of 3 classes: one point per class, with noise around it."""
+    """Return examples with 12 inputs and 3 classes: a center point per class, plus noise."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
-    points = np.random.default_rng(99).integers(0, 256, (3, 12))[labels]
-    pixels = (points + rng.integers(-noise, noise + 1, points.shape)).clip(0, 255)
+    centers = np.random.default_rng(99).integers(0, 256, (3, 12))[labels]
+    pixels = (centers + rng.integers(-noise, noise + 1, centers.shape)).clip(0, 255)
     return Examples(pixels.astype(np.uint8), labels)
 
 
-def make_training(network: Network, examples: Examples, rate: float, **given: Any) -> Training:
-    """Return a training, by default with cross-entropy, one epoch and batches of 10."""
-    rule = {key: given.pop(key) for key in ("momentum", "nesterov", "weight_decay") if key in given}
-    loss = make_loss(given.pop("loss", "cross_entropy"), network.layers[-1].activation)
-    plain = {
+def make_training(network: Network, examples: Examples, rate: float, **settings: Any) -> Training:
+    """Return a training; default: SGD with cross-entropy, one epoch, batches of 10."""
+    sgd_settings = ("momentum", "nesterov", "weight_decay")
+    rule = {key: settings.pop(key) for key in sgd_settings if key in settings}
+    loss = make_loss(settings.pop("loss", "cross_entropy"), network.layers[-1].activation)
+    defaults = {
         "schedule": ConstantSchedule(),
         "validation": None,
         "epochs": 1,
@@ -182,35 +183,35 @@ def make_training(network: Network, examples: Examples, rate: float, **given: An
         "early_stopping": None,
         "shuffle": np.random.default_rng(5),
     }
-    optimizer = given.pop("optimizer", SGD(rate, **rule))
-    return Training(network, loss, optimizer, examples=examples, **{**plain, **given})
+    optimizer = settings.pop("optimizer", SGD(rate, **rule))
+    return Training(network, loss, optimizer, examples=examples, **{**defaults, **settings})
 
 
 def bits(training: Training) -> tuple[bytes, bytes]:
-    """Return all that a training has learned, to the bit."""
+    """Return the bytes of the parameters and of the optimizer state."""
     return training.network.parameters.vector.tobytes(), training.velocity.tobytes()
 
 
 def rows_of(events: Sequence[Event]) -> list[EpochDone]:
-    """Return the completed epochs, without their times."""
+    """Return the completed epochs, with `seconds` set to 0 so that they can be compared."""
     rows = [event for event in events if isinstance(event, EpochDone)]
     return [dataclasses.replace(row, seconds=0) for row in rows]
 
 
-def check_resuming(begin: Callable[[], Training]) -> None:
-    """Stop after each event of a training, resume, and check that nothing differs to the bit."""
-    whole = begin()
+def check_resuming(create: Callable[[], Training]) -> None:
+    """Check that training gives the same bits if it is stopped after any event and resumed."""
+    whole = create()
     events = list(whole)
     for stop in range(len(events)):
-        stopped, resumed = begin(), begin()
-        seen = list(itertools.islice(stopped, stop))
+        stopped, resumed = create(), create()
+        first_part = list(itertools.islice(stopped, stop))
         resumed.progress = copy.deepcopy(stopped.progress)
         resumed.network.parameters.vector[...] = stopped.network.parameters.vector
         resumed.velocity[...] = stopped.velocity
         rest = list(resumed)
-        assert len(events) == len(seen) + len(rest)
+        assert len(events) == len(first_part) + len(rest)
         assert events[-1] == rest[-1]
-        assert rows_of(events) == rows_of([*seen, *rest])
+        assert rows_of(events) == rows_of([*first_part, *rest])
         assert bits(whole) == bits(resumed)
         assert whole.progress.best == resumed.progress.best
 
@@ -228,7 +229,7 @@ def textbook_training(
     nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> Iterator[tuple[Array, int]]:
-    """Train by softmax and cross-entropy, in place; yield losses and hits of each batch."""
+    """Train in place with softmax and cross-entropy; yield losses and hits of each batch."""
     f: Callable[[Array], Array]
     slope: Callable[[Array], Array]
     f, slope = {
@@ -269,15 +270,15 @@ def textbook_training(
 
 
 def differences(f: Callable[[], Any], values: Array, step: float = 1e-5) -> Array:
-    """Return the derivative of f by each of the values that it reads, by central differences."""
-    found = np.empty_like(values)
-    for place, value in np.ndenumerate(values.copy()):
-        values[place] = value + step
+    """Return the derivatives of f with respect to `values`, by central differences."""
+    derivatives = np.empty_like(values)
+    for index, value in np.ndenumerate(values.copy()):
+        values[index] = value + step
         above = f()
-        values[place] = value - step
-        found[place] = (above - f()) / (2 * step)
-        values[place] = value
-    return found
+        values[index] = value - step
+        derivatives[index] = (above - f()) / (2 * step)
+        values[index] = value
+    return derivatives
 
 
 def relative_error(gradient: Array, reference: Array) -> float:

@@ -1,4 +1,4 @@
-"""Every activation against its textbook formula, finite differences, and extreme arguments."""
+"""Activations agree with textbook formulas and finite differences, also for extreme arguments."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from nnctl.nn.activations import (
     normal_density,
 )
 from tests.nn.helpers import (
+    DEFAULTS,
+    DIFFERENTIABLE,
     FUNCTIONS,
-    PLAIN,
-    TRUE,
     VARIANTS,
     backward,
     differences,
@@ -49,33 +49,33 @@ from tests.nn.helpers import (
     weighted_inputs,
 )
 
-ONE_MAP = [f for f in FUNCTIONS if f.maps == 1]
+ONE_PIECE = [f for f in FUNCTIONS if f.maps == 1]
 every_activation = pytest.mark.parametrize("f", FUNCTIONS, ids=str)
-every_one_of_one_map = pytest.mark.parametrize("f", ONE_MAP, ids=str)
+every_activation_with_one_piece = pytest.mark.parametrize("f", ONE_PIECE, ids=str)
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 rows = arrays(np.float64, (3, 5), elements=st.floats(-50, 50))
 
 
-def test_every_activation_with_parameters_is_tested_with_others_than_the_defaults() -> None:
-    expected = {type(f) for f in PLAIN if dataclasses.fields(f)}
+def test_every_activation_with_parameters_is_also_tested_with_other_values() -> None:
+    expected = {type(f) for f in DEFAULTS if dataclasses.fields(f)}
     assert expected == {type(f) for f in VARIANTS}
-    assert not set(PLAIN) & set(VARIANTS)
+    assert not set(DEFAULTS) & set(VARIANTS)
 
 
-def test_every_activation_is_found_under_its_own_name() -> None:
+def test_every_activation_is_listed_under_its_own_name() -> None:
     own = {kind.name: kind for kind in ACTIVATIONS.values()}
     assert {**own, "silu": Swish, "identity": Linear} == ACTIVATIONS
 
 
 @every_activation
-def test_the_function_is_that_of_the_textbook(f: Activation) -> None:
+def test_forward_computes_the_textbook_formula(f: Activation) -> None:
     z = weighted_inputs(f, 40, 5)
     z[0] = 0
     np.testing.assert_allclose(forward(f, z), textbook(f)(z), rtol=2e-12, atol=2e-12)
 
 
-@pytest.mark.parametrize("f", TRUE, ids=str)
-def test_the_derivative_is_that_of_the_function(f: Activation) -> None:
+@pytest.mark.parametrize("f", DIFFERENTIABLE, ids=str)
+def test_backward_agrees_with_central_differences(f: Activation) -> None:
     z, errors, step = weighted_inputs(f, 40, 5), normal(40, 5), 1e-5
     expected = np.empty_like(z)
     for column, moved in enumerate(step * np.eye(z.shape[1])):
@@ -103,8 +103,8 @@ def test_temporary_arrays_are_no_larger_than_the_arguments(f: Activation) -> Non
 def test_layers_keep_the_dtype(f: Activation, dtype: DTypeLike) -> None:
     network = make_network([4, 3, 2], [f, "linear"], dtype)
     logits = network.logits(normal(5, 4, dtype=dtype))
-    made = [*network.activations(normal(5, 4, dtype=dtype)), logits, network.outputs(logits)]
-    assert [np.dtype(dtype)] * 4 == [array.dtype for array in made]
+    arrays_made = [*network.activations(normal(5, 4, dtype=dtype)), logits, network.outputs(logits)]
+    assert [np.dtype(dtype)] * 4 == [array.dtype for array in arrays_made]
 
 
 @every_activation
@@ -128,7 +128,7 @@ def test_extreme_arguments_stay_finite_without_a_warning(f: Activation, dtype: D
 
 @every_activation
 @pytest.mark.parametrize("z", [np.nan, np.inf, -np.inf])
-def test_no_argument_stops_a_pass(f: Activation, z: float) -> None:
+def test_nan_and_infinity_raise_no_error(f: Activation, z: float) -> None:
     with np.errstate(invalid="ignore"):
         outputs = forward(f, np.full((2, 5 * f.maps), z))
         backward(f, np.full((2, 5 * f.maps), z), np.ones((2, 5)))
@@ -140,10 +140,10 @@ def test_no_argument_stops_a_pass(f: Activation, z: float) -> None:
 def test_passes_write_to_their_output_and_read_z_only_if_needed(f: Activation) -> None:
     z, errors = weighted_inputs(f, 20, 5), normal(20, 5)
     outputs, gradient = forward(f, z), np.empty_like(z)
-    kept = [array.copy() for array in (z, outputs, errors)]
+    copies = [array.copy() for array in (z, outputs, errors)]
     forward(f, z)
     f.backward(z if f.needs_z else np.full_like(z, np.nan), outputs, errors, gradient)
-    for expected, actual in zip(kept, (z, outputs, errors), strict=True):
+    for expected, actual in zip(copies, (z, outputs, errors), strict=True):
         np.testing.assert_array_equal(expected, actual)
     np.testing.assert_array_equal(backward(f, z, errors), gradient)
     if f.maps == 1:
@@ -154,14 +154,14 @@ def test_passes_write_to_their_output_and_read_z_only_if_needed(f: Activation) -
         np.testing.assert_array_equal(gradient, errors_in_place)
 
 
-@every_one_of_one_map
-def test_monotone_functions_never_fall_and_others_do(f: Activation) -> None:
+@every_activation_with_one_piece
+def test_only_monotone_activations_never_decrease(f: Activation) -> None:
     z = np.linspace(-9, 9, 1001)
     outputs = forward(f, z[None] if f.place == "output" else z[:, None]).ravel()
     assert (f.monotone or f == PReLU()) == (np.diff(outputs) >= 0).all()
 
 
-@every_one_of_one_map
+@every_activation_with_one_piece
 def test_saturation_bounds_are_the_limits_of_the_function(f: Activation) -> None:
     z = np.array([[-1e4], [1e4]])
     if f.saturation:
@@ -172,7 +172,7 @@ def test_saturation_bounds_are_the_limits_of_the_function(f: Activation) -> None
 
 
 @every_activation
-def test_every_activation_describes_itself(f: Activation) -> None:
+def test_every_activation_has_complete_descriptions(f: Activation) -> None:
     for text in ("formula", "derivative", "outputs", "advice"):
         assert vars(type(f))[text]
         assert not set("{}") & set(f.describe(getattr(f, text)))
@@ -192,7 +192,7 @@ def test_every_activation_describes_itself(f: Activation) -> None:
     ],
     ids=str,
 )
-def test_descriptions_hold_the_values_of_parameters(
+def test_descriptions_contain_the_values_of_parameters(
     f: Activation, expected: tuple[str, str]
 ) -> None:
     assert expected == (f.describe(f.formula), f.describe(f.derivative))
@@ -216,7 +216,7 @@ def test_outputs_are_in_the_described_range(f: Activation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "message"),
+    ("kind", "parameters", "message"),
     [
         (Sigmoid, {"gain": 0}, "gain must be above 0, got 0"),
         (LeakyReLU, {"negative_slope": 1.5}, "negative_slope must be between 0 and 1, got 1.5"),
@@ -227,16 +227,20 @@ def test_outputs_are_in_the_described_range(f: Activation) -> None:
         (Maxout, {"pieces": 101}, "pieces must be 2 to 100, got 101"),
     ],
 )
-def test_senseless_parameters_are_refused(
-    kind: type[Activation], given: dict[str, Any], message: str
+def test_invalid_parameters_are_rejected(
+    kind: type[Activation], parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
-        kind(**given)
+        kind(**parameters)
 
 
 def test_the_bounds_of_parameters_are_allowed() -> None:
     z = normal(20, 5)
-    for special, general in ((ReLU(), LeakyReLU(0)), (ReLU(), ELU(0)), (Linear(), LeakyReLU(1))):
+    for special, general in (  # the first is a special case of the second
+        (ReLU(), LeakyReLU(0)),
+        (ReLU(), ELU(0)),
+        (Linear(), LeakyReLU(1)),
+    ):
         np.testing.assert_array_equal(forward(special, z), forward(general, z))
 
 
@@ -249,7 +253,7 @@ def test_regions_end_at_the_kinks() -> None:
     assert Maxout(4).regions(z).tolist() == [[3]]
 
 
-@pytest.mark.parametrize("f", [f for f in TRUE if f.maps == 1], ids=str)
+@pytest.mark.parametrize("f", [f for f in DIFFERENTIABLE if f.maps == 1], ids=str)
 def test_a_derivative_jumps_only_at_kinks(f: Activation) -> None:
     def slopes(z: Array) -> Array:
         return backward(f, z[:, None], np.ones((len(z), 1)))[:, 0]
@@ -277,14 +281,14 @@ def test_selu_keeps_mean_0_and_variance_1() -> None:
     np.testing.assert_allclose([0, 1], moments, rtol=0, atol=1e-8)
 
 
-def test_the_normal_distribution_function_is_that_of_the_c_library() -> None:
+def test_the_normal_distribution_function_agrees_with_the_c_library() -> None:
     z = np.concatenate([np.linspace(-12, 12, 99_991), np.arange(-12, 12, 1 / 128), [-1e4, 1e4]])
     expected = [math.erfc(-value / math.sqrt(2)) / 2 for value in z]
     np.testing.assert_allclose(expected, normal_cdf(z), rtol=0, atol=1e-12)
 
 
 @given(rows, st.floats(-1000, 1000))
-def test_softmax_is_a_distribution_that_no_shift_changes(z: Array, shift: float) -> None:
+def test_softmax_is_a_distribution_and_does_not_depend_on_a_shift(z: Array, shift: float) -> None:
     outputs = forward(Softmax(), z)
     assert (outputs >= 0).all()
     np.testing.assert_allclose(np.ones(3), outputs.sum(axis=1), rtol=1e-14)
@@ -308,7 +312,7 @@ def test_each_prelu_unit_learns_its_own_slope() -> None:
     np.testing.assert_allclose(by_slopes, gradient, rtol=1e-7)
 
 
-def test_maxout_sends_the_error_to_the_first_of_the_largest_pieces() -> None:
+def test_maxout_passes_the_gradient_to_the_first_of_the_largest_pieces() -> None:
     z = np.array([[1.0, 2, 3, 4, 5, 0], [7, 0, 7, 0, 6, 0]])
     errors = np.array([[10.0, 20], [30, 40]])
     gradient = [[0, 0, 0, 20, 10, 0], [30, 40, 0, 0, 0, 0]]

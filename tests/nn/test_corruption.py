@@ -1,4 +1,4 @@
-"""Faults of test images, against SciPy and by what they do to ink."""
+"""Corruptions agree with SciPy and change the amount of ink as expected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rng() -> np.random.Generator:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 2.5])
-def test_blur_is_scipy_s(sigma: float) -> None:
+def test_blur_agrees_with_scipy(sigma: float) -> None:
     expected = ndimage.gaussian_filter(
         PICTURES / 255, sigma, mode="constant", truncate=10, axes=(1, 2)
     )
@@ -35,23 +35,23 @@ def test_blur_is_scipy_s(sigma: float) -> None:
     np.testing.assert_allclose(255 * expected, actual, atol=0.51)
 
 
-def test_rotation_is_scipy_s_to_the_left_or_to_the_right() -> None:
+def test_rotation_to_the_left_or_right_agrees_with_scipy() -> None:
     turned = rotate(DIGITS, 30, rng()).reshape(PICTURES.shape)
-    ways = set()
+    directions = set()
     for before, after in zip(PICTURES, turned, strict=True):
         differences = {}
         for degrees in (-30, 30):
-            # SciPy leaves out what is nearer to the border than a pixel; so there is a margin.
+            # SciPy ignores pixels less than one pixel away from the border: add a margin.
             padded = np.pad(before.astype(float), 2)
             expected = ndimage.rotate(padded, degrees, reshape=False, order=1)[2:-2, 2:-2]
             differences[degrees] = np.abs(expected - after).max()
-        way = min(differences, key=differences.__getitem__)
-        assert differences[way] < 1
-        ways.add(way)
-    assert ways == {-30, 30}
+        direction = min(differences, key=differences.__getitem__)
+        assert differences[direction] < 1
+        directions.add(direction)
+    assert directions == {-30, 30}
 
 
-def test_shift_goes_so_far_in_one_of_eight_directions() -> None:
+def test_shift_moves_by_the_given_distance_in_one_of_eight_directions() -> None:
     moved = shift(DIGITS, 2, rng()).reshape(PICTURES.shape)
     whole = [
         not np.delete(image, slice(3, -3), axis).any() for image in PICTURES for axis in (0, 1)
@@ -59,18 +59,18 @@ def test_shift_goes_so_far_in_one_of_eight_directions() -> None:
     inside = np.all(np.reshape(whole, (-1, 2)), axis=1)
     assert inside.sum() > 20
     for before, after in zip(PICTURES[inside], moved[inside], strict=True):
-        way = np.subtract(ndimage.center_of_mass(after), ndimage.center_of_mass(before))
-        assert np.hypot(*way) == pytest.approx(2, abs=0.1)
-        eighths = np.arctan2(*way) / (np.pi / 4)
+        motion = np.subtract(ndimage.center_of_mass(after), ndimage.center_of_mass(before))
+        assert np.hypot(*motion) == pytest.approx(2, abs=0.1)
+        eighths = np.arctan2(*motion) / (np.pi / 4)
         assert eighths == pytest.approx(round(eighths), abs=0.1)
 
 
 def test_noise_has_its_standard_deviation() -> None:
-    grey = np.full((50, 784), 128, np.uint8)
-    assert (add_noise(grey, 0.1, rng()) / 255).std() == pytest.approx(0.1, rel=0.02)
+    gray = np.full((50, 784), 128, np.uint8)
+    assert (add_noise(gray, 0.1, rng()) / 255).std() == pytest.approx(0.1, rel=0.02)
 
 
-def test_a_thicker_pen_leaves_no_ink_out_and_a_thinner_one_adds_none() -> None:
+def test_thicker_strokes_lose_no_ink_and_thinner_ones_gain_none() -> None:
     image = np.zeros((1, 784), np.uint8)
     image.reshape(28, 28)[8:20, 10:15] = 255
     thick, narrow = (change(image, 1, rng()).reshape(28, 28) for change in (thicken, thin))
@@ -81,7 +81,7 @@ def test_a_thicker_pen_leaves_no_ink_out_and_a_thinner_one_adds_none() -> None:
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.name)
-def test_a_stronger_fault_changes_more_and_is_the_same_again(corruption: Corruption) -> None:
+def test_stronger_corruptions_change_more_and_are_reproducible(corruption: Corruption) -> None:
     assert len(corruption.amounts) == 5
     changes = []
     for amount in corruption.amounts:

@@ -1,4 +1,4 @@
-"""Threads that meet, fail together, and do not warn of overflows."""
+"""A team of threads waits at the barrier, stops after errors, and does not warn of overflows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_every_thread_does_its_share(size: int) -> None:
+def test_every_thread_runs_the_work_once(size: int) -> None:
     done: dict[int, str] = {}
 
     def work(i: int) -> None:
@@ -31,7 +31,7 @@ def test_every_thread_does_its_share(size: int) -> None:
     assert len(set(done.values())) == size
 
 
-def test_no_thread_continues_before_all_have_come() -> None:
+def test_no_thread_passes_the_barrier_before_all_reach_it() -> None:
     size = 3
     written = np.zeros(size, int)
     seen: list[list[int]] = [[] for _ in range(size)]
@@ -49,7 +49,7 @@ def test_no_thread_continues_before_all_have_come() -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_of_one_thread_ends_the_work_of_all(failing: int) -> None:
+def test_an_error_in_one_thread_is_raised_and_stops_all_threads(failing: int) -> None:
     def work(i: int) -> None:
         if i == failing:
             raise MemoryError(f"thread {i}")
@@ -82,7 +82,7 @@ def test_an_overflow_in_another_thread_does_not_warn() -> None:
     assert all(np.isinf(results[i]).all() for i in range(3))
 
 
-def test_all_threads_can_always_meet() -> None:
+def test_the_barrier_works_after_any_earlier_work() -> None:
     for _ in range(100):
         with Crew(4) as crew:
             crew.run(lambda _: None)
@@ -90,12 +90,12 @@ def test_all_threads_can_always_meet() -> None:
 
 
 def test_an_interrupt_leaves_no_thread_waiting() -> None:
-    # In the background the shell makes pytest ignore interrupts.
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts background processes with interrupts ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         interrupt_crews()
     finally:
-        signal.signal(signal.SIGINT, kept)
+        signal.signal(signal.SIGINT, previous)
 
 
 def interrupt_crews() -> None:

@@ -1,4 +1,4 @@
-"""Backpropagation through whole networks against central differences."""
+"""Backpropagation through whole networks agrees with central differences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from tests.nn.helpers import (
+    DIFFERENTIABLE,
     HIDDEN,
     PAIRS,
-    TRUE,
     differences,
     labels_of,
     normal,
@@ -23,7 +23,7 @@ from tests.nn.helpers import (
     small_network,
 )
 
-DIFFERENTIABLE = [f for f in HIDDEN if f in TRUE]
+HIDDEN_DIFFERENTIABLE = [f for f in HIDDEN if f in DIFFERENTIABLE]
 ALL_AT_ONCE = [f for f in HIDDEN if not isinstance(f, Step)]
 
 
@@ -33,7 +33,7 @@ def batch(units: int = 4, seed: int = 3) -> tuple[Array, Array]:
 
 
 def both_gradients(loss: str, network: Network) -> tuple[Parameters, Parameters]:
-    """Return the gradient of a network by backpropagation, and by central differences."""
+    """Return the gradient by backpropagation and by central differences."""
     function = make_loss(loss, network.layers[-1].activation)
     inputs, targets = batch(network.sizes[-1])
     reference = Parameters(network.sizes[0], network.layers, network.dtype)
@@ -47,7 +47,7 @@ def both_gradients(loss: str, network: Network) -> tuple[Parameters, Parameters]
     ("loss", "layers", "units"),
     [
         *((loss, [Tanh(), PReLU(), output], 4) for loss, output in PAIRS),
-        *(("cross_entropy", [f, f, f, Softmax()], 4) for f in DIFFERENTIABLE),
+        *(("cross_entropy", [f, f, f, Softmax()], 4) for f in HIDDEN_DIFFERENTIABLE),
         ("cross_entropy", [Softmax()], 4),
         ("cross_entropy", [Tanh(), Softmax()], 4),
         *(
@@ -59,21 +59,21 @@ def both_gradients(loss: str, network: Network) -> tuple[Parameters, Parameters]
     ],
     ids=str,
 )
-def test_backpropagation_finds_the_gradient(
+def test_backpropagation_computes_the_gradient(
     loss: str, layers: list[Activation], units: int
 ) -> None:
-    ours, reference = both_gradients(loss, small_network(layers, units))
+    backpropagated, reference = both_gradients(loss, small_network(layers, units))
     for actual, expected in (
-        *zip(ours.weights, reference.weights, strict=True),
-        *zip(ours.biases, reference.biases, strict=True),
-        *zip(ours.learned, reference.learned, strict=True),
+        *zip(backpropagated.weights, reference.weights, strict=True),
+        *zip(backpropagated.biases, reference.biases, strict=True),
+        *zip(backpropagated.learned, reference.learned, strict=True),
     ):
         assert relative_error(actual, expected) < (1e-6 if len(layers) < 9 else 1e-5)
     smallest = min(float(np.linalg.norm(weights)) for weights in reference.weights)
     assert smallest > 1e-5 or any(isinstance(layer, Step) for layer in layers)
 
 
-def test_nothing_below_a_step_has_a_gradient() -> None:
+def test_no_layer_below_a_step_has_a_gradient() -> None:
     loss, examples = make_loss("cross_entropy", Softmax()), batch()
     for step, below in (
         (Step(), False),
@@ -87,7 +87,7 @@ def test_nothing_below_a_step_has_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
-def test_passes_can_be_used_again(hidden: Activation) -> None:
+def test_backpropagation_buffers_can_be_reused(hidden: Activation) -> None:
     network = small_network([hidden, hidden, Softmax()])
     loss = make_loss("cross_entropy", Softmax())
     gradient = Parameters(6, network.layers, np.float64)
@@ -105,7 +105,7 @@ def test_passes_can_be_used_again(hidden: Activation) -> None:
 
 @dataclass(frozen=True)
 class _WrongSigmoid(Sigmoid):
-    """A sigmoid with f instead of f (1 - f) as its derivative."""
+    """A sigmoid with the wrong derivative f instead of f (1 - f)."""
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
         np.multiply(errors, outputs, out=out)
@@ -114,9 +114,11 @@ class _WrongSigmoid(Sigmoid):
 @pytest.mark.parametrize(
     ("output", "hidden"), [(Sigmoid(), _WrongSigmoid()), (_WrongSigmoid(), Sigmoid())]
 )
-def test_the_comparison_notices_a_wrong_derivative(output: Activation, hidden: Activation) -> None:
+def test_a_wrong_derivative_changes_the_gradient_visibly(
+    output: Activation, hidden: Activation
+) -> None:
     network = small_network([hidden, hidden, output])
-    kept = network.parameters.vector.copy()
-    ours, reference = both_gradients("quadratic", network)
-    assert relative_error(ours.vector, reference.vector) > 0.1
-    np.testing.assert_array_equal(kept, network.parameters.vector)
+    before = network.parameters.vector.copy()
+    backpropagated, reference = both_gradients("quadratic", network)
+    assert relative_error(backpropagated.vector, reference.vector) > 0.1
+    np.testing.assert_array_equal(before, network.parameters.vector)

@@ -1,4 +1,4 @@
-"""The distributions of initial parameters."""
+"""Initial parameters have the distributions that are configured."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_scaled_distributions_have_their_variance(
         )
 
 
-def test_normal_and_uniform_have_the_given_parameters() -> None:
+def test_normal_and_uniform_have_the_given_moments_and_bounds() -> None:
     normal, uniform = draw(Normal(std=2, mean=5), (784, 100)), draw(Uniform(-1, 3), (784, 100))
     assert normal.mean() == pytest.approx(5, abs=5 * 2 / 280)
     assert normal.std() == pytest.approx(2, rel=0.02)
@@ -80,15 +80,15 @@ def test_normal_and_uniform_have_the_given_parameters() -> None:
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS, ids=str)
-def test_auto_fits_the_activation_and_is_zeros_for_biases(activation: Activation) -> None:
+def test_auto_depends_on_the_activation_and_is_zeros_for_biases(activation: Activation) -> None:
     he = ReLU, LeakyReLU, PReLU, ELU, GELU, Swish
-    fitting = {SELU: LeCunNormal(), **dict.fromkeys(he, HeNormal())}
+    expected = {SELU: LeCunNormal(), **dict.fromkeys(he, HeNormal())}
     layer = Layer(3, activation)
-    assert fitting.get(type(activation), GlorotUniform()) == layer.weights_distribution
+    assert expected.get(type(activation), GlorotUniform()) == layer.weights_distribution
     assert Zeros() == layer.biases_distribution
 
 
-def test_learned_parameters_begin_with_the_value_in_the_activation() -> None:
+def test_learned_slopes_start_at_the_initial_slope_of_the_activation() -> None:
     layers = [Layer(3, PReLU(), biases=Constant(7)), Layer(2, PReLU(initial_slope=-0.5))]
     network = Network(4, layers)
     network.parameters.vector[...] = np.nan
@@ -129,7 +129,7 @@ def test_the_same_seed_draws_the_same_parameters_and_another_does_not() -> None:
     assert drawn(1) != drawn(2)
 
 
-def test_impossible_distributions_are_refused() -> None:
+def test_invalid_distributions_are_rejected() -> None:
     with pytest.raises(ValueError, match="std must not be negative"):
         Normal(std=-1)
     with pytest.raises(ValueError, match=r"low \(2\) must not be above high \(1\)"):

@@ -1,4 +1,4 @@
-"""Losses against textbook formulas and finite differences."""
+"""Losses agree with textbook formulas and finite differences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ every_pair = pytest.mark.parametrize(("name", "output"), PAIRS, ids=str)
 
 
 def textbook(name: str, output: Activation, a: list[float], y: list[float]) -> float:
-    """Return the loss of one example with outputs a and targets y, as a textbook writes it."""
+    """Return the textbook loss of one example with outputs a and targets y."""
     pairs = list(zip(a, y, strict=True))
     if name == "quadratic":
         return sum((ai - yi) ** 2 for ai, yi in pairs) / 2
@@ -34,10 +34,10 @@ def textbook(name: str, output: Activation, a: list[float], y: list[float]) -> f
 
 
 @every_pair
-def test_values_are_those_of_the_textbook(name: str, output: Activation) -> None:
+def test_values_agree_with_the_textbook(name: str, output: Activation) -> None:
     logits, targets = normal(30, 4), one_hot(labels_of(30, 4), 4, np.float64)
-    answers = zip(forward(output, logits).tolist(), targets.tolist(), strict=True)
-    expected = [textbook(name, output, a, y) for a, y in answers]
+    examples = zip(forward(output, logits).tolist(), targets.tolist(), strict=True)
+    expected = [textbook(name, output, a, y) for a, y in examples]
     np.testing.assert_allclose(
         expected, make_loss(name, output).values(logits, targets), rtol=1e-11
     )
@@ -80,7 +80,7 @@ def test_cross_entropy_of_extreme_logits_is_exact(
     ids=str,
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_extreme_logits_stay_finite_and_of_their_dtype(
+def test_losses_of_extreme_logits_are_finite_and_keep_the_dtype(
     name: str, output: Activation, dtype: DTypeLike
 ) -> None:
     logits = np.array([[1e4, -1e4], [-1e4, 1e4], [0, 0]], dtype)
@@ -96,7 +96,7 @@ def test_extreme_logits_stay_finite_and_of_their_dtype(
 @pytest.mark.parametrize(
     "output", [f for f in FUNCTIONS if not isinstance(f, Softmax | Sigmoid)], ids=str
 )
-def test_cross_entropy_refuses_outputs_that_are_not_probabilities(output: Activation) -> None:
-    with pytest.raises(ValueError, match="softmax or sigmoid") as refusal:
+def test_cross_entropy_rejects_outputs_that_are_not_probabilities(output: Activation) -> None:
+    with pytest.raises(ValueError, match="softmax or sigmoid") as caught:
         make_loss("cross_entropy", output)
-    assert output.name in str(refusal.value)
+    assert output.name in str(caught.value)

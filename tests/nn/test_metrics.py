@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and by hand."""
+"""Metrics agree with scikit-learn and with their definitions."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ few = settings(max_examples=30)
 
 @few
 @given(st.lists(st.tuples(digits, digits), min_size=1, max_size=60))
-def test_classes_are_measured_as_scikit_learn_does(answers: list[tuple[int, int]]) -> None:
-    labels, predictions = np.array(answers, np.uint8).T
+def test_class_metrics_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    labels, predictions = np.array(pairs, np.uint8).T
     confusion = confusion_matrix(labels, predictions, classes=10)
     np.testing.assert_array_equal(
         sklearn_confusion_matrix(labels, predictions, labels=range(10)), confusion
@@ -73,7 +73,7 @@ def test_bytes_are_scaled_to_0_to_1() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2000, 4500])
-def test_bytes_and_floats_are_predicted_alike(count: int) -> None:
+def test_bytes_and_floats_give_the_same_logits(count: int) -> None:
     network = make_network([12, 5, 3], ["relu", "softmax"], np.float32)
     pixels = clouds(count).inputs
     logits = predict(network, pixels)
@@ -91,7 +91,7 @@ def test_mean_loss_and_accuracy_are_means_over_all_examples() -> None:
     check_mean(network, examples, expected, outputs.argmax(axis=1) == examples.labels)
 
 
-def test_a_single_unit_says_yes_or_no() -> None:
+def test_a_single_unit_is_a_binary_classifier() -> None:
     examples = clouds(500)
     examples = Examples(examples.inputs, examples.labels % 2)
     network = make_network([12, 1], ["sigmoid"])
@@ -102,7 +102,7 @@ def test_a_single_unit_says_yes_or_no() -> None:
 
 
 def check_mean(network: Network, examples: Examples, expected: float, right: Any) -> None:
-    """Compare the mean cross-entropy and the accuracy."""
+    """Check the mean cross-entropy and the accuracy of a network."""
     loss = make_loss("cross_entropy", network.layers[-1].activation)
     mean, accuracy = mean_loss_and_accuracy(network, loss, examples)
     assert expected == pytest.approx(mean, rel=1e-12)
@@ -112,17 +112,17 @@ def check_mean(network: Network, examples: Examples, expected: float, right: Any
 
 @few
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60))
-def test_calibration_is_scikit_learn_s(answers: list[tuple[float, bool]]) -> None:
-    confidences = np.array([np.floor(p * 9.99) / 10 + 0.05 for p, _ in answers], np.float32)
-    right = np.array([hit for _, hit in answers])
+def test_calibration_agrees_with_scikit_learn(pairs: list[tuple[float, bool]]) -> None:
+    confidences = np.array([np.floor(p * 9.99) / 10 + 0.05 for p, _ in pairs], np.float32)
+    right = np.array([hit for _, hit in pairs])
     bins = calibration(confidences, right)
     accuracy, confidence = calibration_curve(right, confidences, n_bins=10)
     np.testing.assert_allclose(accuracy, [one.accuracy for one in bins])
     np.testing.assert_allclose(confidence, [one.confidence for one in bins], atol=1e-6)
-    assert len(answers) == sum(one.count for one in bins)
+    assert len(pairs) == sum(one.count for one in bins)
 
 
-def test_the_calibration_error_is_that_of_guo() -> None:
+def test_the_calibration_error_is_defined_as_in_guo_et_al() -> None:
     bins = calibration(np.array([1, 1, 1, 0.5], np.float32), np.array([True, True, False, True]))
     assert [(one.low, one.high, one.count) for one in bins] == [(0.5, 0.6, 1), (0.9, 1.0, 3)]
     assert expected_calibration_error(bins) == pytest.approx((3 * (1 / 3) + 0.5) / 4)

@@ -1,4 +1,4 @@
-"""Parameters in one vector, forward passes, decisions, and parts of a batch."""
+"""Parameter vectors, forward passes, predicted classes, and parts of a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nnctl.nn.network import Backpropagation, Layer, Network, Parameters, count_
 from tests.nn.helpers import HIDDEN, make_network, normal
 
 
-def test_the_vector_has_weights_first_then_biases_then_learned_parameters() -> None:
+def test_the_vector_contains_weights_then_biases_then_learned_slopes() -> None:
     layers = [Layer(3, PReLU()), Layer(2, Maxout(pieces=3)), Layer(5, Softmax())]
     weights, biases, learned = 4 * 3 + 3 * 6 + 2 * 5, 3 + 6 + 5, 3
     size = weights + biases + learned
@@ -38,8 +38,11 @@ def test_the_width_is_the_number_of_buffered_values_per_example() -> None:
     hidden = [Layer(3, Tanh()), Layer(4, Maxout(pieces=3)), Layer(5, PReLU(), dropout=0.5)]
     layers = [*hidden, Layer(6, Swish()), Layer(7, Tanh(), dropout=0.1), Layer(2, Softmax())]
     network, examples = Network(8, layers), 10
-    passes = Backpropagation(network, Parameters(8, layers), examples, dropout=True)
-    lists = (passes.outputs, passes.passed, passes.errors, passes._output_gradients, passes._z)
+    backpropagation = Backpropagation(network, Parameters(8, layers), examples, dropout=True)
+    lists = (
+        *(backpropagation.outputs, backpropagation.passed, backpropagation.errors),
+        *(backpropagation._output_gradients, backpropagation._z),
+    )
     buffers = {id(buffer): buffer.size for buffers in lists for buffer in buffers}
     assert Backpropagation.width(layers) * examples == sum(buffers.values())
 
@@ -84,18 +87,18 @@ def test_training_and_evaluation_compute_the_same_outputs(f: Activation) -> None
         np.testing.assert_array_equal(expected, actual)
 
 
-def test_float64_is_a_copy() -> None:
+def test_as_float64_returns_a_copy() -> None:
     network = make_network([4, 3, 2, 2], [PReLU(), Maxout(), "softmax"], np.float32)
-    inputs, kept = normal(5, 4), network.parameters.vector.copy()
+    inputs, original = normal(5, 4), network.parameters.vector.copy()
     copy = network.as_float64()
     assert copy.dtype == np.float64
-    np.testing.assert_array_equal(kept, copy.parameters.vector)
+    np.testing.assert_array_equal(original, copy.parameters.vector)
     np.testing.assert_allclose(
         copy.logits(inputs), network.logits(inputs.astype(np.float32)), rtol=1e-4, atol=1e-5
     )
     copy.parameters.vector += 1
-    np.testing.assert_array_equal(kept, network.parameters.vector)
-    np.testing.assert_array_equal(kept.astype(np.float64) + 1, copy.parameters.vector)
+    np.testing.assert_array_equal(original, network.parameters.vector)
+    np.testing.assert_array_equal(original.astype(np.float64) + 1, copy.parameters.vector)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_float64_is_a_copy() -> None:
         ("swish", [-10, 3, 2], 1),
     ],
 )
-def test_the_class_is_that_of_the_largest_output(
+def test_the_unit_with_the_largest_output_is_the_predicted_class(
     output: str, logits: list[float], expected: int
 ) -> None:
     network = make_network([4, 3], [output])
@@ -130,7 +133,9 @@ def test_the_class_is_that_of_the_largest_output(
     ],
     ids=str,
 )
-def test_a_single_unit_decides_at_a_half(output: Activation, expected: list[int]) -> None:
+def test_a_single_unit_predicts_1_from_an_output_of_one_half(
+    output: Activation, expected: list[int]
+) -> None:
     network, z = make_network([4, 1], [output]), np.array([[-2], [-1e-9], [0], [1e-9], [2]])
     assert expected == network.decide(z).tolist()
     assert network.decide(z).dtype == np.int64
@@ -154,7 +159,7 @@ def test_stretches_cover_all_parameters_evenly_in_whole_rows(count: int) -> None
 
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
-def test_parts_of_a_batch_and_of_the_gradient_are_the_whole(hidden: Activation) -> None:
+def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(hidden: Activation) -> None:
     network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"])
     gradients = [Parameters(6, network.layers, np.float64) for _ in range(2)]
     inputs, errors, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))

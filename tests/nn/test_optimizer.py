@@ -1,4 +1,4 @@
-"""Updates against their formulas."""
+"""Optimizers follow their formulas."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def take_step(
     rate: float,
     count: int,
 ) -> None:
-    """Decay the weights and update all parameters, as two threads would: one stretch each."""
+    """Decay the weights and update all parameters in two parts, as two threads do."""
     for stretch in parameters.stretches(2):
-        place = slice(stretch.begin, stretch.end)
-        rule.decay(parameters.decaying[place], rate)
-        rule.update(parameters.vector[place], gradient[place], velocity[:, place], rate, count)
+        part = slice(stretch.begin, stretch.end)
+        rule.decay(parameters.decaying[part], rate)
+        rule.update(parameters.vector[part], gradient[part], velocity[:, part], rate, count)
 
 
 def updated(rule: Optimizer, rates: list[float]) -> Array:
-    """Return the parameters after a step at each rate, each along its own gradient."""
+    """Return the parameters after one step per rate, each with a different gradient."""
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector[...] = normal(SIZE)
     velocity = rule.make_velocity(parameters)
@@ -42,7 +42,9 @@ def updated(rule: Optimizer, rates: list[float]) -> Array:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0, False), (0.9, False), (0.9, True)])
-def test_an_update_is_the_formula(momentum: float, nesterov: bool, weight_decay: float) -> None:
+def test_sgd_updates_follow_the_formula(
+    momentum: float, nesterov: bool, weight_decay: float
+) -> None:
     rates = [0.5, 0.4, 0.01, 0.3]
     w, v = normal(SIZE), np.zeros(SIZE)
     decays = np.arange(SIZE) < WEIGHTS
@@ -74,7 +76,7 @@ def test_only_momentum_needs_a_velocity() -> None:
     assert np.float32 == velocity.dtype
 
 
-def test_adagrad_divides_by_the_root_of_all_squares_so_far() -> None:
+def test_adagrad_divides_by_the_root_of_the_sum_of_squared_gradients() -> None:
     w, h, rates = normal(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
     for i, rate in enumerate(rates):
         gradient = normal(SIZE, seed=i)
@@ -83,7 +85,7 @@ def test_adagrad_divides_by_the_root_of_all_squares_so_far() -> None:
     np.testing.assert_allclose(w, updated(AdaGrad(0.5), rates), rtol=1e-12)
 
 
-def test_adam_divides_unbiased_means() -> None:
+def test_adam_uses_bias_corrected_averages() -> None:
     w, m, v, rates = normal(SIZE), np.zeros(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
     for i, rate in enumerate(rates):
         gradient = normal(SIZE, seed=i)

@@ -1,4 +1,4 @@
-"""Dropout, smoothed targets, bounded gradients and weights, mean weights: by their definitions."""
+"""Dropout, label smoothing, clipping, max-norm and averaging agree with their definitions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill,
 from nnctl.nn.streams import stream
 from nnctl.nn.training import EpochDone, Training
 from tests.nn.helpers import (
+    DIFFERENTIABLE,
     HIDDEN,
-    TRUE,
     check_resuming,
     clouds,
     differences,
@@ -32,51 +32,51 @@ from tests.nn.helpers import (
 )
 
 
-def with_dropout(network: Network, *shares: float) -> Network:
-    """Return the same network, whose layers drop shares of their outputs."""
+def with_dropout(network: Network, *rates: float) -> Network:
+    """Return a copy of the network whose layers have these dropout rates."""
     layers = [
-        Layer(layer.units, layer.activation, layer.weights, layer.biases, share)
-        for layer, share in zip(network.layers, shares, strict=True)
+        Layer(layer.units, layer.activation, layer.weights, layer.biases, rate)
+        for layer, rate in zip(network.layers, rates, strict=True)
     ]
     dropping = Network(network.sizes[0], layers, network.dtype)
     dropping.parameters.vector[...] = network.parameters.vector
     return dropping
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_dropout_keeps_its_share_and_the_mean(share: float) -> None:
-    dropout = Dropout(1, 0.0, [Layer(1000, Tanh(), dropout=share)], 1000, np.float32)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.99])
+def test_dropout_masks_have_their_rate_and_keep_the_mean(rate: float) -> None:
+    dropout = Dropout(1, 0.0, [Layer(1000, Tanh(), dropout=rate)], 1000, np.float32)
     dropout.draw(slice(None), np.random.default_rng(0))
-    (factors,) = dropout.kept(slice(None))
-    assert factors is not None
-    kept = factors > 0
-    error = 5 * np.sqrt(share * (1 - share) / kept.size)
-    assert abs(kept.mean() - (1 - share)) < error
-    np.testing.assert_allclose(factors[kept], 1 / (1 - share), rtol=1e-3)
-    assert abs(factors.mean() - 1) < error / (1 - share)
+    (mask,) = dropout.kept(slice(None))
+    assert mask is not None
+    kept = mask > 0
+    error = 5 * np.sqrt(rate * (1 - rate) / kept.size)
+    assert abs(kept.mean() - (1 - rate)) < error
+    np.testing.assert_allclose(mask[kept], 1 / (1 - rate), rtol=1e-3)
+    assert abs(mask.mean() - 1) < error / (1 - rate)
     # All rows and all columns differ.
     assert len(np.unique(kept, axis=0)) == len(np.unique(kept, axis=1)[0]) == 1000
 
 
-@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in TRUE], ids=str)
-def test_backpropagation_finds_the_gradients_of_what_dropout_keeps(hidden: Activation) -> None:
+@pytest.mark.parametrize("hidden", [f for f in HIDDEN if f in DIFFERENTIABLE], ids=str)
+def test_backpropagation_computes_the_gradient_under_dropout_masks(hidden: Activation) -> None:
     network = with_dropout(make_network([6, 5, 4, 3], [hidden, "tanh", "softmax"]), 0.4, 0.3, 0.0)
     network.parameters.vector /= 2
     loss = make_loss("cross_entropy", Softmax())
     inputs, targets = normal(7, 6) / 2, one_hot(labels_of(7, 3), 3, np.float64)
     dropout = Dropout(6, 0.0, network.layers, 7, np.float64)
     dropout.draw(slice(None), np.random.default_rng(4))
-    kept = dropout.kept(slice(None))
-    assert [factors is None for factors in kept] == [False, False, True]
+    masks = dropout.kept(slice(None))
+    assert [mask is None for mask in masks] == [False, False, True]
     gradient = Parameters(6, network.layers, np.float64)
     passes = Backpropagation(network, gradient, 7, dropout=True)
     logits = np.empty((7, 3))
 
     def mean_loss() -> float:
-        passes.forward(inputs, logits, kept)
+        passes.forward(inputs, logits, masks)
         return float(loss.values(logits, targets).mean())
 
-    outputs = passes.forward(inputs, logits, kept)
+    outputs = passes.forward(inputs, logits, masks)
     loss.errors(logits, outputs, targets, out=passes.errors[-1])
     passes.errors[-1] /= 7
     passes.backward()
@@ -100,7 +100,7 @@ def test_evaluation_drops_nothing() -> None:
     np.testing.assert_allclose(plain.logits(inputs), logits)
 
 
-def test_smoothed_targets_are_those_of_szegedy() -> None:
+def test_label_smoothing_is_defined_as_in_szegedy_et_al() -> None:
     targets = one_hot(np.array([2, 0]), 4)
     smooth = Regularization(label_smoothing=0.2).smooth(targets)
     np.testing.assert_allclose(smooth, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]])
@@ -109,7 +109,7 @@ def test_smoothed_targets_are_those_of_szegedy() -> None:
     assert Regularization().smooth(targets) is targets
 
 
-def test_examples_move_uphill_by_their_distance() -> None:
+def test_adversarial_examples_move_along_the_gradient_by_the_distance() -> None:
     inputs = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], np.float32)
     errors = np.array([[3e20, 4e20], [-6e-9, 8e-9], [0, 0], [1e-30, 0]], np.float32)
     move_uphill(inputs, errors, 0.5)
@@ -118,7 +118,7 @@ def test_examples_move_uphill_by_their_distance() -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 1e20])
-def test_only_long_columns_are_shortened_even_if_their_squares_overflow(scale: float) -> None:
+def test_only_long_columns_are_scaled_down_even_if_their_squares_overflow(scale: float) -> None:
     weights = np.array([[3 * scale, 0.6, 0.0], [4 * scale, 0.8, 0.0]], np.float32)
     assert square(weights[:, 0]) == pytest.approx(25 * scale**2, rel=1e-6)
     shorten(weights, 2.0)
@@ -134,25 +134,25 @@ def test_an_exploding_gradient_is_clipped() -> None:
     assert np.linalg.norm(network.parameters.vector - before) == pytest.approx(1, rel=0.01)
 
 
-def test_the_mean_follows_the_parameters() -> None:
+def test_the_moving_average_follows_its_formula() -> None:
     average, expected = np.zeros(1), 0.0
     for count in range(1, 5 * STRIDE):
         value = math.sin(count)
         follow(average, np.array([value]), 0.7, count)
         if count in (STRIDE, 2 * STRIDE, 3 * STRIDE, 4 * STRIDE):
-            kept = min(0.7, count / (count + 10)) ** STRIDE
-            expected = kept * expected + (1 - kept) * value
+            decay = min(0.7, count / (count + 10)) ** STRIDE
+            expected = decay * expected + (1 - decay) * value
         assert average[0] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("steps", "is_mean"), [(STRIDE - 1, False), (STRIDE, True)])
-def test_the_candidate_is_the_mean_after_the_first_stride(steps: int, is_mean: bool) -> None:
+@pytest.mark.parametrize(("steps", "is_average"), [(STRIDE - 1, False), (STRIDE, True)])
+def test_the_averaged_network_is_used_after_the_first_stride(steps: int, is_average: bool) -> None:
     network = make_network([12, 3], ["softmax"], np.float32)
     bounds = Regularization(average=0.9)
     training = make_training(network, clouds(100), 0.1, steps=steps, regularization=bounds)
     list(training)
-    found = training.candidate.parameters.vector
-    assert is_mean == (not np.array_equal(network.parameters.vector, found))
+    evaluated = training.candidate.parameters.vector
+    assert is_average == (not np.array_equal(network.parameters.vector, evaluated))
 
 
 def classifier() -> Network:
@@ -162,19 +162,19 @@ def classifier() -> Network:
 
 
 def squares(count: int, seed: int = 0) -> Examples:
-    """Return examples of 3 classes that are pictures of 4 x 4 pixels."""
+    """Return examples of 3 classes that are images of 4 x 4 pixels."""
     examples = clouds(count, seed=seed)
     return Examples(np.pad(examples.inputs, ((0, 0), (2, 2))), examples.labels)
 
 
 def passes_over(network: Network, count: int) -> tuple[Backpropagation, Parameters]:
-    """Return passes over a number of examples, and the gradient that they write."""
+    """Return a `Backpropagation` for a number of examples, and the gradient that it writes."""
     gradient = Parameters(network.sizes[0], network.layers)
     return Backpropagation(network, gradient, count), gradient
 
 
-def take_through(passes: Backpropagation, inputs: Array, targets: Array) -> float:
-    """Take examples forward and back, by softmax and cross-entropy; return their mean loss."""
+def run_passes(passes: Backpropagation, inputs: Array, targets: Array) -> float:
+    """Run both passes with softmax and cross-entropy; return the mean loss."""
     loss, logits = make_loss("cross_entropy", Softmax()), np.empty_like(targets)
     outputs = passes.forward(inputs, logits)
     loss.errors(logits, outputs, targets, out=passes.errors[-1])
@@ -191,7 +191,7 @@ EVERYTHING = Regularization(
     max_norm=1.0,
     average=0.9,
 )
-EACH = [
+EACH_SETTING = [
     Regularization(),
     *(Regularization(**{name: value}) for name, value in vars(EVERYTHING).items()),
     EVERYTHING,
@@ -199,13 +199,13 @@ EACH = [
 
 
 def names(regularization: Regularization) -> str:
-    plain = vars(Regularization())
-    used = [name for name, value in vars(regularization).items() if value != plain[name]]
+    defaults = vars(Regularization())
+    used = [name for name, value in vars(regularization).items() if value != defaults[name]]
     return "-".join(used) or "none"
 
 
-@pytest.mark.parametrize("regularization", EACH, ids=names)
-def test_threads_change_no_more_than_the_rounding(regularization: Regularization) -> None:
+@pytest.mark.parametrize("regularization", EACH_SETTING, ids=names)
+def test_the_number_of_threads_changes_only_rounding_errors(regularization: Regularization) -> None:
     trained = []
     for threads in (1, 3):
         network = with_dropout(classifier(), 0.3, 0.2, 0.0)
@@ -223,7 +223,7 @@ def test_threads_change_no_more_than_the_rounding(regularization: Regularization
     np.testing.assert_allclose(trained[0], trained[1], atol=2e-4)
 
 
-@pytest.mark.parametrize("regularization", EACH, ids=names)
+@pytest.mark.parametrize("regularization", EACH_SETTING, ids=names)
 def test_resuming_after_any_event_gives_the_same_bits(regularization: Regularization) -> None:
     check_resuming(
         lambda: make_training(
@@ -262,7 +262,7 @@ def test_no_unit_has_longer_weights_than_max_norm(threads: int) -> None:
             assert 0.49 < longest < 0.5 * (1 + 1e-6)
 
 
-def test_validation_uses_the_mean_weights() -> None:
+def test_validation_uses_the_averaged_weights() -> None:
     network, plain, validation = classifier(), classifier(), squares(60, seed=1)
     given: dict[str, Any] = {"regularization": Regularization(average=0.99)}
     training = make_training(network, squares(300), 0.5, validation=validation, **given)
@@ -276,7 +276,7 @@ def test_validation_uses_the_mean_weights() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
+def test_the_average_covers_all_trainable_parameters(threads: int) -> None:
     def prelus() -> Network:
         return make_network([16, 8, 6, 3], ["prelu", "tanh", "softmax"], np.float32)
 
@@ -294,7 +294,7 @@ def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
 
 @pytest.mark.parametrize("batch_size", [30, 300])
 @pytest.mark.parametrize(
-    ("share", "regularization", "different"),
+    ("rate", "regularization", "different"),
     [
         (0.0, Regularization(), 1),
         (0.5, Regularization(), 4),
@@ -305,14 +305,14 @@ def test_the_mean_is_of_all_that_is_learned(threads: int) -> None:
     ids=str,
 )
 def test_random_numbers_differ_between_batches_and_epochs(
-    batch_size: int, share: float, regularization: Regularization, different: int
+    batch_size: int, rate: float, regularization: Regularization, different: int
 ) -> None:
     inputs = squares(1).inputs.repeat(2 * batch_size, axis=0)
     examples = Examples(inputs, np.zeros(len(inputs), np.int64))
     losses = []
     for steps in (1, 2, 3, 4):
         *_, done, _ = make_training(
-            *(with_dropout(classifier(), share, 0.0, 0.0), examples, 0.0),
+            *(with_dropout(classifier(), rate, 0.0, 0.0), examples, 0.0),
             epochs=2,
             steps=steps,
             batch_size=batch_size,
@@ -329,11 +329,11 @@ def test_random_numbers_differ_between_batches_and_epochs(
     [
         Regularization(adversarial=0.3),
         Regularization(label_smoothing=0.2),
-        Regularization(input_dropout=0.4, adversarial=0.3),  # what is dropped is not moved
+        Regularization(input_dropout=0.4, adversarial=0.3),  # dropped inputs are not moved
     ],
     ids=str,
 )
-def test_a_step_learns_from_moved_examples_and_smoothed_targets(
+def test_a_step_uses_adversarial_examples_and_smoothed_targets(
     regularization: Regularization, threads: int
 ) -> None:
     network, examples = classifier(), squares(30)
@@ -345,10 +345,10 @@ def test_a_step_learns_from_moved_examples_and_smoothed_targets(
     if regularization.label_smoothing:
         targets = 0.8 * targets + 0.2 / 3
     passes, gradient = passes_over(network, 30)
-    loss = take_through(passes, inputs * mask, targets)
+    loss = run_passes(passes, inputs * mask, targets)
     if regularization.adversarial:
         move_uphill(inputs, passes.input_errors() * mask, 0.3)
-        loss = take_through(passes, inputs * mask, targets)
+        loss = run_passes(passes, inputs * mask, targets)
     passes.write_gradient(inputs * mask)
     before = network.parameters.vector.copy()
     given: dict[str, Any] = {"threads": threads, "seed": 3, "regularization": regularization}

@@ -1,4 +1,4 @@
-"""Learning-rate schedules at concrete times."""
+"""Learning-rate schedules have the expected factors at given times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nnctl.nn.schedules import (
 )
 
 HALF = 0.5e-3
-"""Half a step, in epochs of a thousand steps: a rate is taken at the middle of its step."""
+"""Half a step, with 1000 steps per epoch: a rate is computed for the middle of its step."""
 
 gammas, warmups = st.floats(1e-6, 1), st.floats(0, 50)
 schedules = st.one_of(
@@ -63,7 +63,7 @@ schedules = st.one_of(
         (CosineSchedule(warmup=20), 10, 0.5),
     ],
 )
-def test_the_factor_at_a_time_of_ten_epochs(
+def test_factors_at_given_times_of_a_training_of_ten_epochs(
     schedule: Schedule, time: float, expected: float
 ) -> None:
     assert expected == pytest.approx(schedule.factor(time, epochs=10), abs=1e-12)
@@ -71,10 +71,8 @@ def test_the_factor_at_a_time_of_ten_epochs(
 
 @settings(max_examples=50)
 @given(schedules, st.integers(1, 1000), st.floats(0, 1))
-def test_a_factor_is_finite_and_never_above_1(
-    schedule: Schedule, epochs: int, share: float
-) -> None:
-    factor = schedule.factor(share * epochs, epochs)
+def test_factors_are_between_0_and_1(schedule: Schedule, epochs: int, fraction: float) -> None:
+    factor = schedule.factor(fraction * epochs, epochs)
     assert math.isfinite(factor)
     assert 0 <= factor <= 1
 
@@ -90,7 +88,7 @@ def test_a_factor_is_finite_and_never_above_1(
         ("cosine", {"final": 1.1}, "final must be between 0 and 1"),
     ],
 )
-def test_impossible_parameters_are_refused(
+def test_invalid_parameters_are_rejected(
     name: str, parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

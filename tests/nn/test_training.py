@@ -1,4 +1,4 @@
-"""The training loop against a textbook's, its events, its stopping and its divergence."""
+"""The training loop agrees with a textbook; its events, early stopping and divergence."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ EVERYTHING: dict[str, Any] = {
     "batch_size": 30,
     "schedule": CosineSchedule(warmup=1.5),
 }
-"""Everything with a state: velocity, schedule, shuffling, a short last batch."""
+"""Settings with a state to resume: velocity, schedule, shuffling, a smaller last batch."""
 
 NOISY = clouds(60, noise=150, seed=1)
-"""Validation examples so hard that accuracy and loss go up and down."""
+"""Validation examples so noisy that accuracy and loss go up and down."""
 
 
 def classifier(hidden: str | Activation = "sigmoid", dtype: type = np.float32) -> Network:
@@ -64,13 +64,13 @@ def classifier(hidden: str | Activation = "sigmoid", dtype: type = np.float32) -
 
 
 def copied(network: Network) -> tuple[list[Array], list[Array]]:
-    """Return a copy of a network's weights and biases, for another loop to train."""
+    """Return copies of a network's weights and biases."""
     parameters = copy.deepcopy((network.parameters.weights, network.parameters.biases))
     return parameters[0], parameters[1]
 
 
 PRECISIONS = [(np.float64, 1e-10, 1), (np.float64, 1e-10, 20), (np.float32, 1e-4, 2)]
-"""Types, tolerances of a training with them, and threads."""
+"""Data type, tolerance and number of threads."""
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ PRECISIONS = [(np.float64, 1e-10, 1), (np.float64, 1e-10, 20), (np.float32, 1e-4
     ],
     ids=str,
 )
-def test_training_does_what_the_textbook_does(
+def test_training_agrees_with_a_textbook_implementation(
     rule: dict[str, Any], hidden: str, precision: tuple[type, float, int], steps: int | None
 ) -> None:
     dtype, tolerance, threads = precision
@@ -99,14 +99,16 @@ def test_training_does_what_the_textbook_does(
     events = list(make_training(network, examples, 0.1, **given))
     weights, biases = copied(classifier(hidden, np.float64))
     textbook = textbook_training(weights, biases, examples, rate, hidden=hidden, **shape)
-    done = list(itertools.islice(textbook, end))
-    ours = network.parameters
-    for expected, actual in zip([*weights, *biases], [*ours.weights, *ours.biases], strict=True):
+    textbook_steps = list(itertools.islice(textbook, end))
+    trained = network.parameters
+    for expected, actual in zip(
+        [*weights, *biases], [*trained.weights, *trained.biases], strict=True
+    ):
         np.testing.assert_allclose(expected, actual, rtol=tolerance, atol=tolerance)
     rows = rows_of(events)
     assert math.ceil(end / 62) == len(rows)
     for i, row in enumerate(rows):
-        losses, hits = zip(*done[62 * i : 62 * (i + 1)], strict=True)
+        losses, hits = zip(*textbook_steps[62 * i : 62 * (i + 1)], strict=True)
         examples_seen = len(np.concatenate(losses))
         assert np.concatenate(losses).mean() == pytest.approx(row.train_loss, rel=tolerance)
         assert sum(hits) == pytest.approx(row.train_accuracy * examples_seen, abs=0.5)
@@ -118,19 +120,19 @@ def test_training_does_what_the_textbook_does(
 def test_measuring_health_does_not_change_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    watched = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
-    alone = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
-    rows = rows_of(list(watched))
+    measured = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
+    unmeasured = make_training(classifier(), clouds(500), 0.1, **EVERYTHING, validation=NOISY)
+    rows = rows_of(list(measured))
     monkeypatch.setattr(Probe, "measure", lambda *_: [])
-    unwatched = rows_of(list(alone))
-    assert bits(watched) == bits(alone)
-    assert [dataclasses.replace(row, health=[]) for row in rows] == unwatched
+    rows_without_health = rows_of(list(unmeasured))
+    assert bits(measured) == bits(unmeasured)
+    assert [dataclasses.replace(row, health=[]) for row in rows] == rows_without_health
     assert all(len(row.health) == 3 for row in rows)
 
 
 @dataclass(frozen=True)
 class _Recording(Quadratic):
-    """A loss that notes which examples each batch holds, where the outputs are their numbers."""
+    """A loss that records the example numbers of each batch; the outputs are these numbers."""
 
     batches: list[list[int]] = field(default_factory=list)
 
@@ -163,7 +165,7 @@ def test_slopes_are_learned_and_do_not_decay() -> None:
     np.testing.assert_allclose(before - 0.1 * gradient, network.parameters.learned[0], rtol=1e-12)
 
 
-def test_a_single_output_learns_yes_or_no() -> None:
+def test_a_single_output_learns_a_binary_task() -> None:
     examples = clouds(500, noise=40)
     examples = Examples(examples.inputs, examples.labels % 2)
     network = make_network([12, 8, 1], ["tanh", "sigmoid"], np.float32)
@@ -175,7 +177,7 @@ def test_a_single_output_learns_yes_or_no() -> None:
 
 
 def orders_of(**given: Any) -> list[list[list[int]]]:
-    """Return the numbers of 2503 examples as three epochs see them, batch by batch."""
+    """Return the example numbers of each batch in three epochs with 2503 examples."""
     numbers = np.arange(2503)
     examples = Examples(np.stack([numbers // 256, numbers % 256], 1).astype(np.uint8), numbers * 0)
     network = make_network([2, 1], ["linear"])
@@ -188,7 +190,7 @@ def orders_of(**given: Any) -> list[list[list[int]]]:
     return [loss.batches[i : i + 251] for i in (0, 251, 502)]
 
 
-def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+def test_every_epoch_uses_every_example_once_in_a_different_order() -> None:
     epochs, numbers = orders_of(), list(range(2503))
     orders = [[number for batch in epoch for number in batch] for epoch in epochs]
     assert [numbers] * 3 == [sorted(order) for order in orders]
@@ -217,7 +219,7 @@ def test_events_come_in_order() -> None:
     assert [*expected, Finished("finished")] == actual
 
 
-def test_a_batch_larger_than_the_data_set_is_the_data_set() -> None:
+def test_a_batch_size_above_the_data_set_size_is_reduced_to_it() -> None:
     trainings = [
         make_training(classifier(), clouds(100), 0.1, epochs=2, batch_size=size)
         for size in (100, 5000)
@@ -257,7 +259,7 @@ def test_resuming_after_any_event_gives_the_same_bits(given: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("patience", [2, 3, 4])
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
-def test_early_stopping_stops_when_patience_is_used_up(
+def test_early_stopping_ends_training_when_patience_runs_out(
     metric: Literal["val_accuracy", "val_loss"], patience: int
 ) -> None:
     def train(stopping: EarlyStopping | None) -> list[Event]:
@@ -275,7 +277,7 @@ def test_early_stopping_stops_when_patience_is_used_up(
     assert rows[:expected] == rows_of(events)
 
 
-def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_loss() -> None:
+def test_the_best_epoch_has_the_highest_accuracy_and_among_ties_the_lowest_loss() -> None:
     training = make_training(classifier(), clouds(200, noise=150), 1.0, epochs=30, validation=NOISY)
     rows = rows_of(list(training))
     keys = [(row.val_accuracy or 0, -(row.val_loss or 0)) for row in rows]
@@ -313,16 +315,21 @@ def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
         (classifier("relu"), "cross_entropy", 1e15, "gradient"),
     ],
 )
-def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence(
+def test_an_overflow_in_the_last_step_of_an_epoch_is_a_divergence(
     network: Network, loss: str, rate: float, what: str
 ) -> None:
     given: dict[str, Any] = {"loss": loss, "batch_size": 100, "epochs": 2, "validation": NOISY}
     events = list(make_training(network, clouds(100), rate, **given))
     assert rows_of(events) == []
     assert isinstance(events[-1], Finished)
-    found = events[-1].divergence
-    assert found is not None
-    assert (found.epoch, found.batch, found.layer, found.what) == (1, 1, 1, what)
+    divergence = events[-1].divergence
+    assert divergence is not None
+    assert (divergence.epoch, divergence.batch, divergence.layer, divergence.what) == (
+        1,
+        1,
+        1,
+        what,
+    )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +345,7 @@ def test_an_epoch_that_ends_in_numbers_too_large_is_a_divergence(
     ],
 )
 @pytest.mark.parametrize("threads", [1, 3])
-def test_divergence_is_found_at_the_batch_where_it_happens(
+def test_divergence_is_reported_at_the_batch_where_it_happens(
     hidden: str,
     rate: float,
     rule: dict[str, Any],
@@ -367,7 +374,7 @@ def test_divergence_is_found_at_the_batch_where_it_happens(
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("rate", [1e15, 1e37])
-def test_divergence_is_found_behind_every_hidden_activation(
+def test_divergence_is_detected_with_every_hidden_activation(
     hidden: Activation, rate: float
 ) -> None:
     network = make_network([12, 8, 6, 3], [hidden, hidden, "softmax"], np.float32)
@@ -386,7 +393,7 @@ def test_divergence_is_found_behind_every_hidden_activation(
         ("sigmoid", "quadratic", 3.0),
     ],
 )
-def test_the_network_learns_to_read_digits(output: str, loss: str, rate: float) -> None:
+def test_the_network_learns_to_classify_digits(output: str, loss: str, rate: float) -> None:
     digits, held_out = hold_out(open_dataset("mini", notify=lambda _: None).training, 1000)
     assert held_out is not None
     network = make_network([784, 30, 10], ["sigmoid", output], np.float32)
@@ -407,10 +414,10 @@ def test_the_velocity_of_a_black_pixel_decays_to_0_at_any_batch_size(batch_size:
     training = make_training(
         network, examples, 0.01, momentum=0.9, epochs=epochs, batch_size=batch_size
     )
-    of_the_pixel = training.velocity[0, :8]
-    of_the_pixel[...] = 1e-3
+    velocity_of_pixel = training.velocity[0, :8]
+    velocity_of_pixel[...] = 1e-3
     list(training)
-    assert (of_the_pixel == 0).all()
+    assert (velocity_of_pixel == 0).all()
     velocity = np.abs(training.velocity)
     assert not ((velocity > 0) & (velocity < 1e-30)).any()  # denormal numbers are slow
 
@@ -440,7 +447,7 @@ def test_an_optimizer_state_that_overflows_is_a_divergence() -> None:
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
-def test_parameters_that_begin_infinite_are_a_divergence_before_the_first_step(layer: int) -> None:
+def test_infinite_initial_parameters_are_a_divergence_before_the_first_step(layer: int) -> None:
     network = classifier("relu", np.float32)
     network.parameters.weights[layer - 1][0, 0] = np.inf
     (last,) = make_training(network, clouds(100), 0.1)
