@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nnctl.runs.diagnosis import TITLES
 from tests.conftest import CONFIGS, Nnctl
 
 LESSONS = CONFIGS / "lessons"
@@ -30,7 +31,7 @@ LABELS = {
     "bias-shift": "shifted",
     "dead-relu": r"\d\d % dead",
     "exploding-gradients": "exploding",
-    "flat-loss": "too faint",
+    "flat-loss": "tiny act.",
     "saturation": r"\d\d % sat\.",
     "vanishing-gradients": "vanishing",
 }
@@ -67,8 +68,9 @@ def test_a_lesson_leads_to_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str)
     )
     diagnoses = {it["kind"]: it for it in summary_of(scratch / "run")["diagnoses"]}
     diagnosis = diagnoses[KINDS[name]]
+    title = TITLES.get(KINDS[name], KINDS[name])
     lines = [
-        f"  {KINDS[name]}: {diagnosis['evidence']}",
+        f"  {title}: {diagnosis['evidence']}",
         f"    {diagnosis['reason'][0].upper()}{diagnosis['reason'][1:]}.",
         f"    Cure: {diagnosis['cure']}.",
     ]
@@ -82,8 +84,8 @@ def test_a_lesson_leads_to_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str)
     rows = re.findall(r"^[ *] +\d+  .*", table, re.MULTILINE)
     end = table[table.rindex(rows[-1]) + len(rows[-1]) :]
     assert "\n".join(lines) in (before if name == "step" else end)
-    assert (name in PREDICTED) == ("Before it begins:" in before)
-    assert (name in PREDICTED) == (f"  {KINDS[name]}: " in before)
+    assert (name in PREDICTED) == ("Warnings before training:" in before)
+    assert (name in PREDICTED) == (f"  {title}: " in before)
     label = LABELS.get(name, "ok")
     assert all(re.search(rf"\d  {label}$", row) for row in rows), rows
     assert max(map(len, rows)) <= 80
@@ -124,7 +126,7 @@ def test_presets_have_no_problems_on_the_mini_dataset(nnctl: Nnctl, name: str) -
     assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mini", [])
     assert "Cure: " not in done.stderr
     printed = nnctl("check", summary["run_dir"]).stdout
-    assert "Nothing is wrong with its layers after " in printed
+    assert "No problems found after " in printed
 
 
 @pytest.mark.slow

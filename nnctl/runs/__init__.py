@@ -1,1 +1,1 @@
-"""What a training leaves on disk and how it goes on, and its composition from the rooms below."""
+"""Runs: building a network from a configuration, training, saving, resuming and evaluating it."""

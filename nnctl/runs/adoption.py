@@ -1,4 +1,4 @@
-"""A run of a network that was trained elsewhere, so that it can be evaluated and trained on."""
+"""Saves a network that was trained elsewhere as a run, to evaluate it or continue its training."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def save_network(
     *,
     notify: Notify,
 ) -> Run:
-    """Write a network as a run before its first epoch.
+    """Save a network as a run that has no epoch yet, and return the run.
 
     Parameters
     ----------
     network : Network
-        With its parameters.
+        Network with its parameters.
     directory : Path
-        Of the run, new or empty.
+        Run directory, new or empty.
     dataset : str
-        What it was trained on.
+        Name of the dataset that the network was trained on.
     overrides : sequence of Override
-        What else its configuration says.
+        Other settings of the run's configuration.
     notify : callable
-        Takes the events of a download.
+        Receives the notices, such as the progress of a download.
 
     Raises
     ------
     ConfigError
-        No such network can be trained on this dataset.
+        The network cannot be trained on this dataset.
     UsageError
-        It takes images of another size, or the directory is not empty.
+        The network takes images of another size, or the directory is not empty.
     DataError
-        The dataset cannot be had.
+        The dataset is not available.
     """
     layers = network.layers
     config: dict[str, Any] = {
@@ -57,23 +57,23 @@ def save_network(
             ]
         },
         "loss": _fitting_loss(network),
-        "optimizer": {"learning_rate": 0.1},  # that of a training that goes on from here
+        "optimizer": {"learning_rate": 0.1},  # used only if the run is trained further
     }
-    asked = resolve_config(Document("the network", config), overrides)
-    digits = find_dataset(asked.data, None, notify)
+    requested = resolve_config(Document("the network", config), overrides)
+    digits = find_dataset(requested.data, None, notify)
     pixels = digits.training.images.shape[1]
     if pixels != network.sizes[0]:
         raise UsageError(
             f"the images of {dataset} have {pixels} pixels; this network takes {network.sizes[0]}"
         )
-    settled = settle(asked, digits, notify)
+    final = settle(requested, digits, notify)
     run = Run.create_at(directory)
-    TrainingRun.begin(run, settled, digits).adopt(network)
+    TrainingRun.begin(run, final, digits).adopt(network)
     return run
 
 
 def _fitting_loss(network: Network) -> str:
-    """Return the loss that is usual over the network's outputs."""
+    """Return the loss that fits the output activation: cross-entropy where it is defined."""
     try:
         make_loss("cross_entropy", network.layers[-1].activation)
     except ValueError:

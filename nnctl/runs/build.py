@@ -1,4 +1,4 @@
-"""From a configuration to the layers, the network and the optimizer that it describes."""
+"""Builds the layers, the network, the regularization and the optimizer of a configuration."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def build_layers(config: Config) -> list[Layer]:
 
 
 def build_network(config: Config, pixels: int) -> Network:
-    """Return the network of a configuration, its parameters still zero."""
+    """Return the network of a configuration, with all parameters 0."""
     return Network(pixels, build_layers(config))
 
 
 def build_augmentation(config: Config) -> Augmentation | None:
-    """Return how a configuration deforms images."""
-    given = config.data.augment
-    if given is None:
+    """Return the image augmentation of a configuration, or None."""
+    augment = config.data.augment
+    if augment is None:
         return None
-    elastic = given.elastic and Elastic(given.elastic.alpha, given.elastic.sigma)
-    return Augmentation(**{**dict(given), "elastic": elastic})
+    elastic = augment.elastic and Elastic(augment.elastic.alpha, augment.elastic.sigma)
+    return Augmentation(**{**dict(augment), "elastic": elastic})
 
 
 def build_regularization(config: Config) -> Regularization:
-    """Return what of a configuration keeps the training within bounds."""
+    """Return the regularization of a configuration."""
     return Regularization(
         augmentation=build_augmentation(config),
         input_dropout=config.network.input_dropout,
@@ -49,7 +49,7 @@ def build_regularization(config: Config) -> Regularization:
 
 def build_optimizer(config: Config) -> Optimizer:
     """Return the optimizer of a configuration."""
-    given = config.optimizer
-    if given.name == "sgd":
-        return SGD(given.learning_rate, given.weight_decay, given.momentum, given.nesterov)
-    return OPTIMIZERS[given.name](given.learning_rate, given.weight_decay)
+    options = config.optimizer
+    if options.name == "sgd":
+        return SGD(options.learning_rate, options.weight_decay, options.momentum, options.nesterov)
+    return OPTIMIZERS[options.name](options.learning_rate, options.weight_decay)

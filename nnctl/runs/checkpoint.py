@@ -1,7 +1,7 @@
-"""A checkpoint: all that a training needs to go on, in one ``.npz`` file without a pickle.
+"""A checkpoint: everything needed to resume a training, in one ``.npz`` file without pickles.
 
-The arrays are ``parameters`` and ``velocity``; everything else is JSON in ``state``, and ``digest``
-is the SHA-256 of the three, so that a flipped bit is damage and not another network.
+The arrays are ``parameters`` and ``velocity``; everything else is JSON in ``state``. ``digest`` is
+the SHA-256 of the three, so that even one flipped bit is detected as damage.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from nnctl.runs.records import (
 
 FORMAT_VERSION = 1
 _MEMBERS = ("parameters", "velocity", "state", "digest")
-_MOST_STATE = 2**24  # bytes; a configuration of a hundred layers has a hundredth of them
+_MAX_STATE = 2**24  # bytes; the state of a network of 100 layers has a hundredth of that
 
 
 def _has_bits(count: int) -> Check:
-    """Return whether it is a whole number of so many bits."""
+    """Return a check for integers from 0 to 2**count - 1."""
     return lambda value: type(value) is int and 0 <= value < 2**count
 
 
@@ -91,7 +91,7 @@ _STATE = record(
     },
     {"metrics": optional(is_text)},
 )
-"""What the state of a checkpoint tells at least."""
+"""Required keys of a checkpoint's state, and the optional ones that are read."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,20 @@ class Checkpoint:
     Parameters
     ----------
     parameters : array of float32, shape (size,)
-        Of the network: all weights, then all biases.
-    velocity : array of float32, shape (size,) or (0,)
-        Of the optimizer.
+        Parameters of the network: all weights, then all biases.
+    velocity : array of float32, shape (slots * size,)
+        State of the optimizer, such as the momentum; in its last ``size`` numbers the averaged
+        parameters, if ``training.average`` is set.
     progress : Progress
-        Where the training stands, the state of its random numbers included.
+        Position within the training, including the state of the random generator.
     config : mapping
         The resolved configuration.
     dataset : mapping
-        The dataset as really used, with its hashes.
+        The dataset that was used, with the hashes of its files.
     seconds : float
         Wall time so far.
     metrics : str, optional
-        The SHA-256 of the metrics of the complete epochs; None in the first checkpoints.
+        The SHA-256 of the metrics of the complete epochs; None in checkpoints of old versions.
     """
 
     parameters: NDArray[np.float32]
@@ -126,7 +127,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in one piece; the old one stays until the new one is on the disk."""
+    """Write a checkpoint atomically: the old file stays until the new one is on the disk."""
     state = json.dumps(
         {
             "format_version": FORMAT_VERSION,
@@ -154,13 +155,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     DataError
-        There is no such file, or it cannot be read, or its format is of a later version.
+        The file is missing, cannot be read, or has the format of a later version.
     DamagedFileError
-        It does not hold what was once written.
+        The content is not what nnctl wrote.
     """
     try:
         if not path.is_file() and path.exists():
-            raise DataError(f"{path} cannot be read: it is no file")
+            raise DataError(f"{path} cannot be read: it is not a regular file")
         with path.open("rb") as file:
             arrays = _read_members(file)
         parameters, velocity = arrays["parameters"], arrays["velocity"]
@@ -169,20 +170,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         intact = str(arrays["digest"][()]) == _digest(parameters, velocity, text)
         version = state["format_version"]
     except FileNotFoundError:
-        raise DataError(f"there is no {path}") from None
+        raise DataError(f"{path}: file not found") from None
     except DataError:
         raise
     except Exception as error:  # zipfile and NumPy raise almost anything on damaged input
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
-        raise _damaged(path, f"it is not a whole checkpoint ({type(error).__name__})") from None
+        raise _damaged(path, f"it is not a complete checkpoint ({type(error).__name__})") from None
     check_version(path, version, FORMAT_VERSION)
     if not intact:
         raise _damaged(path, "its content does not match its checksum")
     if not (np.isfinite(parameters).all() and np.isfinite(velocity).all()):
-        raise _damaged(path, "it holds numbers that are not finite")
+        raise _damaged(path, "it contains numbers that are not finite")
     if not _STATE(state):
-        raise _damaged(path, "its state is none that a training can be in")
+        raise _damaged(path, "its training state is invalid")
     progress = state["progress"]
     best = progress.pop("best")
     return Checkpoint(
@@ -197,16 +198,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a file that has the members of a checkpoint and no others."""
+    """Return the arrays of a file that has exactly the members of a checkpoint."""
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
     if sorted(info.filename for info in infos) != sorted(f"{name}.npy" for name in _MEMBERS):
-        raise ValueError("other members")
-    # What is stored as it is cannot grow when it is read, as a compressed bomb would.
+        raise ValueError("unexpected members")
+    # Compressed members could be a bomb, which grows when it is read; stored ones cannot.
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
         raise ValueError("compressed members")
-    if any(info.filename == "state.npy" and info.file_size > _MOST_STATE for info in infos):
-        raise ValueError("too large a state")
+    if any(info.filename == "state.npy" and info.file_size > _MAX_STATE for info in infos):
+        raise ValueError("state too large")
     file.seek(0)
     with np.load(file, allow_pickle=False) as members:
         arrays = {name: members[name] for name in _MEMBERS}
@@ -223,8 +224,8 @@ def _digest(parameters: NDArray[Any], velocity: NDArray[Any], state: str) -> str
     return digest.hexdigest()
 
 
-def _damaged(path: Path, what: str) -> DamagedFileError:
+def _damaged(path: Path, reason: str) -> DamagedFileError:
     return DamagedFileError(
-        f"{path} is damaged: {what}",
-        hint="If the run's other checkpoint is whole, evaluate it with --checkpoint best or last.",
+        f"{path} is damaged: {reason}",
+        hint="If the run's other checkpoint is intact, use it with --checkpoint best or last.",
     )

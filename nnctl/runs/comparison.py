@@ -1,4 +1,4 @@
-"""Whether one network is better than another, or was only luckier: paired tests."""
+"""Paired tests of whether a difference between two networks is significant."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from nnctl.runs.machine import cores, single_threaded_blas
 from nnctl.runs.training import split
 
 LUCK = 0.05
-"""Differences that chance alone makes more often than this are not told from it."""
-_ROUNDING = 1e-14  # of differences that are the same but for the rounding of floats
+"""Significance level: a difference with a larger p-value may be chance."""
+_ROUNDING = 1e-14  # relative rounding error of differences that are equal otherwise
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a network made of each validation image.
+    """Results of a network on each validation image.
 
     Parameters
     ----------
     labels : array of uint8, shape (n,)
-        The classes of the images.
+        True classes.
     right : array of bool, shape (n,)
-        Whether its answer was right.
+        Whether each predicted class is right.
     losses : array of float, shape (n,)
-        Its losses.
+        Loss of each image.
     """
 
     labels: NDArray[np.uint8]
@@ -42,7 +42,7 @@ class Judged:
 
 
 def judge(run: Run, dataset: Dataset) -> Judged | None:
-    """Return what the best network of a run makes of its validation images; None without any.
+    """Evaluate the best network of a run on its validation images; None if it has none.
 
     Raises
     ------
@@ -66,11 +66,11 @@ def judge(run: Run, dataset: Dataset) -> Judged | None:
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
-    """Return how often chance alone makes two classifiers differ at least so much.
+    """Return the p-value of McNemar's test of whether two classifiers are equally good.
 
-    Only the images that one gets right and the other wrong tell them apart. If both were as good,
-    each of these would be as likely to be the one's as the other's (McNemar, Psychometrika 12,
-    1947; here exact and two-sided).
+    Only the images that exactly one of the two classifies correctly count. If both classifiers are
+    equally good, each such image is equally likely to be right for either of them (McNemar,
+    Psychometrika 12, 1947; here exact and two-sided).
 
     Parameters
     ----------
@@ -88,16 +88,16 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
 
 
 def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return how often chance alone makes the means of two samples differ at least so much.
+    """Return the p-value of the paired t-test of whether two samples have the same mean.
 
-    Student's test of the differences of pairs, such as two settings trained with the same seeds;
-    two-sided (Student, Biometrika 6, 1908). Where all differences are the same, as those of few
-    accuracies may be, it could not tell how they vary; then it is the sign test of the pairs.
+    Student's two-sided test of the differences of pairs, such as two settings trained with the
+    same seeds (Student, Biometrika 6, 1908). If all differences are equal, as can happen with a
+    few accuracies, their variance is 0 and the t-test is not defined; then it is the sign test.
 
     Parameters
     ----------
     ours, theirs : sequence of float
-        At least two pairs.
+        Values in the same order of pairs, at least two.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
@@ -109,10 +109,10 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _share_within(t: float, freedom: int) -> float:
-    """Return the share of Student's distribution between -t and t.
+    """Return the probability that Student's t is between -t and t.
 
-    For a whole number of degrees of freedom it is a finite sum (Abramowitz and Stegun, Handbook of
-    Mathematical Functions, 26.7.3 and 26.7.4).
+    For an integer number of degrees of freedom it is a finite sum (Abramowitz and Stegun, Handbook
+    of Mathematical Functions, 26.7.3 and 26.7.4).
     """
     angle = math.atan(t / math.sqrt(freedom))
     odd = freedom % 2

@@ -1,7 +1,7 @@
-"""Why a network does not learn: sentences told from a configuration, and from what health shows.
+"""Why does a network not learn? Diagnoses from its configuration and from the health of its layers.
 
-Each names its evidence, the reason, and the key of the configuration to change. A healthy run has
-none; the thresholds below are far from what healthy runs show.
+Each diagnosis has the evidence, the reason, and the key of the configuration to change. A healthy
+run has none: the thresholds below are far from the values of healthy runs.
 """
 
 from __future__ import annotations
@@ -28,59 +28,74 @@ from nnctl.nn.streams import stream
 from nnctl.nn.training import Divergence
 from nnctl.runs.build import build_layers, build_network
 
-_PROBED = 256  # examples that the first weights are looked at with
+_PROBED = 256  # examples for measuring the health of the initial network
 
 DEAD = 0.4
-"""The share of a layer's units that may be 0 for every image."""
+"""Threshold for dead units: the fraction of a layer's units that output 0 for every image."""
 SATURATED = 0.8
-"""The share of a hidden layer's outputs that may be near their bounds."""
+"""Threshold for saturation: the fraction of a hidden layer's outputs near their bounds."""
 VANISHING = 1 / 100
-"""How much shorter the first layer's errors may be than the last one's; longer is the inverse."""
+"""Threshold for vanishing gradients: norm of the first layer's error over that of the last layer.
+
+The inverse is the threshold for exploding gradients.
+"""
 SHIFTED = 3.0
-"""How many standard deviations the mean of activations without a sign may be from 0."""
+"""Threshold for the mean of activations that are never negative, in standard deviations."""
 OVERFITTING = 0.10
-"""By how much the training accuracy may exceed the validation accuracy."""
+"""Threshold for overfitting: training accuracy minus validation accuracy."""
 LEARNED = 0.9
-"""A training accuracy below this is that of a network that has not learned its images."""
+"""Training accuracy from which a network counts as having learned its training images."""
 FLAT = 0.05
-"""The share of the loss that is no progress."""
+"""Relative decrease of the loss up to which the loss counts as being on a plateau."""
 RISEN = 3
-"""How many times the loss of guessing is a loss that steps have driven up."""
+"""A loss above this multiple of the loss of guessing was driven up by the steps."""
 TINY_UPDATE = 1e-5
-"""A first step so short, measured by the weights, that nothing can come of it."""
+"""Norm of a step relative to that of the weights below which a network cannot learn."""
 MUCH_DROPOUT = 0.5
-"""A share of dropped units above what is usual."""
+"""Dropout rates above this are unusually high."""
 FAINT = 1e-2
-"""A standard deviation of activations so small that all images look the same."""
+"""Threshold for vanishing activations: their standard deviation."""
 
 FAINT_REASON = (
-    "weights that are too small make each layer fainter than the one before, until all images look "
-    "the same"
+    "the weights are too small, so the activations shrink from layer to layer until all images "
+    "look the same"
 )
 
 LEARNING_RATES = {"cross_entropy": (1e-4, 5.0), "quadratic": (1e-2, 30.0)}
-"""Outside of these, learning_rate / (1 - momentum) of sgd is far out for the loss."""
+"""Usual range of learning_rate / (1 - momentum) of sgd, by loss."""
 _ROUNDING = 1e-9  # 0.5 / (1 - 0.9) is a little more than 5
 ADAPTIVE_RATES = {"adagrad": (1e-4, 1.0), "adam": (1e-6, 0.1)}
-"""Outside of these it is far out for optimizers that scale each step by the gradients' size."""
+"""Usual range of the learning rate of optimizers that scale steps by the size of the gradients."""
+
+TITLES = {
+    "equal units": "unbroken symmetry",
+    "exponential": "exponential activation",
+    "faint activations": "vanishing activations",
+    "flat loss": "loss plateau",
+    "saturation": "saturated units",
+    "shifted activations": "activations not zero-centered",
+    "silent outputs": "dead outputs",
+    "step": "step activation",
+}
+"""Terms shown to people, by kind, where the kind, which is written to files, is another word."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Something that keeps a network from learning.
+    """A problem that keeps a network from learning.
 
     Parameters
     ----------
     kind : str
-        One word or two: what is wrong.
+        Name of the problem in files and JSON; see also `title`.
     layer : int, optional
-        Where, counted from 1.
+        Number of the layer, from 1.
     evidence : str
-        What was seen.
+        Measured values, or settings, that show the problem.
     reason : str
-        Why that hurts.
+        Explanation of why this prevents learning.
     cure : str
-        The keys of the configuration to change.
+        Changes to the configuration, with their keys.
     """
 
     kind: str
@@ -89,11 +104,16 @@ class Diagnosis:
     reason: str
     cure: str
 
+    @property
+    def title(self) -> str:
+        """The problem in the field's terms, for people."""
+        return TITLES.get(self.kind, self.kind)
+
 
 def foresee(config: Config) -> list[Diagnosis]:
-    """Return what can be known of a configuration before any training."""
+    """Return the problems that a configuration alone shows, before any training."""
     return [
-        *_steps(config),
+        *_step_activations(config),
         *_linear(config, None),
         *_deep_sigmoids(config),
         *_exponentials(config),
@@ -108,44 +128,44 @@ def diagnose(
     network: Network | None,
     divergence: Divergence | None = None,
 ) -> list[Diagnosis]:
-    """Return why a run did not learn, or not better.
+    """Return the problems that a run's training shows.
 
     Parameters
     ----------
     config : Config
-        Of the run.
+        Configuration of the run.
     rows : sequence of mapping
-        The metrics of its epochs, with the health of the layers.
+        Metrics of its epochs, with the health of the layers.
     network : Network, optional
-        As it is after the last of them.
+        Network after the last epoch.
     divergence : Divergence, optional
-        Where it left the finite numbers.
+        Where the training diverged, if it did.
     """
     if divergence:
         return [_diverged(config, divergence)]
-    found = [*_steps(config), *_equal_weights(config), *_linear(config, network)]
-    # Earlier versions measured less.
+    problems = [*_step_activations(config), *_equal_weights(config), *_linear(config, network)]
+    # Early versions of nnctl did not measure the errors.
     rows = [row for row in rows if all("error" in layer for layer in row["health"])]
     if not rows:
-        return found
+        return problems
     health, start = rows[-1]["health"], None
     if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
         start = first_health(config, network.sizes[0])
-    found += [
+    problems += [
         *_silent_outputs(config, health),
-        *([] if found else _dead(config, health, start)),
+        *([] if problems else _dead(config, health, start)),
         *_saturation(config, rows[0]["health"], health, start),
         *_gradients(config, health),
         *_bias_shift(config, health),
     ]
-    found += _loss(config, rows, explained=bool(found))
+    problems += _loss(config, rows, explained=bool(problems))
     if rows[-1]["train_accuracy"] < LEARNED:
-        found += _learning_rate(config)
-    return [*found, *_overfitting(config, rows)]
+        problems += _learning_rate(config)
+    return [*problems, *_overfitting(config, rows)]
 
 
 def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
-    """Return what is wrong with the first weights of a network, before any training."""
+    """Return the problems of a network's initial weights, before any training."""
     overflowing = [number for number, layer in enumerate(health, 1) if not _is_finite(layer)]
     if overflowing:
         return list(_overflow(config, overflowing[0]))
@@ -158,7 +178,7 @@ def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[
 
 
 def first_health(config: Config, pixels: int) -> list[dict[str, Any]]:
-    """Return the health of a network as it begins, on examples that need no download."""
+    """Return the health of the layers with the initial weights, measured without a download."""
     network = build_network(config, pixels)
     inputs, labels = some_examples(pixels, _PROBED, network.dtype)
     units = network.sizes[-1]
@@ -175,7 +195,15 @@ def first_health(config: Config, pixels: int) -> list[dict[str, Any]]:
 
 
 def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
-    """Return examples of so many inputs that ship with nnctl, or else random ones."""
+    """Return bundled examples with this number of pixels, or random ones if there are none.
+
+    Returns
+    -------
+    inputs : array, shape (count, pixels)
+        Pixels from 0 to 1; fewer rows if the bundled dataset has fewer examples.
+    labels : array, shape (count,)
+        Their labels.
+    """
     for name in ("mini", "xor"):
         if describe(name).pixels == pixels:
             digits = open_dataset(name, notify=lambda _: None).training
@@ -185,26 +213,26 @@ def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Lab
 
 
 def glance(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
-    """Return the worst of an epoch's health in nine characters or fewer."""
+    """Return the worst problem of an epoch in at most nine characters, or ``ok``."""
     hidden = health[:-1]
     dead = max((layer["dead"] for layer in hidden), default=0.0)
     saturated = max((layer["saturated"] for layer in hidden), default=0.0)
     if _faint_layer(health) < len(health):
-        return "too faint"
+        return "tiny act."
     for share, least, what in ((dead, DEAD, "dead"), (saturated, SATURATED, "sat.")):
         if share >= least:
             return f"{100 * share:.0f} % {what}".replace("100 %", "all")
-    found = [*_gradients(config, health), *_bias_shift(config, health)]
-    return found[0].kind.split()[0] if found else "ok"
+    problems = [*_gradients(config, health), *_bias_shift(config, health)]
+    return problems[0].kind.split()[0] if problems else "ok"
 
 
 def _key(layer: int, key: str) -> str:
-    """Return the dotted key of a layer that is counted from 1."""
+    """Return the dotted key of a setting of a layer, numbered from 1."""
     return f"network.layers.{layer - 1}.{key}"
 
 
 def before_any_step(divergence: Divergence) -> bool:
-    """Tell whether the numbers of the first batch were too large, before anything was learned."""
+    """Return whether the very first forward pass overflowed, before any step."""
     first = (divergence.epoch, divergence.batch, divergence.last_finite_loss) == (1, 1, None)
     return first and divergence.what != "gradient"
 
@@ -219,50 +247,53 @@ def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
         divergence.layer,
         f"the {divergence.what} of layer {divergence.layer} {verb} not finite in epoch "
         f"{divergence.epoch}, batch {divergence.batch}",
-        "each step overshoots by more than it corrects, and the numbers grow until they overflow",
-        f"lower optimizer.learning_rate: {rate:g}, to {rate / 10:g} for a start",
+        "each step overshoots the minimum, so the numbers grow until they overflow",
+        f"lower optimizer.learning_rate (now {rate:g}), for example to {rate / 10:g}",
     )
 
 
-def _steps(config: Config) -> Iterator[Diagnosis]:
+def _step_activations(config: Config) -> Iterator[Diagnosis]:
     for number, layer in enumerate(config.network.layers, start=1):
         if isinstance(layer.activation, Step) and layer.activation.surrogate is None:
             which = "layer 1 learns" if number == 1 else f"layers 1 to {number} learn"
             yield Diagnosis(
                 "step",
                 number,
-                f"layer {number} is step",
-                f"its derivative is 0, so no error passes it, and {which} nothing",
+                f"layer {number} uses the step activation without a surrogate",
+                f"the derivative of step is 0, so no gradient passes through it: {which} nothing",
                 f"set {_key(number, 'activation')}: {{name: step, surrogate: sigmoid}}",
             )
 
 
 def _linear(config: Config, network: Network | None) -> Iterator[Diagnosis]:
-    """Tell of hidden layers that are all linear, and show it by the product of a network."""
+    """Report hidden layers that are all linear; a network's weights give the evidence."""
     *hidden, output = config.network.layers
     if not hidden or not all(isinstance(layer.activation, Linear) for layer in hidden):
         return
     units = output.units
     if network is None:
-        evidence = f"all hidden layers are linear: the {len(hidden) + 1} layers are one"
+        evidence = (
+            f"all hidden layers are linear: the {len(hidden) + 1} layers are equivalent to one"
+        )
     else:
         inputs = network.sizes[0]
         evidence = (
-            f"all hidden layers are linear: the product of the {len(hidden) + 1} weight matrices, "
-            f"one of {inputs} x {units}, gives the same logits to {_distance(network):.0e}"
+            f"all hidden layers are linear: one matrix of {inputs} x {units}, the product of the "
+            f"{len(hidden) + 1} weight matrices, gives the same logits up to a relative error of "
+            f"{_distance(network):.0e}"
         )
     yield Diagnosis(
         "linear collapse",
         None,
         evidence,
-        "a linear map of a linear map is a linear map; such a network can do no more than one "
-        "without hidden layers",
+        "a composition of linear maps is linear, so the network can do no more than one without "
+        "hidden layers",
         f"set {_key(1, 'activation')}: relu",
     )
 
 
 def _distance(network: Network) -> float:
-    """Return how far a network of linear layers is from the product of its matrices, relatively."""
+    """Return the relative error of replacing linear layers by the product of their matrices."""
     exact = network.as_float64()
     weights, biases = exact.parameters.weights, exact.parameters.biases
     product, shift = weights[0], biases[0]
@@ -286,10 +317,11 @@ def _deep_sigmoids(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "vanishing gradients",
             1,
-            f"{len(hidden)} hidden layers, whose derivatives multiply to {steepest:.1g} at most",
-            "a sigmoid's derivative is 1/4 at most, so the first layers learn far more slowly "
-            "than the last",
-            "use relu or tanh in all hidden layers of network.layers, or fewer layers",
+            f"{len(hidden)} hidden layers; the product of their derivatives is at most "
+            f"{steepest:.1g}",
+            "the derivative of a sigmoid is at most 1/4, so the first layers learn much more "
+            "slowly than the last",
+            "use relu or tanh in all hidden layers of network.layers, or use fewer layers",
         )
 
 
@@ -299,8 +331,8 @@ def _exponentials(config: Config) -> Iterator[Diagnosis]:
             yield Diagnosis(
                 "exponential",
                 number,
-                f"layer {number} is exponential, and hidden",
-                "its outputs and its derivative have no bound and grow with each step",
+                f"layer {number} is a hidden layer with the exponential activation",
+                "its outputs and its derivative are unbounded and grow with each step",
                 f"set {_key(number, 'activation')}: relu, or softplus",
             )
 
@@ -320,9 +352,9 @@ def _equal_weights(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "equal units",
             number,
-            f"layer {number} begins with {layer.weights_distribution.name} weights and "
-            f"{layer.biases_distribution.name} biases" + _also(equal, number),
-            "all its units are the same, get the same gradient, and stay the same for ever",
+            f"layer {number} is initialized with weights: {layer.weights_distribution.name}, "
+            f"biases: {layer.biases_distribution.name}" + _also(equal, number),
+            "all its units are identical, so they get the same gradient and stay identical",
             _init_cure(config, number) or f"set {_key(number, 'init')}: auto",
         )
 
@@ -339,8 +371,8 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
             "learning rate",
             None,
             f"optimizer.learning_rate{by_momentum} is {rate:g}",
-            f"that is very {high_or_low} for {what}; "
-            f"what works is usually between {low:g} and {high:g}",
+            f"the learning rate is too {high_or_low} for {what}; "
+            f"usual values are between {low:g} and {high:g}",
             f"{'lower' if rate > high else 'raise'} optimizer.learning_rate",
         )
 
@@ -361,14 +393,14 @@ def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "overflow",
         number,
-        f"layer {number}: its numbers are too large for float32 before any training",
-        "nothing can be learned from infinity",
+        f"layer {number}: its numbers overflow float32 before any training",
+        "infinite numbers have no gradient, so the network cannot learn",
         _init_cure(config, number) or f"use relu in {_key(number, 'activation')}",
     )
 
 
 def _init_cure(config: Config, number: int) -> str | None:
-    """Return how a layer gets weights that fit its activation, if it has not got them."""
+    """Return how to initialize a layer to fit its activation; None if it already does."""
     layer = config.network.layers[number - 1]
     for init, key in ((layer.init, _key(number, "init")), (config.network.init, "network.init")):
         if init is not None:
@@ -378,20 +410,21 @@ def _init_cure(config: Config, number: int) -> str | None:
 
 
 def _rate_cure(config: Config) -> str:
-    """Return what makes steps gentler: first what makes them harder than those of others."""
-    shares = {"network.input_dropout": config.network.input_dropout}
+    """Return the settings to lower: strong regularization first, then the learning rate."""
+    dropout = {"network.input_dropout": config.network.input_dropout}
     for number, layer in enumerate(config.network.layers, start=1):
-        shares[_key(number, "dropout")] = layer.dropout
-    gentler = {
+        dropout[_key(number, "dropout")] = layer.dropout
+    settings = {
         "training.adversarial": config.training.adversarial,
-        **{key: share for key, share in shares.items() if share > MUCH_DROPOUT},
+        **{key: rate for key, rate in dropout.items() if rate > MUCH_DROPOUT},
         "optimizer.learning_rate": config.optimizer.learning_rate,
     }
-    return "lower " + ", or ".join(f"{key}: {value:g}" for key, value in gentler.items() if value)
+    named = [f"{key} (now {value:g})" for key, value in settings.items() if value]
+    return "lower " + ", or ".join(named)
 
 
 def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
-    """Tell of output units that are near 0 for every image, which the quadratic loss leaves so."""
+    """Report output units near 0 for every image, which the quadratic loss cannot revive."""
     number, output = len(health), config.network.layers[-1]
     silent = round(health[-1]["dead"] * output.units)
     if silent and output.units > 1 and config.loss == "quadratic":
@@ -400,8 +433,8 @@ def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iter
             "silent outputs",
             number,
             f"layer {number}: {silent} of {output.units} outputs are near 0 for every image",
-            "these digits are never answered: the gradient of the quadratic loss has the "
-            "derivative of the output as a factor, which is nearly 0 there",
+            "the network never predicts these digits: the gradient of the quadratic loss is "
+            "proportional to the derivative of the output, which is nearly 0 there",
             ", or ".join(
                 [
                     *(["set loss: cross_entropy"] * isinstance(output.activation, Sigmoid)),
@@ -425,20 +458,24 @@ def _dead(
     if dead:
         number = max(dead, key=dead.__getitem__)
         began_dead = start is not None and _is_dead(start[number - 1])
+        name = config.network.layers[number - 1].activation.name
         other = f"use leaky_relu in {_key(number, 'activation')}"
         init = _init_cure(config, number) if began_dead else None
         yield Diagnosis(
             "dead units",
             number,
-            f"layer {number}: {100 * dead[number]:.0f} % of units are 0 for every image"
-            f"{', and were so before any training' if began_dead else ''}" + _also(dead, number),
-            "a unit that is 0 for every image has no gradient and cannot come back",
+            f"layer {number}: {100 * dead[number]:.0f} % of the {name} units output 0 for every "
+            f"image{', already before training' if began_dead else ''}" + _also(dead, number),
+            "a unit that outputs 0 for every image has no gradient and cannot recover",
             f"{init or _rate_cure(config)}, or {other}",
         )
 
 
 def _faint_layer(health: Sequence[Mapping[str, Any]]) -> int:
-    """Return the first hidden layer that lives, but hardly answers; one past the last if none."""
+    """Return the first hidden layer with vanishing activations, or ``len(health) + 1``.
+
+    A layer whose units are mostly dead is not one of them.
+    """
     for number, layer in enumerate(health[:-1], start=1):
         if layer["std"] < FAINT and layer["dead"] < DEAD:
             return number
@@ -449,12 +486,12 @@ def _large(number: float) -> str:
     return f"{number:,.0f}" if number < 1e6 else f"{number:.1e}"
 
 
-def _also(found: Mapping[int, float], worst: int) -> str:
-    """Return a clause that names the other layers of which the same is to be said."""
-    others = [str(number) for number in found if number != worst]
+def _also(layers: Mapping[int, float], worst: int) -> str:
+    """Return a clause that names the other layers with the same problem, or nothing."""
+    others = [str(number) for number in layers if number != worst]
     if not others:
         return ""
-    return f"; the same is wrong with layer{'s' * (len(others) > 1)} {', '.join(others)}"
+    return f"; also in layer{'s' * (len(others) > 1)} {', '.join(others)}"
 
 
 def _saturation(
@@ -463,7 +500,7 @@ def _saturation(
     last: Sequence[Mapping[str, Any]],
     start: Sequence[Mapping[str, Any]] | None,
 ) -> Iterator[Diagnosis]:
-    """Tell of layers that were saturated from the first epoch on: later, it can be certainty."""
+    """Report layers saturated since the first epoch; later it can be the network's confidence."""
     saturated = {
         number: now["saturated"]
         for number, (then, now) in enumerate(zip(first[:-1], last[:-1], strict=True), start=1)
@@ -471,17 +508,17 @@ def _saturation(
     }
     if saturated:
         number = max(saturated, key=saturated.__getitem__)
-        before = f", {100 * first[number - 1]['saturated']:.0f} % after the first epoch already"
+        before = f" ({100 * first[number - 1]['saturated']:.0f} % after the first epoch)"
         init = _init_cure(config, number)
         began_so = init is not None and (start is None or _is_saturated(start[number - 1]))
-        why = "its weights began too large" if began_so else "steps that are too long led there"
+        why = "its initial weights are too large" if began_so else "the steps were too large"
         name = config.network.layers[number - 1].activation.name
         yield Diagnosis(
             "saturation",
             number,
             f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
             f"their bounds{before if first is not last else ''}" + _also(saturated, number),
-            f"there the derivative of {name} is nearly 0, and so is what the layer learns; {why}",
+            f"there the derivative of {name} is nearly 0, so the layer hardly learns; {why}",
             init if began_so and init else _rate_cure(config),
         )
 
@@ -490,40 +527,38 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
     first, last = health[0]["error"], health[-1]["error"]
     hidden = [layer.activation for layer in config.network.layers[:-1]]
     if not last or _faint_layer(health) < len(health):
-        return  # activations that are too small have their own sentence
+        return  # vanishing activations have their own diagnosis
     if not first and (any(isinstance(f, Step) for f in hidden) or any(map(_is_dead, health[:-1]))):
-        return  # and so have a step and dead units
+        return  # and so have step activations and dead units
     ratio = max(first, float(np.finfo(np.float32).tiny)) / last
-    per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} a layer"
+    per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} per layer"
     init = next(filter(None, (_init_cure(config, i + 1) for i in range(len(hidden)))), None)
     if ratio < VANISHING:
-        flat = [found for found in hidden if found.initializer != "he_normal"]
+        bounded = [function for function in hidden if function.initializer != "he_normal"]
         yield Diagnosis(
             "vanishing gradients",
             1,
-            f"the error of layer 1 is {_large(1 / ratio)} times smaller than that of layer "
-            f"{len(health)}: {per_layer}",
+            f"the backpropagated error of layer 1 is {_large(1 / ratio)} times smaller than that "
+            f"of layer {len(health)}: {per_layer}",
             "each layer multiplies the error by its weights and by the derivative of "
-            f"{' or '.join(sorted({found.name for found in hidden}))}; the first layers hardly "
-            "learn",
+            f"{' or '.join(sorted({function.name for function in hidden}))}, so the first layers "
+            "hardly learn",
             init
             or (
-                "use relu in all hidden layers of network.layers, or fewer of them"
-                if flat
-                else "give network.layers more units, or fewer layers"
+                "use relu in all hidden layers of network.layers, or use fewer layers"
+                if bounded
+                else "use more units or fewer layers in network.layers"
             ),
         )
     elif ratio > 1 / VANISHING:
         yield Diagnosis(
             "exploding gradients",
             1,
-            f"the error of layer 1 is {_large(ratio)} times larger than that of layer "
-            f"{len(health)}: {per_layer}",
-            "each layer multiplies the error by its weights, which are too large; no learning "
-            "rate suits the first layers and the last",
-            f"{init}, and then optimizer.learning_rate as for any network"
-            if init
-            else _rate_cure(config),
+            f"the backpropagated error of layer 1 is {_large(ratio)} times larger than that of "
+            f"layer {len(health)}: {per_layer}",
+            "each layer multiplies the error by its weights, which are too large; no single "
+            "learning rate suits both the first and the last layers",
+            f"{init}, then choose optimizer.learning_rate as usual" if init else _rate_cure(config),
         )
 
 
@@ -542,8 +577,8 @@ def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator
             number,
             f"layer {number}: the activations have mean {state['mean']:.3g} and standard "
             f"deviation {state['std']:.2g}, and none is negative" + _also(shifted, number),
-            f"to layer {number + 1} all images look alike, and the gradients of each of its "
-            "units' weights share one sign, so that steps zigzag",
+            f"all images look alike to layer {number + 1}, and the gradients of each unit's "
+            "weights there all have the same sign, so the steps zigzag",
             f"use tanh or elu in {_key(number, 'activation')}",
         )
 
@@ -554,8 +589,8 @@ def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diag
         yield Diagnosis(
             "faint activations",
             number,
-            f"layer {number}: the activations differ by no more than "
-            f"{health[number - 1]['std']:.1g} from image to image",
+            f"layer {number}: the activations hardly vary between images (standard deviation "
+            f"{health[number - 1]['std']:.1g})",
             FAINT_REASON,
             _init_cure(config, number) or _rate_cure(config),
         )
@@ -564,13 +599,13 @@ def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diag
 def _loss(
     config: Config, rows: Sequence[Mapping[str, Any]], *, explained: bool
 ) -> Iterator[Diagnosis]:
-    """Tell of a loss that stays where it began, or goes up, if nothing else explains it."""
+    """Report a loss on a plateau, or one that rises, unless another problem explains it."""
     first, last = rows[0], rows[-1]
     classes = max(2, config.network.layers[-1].units)
     if last["train_accuracy"] > min(2 / classes, 0.75):
         return
     began = first["train_loss"]
-    guessing = f"with {100 * last['train_accuracy']:.1f} % right: no better than chance"
+    guessing = f"with an accuracy of {100 * last['train_accuracy']:.1f} %: no better than guessing"
     was = f"was {began:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
     evidence = f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}"
     chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
@@ -580,8 +615,9 @@ def _loss(
             yield Diagnosis(
                 "learning rate",
                 None,
-                f"{evidence}; guessing costs {chance:.3g}",
-                "each step overshoots, and makes the network surer of wrong answers",
+                f"{evidence}; guessing gives {chance:.3g}",
+                "the learning rate is too high: each step overshoots and makes the network more "
+                "confident in wrong answers",
                 _rate_cure(config),
             )
         return
@@ -593,36 +629,43 @@ def _loss(
 def _flat(
     config: Config, rows: Sequence[Mapping[str, Any]], evidence: str, *, explained: bool
 ) -> Iterator[Diagnosis]:
-    """Tell why a loss stays where guessing is, as far as that is not explained yet."""
+    """Report why the loss stays at that of guessing, unless another problem explains it."""
     health, rate = rows[-1]["health"], config.optimizer.learning_rate
     faint = _faint_layer(health)
     updates = [layer["update_ratio"] for layer in rows[0]["health"]]
     if faint < len(health) and not explained:
         reason = (
-            f"the activations of layer {faint} differ by no more than "
-            f"{health[faint - 1]['std']:.1g} from image to image; {FAINT_REASON}"
+            f"the activations of layer {faint} hardly vary between images (standard deviation "
+            f"{health[faint - 1]['std']:.1g}); {FAINT_REASON}"
         )
         cure = _init_cure(config, faint) or _rate_cure(config)
     elif config.loss == "quadratic" and _is_saturated(health[-1]):
         reason = (
             f"{100 * health[-1]['saturated']:.0f} % of the outputs are within 5 % of their bounds; "
-            "the gradient of the quadratic loss has their derivative as a factor, which is nearly 0"
+            "the gradient of the quadratic loss is proportional to their derivative, which is "
+            "nearly 0 there"
         )
         is_sigmoid = isinstance(config.network.layers[-1].activation, Sigmoid)
         cure = _rate_cure(config) + (", or set loss: cross_entropy" if is_sigmoid else "")
     elif explained:
         return
     elif 0 < max(updates) < TINY_UPDATE:
-        reason = "a step changes the weights by less than a hundred thousandth of their length"
-        cure = f"raise optimizer.learning_rate: {rate:g}"
+        reason = (
+            "the learning rate is too low: a step changes the weights by less than 1/100,000 of "
+            "their norm"
+        )
+        cure = f"raise optimizer.learning_rate (now {rate:g})"
     elif len(config.network.layers) == 1:
-        reason = "one layer parts two classes by a straight line or plane, and there may be none"
+        reason = (
+            "a single layer separates two classes by a straight line or plane, which may not exist "
+            "for this dataset"
+        )
         cure = "add a hidden layer to network.layers"
     else:
-        reason = "the network answers the same to every image, and steps do not lead away from that"
+        reason = "the network gives the same answer for every image, and the steps do not change it"
         cure = (
-            f"change optimizer.learning_rate: {rate:g}, tenfold down or up, or give network.layers "
-            "more units"
+            f"divide or multiply optimizer.learning_rate (now {rate:g}) by 10, or use more units "
+            "in network.layers"
         )
     yield Diagnosis("flat loss", None, evidence, reason, cure)
 
@@ -638,16 +681,16 @@ def _overfitting(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[
         if hidden and not any(layer.dropout for layer in hidden):
             cures.append("set network.layers.0.dropout: 0.5")
         if config.data.augment is None:
-            cures.append("deform the images with data.augment: {rotate: 10, elastic: {}}")
+            cures.append("augment the images with data.augment: {rotate: 10, elastic: {}}")
         if config.data.subset:
-            cures.insert(0, "train on more with data.subset: null")
+            cures.insert(0, "train on more images with data.subset: null")
         if config.training.early_stopping is None:
             cures.append("stop early with training.early_stopping: {patience: 5}")
         yield Diagnosis(
             "overfitting",
             None,
-            f"{100 * last['train_accuracy']:.1f} % of the training images are right, and "
-            f"{100 * last['val_accuracy']:.1f} % of the validation images",
-            "the network learned the training images by heart, with their accidents",
+            f"the accuracy is {100 * last['train_accuracy']:.1f} % on the training images, but "
+            f"{100 * last['val_accuracy']:.1f} % on the validation images",
+            "the network memorized the training images, including their noise",
             ", or ".join(cures),
         )

@@ -1,1 +1,1 @@
-"""What people look at. The only room that knows rich."""
+"""Terminal output: tables, curves, images and progress bars. The only package that imports rich."""

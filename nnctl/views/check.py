@@ -1,4 +1,4 @@
-"""A configuration as people look at it before they train, and the activations there are."""
+"""Prints what ``nnctl check`` found out about a configuration, and the list of activations."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.pictures import print_side_by_side
 from nnctl.views.plots import draw_curve
 
-_REACH = 4.0  # activations are drawn from minus this to this
-_COLUMNS, _ROWS = 16, 4  # of each little drawing
-_ROUNDING = 1e-13  # what is smaller is no residual
+_REACH = 4.0  # activations are drawn for z from -4 to 4
+_COLUMNS, _ROWS = 16, 4  # size of each curve in characters
+_ROUNDING = 1e-13  # smaller residuals are rounding errors
 
 
 def show_inspection(source: str, inspection: Inspection) -> None:
-    """Print the layers, the size of the training, and what is wrong."""
+    """Print the layers, the size of the training, and the problems found."""
     console = results()
     hidden = len(inspection.layers) - 1
     kind = "a deep network" if inspection.deep else "not a deep network, which has two or more"
@@ -48,7 +48,7 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     say(console, f"{inspection.dataset}: {inspection.examples:,} examples{held_out}")
     epochs = _count(inspection.epochs, "epoch")
     steps = _count(inspection.steps, "step")
-    say(console, f"{steps} in {epochs}: {inspection.steps_per_epoch:,} an epoch")
+    say(console, f"{steps} in {epochs}: {inspection.steps_per_epoch:,} per epoch")
     if inspection.regularization:
         say(console, "regularization:")
         for key, value in inspection.regularization.items():
@@ -57,9 +57,9 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     if inspection.diagnoses:
         show_diagnoses(console, "Warnings:" if done is None else WHY, inspection.diagnoses)
     elif done is None:
-        say(console, Text("No warnings: nothing wrong is seen before training.", "green"))
+        say(console, Text("No problems found before training.", "green"))
     else:
-        text = f"Nothing is wrong with its layers after {_count(done, 'epoch')}."
+        text = f"No problems found after {_count(done, 'epoch')}."
         say(console, Text(text, "green"))
 
 
@@ -68,7 +68,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    """Return a value as one would write it in a line of a configuration."""
+    """Return a value in the one-line notation of a configuration."""
     if not isinstance(value, dict):
         return f"{value:g}"
     return "{" + ", ".join(f"{key}: {_as_yaml(part)}" for key, part in value.items()) + "}"
@@ -78,11 +78,11 @@ def _layers(inspection: Inspection) -> Table:
     table = Table(box=box.SIMPLE)
     for name in ("layer", "shape", "parameters"):
         table.add_column(name, justify="right")
-    for name in ("activation", "weights begin as"):
+    for name in ("activation", "initial weights"):
         table.add_column(name)
-    told_biases = any(plan.biases != "zeros" for plan in inspection.layers)
-    if told_biases:
-        table.add_column("biases")
+    show_biases = any(plan.biases != "zeros" for plan in inspection.layers)
+    if show_biases:
+        table.add_column("initial biases")
     for plan in inspection.layers:
         biases = Group(plan.biases, f"std {plan.biases_std:.3g}")
         table.add_row(
@@ -91,7 +91,7 @@ def _layers(inspection: Inspection) -> Table:
             f"{plan.parameters:,}",
             Group(Text(plan.activation, "bold"), plan.formula, *_dropout(plan)),
             Group(f"{'auto: ' if plan.auto else ''}{plan.weights}", f"std {plan.weights_std:.3g}"),
-            *([biases] if told_biases else []),
+            *([biases] if show_biases else []),
         )
     return table
 
@@ -101,20 +101,23 @@ def _dropout(plan: LayerPlan) -> list[str]:
 
 
 def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | None) -> None:
-    """Draw images as the network will see them, with their labels, and say what that leaves out."""
+    """Draw images with their labels as the network sees them in training.
+
+    Adversarial training changes them further; a line says so.
+    """
     console = results()
     say(console, Text("\nTraining images as the network will see them", "bold"))
     if samples[0].dataset != dataset:
-        say(console, f"of {samples[0].dataset}: {dataset} is not there yet")
+        say(console, f"from {samples[0].dataset}: {dataset} has not been downloaded yet")
     if adversarial:
-        say(console, f"before each is moved by {adversarial:g}, to where its loss grows the most")
+        say(console, f"without the adversarial step of length {adversarial:g}")
     print_side_by_side(
         console, [sample.image for sample in samples], [sample.label for sample in samples]
     )
 
 
 def show_gradients(report: GradientReport) -> None:
-    """Print the largest error of each layer, and how the linearisation gets better."""
+    """Print the largest gradient error of each layer, and the residuals of the linearization."""
     console = results()
     say(console, "")
     say(console, Text("Backpropagation against central differences, in float64", "bold"))
@@ -123,20 +126,20 @@ def show_gradients(report: GradientReport) -> None:
         table.add_column(name, justify="right")
     for error in report.errors:
         right = error.largest <= LARGEST_ERROR
-        told = f"{error.largest:.1e}" if error.checked else "-"
+        relative_error = f"{error.largest:.1e}" if error.checked else "-"
         table.add_row(
             str(error.layer),
             f"{error.steepest:.1e}",
-            Text(told, "green" if right else "bold red"),
+            Text(relative_error, "green" if right else "bold red"),
             f"{error.checked:,}",
             f"{error.skipped:,}",
         )
     console.print(table)
     for number in report.surrogates:
-        say(console, f"layer {number} is checked as the function whose derivative it borrows")
-    say(console, Text("Change of the outputs: Δf ≈ Σ ∂f/∂w Δw, and what that leaves out", "bold"))
+        say(console, f"layer {number} is checked with the surrogate of its activation")
+    say(console, Text("Linear approximation of the outputs: Δf ≈ Σ ∂f/∂w Δw", "bold"))
     table = Table(box=box.SIMPLE)
-    for name in ("length of Δw", "left out", "times smaller"):
+    for name in ("length of Δw", "residual", "times smaller"):
         table.add_column(name, justify="right")
     before = None
     for length, residual in report.residuals:
@@ -148,20 +151,20 @@ def show_gradients(report: GradientReport) -> None:
 
 
 def _verdict(residuals: list[float]) -> str:
-    """Return what the residuals of a change that is halved again and again show."""
+    """Return the conclusion from the residuals of a step Δw that is halved repeatedly."""
     if max(residuals) < _ROUNDING:
-        return "Nothing is left out: here the outputs are linear in the weights, or flat."
+        return "The residuals are 0: here the outputs are linear in the weights, or constant."
     shrinks = [before / max(after, _ROUNDING) for before, after in itertools.pairwise(residuals)]
     if all(times > 3.5 for times in shrinks):
-        return "Half of Δw leaves out a quarter or less, as it should: the derivative is right."
-    return "Not always a quarter of it for half of Δw: a kink of an activation lies within Δw."
+        return "Halving Δw divides the residual by 4 or more: the derivative is right."
+    return "Halving Δw does not divide the residual by 4: an activation has a kink within Δw."
 
 
 def show_activations() -> None:
-    """Print every activation: formula, derivative, range, advice, and drawings of both."""
+    """Print the formula, derivative, range, advice and curves of every activation."""
     console = results()
     reach = f"from z = -{_REACH:g} to {_REACH:g}"
-    say(console, f"f and its derivative f', {reach}, each drawn to its own height")
+    say(console, f"f and its derivative f', {reach}, each with its own vertical scale")
     say(console, "")
     for known in list_activations():
         activation = ACTIVATIONS[known["name"]]()
@@ -188,7 +191,7 @@ def show_activations() -> None:
 
 
 def _drawings(console: Console, activation: Activation) -> list[Text]:
-    """Return f and f' from -4 to 4, drawn."""
+    """Return the curves of f and f' for z from -4 to 4."""
     x = np.linspace(-_REACH, _REACH, 2 * _COLUMNS)
     braille = console.encoding.lower().startswith("utf")
     drawings = []
@@ -199,10 +202,10 @@ def _drawings(console: Console, activation: Activation) -> list[Text]:
 
 
 def _curves(activation: Activation, x: Array) -> tuple[Array, Array]:
-    """Return f and f' along a line through the layer's weighted inputs.
+    """Return f and f' along a line through the layer's weighted inputs z.
 
-    Where a unit sees several, or a layer's units see each other, z goes along a line that shows it:
-    (-x, ..., x) for maxout, and (x, 0) for softmax.
+    Maxout takes several z per unit, and softmax all z of its layer: they are evaluated along
+    (-x, ..., x) and (x, 0).
     """
     if activation.maps > 1:
         directions = np.linspace(-1, 1, activation.maps)

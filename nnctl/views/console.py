@@ -1,4 +1,4 @@
-"""Where things are shown: results on stdout, everything else on stderr."""
+"""The consoles: results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.text import Text
 
 from nnctl.errors import printable
 
-_SIZE = re.compile("[1-9][0-9]{0,3}")  # lines or columns that a window may have
+_SIZE = re.compile("[1-9][0-9]{0,3}")  # plausible numbers of lines or columns of a window
 
 
 class View:
-    """Something that is shown while a ``with`` block lasts."""
+    """Base of views that are shown during a ``with`` block."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -29,15 +29,16 @@ class View:
         self.stop()
 
     def start(self) -> None:
-        """Begin to show."""
+        """Start the display."""
 
     def stop(self) -> None:
-        """Leave the screen as it should stay."""
+        """End the display, for example remove a progress bar."""
 
 
 def results() -> Console:
     """Return the console of stdout."""
-    return _console(_Printable if sys.stdout.isatty() else Console)  # a program reads what is there
+    # Only a terminal needs escaped control characters; other programs get the text unchanged.
+    return _console(_Printable if sys.stdout.isatty() else Console)
 
 
 def notices() -> Console:
@@ -47,7 +48,7 @@ def notices() -> Console:
 
 
 def _console(kind: type[Console], file: IO[str] | None = None) -> Console:
-    """Return a console of a size that a window may have, whatever the environment says of it."""
+    """Return a console; implausible sizes in the variables COLUMNS and LINES are ignored."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -58,24 +59,24 @@ def _console(kind: type[Console], file: IO[str] | None = None) -> Console:
         markup=False,
         highlight=False,
         emoji=False,
-        color_system=_colours(),
+        color_system=_color_system(),
         _environ=environment,
     )
 
 
 class _Printable(Console):
-    """A console that spells out control characters: names may hold some that a terminal obeys."""
+    """A console that escapes control characters, which file names may contain."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render something, without the control characters in its text."""
+        """Render an object with the control characters in its text escaped."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text), style, control)
 
 
 class _Stderr:
-    """stderr, but nothing is lost with it: a training goes on when nobody watches any more."""
+    """stderr without errors: a training continues after the terminal or pipe is closed."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -90,26 +91,34 @@ class _Stderr:
         return getattr(sys.stderr, name)
 
 
-def _colours() -> Literal["auto"] | None:
-    """Return None, which is neither colour nor bold, for those who set NO_COLOR."""
+def _color_system() -> Literal["auto"] | None:
+    """Return rich's color system: None, without colors and bold, if NO_COLOR is set."""
     return None if os.environ.get("NO_COLOR") else "auto"
 
 
 def is_live(console: Console) -> bool:
-    """Tell whether something that moves can be shown; else there are plain lines."""
+    """Return whether a console can show progress bars; otherwise views print plain lines."""
     return (
         console.is_terminal
         and not console.is_dumb_terminal
-        and _colours() is not None
+        and _color_system() is not None
         and os.environ.get("CI", "").lower() not in ("1", "true")
     )
 
 
 def say(console: Console, text: str | Text) -> None:
-    """Print a line as it is: no markup, no wrapping, so that paths can be copied."""
+    """Print a line unchanged: without markup, and without wrapping, so that paths can be copied."""
     console.print(text, soft_wrap=True)
 
 
 def warn(text: str, console: Console | None = None) -> None:
-    """Print a warning, which no ``--quiet`` silences; above what moves on a console, if it does."""
+    """Print a warning, also with ``--quiet``.
+
+    Parameters
+    ----------
+    text : str
+        The warning.
+    console : Console, optional
+        Console of a progress bar, above which the warning appears; stderr by default.
+    """
     say(console or notices(), Text.assemble(("Warning: ", "bold yellow"), text))

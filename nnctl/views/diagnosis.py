@@ -1,4 +1,4 @@
-"""Why a network does not learn, as people read it."""
+"""Prints why a network does not learn."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rich.text import Text
 from nnctl.runs.diagnosis import Diagnosis
 from nnctl.views.console import say
 
-WHY = "What could be better:"
+WHY = "Problems found:"
 
 
 def show_diagnoses(console: Console, title: str, diagnoses: Sequence[Diagnosis]) -> None:
-    """Print each diagnosis: evidence, reason, cure; nothing if there is none."""
+    """Print the evidence, the reason and the cure of each diagnosis; nothing if there is none."""
     if not diagnoses:
         return
     say(console, Text(title, "bold yellow"))
     for diagnosis in diagnoses:
-        _paragraph(console, Text.assemble((f"{diagnosis.kind}: ", "bold"), diagnosis.evidence), 2)
+        _paragraph(console, Text.assemble((f"{diagnosis.title}: ", "bold"), diagnosis.evidence), 2)
         _paragraph(console, Text(f"{_capitalized(diagnosis.reason)}."), 4)
         _paragraph(console, Text.assemble(("Cure: ", "green"), f"{diagnosis.cure}."), 4)
 
 
 def _paragraph(console: Console, text: Text, indent: int) -> None:
-    """Print a paragraph; in a file it is one line, which can be searched."""
+    """Print a paragraph; in a file it is a single line, so that it can be searched."""
     if console.is_terminal:
         console.print(Padding(text, (0, 0, 0, indent)))
     else:

@@ -1,4 +1,4 @@
-"""An evaluation as people see it: tables in which the eye finds the mistakes."""
+"""Prints an evaluation: accuracy, metrics of each class, confusion matrix and mistakes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from nnctl.runs.evaluation import Evaluation, Mistake
 from nnctl.views.console import results, say
 from nnctl.views.pictures import print_side_by_side, share
 
-_MOST = 5  # kinds of mistake that are listed
+_MOST = 5  # pairs of classes in the list of most frequent mistakes
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print on stdout how good a network is, and where it errs.
+    """Print an evaluation on stdout.
 
-    That is accuracy and loss, and of digits the metrics of each and the confusion matrix; of a
-    single digit its own metrics, and the matrix; of a logic gate the truth table.
+    For digits, the accuracy and the loss are followed by the metrics of each digit and the
+    confusion matrix; for a single digit by its metrics and the matrix; for a logic gate by the
+    truth table.
     """
     console = results()
     right = int(evaluation.confusion.trace())
@@ -41,7 +42,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if evaluation.amplified:
         _show_gains(console, evaluation)
     if evaluation.corrupted:
-        _print_table(console, "Accuracy on images with faults", _corrupted(evaluation))
+        _print_table(console, "Accuracy on corrupted images", _corrupted(evaluation))
     if evaluation.truth_table:
         _print_table(console, "Truth table", _truth_table(evaluation))
         return
@@ -50,35 +51,35 @@ def show_evaluation(evaluation: Evaluation) -> None:
     else:
         _print_table(console, "Each digit", _digits(evaluation))
     kind = "class" if evaluation.is_binary else "digit"
-    _print_table(console, f"True {kind} (rows) by answer (columns)", _confusion(evaluation))
+    title = f"Confusion matrix: true {kind} (rows), predicted {kind} (columns)"
+    _print_table(console, title, _confusion(evaluation))
     mistakes = [] if evaluation.is_binary else _mistakes(evaluation)
     if mistakes:
-        told = Text(f"most frequent mistakes: {', '.join(mistakes)}")
-        console.print(told, soft_wrap=not console.is_terminal)  # in a file it is one line
+        text = Text(f"most frequent mistakes: {', '.join(mistakes)}")
+        console.print(text, soft_wrap=not console.is_terminal)  # a single line in a file
     if evaluation.mistakes:
         _show_worst(console, evaluation.mistakes)
 
 
 def _show_selective(console: Console, evaluation: Evaluation) -> None:
-    """Print how many answers are sure enough, and how many of these are right."""
+    """Print the coverage and the accuracy at the confidence threshold."""
     selective = evaluation.selective
     assert selective is not None
-    of_these = "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % right"
+    right = "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % right"
     say(
         console,
-        f"at least {100 * selective.threshold:.12g} % sure: {selective.answered:,} of "
-        f"{evaluation.n:,} answers ({100 * selective.coverage:.2f} %){of_these}",
+        f"confidence at least {100 * selective.threshold:.12g} %: {selective.answered:,} of "
+        f"{evaluation.n:,} answers ({100 * selective.coverage:.2f} %){right}",
     )
     error = 100 * selective.calibration_error
     say(
         console,
-        f"expected calibration error {error:.2f} %: by so much it is surer than right, or less "
-        "sure, in the mean",
+        f"expected calibration error {error:.2f} %: average gap between confidence and accuracy",
     )
 
 
 def _corrupted(evaluation: Evaluation) -> Table:
-    """Return the accuracy on images with faults, a kind a row, the strongest on the right."""
+    """Return the accuracy on corrupted images: a row for each kind, the strongest on the right."""
     table = Table(box=box.SIMPLE)
     table.add_column("")
     table.add_column("none", justify="right")
@@ -89,25 +90,27 @@ def _corrupted(evaluation: Evaluation) -> Table:
             Text.assemble(f"{100 * accuracy:.1f} %\n", (f"{amount:g}", "dim"))
             for amount, accuracy in zip(row.amounts, row.accuracies, strict=True)
         ]
-        told = Text.assemble(f"{row.corruption}\n", (row.unit, "dim"))
-        table.add_row(told, f"{100 * evaluation.accuracy:.1f} %", *cells)
+        name = Text.assemble(f"{row.corruption}\n", (row.unit, "dim"))
+        table.add_row(name, f"{100 * evaluation.accuracy:.1f} %", *cells)
     return table
 
 
 def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:
-    """Print the worst mistakes: pictures in a terminal, else a line each."""
+    """Print the worst mistakes: images in a terminal, a line for each in a file."""
     say(console, Text("\nWorst mistakes", "bold"))
+    captions = [
+        f"{mistake.expected} taken for {mistake.answer}, {share(mistake.output)}"
+        for mistake in mistakes
+    ]
     if console.is_terminal:
-        captions = [f"{it.expected} taken for {it.answer}, {share(it.output)}" for it in mistakes]
         print_side_by_side(console, [mistake.image for mistake in mistakes], captions)
         return
-    for it in mistakes:
-        told = f"image {it.index}: {it.expected} taken for {it.answer}, {share(it.output)}"
-        say(console, f"{told}, loss {it.loss:.3g}")
+    for mistake, caption in zip(mistakes, captions, strict=True):
+        say(console, f"image {mistake.index}: {caption}, loss {mistake.loss:.3g}")
 
 
 def _truth_table(evaluation: Evaluation) -> Table:
-    """Return what the network answers to each example, and whether that is right."""
+    """Return the network's answer to each example, and whether it is right."""
     table = Table(box=box.SIMPLE)
     first = evaluation.truth_table[0]
     inputs = [f"x{i}" for i in range(1, len(first.inputs) + 1)]
@@ -128,25 +131,27 @@ def _truth_table(evaluation: Evaluation) -> Table:
 
 
 def _show_question(console: Console, evaluation: Evaluation) -> None:
-    """Print how well the one digit that was asked for is told from all others."""
+    """Print precision, recall and F1 of the positive class."""
     name, row = evaluation.classes[1], evaluation.per_class[1]
-    found, answers = (
+    true_positives, answers = (
         int(counts[1]) for counts in (evaluation.confusion[1], evaluation.confusion.sum(axis=0))
     )
     say(console, "")
     say(
         console,
-        f'precision {row.precision:.4f}: of {answers:,} answers "{name}", {found:,} are right',
+        f'precision {row.precision:.4f}: {true_positives:,} of {answers:,} answers "{name}" '
+        "are right",
     )
     say(
         console,
-        f"recall    {row.recall:.4f}: of {row.support:,} images of {name}, {found:,} are found",
+        f"recall    {row.recall:.4f}: {true_positives:,} of {row.support:,} images of {name} "
+        "are recognized",
     )
     say(console, f"F1        {row.f1:.4f}: the harmonic mean of the two")
 
 
 def _show_gains(console: Console, evaluation: Evaluation) -> None:
-    """Print what becomes of the network when its weights and biases grow."""
+    """Print accuracy and loss of the network with its weights and biases multiplied by gains."""
     table = Table(box=box.SIMPLE)
     for name in ("gain", "accuracy", "loss"):
         table.add_column(name, justify="right")
@@ -158,7 +163,7 @@ def _show_gains(console: Console, evaluation: Evaluation) -> None:
 
 
 def _print_table(console: Console, title: str, table: Table) -> None:
-    """Print a table below its title, which may be the wider one."""
+    """Print a title and a table below it; the title may be wider than the table."""
     say(console, "")
     say(console, Text(title, "bold"))
     console.print(table)
@@ -206,7 +211,7 @@ def _confusion(evaluation: Evaluation) -> Table:
 
 
 def _mistakes(evaluation: Evaluation) -> list[str]:
-    """Return the most frequent kinds of mistake in words."""
+    """Return the most frequent mistakes, as in ``4 taken for 9 (12x)``."""
     off_diagonal = evaluation.confusion.copy()
     np.fill_diagonal(off_diagonal, 0)
     order = np.argsort(off_diagonal, axis=None, kind="stable")[::-1][:_MOST]

@@ -1,4 +1,4 @@
-"""Curves drawn in the terminal, with the dots of braille letters."""
+"""Draws curves in the terminal with the dots of braille characters."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-"""The bits of a braille letter's dots, 4 rows of 2 columns, above U+2800."""
+"""Bits of the dots of a braille character, 4 rows of 2 columns, above U+2800."""
 
 
 def draw_curve(
     values: NDArray[np.floating], rows: int, columns: int, *, braille: bool = True
 ) -> list[str]:
-    """Return lines that draw a curve.
+    """Return the lines that draw a curve.
 
     Parameters
     ----------
     values : array, shape (2 * columns,)
-        The curve, from left to right; it is scaled to fill the height.
+        Heights of the curve from left to right; it is scaled to fill the rows.
     rows, columns : int
-        The size in characters.
+        Size in characters.
     braille : bool
-        Draw with 2 x 4 dots a character; if not, with a star.
+        Draw with 2 x 4 dots per character; otherwise with stars.
     """
     height = 4 * rows
     low, high = float(values.min()), float(values.max())
@@ -32,7 +32,7 @@ def draw_curve(
     dots = np.zeros((height, 2 * columns), bool)
     for x, level in enumerate(levels):
         before = levels[max(0, x - 1)]
-        # A steep curve is a line from where it was, without holes.
+        # Connect a steep curve to the previous column without gaps.
         begin = level if abs(level - before) <= 1 else before + int(np.sign(level - before))
         dots[min(begin, level) : max(begin, level) + 1, x] = True
     cells = dots.reshape(rows, 4, columns, 2).transpose(0, 2, 1, 3)

@@ -1,4 +1,4 @@
-"""What a network sees, and what it says of it."""
+"""Prints predictions: the image as the network sees it, and its most likely classes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from nnctl.runs.prediction import Prediction
 from nnctl.views.console import notices, results, say
 from nnctl.views.pictures import draw, is_plain, print_cut, share, shrink
 
-_BAR = 20
+_BAR = 20  # characters of a bar for 100 %
 
 
 class PredictionView:
-    """Shows predictions on stdout as they come: pictures in a terminal, else a line each."""
+    """Prints predictions on stdout one by one: images in a terminal, a line for each in a file."""
 
     def __init__(self) -> None:
         self._console = results()
         self._errors = notices()
 
     def show(self, prediction: Prediction) -> None:
-        """Show what is said of an image; or an error, on stderr."""
+        """Print the prediction for an image, or its error on stderr."""
         if prediction.error is not None:
             self._show_error(prediction)
         elif self._console.is_terminal:
             self._show_picture(prediction)
         else:
             name, digit = _printable(prediction.name), prediction.best[0][0]
-            best = ", ".join(f"{what} {share(output)}" for what, output in prediction.best)
-            # rich would make spaces of tabs.
+            best = ", ".join(f"{label} {share(output)}" for label, output in prediction.best)
+            # rich would replace tabs by spaces.
             self._console.file.write(f"{name}\t{digit}\t{best}\n")
 
     def _show_error(self, prediction: Prediction) -> None:
@@ -46,20 +46,20 @@ class PredictionView:
         shown = shrink(prediction.answer.image)
         plain = is_plain(self._console)
         picture = draw(shown, plain=plain)
-        said = [Text.assemble("digit ", (prediction.best[0][0], "bold green")), Text("")]
+        lines = [Text.assemble("digit ", (prediction.best[0][0], "bold green")), Text("")]
         for name, output in prediction.best:
             full = round(_BAR * min(max(output, 0.0), 1.0))
             bar = ("#" if plain else "█") * full
-            said.append(Text(f"{name:>5}  {share(output):>7}  {bar}"))
+            lines.append(Text(f"{name:>5}  {share(output):>7}  {bar}"))
         say(self._console, Text(_printable(prediction.name), "bold"))
-        above = max(0, len(picture) - len(said)) // 2
-        aside = [*itertools.repeat(Text(""), above), *said]
-        for line, words in itertools.zip_longest(picture, aside):
-            left = line or Text(" " * shown.shape[1])
-            print_cut(self._console, Text.assemble(left, "   ", words or ""))
+        above = max(0, len(picture) - len(lines)) // 2
+        right = [*itertools.repeat(Text(""), above), *lines]
+        for pixels, text in itertools.zip_longest(picture, right):
+            left = pixels or Text(" " * shown.shape[1])
+            print_cut(self._console, Text.assemble(left, "   ", text or ""))
         say(self._console, "")
 
 
 def _printable(text: str) -> str:
-    """Return a name without what would move the cursor."""
+    """Return a name with ``?`` for characters that could move the cursor."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

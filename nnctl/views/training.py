@@ -1,4 +1,4 @@
-"""A training as people see it: a table that grows by a row an epoch, and a bar within the epoch."""
+"""Prints a training: a table with a row per epoch, and a progress bar within the epoch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from nnctl.views.plots import draw_curve
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_ENOUGH = 5  # epochs that make a curve
-_ROWS, _COLUMNS = 4, 36  # of a curve
+_MIN_EPOCHS = 5  # with fewer epochs no curves are drawn
+_ROWS, _COLUMNS = 4, 36  # size of a curve in characters
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
 
 class TrainingView(View):
-    """Shows the events of a training on stderr.
+    """Prints the events of a training on stderr.
 
     Parameters
     ----------
     training : TrainingRun
-        What is trained.
+        The training.
     quiet : bool
-        Show nothing.
+        Print only warnings.
     """
 
     def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
@@ -43,7 +43,7 @@ class TrainingView(View):
         self._progress = self._make_bar() if is_live(self._console) and not quiet else None
 
     def _make_bar(self) -> Progress:
-        # A fiftieth of a second, which only those wait for who see a bar.
+        # This import takes 20 ms; only terminals that show a bar need it.
         from rich import progress
 
         bar = progress.Progress(
@@ -59,7 +59,7 @@ class TrainingView(View):
         return bar
 
     def start(self) -> None:
-        """Say what is trained on what."""
+        """Print the network, the dataset and the run directory; start the progress bar."""
         if self._training.warning:
             warn(self._training.warning, self._console)
         if not self._quiet:
@@ -68,12 +68,12 @@ class TrainingView(View):
             self._progress.start()
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         if self._progress:
             self._progress.stop()
 
     def show(self, event: Event) -> None:
-        """Show an event."""
+        """Print an event."""
         if self._quiet:
             return
         match event:
@@ -89,27 +89,27 @@ class TrainingView(View):
             case Finished():
                 if self._progress:
                     self._draw_curves()
-                if event.reason != "diverged":  # that, the error tells which the command ends in
+                if event.reason != "diverged":  # the command's error message explains it
                     show_diagnoses(self._console, WHY, self._training.diagnoses)
 
     def _draw_curves(self) -> None:
-        """Draw how loss and accuracy went, if there were epochs enough to have a shape."""
+        """Draw the curves of loss and accuracy, if there were enough epochs."""
         rows = self._training.run.metrics
-        if len(rows) < _ENOUGH:
+        if len(rows) < _MIN_EPOCHS:
             return
         curves = [("train loss", [row["train_loss"] for row in rows], "{:.3g}")]
         if rows[-1]["val_accuracy"] is not None:
             accuracies = [100 * row["val_accuracy"] for row in rows]
             curves.append(("validation accuracy", accuracies, "{:.2f} %"))
         braille = self._console.encoding.lower().startswith("utf")
-        told, drawn = "", []
+        captions, drawn = "", []
         for name, values, form in curves:
             ends = f"{form.format(values[0])} to {form.format(values[-1])}"
-            told += f"{name}: {ends}".ljust(_COLUMNS + 4)
+            captions += f"{name}: {ends}".ljust(_COLUMNS + 4)
             steps = np.linspace(0, len(values) - 1, 2 * _COLUMNS)
             curve = np.interp(steps, np.arange(len(values)), values)
             drawn.append(draw_curve(curve, _ROWS, _COLUMNS, braille=braille))
-        say(self._console, f"\n {told.rstrip()}")
+        say(self._console, f"\n {captions.rstrip()}")
         for lines in zip(*drawn, strict=True):
             say(self._console, Text(f" {'    '.join(lines).rstrip()}", "cyan"))
         say(self._console, "")
@@ -130,12 +130,12 @@ class TrainingView(View):
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
         match self._training.loop.reason_to_stop():
             case "finished":
-                say(self._console, "nothing is left to train; --epochs N extends a run")
+                say(self._console, "training is complete; --epochs N extends the run")
                 return
             case "stopped_early":
-                say(self._console, "nothing is left to train: early stopping has ended this run")
+                say(self._console, "training is complete: early stopping ended this run")
                 return
-        show_diagnoses(self._console, "Before it begins:", self._foreseen)
+        show_diagnoses(self._console, "Warnings before training:", self._foreseen)
         say(self._console, Text(_HEADER, style="bold"))
 
     def _row(self, done: EpochDone) -> None:
@@ -149,7 +149,7 @@ class TrainingView(View):
             f"  {val_loss:>9}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
             f"  {done.seconds:>7.2f}  {glance(self._training.config, health)}"
         )
-        # Every row that was the best so far is marked: the last mark is the best of all.
+        # Every row that was the best so far is marked, so the last mark is the best epoch.
         marked = done.is_best and done.val_accuracy is not None
         say(
             self._console,
@@ -158,21 +158,21 @@ class TrainingView(View):
 
 
 def show_result(training: TrainingRun) -> None:
-    """Print what came of a training on stdout; the last line is the run directory."""
+    """Print the result of a training on stdout; the last line is the run directory."""
     console, summary = results(), training.summary
     best, accuracy = summary["best_epoch"], summary["best_val_accuracy"]
     directory = str(training.run.directory)
     if accuracy is not None:
         say(
             console,
-            f"best epoch   {best}, of {summary['epochs']} trained: validation accuracy "
+            f"best epoch   {best} of {summary['epochs']}: validation accuracy "
             f"{100 * accuracy:.2f} %, loss {summary['best_val_loss']:.4f}",
         )
     elif best is not None:
         right = 100 * summary["final_train_accuracy"]
         say(console, f"trained      {summary['epochs']} epochs: training accuracy {right:.2f} %")
     if summary["status"] == "stopped_early":
-        say(console, f"stopped      after {summary['epochs']} epochs: no improvement any more")
+        say(console, f"stopped      after {summary['epochs']} epochs without further improvement")
     if best is not None:
         say(console, f"evaluate it  {shell_command('nnctl', 'eval', directory)}")
     say(console, directory)

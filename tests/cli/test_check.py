@@ -20,6 +20,7 @@ from nnctl.nn.gradient_check import GradientError
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.training import EpochDone
 from nnctl.runs.build import build_network
+from nnctl.runs.diagnosis import TITLES
 from nnctl.runs.directory import Run
 from nnctl.runs.inspection import GradientReport, inspect, report_gradients
 from nnctl.runs.plan import settle
@@ -148,9 +149,9 @@ def test_the_size_and_the_length_of_a_training_are_printed(nnctl: Nnctl) -> None
     needs = f"109,386 parameters; training needs about {plan['memory'] / 1e6:,.0f} MB\n"
     assert needs in printed
     assert "mnist: 50,000 examples, 10,000 held out\n" in printed
-    assert "2,346 steps in 3 epochs: 782 an epoch\n" in printed
+    assert "2,346 steps in 3 epochs: 782 per epoch\n" in printed
     assert (plan["steps_per_epoch"], plan["steps"], plan["epochs"]) == (782, 2346, 3)
-    assert "No warnings: nothing wrong is seen before training." in printed
+    assert "No problems found before training." in printed
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_warnings_are_printed_before_training(
     begin = lines.index("Warnings:") + 1
     for i, one in enumerate(found):
         what, why, cure = lines[begin + 3 * i : begin + 3 * i + 3]
-        assert what == f"  {one['kind']}: {one['evidence']}"
+        assert what == f"  {TITLES.get(one['kind'], one['kind'])}: {one['evidence']}"
         assert why.strip().lower() == f"{one['reason']}.".lower()
         assert cure == f"    Cure: {one['cure']}."
     assert len(lines) == begin + 3 * len(found)
@@ -247,7 +248,7 @@ def test_the_gradients_of_every_layer_are_checked(nnctl: Nnctl) -> None:
     assert all(error["checked"] > 0 for error in checked["errors"])
     printed = nnctl("check", path, "--gradients").stdout
     assert "Backpropagation against central differences, in float64" in printed
-    assert "layer 3 is checked as the function whose derivative it borrows" in printed
+    assert "layer 3 is checked with the surrogate of its activation" in printed
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -275,21 +276,22 @@ def test_half_of_a_change_has_a_quarter_of_the_residual(nnctl: Nnctl) -> None:
     path = write(mapping("tanh", "softmax"))
     printed = nnctl("check", path, "--gradients").stdout
     assert len(re.findall(r"e-\d\d +(?:4\.0\d|3\.9\d)\s*\n", printed)) == 4
-    assert "\nHalf of Δw leaves out a quarter or less, as it should: " in printed
+    assert "\nHalving Δw divides the residual by 4 or more: " in printed
     linear = write(mapping("linear", loss="quadratic"))
     printed = nnctl("check", linear, "--gradients").stdout
     assert (
-        "\nNothing is left out: here the outputs are linear in the weights, or flat.\n" in printed
+        "\nThe residuals are 0: here the outputs are linear in the weights, or constant.\n"
+        in printed
     )
 
 
 @pytest.mark.parametrize(
     ("residuals", "message"),
     [
-        ([1e-3, 2.5e-4, 6e-5], "Half of Δw leaves out a quarter"),
-        ([1e-3, 4e-4, 1e-4], "a kink of an activation lies within Δw"),
-        ([1e-3, 1.2e-4, 1.5e-5], "Half of Δw leaves out a quarter or less"),
-        ([1e-16, 0.0, 1e-17], "Nothing is left out"),
+        ([1e-3, 2.5e-4, 6e-5], "Halving Δw divides the residual by 4"),
+        ([1e-3, 4e-4, 1e-4], "an activation has a kink within Δw"),
+        ([1e-3, 1.2e-4, 1.5e-5], "Halving Δw divides the residual by 4 or more"),
+        ([1e-16, 0.0, 1e-17], "The residuals are 0"),
     ],
 )
 def test_the_last_sentence_says_what_the_residuals_mean(
@@ -301,7 +303,7 @@ def test_the_last_sentence_says_what_the_residuals_mean(
 
 
 def test_a_trained_run_is_checked_with_its_weights(nnctl: Nnctl, trained_run: Path) -> None:
-    assert "Nothing is wrong with its layers after " in nnctl("check", trained_run).stdout
+    assert "No problems found after " in nnctl("check", trained_run).stdout
     fresh, trained = (
         json.loads(nnctl("check", source, "--gradients", "--json").stdout)
         for source in (trained_run / "config.yaml", trained_run)
@@ -317,7 +319,7 @@ def test_a_run_that_diverged_in_its_first_epoch_is_diagnosed(nnctl: Nnctl) -> No
     nnctl("train", CONFIGS / "lessons" / "divergence.yaml", "--run-dir", "run", code=4)
     assert not list(Path("run").glob("*.npz"))
     printed = nnctl("check", "run", "--gradients").stdout
-    assert "What could be better:\n  divergence: the outputs of layer 2" in printed
+    assert "Problems found:\n  divergence: the outputs of layer 2" in printed
     assert "in epoch 1, batch " in printed
     assert "at a kink" in printed
 
@@ -357,9 +359,9 @@ def test_dropout_is_printed_and_shown_in_samples(nnctl: Nnctl) -> None:
 def test_samples_name_what_they_do_not_show(nnctl: Nnctl, tmp_path: Path) -> None:
     absent = {"NNCTL_DATA_DIR": str(tmp_path / "empty")}
     printed = nnctl("check", CONFIGS / "invariant.yaml", "--samples", 1, env=absent).stdout
-    assert "of mini: mnist is not there yet" in printed
-    assert "before each is moved by 1, to where its loss grows the most" in printed
-    assert "before each" not in nnctl("check", SMOKE, "--samples", 1).stdout
+    assert "from mini: mnist has not been downloaded yet" in printed
+    assert "without the adversarial step of length 1" in printed
+    assert "adversarial" not in nnctl("check", SMOKE, "--samples", 1).stdout
 
 
 def test_regularization_is_printed(nnctl: Nnctl) -> None:
@@ -415,7 +417,7 @@ def test_what_is_printed_fits_the_window(
     nnctl: Nnctl, arguments: tuple[object, ...], columns: int
 ) -> None:
     printed = nnctl("check", *arguments, env={"COLUMNS": str(columns)}).stdout
-    lines = [line for line in printed.splitlines() if " steps an epoch, " not in line]
+    lines = [line for line in printed.splitlines() if " steps in " not in line]
     assert max(map(len, lines)) <= columns
     assert "…" not in printed
 

@@ -220,8 +220,8 @@ def test_the_answers_about_a_digit_are_shown_in_four_numbers(nnctl: Nnctl, nine:
     (_, false_alarms), (missed, found) = result["confusion"]
     answers, nines = false_alarms + found, missed + found
     assert (
-        f'precision {result["precision"]:.4f}: of {answers} answers "9", {found} are right\n'
-        f"recall    {result['recall']:.4f}: of {nines} images of 9, {found} are found\n"
+        f'precision {result["precision"]:.4f}: {found} of {answers} answers "9" are right\n'
+        f"recall    {result['recall']:.4f}: {found} of {nines} images of 9 are recognized\n"
         f"F1        {result['f1']:.4f}: "
     ) in done.stdout
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -384,9 +384,11 @@ def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
         assert found["accuracy"] == (pytest.approx(right.mean()) if right.size else None)
         assert 0 < found["calibration_error"] < 0.2
     text = nnctl("eval", run, "--threshold", 0.9).stdout
-    assert re.search(r"at least 90 % sure: \d+ of 1,000 answers \([\d.]+ %\), [\d.]+ % right", text)
+    assert re.search(
+        r"confidence at least 90 %: \d+ of 1,000 answers \([\d.]+ %\), [\d.]+ % right", text
+    )
     assert "expected calibration error" in text
-    assert "at least 99.99999 % sure: " in nnctl("eval", run, "--threshold", 0.9999999).stdout
+    assert "confidence at least 99.99999 %: " in nnctl("eval", run, "--threshold", 0.9999999).stdout
 
 
 def test_options_that_need_probabilities_or_pictures_say_so(nnctl: Nnctl) -> None:

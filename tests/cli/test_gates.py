@@ -160,7 +160,7 @@ def test_the_truth_table_is_printed(nnctl: Nnctl) -> None:
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     assert max(map(len, lines)) <= 80
-    for noise in ("recall", "by answer", "mistakes"):
+    for noise in ("recall", "Confusion", "mistakes"):
         assert noise not in done.stdout
 
 

@@ -25,7 +25,7 @@ ALIVE = {"mean": 0.2, "std": 0.3, "dead": 0.0, "saturated": 0.0, "error": 1.0, "
 
 
 def config_of(*activations: Any, rate: float = 0.1, **given: Any) -> Config:
-    """Return a configuration of layers of 10 units; one of softmax follows."""
+    """Return a configuration of layers of 10 units that ends with a softmax layer."""
     layers = [{"units": 10, "activation": name} for name in (*activations, "softmax")]
     network = {"layers": layers, **given.pop("network", {})}
     optimizer = {"learning_rate": rate, **given.pop("optimizer", {})}
@@ -33,22 +33,22 @@ def config_of(*activations: Any, rate: float = 0.1, **given: Any) -> Config:
 
 
 def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> dict[str, Any]:
-    """Return the metrics of an epoch in which the first layers differ from healthy ones."""
+    """Return the metrics of an epoch; each change makes one of the first layers unhealthy."""
     health = [{**ALIVE, **change} for change in (*changes, *[{}] * (layers - len(changes)))]
     learned = {"train_loss": 0.2, "train_accuracy": 0.95, "val_loss": 0.3, "val_accuracy": 0.9}
     return {"epoch": 1, **learned, "health": health, **metrics}
 
 
-def one(found: list[Diagnosis]) -> Diagnosis:
-    assert len(found) == 1, found
-    return found[0]
+def one(diagnoses: list[Diagnosis]) -> Diagnosis:
+    assert len(diagnoses) == 1, diagnoses
+    return diagnoses[0]
 
 
 def keys_in(cure: str) -> list[str]:
     """Return the dotted keys that a cure names."""
-    found = re.findall(r"\b(?:data|network|optimizer|training|loss)\.[\w.]*\w", cure)
-    assert found, cure
-    return found
+    keys = re.findall(r"\b(?:data|network|optimizer|training|loss)\.[\w.]*\w", cure)
+    assert keys, cure
+    return keys
 
 
 def assert_has_keys(config: Config, cure: str) -> None:
@@ -74,7 +74,7 @@ SATURATED = row({"saturated": 0.95})
     [
         pytest.param(RELUS, [], [], id="no epoch"),
         pytest.param(RELUS, [row(train_loss=2.0), row(epoch=2)], [], id="healthy"),
-        pytest.param(TANHS, [row(), SATURATED], [], id="certain after training"),
+        pytest.param(TANHS, [row(), SATURATED], [], id="confident after training"),
         pytest.param(TANHS, [SATURATED, row()], [], id="saturated at first"),
         pytest.param(TANHS, [SATURATED] * 2, ["saturation"], id="always saturated"),
         pytest.param(TANHS, [row({"mean": 1.0, "std": 0.3})], [], id="activations of both signs"),
@@ -98,11 +98,11 @@ SATURATED = row({"saturated": 0.95})
 def test_only_the_cause_is_reported(
     config: Config, rows: list[dict[str, Any]], kinds: list[str]
 ) -> None:
-    assert [found.kind for found in diagnose(config, rows, None)] == kinds
+    assert [diagnosis.kind for diagnosis in diagnose(config, rows, None)] == kinds
 
 
 @pytest.mark.parametrize(
-    ("config", "below", "above", "kind", "layer", "evidence", "reason", "keys", "seen"),
+    ("config", "below", "above", "kind", "layer", "evidence", "reason", "keys", "label"),
     [
         (
             RELUS,
@@ -110,8 +110,8 @@ def test_only_the_cause_is_reported(
             [{}, {"dead": 0.4}],
             "dead units",
             2,
-            "layer 2: 40 % of units are 0 for every image",
-            "a unit that is 0 for every image has no gradient",
+            "layer 2: 40 % of the relu units output 0 for every image",
+            "a unit that outputs 0 for every image has no gradient",
             ["optimizer.learning_rate", "network.layers.1.activation"],
             "40 % dead",
         ),
@@ -121,8 +121,8 @@ def test_only_the_cause_is_reported(
             [{"dead": 0.5}, {"dead": 1.0, "std": 0.0, "mean": 0.0}],
             "dead units",
             2,
-            "layer 2: 100 % of units are 0 for every image; the same is wrong with layer 1",
-            "cannot come back",
+            "layer 2: 100 % of the relu units output 0 for every image; also in layer 1",
+            "cannot recover",
             ["optimizer.learning_rate", "network.layers.1.activation"],
             "all dead",
         ),
@@ -143,8 +143,9 @@ def test_only_the_cause_is_reported(
             [{"error": 0.0099}],
             "vanishing gradients",
             1,
-            "the error of layer 1 is 101 times smaller than that of layer 3: a factor of 0.099",
-            "the derivative of tanh; the first layers hardly learn",
+            "the backpropagated error of layer 1 is 101 times smaller than that of layer 3: a "
+            "factor of 0.099 per layer",
+            "the derivative of tanh, so the first layers hardly learn",
             ["network.layers"],
             "vanishing",
         ),
@@ -154,7 +155,8 @@ def test_only_the_cause_is_reported(
             [{"error": 101.0}],
             "exploding gradients",
             1,
-            "the error of layer 1 is 101 times larger than that of layer 3: a factor of 10 a layer",
+            "the backpropagated error of layer 1 is 101 times larger than that of layer 3: a "
+            "factor of 10 per layer",
             "its weights, which are too large",
             ["optimizer.learning_rate"],
             "exploding",
@@ -166,15 +168,15 @@ def test_only_the_cause_is_reported(
             "shifted activations",
             2,
             "layer 2: the activations have mean 1 and standard deviation 0.3, and none is negative;"
-            " the same is wrong with layer 1",
-            "to layer 3 all images look alike",
+            " also in layer 1",
+            "all images look alike to layer 3",
             ["network.layers.1.activation"],
             "shifted",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value and len(value) < 20 else "",
 )
-def test_the_health_of_layers_is_diagnosed_from_a_threshold_on(
+def test_unhealthy_layers_are_diagnosed_from_a_threshold_on(
     config: Config,
     below: Layers,
     above: Layers,
@@ -183,7 +185,7 @@ def test_the_health_of_layers_is_diagnosed_from_a_threshold_on(
     evidence: str,
     reason: str,
     keys: list[str],
-    seen: str,
+    label: str,
 ) -> None:
     assert diagnose(config, [row(*below)], None) == []
     assert glance(config, row(*below)["health"]) == "ok"
@@ -193,10 +195,10 @@ def test_the_health_of_layers_is_diagnosed_from_a_threshold_on(
     assert reason in found.reason
     assert keys == keys_in(found.cure)
     assert_has_keys(config, found.cure)
-    assert seen == glance(config, row(*above)["health"])
+    assert label == glance(config, row(*above)["health"])
 
 
-def test_the_output_layer_may_be_certain() -> None:
+def test_the_output_layer_may_be_confident() -> None:
     last = {"dead": 0.9, "saturated": 1.0, "mean": 1.0, "std": 0.001}
     assert diagnose(TANHS, [row({}, {}, last)], None) == []
     assert glance(TANHS, row({}, {}, last)["health"]) == "ok"
@@ -225,16 +227,19 @@ def test_the_cure_is_init_auto_only_where_it_is_not_set_yet(
     assert "set network.layers.0.init: auto" in found.cure
 
 
-def test_adversarial_training_and_much_dropout_are_lowered_before_the_learning_rate() -> None:
+def test_adversarial_training_and_high_dropout_are_lowered_before_the_learning_rate() -> None:
     config = config_of("relu", "relu")
-    hard = {
+    strong = {
         "training.adversarial": 1.0,
         "network.input_dropout": 0.2,
         "network.layers.1.dropout": 0.9,
     }
     for settings, cure in (
-        ({}, "lower optimizer.learning_rate: 0.1, or use"),
-        (hard, "lower training.adversarial: 1, or network.layers.1.dropout: 0.9, or optimizer."),
+        ({}, "lower optimizer.learning_rate (now 0.1), or use"),
+        (
+            strong,
+            "lower training.adversarial (now 1), or network.layers.1.dropout (now 0.9), or optim",
+        ),
     ):
         found = one(diagnose(replaced(config, settings), [row({"dead": 0.9})], None))
         assert found.cure.startswith(cure)
@@ -255,24 +260,24 @@ def test_outputs_of_0_for_every_image_are_reported_with_the_quadratic_loss() -> 
     ("first", "last", "expected"),
     [(3.0, 6.95, True), (3.0, 6.9, False), (80.0, 41.0, True), (80.0, 39.0, False)],
 )
-def test_a_loss_far_above_guessing_that_does_not_fall_is_the_learning_rate(
+def test_a_loss_far_above_that_of_guessing_blames_the_learning_rate(
     first: float, last: float, expected: bool
 ) -> None:
     losses = [row(**{**FLAT, "train_loss": loss}) for loss in (first, last)]
-    found = [rate for rate in diagnose(RELUS, losses, None) if rate.kind == "learning rate"]
-    assert len(found) == expected
-    for rate in found:
-        assert "guessing costs 2.3" in rate.evidence
-        assert rate.cure == "lower optimizer.learning_rate: 0.1"
+    rates = [one for one in diagnose(RELUS, losses, None) if one.kind == "learning rate"]
+    assert len(rates) == expected
+    for rate in rates:
+        assert "guessing gives 2.3" in rate.evidence
+        assert rate.cure == "lower optimizer.learning_rate (now 0.1)"
 
 
-def test_the_first_weights_are_blamed_only_if_they_saturate_units_themselves() -> None:
+def test_the_initial_weights_are_blamed_only_if_they_saturate_the_units() -> None:
     layer = {"init": {"weights": {"name": "normal", "std": 0.05}}}
     config = config_of("tanh", "tanh", network=layer)
     network = build_network(config, 784)
     found = one(diagnose(config, [row({"saturated": 0.9})] * 2, network))
-    assert "steps that are too long led there" in found.reason
-    assert found.cure == "lower optimizer.learning_rate: 0.1"
+    assert "the steps were too large" in found.reason
+    assert found.cure == "lower optimizer.learning_rate (now 0.1)"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +285,7 @@ def test_the_first_weights_are_blamed_only_if_they_saturate_units_themselves() -
     [
         (0.96, 0.85, True),
         (0.949, 0.85, False),
-        (0.899, 0.7, False),  # it has not learned its own images
+        (0.899, 0.7, False),  # the training images are not learned either
         (0.9, 0.95, False),
         (1.0, None, False),
     ],
@@ -289,11 +294,13 @@ def test_overfitting_is_a_gap_between_the_accuracies(
     train: float, validation: float | None, expected: bool
 ) -> None:
     metrics = row(train_accuracy=train, val_accuracy=validation)
-    found = diagnose(RELUS, [row(), metrics], None)
-    assert len(found) == expected
-    for diagnosis in found:
+    diagnoses = diagnose(RELUS, [row(), metrics], None)
+    assert len(diagnoses) == expected
+    for diagnosis in diagnoses:
         assert (diagnosis.kind, diagnosis.layer) == ("overfitting", None)
-        assert diagnosis.evidence.startswith("96.0 % of the training images are right, and 85.0 %")
+        assert diagnosis.evidence.startswith(
+            "the accuracy is 96.0 % on the training images, but 85.0 %"
+        )
         assert keys_in(diagnosis.cure) == [
             "optimizer.weight_decay",
             "network.layers.0.dropout",
@@ -303,10 +310,12 @@ def test_overfitting_is_a_gap_between_the_accuracies(
         assert_has_keys(RELUS, diagnosis.cure)
 
 
-def test_the_cures_of_overfitting_leave_out_those_in_use() -> None:
+def test_the_cures_of_overfitting_omit_settings_in_use() -> None:
     metrics = row(train_accuracy=1.0, val_accuracy=0.8)
-    taken = {"data.augment": {"shift": 1}, "network.layers.0.dropout": 0.2}
-    few = replaced(RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **taken})
+    in_use = {"data.augment": {"shift": 1}, "network.layers.0.dropout": 0.2}
+    few = replaced(
+        RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **in_use}
+    )
     found = one(diagnose(few, [metrics], None))
     assert keys_in(found.cure) == ["data.subset", "optimizer.weight_decay"]
 
@@ -315,64 +324,70 @@ def test_the_cures_of_overfitting_leave_out_those_in_use() -> None:
     ("change", "expected"),
     [
         ({"train_loss": 2.186}, True),
-        ({"train_loss": 2.184}, False),  # a twentieth of log 10 is 0.115
+        ({"train_loss": 2.184}, False),  # 5 % of log 10 is 0.115
         ({"train_loss": 3.0}, True),
         ({"train_loss": 3.0, "train_accuracy": 0.2}, True),
         ({"train_loss": 3.0, "train_accuracy": 0.201}, False),
     ],
     ids=str,
 )
-def test_a_loss_that_guesses_and_does_not_fall_is_flat(
+def test_a_loss_that_stays_at_that_of_guessing_is_a_plateau(
     change: dict[str, Any], expected: bool
 ) -> None:
-    found = diagnose(RELUS, [row(**FLAT), row(**{**FLAT, **change})], None)
-    assert len(found) == expected
-    for diagnosis in found:
+    diagnoses = diagnose(RELUS, [row(**FLAT), row(**{**FLAT, **change})], None)
+    assert len(diagnoses) == expected
+    for diagnosis in diagnoses:
         assert (diagnosis.kind, diagnosis.layer) == ("flat loss", None)
-        assert "answers the same to every image" in diagnosis.reason
+        assert "gives the same answer for every image" in diagnosis.reason
         assert keys_in(diagnosis.cure) == ["optimizer.learning_rate", "network.layers"]
         assert_has_keys(RELUS, diagnosis.cure)
 
 
 @pytest.mark.parametrize(
-    ("change", "reason", "keys", "seen"),
+    ("change", "reason", "keys", "label"),
     [
         (
             [{}, {"std": 0.0099}],
-            "activations of layer 2 differ by no more than 0.01",
+            "activations of layer 2 hardly vary between images (standard deviation 0.01)",
             ["optimizer.learning_rate"],
-            "too faint",
+            "tiny act.",
         ),
         (
             [{"update_ratio": 9e-6}] * 3,
-            "a step changes the weights by less than a hundred thousandth",
+            "a step changes the weights by less than 1/100,000 of their norm",
             ["optimizer.learning_rate"],
             "ok",
         ),
-        ([{"update_ratio": 1e-7}] * 2, "answers the same", ["optimizer.learning_rate"], "ok"),
-        ([{"update_ratio": 0.0}] * 3, "answers the same", ["optimizer.learning_rate"], "ok"),
+        ([{"update_ratio": 1e-7}] * 2, "gives the same answer", ["optimizer.learning_rate"], "ok"),
+        ([{"update_ratio": 0.0}] * 3, "gives the same answer", ["optimizer.learning_rate"], "ok"),
     ],
     ids=["faint", "tiny updates", "one layer is updated", "no updates"],
 )
-def test_a_flat_loss_has_a_reason(change: Layers, reason: str, keys: list[str], seen: str) -> None:
+def test_a_loss_plateau_has_a_reason(
+    change: Layers, reason: str, keys: list[str], label: str
+) -> None:
     found = one(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
     assert found.kind == "flat loss"
     assert reason in found.reason
     assert keys == keys_in(found.cure)[: len(keys)]
     assert_has_keys(TANHS, found.cure)
-    assert seen == glance(TANHS, row(*change)["health"])
+    assert label == glance(TANHS, row(*change)["health"])
 
 
 @pytest.mark.parametrize(
     ("config", "saturated", "reason"),
     [
         (config_of("tanh", "tanh", loss="quadratic"), 0.8, "80 % of the outputs are within 5 %"),
-        (config_of("tanh", "tanh", loss="quadratic"), 0.79, "answers the same to every image"),
-        (TANHS, 1.0, "answers the same to every image"),
+        (
+            config_of("tanh", "tanh", loss="quadratic"),
+            0.79,
+            "gives the same answer for every image",
+        ),
+        (TANHS, 1.0, "gives the same answer for every image"),
     ],
     ids=["quadratic", "hardly saturated", "cross_entropy"],
 )
-def test_saturated_outputs_stop_the_quadratic_loss_alone(
+def test_saturated_outputs_stop_only_the_quadratic_loss(
     config: Config, saturated: float, reason: str
 ) -> None:
     guessing = {**FLAT, "train_loss": 0.5}
@@ -388,10 +403,12 @@ def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
     assert "loss: cross_entropy" in found.cure
 
 
-def test_a_single_layer_that_guesses_needs_a_hidden_layer() -> None:
+def test_a_single_layer_at_the_level_of_guessing_needs_a_hidden_layer() -> None:
     found = one(diagnose(config_of(), [row(layers=1, **FLAT)], None))
-    assert found.evidence.startswith("the training loss is 2.3 in epoch 1, with 10.0 % right")
-    assert "one layer parts two classes by a straight line" in found.reason
+    assert found.evidence.startswith(
+        "the training loss is 2.3 in epoch 1, with an accuracy of 10.0 %"
+    )
+    assert "a single layer separates two classes by a straight line" in found.reason
     assert found.cure == "add a hidden layer to network.layers"
 
 
@@ -401,12 +418,12 @@ def test_after_a_divergence_nothing_else_is_reported() -> None:
     assert (found.kind, found.layer) == ("divergence", 3)
     assert "the gradient of layer 3" in found.evidence
     assert found.evidence.endswith("not finite in epoch 2, batch 7")
-    assert found.cure == "lower optimizer.learning_rate: 0.1, to 0.01 for a start"
+    assert found.cure == "lower optimizer.learning_rate (now 0.1), for example to 0.01"
     assert_has_keys(RELUS, found.cure)
 
 
 @pytest.mark.parametrize(("loss", "blamed"), [(None, "init"), (2.3, "learning_rate")])
-def test_numbers_too_large_before_any_step_are_those_of_the_first_weights(
+def test_an_overflow_before_any_step_blames_the_initial_weights(
     loss: float | None, blamed: str
 ) -> None:
     config = config_of("relu", network={"init": {"name": "normal", "std": 1e30}}, rate=1e-30)
@@ -420,7 +437,9 @@ def test_the_matrices_of_linear_layers_are_multiplied() -> None:
     network.initialize(np.random.default_rng(0))
     found = one(diagnose(config, [row()], network))
     assert found.kind == "linear collapse"
-    largest = re.search(r"3 weight matrices, one of 784 x 10, .* to ([\de.-]+)$", found.evidence)
+    largest = re.search(
+        r"one matrix of 784 x 10, .* 3 weight matrices, .* of ([\de.-]+)$", found.evidence
+    )
     assert largest
     assert float(largest[1]) < 1e-5
     assert diagnose(config_of("linear", "relu"), [row()], network) == []
@@ -433,14 +452,24 @@ ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "
 @pytest.mark.parametrize(
     ("config", "kind", "layer", "evidence"),
     [
-        (config_of("relu", "step"), "step", 2, "layer 2 is step"),
-        (config_of("linear"), "linear collapse", None, "the 2 layers are one"),
-        (config_of("linear", "linear"), "linear collapse", None, "the 3 layers are one"),
+        (config_of("relu", "step"), "step", 2, "layer 2 uses the step activation"),
+        (config_of("linear"), "linear collapse", None, "the 2 layers are equivalent to one"),
+        (
+            config_of("linear", "linear"),
+            "linear collapse",
+            None,
+            "the 3 layers are equivalent to one",
+        ),
         (config_of(*["sigmoid"] * 5), "vanishing gradients", 1, "5 hidden layers"),
-        (config_of(*["hard_sigmoid"] * 4), "vanishing gradients", 1, "multiply to 0.0008"),
-        (config_of("relu", "exponential"), "exponential", 2, "layer 2 is exponential"),
-        (config_of("tanh", network=ZEROS), "equal units", 1, "begins with zeros weights"),
-        (config_of("tanh", network=CONSTANT), "equal units", 1, "begins with constant weights"),
+        (config_of(*["hard_sigmoid"] * 4), "vanishing gradients", 1, "at most 0.0008"),
+        (
+            config_of("relu", "exponential"),
+            "exponential",
+            2,
+            "layer 2 is a hidden layer with the exponential",
+        ),
+        (config_of("tanh", network=ZEROS), "equal units", 1, "with weights: zeros, biases"),
+        (config_of("tanh", network=CONSTANT), "equal units", 1, "with weights: constant, biases"),
         (config_of("relu", rate=5.01), "learning rate", None, "learning_rate is 5.01"),
         (config_of("relu", rate=9e-5), "learning rate", None, "learning_rate is 9e-05"),
         (
@@ -456,7 +485,7 @@ ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_configuration_that_cannot_learn_is_foreseen(
+def test_a_configuration_that_cannot_learn_is_diagnosed_before_training(
     config: Config, kind: str, layer: int | None, evidence: str
 ) -> None:
     found = one(foresee(config))
@@ -490,28 +519,28 @@ def test_a_configuration_that_cannot_learn_is_foreseen(
     ids=[
         "one layer",
         "surrogate",
-        "one bend",
+        "one nonlinear layer",
         "four sigmoids",
         "steep sigmoids",
         "three hard sigmoids",
         "random biases",
-        "no hidden layer that begins with zeros",
+        "zeros without a hidden layer",
         *("high", "low", "momentum", "high quadratic", "low quadratic", "adam", "adagrad"),
     ],
 )
-def test_a_configuration_that_may_learn_has_no_warning(config: Config) -> None:
+def test_a_configuration_that_can_learn_has_no_warning(config: Config) -> None:
     assert foresee(config) == []
 
 
 def presets() -> Iterator[str]:
-    """Return the names of the training configurations that ship."""
+    """Yield the names of the bundled training configurations."""
     for path in sorted(CONFIGS.glob("*.yaml")):
         if "parameters" not in yaml.safe_load(path.read_text("utf-8")):
             yield path.name
 
 
 @pytest.mark.parametrize("name", list(presets()))
-def test_nothing_is_foreseen_of_a_preset(name: str) -> None:
+def test_a_preset_has_no_warning(name: str) -> None:
     assert foresee(load_config(CONFIGS / name)) == []
 
 
@@ -523,7 +552,7 @@ LAYER = st.fixed_dictionaries(
 
 
 @given(st.lists(LAYER, min_size=3, max_size=3))
-def test_a_glance_fits_its_column(health: list[dict[str, float]]) -> None:
+def test_the_health_label_fits_its_column(health: list[dict[str, float]]) -> None:
     assert 2 <= len(glance(config_of("relu", "sigmoid"), health)) <= 9
 
 
@@ -535,6 +564,6 @@ def test_a_glance_fits_its_column(health: list[dict[str, float]]) -> None:
         (0.996, "all dead", "all sat."),
     ],
 )
-def test_the_worst_layer_is_seen_at_a_glance(share: float, dead: str, saturated: str) -> None:
+def test_the_health_label_shows_the_worst_layer(share: float, dead: str, saturated: str) -> None:
     assert dead == glance(RELUS, row({"dead": 0.5}, {"dead": share})["health"])
     assert saturated == glance(TANHS, row({"saturated": share}, {})["health"])
