@@ -1,10 +1,11 @@
-"""Time presets and the same recipe in PyTorch: whole processes, and the way to one accuracy.
+"""Compare presets with the same training in PyTorch: total time, and time to reach an accuracy.
 
     python -m tests.benchmarks.presets [--rounds 3] [fast plain invariant]
 
-Both programs take layers, optimizer, schedule, smoothing, mean weights and adversarial distance
-from the preset's own file, and look at the same validation images after each epoch. Deformed images
-are not in PyTorch, so `best` is not compared. The programs take turns, each in its own process.
+Both programs read layers, optimizer, schedule, label smoothing, weight averaging and adversarial
+distance from the file of the preset, and use the same validation images. The preset `best` is not
+compared, because this PyTorch program has no augmentation. The programs take turns, each in its own
+process.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.benchmarks.programs import Network, digits, spread
+from tests.benchmarks.programs import Network, digits, format_range
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PRESETS = ("fast", "plain", "invariant")
 
 
-class Way(NamedTuple):
-    """A training: for each epoch, seconds since the process started and validation accuracy."""
+class Timeline(NamedTuple):
+    """Seconds since the start of the process, and validation accuracy, after each epoch."""
 
     epochs: list[tuple[float, float]]
     seconds: float  # of the whole process
 
     @property
     def best(self) -> float:
-        """The highest accuracy."""
+        """Highest validation accuracy."""
         return max(accuracy for _, accuracy in self.epochs)
 
     def seconds_to(self, accuracy: float) -> float:
-        """Return the seconds to the first epoch that is so accurate."""
+        """Return the seconds until the end of the first epoch with at least this accuracy."""
         return next(seconds for seconds, reached in self.epochs if reached >= accuracy)
 
 
 def train_in_torch(name: str, seed: int) -> Iterator[float]:
-    """Train a preset step by step, as a tutorial does; yield each epoch's validation accuracy."""
+    """Train a preset with PyTorch, step by step; yield the validation accuracy of each epoch."""
     import torch
     from torch import nn
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -79,17 +80,17 @@ def train_in_torch(name: str, seed: int) -> Iterator[float]:
     steps = -(-len(x) // training.batch_size)
     for epoch in range(training.epochs):
         for step, chosen in enumerate(torch.randperm(len(x)).split(training.batch_size)):
-            passed = epoch + (step + 0.5) / steps
+            elapsed = epoch + (step + 0.5) / steps
             rate = optimizer_config.learning_rate * optimizer_config.schedule.factor(
-                passed, training.epochs
+                elapsed, training.epochs
             )
             optimizer.param_groups[0]["lr"] = rate
             inputs = x[chosen]
             if training.adversarial:
                 inputs.requires_grad_()
-                (uphill,) = torch.autograd.grad(loss(model(inputs), y[chosen]), inputs)
-                uphill *= training.adversarial / (uphill.norm(dim=1, keepdim=True) + 1e-20)
-                inputs = (inputs + uphill).detach()
+                (direction,) = torch.autograd.grad(loss(model(inputs), y[chosen]), inputs)
+                direction *= training.adversarial / (direction.norm(dim=1, keepdim=True) + 1e-20)
+                inputs = (inputs + direction).detach()
             optimizer.zero_grad(set_to_none=True)
             loss(model(inputs), y[chosen]).backward()
             with torch.no_grad():
@@ -99,13 +100,13 @@ def train_in_torch(name: str, seed: int) -> Iterator[float]:
             if average:
                 average.update_parameters(model)
         with torch.no_grad():
-            looked_at = (average or model).eval()
-            yield float((looked_at(held_out_x).argmax(1) == held_out_y).float().mean())
+            evaluated = (average or model).eval()
+            yield float((evaluated(held_out_x).argmax(1) == held_out_y).float().mean())
         model.train()
 
 
-def watch(*arguments: object) -> tuple[list[tuple[float, str]], float]:
-    """Run Python; return its lines on stderr with the seconds at which they came, and the end's."""
+def run_with_times(*arguments: object) -> tuple[list[tuple[float, str]], float]:
+    """Run Python; return its lines on stderr with their times, and the total time, in seconds."""
     started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -120,52 +121,56 @@ def watch(*arguments: object) -> tuple[list[tuple[float, str]], float]:
     return lines, time.perf_counter() - started
 
 
-def nnctl(name: str, seed: int) -> Way:
-    """Train a preset with the command."""
+def nnctl(name: str, seed: int) -> Timeline:
+    """Train a preset with nnctl."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         preset = CONFIGS / f"{name}.yaml"
-        lines, seconds = watch("-m", "nnctl", "train", preset, "--seed", seed, "--run-dir", run)
+        lines, seconds = run_with_times(
+            "-m", "nnctl", "train", preset, "--seed", seed, "--run-dir", run
+        )
         rows = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-    # One line per epoch begins with its number; the best so far are marked.
+    # A line that begins with a number is an epoch; "*" marks the best so far.
     times = [when for when, line in lines if line.strip(" *")[:1].isdigit()]
     accuracies = [json.loads(row)["val_accuracy"] for row in rows]
-    return Way(list(zip(times, accuracies, strict=True)), seconds)
+    return Timeline(list(zip(times, accuracies, strict=True)), seconds)
 
 
-def torch(name: str, seed: int) -> Way:
+def torch(name: str, seed: int) -> Timeline:
     """Train a preset with PyTorch."""
-    lines, seconds = watch("-m", "tests.benchmarks.presets", "--torch", name, "--seed", seed)
-    return Way([(when, float(line)) for when, line in lines], seconds)
+    lines, seconds = run_with_times(
+        "-m", "tests.benchmarks.presets", "--torch", name, "--seed", seed
+    )
+    return Timeline([(when, float(line)) for when, line in lines], seconds)
 
 
-PROGRAMS: tuple[Callable[[str, int], Way], ...] = (nnctl, torch)
+PROGRAMS: tuple[Callable[[str, int], Timeline], ...] = (nnctl, torch)
 
 
 def main() -> None:
-    """Measure presets, in turns; or train one with PyTorch."""
+    """Compare presets and print a table; or train one preset with PyTorch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("presets", nargs="*", default=PRESETS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--torch", metavar="PRESET", help="only train this one, with PyTorch")
+    parser.add_argument("--torch", metavar="PRESET", help="only train this preset, with PyTorch")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    if given.torch:
-        for accuracy in train_in_torch(given.torch, given.seed):
+    options = parser.parse_args()
+    if options.torch:
+        for accuracy in train_in_torch(options.torch, options.seed):
             print(accuracy, file=sys.stderr, flush=True)
         return
-    print("| preset | program | process, s | best validation accuracy | s to the lower of both |")
+    print("| preset | program | total, s | best validation accuracy | s to the lower best |")
     print("|---|---|---|---|---|")
-    for preset in given.presets:
-        rounds = [[program(preset, seed) for program in PROGRAMS] for seed in range(given.rounds)]
-        common = [min(way.best for way in ways) for ways in rounds]
+    for preset in options.presets:
+        rounds = [[program(preset, seed) for program in PROGRAMS] for seed in range(options.rounds)]
+        goals = [min(run.best for run in runs) for runs in rounds]
         for i, program in enumerate(PROGRAMS):
-            ways = [ways[i] for ways in rounds]
-            to = [way.seconds_to(goal) for way, goal in zip(ways, common, strict=True)]
-            seconds = spread([way.seconds for way in ways], ".1f")
-            best = statistics.mean(way.best for way in ways)
+            own = [runs[i] for runs in rounds]
+            to_goal = [run.seconds_to(goal) for run, goal in zip(own, goals, strict=True)]
+            seconds = format_range([run.seconds for run in own], ".1f")
+            best = statistics.mean(run.best for run in own)
             print(f"| {preset} | {program.__name__} | {seconds} | {best:.4f} | ", end="")
-            print(f"{spread(to, '.1f')} |", flush=True)
+            print(f"{format_range(to_goal, '.1f')} |", flush=True)
 
 
 if __name__ == "__main__":

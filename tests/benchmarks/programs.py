@@ -1,10 +1,10 @@
-"""Programs that train a network on MNIST, each in its own process, and their time and memory.
+"""Train a network on MNIST with nnctl or another library, and measure time and memory.
 
     python -m tests.benchmarks.programs torch NETWORK EPOCHS
 
-trains a network, given as JSON, with another library (or runs its matrix products alone), and
-prints seconds and validation accuracy of each epoch. nnctl itself is measured through
-`nnctl train`, by `seconds` in its metrics.
+trains the network, given as JSON, with another library (or only computes its matrix products) and
+prints the seconds and the validation accuracy of each epoch. Each training runs in its own process.
+nnctl itself is measured with `nnctl train`; its metrics contain the seconds of each epoch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MNIST = 60_000
-"""Its training images."""
+"""Number of training images."""
 
 FIRST_STEP = """
 import os
@@ -35,35 +35,35 @@ assert Training._take_steps
 Training._take_steps = lambda *_: os._exit(0)
 main()
 """
-"""The command nnctl, but it ends where the first step would begin."""
+"""Source of a program that runs nnctl, but exits when the first training step begins."""
 
 
 class Network(NamedTuple):
-    """A network with a softmax, trained by cross-entropy and SGD."""
+    """A network with a softmax output, trained with cross-entropy and SGD."""
 
-    sizes: tuple[int, ...]  # pixels, units of the hidden layers, classes
+    sizes: tuple[int, ...]  # number of pixels, of units of each hidden layer, of classes
     batch: int
     activation: str  # of the hidden layers
     rate: float
-    momentum: float = 0.0  # of nnctl alone, like weight_decay
+    momentum: float = 0.0  # used only by nnctl, like weight_decay
     weight_decay: float = 0.0
-    examples: int = MNIST  # the first images are trained on
-    validation: int = 0  # the last images are held out, and evaluated after each epoch
+    examples: int = MNIST  # number of training images, the first of MNIST
+    validation: int = 0  # number of validation images, the last of MNIST
 
     def __str__(self) -> str:
         return f"{'-'.join(map(str, self.sizes))}, {self.batch}, {self.activation}"
 
 
 class Process(NamedTuple):
-    """A process that has ended: its output, wall time and peak memory."""
+    """Output, wall time and peak memory of a finished process."""
 
     output: str
     seconds: float
     megabytes: float | None
 
 
-class Measured(NamedTuple):
-    """A training: seconds of each epoch, the last validation accuracy, and its process."""
+class Measurement(NamedTuple):
+    """Seconds of each epoch, the final validation accuracy, and the process of a training run."""
 
     epochs: list[float]
     accuracy: float | None
@@ -71,11 +71,11 @@ class Measured(NamedTuple):
 
 
 Epoch = Callable[[], float | None]
-"""Trains for an epoch; returns the validation accuracy, if images are held out."""
+"""Trains for one epoch; returns the validation accuracy, if there are validation images."""
 
 
 def floor(network: Network) -> Epoch:
-    """Multiply only the matrices of an epoch."""
+    """Compute only the matrix products of an epoch, a lower bound of its time."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
@@ -100,7 +100,7 @@ def floor(network: Network) -> Epoch:
 
 
 def digits(network: Network) -> tuple[Any, Any, Any, Any]:
-    """Return images as floats from 0 to 1, and labels: to train on, and held out."""
+    """Return training images (floats 0 to 1) and labels, then those for validation."""
     from nnctl.data.dataset import open_dataset
 
     images, labels = open_dataset("mnist", notify=lambda _: None).training
@@ -156,7 +156,7 @@ def jax(network: Network) -> Epoch:
 
 
 def torch(network: Network) -> Epoch:
-    """Train as a tutorial does, step by step."""
+    """Train step by step, as in a PyTorch tutorial."""
     import torch
     from torch import nn
 
@@ -183,7 +183,7 @@ def torch(network: Network) -> Epoch:
 
 
 def sklearn(network: Network) -> Epoch:
-    """Fit an MLPClassifier, an epoch at a time."""
+    """Fit an MLPClassifier, one epoch per call."""
     from sklearn.neural_network import MLPClassifier
 
     x, y, held_out_x, held_out_y = digits(network)
@@ -198,7 +198,7 @@ def sklearn(network: Network) -> Epoch:
         max_iter=1,
         warm_start=True,
     )
-    warnings.simplefilter("ignore")  # it has not converged after an epoch
+    warnings.simplefilter("ignore")  # scikit-learn warns that one epoch has not converged
 
     def epoch() -> float | None:
         model.fit(x, y)
@@ -213,13 +213,13 @@ OTHERS: dict[str, Callable[[Network], Epoch]] = {
 
 
 def programs() -> list[str]:
-    """Return the names of nnctl, of the floor, and of the libraries that are installed."""
+    """Return "nnctl", "floor" and the names of the installed libraries."""
     others = [name for name in OTHERS if name == "floor" or importlib.util.find_spec(name)]
     return ["nnctl", *others]
 
 
 def run(*arguments: str | Path) -> Process:
-    """Run Python with these arguments to its end, which must be a success."""
+    """Run Python with these arguments and measure it; raise an error if it fails."""
     command, megabytes = [sys.executable, *arguments], None
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -235,8 +235,8 @@ def run(*arguments: str | Path) -> Process:
     return Process(output, seconds, megabytes)
 
 
-def run_nnctl(network: Network, epochs: int, *start: str) -> Measured:
-    """Train with the command; `start` is the arguments of Python that start it."""
+def run_nnctl(network: Network, epochs: int, *start: str) -> Measurement:
+    """Train with nnctl; `start` are the Python arguments that start it."""
     layers = [{"units": units, "activation": network.activation} for units in network.sizes[1:-1]]
     config = {
         "data": {
@@ -260,30 +260,30 @@ def run_nnctl(network: Network, epochs: int, *start: str) -> Measured:
         lines = metrics.read_text("utf-8").splitlines() if metrics.exists() else []
     rows = [json.loads(line) for line in lines]
     accuracy = rows[-1]["val_accuracy"] if rows else None
-    return Measured([row["seconds"] for row in rows], accuracy, process)
+    return Measurement([row["seconds"] for row in rows], accuracy, process)
 
 
-def measured(program: str, network: Network, epochs: int) -> Measured:
-    """Train with one of the programs."""
+def measure(program: str, network: Network, epochs: int) -> Measurement:
+    """Train with one of the programs and measure it."""
     if program == "nnctl":
         return run_nnctl(network, epochs, "-m", "nnctl")
     process = run("-m", __name__, program, json.dumps(network), str(epochs))
     rows = [json.loads(line) for line in process.output.splitlines()]
-    return Measured([seconds for seconds, _ in rows], rows[-1][1], process)
+    return Measurement([seconds for seconds, _ in rows], rows[-1][1], process)
 
 
 def seconds_to_first_step(network: Network) -> float:
-    """Return the seconds from the start of nnctl's process to its first training step."""
+    """Return the seconds from the start of the nnctl process to its first training step."""
     return run_nnctl(network, 1, "-c", FIRST_STEP).process.seconds
 
 
-def spread(found: Sequence[float], form: str = ".3f") -> str:
-    """Return the median, with the least and the most."""
-    return f"{np.median(found):{form}} ({min(found):{form}} to {max(found):{form}})"
+def format_range(values: Sequence[float], form: str = ".3f") -> str:
+    """Return the median, the minimum and the maximum as text."""
+    return f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def main() -> None:
-    """Train with another library, and print seconds and accuracy of each epoch."""
+    """Train with another library, and print the seconds and the accuracy of each epoch."""
     program, network, epochs = sys.argv[1:]
     epoch = OTHERS[program](Network(*json.loads(network)))
     for _ in range(int(epochs)):

@@ -1,10 +1,10 @@
-"""Time how an epoch of nnctl and its matrix products grow when one thing varies at a time.
+"""Measure how the time of an epoch grows with the size of the network and other settings.
 
     python -m tests.benchmarks.scale [--rounds 3] [--groups units,batch]
 
-The products are those of the same steps through `numpy.matmul`, with the threads that the BLAS
-takes by default; nnctl and they take turns. Large networks and small batches train on fewer images,
-and all seconds are scaled to 60,000.
+One setting varies at a time. The time is compared with that of the matrix products of the same
+steps alone, computed by `numpy.matmul` with the default threads of the BLAS; both take turns. Large
+networks and small batches train on fewer images; all times are scaled to 60,000 images.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import argparse
 import statistics
 from typing import Any
 
-from tests.benchmarks.programs import MNIST, Network, measured, spread
+from tests.benchmarks.programs import MNIST, Network, format_range, measure
 
 
-def network(*hidden: int, batch: int = 64, examples: int = MNIST, **given: Any) -> Network:
-    """Return a network that is trained on whole batches only."""
-    plain = Network((784, *hidden, 10), batch, "relu", 0.01, examples=examples // batch * batch)
-    return plain._replace(**given)
+def network(*hidden: int, batch: int = 64, examples: int = MNIST, **settings: Any) -> Network:
+    """Return a network with one batch size for all batches: the rest of the images is not used."""
+    default = Network((784, *hidden, 10), batch, "relu", 0.01, examples=examples // batch * batch)
+    return default._replace(**settings)
 
 
 GROUPS: dict[str, dict[str, Network]] = {
@@ -46,28 +46,32 @@ GROUPS: dict[str, dict[str, Network]] = {
         "momentum and weight decay": network(128, momentum=0.9, weight_decay=1e-4),
     },
 }
-"""By default: 784-128-10, batches of 64, relu, plain SGD."""
+"""Networks by the setting that varies; default: 784-128-10, batches of 64, relu, plain SGD."""
 
 EPOCHS = 4
-"""The first of them warms up, and does not count."""
+"""Epochs per measurement. The first one is not counted."""
 
 
 def main() -> None:
-    """Measure all, in turns, and print a row for each network."""
+    """Measure all networks, and print one row for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--groups", default=",".join(GROUPS), help="what varies: some of these")
-    given = parser.parse_args()
-    print("| what varies | nnctl, s per 60,000 | products alone | ratio |\n|---|---|---|---|")
-    for group in given.groups.split(","):
+    parser.add_argument(
+        "--groups", default=",".join(GROUPS), help="settings to vary (default: all)"
+    )
+    options = parser.parse_args()
+    print(
+        "| setting | nnctl, s per 60,000 images | matrix products, s | ratio |\n|---|---|---|---|"
+    )
+    for group in options.groups.split(","):
         for label, varied in GROUPS[group].items():
             seconds: dict[str, list[float]] = {"nnctl": [], "floor": []}
-            for _ in range(given.rounds):
-                for name, found in seconds.items():
-                    epochs = measured(name, varied, EPOCHS).epochs[1:]
-                    found += [epoch * MNIST / varied.examples for epoch in epochs]
+            for _ in range(options.rounds):
+                for name, values in seconds.items():
+                    epochs = measure(name, varied, EPOCHS).epochs[1:]
+                    values += [epoch * MNIST / varied.examples for epoch in epochs]
             own, products = map(statistics.median, seconds.values())
-            cells = " | ".join(map(spread, seconds.values()))
+            cells = " | ".join(map(format_range, seconds.values()))
             print(f"| {label} | {cells} | {own / products:.2f} |", flush=True)
 
 

@@ -1,11 +1,11 @@
-"""How fast a sweep is: two workers compared with one, and scikit-learn's grid search.
+"""Compare the time of a sweep with one worker, with two, and of scikit-learn's grid search.
 
     python -m tests.benchmarks.sweeps --rounds 3
 
-Sixteen trials on MNIST, 784-30-10 and 784-100-10 in batches of 10 with eight learning rates, and
-the same sixteen `MLPClassifier`s by `GridSearchCV(n_jobs=2)`, judged by the same 10,000 validation
-images. The programs take turns; each is a whole process. Then a sweep of many tiny trials: the
-CPU time and the memory of the parent process.
+The sweep has sixteen trials on MNIST: 784-30-10 and 784-100-10, with batches of 10 and eight
+learning rates. `GridSearchCV(n_jobs=2)` trains the same sixteen `MLPClassifier`s, evaluated on the
+same 10,000 validation images. The programs take turns, and whole processes are measured. Then a
+sweep with many tiny trials shows the CPU time and the memory of the parent process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.programs import run, spread
+from tests.benchmarks.programs import format_range, run
 
 RATES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0]
 UNITS = [30, 100]
@@ -28,7 +28,7 @@ BATCH = 10
 VALIDATION = 10_000
 OUTPUT = {"units": 10, "activation": "softmax"}
 
-CONDUCT = """
+MEASURE_PARENT = """
 import resource, sys, time
 from nnctl.cli import main
 started = time.perf_counter()
@@ -37,7 +37,7 @@ except SystemExit as end: assert not end.code, end
 own = resource.getrusage(resource.RUSAGE_SELF)
 print(own.ru_utime + own.ru_stime, time.perf_counter() - started, own.ru_maxrss)
 """
-"""The command nnctl; afterwards it prints its own processor time, its wall time and its memory."""
+"""Source of a program that runs nnctl, then prints its own CPU time, wall time and memory."""
 
 
 def sweep(epochs: int, workers: int) -> float:
@@ -54,8 +54,8 @@ def sweep(epochs: int, workers: int) -> float:
             "-p", f"network.layers.0.units={','.join(map(str, UNITS))}",
             "-p", f"optimizer.learning_rate={','.join(map(str, RATES))}",
         ]  # fmt: skip
-        where = ["--sweep-dir", str(Path(folder) / "sweep"), "--workers", str(workers)]
-        process = run("-m", "nnctl", "sweep", path, *varied, *where, "-q", "--json")
+        options = ["--sweep-dir", str(Path(folder) / "sweep"), "--workers", str(workers)]
+        process = run("-m", "nnctl", "sweep", path, *varied, *options, "-q", "--json")
     assert len(process.output.splitlines()) == len(RATES) * len(UNITS)
     return process.seconds
 
@@ -69,7 +69,7 @@ def grid_search(epochs: int) -> None:
 
     from nnctl.data.dataset import open_dataset
 
-    warnings.simplefilter("ignore")  # it has not converged after a few epochs
+    warnings.simplefilter("ignore")  # scikit-learn warns that a few epochs have not converged
     images, labels = open_dataset("mnist", notify=lambda _: None).training
     fold = np.full(len(labels), -1)
     fold[-VALIDATION:] = 0
@@ -88,8 +88,8 @@ def grid_search(epochs: int) -> None:
     assert len(search.cv_results_["params"]) == len(RATES) * len(UNITS)
 
 
-def conduct(trials: int) -> tuple[float, float, float]:
-    """Return CPU seconds, wall seconds and megabytes of the parent of many tiny trials."""
+def measure_parent(trials: int) -> tuple[float, float, float]:
+    """Run tiny trials; return CPU seconds, wall seconds and megabytes of the parent process."""
     configuration = {
         "data": {"dataset": "mini", "validation": 500},
         "network": {"layers": [OUTPUT]},
@@ -100,8 +100,8 @@ def conduct(trials: int) -> tuple[float, float, float]:
         path = Path(folder) / "tiny.yaml"
         path.write_text(json.dumps(configuration), encoding="utf-8")
         seeds = ",".join(map(str, range(trials)))
-        where = ["--sweep-dir", str(Path(folder) / "sweep"), "-q", "--json"]
-        process = run("-c", CONDUCT, "sweep", path, "-p", f"training.seed={seeds}", *where)
+        options = ["--sweep-dir", str(Path(folder) / "sweep"), "-q", "--json"]
+        process = run("-c", MEASURE_PARENT, "sweep", path, "-p", f"training.seed={seeds}", *options)
     *rows, figures = process.output.splitlines()
     assert len(rows) == trials
     processor, wall, kilobytes = map(float, figures.split())
@@ -109,12 +109,12 @@ def conduct(trials: int) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Print the figures."""
+    """Run the sweeps and print their times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=5000, help="tiny ones; 0: none")
-    parser.add_argument("--grid-search", action="store_true", help="scikit-learn alone, once")
+    parser.add_argument("--trials", type=int, default=5000, help="number of tiny trials; 0: none")
+    parser.add_argument("--grid-search", action="store_true", help="only run scikit-learn, once")
     options = parser.parse_args()
     epochs = options.epochs
     if options.grid_search:
@@ -127,19 +127,20 @@ def main() -> None:
     }
     if importlib.util.find_spec("sklearn"):
         programs["GridSearchCV(n_jobs=2)"] = lambda: run(*search).seconds
-    found: dict[str, list[float]] = {name: [] for name in programs}
+    seconds_of: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(options.rounds):
         for name, program in programs.items():
-            found[name].append(program())
-    print(f"{len(RATES) * len(UNITS)} trials of {epochs} epochs, seconds of a whole process:")
-    for name, seconds in found.items() if options.rounds else ():
-        ratios = np.array(seconds) / np.array(found["two workers"])
-        print(f"  {name:24} {spread(seconds, '.1f'):24} ratio {spread(list(ratios), '.2f')}")
+            seconds_of[name].append(program())
+    print(f"{len(RATES) * len(UNITS)} trials of {epochs} epochs, seconds per process:")
+    for name, seconds in seconds_of.items() if options.rounds else ():
+        ratios = np.array(seconds) / np.array(seconds_of["two workers"])
+        ratio = format_range(list(ratios), ".2f")
+        print(f"  {name:24} {format_range(seconds, '.1f'):24} ratio {ratio}")
     if options.trials and sys.platform != "win32":
-        processor, wall, megabytes = conduct(options.trials)
+        processor, wall, megabytes = measure_parent(options.trials)
         print(
-            f"{options.trials:,} tiny trials: {wall:.0f} s; the parent took {processor:.1f} s of "
-            f"processor time ({processor / wall:.1%}) and {megabytes:.0f} MB"
+            f"{options.trials:,} tiny trials: {wall:.0f} s; the parent process used "
+            f"{processor:.1f} s of CPU time ({processor / wall:.1%}) and {megabytes:.0f} MB"
         )
 
 
