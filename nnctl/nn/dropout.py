@@ -71,10 +71,10 @@ class Dropout:
             levels = np.frombuffer(rng.bytes(2 * out.size), "<u2").reshape(out.shape)
             np.multiply(levels >= dropped, out.dtype.type(_LEVELS / (_LEVELS - dropped)), out=out)
 
-    def kept_inputs(self, rows: slice) -> Array | None:
+    def input_mask(self, rows: slice) -> Array | None:
         """Return the input mask of some of the examples."""
         return None if self.of_inputs is None else self.of_inputs[rows]
 
-    def kept(self, rows: slice) -> list[Array | None]:
+    def masks(self, rows: slice) -> list[Array | None]:
         """Return the masks of each layer's outputs for some of the examples."""
         return [None if mask is None else mask[rows] for mask in self.of_layers]

@@ -504,7 +504,7 @@ class Backpropagation:
         return view
 
     def forward(
-        self, inputs: Array, logits: Array, kept: Sequence[Array | None] | None = None
+        self, inputs: Array, logits: Array, masks: Sequence[Array | None] | None = None
     ) -> Array:
         """Write the logits z of a batch to `logits`, and return the outputs f(z).
 
@@ -514,7 +514,7 @@ class Backpropagation:
             Inputs of the network.
         logits : array, shape (batch, units)
             Destination of the output layer's weighted inputs.
-        kept : sequence of array or None, optional
+        masks : sequence of array or None, optional
             Dropout mask for the outputs of each layer, ``(batch, units)``; None for layers without
             dropout.
 
@@ -525,7 +525,7 @@ class Backpropagation:
         """
         a = inputs
         self._z[-1] = logits
-        self._masks = self._no_masks if kept is None else kept
+        self._masks = self._no_masks if masks is None else masks
         for z, outputs, passed, mask, weights, biases, function in zip(
             self._z,
             self.outputs,

@@ -12,7 +12,7 @@ from nnctl.nn.augmentation import Augmentation
 
 STRIDE = 8
 """Steps between updates of the averaged weights."""
-_FLAT = 1e-15  # gradients below have squares that are too small for accurate float32 numbers
+_FLAT = 1e-15  # squares of smaller norms are too small for full float32 precision
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class Regularization:
         return smooth
 
 
-def move_uphill(inputs: Array, errors: Array, distance: float, kept: Array | None = None) -> None:
+def fast_gradient_step(
+    inputs: Array, errors: Array, distance: float, mask: Array | None = None
+) -> None:
     """Move each example by `distance` along the gradient of its loss (adversarial training).
 
     Examples whose gradient is 0 are not moved. Dropped inputs stay 0: the result is the same as if
@@ -72,30 +74,30 @@ def move_uphill(inputs: Array, errors: Array, distance: float, kept: Array | Non
         Gradients of the losses with respect to the inputs; they are overwritten.
     distance : float
         Euclidean distance, in units of a pixel from black to white.
-    kept : array, shape (n, inputs), optional
+    mask : array, shape (n, inputs), optional
         Dropout mask that was applied to the inputs.
     """
-    if kept is not None:
-        errors *= kept
+    if mask is not None:
+        errors *= mask
     norms = _norms("ij,ij->i", errors)
     factors = np.divide(distance, norms, out=np.zeros_like(norms), where=norms > _FLAT)
     errors *= factors[:, None]
-    if kept is not None:
-        errors *= kept
+    if mask is not None:
+        errors *= mask
     inputs += errors
 
 
-def square(vector: Array) -> float:
+def squared_norm(vector: Array) -> float:
     """Return the squared norm of a vector, even if it overflows float32."""
     with np.errstate(over="ignore"):
-        squared_norm = float(np.dot(vector, vector))
-    if math.isfinite(squared_norm):
-        return squared_norm
+        result = float(np.dot(vector, vector))
+    if math.isfinite(result):
+        return result
     wide = vector.astype(np.float64)
     return float(np.dot(wide, wide))
 
 
-def shorten(weights: Array, max_norm: float) -> None:
+def project_max_norm(weights: Array, max_norm: float) -> None:
     """Scale down the columns of weights ``(inputs, maps)`` whose norm is above `max_norm`."""
     norms = _norms("ij,ij->j", weights)
     too_long = norms > max_norm
@@ -116,7 +118,7 @@ def _norms(subscripts: str, vectors: Array) -> Array:
     return norms
 
 
-def follow(average: Array, parameters: Array, decay: float, count: int) -> None:
+def update_ema(average: Array, parameters: Array, decay: float, count: int) -> None:
     """Update an exponential moving average of the parameters, in place, after step `count`.
 
     Steps are counted from 1. To save time the average is updated only at every `STRIDE`-th step,

@@ -26,7 +26,14 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
-from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten, square
+from nnctl.nn.regularization import (
+    STRIDE,
+    Regularization,
+    fast_gradient_step,
+    project_max_norm,
+    squared_norm,
+    update_ema,
+)
 from nnctl.nn.schedules import Schedule
 from nnctl.nn.streams import Purpose, stream
 
@@ -326,7 +333,9 @@ class Training:
                 view.backward()
                 input_mask = None if batch.input_mask is None else batch.input_mask[rows]
                 input_errors = view.input_errors()
-                move_uphill(batch.inputs[rows], input_errors, settings.adversarial, input_mask)
+                fast_gradient_step(
+                    batch.inputs[rows], input_errors, settings.adversarial, input_mask
+                )
                 self._compute_output_deltas(batch, rows, view)
             view.errors[-1] *= error_scale / len(batch.inputs)
             view.backward()
@@ -343,7 +352,7 @@ class Training:
             if settings.max_norm:
                 self._project_max_norm(settings.max_norm, thread)
             if settings.average is not None:
-                follow(self.velocity[-1, mine], parameters, settings.average, step)
+                update_ema(self.velocity[-1, mine], parameters, settings.average, step)
 
     def _compute_output_deltas(self, batch: _Batch, rows: slice, view: Backpropagation) -> None:
         """Run the forward pass on some examples, and write the deltas of the output layer."""
@@ -353,7 +362,7 @@ class Training:
 
     def _clip_by_global_norm(self, gradient: Array, max_norm: float, thread: int) -> None:
         """Scale down a thread's part of the gradient if the whole gradient is too long."""
-        self._squared_norms[thread] = square(gradient)
+        self._squared_norms[thread] = squared_norm(gradient)
         self._team.wait()
         norm = math.sqrt(sum(self._squared_norms))
         if norm > max_norm:
@@ -362,7 +371,7 @@ class Training:
     def _project_max_norm(self, max_norm: float, thread: int) -> None:
         """Limit the norm of the incoming weights for a thread's part of the units."""
         for weights in self.network.parameters.weights:
-            shorten(weights[:, self._team.divide(weights.shape[1])[thread]], max_norm)
+            project_max_norm(weights[:, self._team.divide(weights.shape[1])[thread]], max_norm)
         self._team.wait()
 
     def _train_block(self, order: NDArray[np.int64], begin: int) -> Divergence | None:
@@ -416,8 +425,8 @@ class Training:
         batches = []
         for i, first in enumerate(range(0, len(chosen), self.batch_size), number):
             rows = slice(first, min(first + self.batch_size, len(chosen)))
-            inputs, input_mask = self._inputs[rows], self._dropout.kept_inputs(rows)
-            masks = self._dropout.kept(rows) if self._dropout.is_used else None
+            inputs, input_mask = self._inputs[rows], self._dropout.input_mask(rows)
+            masks = self._dropout.masks(rows) if self._dropout.is_used else None
             batches.append(_Batch(i, rows, inputs, targets[rows], logits[rows], masks, input_mask))
         if self._dropout.is_used:
             self._team.run(functools.partial(self._apply_dropout, batches))

@@ -15,7 +15,14 @@ from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
-from nnctl.nn.regularization import STRIDE, Regularization, follow, move_uphill, shorten, square
+from nnctl.nn.regularization import (
+    STRIDE,
+    Regularization,
+    fast_gradient_step,
+    project_max_norm,
+    squared_norm,
+    update_ema,
+)
 from nnctl.nn.streams import stream
 from nnctl.nn.training import EpochDone, Training
 from tests.nn.helpers import (
@@ -47,7 +54,7 @@ def with_dropout(network: Network, *rates: float) -> Network:
 def test_dropout_masks_have_their_rate_and_keep_the_mean(rate: float) -> None:
     dropout = Dropout(1, 0.0, [Layer(1000, Tanh(), dropout=rate)], 1000, np.float32)
     dropout.draw(slice(None), np.random.default_rng(0))
-    (mask,) = dropout.kept(slice(None))
+    (mask,) = dropout.masks(slice(None))
     assert mask is not None
     kept = mask > 0
     error = 5 * np.sqrt(rate * (1 - rate) / kept.size)
@@ -66,7 +73,7 @@ def test_backpropagation_computes_the_gradient_under_dropout_masks(hidden: Activ
     inputs, targets = normal(7, 6) / 2, one_hot(labels_of(7, 3), 3, np.float64)
     dropout = Dropout(6, 0.0, network.layers, 7, np.float64)
     dropout.draw(slice(None), np.random.default_rng(4))
-    masks = dropout.kept(slice(None))
+    masks = dropout.masks(slice(None))
     assert [mask is None for mask in masks] == [False, False, True]
     gradient = Parameters(6, network.layers, np.float64)
     passes = Backpropagation(network, gradient, 7, dropout=True)
@@ -112,7 +119,7 @@ def test_label_smoothing_is_defined_as_in_szegedy_et_al() -> None:
 def test_adversarial_examples_move_along_the_gradient_by_the_distance() -> None:
     inputs = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], np.float32)
     errors = np.array([[3e20, 4e20], [-6e-9, 8e-9], [0, 0], [1e-30, 0]], np.float32)
-    move_uphill(inputs, errors, 0.5)
+    fast_gradient_step(inputs, errors, 0.5)
     moved = np.array([[1.3, 1.4], [1.7, 2.4], [3, 3], [4, 4]], np.float32)
     np.testing.assert_allclose(inputs, moved, rtol=1e-6)
 
@@ -120,8 +127,8 @@ def test_adversarial_examples_move_along_the_gradient_by_the_distance() -> None:
 @pytest.mark.parametrize("scale", [1, 1e20])
 def test_only_long_columns_are_scaled_down_even_if_their_squares_overflow(scale: float) -> None:
     weights = np.array([[3 * scale, 0.6, 0.0], [4 * scale, 0.8, 0.0]], np.float32)
-    assert square(weights[:, 0]) == pytest.approx(25 * scale**2, rel=1e-6)
-    shorten(weights, 2.0)
+    assert squared_norm(weights[:, 0]) == pytest.approx(25 * scale**2, rel=1e-6)
+    project_max_norm(weights, 2.0)
     np.testing.assert_allclose(weights, [[1.2, 0.6, 0], [1.6, 0.8, 0]], rtol=1e-6)
 
 
@@ -138,7 +145,7 @@ def test_the_moving_average_follows_its_formula() -> None:
     average, expected = np.zeros(1), 0.0
     for count in range(1, 5 * STRIDE):
         value = math.sin(count)
-        follow(average, np.array([value]), 0.7, count)
+        update_ema(average, np.array([value]), 0.7, count)
         if count in (STRIDE, 2 * STRIDE, 3 * STRIDE, 4 * STRIDE):
             decay = min(0.7, count / (count + 10)) ** STRIDE
             expected = decay * expected + (1 - decay) * value
@@ -287,7 +294,7 @@ def test_the_average_covers_all_trainable_parameters(threads: int) -> None:
 
     expected = prelus().parameters.vector.copy()
     for count in range(STRIDE, 4 * STRIDE, STRIDE):
-        follow(expected, trained(count).network.parameters.vector, 0.9, count)
+        update_ema(expected, trained(count).network.parameters.vector, 0.9, count)
     training = trained(4 * STRIDE - 1, regularization=Regularization(average=0.9))
     np.testing.assert_allclose(training.candidate.parameters.vector, expected, rtol=1e-6)
 
@@ -347,7 +354,7 @@ def test_a_step_uses_adversarial_examples_and_smoothed_targets(
     passes, gradient = passes_over(network, 30)
     loss = run_passes(passes, inputs * mask, targets)
     if regularization.adversarial:
-        move_uphill(inputs, passes.input_errors() * mask, 0.3)
+        fast_gradient_step(inputs, passes.input_errors() * mask, 0.3)
         loss = run_passes(passes, inputs * mask, targets)
     passes.write_gradient(inputs * mask)
     before = network.parameters.vector.copy()
