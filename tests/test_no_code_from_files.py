@@ -70,7 +70,7 @@ def test_a_sweep_resumed_from_its_own_directory_runs_no_file_there(
     assert not modules.exists(), modules.read_text("utf-8")
     pids = set((user / "pids").read_text("utf-8").split())
     log = (home / "trial-001" / "log.txt").read_text("utf-8")
-    worker = log.partition("begun by process ")[2].split()[0]
+    worker = log.partition("started by process ")[2].split()[0]
     assert {str(process.pid), worker} <= pids
 
 

@@ -1,4 +1,4 @@
-"""``nnctl sweep``: many trainings with other values, and which were the best."""
+"""``nnctl sweep``: train a configuration with many combinations of values, and rank them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ _PLANNED = (
     *("varied", "base", "trials", "seeds", "sweep_dir", "dry_run"),
     *("settings", "dataset", "subset", "epochs", "seed", "threads"),
 )
-"""The options that say what is trained, and not how."""
+"""Options that determine which trials a sweep has, as opposed to how they run."""
 
 
 @click.command(
     epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100",
     help="""Train many variants of CONFIG: a sweep file, or a training configuration with -p.
 
-    Each trial is a run directory of its own below the sweep's, beside results.csv and
-    results.jsonl. At the end there is a leaderboard; its column p says how often chance alone
-    would make a setting differ so much from the best: by McNemar's test on the same validation
-    images, or with several seeds by a paired t-test. The last line of stdout is the directory of
-    the best run.
+    The sweep directory contains results.csv, results.jsonl and a run directory per trial. At the
+    end, a leaderboard is printed. Its column p is the p-value of the difference from the best
+    setting: by McNemar's test on the same validation images, or by a paired t-test if there are
+    several seeds. The last line of stdout is the directory of the best run.
     """,
 )
 @click.argument("config", type=FILE, required=False)
@@ -52,53 +51,55 @@ _PLANNED = (
     "varied",
     metavar="KEY=V1,V2,...",
     multiple=True,
-    help="Try each of these values, or of log:0.001:1:7 (lin:, int:); every combination if there "
-    "are several. Repeatable.",
+    help="Values to try for KEY, or a range such as log:0.001:1:7 (also lin:, int:). Repeatable; "
+    "all combinations are tried.",
 )
-@click.option("--base", type=FILE, help="The configuration to vary, instead of the sweep file's.")
+@click.option(
+    "--base", type=FILE, help="Configuration to vary, instead of the one in the sweep file."
+)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Try N points: drawn at random from ranges such as log:0.001:1, or by the sweep file's "
-    "method.",
+    help="Number of points to try: drawn at random from ranges such as log:0.001:1, or by the "
+    "method of the sweep file.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Train each point with N seeds, and rank by the mean.",
+    help="Number of seeds to train each point with; points are ranked by the mean.",
 )
 @config_options
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Processes, one trial each at a time; default: the number of cores.",
+    help="Number of worker processes, one trial each (default: the number of cores).",
 )
 @click.option(
-    "--scheduler", metavar="ADDR", help="Train on the Dask cluster of this scheduler instead."
+    "--scheduler", metavar="ADDR", help="Train on a Dask cluster; address of its scheduler."
 )
 @click.option(
     "--max-failures",
     type=click.IntRange(min=1),
     metavar="N",
-    help="End when N trials in all have failed or diverged; it ends anyway if the first three "
-    "fail alike.",
+    help="Stop after N trials have failed or diverged. A sweep always stops if the first three "
+    "fail with the same error.",
 )
 @click.option(
     "--trial-timeout",
     type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Let a trial fail that takes longer, from when it is given to a worker.",
+    help="Time limit per trial, from its start on a worker; a trial that takes longer fails.",
 )
-@click.option("--sweep-dir", type=FOLDER, help="The directory of the sweep, new or empty.")
+@click.option("--sweep-dir", type=FOLDER, help="Directory for the sweep, new or empty.")
 @click.option(
-    "--resume", type=FOLDER, metavar="DIR", help="Go on with a sweep; no trial is done twice."
+    "--resume", type=FOLDER, metavar="DIR", help="Resume a sweep; finished trials are not repeated."
 )
-@click.option("--retry-failed", is_flag=True, help="With --resume: only those trials that failed.")
-@click.option("--show", type=FOLDER, metavar="DIR", help="Print what came of a sweep.")
-@click.option("--dry-run", is_flag=True, help="List the trials, and stop.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: repeat only the failed trials.")
+@click.option("--show", type=FOLDER, metavar="DIR", help="Print the results of a sweep.")
+@click.option("--dry-run", is_flag=True, help="List the trials without training them.")
 @data_dir_option
 @output_options
 def sweep(
@@ -139,18 +140,21 @@ def sweep(
 def _check_usage(
     config: Path | None, resume: Path | None, show: Path | None, options: dict[str, Any]
 ) -> None:
-    given = [what for what in (config, resume, show) if what is not None]
-    if len(given) != 1:
-        raise click.UsageError("give one of CONFIG, --resume DIR and --show DIR")
+    sources = [source for source in (config, resume, show) if source is not None]
+    if len(sources) != 1:
+        raise click.UsageError("use exactly one of CONFIG, --resume DIR and --show DIR")
     if options["retry_failed"] and not resume:
         raise click.UsageError("--retry-failed needs --resume DIR")
-    context, here = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
-    if config is None and any(context.get_parameter_source(name) is here for name in _PLANNED):
+    source_of = click.get_current_context().get_parameter_source
+    typed = click.core.ParameterSource.COMMANDLINE
+    if config is None and any(source_of(name) is typed for name in _PLANNED):
         raise click.UsageError(
-            "a sweep keeps its plan: with --resume and --show no option can change it"
+            "with --resume or --show, no option can change the trials of a sweep"
         )
-    if options["scheduler"] and context.get_parameter_source("workers") is here:
-        raise click.UsageError("--workers is for this machine; a cluster has its own")
+    if options["scheduler"] and source_of("workers") is typed:
+        raise click.UsageError(
+            "--workers and --scheduler cannot be combined; start workers on the cluster"
+        )
 
 
 def _read_plan(
@@ -174,8 +178,8 @@ def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> Non
     from nnctl.views.sweep import show_plan
 
     if plan.sweep.method == "tpe":
-        told = "each point of tpe follows from the trials before; all values and ranges are right"
-        click.echo(told, err=True)
+        message = "tpe chooses each point from earlier results; all values and ranges are valid"
+        click.echo(message, err=True)
     elif as_json:
         for number, point in enumerate(points, start=1):
             click.echo(json.dumps({"trial": number, "parameters": point}))
@@ -220,7 +224,7 @@ def _train(
     from nnctl.views.sweep import SweepView
 
     limits = Limits(max_failures, trial_timeout)
-    go_on = _how_to_go_on(sweep, scheduler, workers)
+    resume_hint = _resume_hint(sweep, scheduler, workers)
     if as_json:
         _print_json(sweep.results.values())
     try:
@@ -231,19 +235,19 @@ def _train(
                 view.show(result)
     except KeyboardInterrupt:
         ignore_signals()
-        hint = f"What was saved before is intact. {go_on}"
+        hint = f"What was saved before is intact. {resume_hint}"
         raise InterruptedRunError("interrupted at once", hint=hint) from None
     except NnctlError as error:
         if not is_sweep(sweep.directory):
-            error.hint = "The sweep is gone, its journal as well: begin it again."
+            error.hint = "The journal of the sweep was removed; start the sweep again."
             raise
         saved = "What was saved before is intact."
         hint = saved if isinstance(error, StorageError) else error.hint or saved
-        error.hint = f"{hint} {go_on}"
+        error.hint = f"{hint} {resume_hint}"
         raise
     if not as_json:
         _show_results(list(sweep.results.values()), sweep.config, data_dir)
-    _raise_unless_done(sweep, stop.requested, go_on)
+    _raise_unless_done(sweep, stop.requested, resume_hint)
 
 
 def _start_workers(scheduler: str | None, count: int | None) -> Workers:
@@ -255,7 +259,7 @@ def _start_workers(scheduler: str | None, count: int | None) -> Workers:
         return LocalPool(count or cores())
     from nnctl.sweep.cluster.cluster import Cluster
 
-    # Not only progress: with --quiet, too, a sweep that waits says what it waits for.
+    # These messages explain why a sweep waits, so --quiet does not hide them.
     return Cluster(scheduler, notify=lambda text: say(notices(), text))
 
 
@@ -290,7 +294,7 @@ def _print_json(rows: Iterable[TrialResult]) -> None:
         click.echo(json.dumps(row.to_json()))
 
 
-def _raise_unless_done(sweep: Sweep, stopped: bool, go_on: str) -> None:
+def _raise_unless_done(sweep: Sweep, stopped: bool, resume_hint: str) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError
     from nnctl.sweep.trials import COMPLETE
 
@@ -298,22 +302,22 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, go_on: str) -> None:
     if stopped and sweep.left:
         raise InterruptedRunError(
             f"interrupted: {complete} of {sweep.total} trials are complete, in {sweep.directory}",
-            hint=go_on,
+            hint=resume_hint,
         )
     if sweep.ended_because:
         raise NnctlError(
             f"{sweep.ended_because}; {complete} of {sweep.total} trials are complete",
-            hint=f"{go_on} (with --retry-failed: those that failed, again)",
+            hint=f"{resume_hint} (add --retry-failed to train the failed trials again)",
         )
     if not complete:
         raise NnctlError(
-            f"none of the {sweep.total} trials of {sweep.directory} was trained to its end",
-            hint="results.csv gives the reason of each.",
+            f"none of the {sweep.total} trials of {sweep.directory} is complete",
+            hint="See results.csv for the reason of each.",
         )
 
 
-def _how_to_go_on(sweep: Sweep, scheduler: str | None, workers: int | None) -> str:
+def _resume_hint(sweep: Sweep, scheduler: str | None, workers: int | None) -> str:
     from nnctl.errors import shell_command
 
     where = ("--scheduler", scheduler) if scheduler else ("--workers", workers) if workers else ()
-    return f"Go on with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory, *where)}"
+    return f"Resume with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory, *where)}"

@@ -1,1 +1,1 @@
-"""Many runs: the points of a sweep, trials, the processes that run them, the results."""
+"""Hyperparameter sweeps: search space, trials, worker processes, journal and results."""

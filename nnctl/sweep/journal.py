@@ -1,10 +1,10 @@
-"""The journal of a sweep: an append-only file, a line of JSON for each change of state.
+"""The journal of a sweep: an append-only file with one line of JSON per event.
 
-The first line says what the sweep is. ``planned`` adds a trial with its whole configuration;
-``complete`` follows when all that are known beforehand are planned. ``started`` and ``ended`` tell
-of a trial. ``repeated`` is a suggestion that was tried before, ``impossible`` one that no
-configuration can have. What a line says is on the disk before anybody is told; the results are made
-of it.
+The first line, ``sweep``, holds the base configuration and the search space. ``planned`` adds a
+trial with its full configuration; ``complete`` follows after all trials that are known at the start
+of the sweep. ``started`` and ``ended`` record the start and the end of a trial. ``repeated`` is a
+suggestion that was tried before; ``impossible`` is one without a valid configuration. A line is
+synced to the disk before its event is shown or used, and the results are rebuilt from the journal.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ _LINES: dict[str, Check] = {
         {"log": is_text, "scores": each(is_number)},
     ),
 }
-"""What a line of each kind tells at least."""
+"""Required fields of each kind of line."""
 
 
 def is_sweep(directory: Path) -> bool:
-    """Tell whether a directory is that of a sweep."""
+    """Return whether a directory is a sweep directory."""
     return (directory / NAME).is_file()
 
 
@@ -87,21 +87,21 @@ class Journal:
     Parameters
     ----------
     directory : Path
-        Of the sweep.
+        Sweep directory.
     """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines; they are on the disk when this returns.
+        """Append lines; they are on the disk when this returns.
 
-        Only the first line makes the file: a journal that was removed would be none without it.
+        Only the first line creates the file: if the journal was removed, it cannot be recreated.
 
         Raises
         ------
         StorageError
-            They cannot be written. The journal is then still one.
+            They cannot be written. The journal itself stays valid.
         """
         lines = list(lines)
         if not lines:
@@ -113,7 +113,7 @@ class Journal:
             raise cannot_write(self.path, error) from None
 
     def repair(self) -> None:
-        """Cut off a last line that was not written to its end."""
+        """Remove an incomplete last line."""
         try:
             require_own(self.path)
             with self.path.open("r+b") as file:
@@ -122,70 +122,70 @@ class Journal:
                 if whole < len(content):
                     file.truncate(whole)
         except FileNotFoundError:
-            pass  # `read` tells
+            pass  # `read` reports it
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines; what is not written to its end is left out.
+        """Yield the lines, without an incomplete last line.
 
         Raises
         ------
         UsageError
-            The directory is not a sweep's.
+            The directory is not a sweep directory.
         DataError
-            The journal cannot be read, or is of a later version.
+            The journal cannot be read, or has a later format version.
         DamagedFileError
-            A line is not one of a journal.
+            A line is not a valid journal line.
         """
         try:
             content = read_text(self.path)
         except FileNotFoundError:
             raise UsageError(
-                f"{self.path.parent} is not the directory of a sweep: it has no {NAME}"
+                f"{self.path.parent} is not a sweep directory: it has no {NAME}"
             ) from None
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
         lines = content.split(b"\n")[:-1]
         if not lines:
-            raise UsageError(f"{self.path} is empty: the sweep was ended before it began")
-        parameters: dict[int, Any] = {}  # of the trials that are planned
+            raise UsageError(f"{self.path} is empty: the sweep was interrupted before it started")
+        parameters: dict[int, Any] = {}  # parameters of the planned trials
         point = 0
         for number, text in enumerate(lines, start=1):
             try:
                 line = parse(text)
                 event = line["event"]
                 version = line["format_version"] if number == 1 else FORMAT_VERSION
-                fits = _LINES[event]
+                is_valid = _LINES[event]
             except (ValueError, TypeError, KeyError):
-                raise self._damaged(number, "it is not a line of a journal") from None
+                raise self._damaged(number, "not a valid journal line") from None
             if (event == "sweep") != (number == 1):
-                raise self._damaged(number, f"'{event}' is out of place")
+                raise self._damaged(number, f"'{event}' is out of order")
             check_version(self.path, version, FORMAT_VERSION)
-            if not fits(line):
-                raise self._damaged(number, "it is not a line of a journal")
+            if not is_valid(line):
+                raise self._damaged(number, "not a valid journal line")
             self._check_trial(number, line, parameters)
             if "point" in line:
-                # The trials of a point follow each other; other suggestions have none.
+                # The trials of a point are consecutive; other suggestions have no trials.
                 if line["point"] < point + (event != "planned"):
-                    raise self._damaged(number, f"point {line['point']} is out of place")
+                    raise self._damaged(number, f"point {line['point']} is out of order")
                 point = line["point"] + (event != "planned")
             yield line
 
     def _check_trial(
         self, number: int, line: Mapping[str, Any], parameters: dict[int, Any]
     ) -> None:
-        """Check a line against those before it: a trial is planned once, and before all else."""
+        """Check a line against earlier lines: each trial is planned once, before it starts."""
         event, trial = line["event"], line.get("trial")
         if event == "planned":
             if trial != len(parameters) + 1:
-                raise self._damaged(number, f"trial {trial} is out of place")
+                raise self._damaged(number, f"trial {trial} is out of order")
             parameters[trial] = line["parameters"]
         elif event in ("started", "ended", "repeated"):
             if trial not in parameters:
-                raise self._damaged(number, f"no trial {trial} was planned")
+                raise self._damaged(number, f"trial {trial} was not planned")
             if event == "ended" and line["parameters"] != parameters[trial]:
-                raise self._damaged(number, f"these are not the parameters of trial {trial}")
+                raise self._damaged(number, f"wrong parameters for trial {trial}")
 
-    def _damaged(self, number: int, what: str) -> DamagedFileError:
-        return DamagedFileError(f"{self.path}:{number} is damaged: {what}")
+    def _damaged(self, number: int, problem: str) -> DamagedFileError:
+        return DamagedFileError(f"{self.path}:{number} is damaged: {problem}")

@@ -1,4 +1,4 @@
-"""What a sweep varies: read, checked at every point, and made into trials."""
+"""Reads sweep files and ``-p`` options, checks every point, and creates trials."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _RANGE = re.compile(rf"({'|'.join(_DISTRIBUTIONS)}):(.*)")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep varies.
+    """Base configuration and search space of a sweep.
 
     Parameters
     ----------
     base : Document
-        The training configuration, with what the command line laid over it.
+        Training configuration, with the overrides of the command line applied.
     sweep : SweepConfig
-        The keys and their values.
+        Keys that vary and their values, method and number of trials.
     places : mapping of str to str
-        Where each key was written, for messages: ``sweep.yaml:9:3``, or ``-p``.
+        Where each key was written, for error messages: ``sweep.yaml:9:3`` or ``-p``.
     """
 
     base: Document
@@ -64,7 +64,7 @@ class Plan:
     places: Mapping[str, str]
 
     def points(self) -> Iterator[Point]:
-        """Yield the points that are known before the sweep begins; of tpe, none."""
+        """Yield the points that are known before the sweep starts; none for ``method: tpe``."""
         space, most = self.sweep.space, self.sweep.most
         match self.sweep.method:
             case "grid":
@@ -74,7 +74,7 @@ class Plan:
                 yield from (draw(space, dice) for _ in range(most or 0))
 
     def allows(self, point: Point) -> bool:
-        """Tell whether there is a configuration at a point, on whatever machine and dataset."""
+        """Return whether a point has a valid configuration, on any machine and dataset."""
         try:
             resolve(copy.deepcopy(self.base), self._overrides(point))
         except ConfigError:
@@ -82,12 +82,12 @@ class Plan:
         return True
 
     def config_at(self, point: Point) -> Config:
-        """Return the configuration at a point; a key is laid over one that it is below.
+        """Return the configuration at a point; ``a.b`` is applied after ``a``.
 
         Raises
         ------
         ConfigError
-            It has mistakes.
+            The configuration has errors.
         """
         config = resolve_config(copy.deepcopy(self.base), self._overrides(point))
         source, seeds, mistakes = self.base.source, self.sweep.seeds, []
@@ -110,28 +110,28 @@ class Plan:
         ]
 
     def checked_points(self) -> list[tuple[Point, Config]]:
-        """Return the points with their configurations, each of these once.
+        """Return the points with their configurations, without duplicate configurations.
 
-        Those of tpe are not known yet: its points are some with each value of each choice, and near
-        each end of each range.
+        The points of tpe are not known yet; instead, return points that together have each value of
+        each choice and values near both ends of each range.
 
         Raises
         ------
         ConfigError
-            With the mistakes of all points.
+            The configurations of some points have errors; all are listed.
         UsageError
-            There are too many.
+            There are more than `MOST_POINTS` points.
         """
         sweep = self.sweep
         count = count_combinations(sweep.space) if sweep.method == "grid" else sweep.most or 0
         if min(count, sweep.most or count) > MOST_POINTS:
-            told = f"{count:,}" if count < 10**15 else "more than 10^15"
+            number = f"{count:,}" if count < 10**15 else "more than 10^15"
             raise UsageError(
-                f"the sweep has {told} points; at most {MOST_POINTS:,} are possible",
-                hint="Vary fewer keys, or draw some of the points: method: random.",
+                f"the sweep has {number} points; the maximum is {MOST_POINTS:,}",
+                hint="Vary fewer keys, or draw points at random (method: random).",
             )
         checked: dict[str, tuple[Point, Config]] = {}
-        mistakes: dict[str, str] = {}  # each once, by what is wrong with a key
+        mistakes: dict[str, str] = {}  # without duplicates, by key and problem
         for point in corners(sweep.space) if sweep.method == "tpe" else self.points():
             try:
                 config = self.config_at(point)
@@ -145,7 +145,7 @@ class Plan:
         return list(checked.values())
 
     def _without_value(self, mistake: str, point: Point) -> str:
-        """Return a mistake without the value it is told of: of an unknown key all are the same."""
+        """Return a message without the value, so that equal problems of a key are equal texts."""
         for override in self._overrides(point):
             if mistake.startswith(f"{override.source}: "):
                 return f"{override.key}: {mistake.removeprefix(override.source)}"
@@ -166,7 +166,7 @@ class Plan:
         Raises
         ------
         DamagedFileError
-            They are not a plan.
+            The values are not a valid plan.
         """
         try:
             base = Document(data["source"], dict(data["base"]))
@@ -174,19 +174,19 @@ class Plan:
                 SweepConfig, Document("the plan", dict(data["sweep"])), (check_method,)
             )
         except (KeyError, TypeError, ValueError, ConfigError):
-            raise DamagedFileError("the plan of the sweep is damaged") from None
+            raise DamagedFileError("the plan in the sweep's journal is damaged") from None
         return cls(base, sweep, {})
 
 
 class TrialMaker:
-    """Makes trials of points; their datasets are found once each.
+    """Factory of trials; it opens each dataset once.
 
     Parameters
     ----------
     data_dir : Path, optional
-        Where the datasets are.
+        Directory of the datasets.
     notify : callable
-        Takes the events of a download.
+        Function that receives the events of downloads.
     """
 
     def __init__(self, data_dir: Path | None, notify: Notify) -> None:
@@ -196,46 +196,46 @@ class TrialMaker:
         self._noticed: list[Notice] = []
 
     def fetch(self, checked: Iterable[tuple[Point, Config]]) -> None:
-        """Find the datasets of configurations, so that none is missed when a trial is made.
+        """Open or download the datasets of all configurations before the sweep starts.
 
         Raises
         ------
         DataError
-            One cannot be had.
+            A dataset is not available.
         """
         for _, config in checked:
             self._find(config.data)
 
     def make(self, home: Path, number: int, point: Point, config: Config, seed: int) -> Trial:
-        """Return a trial of a point, with a directory in the sweep's.
+        """Return a trial of a point, with its own directory in the sweep directory.
 
-        A configuration that leaves the threads open gets one: the workers share the cores.
+        ``threads: auto`` becomes one thread, as the workers share the cores.
 
         Raises
         ------
         DataError
-            Its dataset cannot be had.
+            The dataset is not available.
         """
         dataset = self._find(config.data)
-        settled = self._settled(config, seed, dataset)
+        resolved = self._resolved_config(config, seed, dataset)
         directory = _own_directory(home, number)
-        name, text = _identity(settled), json.dumps(settled)
-        return Trial(number, name, point, seed, text, dataset, directory)
+        trial_id, text = _identity(resolved), json.dumps(resolved)
+        return Trial(number, trial_id, point, seed, text, dataset, directory)
 
     def identity(self, config: Config) -> str:
-        """Return what a trial is known by: the beginning of its configuration's SHA-256."""
-        settled = self._settled(config, config.training.seed, self._find(config.data))
-        return _identity(settled)
+        """Return the ID of a trial: the first digits of its configuration's SHA-256."""
+        resolved = self._resolved_config(config, config.training.seed, self._find(config.data))
+        return _identity(resolved)
 
     def restore(self, home: Path, planned: Mapping[str, Any]) -> Trial:
-        """Return a trial that a journal tells of; see `make`.
+        """Return a trial from a ``planned`` line of the journal; see `make`.
 
         Raises
         ------
         ConfigError
-            It was planned by a version of nnctl that knew other configurations.
+            The configuration is from another version of nnctl and not valid in this one.
         DataError
-            Its directory is a link, or its dataset cannot be had.
+            The trial directory is a symbolic link, or the dataset is not available.
         """
         config = from_mapping(planned["config"], f"trial {planned['trial']} of {home}")
         return Trial(
@@ -248,7 +248,7 @@ class TrialMaker:
             directory=_own_directory(home, planned["trial"]),
         )
 
-    def _settled(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
+    def _resolved_config(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
         threads = 1 if config.training.threads == "auto" else config.training.threads
         training = config.training.model_copy(update={"threads": threads, "seed": seed})
         config = config.model_copy(update={"training": training})
@@ -260,19 +260,19 @@ class TrialMaker:
             self._notify(notice)
 
     def _find(self, data: DataConfig) -> Dataset:
-        wanted = DataConfig(dataset=data.dataset, fallback=data.fallback)
-        if wanted not in self._datasets:
-            self._datasets[wanted] = find_dataset(wanted, self._data_dir, self._notify)
-        return self._datasets[wanted]
+        key = DataConfig(dataset=data.dataset, fallback=data.fallback)
+        if key not in self._datasets:
+            self._datasets[key] = find_dataset(key, self._data_dir, self._notify)
+        return self._datasets[key]
 
 
 def _own_directory(home: Path, number: int) -> Path:
-    """Return the directory of a trial, if it is no link to one that is elsewhere."""
+    """Return the directory of a trial; raise DataError if it is a symbolic link."""
     directory = home / trial_name(number)
     if directory.is_symlink():
         raise DataError(
-            f"{directory} is a link, and nothing is written where it leads",
-            hint="Move the directory itself there.",
+            f"{directory} is a symbolic link; nnctl does not write through links",
+            hint="Replace the link with the directory itself.",
         )
     return directory
 
@@ -296,50 +296,50 @@ def read_plan(
     trials: int | None = None,
     seeds: int | None = None,
 ) -> Plan:
-    """Return the base configuration of a sweep, and what to vary of it.
+    """Read a sweep file, or a configuration with ``-p`` options, and return the plan.
 
     Parameters
     ----------
     path : Path
-        A sweep file; or a training configuration, whose parameters are then in `varied`.
+        Sweep file, or training configuration if `varied` has the parameters.
     varied : sequence of str
-        ``KEY=V1,V2,...``; of a sweep file, they replace the values of its keys or add others.
+        ``KEY=V1,V2,...``; they replace keys of a sweep file, or add keys.
     overrides : sequence of Override
-        Laid over the base.
+        Values to set in the base configuration.
     base : Path, optional
-        Another base than the sweep file's.
+        Base configuration to use instead of that of the sweep file.
     trials : int, optional
-        How many points to try; without it, all of the grid.
+        Number of points; the default is the whole grid.
     seeds : int, optional
-        How often to train each.
+        Number of seeds per point.
 
     Raises
     ------
     ConfigError, UsageError
-        The file is neither, or a value is not YAML.
+        The file is neither of these, or a value is not valid YAML.
     """
     values: dict[str, list[Any] | Range] = {}
     for text in varied:
-        key, some = read_values(text)
+        key, choices = read_values(text)
         if key in values:
-            raise UsageError(f"-p {text}: {key} is there twice; give all its values at once")
-        values[key] = some
+            raise UsageError(f"-p {text}: {key} is given twice; list all its values in one -p")
+        values[key] = choices
     document, pipes = read_file(path), True
     if "base" in document.data or "parameters" in document.data:
         if trials is not None:
             document.data["trials"] = trials
             document.data.pop("run_cap", None)
-        given, places = load_sweep(document), _places(document)
+        file_config, places = load_sweep(document), _places(document)
         if base is None:
-            if given.base is None:
+            if file_config.base is None:
                 raise ConfigError(
                     str(path),
-                    [f"{path}:1:1: 'base' is missing: the configuration whose keys are varied"],
-                    hint="Write it there, or give it: --base CONFIG",
+                    [f"{path}:1:1: 'base' is missing: the path of the configuration to vary"],
+                    hint="Add it to the sweep file, or use: --base CONFIG",
                 )
-            base, pipes = path.parent / given.base, False
-        parameters: dict[str, Any] = {**given.space, **values}
-        sweep = given.model_copy(update={"base": str(base), "parameters": parameters})
+            base, pipes = path.parent / file_config.base, False
+        space: dict[str, Any] = {**file_config.space, **values}
+        sweep = file_config.model_copy(update={"base": str(base), "parameters": space})
     else:
         if not values:
             example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
@@ -348,49 +348,50 @@ def read_plan(
                 hint=f"To vary a training configuration: {shell_command(*example)}",
             )
         if base is not None:
-            raise UsageError("--base is for a sweep file; CONFIG is a configuration itself")
-        ranges = any(_has_range(some) for some in values.values())
+            raise UsageError("--base needs a sweep file; CONFIG is a training configuration")
+        ranges = any(map(_has_range, values.values()))
         if ranges and trials is None:
             raise UsageError(
-                "points are drawn from ranges: how many?",
-                hint="Give --trials N; or values to combine: log:0.001:1:7 are seven.",
+                "-p: a range without a count needs the number of points to draw",
+                hint="Use --trials N, or give the range a count: log:0.001:1:7 is seven values.",
             )
         method: Literal["grid", "random"] = "random" if ranges else "grid"
         sweep = SweepConfig(base=str(path), parameters={**values}, method=method, trials=trials)
         base, places = path, {}
-    kept = _without(sweep, overrides)
-    sweep = sweep.model_copy(update={"parameters": kept} | ({"seeds": seeds} if seeds else {}))
+    update = {"parameters": _without_overridden(sweep, overrides)}
+    sweep = sweep.model_copy(update=update | ({"seeds": seeds} if seeds else {}))
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
-    # A pipe can be read once.
+    # A pipe can be read only once.
     configuration = document if base is path else read_file(base, pipes=pipes)
     apply_overrides(configuration, overrides)
-    _find_everywhere(configuration)
+    _make_dataset_absolute(configuration)
     return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})
 
 
-def _without(sweep: SweepConfig, overrides: Sequence[Override]) -> dict[str, Any]:
-    """Return the parameters but for those that are only set, and that the command line sets."""
+def _without_overridden(sweep: SweepConfig, overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return the parameters without constant ones that the command line overrides."""
     parameters: dict[str, Any] = dict(sweep.space)
     for override in overrides:
-        drawn_from = parameters.get(override.key)
-        if drawn_from is not None and varies(drawn_from):
+        value_range = parameters.get(override.key)
+        if value_range is not None and varies(value_range):
             raise UsageError(
-                f"{override.source}: the sweep varies {override.key}", hint="Leave one of them out."
+                f"{override.source}: the sweep already varies {override.key}",
+                hint="Remove the option, or remove the key from the sweep.",
             )
         parameters.pop(override.key, None)
     return parameters
 
 
-def _find_everywhere(document: Document) -> None:
-    """Name a folder of digits so that it is found from every working directory."""
+def _make_dataset_absolute(document: Document) -> None:
+    """Make the path of a dataset folder absolute, for other working directories."""
     data = document.data.get("data")
     if isinstance(data, dict) and isinstance(data.get("dataset"), str):
         data["dataset"] = canonical_name(data["dataset"])
 
 
 def _places(document: Document) -> dict[str, str]:
-    """Return where a sweep file names each dotted key, also below those that group others."""
+    """Return the position of each dotted key in a sweep file, including nested keys."""
     return {
         ".".join(map(str, path[1::2])): f"{place}:"
         for path, place in document.keys.items()
@@ -398,20 +399,21 @@ def _places(document: Document) -> dict[str, str]:
     }
 
 
-def _has_range(some: Any) -> bool:
-    return any(isinstance(choice, Range) for choice in choices_within(some))
+def _has_range(values: Any) -> bool:
+    return any(isinstance(choice, Range) for choice in choices_within(values))
 
 
 def read_values(text: str) -> tuple[str, list[Any] | Range]:
-    """Read ``KEY=V1,V2,...``: what a YAML list may hold, and ranges.
+    """Read ``KEY=V1,V2,...`` and return the key with its list of values or its range.
 
-    ``log:0.001:1:7`` stands for seven numbers from 0.001 to 1, evenly apart in the logarithm;
-    ``lin:`` are evenly apart, ``int:`` whole numbers. Without their count they are drawn from.
+    Values are items of a YAML list. ``log:0.001:1:7`` stands for seven values from 0.001 to 1,
+    evenly spaced in the logarithm; ``lin:`` is evenly spaced, and ``int:`` rounds to integers.
+    Without a count, as in ``log:0.001:1``, values are drawn from the range.
 
     Raises
     ------
     UsageError, ConfigError
-        It is neither.
+        The text does not have this form, or a value is not valid.
     """
     source = f"-p {text}"
     key, equals, listed = text.partition("=")
@@ -419,45 +421,45 @@ def read_values(text: str) -> tuple[str, list[Any] | Range]:
     if not equals or not key:
         raise UsageError(
             f"{source}: expected KEY=V1,V2,...",
-            hint="For instance: -p optimizer.learning_rate=0.1,0.5",
+            hint="Example: -p optimizer.learning_rate=0.1,0.5",
         )
     values = read_value(f"[{listed}]", source)
     if not values:
-        raise UsageError(f"{source}: expected KEY=V1,V2,...: there is no value")
+        raise UsageError(f"{source}: expected KEY=V1,V2,..., but there are no values")
     expanded: list[Any] = []
     for value in values:
-        found = _RANGE.fullmatch(value) if isinstance(value, str) else None
-        if not found:
+        match = _RANGE.fullmatch(value) if isinstance(value, str) else None
+        if not match:
             expanded.append(value)
             continue
-        low, high, count = _read_range(found[1], found[2], source)
-        limits = {"distribution": _DISTRIBUTIONS[found[1]], "min": low, "max": high}
-        drawn_from = _checked(key, limits, source)
+        low, high, count = _read_range(match[1], match[2], source)
+        limits = {"distribution": _DISTRIBUTIONS[match[1]], "min": low, "max": high}
+        value_range = _checked(key, limits, source)
         if count is not None:
-            expanded += _spaced(found[1], low, high, count)
+            expanded += _spaced(match[1], low, high, count)
         elif len(values) > 1:
-            raise UsageError(f"{source}: how many of {value}? For instance {value}:5")
+            raise UsageError(f"{source}: a range in a list needs a count, such as {value}:5")
         else:
-            return key, drawn_from
+            return key, value_range
     return key, _checked(key, expanded, source)
 
 
 def _checked(key: str, written: Any, source: str) -> Any:
-    """Return what is written for a key as a list or a range, as a sweep file could have it."""
+    """Validate the values of a key like those of a sweep file; return a list or range."""
     document = Document(source, {"parameters": {key: written}})
     return validate(SweepConfig, document, ()).parameters[key]
 
 
 def _read_range(kind: str, limits: str, source: str) -> tuple[float, float, int | None]:
-    """Return the numbers of ``LOW:HIGH:COUNT``; None for a count that is not there."""
+    """Return the numbers of ``LOW:HIGH:COUNT``; a missing count is None."""
     try:
         low, high, *counts = limits.split(":")
         (count,) = map(int, counts) if counts else (None,)
         numbers = float(low), float(high)
     except ValueError:
         raise UsageError(
-            f"{source}: expected {kind}:LOW:HIGH or {kind}:LOW:HIGH:COUNT, two numbers and a "
-            "whole one"
+            f"{source}: expected {kind}:LOW:HIGH or {kind}:LOW:HIGH:COUNT, two numbers and an "
+            "integer"
         ) from None
     if count is not None and not 2 <= count <= MOST_POINTS:
         raise UsageError(f"{source}: expected a COUNT from 2 to {MOST_POINTS:,}, got {count}")
@@ -465,11 +467,11 @@ def _read_range(kind: str, limits: str, source: str) -> tuple[float, float, int 
 
 
 def _spaced(kind: str, low: float, high: float, count: int) -> list[float] | list[int]:
-    """Return numbers that are evenly apart; fewer where there are not so many whole ones."""
+    """Return evenly spaced numbers; for ``int`` fewer, if there are not enough integers."""
     if kind == "int":
         return list(dict.fromkeys(int(n) for n in np.linspace(low, high, count).round()))
     spaced = np.geomspace if kind == "log" else np.linspace
     numbers = [float(f"{number:.12g}") for number in spaced(low, high, count)]
-    if all(number.is_integer() for number in numbers):  # such as sizes of batches
+    if all(number.is_integer() for number in numbers):  # such as batch sizes
         return [int(number) for number in numbers]
     return numbers

@@ -1,4 +1,4 @@
-"""Local workers: processes of this machine, each of which may die without the others."""
+"""Pool of worker processes on this machine; one can die without affecting the others."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from nnctl.sweep.process import GRACE, STOP, serve, signals_of_the_parent
 from nnctl.sweep.trials import LOG, Trial, TrialResult
 from nnctl.sweep.workers import Work, Workers
 
-_START = 120.0  # seconds in which a worker must have started, however busy the machine is
+_START = 120.0  # seconds for a worker to start, even on a busy machine
 
 _ENVIRONMENT = {
-    # `python -c`, with which multiprocessing starts an interpreter, imports from the current
-    # directory first, and somebody else may have written what is there.
+    # multiprocessing starts interpreters with `python -c`, which imports from the current
+    # directory first; its files may come from other users.
     "PYTHONSAFEPATH": "1",
-    # Trials use BLAS on one thread each. Where OpenBLAS cannot start another thread, it sends
-    # itself a SIGINT, which workers ignore, and then waits for that thread forever.
+    # Each trial uses BLAS on one thread. If OpenBLAS cannot start another thread, it sends itself
+    # a SIGINT, which workers ignore, and then waits for that thread forever.
     "OPENBLAS_NUM_THREADS": "1",
 }
 
 
 class LocalPool(Workers):
-    """Worker processes that start when they are first needed, and train one trial after another.
+    """Pool of local worker processes, which start on demand and train one trial after another.
 
-    Each has pipes of its own, and no lock or memory is shared: so it is known which trial a process
-    that dies was training, and all others go on.
+    Each worker has its own pipes and shares no lock and no memory with others. So when a process
+    dies, it is clear which trial it was training, and the other workers continue.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class LocalPool(Workers):
     Raises
     ------
     UsageError
-        The current directory was removed, where no process can start.
+        The current directory does not exist any more, so no process can start.
     """
 
     def __init__(self, size: int) -> None:
@@ -57,7 +57,7 @@ class LocalPool(Workers):
         self._workers: list[_Worker] = []
 
     def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
-        """Begin a trial in a process that is free."""
+        """Start a trial in an idle process, or in a new one."""
         self._workers = [worker for worker in self._workers if worker.is_running]
         for worker in self._workers:
             if worker.future is None and (future := worker.begin(work, trial)):
@@ -67,90 +67,90 @@ class LocalPool(Workers):
         return worker.start(work, trial)
 
     def free(self) -> int:
-        """Return the number of processes that train nothing."""
+        """Return the number of trials that can start now."""
         return self._size - sum(worker.future is not None for worker in self._workers)
 
     def ask_to_stop(self, trial: Trial) -> None:
-        """Ask the process to save the trial."""
-        for worker in self._training(trial):
+        """Request that the process saves the trial and stops training it."""
+        for worker in self._workers_of(trial):
             worker.ask_to_stop()
 
     def kill(self, trial: Trial) -> None:
         """Kill the process that trains a trial."""
-        for worker in self._training(trial):
+        for worker in self._workers_of(trial):
             worker.kill()
 
     def kill_all(self) -> None:
         """Kill all processes.
 
-        They ignore every other signal: after Ctrl-C in a terminal or a SIGTERM to the whole group,
-        the parent asks them to save.
+        They ignore all other signals: after Ctrl-C in a terminal, or SIGTERM to the process group,
+        only the parent requests that they save.
         """
         for worker in self._workers:
             worker.kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes."""
+        """Stop the processes once they are idle."""
         for worker in self._workers:
-            worker.dismiss()
+            worker.close()
         for worker in self._workers if wait else ():
             worker.join()
 
-    def _training(self, trial: Trial) -> list[_Worker]:
-        return [it for it in self._workers if it.future and it.trial == trial.number]
+    def _workers_of(self, trial: Trial) -> list[_Worker]:
+        return [w for w in self._workers if w.future and w.trial == trial.number]
 
 
 class _Worker:
-    """A process, and the thread that receives what it sends."""
+    """A worker process, and the thread that receives its results."""
 
     _process: SpawnProcess
-    _orders: Connection
+    _tasks: Connection
     _results: Connection
 
     def __init__(self) -> None:
         self.future: Future[TrialResult] | None = None
         self.trial = 0
         self.is_running = False
-        self._order: tuple[Work, Trial]
-        self._asked = self._is_ready = False
-        self._lock = threading.Lock()  # for all of these
+        self._task: tuple[Work, Trial]
+        self._stop_requested = self._is_ready = False
+        self._lock = threading.Lock()  # protects the attributes above
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
     def start(self, work: Work, trial: Trial) -> Future[TrialResult]:
-        """Start the process, for its first trial."""
+        """Start the process with its first trial."""
         future = self.future = Future()
-        self.trial, self._order = trial.number, (work, trial)
+        self.trial, self._task = trial.number, (work, trial)
         context = multiprocessing.get_context("spawn")  # the same on every system
         try:
             with _starting():
-                orders, self._orders = context.Pipe(duplex=False)
+                tasks, self._tasks = context.Pipe(duplex=False)
                 self._results, results = context.Pipe(duplex=False)
-                with orders, results:  # the process gets copies
-                    arguments = orders, results, trial.directory / LOG
+                with tasks, results:  # the process gets copies
+                    arguments = tasks, results, trial.directory / LOG
                     self._process = context.Process(target=serve, args=arguments)
                     self._process.start()
                 self.is_running = True
                 self._thread.start()
-        except (OSError, RuntimeError) as error:  # there can be no process, or no thread
+        except (OSError, RuntimeError) as error:  # the system allows no more processes or threads
             self.kill()
             self.is_running = False
-            self._settle(_cannot_start(error))
+            self._resolve(_cannot_start(error))
         return future
 
     def begin(self, work: Work, trial: Trial) -> Future[TrialResult] | None:
-        """Begin another trial; return None if the process has ended."""
+        """Start another trial; return None if the process has exited."""
         with self._lock:
             if not self.is_running:
                 return None
             future = self.future = Future()
             self.trial = trial.number
-            self._order, self._asked = (work, trial), False
-            self._send(self._order)
+            self._task, self._stop_requested = (work, trial), False
+            self._send(self._task)
         return future
 
     def ask_to_stop(self) -> None:
         with self._lock:
-            self._asked = True
+            self._stop_requested = True
             if self._is_ready:
                 self._send(STOP)
 
@@ -158,51 +158,51 @@ class _Worker:
         if self.is_running:
             self._process.kill()
 
-    def dismiss(self) -> None:
-        """Let the process end when it is idle."""
+    def close(self) -> None:
+        """Let the process exit when it is idle."""
         if self.is_running:
             with self._lock:
-                self._orders.close()
+                self._tasks.close()
 
     def join(self) -> None:
-        """Wait for the end of the process; kill it if it does not end."""
+        """Wait until the process exits; kill it after a timeout."""
         if self.is_running:
             self._thread.join(GRACE)
             self.kill()
             self._thread.join(GRACE)
 
     def _send(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # it has just died, as `_receive` finds, or is dismissed
-            self._orders.send(message)
+        with contextlib.suppress(OSError):  # it died, which `_receive` reports, or it was closed
+            self._tasks.send(message)
 
     def _receive(self) -> None:
-        """Receive, in the thread, until the process ends."""
+        """Receive results, in the thread, until the process exits."""
         error: Exception = BrokenExecutor("the worker process died")
         try:
             if not self._results.poll(_START):
                 self._process.kill()
-            started = self._results.recv()
-            if isinstance(started, Exception):
-                raise started
+            first = self._results.recv()
+            if isinstance(first, Exception):
+                raise first
             with self._lock:
                 self._is_ready = True
-                self._send(self._order)
-                if self._asked:
+                self._send(self._task)
+                if self._stop_requested:
                     self._send(STOP)
             while True:
-                self._settle(self._results.recv())
+                self._resolve(self._results.recv())
         except (EOFError, OSError):
             pass
-        except Exception as other:  # why it could not start, or that a message cannot be read
-            error = other
+        except Exception as reason:  # it could not start, or a message cannot be unpickled
+            error = reason
         with self._lock:
             self.is_running = False
         self._results.close()
         self._process.kill()
         self._process.join()
-        self._settle(error)
+        self._resolve(error)
 
-    def _settle(self, outcome: TrialResult | Exception) -> None:
+    def _resolve(self, outcome: TrialResult | Exception) -> None:
         with self._lock:
             future, self.future = self.future, None
         if future is None:
@@ -214,25 +214,25 @@ class _Worker:
 
 
 def _cannot_start(error: OSError | RuntimeError) -> NnctlError:
-    if isinstance(error, FileNotFoundError):  # also when it is removed later
+    if isinstance(error, FileNotFoundError):  # the directory was removed
         return UsageError(
-            "no worker process can start: the current directory does not exist any more",
-            hint="Change to another directory (cd), and name the sweep by its absolute path.",
+            "cannot start a worker process: the current directory does not exist any more",
+            hint="Change to another directory (cd) and give the absolute path of the sweep.",
         )
     return NnctlError(
-        f"a worker process cannot be started: {getattr(error, 'strerror', None) or error}",
+        f"cannot start a worker process: {getattr(error, 'strerror', None) or error}",
         hint=limit_hint(error)
         or "Use fewer --workers, or raise the limits on processes and memory (ulimit -u, "
-        "ulimit -v; in a container, its limits on pids and memory).",
+        "ulimit -v; in a container, the pids and memory limits).",
     )
 
 
 @contextlib.contextmanager
 def _starting() -> Iterator[None]:
-    """Prepare this process for starting another one, which inherits environment and signal mask.
+    """Set the environment and signal mask that a new process inherits, then restore them.
 
-    The new process receives no signal before it ignores them. Windows cannot do that: there, an
-    interrupt while a process starts is reported by that process, too.
+    Signals stay blocked in the new process until it ignores them. Windows cannot block signals:
+    there, a process that is interrupted while it starts also prints the interrupt.
     """
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
@@ -242,7 +242,7 @@ def _starting() -> Iterator[None]:
             from multiprocessing import resource_tracker
 
             with warnings.catch_warnings():
-                # If somebody killed the tracker: it has nothing to track here.
+                # It warns if the tracker was killed, but there is nothing to track here.
                 warnings.simplefilter("ignore")
                 resource_tracker.ensure_running()  # it would unblock signals later
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals_of_the_parent())

@@ -1,7 +1,7 @@
-"""What a local worker process runs: it trains one trial after another until its parent is gone.
+"""Main function of a local worker process: trains trials until the parent process is gone.
 
-Imports only the standard library and small modules at the top, so that signals are ignored, and
-output is redirected, before NumPy is imported; an import that fails is then reported to the parent.
+The top of this module imports only the standard library and small modules. So signals are ignored
+and output is redirected before NumPy is imported, and a failed import is reported to the parent.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from nnctl.data.dataset import Dataset
 
 STOP = "stop"
-"""Sent to a worker: save the trial and return it as interrupted."""
+"""Message to a worker: save the trial and return it as interrupted."""
 READY = "ready"
-"""Sent by a worker first: it has started, and reads what it is sent."""
+"""First message of a worker: it has started and reads messages."""
 GRACE = 10.0
-"""Seconds that a worker without a parent has to save its state."""
-_PATIENCE = 5.0  # seconds after STOP before the stack of a trial that goes on is logged
+"""Seconds in which a worker whose parent is gone may save its state."""
+_PATIENCE = 5.0  # seconds after STOP until the stack of a trial that still runs is logged
 
 
 def signals_of_the_parent() -> list[signal.Signals]:
@@ -39,56 +39,56 @@ def signals_of_the_parent() -> list[signal.Signals]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-def serve(orders: Connection, results: Connection, log: Path) -> None:
+def serve(tasks: Connection, results: Connection, log: Path) -> None:
     """Train trials until the parent closes the pipe or dies.
 
     Parameters
     ----------
-    orders : Connection
-        Receives pairs of a `Work` and a `Trial`, and `STOP`.
+    tasks : Connection
+        Pipe that receives pairs of a `Work` and a `Trial`, and `STOP`.
     results : Connection
-        Sends `READY`, then the `TrialResult` of each trial or the exception it ended in. An
-        exception in place of `READY` says why the worker cannot start.
+        Pipe that sends `READY`, then for each trial its `TrialResult` or the exception that it
+        raised. An exception instead of `READY` is the reason why the worker cannot start.
     log : Path
-        File for the output of this process until the first trial begins.
+        File for the output of this process until the first trial starts.
     """
     for number in signals_of_the_parent():
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals_of_the_parent())
-    _print_to(log)
+    _redirect_output(log)
     faulthandler.enable(2)
     inbox = _Inbox()
     message: Any = READY
     try:
         from nnctl.sweep.trials import LOG
 
-        threading.Thread(target=inbox.receive, args=(orders,), daemon=True).start()
+        threading.Thread(target=inbox.receive, args=(tasks,), daemon=True).start()
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        message = NnctlError(f"a worker process cannot start: {reason}", hint=f"See also {log}.")
+        message = NnctlError(f"cannot start a worker process: {reason}", hint=f"See also {log}.")
         inbox.trials.put(None)
     datasets: dict[str, Dataset] = {}
     with contextlib.suppress(BrokenPipeError):  # the parent is gone
         results.send(message)
-        while (order := inbox.trials.get()) is not None:
-            if isinstance(order, Exception):
-                results.send(order)
+        while (task := inbox.trials.get()) is not None:
+            if isinstance(task, Exception):
+                results.send(task)
                 continue
-            work, trial = order
-            # The images of a dataset are read once and kept for the next trial.
+            work, trial = task
+            # The dataset object caches its images, so the next trial does not read them again.
             dataset = datasets.setdefault(trial.dataset.name, trial.dataset)
-            _print_to(trial.directory / LOG)
+            _redirect_output(trial.directory / LOG)
             try:
                 outcome = work(trial, dataset, inbox.should_stop)
             except Exception as error:
                 outcome = error
-            inbox.rest()
+            inbox.set_idle()
             results.send(outcome)
 
 
 class _Inbox:
-    """What the parent has sent."""
+    """Messages from the parent process."""
 
     def __init__(self) -> None:
         self.trials: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -99,23 +99,23 @@ class _Inbox:
     def should_stop(self) -> bool:
         return self._stop
 
-    def rest(self) -> None:
-        """Note that the trial has ended."""
+    def set_idle(self) -> None:
+        """Mark the worker as idle, after a trial."""
         with self._lock:
             self._busy = False
             faulthandler.cancel_dump_traceback_later()
 
-    def receive(self, orders: Connection) -> None:
-        """Receive, in a thread, until the parent closes the pipe or dies; then end the process."""
+    def receive(self, tasks: Connection) -> None:
+        """Receive messages, in a thread, until the parent closes the pipe or dies; then exit."""
         while True:
             try:
-                message = orders.recv()
+                message = tasks.recv()
             except (EOFError, OSError):
                 break
-            except Exception as error:  # its module cannot be imported here
+            except Exception as error:  # the module of a pickled object cannot be imported
                 message = error
             if message == STOP:
-                self._ask_to_stop()
+                self._request_stop()
             else:
                 with self._lock:
                     self._busy, self._stop = True, False  # an earlier STOP came too late
@@ -125,17 +125,17 @@ class _Inbox:
         time.sleep(GRACE)
         os._exit(1)
 
-    def _ask_to_stop(self) -> None:
+    def _request_stop(self) -> None:
         self._stop = True
         with self._lock:
             if self._busy:
-                # Without a thread for this, a trial that hangs leaves no stack in its log.
+                # If no thread can start for this, the log of a hanging trial has no stack.
                 with contextlib.suppress(RuntimeError):
                     faulthandler.dump_traceback_later(_PATIENCE, file=2)
 
 
-def _print_to(path: Path) -> None:
-    """Append stdout and stderr to a file, including those of libraries that are not Python's."""
+def _redirect_output(path: Path) -> None:
+    """Append stdout and stderr to a file, including the output of C libraries."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         require_own(path)
@@ -143,7 +143,7 @@ def _print_to(path: Path) -> None:
     except OSError:  # the training reports it
         return
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # as where there is no console
+        if stream is not None:  # None if the process has no console
             stream.flush()
     with log:
         for number in (1, 2):

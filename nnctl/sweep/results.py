@@ -1,4 +1,4 @@
-"""The results of a sweep: files with a row a trial, and what they tell when taken together."""
+"""The results of a sweep: result files, ranking of settings, and effects of single keys."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from nnctl.sweep.trials import COMPLETE, TrialResult, metrics_so_far
 
 
 class ResultFiles:
-    """``results.jsonl`` and ``results.csv``: a row a trial, in the order in which they end.
+    """``results.jsonl`` and ``results.csv``: a row per trial, in the order in which they end.
 
     Parameters
     ----------
     directory : Path
-        Of the sweep.
+        Sweep directory.
     keys : sequence of str
-        The keys that vary: a column each.
+        Keys that vary, one column each.
     """
 
     def __init__(self, directory: Path, keys: Sequence[str]) -> None:
@@ -40,12 +40,12 @@ class ResultFiles:
         self._keys = tuple(keys)
 
     def add(self, rows: Sequence[TrialResult]) -> None:
-        """Add rows to both files, if they are not held open by another program.
+        """Append rows to both files, unless another program holds them open.
 
         Raises
         ------
         StorageError
-            They cannot be written.
+            The files cannot be written.
         """
         if not rows:
             return
@@ -57,12 +57,12 @@ class ResultFiles:
             with self._table.open("a", encoding="utf-8", errors="replace", newline="") as table:
                 table.write(self._csv(rows))
         except PermissionError:
-            pass  # on Windows another program has them open; they are written anew at the end
+            pass  # open in another program on Windows; `write` replaces them at the end
         except OSError as error:
             raise cannot_write(self._lines.parent, error) from None
 
     def write(self, rows: Iterable[TrialResult]) -> None:
-        """Write both files anew, in the order of the trials; see `add`."""
+        """Replace both files; rows are in the order of the trials. See `add`."""
         ordered = sorted(rows, key=lambda row: row.trial)
         try:
             write_atomically(self._lines, _json_lines(ordered).encode())
@@ -71,7 +71,7 @@ class ResultFiles:
             raise cannot_write(self._lines.parent, error) from None
 
     def _csv(self, rows: Sequence[TrialResult], *, header: bool = False) -> str:
-        """Return rows with a column for each key that varies."""
+        """Return rows as CSV with a column for each key that varies."""
         text = io.StringIO(newline="")
         names = [name for name in TrialResult.__dataclass_fields__ if name != "parameters"]
         writer = csv.DictWriter(text, [*names, *self._keys], lineterminator="\n")
@@ -80,7 +80,7 @@ class ResultFiles:
         for row in rows:
             cells = row.to_json()
             parameters = {key: cell(value) for key, value in cells.pop("parameters").items()}
-            for name in ("reason", "log"):  # a row is a line
+            for name in ("reason", "log"):  # a row must stay on one line
                 cells[name] = " / ".join(cells[name].splitlines())
             writer.writerow(cells | parameters)
         return text.getvalue()
@@ -91,27 +91,27 @@ def _json_lines(rows: Sequence[TrialResult]) -> str:
 
 
 def cell(value: Any) -> str | int | float:
-    """Return a value as it stands in a table: text and numbers as they are, all else as JSON."""
+    """Return a value for a table cell: text and numbers unchanged, other values as JSON."""
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
     return value if plain else json.dumps(value)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the trials of one point, which differ in their seeds, come to.
+    """Summary of the trials of one point, which differ only in their seeds.
 
     Parameters
     ----------
     trials : tuple of TrialResult
-        Those that are complete, in the order of their seeds.
+        Complete trials, in the order of their seeds.
     best : TrialResult
-        The best of them.
+        Best of these trials.
     point : dict
-        The values of the keys that vary.
+        Values of the keys that vary.
     accuracy, loss : float
-        Means of the validation accuracy and loss.
+        Mean validation accuracy and mean validation loss.
     deviation : float or None
-        Standard deviation of the metric that ranks, over the seeds; None for a single one.
+        Standard deviation of the ranking metric over the seeds; None for a single seed.
     """
 
     trials: tuple[TrialResult, ...]
@@ -123,16 +123,16 @@ class Setting:
 
 
 def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Setting]:
-    """Return the settings all of whose trials are complete, the best first.
+    """Return the settings whose trials are all complete, best first.
 
     Parameters
     ----------
     rows : iterable of TrialResult
-        In any order.
+        Results in any order.
     metric : str
-        ``val_accuracy`` or ``val_loss``; the other one decides ties.
+        ``val_accuracy`` or ``val_loss``; the other one breaks ties.
     seeds : int
-        How many trials a setting has.
+        Number of trials per setting.
     """
     by_point: dict[str, list[TrialResult]] = {}
     for row in sorted(rows, key=lambda row: row.trial):
@@ -143,7 +143,7 @@ def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Set
 
 
 def _rank(accuracy: float, loss: float, metric: str) -> tuple[float, float]:
-    """Return what sorts the best to the front; the other metric decides ties."""
+    """Return a sort key that puts the best first; the other metric breaks ties."""
     return (-accuracy, loss) if metric == "val_accuracy" else (loss, -accuracy)
 
 
@@ -163,9 +163,9 @@ def _setting(rows: list[TrialResult], metric: str) -> Setting:
 
 
 def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
-    """Return a row with the figures of the epoch that is the best by a metric.
+    """Return a row with the metrics of the best epoch by a given metric.
 
-    Those of a training are of its highest accuracy, whatever ranks the trials of a sweep.
+    Training itself always selects the epoch with the highest accuracy.
     """
     if metric == "val_accuracy" or row.best_epoch is None:
         return row
@@ -182,7 +182,7 @@ def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
 
 
 def score_of(row: TrialResult, metric: str) -> float:
-    """Return the metric of a trial; the worst there is, if it has none."""
+    """Return the metric of a trial, or the worst possible value if it has none."""
     if metric == "val_accuracy":
         return row.val_accuracy or 0.0
     return float("inf") if row.val_loss is None else row.val_loss
@@ -190,16 +190,16 @@ def score_of(row: TrialResult, metric: str) -> float:
 
 @dataclass(frozen=True)
 class Effect:
-    """How the trials with one value of a key did.
+    """Scores of the trials that share one value of a key.
 
     Parameters
     ----------
     value : object
-        Of the key; of numbers drawn from a range, the lowest and the highest of a quarter of them.
+        Value of the key, or the lowest and highest value of a quarter of the trials.
     count : int
-        How many trials.
+        Number of trials.
     mean, best : float
-        Of the metric.
+        Mean and best value of the metric.
     """
 
     value: Any
@@ -208,16 +208,16 @@ class Effect:
     best: float
 
 
-_ROUNDED = 2.5  # images that two machines may classify differently
+_ROUNDED = 2.5  # images that two machines may classify differently, due to rounding
 _SAME_LOSS = 1e-3
-_MANY = 8  # values, more of which are taken together, or left out
+_MANY = 8  # values of a key; more are grouped into quarters, or cut off
 
 
 def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
-    """Return how the complete trials did by the values of a key.
+    """Return the scores of the complete trials, grouped by the values of a key.
 
-    Where a key has many values, as of a range, they are taken together in quarters; of many that
-    are no numbers, there are the best.
+    If a key has more than eight values, numbers are grouped into quarters of the trials, and of
+    other values only the eight best are returned.
     """
     complete = [row for row in rows if row.status in COMPLETE]
     groups: dict[str, list[TrialResult]] = {}
@@ -229,18 +229,18 @@ def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
         quarters = [
             complete[i * len(complete) // 4 : (i + 1) * len(complete) // 4] for i in range(4)
         ]
-        named = [
+        pairs = [
             ((quarter[0].parameters[key], quarter[-1].parameters[key]), quarter)
             for quarter in quarters
         ]
     else:
-        named = [(group[0].parameters[key], group) for group in groups.values()]
-    found = [_effect(value, group, metric) for value, group in named]
-    if all(isinstance(effect.value, int | float) for effect in found):
-        return sorted(found, key=lambda effect: effect.value)
-    if len(found) > _MANY:
-        found.sort(key=lambda effect: effect.mean, reverse=metric == "val_accuracy")
-    return found[:_MANY]
+        pairs = [(group[0].parameters[key], group) for group in groups.values()]
+    result = [_effect(value, group, metric) for value, group in pairs]
+    if all(isinstance(effect.value, int | float) for effect in result):
+        return sorted(result, key=lambda effect: effect.value)
+    if len(result) > _MANY:
+        result.sort(key=lambda effect: effect.mean, reverse=metric == "val_accuracy")
+    return result[:_MANY]
 
 
 def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
@@ -252,43 +252,43 @@ def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
 def chances(
     settings: Sequence[Setting], metric: str, find: Callable[[str], Dataset | None]
 ) -> list[float | None]:
-    """Return how often chance alone would make each setting differ so much from the first.
+    """Return the p-value of the difference between the best setting and each other one.
 
-    With several seeds it is a t-test of the pairs that were trained with the same seed. Else their
-    best networks are compared on the validation images: by McNemar's test, or where the loss ranks
-    by a t-test of the losses.
+    With several seeds, it is from a paired t-test; trials with the same seed form a pair. With one
+    seed, the best networks are compared on the validation images: by McNemar's test if the
+    accuracy ranks, or by a paired t-test of the losses if the loss ranks.
 
     Parameters
     ----------
     settings : sequence of Setting
-        As they are ranked.
+        Settings, best first.
     metric : str
-        Which ranks them.
+        Metric that ranks them.
     find : callable
-        Returns the dataset of a name, if it is there.
+        Function that returns the dataset with a name, or None if it is not on this machine.
 
     Returns
     -------
     list of float or None
-        One for each setting but the first; None where they cannot be compared.
+        One p-value for each setting except the first; None if they cannot be compared.
     """
     first, *others = settings
     if first.deviation is not None:
-        ours = [score_of(row, metric) for row in first.trials]
+        first_scores = [score_of(row, metric) for row in first.trials]
         return [
-            paired_t_test(ours, [score_of(row, metric) for row in other.trials])
-            if len(other.trials) == len(ours)
+            paired_t_test(first_scores, [score_of(row, metric) for row in other.trials])
+            if len(other.trials) == len(first_scores)
             else None
             for other in others
         ]
-    judged = [_judge(setting, find) for setting in settings]
-    return [_chance(judged[0], other, metric) for other in judged[1:]]
+    evaluated = [_evaluate(setting, find) for setting in settings]
+    return [_p_value(evaluated[0], other, metric) for other in evaluated[1:]]
 
 
-def _judge(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged | None:
-    """Judge the best network of a setting, if it does as well as its row says.
+def _evaluate(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged | None:
+    """Evaluate the best network of a setting; return None if it does not match its row.
 
-    It does not if the directory was edited, or if the loss ranks and was lowest in another epoch.
+    It differs if the directory was edited, or if the loss ranks and was lowest in another epoch.
     """
     row = setting.best
     run = Run(Path(row.run_dir))
@@ -299,15 +299,15 @@ def _judge(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged | 
         return None
     if judged is None or row.val_accuracy is None or row.val_loss is None:
         return None
-    # Another machine may round to another answer where two are as likely.
+    # Due to rounding, another machine may choose the other class where two are equally likely.
     same_accuracy = abs(judged.right.mean() - row.val_accuracy) <= _ROUNDED / len(judged.right)
     same_loss = math.isclose(judged.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
     return judged if same_accuracy and same_loss else None
 
 
-def _chance(ours: Judged | None, theirs: Judged | None, metric: str) -> float | None:
-    if ours is None or theirs is None or not np.array_equal(ours.labels, theirs.labels):
+def _p_value(best: Judged | None, other: Judged | None, metric: str) -> float | None:
+    if best is None or other is None or not np.array_equal(best.labels, other.labels):
         return None
     if metric == "val_accuracy":
-        return mcnemar(ours.right, theirs.right)
-    return paired_t_test(ours.losses.tolist(), theirs.losses.tolist())
+        return mcnemar(best.right, other.right)
+    return paired_t_test(best.losses.tolist(), other.losses.tolist())

@@ -1,4 +1,4 @@
-"""Points and trials judged by those before, through Optuna; the only module that knows it."""
+"""Sampling and pruning with Optuna; the only module that imports it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nnctl.errors import UsageError
 from nnctl.sweep.space import Point, draw
 
 Suggestion = dict[str, Any]
-"""What Optuna decided for a point, by the names of its decisions."""
+"""Optuna's parameters for a point, by name."""
 
 
 class Search:
-    """What is known of the points that were tried: it suggests others, and ends hopeless trials.
+    """Sampler and pruner: suggests points, and decides which trials to stop early.
 
     Parameters
     ----------
     sweep : SweepConfig
-        With the method tpe, or with early termination.
+        Sweep configuration with ``method: tpe`` or ``early_terminate``.
 
     Raises
     ------
@@ -32,9 +32,9 @@ class Search:
         try:
             import optuna
         except ImportError:
-            wanted = "method: tpe" if sweep.method == "tpe" else "early_terminate"
+            feature = "method: tpe" if sweep.method == "tpe" else "early_terminate"
             raise UsageError(
-                f"{wanted} needs Optuna", hint="Install it with: pip install 'nnctl[sweep]'"
+                f"{feature} needs Optuna", hint="Install it with: pip install 'nnctl[sweep]'"
             ) from None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
@@ -48,23 +48,23 @@ class Search:
     def suggest(self, number: int) -> tuple[Point, Suggestion]:
         """Return the point to try next.
 
-        Each suggestion has a seed of its own, so that it depends on the points before alone: a
-        sweep that was interrupted goes on as it would have done.
+        Each suggestion has its own seed, so that it depends only on the earlier points: a resumed
+        sweep suggests the same points as one that was not interrupted.
 
         Parameters
         ----------
         number : int
-            The number of the point, from 1.
+            Number of the point, from 1.
         """
         seed = (self._sweep.seed * 1_000_003 + number) % 2**32
         with warnings.catch_warnings():
-            # Until Optuna 5 it is an experiment that running trials count as bad.
+            # `constant_liar`, which counts running trials as bad, is experimental until Optuna 5.
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
             self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return self._ask(number)
 
     def begin(self, number: int, suggestion: Suggestion | None = None) -> None:
-        """Take note of a point that is tried, with what was decided for it if it was suggested."""
+        """Register a point as running; `suggestion` holds its parameters if Optuna suggested it."""
         if suggestion is None:
             self._trials[number] = self._study.ask()
         else:
@@ -72,14 +72,14 @@ class Search:
             self._ask(number)
 
     def is_hopeless(self, number: int, scores: Sequence[float]) -> bool:
-        """Tell whether a trial should be ended, by its scores of the epochs so far.
+        """Check whether to prune a trial, given its scores after each epoch so far.
 
         Parameters
         ----------
         number : int
-            Of the point.
+            Number of the point.
         scores : sequence of float
-            The metric after each epoch.
+            Metric after each epoch.
         """
         trial = self._trials[number]
         hopeless = False
@@ -93,7 +93,10 @@ class Search:
     def end(
         self, number: int, outcome: Literal["complete", "bad", "unknown"], score: float | None
     ) -> None:
-        """Take note of how a point did: with its score, worse than all others, or not at all."""
+        """Report the outcome of a point.
+
+        ``complete`` comes with a score, ``bad`` ranks below all scores, ``unknown`` is ignored.
+        """
         states = self._optuna.trial.TrialState
         state = {"complete": states.COMPLETE, "bad": states.PRUNED, "unknown": states.FAIL}[outcome]
         self._study.tell(self._trials.pop(number), score, state=state)
@@ -106,7 +109,7 @@ class Search:
 
 
 class _OptunaDice:
-    """Lets a trial of Optuna decide."""
+    """Sampler that takes its values from a trial of Optuna."""
 
     def __init__(self, trial: Any) -> None:
         self._trial = trial
@@ -119,7 +122,7 @@ class _OptunaDice:
 
 
 def _pruner(early: EarlyTermination | None) -> Any:
-    """Return Optuna's pruner for the early termination of a sweep."""
+    """Return the pruner for the early termination of a sweep."""
     from optuna import pruners
 
     if early is None:

@@ -1,7 +1,7 @@
-"""The points of a sweep: which values its keys take, drawn one by one or all combined.
+"""The search space of a sweep, and its points: drawn at random, suggested, or all combinations.
 
-Each range is a function of one number between 0 and 1, its quantile function; so whoever draws such
-numbers, evenly or with a preference, draws from all of them.
+Each range has a quantile function, which maps a number between 0 and 1 to a value. So a sampler
+only has to draw such numbers, uniformly or not, to draw from any range.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ Point = dict[str, Any]
 """A value for each key that varies."""
 
 Space = Mapping[str, Choice | Range]
-"""By dotted key, what its values are drawn from."""
+"""Values or range of each dotted key."""
 
 
 class Dice(Protocol):
-    """What decides where there is a choice; the name tells which choice it is."""
+    """Sampler: decides each choice and each number; `name` identifies the decision."""
 
     def index(self, name: str, choice: Choice) -> int:
-        """Return the index of one of the values of a choice."""
+        """Return the index of one value of a choice."""
 
     def unit(self, name: str) -> float:
         """Return a number from 0 to 1."""
 
 
 class RandomDice:
-    """Decides at random, by a seed."""
+    """Sampler that draws at random, from a seed."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
     def index(self, name: str, choice: Choice) -> int:
-        """Return an index by the probabilities of the values."""
+        """Return a random index, by the probabilities of the values."""
         return int(self._rng.choice(len(choice.values), p=choice.probabilities))
 
     def unit(self, name: str) -> float:
-        """Return a number from 0 to 1, evenly."""
+        """Return a uniform random number from 0 to 1."""
         return float(self._rng.random())
 
 
 def draw(space: Space, dice: Dice) -> Point:
-    """Return a point."""
+    """Return a point of the search space."""
     return {key: _draw(spec, dice, key) for key, spec in space.items()}
 
 
@@ -70,14 +70,14 @@ def _draw(value: Any, dice: Dice, name: str) -> Any:
 
 
 def quantile(drawn_from: Range, share: float) -> float | int:
-    """Return the number that a share of all draws from a range is below.
+    """Return a quantile of a range: the number that the given share of all draws is below.
 
     Parameters
     ----------
     drawn_from : Range
-        The distribution.
+        Distribution.
     share : float
-        From 0 to 1.
+        Cumulative probability, from 0 to 1.
     """
     match drawn_from.shape:
         case "uniform":
@@ -101,36 +101,36 @@ def quantile(drawn_from: Range, share: float) -> float | int:
 
 
 def _multiple(value: float, q: float) -> float | int:
-    """Return the nearest multiple of q: a whole number where q is one."""
+    """Return the nearest multiple of q; it is an integer if q is one."""
     if q.is_integer():
         return round(value / q) * int(q)
-    if abs(value / q) > 2**53:  # a float has no digits left for what is below q
+    if abs(value / q) > 2**53:  # q is below the precision of the value
         return value
     return float(f"{round(value / q) * q:.12g}")
 
 
 def combinations(space: Space, most: int) -> Iterator[Point]:
-    """Yield the first combinations of the values; the last key varies fastest.
+    """Yield the first points of a grid; the last key varies fastest.
 
     Parameters
     ----------
     space : mapping
-        Without ranges, except of whole numbers.
+        Search space without ranges, except ranges of integers.
     most : int
-        How many at most.
+        Maximum number of points.
     """
     for values in _product(space.values(), most):
         yield dict(zip(space, values, strict=True))
 
 
 def _product(parts: Iterable[Any], most: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the first combinations of what can be chosen in each part."""
-    some = [list(itertools.islice(_all(part, most), most)) for part in parts]
-    return itertools.islice(itertools.product(*some), most)
+    """Yield the first combinations of the values of all parts."""
+    values = [list(itertools.islice(_all(part, most), most)) for part in parts]
+    return itertools.islice(itertools.product(*values), most)
 
 
 def _all(value: Any, most: int) -> Iterator[Any]:
-    """Yield every value that can be chosen, or no fewer than `most` of them."""
+    """Yield all values that can be chosen, or at least `most` of them."""
     match value:
         case Range():
             low, high = map(int, value.bounds)
@@ -150,7 +150,7 @@ def _all(value: Any, most: int) -> Iterator[Any]:
 
 
 def count_combinations(space: Space) -> int:
-    """Return how many points a grid has, equal ones counted each time."""
+    """Return the number of points of a grid; equal points count several times."""
     return math.prod(map(_count, space.values()))
 
 
@@ -169,9 +169,9 @@ def _count(value: Any) -> int:
 
 
 def corners(space: Space) -> Iterator[Point]:
-    """Yield points in which each value of each choice, and each end of each range, is once."""
-    for share in (0.001, 0.999):  # near the ends: a Gaussian has none
-        dice = _Corner({}, share)
+    """Yield points that together have each value of each choice and both ends of each range."""
+    for share in (0.001, 0.999):  # near the ends, as a normal distribution has no ends
+        dice = _CornerDice({}, share)
         yield draw(space, dice)
         for name, count in dice.seen.items():
             yield from _corners_of(space, {}, name, count, share)
@@ -180,21 +180,21 @@ def corners(space: Space) -> Iterator[Point]:
 def _corners_of(
     space: Space, chosen: dict[str, int], name: str, count: int, share: float
 ) -> Iterator[Point]:
-    """Yield points with each of the values of a choice, and of those that are within it."""
+    """Yield points with each value of a choice, and of the choices nested in it."""
     for index in range(count):
-        dice = _Corner({**chosen, name: index}, share)
+        dice = _CornerDice({**chosen, name: index}, share)
         yield draw(space, dice)
-        within = {
-            below: many
-            for below, many in dice.seen.items()
-            if below.startswith(f"{name}[{index}]") and below != name
+        nested = {
+            inner: n_values
+            for inner, n_values in dice.seen.items()
+            if inner.startswith(f"{name}[{index}]") and inner != name
         }
-        for below, many in within.items():
-            yield from _corners_of(space, {**chosen, name: index}, below, many, share)
+        for inner, n_values in nested.items():
+            yield from _corners_of(space, {**chosen, name: index}, inner, n_values, share)
 
 
-class _Corner:
-    """Decides for the first value, except where it was told another, and for one end of ranges."""
+class _CornerDice:
+    """Sampler that takes the first value of each choice unless `chosen` has another index."""
 
     def __init__(self, chosen: dict[str, int], share: float) -> None:
         self._chosen = chosen
@@ -210,18 +210,18 @@ class _Corner:
 
 
 def varied_keys(space: Space) -> list[str]:
-    """Return the keys that have more than one value; all of them, if none has."""
+    """Return the keys that have more than one value, or all keys if none has."""
     varied = [key for key, spec in space.items() if varies(spec)]
     return varied or list(space)
 
 
 def short_keys(keys: Sequence[str]) -> list[str]:
-    """Return the shortest ends of dotted keys that still tell each from the others."""
+    """Return the shortest suffixes of dotted keys that are still unique."""
     parts = [key.split(".") for key in keys]
     short = []
-    for own in parts:
-        length = 2 if own[-1].isdecimal() else 1
-        while length < len(own) and sum(own[-length:] == other[-length:] for other in parts) > 1:
+    for part in parts:
+        length = 2 if part[-1].isdecimal() else 1
+        while length < len(part) and sum(part[-length:] == other[-length:] for other in parts) > 1:
             length += 1
-        short.append(".".join(own[-length:]))
+        short.append(".".join(part[-length:]))
     return short

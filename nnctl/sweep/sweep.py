@@ -1,8 +1,8 @@
-"""A sweep: its trials are begun, watched and recorded, so that none is lost and none done twice.
+"""The scheduler of a sweep: starts, watches and records its trials, each exactly once.
 
-The order that this rests on: what came of a trial is in the journal, synced, before it is in the
-results and before anybody is told. A sweep that is killed at any moment is made again of its
-journal; what a trial had done by itself by then is in its run directory.
+The result of a trial is in the journal, synced to the disk, before it is in the result files and
+before it is shown. So a sweep that is killed at any moment can be restored from its journal, and
+the unfinished trials resume from their run directories.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from nnctl.sweep.trials import (
 )
 from nnctl.sweep.workers import Work, Workers
 
-_TICK = 0.2  # seconds between looks at what changed
-_GRACE = 10.0  # seconds to save, for a trial that has taken too long
-_LONGEST_STEP = 1.0  # seconds between two looks, unless this process is suspended in between
+_TICK = 0.2  # seconds between two checks of the running trials
+_GRACE = 10.0  # seconds in which a trial that timed out may save its state
+_LONGEST_STEP = 1.0  # seconds between two checks, unless this process was suspended
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When to give a trial up, and when the sweep.
+    """When to stop a trial, and when to stop the sweep.
 
     Parameters
     ----------
     max_failures : int, optional
-        End the sweep when so many trials have failed.
+        Number of failed trials after which the sweep stops.
     trial_timeout : float, optional
-        Seconds that a trial may take, without the time that the sweep is suspended.
+        Maximum seconds per trial, without time in which the sweep is suspended.
     """
 
     max_failures: int | None = None
@@ -68,27 +68,27 @@ class Running:
     looked: float
     seconds: float = 0.0
     asked: Literal["pruned", "too long", "the end"] | None = None
-    """Why it was asked to stop."""
+    """Why the sweep requested the trial to stop."""
 
     def count_time(self) -> None:
-        """Add the time since the last call; a suspended machine or process counts as one step."""
+        """Add the time since the last call, at most one second in case of a suspension."""
         now = time.monotonic()
         self.seconds += min(now - self.looked, _LONGEST_STEP)
         self.looked = now
 
 
 class Record:
-    """What the journal in a sweep's directory tells.
+    """State of a sweep, restored from the journal in its directory.
 
     Parameters
     ----------
     directory : Path
-        Of the sweep.
+        Sweep directory.
 
     Raises
     ------
     NnctlError
-        It is not the directory of a sweep, or the journal is damaged; see `Journal.read`.
+        It is not a sweep directory, or the journal is damaged; see `Journal.read`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -98,11 +98,13 @@ class Record:
         self.planned = [line for line in self.lines if line["event"] == "planned"]
         keys = self.plan.sweep.space.keys()
         if any(line["parameters"].keys() != keys for line in self.planned):
-            raise DamagedFileError(f"the journal of {directory} is damaged: it is of other keys")
+            raise DamagedFileError(
+                f"the journal of {directory} is damaged: its trials vary other keys than its plan"
+            )
         self.results: dict[int, TrialResult] = {}
-        """What came of each trial last, by its number; nothing, if it was begun again."""
+        """Last result by trial number; trials that have restarted since are not included."""
         self.failed: set[int] = set()
-        """The trials that have failed, and have not come to another end since."""
+        """Trials that have failed and have not completed since."""
         for line in self.lines:
             if line["event"] == "started":
                 self.results.pop(line["trial"], None)
@@ -117,7 +119,7 @@ class Record:
 
     @property
     def begun(self) -> list[int]:
-        """The trials that have begun, and have not come to an end."""
+        """Trials that have started but not ended."""
         started = {line["trial"] for line in self.lines if line["event"] == "started"}
         done = {number for number, row in self.results.items() if _is_final(row)}
         return sorted(started - done)
@@ -127,7 +129,7 @@ class Record:
         return self._directory / trial_name(trial)
 
     def point(self, trial: int) -> Point:
-        """Return the values of the keys that vary of a trial."""
+        """Return the values that a trial has for the keys that vary."""
         return dict(self._line(trial)["parameters"])
 
     def config(self, trial: int) -> Config:
@@ -136,12 +138,12 @@ class Record:
         Raises
         ------
         ConfigError
-            It was planned by a version of nnctl that knew other configurations.
+            The configuration is from another version of nnctl and not valid in this one.
         """
         return from_mapping(self._line(trial)["config"], f"trial {trial} of {self._directory}")
 
     def epochs(self, trial: int) -> int:
-        """Return how many epochs a trial is to have."""
+        """Return the configured number of epochs of a trial."""
         return int(self._line(trial)["config"]["training"]["epochs"])
 
     def _line(self, trial: int) -> Mapping[str, Any]:
@@ -149,7 +151,7 @@ class Record:
 
     @property
     def left(self) -> int:
-        """How many trials are still to do, as far as one knows."""
+        """Number of unfinished trials, as far as it is known."""
         sweep, done = self.plan.sweep, sum(map(_is_final, self.results.values()))
         suggested = sum(line["event"] in ("repeated", "impossible") for line in self.lines)
         tried = len({line["point"] for line in self.planned}) + suggested
@@ -163,13 +165,13 @@ class Sweep:
     Parameters
     ----------
     directory : Path
-        That nobody else writes to; see `DirectoryLock`.
+        Sweep directory, to which no other process writes; see `DirectoryLock`.
     plan : Plan
-        What is varied.
+        Base configuration and search space.
     maker : TrialMaker
-        Makes the trials.
+        Factory of the trials.
     work : callable
-        Trains a trial.
+        Function that trains a trial.
     """
 
     def __init__(
@@ -180,14 +182,14 @@ class Sweep:
         self.results: dict[int, TrialResult] = {}
         self.running: dict[Future[TrialResult], Running] = {}
         self.ended_because: str | None = None
-        """Why it ended with trials left, unless somebody stopped it."""
+        """Why the sweep stopped before its last trial, unless the user interrupted it."""
         self._work = work
         self._lock: DirectoryLock | None = None
         self._journal = Journal(directory)
         self._lines: list[Mapping[str, Any]] = []
         self._files = ResultFiles(directory, list(plan.sweep.space))
         self._agenda = Agenda(directory, plan, maker, self._lines.append)
-        self._deaths: dict[int, int] = {}  # by trial: the epochs that were done at the last one
+        self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
         self._error: NnctlError | None = None
 
     @classmethod
@@ -199,17 +201,17 @@ class Sweep:
         maker: TrialMaker,
         work: Work = run_trial,
     ) -> Sweep:
-        """Return a new sweep in an empty directory, its plan written down.
+        """Return a new sweep in an empty directory, after writing its plan to the journal.
 
         Raises
         ------
         NnctlError
-            A dataset cannot be had, or the directory is not empty or cannot be written.
+            A dataset is not available, or the directory is not empty or cannot be written.
         """
         sweep = cls(directory, plan, maker, work)
         sweep._lock = _lock(directory)
         try:
-            # Another process may have trained here since the directory was chosen.
+            # Another process may have written here since the directory was chosen.
             require_empty(directory)
         except NnctlError:
             sweep._lock.unlock()
@@ -237,27 +239,27 @@ class Sweep:
         retry_failed: bool = False,
         work: Work = run_trial,
     ) -> Sweep:
-        """Return a sweep that goes on where it was ended.
+        """Return a sweep that resumes where it stopped.
 
         Parameters
         ----------
         directory : Path
-            Of the sweep.
+            Sweep directory.
         maker : TrialMaker
-            Makes the trials that are still to do.
+            Factory of the unfinished trials.
         retry_failed : bool
-            Run those trials again that failed, and no others.
+            Whether to train only the failed trials, again.
         work : callable
-            Trains a trial.
+            Function that trains a trial.
 
         Raises
         ------
         NnctlError
-            It is not the directory of a sweep, it is damaged, or a dataset cannot be had.
+            It is not a sweep directory, the journal is damaged, or a dataset is not available.
         UsageError
-            No trial has failed, and there are others to do.
+            `retry_failed` is set and no trial has failed, but some are unfinished.
         """
-        next(Journal(directory).read())  # else a file for the lock would be left where no sweep is
+        next(Journal(directory).read())  # fails before a lock file is created
         lock = _lock(directory)
         Journal(directory).repair()
         record = Record(directory)
@@ -265,16 +267,16 @@ class Sweep:
             lock.unlock()
             raise UsageError(
                 f"no trial of {directory} has failed",
-                hint=f"Still to do: {record.left}; without --retry-failed, go on with: "
+                hint=f"Unfinished trials: {record.left}. To resume without --retry-failed: "
                 f"{shell_command('nnctl', 'sweep', '--resume', directory)}",
             )
         sweep = cls(directory, record.plan, maker, work)
         rows = record.results
-        open_trials = {number for number, row in rows.items() if not _is_final(row)}
-        again = record.failed if retry_failed else open_trials
-        sweep.results = {number: row for number, row in rows.items() if number not in again}
+        unfinished = {number for number, row in rows.items() if not _is_final(row)}
+        to_repeat = record.failed if retry_failed else unfinished
+        sweep.results = {number: row for number, row in rows.items() if number not in to_repeat}
         sweep._lock = lock
-        sweep._agenda.replay(record.lines, sweep.results, again if retry_failed else None)
+        sweep._agenda.replay(record.lines, sweep.results, to_repeat if retry_failed else None)
         sweep._files.write(sweep.results.values())
         return sweep
 
@@ -292,49 +294,49 @@ class Sweep:
 
     @property
     def total(self) -> int:
-        """How many trials there will be, as far as one knows."""
+        """Total number of trials, as far as it is known."""
         return self._agenda.total
 
     @property
     def left(self) -> int:
-        """How many trials are still to do, those that are being trained as well."""
+        """Number of unfinished trials, including the running ones."""
         return self.total - sum(map(_is_final, self.results.values()))
 
     @property
     def waiting(self) -> int:
-        """How many trials are not begun yet."""
+        """Number of trials that have not started."""
         return self.total - len(self.results) - len(self.running)
 
     def train(
         self, workers: Workers, stop: Callable[[], bool], limits: Limits | None = None
     ) -> Iterator[TrialResult | None]:
-        """Train what is left, and yield what comes of each trial when it is on the disk.
+        """Train the unfinished trials; yield each result after it is written to the disk.
 
         Parameters
         ----------
         workers : Workers
-            Where to train.
+            Pool of workers.
         stop : callable
-            Tells whether to let the running trials save their state, and begin no others.
+            Function that returns True when the running trials should save and stop.
         limits : Limits, optional
-            When to give up.
+            When to stop a trial, and when to stop the sweep.
 
         Yields
         ------
         TrialResult or None
-            None where nothing is new, a few times a second: a chance to look at `running`.
+            Result of a trial; None a few times a second, so that the caller can show `running`.
 
         Raises
         ------
         NnctlError
-            The disk cannot be written; what is done is recorded, and can be gone on with.
+            A trial cannot be trained or recorded; the sweep can be resumed.
         """
         limits = limits or Limits()
         ended: list[TrialResult] = []
         while True:
             ending = bool(stop() or self._error or self.ended_because)
             if not ending:
-                self._begin_trials(workers)
+                self._start_trials(workers)
             self._flush()
             self._files.add(ended)
             yield from ended
@@ -342,18 +344,18 @@ class Sweep:
                 yield None
             if not self.running and (ending or self._agenda.is_done):
                 break
-            self._look_at_running(workers, limits, ending)
+            self._check_running(workers, limits, ending)
             ended = self._wait(limits)
         self._files.write(self.results.values())
         if self._error:
             raise self._error
 
-    def _begin_trials(self, workers: Workers) -> None:
-        """Give each worker that is free a trial, as long as there are any."""
+    def _start_trials(self, workers: Workers) -> None:
+        """Start a trial on each free worker while trials remain."""
         for _ in range(workers.free()):
             try:
                 trial = self._agenda.next()
-            except NnctlError as error:  # the dataset is gone, or another machine goes on
+            except NnctlError as error:  # such as a dataset that was removed
                 self._error = self._error or error
                 return
             if trial is None:
@@ -365,24 +367,24 @@ class Sweep:
             self._lines.append({"event": "started", "time": _now(), "trial": trial.number})
 
     def _wait(self, limits: Limits) -> list[TrialResult]:
-        """Wait for something to end, but no longer than a moment; return what did."""
+        """Wait a moment for trials to end; return their results."""
         if not self.running:
-            time.sleep(_TICK)  # no worker is free, but some may come
+            time.sleep(_TICK)  # no worker yet, but one may join
         done, _ = wait(self.running, _TICK, FIRST_COMPLETED)
         return [result for future in done if (result := self._conclude(future, limits))]
 
-    def _look_at_running(self, workers: Workers, limits: Limits, ending: bool) -> None:
-        """Read what the running trials have done, and end those that should not go on."""
+    def _check_running(self, workers: Workers, limits: Limits, ending: bool) -> None:
+        """Read the metrics of the running trials, and stop trials that should not continue."""
         timeout = limits.trial_timeout or float("inf")
         for running in self.running.values():
             running.count_time()
-            news = running.curve.read()
+            updated = running.curve.read()
             if running.asked is None:
                 if ending:
                     running.asked = "the end"
                 elif running.seconds > timeout:
                     running.asked = "too long"
-                elif news and self._agenda.is_hopeless(running.trial, running.curve.scores):
+                elif updated and self._agenda.is_hopeless(running.trial, running.curve.scores):
                     running.asked = "pruned"
                 if running.asked:
                     workers.ask_to_stop(running.trial)
@@ -391,7 +393,7 @@ class Sweep:
                 workers.kill(running.trial)
 
     def _conclude(self, future: Future[TrialResult], limits: Limits) -> TrialResult | None:
-        """Record what came of a trial; None, if it has to be begun again."""
+        """Record the result of a trial; return None if the trial has to start again."""
         running = self.running.pop(future)
         trial = running.trial
         try:
@@ -401,43 +403,43 @@ class Sweep:
             return None
         except BrokenExecutor:
             return self._conclude_dead(running, limits)
-        except NnctlError as error:  # not the trial's fault: a full disk, an unfit cluster
+        except NnctlError as error:  # not an error of the trial, such as a full disk
             self._error = self._error or error
             self._agenda.put_back(trial)
             return None
         except Exception as error:
             result = failed(trial, f"{type(error).__name__}: {error}")
-        if result.status == "interrupted" and running.asked is None:  # it was left alone
+        if result.status == "interrupted" and running.asked is None:  # it was not requested
             self._agenda.put_back(trial)
             return None
         if result.status == "interrupted" and running.asked == "pruned":
             epoch = len(running.curve.scores)
-            why = f"it did worse than others had done by epoch {epoch}"
-            note(trial, why)
-            result = replace(result, status="pruned", reason=why)
+            reason = f"pruned: worse than other trials after epoch {epoch}"
+            note(trial, reason)
+            result = replace(result, status="pruned", reason=reason)
         elif result.status == "interrupted" and running.asked == "too long":
-            why = f"it took longer than {limits.trial_timeout:g} s"
-            note(trial, why)
-            result = failed(trial, why)
+            reason = f"timeout: it took longer than {limits.trial_timeout:g} s"
+            note(trial, reason)
+            result = failed(trial, reason)
         result = at_best_epoch(result, self.config.ranked_by)
         self._record(running, result, limits)
         return result
 
     def _conclude_dead(self, running: Running, limits: Limits) -> TrialResult | None:
-        """Record the death of a worker; a single one does not prove that its trial is to blame."""
+        """Record that a worker died; the trial fails only if it made no progress since."""
         trial = running.trial
         if running.asked == "too long":
-            reason = f"it hung: it was killed after {limits.trial_timeout:g} s, and some to save"
+            reason = f"timeout: it did not stop after {limits.trial_timeout:g} s and was killed"
         else:
-            note(trial, "its worker process died")
-            # From the disk: it may have got on since somebody last looked at its curve.
+            note(trial, "the worker process died")
+            # Read from the disk, as the trial may have progressed since its curve was last read.
             epochs = len(metrics_so_far(trial.directory))
-            before = self._deaths.get(trial.number, -1)
+            previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
-            if epochs > before:
+            if epochs > previous:
                 self._agenda.put_back(trial, last=True)
                 return None
-            reason = "its worker process died twice at the same epoch: killed, or out of memory"
+            reason = "the worker process died twice in the same epoch: killed, or out of memory"
         note(trial, reason)
         result = failed(trial, reason)
         self._record(running, result, limits)
@@ -447,7 +449,7 @@ class Sweep:
         self.results[result.trial] = result
         row = {key: value for key, value in result.to_json().items() if key != "run_dir"}
         if self.config.early_terminate:
-            # Other trials are compared with all scores, also with those since the last look.
+            # Other trials are compared with all scores, including those since the last check.
             running.curve.read()
             self._agenda.is_hopeless(running.trial, running.curve.scores)
             row["scores"] = running.curve.scores
@@ -456,26 +458,26 @@ class Sweep:
             return
         self._agenda.learn(result)
         if result.status in FAILED:
-            self._give_up_where_all_fails(limits)
+            self._stop_after_failures(limits)
 
-    def _give_up_where_all_fails(self, limits: Limits) -> None:
+    def _stop_after_failures(self, limits: Limits) -> None:
         if self.waiting <= 0 or self.ended_because:
             return
         reasons = [row.reason for row in self.results.values() if row.status in FAILED]
         if limits.max_failures is not None and len(reasons) >= limits.max_failures:
-            count = "a trial has" if len(reasons) == 1 else f"{len(reasons)} trials have"
-            self.ended_because = f"{count} failed"
-        elif len(self.results) == 3 == len(reasons) and len(set(map(_kind, reasons))) == 1:
-            self.ended_because = f"the first three trials failed alike: {reasons[0]}"
+            count = "1 trial" if len(reasons) == 1 else f"{len(reasons)} trials"
+            self.ended_because = f"stopped after {count} failed"
+        elif len(self.results) == 3 == len(reasons) and len(set(map(_error_kind, reasons))) == 1:
+            self.ended_because = f"the first three trials failed with the same error: {reasons[0]}"
 
     def _flush(self) -> None:
-        """Bring what has happened to the disk."""
+        """Append the new events to the journal."""
         lines, self._lines[:] = list(self._lines), []
         self._journal.append(lines)
 
 
-def _kind(reason: str) -> str:
-    """Return a reason without its numbers: those that differ in no more are alike."""
+def _error_kind(reason: str) -> str:
+    """Return a reason without its numbers, to compare errors by kind."""
     return re.sub(r"\d[\d.]*(e[-+]?\d+)?", "", reason)
 
 
@@ -484,7 +486,7 @@ def _is_final(row: TrialResult) -> bool:
 
 
 def _lock(directory: Path) -> DirectoryLock:
-    """Let no other process go on with a sweep, until it is unlocked or forgotten."""
+    """Lock a sweep directory against other processes, until it is unlocked."""
     return DirectoryLock(directory, "is a sweep that is being trained")
 
 

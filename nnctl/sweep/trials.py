@@ -1,4 +1,4 @@
-"""Trials: each a training of its own, in a run directory of its own."""
+"""Trials: the runs of a sweep, each with its own configuration and run directory."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from nnctl.sweep.space import Point
 
 Status = Literal["finished", "stopped_early", "pruned", "diverged", "failed", "interrupted"]
 COMPLETE = ("finished", "stopped_early")
-"""The statuses of trials that can be ranked."""
+"""Statuses of the trials that can be ranked."""
 FAILED = ("diverged", "failed")
-"""The statuses of trials that did not come to an end of their own."""
+"""Statuses of the trials that ended with an error."""
 
 JOURNAL = "the sweep's journal"
-"""How messages name it as the source of a trial's configuration."""
+"""Name of the source of a trial's configuration in messages."""
 LOG = "log.txt"
-"""In a trial's directory: when it was begun and where, and what its process had to say."""
+"""Log file in a trial's directory: its events, and the output of its process."""
 _LOG_LINES = 20
-_ORPHAN_SECONDS = 15.0  # that the worker of a killed sweep may still need to save its state
+_ORPHAN_SECONDS = 15.0  # in which the worker of a killed sweep may still save its state
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a sweep; it can be sent to another process.
+    """One run of a sweep; it can be sent to another process.
 
     Parameters
     ----------
     number : int
-        From 1.
+        Trial number, from 1.
     id : str
-        The beginning of the SHA-256 of the resolved configuration.
+        First 16 hex digits of the SHA-256 of the resolved configuration.
     point : dict
-        The values of the keys that vary.
+        Values of the keys that vary.
     seed : int
-        Of weights and shuffling.
+        Seed of initial weights and shuffling.
     config : str
-        The resolved configuration, as JSON.
+        Resolved configuration, as JSON.
     dataset : Dataset
-        Whose files are there.
+        Dataset whose files exist on this machine.
     directory : Path
-        Of the run.
+        Run directory.
     """
 
     number: int
@@ -69,34 +69,34 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of a trial: a row of the results.
+    """Result of a trial: a row of ``results.csv``.
 
     Parameters
     ----------
     trial : int
-        Its number.
+        Trial number, from 1.
     id : str
-        Of the trial.
+        ID of the trial; see `Trial`.
     status : str
-        How it ended.
+        How the trial ended.
     reason : str
-        Why, if not by itself.
+        Why it ended early; empty if it did not.
     val_accuracy, val_loss : float or None
-        Of the epoch that is the best by the metric of the sweep.
+        Validation metrics of the best epoch by the metric of the sweep.
     best_epoch : int or None
-        From 1.
+        Number of this epoch, from 1.
     epochs : int
-        That are complete.
+        Number of complete epochs.
     seconds : float
         Wall time of the training.
     seed : int
-        Of weights and shuffling.
+        Seed of initial weights and shuffling.
     parameters : dict
-        The values of the keys that vary.
+        Values of the keys that vary.
     run_dir : str
-        The directory of the run.
+        Run directory.
     log : str
-        The end of its log, if it failed.
+        Last lines of the log, if the trial failed.
     """
 
     trial: int
@@ -119,27 +119,27 @@ class TrialResult:
 
 
 def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> TrialResult:
-    """Train a trial, or go on with it where an earlier process left it.
+    """Train a trial, or resume one that an earlier process started, and return its result.
 
-    Whatever goes wrong with it is a result, and ends in its log.
+    An error in the trial becomes a result with status ``failed``, and is written to its log.
 
     Parameters
     ----------
     trial : Trial
-        What to train.
+        Trial to train.
     dataset : Dataset
-        The trial's, perhaps with its images read already.
+        Dataset of the trial; its images may be in memory already.
     stop : callable
-        Tells whether to save and end.
+        Function that returns True when the trial should save its state and stop.
 
     Raises
     ------
     StorageError
-        The disk cannot be written, which is no fault of the trial's.
+        The disk cannot be written; this is not an error of the trial.
     """
     run = Run(trial.directory)
     try:
-        note(trial, f"begun by process {os.getpid()} of {platform.node()}")
+        note(trial, f"started by process {os.getpid()} on {platform.node()}")
         run.wait_until_free(_ORPHAN_SECONDS)
         reason, summary = _train(trial, run, dataset, stop)
     except StorageError:
@@ -147,7 +147,7 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
     except NnctlError as error:
         note(trial, error.message)
         return failed(trial, error.message)
-    except Exception as error:  # a trial must never end the sweep
+    except Exception as error:  # an error in a trial must not end the sweep
         note(trial, traceback.format_exc())
         return failed(trial, f"{type(error).__name__}: {error}")
     note(trial, reason or summary["status"])
@@ -171,19 +171,20 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
 def _train(
     trial: Trial, run: Run, dataset: Dataset, stop: Callable[[], bool]
 ) -> tuple[str, dict[str, Any]]:
-    """Train; return why it did not end by itself, and its summary.
+    """Train; return the reason of an early end, and the summary.
 
-    The directory may have been edited, so it is used only where it has the trial's configuration.
-    A trial that is complete, which a killed sweep may not know, is only measured again.
+    The run directory may have been edited, so it is resumed only if it has the configuration of
+    the trial. A trial may be complete although its sweep was killed before it recorded this; then
+    it is only evaluated again.
     """
     config = from_mapping(json.loads(trial.config), f"trial {trial.number}")
     training = None
-    # An earlier process may have died just after it made the directory.
+    # An earlier process may have died just after it created the directory.
     if run.config_path.exists():
         try:
             training = TrainingRun.go_on(run, config, dataset, JOURNAL)
         except (DamagedFileError, ConfigError) as error:
-            note(trial, f"started again from the beginning: {error.message}")
+            note(trial, f"restarted from the beginning: {error.message}")
     if training is None:
         training = TrainingRun.begin_again(run, config, dataset)
     for _ in training.events(stop):
@@ -196,7 +197,7 @@ def _train(
 
 
 def failed(trial: Trial, reason: str) -> TrialResult:
-    """Return the row of a trial that could not be trained; the log is kept as it stands."""
+    """Return the result of a trial that failed, with the last lines of its log."""
     return TrialResult(
         trial=trial.number,
         id=trial.id,
@@ -215,7 +216,7 @@ def failed(trial: Trial, reason: str) -> TrialResult:
 
 
 def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
-    """Return the metrics of a trial's complete epochs; none, if they cannot be read."""
+    """Return the metrics of a trial's complete epochs, or none if they cannot be read."""
     try:
         return Run(directory).metrics
     except NnctlError:
@@ -223,14 +224,14 @@ def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
 
 
 class Curve:
-    """The metric of a trial, epoch by epoch, while another process trains it.
+    """Metric of a trial after each epoch, read while another process trains it.
 
     Parameters
     ----------
     path : Path
-        Of the trial's ``metrics.jsonl``.
+        ``metrics.jsonl`` of the trial.
     metric : str
-        The key to read.
+        Key to read.
     """
 
     def __init__(self, path: Path, metric: str) -> None:
@@ -240,18 +241,18 @@ class Curve:
         self._offset = 0
 
     def read(self) -> bool:
-        """Read what is new; tell whether there was anything."""
+        """Read new epochs; return whether there were any."""
         try:
-            found = self._path.stat()
-            if not stat.S_ISREG(found.st_mode):  # to open a pipe is to wait for whoever writes
+            status = self._path.stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would block until it is written
                 return False
-            if found.st_size < self._offset:  # a trial went on from before
+            if status.st_size < self._offset:  # the trial resumed from an earlier epoch
                 self._offset, self.scores = 0, []
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
             scores = [parse(line)[self._metric] for line in whole.split(b"\n") if line]
-        except (OSError, ValueError, TypeError, KeyError):  # its own process will tell
+        except (OSError, ValueError, TypeError, KeyError):  # its own process reports the error
             return False
         if not all(map(is_number, scores)):
             return False
@@ -261,12 +262,12 @@ class Curve:
 
 
 def note(trial: Trial, text: str) -> None:
-    """Add what happened to a trial's log, and make its directory if it is not there.
+    """Append a line with the time to a trial's log; create its directory if necessary.
 
     Raises
     ------
     StorageError
-        It cannot be written.
+        The log cannot be written.
     """
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
@@ -279,7 +280,7 @@ def note(trial: Trial, text: str) -> None:
 
 
 def end_of_log(trial: Trial) -> str:
-    """Return the last lines of a trial's log; none, if it cannot be read."""
+    """Return the last lines of a trial's log, or an empty string if it cannot be read."""
     try:
         lines = (trial.directory / LOG).read_text("utf-8", errors="replace").splitlines()
     except OSError:

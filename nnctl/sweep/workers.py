@@ -1,4 +1,4 @@
-"""What a sweep asks of the processes that train its trials, whether they are here or elsewhere."""
+"""Interface of the worker pools: local processes (`pool`) and Dask clusters (`cluster`)."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from nnctl.data.dataset import Dataset
 from nnctl.sweep.trials import Trial, TrialResult
 
 Work = Callable[[Trial, Dataset, Callable[[], bool]], TrialResult]
-"""Trains a trial; the last argument tells whether to save and end. See `run_trial`."""
+"""Function that trains a trial; it saves and stops when its last argument returns True.
+
+See `run_trial`.
+"""
 
 
 class Workers(Executor):
-    """Processes that train trials, one each at a time: an executor that knows its trials.
+    """Pool of workers, each of which trains one trial at a time.
 
-    While a trial is trained, its run directory *here* grows as if it were trained here. A future
-    ends in a `TrialResult`; in BrokenExecutor, when the process that trained it has died; or it is
-    cancelled, when it was lost through no fault of its own and should be begun again.
+    While a trial trains, its run directory on *this* machine grows, wherever the worker is. The
+    future of a trial returns a `TrialResult`, or raises BrokenExecutor if the worker process died.
+    It is cancelled if the trial was lost for another reason and should start again.
     """
 
     @abstractmethod
     def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
-        """Begin to train a trial, or go on with it where its run directory stands."""
+        """Start to train a trial, or resume it from its run directory."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # a second Ctrl-C, among others: wait for no trial to save
+        if kind is not None:  # such as a second Ctrl-C: do not wait for trials to save
             self.kill_all()
         self.shutdown(wait=True)
 
     @abstractmethod
     def free(self) -> int:
-        """Return how many more trials could begin now."""
+        """Return the number of trials that can start now."""
 
     @abstractmethod
     def ask_to_stop(self, trial: Trial) -> None:
-        """Let a trial that is trained save its state and end: its result is ``interrupted``."""
+        """Request that a running trial saves its state and stops; its status is ``interrupted``."""
 
     @abstractmethod
     def kill(self, trial: Trial) -> None:
-        """End the process that trains a trial at once: its future ends in BrokenExecutor."""
+        """Kill the process that trains a trial; its future raises BrokenExecutor."""
 
     @abstractmethod
     def kill_all(self) -> None:
-        """End all processes that train, at once."""
+        """Kill all worker processes."""

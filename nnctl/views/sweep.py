@@ -1,4 +1,4 @@
-"""A sweep as people see it: a live table of trials, or one line a trial, and what was learned."""
+"""Output of a sweep: a live table or a line per trial, then the leaderboard and effects of keys."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
 from nnctl.views.console import View, is_live, notices, results, say, warn
 
 LEADERS = 10
-"""How many settings the leaderboard has."""
+"""Number of settings in the leaderboard."""
 _SHOWN = 12  # trials in the live table
 _CURVE = 16  # characters of a sparkline
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 class SweepView(View):
-    """Shows on stderr how a sweep goes.
+    """Progress of a sweep, shown on stderr.
 
     Parameters
     ----------
     sweep : Sweep
-        Before it goes on.
+        Sweep, before it trains.
     quiet : bool
-        Show nothing.
+        Whether to show nothing.
     """
 
     def __init__(self, sweep: Sweep, *, quiet: bool) -> None:
@@ -42,7 +42,7 @@ class SweepView(View):
         self._quiet = quiet
         self._console = notices()
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
-        self._moves = is_live(self._console) and not quiet
+        self._is_live = is_live(self._console) and not quiet
         self._keys = varied_keys(sweep.config.space)
         self._before = self._done = len(sweep.results)
         self._began = time.monotonic()
@@ -51,23 +51,23 @@ class SweepView(View):
         self._failures = sum(row.status in FAILED for row in rows)
 
     def start(self) -> None:
-        """Say how many trials there are."""
+        """Print the number of trials, and start the live table."""
         if self._sweep.warning:
             warn(self._sweep.warning, self._console)
         if not self._quiet:
             count = "1 trial" if self._sweep.total == 1 else f"{self._sweep.total} trials"
-            done = f", {self._before} of them done before" if self._before else ""
+            done = f", {self._before} of them already done" if self._before else ""
             say(self._console, f"{count} in {self._sweep.directory}{done}")
-        if self._moves:
+        if self._is_live:
             self._live.start()
 
     def stop(self) -> None:
-        """Take the table of running trials away."""
-        if self._moves:
+        """Remove the live table."""
+        if self._is_live:
             self._live.stop()
 
     def show(self, result: TrialResult | None) -> None:
-        """Show a result, or how far the running trials are."""
+        """Print a result, if there is one, and update the live table."""
         if result:
             self._done += 1
             self._failures += result.status in FAILED
@@ -75,7 +75,7 @@ class SweepView(View):
                 self._best = result
             if not self._quiet:
                 say(self._console, self._line(result))
-        if self._moves:
+        if self._is_live:
             self._live.update(self._table(), refresh=True)
 
     @property
@@ -89,23 +89,23 @@ class SweepView(View):
         return False, score if self._by_loss else -score
 
     def _score(self, row: TrialResult) -> str:
-        """Return what ranks a trial."""
+        """Return the metric that ranks a trial, as text."""
         return f"loss {_number(row.val_loss)}" if self._by_loss else _percent(row.val_accuracy)
 
     def _line(self, result: TrialResult) -> Text:
         done = f"{self._done} of {self._sweep.total} done"
-        share = f"trial {result.trial} ({done})"
+        label = f"trial {result.trial} ({done})"
         what = describe_point(result.parameters, self._keys)
         if self._sweep.config.seeds > 1:
             what += f", seed={result.seed}"
         if result.status in COMPLETE:
-            return Text(f"{share}: {self._score(result)} with {what}")
+            return Text(f"{label}: {self._score(result)} with {what}")
         reason = "" if result.status == "interrupted" else f": {result.reason}"
         style = "yellow" if result.status in FAILED else "dim"
-        return Text(f"{share}: {result.status} with {what}{reason}", style)
+        return Text(f"{label}: {result.status} with {what}{reason}", style)
 
     def _table(self) -> Group:
-        """Return the trials that run, with their curves, and how the sweep stands."""
+        """Return the live table: running trials with their curves, and a status line."""
         table = Table(box=box.SIMPLE)
         for name in ("trial", "epoch"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -134,7 +134,7 @@ class SweepView(View):
         )
 
     def _state(self) -> str:
-        """Return how the sweep stands: the best, failures, rate and time left."""
+        """Return the status line: best trial, failures, trials per minute and time left."""
         sweep, done = self._sweep, self._done
         parts = []
         if self._best and self._best.status in COMPLETE:
@@ -145,13 +145,13 @@ class SweepView(View):
         new, seconds = done - self._before, time.monotonic() - self._began
         if new:
             rate = new / seconds
-            parts.append(f"{rate * 60:.3g} trials a minute")
+            parts.append(f"{rate * 60:.3g} trials per minute")
             parts.append(f"about {_duration((sweep.total - done) / rate)} left")
         return ", ".join(parts)
 
 
 def sparkline(scores: Sequence[float]) -> str:
-    """Return a curve in a few characters, from its lowest value to its highest."""
+    """Return a curve as a row of bars; the lowest value has the lowest bar."""
     if not scores:
         return ""
     count = min(len(scores), _CURVE)
@@ -171,30 +171,30 @@ def show_plan(points: Sequence[Point]) -> None:
 def show_results(
     rows: Sequence[TrialResult],
     settings: Sequence[Setting],
-    chances: Sequence[float | None],
+    p_values: Sequence[float | None],
     metric: str,
 ) -> None:
-    """Print what was learned on stdout; the last line is the directory of the best run.
+    """Print the results on stdout; the last line is the directory of the best run.
 
     Parameters
     ----------
     rows : sequence of TrialResult
-        All of them.
+        Results of all trials.
     settings : sequence of Setting
-        As they are ranked.
-    chances : sequence of float or None
-        How often chance makes the second, third, ... differ as much from the first.
+        Settings, best first.
+    p_values : sequence of float or None
+        p-values of the second, third, ... setting compared with the first.
     metric : str
-        Which ranks them.
+        Metric that ranks the settings.
     """
     console, name = results(), metric.removeprefix("val_")
     if settings:
         seeds = len(settings[0].trials)
         of_seeds = f", mean of {seeds} seeds ± standard deviation" if seeds > 1 else ""
         say(console, Text(f"Best by validation {name}{of_seeds}", "bold"))
-        console.print(_leaderboard(settings[:LEADERS], chances, metric, console.width))
-        if told := _told_apart(settings, chances, metric):
-            console.print(Text(told))
+        console.print(_leaderboard(settings[:LEADERS], p_values, metric, console.width))
+        if conclusion := _conclusion(settings, p_values, metric):
+            console.print(Text(conclusion))
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
         say(console, Text(f"Mean validation {name} by value", "bold"))
@@ -202,12 +202,12 @@ def show_results(
     _show_others(rows)
     if settings:
         best = settings[0].best.run_dir
-        say(console, f"evaluate it  {shell_command('nnctl', 'eval', best)}")
+        say(console, f"to evaluate it: {shell_command('nnctl', 'eval', best)}")
         say(console, best)
 
 
 def show_unfinished(record: Record) -> None:
-    """Print on stderr the trials that are begun and not done, with their last epochs."""
+    """Print the unfinished trials on stderr, with their last epochs."""
     console = notices()
     for trial in record.begun:
         scores = [row["val_accuracy"] for row in metrics_so_far(record.run_dir(trial))]
@@ -216,11 +216,11 @@ def show_unfinished(record: Record) -> None:
         what = describe_point(record.point(trial), varied_keys(record.plan.sweep.space))
         say(console, f"trial {trial} is at {epochs}{last} with {what}")
     if record.left:
-        say(console, f"trials that are still to do: {record.left}")
+        say(console, f"unfinished trials: {record.left}")
 
 
 def _show_others(rows: Sequence[TrialResult]) -> None:
-    """Print what came of the trials that are not ranked."""
+    """Print the trials that are not ranked: failed and pruned ones."""
     console = results()
     others = sorted((row for row in rows if row.status in FAILED), key=lambda row: row.trial)
     for row in others[:LEADERS]:
@@ -230,22 +230,22 @@ def _show_others(rows: Sequence[TrialResult]) -> None:
         say(console, f"and {len(others) - LEADERS} more; see results.csv")
     pruned = sum(row.status == "pruned" for row in rows)
     if pruned:
-        say(console, f"{pruned} ended early, as they did worse than others; see results.csv")
+        say(console, f"pruned trials (worse than others): {pruned}; see results.csv")
 
 
 def _leaderboard(
-    settings: Sequence[Setting], chances: Sequence[float | None], metric: str, width: int
+    settings: Sequence[Setting], p_values: Sequence[float | None], metric: str, width: int
 ) -> Table:
     with_seeds = any(setting.deviation is not None for setting in settings)
     table = Table(box=box.SIMPLE, padding=(0, 1))
     names = ("trials", "accuracy", "loss") if with_seeds else ("trial", "accuracy", "loss", "epoch")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    compared = any(chance is not None for chance in chances)
+    compared = any(p is not None for p in p_values)
     if compared:
         table.add_column("p", justify="right", no_wrap=True)
     keys = varying_keys([setting.point for setting in settings])
-    # Where they do not fit beside each other they are told in a line.
+    # If one column per key does not fit, all values go into a single column.
     in_columns = _width(settings, keys) <= width
     for key in short_keys(keys) if in_columns else ["parameters"]:
         table.add_column(
@@ -255,7 +255,7 @@ def _leaderboard(
             no_wrap=in_columns,
         )
     for rank, setting in enumerate(settings, start=1):
-        chance = None if rank == 1 else chances[rank - 2]
+        p = None if rank == 1 else p_values[rank - 2]
         deviation = setting.deviation
         by_loss = metric == "val_loss"
         table.add_row(
@@ -263,7 +263,7 @@ def _leaderboard(
             _percent(setting.accuracy) + ("" if by_loss else _plus_minus(deviation, percent=True)),
             _number(setting.loss) + (_plus_minus(deviation) if by_loss else ""),
             *(() if with_seeds else (str(setting.best.best_epoch),)),
-            *((_chance(chance),) if compared else ()),
+            *((_p_value(p),) if compared else ()),
             *(
                 [_short(setting.point[key]) for key in keys]
                 if in_columns
@@ -275,7 +275,7 @@ def _leaderboard(
 
 
 def _width(settings: Sequence[Setting], keys: Sequence[str]) -> int:
-    """Return how many characters the leaderboard takes with a column for each key."""
+    """Return the width of the leaderboard with one column per key, in characters."""
     columns = [
         max(len(short), *(len(_short(setting.point[key])) for setting in settings))
         for short, key in zip(short_keys(keys), keys, strict=True)
@@ -283,16 +283,16 @@ def _width(settings: Sequence[Setting], keys: Sequence[str]) -> int:
     return 49 + sum(column + 3 for column in columns)
 
 
-def _told_apart(
-    settings: Sequence[Setting], chances: Sequence[float | None], metric: str
+def _conclusion(
+    settings: Sequence[Setting], p_values: Sequence[float | None], metric: str
 ) -> str | None:
-    """Say whether the best is more than lucky."""
-    alike = [
+    """Return a sentence on whether the best setting is significantly better."""
+    not_worse = [
         setting
-        for setting, chance in zip(settings[1:], chances, strict=False)
-        if chance is not None and chance >= LUCK
+        for setting, p in zip(settings[1:], p_values, strict=False)
+        if p is not None and p >= LUCK
     ]
-    if not chances or all(chance is None for chance in chances):
+    if not p_values or all(p is None for p in p_values):
         return None
     seeds = len(settings[0].trials)
     if seeds > 1:
@@ -300,28 +300,28 @@ def _told_apart(
     else:
         name = "McNemar's test" if metric == "val_accuracy" else "a paired t-test"
         test, more = f"{name} on the same validation images", "--seeds 3"
-    word = "trial" if seeds == 1 else "trials"
-    best = f"{word} {_span([row.trial for row in settings[0].trials])}"
-    if not alike:
-        return f"By {test} (p), {best} did better than the others by more than chance."
-    names = ", ".join(_span([row.trial for row in setting.trials]) for setting in alike)
+    noun, verb = ("Trial", "is") if seeds == 1 else ("Trials", "are")
+    best = f"{noun} {_span([row.trial for row in settings[0].trials])} {verb}"
+    if not not_worse:
+        return f"{best} significantly better than the others: p < {LUCK} by {test}."
+    names = ", ".join(_span([row.trial for row in setting.trials]) for setting in not_worse)
     return (
-        f"By {test} (p), {best} cannot be told from {names}: by chance alone they would differ as "
-        f"much in at least {100 * LUCK:.0f} % of cases. Train with {more} to know."
+        f"{best} not significantly better than {names}: p >= {LUCK} by {test}. "
+        f"Train with {more} to find out."
     )
 
 
 def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str) -> Table:
-    """Return for each key the mean score by value."""
+    """Return a table with the mean score of each value of each key."""
     table = Table(box=box.SIMPLE, padding=(0, 1))
     table.add_column("parameter")
     for heading in ("value", "trials", "mean", "best"):
         table.add_column(heading, justify="right", overflow="fold")
     show = _number if metric == "val_loss" else _percent
     for short, key in zip(short_keys(keys), keys, strict=True):
-        found: list[Effect] = effects(rows, key, metric)
-        for i, effect in enumerate(found):
-            last = i == len(found) - 1
+        key_effects: list[Effect] = effects(rows, key, metric)
+        for i, effect in enumerate(key_effects):
+            last = i == len(key_effects) - 1
             table.add_row(
                 "" if i else short,
                 " to ".join(map(_short, effect.value))
@@ -336,20 +336,20 @@ def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str
 
 
 def describe_point(point: Point, keys: Sequence[str]) -> str:
-    """Return the values of some keys of a point in a line."""
+    """Return the values of the given keys of a point, on one line."""
     named = zip(short_keys(keys), keys, strict=True)
     return ", ".join(f"{short}={_short(point[key])}" for short, key in named)
 
 
 def varying_keys(points: Sequence[Point]) -> list[str]:
-    """Return the keys that do not have the same value at all points; of a single point, all."""
+    """Return the keys whose values differ between points, or all keys if none differs."""
     first = points[0]
     varying = [key for key in first if any(point[key] != first[key] for point in points)]
     return varying or list(first)
 
 
 def _span(numbers: Sequence[int]) -> str:
-    """Return numbers of trials: one, some that follow each other, or a list."""
+    """Return trial numbers as text, such as ``3``, ``3-5`` or ``3+6``."""
     first, last = numbers[0], numbers[-1]
     if first == last:
         return str(first)
@@ -364,7 +364,7 @@ def _plus_minus(deviation: float | None, *, percent: bool = False) -> str:
     return f" ± {100 * deviation:.2f}" if percent else f" ± {deviation:.2g}"
 
 
-def _chance(p: float | None) -> str:
+def _p_value(p: float | None) -> str:
     if p is None:
         return ""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
@@ -379,7 +379,7 @@ def _number(value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time in one or two units."""
+    """Return a duration in seconds, minutes, or hours and minutes."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -387,7 +387,7 @@ def _duration(seconds: float) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a value in few characters, in YAML's notation."""
+    """Return a value as short YAML text."""
     match value:
         case bool():
             return str(value).lower()

@@ -1,6 +1,6 @@
 """Runs a sweep on a Dask cluster of this machine: ``python -m tests.sweep.cluster_demo``.
 
-One Dask scheduler and two workers are started, and stopped at the end. Their output and the sweep
+It starts one Dask scheduler and two workers, and stops them at the end. Their output and the sweep
 are in a temporary folder.
 """
 

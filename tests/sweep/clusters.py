@@ -27,13 +27,13 @@ def dask_setup(worker):
 
 
 def closed_port() -> int:
-    """Return a port at which nobody listens."""
+    """Return a port without a listening process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 class Process:
-    """A command of Dask that runs, whose output goes to a file."""
+    """A running Dask command, with its output in a file."""
 
     def __init__(self, popen: subprocess.Popen[Any], log: Path) -> None:
         self._popen = popen
@@ -41,32 +41,32 @@ class Process:
 
     @property
     def log(self) -> str:
-        """What it has printed so far."""
+        """Output of the process so far."""
         return self._log.read_text("utf-8", errors="replace")
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process itself has ended."""
+        """Whether the process has exited."""
         return self._popen.poll() is not None
 
     def suspend(self) -> None:
-        """Suspend it and its children."""
+        """Suspend the process and its children."""
         parent = psutil.Process(self._popen.pid)
         for process in [parent, *parent.children(recursive=True)]:
             process.suspend()
 
     def kill(self) -> None:
-        """Kill it and its children."""
+        """Kill the process and its children."""
         kill_tree(self._popen)
 
     def kill_worker_alone(self) -> None:
-        """Kill the process that trains; its nanny starts another."""
+        """Kill the worker process; its nanny starts another one."""
         pids = re.findall(r"nnctl test: worker process (\d+)", self.log)
         psutil.Process(int(pids[-1])).kill()
 
 
 class Dask:
-    """A scheduler and the workers that it has been given, with their files in a folder."""
+    """A Dask scheduler and its workers, with their files in a folder."""
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder = folder
@@ -77,14 +77,14 @@ class Dask:
         self.address = f"tcp://127.0.0.1:{self._port}"
 
     def start_scheduler(self, **env: str) -> None:
-        """Start the scheduler, always at the same port, and wait until it listens."""
+        """Start the scheduler, always on the same port, and wait until it listens."""
         address = ("--host", "127.0.0.1", "--port", str(self._port))
         self._starts += 1
         self.scheduler = self._start("scheduler", "scheduler", *address, "--no-dashboard", **env)
         wait_until(lambda: self.scheduler.log.count("Scheduler at") == self._starts)
 
     def start_worker(self, name: str, *arguments: str, **env: str) -> Process:
-        """Start a worker with one thread, and a cache of its own without MNIST."""
+        """Start a worker with one thread and its own cache, without MNIST."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         preload = folder / "print_pid.py"
@@ -99,7 +99,7 @@ class Dask:
         return worker
 
     def stop_workers(self) -> None:
-        """Kill all workers, and wait until the scheduler knows."""
+        """Kill all workers, and wait until the scheduler has noticed."""
         while self._workers:
             self._workers.pop().kill()
         with Cluster(self.address) as cluster:
@@ -121,7 +121,7 @@ class Dask:
         return Process(popen, log)
 
     def connect(self, workers: int, notify: Callable[[str], None] = lambda _: None) -> Cluster:
-        """Return a client as soon as so many trials can begin."""
+        """Return a pool as soon as it has the given number of free workers."""
         connected = Cluster(self.address, notify)
         wait_until(lambda: connected.free() >= workers)
         return connected
@@ -129,7 +129,7 @@ class Dask:
 
 @contextlib.contextmanager
 def dask(folder: Path, *workers: str) -> Iterator[Dask]:
-    """Run a scheduler and some workers, by their names."""
+    """Run a scheduler, and workers with the given names."""
     folder.mkdir(parents=True, exist_ok=True)
     with Processes() as processes:
         cluster = Dask(folder, processes)

@@ -1,4 +1,4 @@
-"""A finished sweep that all tests of the session share, and sweeps without processes."""
+"""Fixtures: a finished sweep for all tests, and sweeps that train in a thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.sweep.workers import ThreadWorkers
 
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets ``nnctl sweep`` train in a thread of this process; call it with a work to replace it."""
+    """Make ``nnctl sweep`` train in a thread; call the fixture with a work to replace training."""
 
     def use(work: Work | None = None) -> None:
         monkeypatch.setattr(pool, "LocalPool", functools.partial(ThreadWorkers, work=work))
@@ -30,7 +30,7 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A sweep of three trials whose configuration is gone, and what the command printed."""
+    """A sweep of three trials, without its base configuration, and the output of the command."""
     from nnctl.cli import main
 
     folder = tmp_path_factory.mktemp("finished")

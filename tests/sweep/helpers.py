@@ -1,4 +1,4 @@
-"""What the tests of sweeps share."""
+"""Helpers for the tests of sweeps."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make_trial(number: int, *, epochs: int = 3, config: Path = SMALL) -> Trial:
 
 
 def resume_sweep(work: Work = run_trial, *, retry_failed: bool = False) -> Sweep:
-    """Return the sweep in the folder ``sweep``, to go on with."""
+    """Resume the sweep in the folder ``sweep``."""
     maker, home = TrialMaker(None, ignore), Path("sweep").absolute()
     return Sweep.resume(home, maker, retry_failed=retry_failed, work=work)
 
@@ -80,7 +80,7 @@ def train_sweep(
     limits: Limits | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[TrialResult]:
-    """Train what is left of a sweep and return the new rows in the order of the trials."""
+    """Train the unfinished trials of a sweep; return the new rows in the order of the trials."""
     with sweep:
         rows = [row for row in sweep.train(workers, stop, limits) if row]
     return sorted(rows, key=lambda row: row.trial)

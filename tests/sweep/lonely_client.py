@@ -1,4 +1,7 @@
-"""A client that trains a trial, to be killed: ``python -m tests.sweep.lonely_client ADDRESS``."""
+"""Client that trains a trial until it is killed.
+
+Usage: ``python -m tests.sweep.lonely_client ADDRESS``.
+"""
 
 from __future__ import annotations
 

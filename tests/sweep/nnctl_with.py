@@ -1,4 +1,7 @@
-"""``nnctl`` whose sweeps do another work: ``python -m tests.sweep.nnctl_with WORK ARGUMENTS``."""
+"""Runs nnctl with another work for its sweeps.
+
+Usage: ``python -m tests.sweep.nnctl_with WORK ARGUMENTS``.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ if __name__ == "__main__":  # not in the worker processes, which import this mod
     chosen: Work = getattr(stubs, sys.argv.pop(1))
 
     class Pool(pool.LocalPool):
-        """Does the chosen work."""
+        """Runs the chosen work."""
 
         def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
-            """Begin the chosen work in place of a training."""
+            """Start the chosen work instead of a training."""
             return super().submit(chosen, trial)
 
     pool.LocalPool = Pool  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Works that replace the training of a trial; worker processes import them."""
+"""Functions that replace the training of a trial; worker processes import them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Stop = Callable[[], bool]
 
 
 def hold_after_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Train two epochs, and wait to be stopped."""
+    """Train two epochs, then wait for the request to stop."""
     return _train_and_hold(trial, dataset, stop, lambda: 2)
 
 
 def train_as_far_as_allowed(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Train `allowed_epochs`, which a test in the same process raises while it waits."""
+    """Train `allowed_epochs` epochs; a test in the same process increases this number."""
     return _train_and_hold(trial, dataset, stop, lambda: allowed_epochs)
 
 
@@ -45,7 +45,7 @@ def _train_and_hold(
 
 
 def print_and_raise_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Print through Python and past it, and raise during the training of the first trial."""
+    """Print from Python and from outside it, and raise during the first trial."""
 
     def fail() -> bool:
         print("printed by Python", file=sys.stderr)  # noqa: T201
@@ -56,12 +56,12 @@ def print_and_raise_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> 
 
 
 def raise_differently(trial: Trial, *_: object) -> TrialResult:
-    """Raise with another message for each trial."""
+    """Raise an error with a different message for each trial."""
     raise ValueError("abcdef"[trial.number])
 
 
 def raise_with_a_number(trial: Trial, *_: object) -> TrialResult:
-    """Raise with messages that differ only in a number."""
+    """Raise errors whose messages differ only in a number."""
     raise ValueError(f"the loss was {10.0 ** (6 * trial.number):.4g}")
 
 
@@ -71,7 +71,7 @@ def raise_an_error(*_: object) -> TrialResult:
 
 
 def wait_to_be_stopped(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Begin to train when the trial should stop."""
+    """Start to train only when the trial should stop."""
     while not stop():
         time.sleep(0.01)
     return run_trial(trial, dataset, stop)
@@ -82,7 +82,7 @@ class _Death(BaseException):
 
 
 def die_every_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Behave, within a thread, like a process that dies after each two epochs."""
+    """Behave, in a thread, like a process that dies after every two epochs."""
     done = len(metrics_so_far(trial.directory))
 
     def die() -> bool:
@@ -97,7 +97,7 @@ def die_every_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialRes
 
 
 def die_at_once(*_: object) -> TrialResult:
-    """Behave, within a thread, like a process that dies at once."""
+    """Behave, in a thread, like a process that dies immediately."""
     raise BrokenExecutor
 
 
@@ -109,19 +109,19 @@ def crash_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResul
 
 
 def hang(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Never end; note when the trial should stop."""
+    """Never end; write to the log when the trial should stop."""
     process._PATIENCE = 0.01
-    trials.note(trial, f"begun on {dataset.name}, to hang")
+    trials.note(trial, f"started on {dataset.name}, to hang")
     while not stop():
         time.sleep(0.01)
-    trials.note(trial, "asked to stop")
+    trials.note(trial, "requested to stop")
     while True:
         time.sleep(0.01)
         stop()
 
 
 def find_the_disk_full(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
-    """Find no room on the disk, except for the first trial."""
+    """Fail with a full disk, except for the first trial."""
     if trial.number > 1:
         raise StorageError(os.strerror(errno.ENOSPC), hint="Make room.")
     return run_trial(trial, dataset, stop)

@@ -1,6 +1,6 @@
 """Trials on a Dask cluster whose scheduler and workers run in threads of this process.
 
-See test_cluster_processes.py for what can happen to their processes.
+See test_cluster_processes.py for tests with real processes.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             local_directory=str(folder),
         ) as running,
     ):
-        # For a process of workers only: it would last until the end of this process.
+        # It is meant for worker processes, and would last until the end of this process.
         patch.setattr(remote, "_keep_blas_on_one_thread", lambda: None)
         yield running.scheduler_address
 
 
 @pytest.fixture(scope="module")
 def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The workers, connected; they have trained already, so all their threads run."""
+    """A pool of the workers; they have trained before, so all their threads run."""
     with connect(address) as connected:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path_factory.mktemp("warm"))
@@ -89,7 +89,7 @@ def with_changes(trial: Trial, **sections: Mapping[str, object]) -> Trial:
 
 
 def train_here(trial: Trial) -> object:
-    """Return the outcome of a trial that is trained here, without interruption."""
+    """Train a trial locally, without interruption, and return its outcome."""
     here = replace(trial, directory=Path("here", trial.directory.name))
     assert run_trial(here, here.dataset, lambda: False).status == "finished"
     return outcome(here.directory)
@@ -103,7 +103,7 @@ def log_of(trial: Trial) -> str:
 # Trials ------------------------------------------------------------------------------------------
 
 
-def test_trials_end_in_the_same_files_as_here(workers: Cluster) -> None:
+def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: Cluster) -> None:
     trials = [make_trial(number) for number in (1, 2)]
     futures = [workers.submit(run_trial, trial) for trial in trials]
     assert workers.free() == 0
@@ -120,7 +120,7 @@ def test_trials_end_in_the_same_files_as_here(workers: Cluster) -> None:
     assert workers.free() == 2
 
 
-def test_a_trial_grows_here_while_it_trains_there(
+def test_the_local_files_of_a_remote_trial_grow_while_it_trains(
     workers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assignment, "_PAUSE", 0)
@@ -134,22 +134,22 @@ def test_a_trial_grows_here_while_it_trains_there(
     allow(99)
     assert future.result(DEADLINE).epochs == 3
     assert train_here(trial) == outcome(trial.directory)
-    assert log_of(trial).count("begun by process") == 1
+    assert log_of(trial).count("started by process") == 1
 
 
 def allow(epochs: int) -> None:
-    """Let `stubs.train_as_far_as_allowed` train so many epochs."""
+    """Let `stubs.train_as_far_as_allowed` train the given number of epochs."""
     stubs.allowed_epochs = epochs
 
 
 def has_checkpoint(trial: Trial, epoch: int) -> Callable[[], bool]:
-    """Return a condition: the last checkpoint here is that of an epoch."""
+    """Return a condition: the local checkpoint ``last`` is from the given epoch."""
     run = Run(trial.directory)
     last = run.checkpoint_path("last")
     return lambda: last.exists() and run.checkpoint("last").progress.epoch == epoch
 
 
-def test_checkpoints_that_take_long_to_come_are_not_asked_for_again(
+def test_checkpoints_that_are_slow_to_fetch_are_fetched_less_often(
     workers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assignment, "_PAUSE", 1e9)
@@ -167,11 +167,11 @@ def test_checkpoints_that_take_long_to_come_are_not_asked_for_again(
 
 
 def checkpoints_here(trial: Trial) -> dict[str, bytes]:
-    """Return the checkpoints that have come from the worker."""
+    """Return the checkpoints that were fetched from the worker."""
     return {path.name: path.read_bytes() for path in trial.directory.glob("[bl]*.npz")}
 
 
-def test_a_trial_that_is_stopped_there_can_go_on_here(workers: Cluster) -> None:
+def test_a_trial_that_stopped_on_a_worker_can_resume_locally(workers: Cluster) -> None:
     trial = make_trial(1)
     future = workers.submit(stubs.hold_after_two_epochs, trial)
     wait_until(lambda: epochs_of(trial.directory) == 2)
@@ -185,7 +185,7 @@ def test_a_trial_that_is_stopped_there_can_go_on_here(workers: Cluster) -> None:
     assert train_here(trial) == outcome(trial.directory)
 
 
-def test_a_trial_that_was_begun_here_goes_on_there(workers: Cluster) -> None:
+def test_a_trial_that_started_locally_resumes_on_a_worker(workers: Cluster) -> None:
     trial = make_trial(1)
     stops = iter([False, True])
     assert run_trial(trial, trial.dataset, lambda: next(stops)).status == "interrupted"
@@ -193,10 +193,10 @@ def test_a_trial_that_was_begun_here_goes_on_there(workers: Cluster) -> None:
     assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
     assert (trial.directory / "metrics.jsonl").read_bytes().startswith(before)
     assert train_here(trial) == outcome(trial.directory)
-    assert log_of(trial).count("begun by process") == 2
+    assert log_of(trial).count("started by process") == 2
 
 
-def test_a_trial_that_was_complete_before_its_sweep_knew_is_not_trained_again(
+def test_a_complete_trial_that_is_not_recorded_yet_is_not_trained_again(
     workers: Cluster,
 ) -> None:
     trial = make_trial(1)
@@ -215,7 +215,7 @@ def test_a_trial_that_diverges_is_reported_with_its_log(workers: Cluster) -> Non
     assert result.reason in result.log
 
 
-def test_an_unforeseen_error_of_the_work_is_raised_by_the_future(workers: Cluster) -> None:
+def test_an_unexpected_error_of_the_work_is_raised_by_the_future(workers: Cluster) -> None:
     with pytest.raises(ArithmeticError, match="two and two are five"):
         workers.submit(stubs.raise_an_error, make_trial(1)).result(DEADLINE)
     assert workers.free() == 2
@@ -236,11 +236,11 @@ def test_a_directory_that_another_process_trains_is_refused(
 
 def test_another_version_of_nnctl_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnctl.__version__", "8.0")
-    with pytest.raises(UsageError, match=r"it has nnctl 8\.0, and the sweep is of nnctl 9\.0"):
+    with pytest.raises(UsageError, match=r"nnctl 8\.0 is installed, .* nnctl 9\.0"):
         remote.prepare("9.0", remote.DataReference("mini", {}, {}))
 
 
-def test_a_second_interrupt_leaves_at_once_and_frees_the_workers(
+def test_a_second_interrupt_disconnects_at_once_and_frees_the_workers(
     address: str, workers: Cluster
 ) -> None:
     with connect(address) as leaving:
@@ -250,7 +250,7 @@ def test_a_second_interrupt_leaves_at_once_and_frees_the_workers(
         leaving.kill_all()
         assert concurrent.futures.wait(futures, DEADLINE).not_done == set()
         assert all(future.cancelled() for future in futures)
-        with pytest.raises(NnctlError, match="the connection to the cluster was lost"):
+        with pytest.raises(NnctlError, match="lost the connection to the cluster"):
             leaving.submit(run_trial, trials[0]).result(DEADLINE)
     for future in [workers.submit(run_trial, make_trial(number)) for number in (3, 4)]:
         assert future.result(DEADLINE).status == "finished"
@@ -266,19 +266,19 @@ def trial_of(dataset: Dataset, number: int = 1) -> Trial:
 
 
 def received() -> dict[Path, int]:
-    """Return the files that workers have been sent, with the times when they were written."""
+    """Return the files that workers have received, with their modification times."""
     files = Path("../cache/received").rglob("*.gz")
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_gates_are_known_everywhere(workers: Cluster) -> None:
+def test_datasets_of_gates_are_not_sent(workers: Cluster) -> None:
     trial = trial_of(open_dataset("xor", notify=ignore))
     layers = [{"units": 2, "activation": "softmax"}]
     trial = with_changes(trial, data={"validation": 0, "subset": None}, network={"layers": layers})
     assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
 
 
-def test_a_user_s_digits_are_sent_once(workers: Cluster, mini_folder: Path) -> None:
+def test_a_dataset_folder_is_sent_once(workers: Cluster, mini_folder: Path) -> None:
     dataset = open_dataset(str(mini_folder), notify=ignore)
     first, second = (trial_of(dataset, number) for number in (1, 2))
     assert workers.submit(run_trial, first).result(DEADLINE).status == "finished"
@@ -289,7 +289,7 @@ def test_a_user_s_digits_are_sent_once(workers: Cluster, mini_folder: Path) -> N
     assert train_here(second) == outcome(second.directory)
 
 
-def test_digits_that_have_changed_since_the_sweep_began_are_refused(
+def test_a_dataset_that_has_changed_since_the_sweep_started_is_refused(
     workers: Cluster, mini_folder: Path
 ) -> None:
     labels = mini_folder / "train-labels-idx1-ubyte.gz"
@@ -297,7 +297,7 @@ def test_digits_that_have_changed_since_the_sweep_began_are_refused(
     dataset = open_dataset(str(mini_folder), notify=ignore)
     labels.write_bytes(labels.read_bytes() + b" ")
     with pytest.raises(
-        DamagedFileError, match=r"worker tcp://.*: train-labels-idx1-ubyte.gz .* is"
+        DamagedFileError, match=r"worker tcp://.*: train-labels-idx1-ubyte.gz .* has"
     ):
         workers.submit(run_trial, trial_of(dataset)).result(DEADLINE)
     assert workers.free() == 2
@@ -317,7 +317,7 @@ def test_mnist_is_accepted_compressed_or_not() -> None:
 
 
 class _Answering(socketserver.BaseRequestHandler):
-    """Anything but a Dask scheduler."""
+    """A server that is not a Dask scheduler."""
 
     def handle(self) -> None:
         """Answer."""
@@ -348,7 +348,7 @@ def test_an_address_without_a_scheduler_is_a_usage_error(
     assert "dask scheduler" in str(caught.value.hint)
 
 
-def test_a_sweep_without_a_scheduler_is_not_begun(
+def test_a_sweep_without_a_scheduler_does_not_start(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "_PATIENCE", 0.2)
@@ -359,7 +359,7 @@ def test_a_sweep_without_a_scheduler_is_not_begun(
     assert not Path("sweep").exists()
 
 
-def test_a_sweep_on_a_cluster_has_the_same_table_as_here(
+def test_a_sweep_on_a_cluster_has_the_same_results_as_a_local_one(
     nnctl: Nnctl, address: str, finished: tuple[Path, str]
 ) -> None:
     words = ("sweep", SMALL, "-p", "training.seed=0,1,2", "--sweep-dir", "sweep")
@@ -368,7 +368,7 @@ def test_a_sweep_on_a_cluster_has_the_same_table_as_here(
     nnctl("eval", "sweep/trial-001")
 
 
-def test_without_dask_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_dask_has_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed.versions", None)
     with pytest.raises(UsageError, match="--scheduler needs Dask") as caught:
         Cluster("127.0.0.1:1")

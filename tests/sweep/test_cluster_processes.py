@@ -1,4 +1,4 @@
-"""Trials on a Dask cluster of real processes, and what can happen to these."""
+"""Trials on a Dask cluster of real processes, some of which are killed or suspended."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def own(tmp_path: Path) -> Iterator[Dask]:
 
 
 def begin_and_hold(workers: Cluster, number: int = 1) -> tuple[Trial, Future[TrialResult]]:
-    """Return a trial that has come to its second epoch, and stays there."""
+    """Start a trial that trains two epochs and then waits; return it with its future."""
     trial = make_trial(number)
     future = workers.submit(stubs.hold_after_two_epochs, trial)
     wait_until(lambda: has_two_epochs(trial))
@@ -74,13 +74,13 @@ def begin_and_hold(workers: Cluster, number: int = 1) -> tuple[Trial, Future[Tri
 
 
 def has_two_epochs(trial: Trial) -> bool:
-    """Return whether two epochs, and a checkpoint to go on from, are here."""
+    """Return whether two epochs and a checkpoint have arrived here."""
     return epochs_of(trial.directory) == 2 and (trial.directory / "last.npz").exists()
 
 
-def assert_goes_on(workers: Cluster, trial: Trial) -> None:
-    """Train a trial to its end; its first epoch is not trained again."""
-    # An epoch that is trained again takes other seconds.
+def assert_resumes(workers: Cluster, trial: Trial) -> None:
+    """Train a trial to its end, and check that its first epoch was not trained again."""
+    # If the epoch were trained again, its duration would differ.
     before = (trial.directory / "metrics.jsonl").read_bytes().split(b"\n")
     assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
     assert (trial.directory / "metrics.jsonl").read_bytes().split(b"\n")[0] == before[0]
@@ -90,7 +90,7 @@ def assert_goes_on(workers: Cluster, trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("with_nanny", [False, True], ids=["worker alone", "with its nanny"])
-def test_a_killed_worker_s_trial_goes_on_from_the_last_epoch_that_was_sent(
+def test_the_trial_of_a_killed_worker_resumes_from_the_last_fetched_epoch(
     shared: Dask, *, with_nanny: bool
 ) -> None:
     victim = shared.start_worker("victim")
@@ -106,7 +106,7 @@ def test_a_killed_worker_s_trial_goes_on_from_the_last_epoch_that_was_sent(
             assert workers.free() == 0
             shared.start_worker("victim")
         wait_until(lambda: workers.free() == 1)
-        assert_goes_on(workers, trial)
+        assert_resumes(workers, trial)
     assert not list(shared.folder.rglob("nnctl-*"))
 
 
@@ -126,7 +126,7 @@ def test_a_worker_that_joins_late_is_used(shared: Dask) -> None:
         workers.ask_to_stop(trial)
 
 
-def test_a_scheduler_that_is_started_again_is_found_again(
+def test_the_pool_reconnects_to_a_restarted_scheduler(
     own: Dask, capfd: pytest.CaptureFixture[str]
 ) -> None:
     messages: list[str] = []
@@ -143,14 +143,14 @@ def test_a_scheduler_that_is_started_again_is_found_again(
         own.start_scheduler()
         own.start_worker("second")
         wait_until(lambda: workers.free() == 1)
-        assert_goes_on(workers, trial)
-    # It may also have looked in vain for a worker, before or after.
+        assert_resumes(workers, trial)
+    # There may also be messages that no worker was there, before or after.
     assert messages.count(lost) == 1
     assert {message for message in messages if "has no worker" not in message} == {lost}
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_worker_that_hangs_is_killed_and_started_again(shared: Dask) -> None:
+def test_a_worker_that_hangs_is_killed_and_restarted(shared: Dask) -> None:
     shared.start_worker("double", "--nthreads", "2")
     with shared.connect(2) as workers:
         _, innocent = begin_and_hold(workers, 2)
@@ -170,7 +170,7 @@ def test_a_worker_that_hangs_is_killed_and_started_again(shared: Dask) -> None:
         assert workers.submit(run_trial, make_trial(3)).result(DEADLINE).status == "finished"
 
 
-def test_a_worker_that_hangs_without_a_nanny_is_not_used_any_more(shared: Dask) -> None:
+def test_a_worker_that_hangs_without_a_nanny_is_not_used_again(shared: Dask) -> None:
     messages: list[str] = []
     shared.start_worker("alone", "--no-nanny")
     with shared.connect(1, messages.append) as workers:
@@ -182,14 +182,14 @@ def test_a_worker_that_hangs_without_a_nanny_is_not_used_any_more(shared: Dask) 
             future.result(DEADLINE)
         assert workers.free() == 0
         wait_until(lambda: workers.free() == 0 and bool(messages))
-        # Older versions of Dask let it go.
-        assert re.search("cannot be restarted; it is not used|has no worker", messages[0])
+        # Older versions of Dask remove the worker.
+        assert re.search("cannot be restarted and will not be used|has no worker", messages[0])
         shared.start_worker("other")
         wait_until(lambda: workers.free() == 1)
         assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
 
 
-def test_a_worker_that_stands_still_does_not_hold_up_the_others(shared: Dask) -> None:
+def test_a_suspended_worker_does_not_delay_the_others(shared: Dask) -> None:
     frozen = shared.start_worker("frozen")
     with shared.connect(1) as workers:
         stuck, future = begin_and_hold(workers)
@@ -205,7 +205,7 @@ def test_a_worker_that_stands_still_does_not_hold_up_the_others(shared: Dask) ->
 
 
 @pytest.mark.parametrize("who", ["worker", "scheduler"])
-def test_who_lacks_nnctl_is_named(own: Dask, scratch: Path, who: str) -> None:
+def test_the_error_names_the_process_that_lacks_nnctl(own: Dask, scratch: Path, who: str) -> None:
     (scratch / "sitecustomize.py").write_text(
         "import sys\n"
         "class Without:\n"
@@ -221,14 +221,14 @@ def test_who_lacks_nnctl_is_named(own: Dask, scratch: Path, who: str) -> None:
     else:
         own.start_worker("one", PYTHONPATH=str(scratch))
     with own.connect(1) as workers:
-        with pytest.raises(NnctlError, match=f"{who}.* cannot work for this sweep") as caught:
+        with pytest.raises(NnctlError, match=f"{who}.* cannot train this sweep") as caught:
             workers.submit(run_trial, make_trial(1)).result(DEADLINE)
         assert f"Install nnctl {__version__}" in str(caught.value.hint)
         assert workers.free() == 1
 
 
 @pytest.mark.parametrize("in_time", [True, False], ids=["at once", "later"])
-def test_a_killed_client_s_trial_ends_and_can_go_on(
+def test_the_trial_of_a_killed_client_stops_and_can_resume(
     shared: Dask, processes: Processes, *, in_time: bool
 ) -> None:
     shared.start_worker("one")
@@ -245,7 +245,7 @@ def test_a_killed_client_s_trial_ends_and_can_go_on(
             assert other.result(DEADLINE).status == "finished"
         else:
             wait_until(lambda: not list((shared.folder / "one").rglob("nnctl-*")))
-        assert_goes_on(workers, trial)
+        assert_resumes(workers, trial)
 
 
 def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, mnist_cache: Path) -> None:
@@ -268,7 +268,7 @@ def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, mnist_cac
 
 
 @pytest.mark.usefixtures("in_threads")
-def test_a_sweep_outlives_a_worker_and_the_scheduler_and_can_go_on_anywhere(
+def test_a_sweep_survives_a_worker_and_the_scheduler_and_can_resume_anywhere(
     nnctl: Nnctl, processes: Processes, own: Dask
 ) -> None:
     words = (
@@ -280,7 +280,7 @@ def test_a_sweep_outlives_a_worker_and_the_scheduler_and_can_go_on_anywhere(
     first = Path("sweep/trial-001")
     wait_until(lambda: epochs_of(first) > 2)
     victim.kill()
-    wait_until(lambda: "its worker process died" in (first / "log.txt").read_text("utf-8"))
+    wait_until(lambda: "the worker process died" in (first / "log.txt").read_text("utf-8"))
     own.scheduler.kill()
     own.start_scheduler()
     before = epochs_of(first)

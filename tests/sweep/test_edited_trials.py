@@ -1,4 +1,4 @@
-"""The journal alone counts: what was changed in the directory of a trial is not believed."""
+"""Edits in the directory of a trial do not affect a sweep: only its journal counts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.conftest import CONFIGS, Nnctl
 from tests.runs.helpers import ignore
 from tests.sweep.helpers import table
 
-AGAIN = "started again from the beginning"
+AGAIN = "restarted from the beginning"
 
 
 class Here(Workers):
-    """Trains one trial after the other in this process."""
+    """Trains one trial after another in this process."""
 
     def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         future: Future[TrialResult] = Future()
@@ -50,7 +50,7 @@ class Here(Workers):
 
 
 def train(sweep: Sweep) -> None:
-    """Train what is left of a sweep."""
+    """Train the unfinished trials of a sweep."""
     with sweep:
         for _ in sweep.train(Here(), lambda: False):
             pass
@@ -76,14 +76,14 @@ def journal(home: Path) -> list[dict[str, Any]]:
     return list(map(json.loads, lines))
 
 
-def keep(home: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+def keep(home: Path, predicate: Callable[[dict[str, Any]], bool]) -> None:
     """Keep only some lines of a sweep's journal."""
-    text = "".join(f"{json.dumps(line)}\n" for line in journal(home) if wanted(line))
+    text = "".join(f"{json.dumps(line)}\n" for line in journal(home) if predicate(line))
     (home / "journal.jsonl").write_text(text, encoding="utf-8")
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that a file has."""
+    """Replace a text in a file."""
     text = path.read_text("utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -99,33 +99,33 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sweep(finished: Path, scratch: Path) -> Path:
-    """A copy of it whose journal does not hold the end of the second trial."""
+    """A copy of the finished sweep whose journal lacks the end of the second trial."""
     home = Path(shutil.copytree(finished, scratch / "sweep"))
     keep(home, lambda line: (line["event"], line.get("trial")) != ("ended", 2))
     return home
 
 
 def rows(home: Path) -> list[dict[str, str]]:
-    """Return the results without what a clock or a place is in."""
+    """Return the results without durations and paths."""
     return table(home)
 
 
-def forget_the_end(trial: Path) -> None:
+def remove_summary(trial: Path) -> None:
     (trial / "summary.json").unlink()
 
 
-def as_before_the_first_epoch(trial: Path) -> None:
+def remove_epochs(trial: Path) -> None:
     for name in ("last.npz", "best.npz", "metrics.jsonl", "summary.json"):
         (trial / name).unlink()
 
 
 def edit_rate(trial: Path) -> None:
-    as_before_the_first_epoch(trial)
+    remove_epochs(trial)
     edit(trial / "config.yaml", "learning_rate: 0.001", "learning_rate: 0.05")
 
 
 def edit_epochs(trial: Path) -> None:
-    forget_the_end(trial)
+    remove_summary(trial)
     edit(trial / "config.yaml", "epochs: 2", "epochs: 9")
 
 
@@ -167,7 +167,7 @@ def edit_metrics(trial: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (edit_rate, "learning_rate: 0.05 in config.yaml, 0.001 in the sweep's journal"),
         (edit_epochs, "training.epochs: 9 in config.yaml, 2 in the sweep's journal"),
@@ -180,19 +180,19 @@ def edit_metrics(trial: Path) -> None:
         (edit_metrics, "its epochs are not those that last.npz was saved after"),
     ],
 )
-def test_an_edited_trial_is_started_again_with_the_configuration_of_the_journal(
-    finished: Path, sweep: Path, change: Callable[[Path], None], told: str
+def test_an_edited_trial_restarts_with_the_configuration_of_the_journal(
+    finished: Path, sweep: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(sweep / "trial-002")
     train(Sweep.resume(sweep, TrialMaker(None, ignore)))
     log = (sweep / "trial-002" / LOG).read_text("utf-8")
     assert AGAIN in log
-    assert told in log
+    assert message in log
     assert rows(finished) == rows(sweep)
     assert Run(sweep / "trial-002").config == Run(finished / "trial-002").config
 
 
-def test_a_trial_that_was_not_edited_is_not_started_again(finished: Path, sweep: Path) -> None:
+def test_a_trial_that_was_not_edited_does_not_restart(finished: Path, sweep: Path) -> None:
     before = (sweep / "trial-002" / "metrics.jsonl").read_bytes()
     train(Sweep.resume(sweep, TrialMaker(None, ignore)))
     assert AGAIN not in (sweep / "trial-002" / LOG).read_text("utf-8")
@@ -219,7 +219,7 @@ def test_the_command_resumes_with_the_journal_s_configuration(
     assert rows(finished) == rows(sweep)
 
 
-def test_the_table_of_a_sweep_does_not_compare_other_networks_than_the_journal_s(
+def test_the_leaderboard_compares_only_networks_that_match_the_journal(
     nnctl: Nnctl, finished: Path, scratch: Path
 ) -> None:
     home = Path(shutil.copytree(finished, scratch / "sweep"))
@@ -238,8 +238,8 @@ def test_a_report_does_not_show_another_run_as_a_trial(
 ) -> None:
     home = Path(shutil.copytree(finished, scratch / "sweep"))
     take_directory(home / "trial-002")
-    told = nnctl("report", "sweep", code=3).stderr
-    assert "learning_rate: 0.05 in config.yaml, 0.001 in the sweep's journal" in told
+    stderr = nnctl("report", "sweep", code=3).stderr
+    assert "learning_rate: 0.05 in config.yaml, 0.001 in the sweep's journal" in stderr
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def by_loss(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_the_loss_that_ranks_is_the_lowest_of_all_epochs(by_loss: Path) -> None:
+def test_ranking_by_loss_uses_the_lowest_loss_of_all_epochs(by_loss: Path) -> None:
     best_by_accuracy = []
     for trial, row in enumerate(rows(by_loss), start=1):
         metrics = Run(by_loss / f"trial-{trial:03d}").metrics
@@ -272,7 +272,7 @@ def test_a_sweep_by_loss_shows_the_lowest_losses(nnctl: Nnctl, by_loss: Path) ->
         assert f"{float(row['val_loss']):.4g}" in shown
 
 
-def test_scores_that_end_other_trials_early_are_those_of_the_journal(
+def test_pruning_uses_the_scores_of_the_journal(
     by_loss: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Path(shutil.copytree(by_loss, scratch / "sweep"))
@@ -287,7 +287,7 @@ def test_scores_that_end_other_trials_early_are_those_of_the_journal(
         assert reported == expected
 
 
-def test_a_journal_of_the_first_version_leaves_scores_in_the_directories(
+def test_scores_missing_from_an_old_journal_are_read_from_the_run_directories(
     by_loss: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Path(shutil.copytree(by_loss, scratch / "sweep"))
@@ -303,7 +303,7 @@ def test_a_journal_of_the_first_version_leaves_scores_in_the_directories(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
-def test_a_pipe_in_the_place_of_metrics_is_not_waited_for(sweep: Path) -> None:
+def test_a_pipe_in_place_of_the_metrics_does_not_block(sweep: Path) -> None:
     path = sweep / "trial-002" / "metrics.jsonl"
     path.unlink()
     os.mkfifo(path)

@@ -1,4 +1,4 @@
-"""The journal of a sweep: what was written to its end is read, and damage is reported."""
+"""The journal of a sweep: complete lines are read, and damage is reported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def journal(tmp_path: Path) -> Journal:
     return made
 
 
-def test_what_is_appended_is_read_in_order(journal: Journal) -> None:
+def test_lines_are_read_in_the_order_in_which_they_were_appended(journal: Journal) -> None:
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
     assert journal.path.read_bytes().count(b"\n") == 4
     journal.append([])
@@ -55,7 +55,7 @@ def test_what_is_appended_is_read_in_order(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"event": "ended", "trial": 2}', b"\xff", b"\0" * 3])
-def test_a_line_that_was_not_written_to_its_end_is_left_out_and_cut_off(
+def test_an_incomplete_last_line_is_skipped_and_removed_by_repair(
     journal: Journal, torn: bytes
 ) -> None:
     with journal.path.open("ab") as file:
@@ -66,7 +66,7 @@ def test_a_line_that_was_not_written_to_its_end_is_left_out_and_cut_off(
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED, STARTED]
 
 
-def test_a_whole_journal_needs_no_repair(journal: Journal) -> None:
+def test_repair_does_not_change_a_complete_journal(journal: Journal) -> None:
     before = journal.path.read_bytes()
     journal.repair()
     assert journal.path.read_bytes() == before
@@ -122,7 +122,7 @@ def test_a_damaged_line_is_reported_with_its_number(journal: Journal, damage: by
     ],
     ids=str,
 )
-def test_a_line_that_does_not_follow_from_those_before_it_is_damage(
+def test_a_line_that_contradicts_earlier_lines_is_damage(
     journal: Journal, line: dict[str, Any]
 ) -> None:
     journal.append([line])
@@ -143,7 +143,7 @@ def test_nothing_is_appended_through_a_link(journal: Journal, tmp_path: Path) ->
     assert torn == elsewhere.read_bytes()
 
 
-def test_a_journal_that_was_removed_is_not_made_anew(journal: Journal) -> None:
+def test_a_journal_that_was_removed_is_not_created_again(journal: Journal) -> None:
     journal.path.unlink()
     with pytest.raises(StorageError, match="cannot be written: No such file"):
         journal.append([ENDED])
@@ -176,16 +176,16 @@ def test_a_journal_of_a_later_version_is_not_read(journal: Journal, version: Any
 
 
 @pytest.mark.parametrize("content", [b"", b'{"event": "sw'])
-def test_a_sweep_that_was_ended_before_it_began_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_empty_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
-    with pytest.raises(UsageError, match="is empty: the sweep was ended before it began"):
+    with pytest.raises(UsageError, match="is empty: the sweep was interrupted before it started"):
         list(Journal(tmp_path).read())
 
 
 def test_a_directory_without_a_journal_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "runs")
     journal.repair()
-    with pytest.raises(UsageError, match=f"is not the directory of a sweep: it has no {NAME}"):
+    with pytest.raises(UsageError, match=f"is not a sweep directory: it has no {NAME}"):
         list(journal.read())
 
 
@@ -199,14 +199,14 @@ def test_a_journal_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) ->
             attempt()
 
 
-def test_a_number_that_json_has_not_is_not_written(journal: Journal) -> None:
+def test_a_number_that_json_does_not_have_is_not_written(journal: Journal) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         journal.append([STARTED, {"event": "ended", "trial": 1, "val_loss": float("nan")}])
     assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
 
 
 def largest() -> Iterator[tuple[str, int]]:
-    """Yield the key of each whole number of a training, with the largest that the schema allows."""
+    """Yield the key of each integer of a configuration, and the largest allowed value."""
     sections = json_schema()["$defs"]
     for section, place in (("Training", ""), ("EarlyStopping", "early_stopping.")):
         for name, key in sections[f"{section}Config"]["properties"].items():
@@ -234,7 +234,7 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
     assert most.items() <= asdict(Record(tmp_path).results[1]).items()
 
 
-def test_all_that_is_wrong_with_a_journal_is_an_error_of_nnctl_s(journal: Journal) -> None:
+def test_every_damage_to_a_journal_raises_an_nnctl_error(journal: Journal) -> None:
     content = journal.path.read_bytes()
     for place in range(0, len(content), 3):
         journal.path.write_bytes(content[:place] + b"\x00" + content[place + 1 :])

@@ -1,4 +1,4 @@
-"""What a sweep varies: read, and checked at every point before the first trial."""
+"""Sweep files and ``-p`` options: reading them, and checking all points."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def varied(*parameters: str, **options: Any) -> Plan:
 
 
 def written(text: str, *parameters: str, base: str = "base: base.yaml\n", **options: Any) -> Plan:
-    """Return the plan of ``nnctl sweep s.yaml -p ...``, with a sweep file that says this."""
+    """Return the plan of ``nnctl sweep s.yaml -p ...``, and a sweep file with this text."""
     Path("s.yaml").write_text(f"{base}{text}\n", encoding="utf-8", newline="\n")
     return read_plan(Path("s.yaml"), parameters, **options)
 
@@ -56,7 +56,7 @@ def points(plan: Plan) -> list[Point]:
 
 
 def mistakes_of(plan: Plan) -> list[str]:
-    """Return the mistakes of all points."""
+    """Return the error messages of all points."""
     with pytest.raises(ConfigError) as caught:
         plan.checked_points()
     return list(caught.value.mistakes)
@@ -85,7 +85,7 @@ def mistakes_of(plan: Plan) -> list[str]:
         (["lin", "logarithm:1:2"], "lin,logarithm:1:2"),
     ],
 )
-def test_a_parameter_has_the_values_that_yaml_can_express(expected: list[Any], values: str) -> None:
+def test_a_parameter_can_have_any_value_of_a_yaml_list(expected: list[Any], values: str) -> None:
     assert read_values(f"x={values}") == ("x", expected)
 
 
@@ -97,19 +97,19 @@ def test_a_parameter_has_the_values_that_yaml_can_express(expected: list[Any], v
         (("int_uniform", 1.0, 100.0), "int:1:1e2"),
     ],
 )
-def test_a_range_without_a_number_of_values_is_drawn_from(
+def test_values_are_drawn_from_a_range_without_a_count(
     expected: tuple[str, float, float], values: str
 ) -> None:
-    _, found = read_values(f"x={values}")
-    assert isinstance(found, Range)
-    assert expected == (found.distribution, *found.bounds)
+    _, values_read = read_values(f"x={values}")
+    assert isinstance(values_read, Range)
+    assert expected == (values_read.distribution, *values_read.bounds)
 
 
-def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
-    _, found = read_values("x={units: {values: [1, 2]}},{units: {min: 3, max: 9}}")
-    assert isinstance(found, list)
-    assert found[0] == {"units": Choice(values=[1, 2])}
-    assert isinstance(found[1]["units"], Range)
+def test_a_value_on_the_command_line_may_contain_a_choice() -> None:
+    _, values_read = read_values("x={units: {values: [1, 2]}},{units: {min: 3, max: 9}}")
+    assert isinstance(values_read, list)
+    assert values_read[0] == {"units": Choice(values=[1, 2])}
+    assert isinstance(values_read[1]["units"], Range)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
         ("expected KEY=V1,V2,...", "nonsense"),
         ("expected KEY=V1,V2,...", "=1"),
         ("expected KEY=V1,V2,...", " =1"),
-        ("there is no value", "x="),
+        ("there are no values", "x="),
         ("expected the node content, but found ','", "x=,"),
         ("expected the node content, but found ','", "x=1,,2"),
         ("expected ',' or ']'", "x=[1"),
@@ -129,12 +129,12 @@ def test_a_value_on_the_command_line_may_hold_a_choice() -> None:
         ("nested too deeply", "x=&a [*a]"),
         ("expected a COUNT from 2 to 100,000, got 1", "x=int:1:2:1"),
         ("expected a COUNT from 2 to 100,000, got 100001", "x=lin:1:2:100001"),
-        ("expected lin:LOW:HIGH or lin:LOW:HIGH:COUNT, two numbers and a whole", "x=lin:0"),
+        ("expected lin:LOW:HIGH or lin:LOW:HIGH:COUNT, two numbers and an", "x=lin:0"),
         ("expected log:LOW:HIGH", "x=log:a:1:3"),
         ("expected log:LOW:HIGH", "x=log:0.1:1:2.5"),
         ("expected log:LOW:HIGH", "x=log:0.1:1:3:4"),
         ("expected log:LOW:HIGH", f"x=log:0.1:1:{'9' * 5000}"),
-        ("how many of log:0.1:1? For instance log:0.1:1:5", "x=log:0.1:1,5"),
+        ("a range in a list needs a count, such as log:0.1:1:5", "x=log:0.1:1,5"),
         ("parameters.x: min must be above 0", "x=log:1e-400:1:3"),
         ("parameters.x: min must be above 0", "x=log:-1:1"),
         ("parameters.x: min (2) must be below max (1)", "x=lin:2:1:3"),
@@ -179,21 +179,21 @@ def test_ranges_over_a_configuration_are_drawn_from(values: str) -> None:
     plan = varied(f"{RATE}={values}", f"{UNITS}=3,4", trials=20)
     assert plan.sweep.method == "random"
     assert len(points(plan)) == 20
-    with pytest.raises(UsageError, match="how many") as caught:
+    with pytest.raises(UsageError, match="needs the number of points") as caught:
         varied(f"{RATE}={values}")
     assert caught.value.hint is not None
     assert "--trials N" in caught.value.hint
 
 
-def test_overrides_are_laid_over_the_base() -> None:
+def test_overrides_are_applied_to_the_base() -> None:
     overrides = [Override("training.epochs", 3, "--epochs 3"), Override(RATE, 0.3, "--set")]
     (_, config), *_ = varied(f"{RATE}=0.1", overrides=overrides).checked_points()
     assert (config.training.epochs, config.optimizer.learning_rate) == (3, 0.3)
-    with pytest.raises(UsageError, match=f"--set: the sweep varies {RATE}"):
+    with pytest.raises(UsageError, match=f"--set: the sweep already varies {RATE}"):
         varied(f"{RATE}=0.1,0.5", overrides=overrides)
 
 
-def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
+def test_the_path_of_a_base_is_relative_to_its_sweep_file(scratch: Path) -> None:
     folder = scratch / "folder"
     folder.mkdir()
     (folder / "base.yaml").write_text(BASE.replace("5", "7"), encoding="utf-8")
@@ -209,7 +209,7 @@ def test_a_base_stands_beside_its_sweep_file(scratch: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
 @pytest.mark.timeout(60)
-def test_a_pipe_is_read_only_where_the_user_names_it() -> None:
+def test_a_pipe_is_read_only_if_the_user_names_it() -> None:
     os.mkfifo("pipe")
     Path("s.yaml").write_text(f"base: pipe\nparameters: {{{RATE}: [1]}}", "utf-8")
     with pytest.raises(ConfigError, match="it is a directory, a pipe or a device"):
@@ -234,7 +234,7 @@ def test_a_pipe_is_read_only_where_the_user_names_it() -> None:
         (2, "method: random\nrun_cap: 2", None),
     ],
 )
-def test_the_number_of_points_is_the_file_s_or_the_command_line_s(
+def test_the_number_of_points_on_the_command_line_replaces_that_of_the_file(
     expected: int, text: str, trials: int | None
 ) -> None:
     plan = written(f"{text}\nparameters: {{{RATE}: {{values: [1, 2, 3, 4]}}}}", trials=trials)
@@ -254,7 +254,7 @@ def test_parameters_replace_those_of_the_sweep_file_or_add_to_them() -> None:
     }
 
 
-def test_the_file_s_method_decides_what_parameters_may_be() -> None:
+def test_the_method_of_the_file_determines_which_parameters_are_valid() -> None:
     assert len(points(written(GRID, f"{UNITS}=int:2:5", base=""))) == 4
     random = "method: random\ntrials: 3\nparameters: {loss: [quadratic, cross_entropy]}"
     assert len(points(written(random, f"{RATE}=log:0.01:1"))) == 3
@@ -274,7 +274,7 @@ def test_the_file_s_method_decides_what_parameters_may_be() -> None:
             f"{GRID}seeds: 2",
             ["training.seed=1,2"],
         ),
-        ("x is there twice", GRID, ["x=1", "x=2"]),
+        ("x is given twice", GRID, ["x=1", "x=2"]),
         ("s.yaml:1:1: 'base' is missing", "parameters: {x: [1]}", []),
         ("s.yaml:3:7: seed: expected a whole number", f"{GRID}seed: x", []),
         ("nowhere.yaml: file not found", GRID.replace("base.yaml", "nowhere.yaml"), []),
@@ -282,7 +282,7 @@ def test_the_file_s_method_decides_what_parameters_may_be() -> None:
         ("the top level must be a mapping", "- 1", []),
     ],
 )
-def test_a_wrong_sweep_is_refused_before_its_points_are_made(
+def test_an_invalid_sweep_is_refused_before_its_points_are_generated(
     expected: str, text: str, parameters: list[str]
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -294,7 +294,7 @@ def test_a_wrong_sweep_is_refused_before_its_points_are_made(
     ("expected", "parameters", "options"),
     [
         ("is not a sweep file: it has neither 'base' nor 'parameters'", [], {}),
-        ("--base is for a sweep file", ["x=1"], {"base": Path("base.yaml")}),
+        ("--base needs a sweep file", ["x=1"], {"base": Path("base.yaml")}),
         ("training is not a list", ["x=1"], {"overrides": [Override("training.0", 1, "--set")]}),
     ],
 )
@@ -309,7 +309,7 @@ def test_a_configuration_without_parameters_is_refused(
 # Points ------------------------------------------------------------------------------------------
 
 
-def test_points_that_come_to_the_same_configuration_are_one() -> None:
+def test_points_with_the_same_configuration_are_merged() -> None:
     plan = varied(
         f"{RATE}=0.1,1e-1,0.2",
         "network.layers.0.activation=relu,{name: relu}",
@@ -318,7 +318,7 @@ def test_points_that_come_to_the_same_configuration_are_one() -> None:
     assert [point[RATE] for point in points(plan)] == [0.1, 0.2]
 
 
-def test_the_mistakes_of_all_points_are_reported_at_once() -> None:
+def test_the_errors_of_all_points_are_reported_at_once() -> None:
     plan = written(
         "parameters:\n"
         "  optimizer:\n"
@@ -338,7 +338,7 @@ def test_the_mistakes_of_all_points_are_reported_at_once() -> None:
     ]
 
 
-def test_the_last_of_several_seeds_is_one_that_a_configuration_may_have() -> None:
+def test_the_last_of_several_seeds_must_be_a_valid_seed() -> None:
     largest = Override("training.seed", MAX_WHOLE, "--seed")
     assert len(points(varied(f"{UNITS}=3", overrides=[largest]))) == 1
     message = mistakes_of(varied(f"{UNITS}=3", overrides=[largest], seeds=2))
@@ -347,7 +347,7 @@ def test_the_last_of_several_seeds_is_one_that_a_configuration_may_have() -> Non
     ]
 
 
-def test_a_mistake_of_the_base_is_reported_once() -> None:
+def test_an_error_in_the_base_is_reported_once() -> None:
     (message,) = mistakes_of(
         varied(f"{RATE}=1,2,3", overrides=[Override("training.epochs", 0, "-e")])
     )
@@ -374,7 +374,7 @@ def test_an_unknown_key_is_reported(expected: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_key_below_another_is_laid_over_it(order: int) -> None:
+def test_a_nested_key_is_applied_after_its_parent(order: int) -> None:
     layers = "network.layers=[{units: 3, activation: relu}, {units: 10, activation: softmax}]"
     plan = varied(*[layers, f"{UNITS}=7,8"][::order])
     checked = plan.checked_points()
@@ -412,9 +412,7 @@ def test_tpe_is_checked_at_the_ends_of_its_ranges_and_at_each_choice() -> None:
 def test_too_many_points_are_refused_at_once(expected: str, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         written(text).checked_points()
-    assert caught.value.message == (
-        f"the sweep has {expected} points; at most 100,000 are possible"
-    )
+    assert caught.value.message == (f"the sweep has {expected} points; the maximum is 100,000")
 
 
 def test_the_first_points_of_too_many_can_be_tried() -> None:
@@ -422,7 +420,7 @@ def test_the_first_points_of_too_many_can_be_tried() -> None:
     assert [point["training.seed"] for point in points(plan)] == [0, 1, 2, 3, 4]
 
 
-def test_more_points_than_a_machine_can_count_are_all_of_a_grid() -> None:
+def test_a_grid_that_is_too_large_to_count_is_refused() -> None:
     assert len(points(varied(f"{RATE}=0.1,0.2", trials=10**50))) == 2
 
 
@@ -430,7 +428,7 @@ def test_more_points_than_a_machine_can_count_are_all_of_a_grid() -> None:
 
 
 def config_of(*parameters: str) -> Config:
-    """Return the configuration of the only point."""
+    """Return the configuration of a sweep with a single point."""
     ((_, config),) = varied(*parameters).checked_points()
     return config
 
@@ -446,7 +444,7 @@ def config_of(*parameters: str) -> Config:
         ["network.layers.0.activation={name: relu}"],
     ],
 )
-def test_a_trial_is_known_by_its_resolved_configuration(parameters: list[str]) -> None:
+def test_the_id_of_a_trial_depends_on_its_resolved_configuration(parameters: list[str]) -> None:
     maker = TrialMaker(None, ignore)
     usual = maker.identity(config_of("training.seed=0"))
     assert maker.identity(config_of(*parameters)) == usual
@@ -454,7 +452,7 @@ def test_a_trial_is_known_by_its_resolved_configuration(parameters: list[str]) -
     assert maker.identity(config_of("training.seed=1")) != usual
 
 
-def test_a_trial_has_its_seed_its_directory_and_what_restores_it() -> None:
+def test_a_trial_has_a_seed_and_a_directory_and_can_be_restored() -> None:
     maker = TrialMaker(None, ignore)
     (point, config), *_ = varied(f"{UNITS}=3,4").checked_points()
     trial = maker.make(Path("home"), 12, point, config, 7)
@@ -469,7 +467,7 @@ def test_a_trial_has_its_seed_its_directory_and_what_restores_it() -> None:
     assert maker.restore(Path("home"), json.loads(json.dumps(line))) == trial
 
 
-def test_a_trial_has_one_thread_unless_the_configuration_says_otherwise(
+def test_a_trial_has_one_thread_unless_the_configuration_sets_another_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nnctl.runs.machine.cores", lambda: 8)
@@ -522,13 +520,13 @@ def test_a_plan_reads_back_from_json_as_it_was(parameters: list[str], text: str)
 def test_a_damaged_plan_is_refused(change: dict[str, Any]) -> None:
     data = {**varied(f"{RATE}=1").to_json(), **change}
     data = {key: value for key, value in data.items() if value is not ...}
-    with pytest.raises(DamagedFileError, match="the plan of the sweep is damaged"):
+    with pytest.raises(DamagedFileError, match="the plan in the sweep's journal is damaged"):
         Plan.from_json(data)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links are not for everybody there")
-def test_no_trial_is_written_where_a_link_leads(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_trial_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
     planned = {"trial": 1, "id": "x", "parameters": {}, "seed": 0, "config": SMALL}
-    with pytest.raises(DataError, match="trial-001 is a link"):
+    with pytest.raises(DataError, match="trial-001 is a symbolic link"):
         TrialMaker(None, ignore).restore(tmp_path, planned)

@@ -1,4 +1,4 @@
-"""Sweeps on processes of this machine: signals, deaths, output, and no orphans."""
+"""Sweeps on local processes: signals, crashes, output, and no orphan processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals"
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPool]:
-    """A single process, already started, for all tests that do not end it."""
+    """A pool of one running process, for all tests that do not kill it."""
     with LocalPool(1) as started:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path_factory.mktemp("pool"))
@@ -50,21 +50,21 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPool]:
 
 @pytest.fixture
 def own_pool() -> Iterator[LocalPool]:
-    """A single process that may be killed."""
+    """A pool of one process that may be killed."""
     with LocalPool(1) as started:
         yield started
 
 
 def log_of(directory: Path | str) -> str:
-    """Return the log of a trial, or nothing if it has not begun."""
+    """Return the log of a trial, or an empty string if it has not started."""
     path = Path(directory, LOG)
     return path.read_text("utf-8") if path.exists() else ""
 
 
 def pids_in_logs(folder: str = ".") -> list[int]:
-    """Return the process numbers of all beginnings of trials."""
+    """Return the process IDs in the logs, one for each start of a trial."""
     logs = map(log_of, sorted(Path(folder).glob("trial-*")))
-    return [int(pid) for log in logs for pid in re.findall(r"begun by process (\d+)", log)]
+    return [int(pid) for log in logs for pid in re.findall(r"started by process (\d+)", log)]
 
 
 # The pool ----------------------------------------------------------------------------------------
@@ -91,20 +91,20 @@ def test_a_trial_that_crashes_its_process_twice_is_a_row_with_the_stack(
 ) -> None:
     sweep = begin_sweep("training.seed=0,1", work=stubs.crash_in_the_first)
     first, second = train_sweep(sweep, own_pool)
-    assert first.reason.startswith("its worker process died twice at the same epoch: killed")
+    assert first.reason.startswith("the worker process died twice in the same epoch: killed")
     assert "in crash_in_the_first" in first.log
     assert log_of(first.run_dir).count("in crash_in_the_first") == 2
     assert (second.status, second.reason) == ("finished", "")
 
 
-def test_an_error_that_is_nobody_s_fault_arrives_whole_from_a_process(pool: LocalPool) -> None:
+def test_a_storage_error_in_a_process_arrives_with_its_hint(pool: LocalPool) -> None:
     with pytest.raises(StorageError, match="No space left") as caught:
         pool.submit(stubs.find_the_disk_full, make_trial(2)).result(DEADLINE)
     assert caught.value.hint == "Make room."
 
 
 @posix
-def test_a_process_ignores_the_signals_of_a_terminal_and_stops_at_its_parent_s_word(
+def test_a_process_ignores_signals_and_stops_when_its_parent_requests_it(
     pool: LocalPool,
 ) -> None:
     trial = make_trial(1)
@@ -133,7 +133,7 @@ def test_a_process_that_hangs_logs_its_stack_and_can_be_killed(own_pool: LocalPo
     wait_until(lambda: own_pool.free() == 1)
 
 
-def test_each_process_of_a_pool_trains_and_stops_for_itself() -> None:
+def test_each_process_of_a_pool_trains_and_stops_independently() -> None:
     first, second = make_trial(1), make_trial(2)
     with LocalPool(2) as pool:
         assert pool.free() == 2
@@ -163,14 +163,14 @@ SWEEP = ("sweep", SMALL, "-p", "training.seed=0,1,2", "--workers", 1, "--sweep-d
 
 
 def start(processes: Processes, work: str) -> subprocess.Popen[str]:
-    """Start a sweep of one process whose trials do another work; see `stubs`."""
+    """Start a sweep with one process and another work; see `stubs`."""
     words = [sys.executable, "-m", "tests.sweep.nnctl_with", work, *map(str, SWEEP)]
     pipe = subprocess.PIPE
     return processes.start(words, stdout=pipe, stderr=pipe, encoding="utf-8", env=environment())
 
 
-def assert_goes_on(nnctl: Nnctl, finished: tuple[Path, str]) -> None:
-    """Resume a sweep whose first trial has two epochs; it ends like one left alone."""
+def assert_resumes(nnctl: Nnctl, finished: tuple[Path, str]) -> None:
+    """Resume a sweep whose first trial has two epochs; compare it with an undisturbed sweep."""
     kept = Path("sweep/trial-001/metrics.jsonl").read_bytes()
     nnctl("sweep", "--resume", "sweep")
     assert kept.count(b"\n") == 2
@@ -181,7 +181,7 @@ def assert_goes_on(nnctl: Nnctl, finished: tuple[Path, str]) -> None:
 @posix
 @pytest.mark.usefixtures("in_threads")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_group_lets_processes_save_and_the_sweep_can_go_on(
+def test_after_a_signal_to_the_group_processes_save_and_the_sweep_can_resume(
     nnctl: Nnctl, processes: Processes, finished: tuple[Path, str], number: signal.Signals
 ) -> None:
     process = start(processes, "hold_after_two_epochs")
@@ -193,15 +193,15 @@ def test_a_signal_to_the_group_lets_processes_save_and_the_sweep_can_go_on(
     assert [row["status"] for row in table("sweep")] == ["interrupted"]
     _, alive = psutil.wait_procs(workers, timeout=DEADLINE)
     assert not alive
-    command = re.search(r"Go on with: nnctl (.*)", stderr)
+    command = re.search(r"Resume with: nnctl (.*)", stderr)
     assert command is not None
     assert command[1] == "sweep --resume sweep --workers 1"
-    assert_goes_on(nnctl, finished)
+    assert_resumes(nnctl, finished)
 
 
 @posix
 @pytest.mark.usefixtures("in_threads")
-def test_a_killed_sweep_leaves_no_orphan_and_can_go_on(
+def test_a_killed_sweep_leaves_no_orphan_and_can_resume(
     nnctl: Nnctl, processes: Processes, finished: tuple[Path, str]
 ) -> None:
     process = start(processes, "hold_after_two_epochs")
@@ -210,16 +210,16 @@ def test_a_killed_sweep_leaves_no_orphan_and_can_go_on(
     process.kill()
     _, alive = psutil.wait_procs(workers, timeout=DEADLINE)
     assert not alive
-    assert_goes_on(nnctl, finished)
+    assert_resumes(nnctl, finished)
 
 
 @posix
-def test_a_second_interrupt_waits_for_no_trial(processes: Processes) -> None:
+def test_a_second_interrupt_does_not_wait_for_trials(processes: Processes) -> None:
     process = start(processes, "hang")
     wait_until(lambda: "to hang" in log_of("sweep/trial-001"))
     workers = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGINT)
-    wait_until(lambda: "asked to stop" in log_of("sweep/trial-001"))
+    wait_until(lambda: "requested to stop" in log_of("sweep/trial-001"))
     os.kill(process.pid, signal.SIGINT)
     check_done(SWEEP, end_of(process), 130)
     _, alive = psutil.wait_procs(workers, timeout=DEADLINE)
@@ -228,7 +228,9 @@ def test_a_second_interrupt_waits_for_no_trial(processes: Processes) -> None:
 
 @posix
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_while_the_processes_start_ends_them(processes: Processes, times: int) -> None:
+def test_an_interrupt_while_the_processes_start_stops_them(
+    processes: Processes, times: int
+) -> None:
     process = processes.start_nnctl(*SWEEP, "--epochs", 1_000_000)
     journal = Path("sweep/journal.jsonl")
     wait_until(lambda: journal.exists() and '"started"' in journal.read_text("utf-8"))
@@ -240,7 +242,7 @@ def test_an_interrupt_while_the_processes_start_ends_them(processes: Processes, 
 
 
 @posix
-def test_streams_that_are_closed_cost_no_trial(processes: Processes) -> None:
+def test_trials_train_although_the_standard_streams_are_closed(processes: Processes) -> None:
     words = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *nnctl_command(*SWEEP)]
     assert processes.start(words, env=environment()).wait(DEADLINE) == 0
     assert [row["status"] for row in table("sweep")] == ["finished"] * 3

@@ -1,4 +1,4 @@
-"""The results of a sweep: rows in files, a ranking, and what of it is more than luck."""
+"""The results of a sweep: files, ranking, effects and significance tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def row(
     reason: str = "",
     **parameters: Any,
 ) -> TrialResult:
-    """Return what came of a trial."""
+    """Return the result of a trial."""
     return TrialResult(
         trial=trial,
         id=f"id-{trial}",
@@ -53,7 +53,7 @@ def row(
 
 
 def trials_of(settings: list[Setting]) -> list[list[int]]:
-    """Return the numbers of the trials of each setting."""
+    """Return the trial numbers of each setting."""
     return [[trial.trial for trial in setting.trials] for setting in settings]
 
 
@@ -63,7 +63,7 @@ def trials_of(settings: list[Setting]) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("expected", "metric"), [([[4], [3], [2], [1]], ACCURACY), ([[2], [4], [3], [1]], LOSS)]
 )
-def test_settings_are_ranked_by_the_metric_and_ties_by_the_other_one(
+def test_settings_are_ranked_by_the_metric_and_the_other_one_breaks_ties(
     expected: list[list[int]], metric: str
 ) -> None:
     rows = [row(1, 0.8, 0.4, x=1), row(2, 0.8, 0.1, x=2), row(3, 0.9, 0.4, x=3)]
@@ -95,7 +95,7 @@ def test_the_best_trial_of_a_setting_is_the_best_by_the_metric(expected: int, me
 
 
 @pytest.mark.parametrize("status", ["pruned", "diverged", "failed", "interrupted"])
-def test_a_setting_with_a_seed_that_did_not_end_is_not_ranked(status: Status) -> None:
+def test_a_setting_with_an_incomplete_seed_is_not_ranked(status: Status) -> None:
     rows = [row(1, 0.99, seed=0, x=1), row(2, 0.99, status=status, seed=1, x=1)]
     rows += [row(3, 0.5, seed=0, x=2), row(4, 0.5, status="stopped_early", seed=1, x=2)]
     assert trials_of(ranked(rows, ACCURACY, seeds=2)) == [[3, 4]]
@@ -116,7 +116,9 @@ def test_settings_may_differ_in_values_that_cannot_be_hashed() -> None:
 
 
 @pytest.mark.parametrize(("best", "metric"), [(0.9, ACCURACY), (0.1, LOSS)])
-def test_an_effect_has_mean_and_best_of_the_trials_with_a_value(best: float, metric: str) -> None:
+def test_an_effect_has_the_mean_and_best_score_of_the_trials_with_a_value(
+    best: float, metric: str
+) -> None:
     rows = [row(1, 0.9, 0.3, x=10), row(2, 0.5, 0.1, x=10), row(3, 0.4, 0.4, x=2)]
     rows.append(row(4, 1.0, 0.0, status="diverged", x=10))
     few, many = effects(rows, "x", metric)
@@ -125,35 +127,37 @@ def test_an_effect_has_mean_and_best_of_the_trials_with_a_value(best: float, met
     assert many.mean == pytest.approx(0.7 if metric == ACCURACY else 0.2)
 
 
-def test_values_that_are_no_numbers_are_in_the_order_of_their_trials() -> None:
+def test_values_that_are_not_numbers_are_in_the_order_of_their_trials() -> None:
     values: list[Any] = [{"b": 1}, None, "a", 3]
     rows = [row(number, x=value) for number, value in enumerate(values)]
     assert [effect.value for effect in effects(rows, "x", ACCURACY)] == values
 
 
-def test_many_numbers_are_taken_together_in_quarters() -> None:
+def test_many_numbers_are_grouped_into_quarters() -> None:
     rows = [row(n, 0.5 + n / 100, x=(7 * n) % 10) for n in range(10)]
-    found = effects(rows, "x", ACCURACY)
-    assert [effect.value for effect in found] == [(0, 1), (2, 4), (5, 6), (7, 9)]
-    assert sum(effect.count for effect in found) == 10
-    assert found[0].best == max(0.5, 0.53)
+    result = effects(rows, "x", ACCURACY)
+    assert [effect.value for effect in result] == [(0, 1), (2, 4), (5, 6), (7, 9)]
+    assert sum(effect.count for effect in result) == 10
+    assert result[0].best == max(0.5, 0.53)
     eight = [row(n, x=n) for n in range(8)]
     assert [effect.value for effect in effects(eight, "x", ACCURACY)] == list(range(8))
 
 
 @pytest.mark.parametrize(("expected", "metric"), [(19, ACCURACY), (0, LOSS)])
-def test_of_many_values_that_are_no_numbers_the_best_are_shown(expected: int, metric: str) -> None:
+def test_only_the_best_of_many_values_that_are_not_numbers_are_returned(
+    expected: int, metric: str
+) -> None:
     rows = [row(n, n / 20, n / 20, x={"units": n}) for n in range(20)]
-    found = effects(rows, "x", metric)
-    assert len(found) == 8
-    assert found[0].value == {"units": expected}
+    result = effects(rows, "x", metric)
+    assert len(result) == 8
+    assert result[0].value == {"units": expected}
 
 
 def test_without_a_complete_trial_there_is_no_effect() -> None:
     assert effects([row(1, status="failed", x=1)], "x", ACCURACY) == []
 
 
-# Chances -----------------------------------------------------------------------------------------
+# p-values ----------------------------------------------------------------------------------------
 
 
 def find(name: str) -> Dataset:
@@ -162,7 +166,7 @@ def find(name: str) -> Dataset:
 
 
 def no_dataset(name: str) -> Dataset:
-    """Return no dataset: none should be asked for."""
+    """Fail the test: it should not open a dataset."""
     raise AssertionError(name)
 
 
@@ -176,9 +180,9 @@ def test_with_seeds_the_trials_with_the_same_seed_are_compared(metric: str) -> N
         for x, some in enumerate(scores)
         for seed, score in enumerate(some)
     ]
-    found = chances(ranked(rows, metric, 3), metric, no_dataset)
-    assert found == [paired_t_test(scores[0], other) for other in scores[1:]]
-    near, far = found
+    result = chances(ranked(rows, metric, 3), metric, no_dataset)
+    assert result == [paired_t_test(scores[0], other) for other in scores[1:]]
+    near, far = result
     assert near is not None
     assert far is not None
     assert near > 0.05 > far
@@ -186,7 +190,7 @@ def test_with_seeds_the_trials_with_the_same_seed_are_compared(metric: str) -> N
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Directories of runs: a good one, the same, a bad one, and one with other images."""
+    """Run directories: a good run, its copy, a bad run, and one with other images."""
     directories = []
     for name, units, epochs, data in (
         ("good", 20, 3, {}),
@@ -209,7 +213,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def row_of(number: int, run_dir: str) -> TrialResult:
-    """Return the row of a run; of one that is gone, with a middling accuracy."""
+    """Return the row of a run; a run that does not exist has a medium accuracy."""
     summary = Run(Path(run_dir)).summary
     accuracy = summary.get("best_val_accuracy", 0.6)
     return row(number, accuracy, summary.get("best_val_loss", 1.0), run_dir=run_dir, x=number)
@@ -226,7 +230,7 @@ def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
     assert bad < 1e-6
 
 
-def test_networks_that_cannot_be_compared_have_no_chance(runs: list[str], tmp_path: Path) -> None:
+def test_networks_that_cannot_be_compared_have_no_p_value(runs: list[str], tmp_path: Path) -> None:
     places = [runs[0], runs[3], str(tmp_path), runs[2]]
     rows = [row_of(n, place) for n, place in enumerate(places)]
     settings = ranked(rows, ACCURACY)
@@ -263,7 +267,7 @@ def objects(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_results_are_a_row_a_trial_with_a_column_for_each_key(tmp_path: Path) -> None:
+def test_results_have_a_row_per_trial_and_a_column_per_key(tmp_path: Path) -> None:
     files = ResultFiles(tmp_path, ["a.b", "c"])
     numbers: dict[str, Any] = {"a.b": 0.5, "c": {"units": [1, None]}}
     texts: dict[str, Any] = {"a.b": True, "c": "tänh, 1"}
@@ -283,7 +287,7 @@ def test_results_are_a_row_a_trial_with_a_column_for_each_key(tmp_path: Path) ->
     assert objects(tmp_path) == [one.to_json() for one in rows]
 
 
-def test_results_that_are_written_anew_are_in_the_order_of_the_trials(tmp_path: Path) -> None:
+def test_rewritten_results_are_in_the_order_of_the_trials(tmp_path: Path) -> None:
     files = ResultFiles(tmp_path, ["x"])
     rows = [row(number, x=number) for number in (3, 1, 2)]
     files.write(rows)
@@ -291,7 +295,7 @@ def test_results_that_are_written_anew_are_in_the_order_of_the_trials(tmp_path: 
     assert [line["trial"] for line in objects(tmp_path)] == [1, 2, 3]
 
 
-def test_a_line_of_the_table_is_a_line_whatever_a_log_says(tmp_path: Path) -> None:
+def test_a_row_of_the_csv_file_is_one_line_for_any_log(tmp_path: Path) -> None:
     files = ResultFiles(tmp_path, [])
     log = "one\ntwo\r\nthree\u2028four"
     result = TrialResult(**{**row(1).to_json(), "log": log, "reason": log})
@@ -314,12 +318,12 @@ def test_results_that_cannot_be_written_are_an_error(
     ("expected", "value"),
     [(1, 1), (0.5, 0.5), ("a", "a"), ("false", False), ("null", None), ("[1]", [1])],
 )
-def test_a_cell_is_what_a_spreadsheet_understands(expected: object, value: object) -> None:
+def test_a_cell_has_a_value_that_a_spreadsheet_understands(expected: object, value: object) -> None:
     assert expected == cell(value)
     assert type(expected) is type(cell(value))
 
 
-def test_values_are_shown_as_they_are_but_for_what_moves_a_cursor(
+def test_values_are_shown_unchanged_except_for_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [row(1, x="[/red]"), row(2, x="[bold]\x1b[2J")]

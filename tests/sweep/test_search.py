@@ -1,4 +1,4 @@
-"""Points and trials judged by those before, through Optuna."""
+"""Sampling and pruning with Optuna."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HALVING = {"type": "successive_halving", "min_iter": 2, "eta": 2}
 
 
 def tpe(metric: str = "val_accuracy", seed: int = 0, **parameters: Any) -> Search:
-    """Return a search for good points."""
+    """Return a search with the TPE sampler."""
     sweep = {"method": "tpe", "trials": 100, "metric": metric, "seed": seed}
     return Search(SweepConfig.model_validate({**sweep, "parameters": parameters}))
 
 
 def pruned(early: dict[str, Any], metric: str = "val_accuracy", **sweep: Any) -> Search:
-    """Return a search that only ends trials."""
+    """Return a search that only prunes trials."""
     return Search(
         SweepConfig.model_validate(
             {"parameters": {"x": [1]}, "early_terminate": early, "metric": metric, **sweep}
@@ -39,14 +39,14 @@ def pruned(early: dict[str, Any], metric: str = "val_accuracy", **sweep: Any) ->
 def tried(
     search: Search, count: int, score: Callable[[Point], float | None], first: int = 1
 ) -> list[tuple[Point, Suggestion]]:
-    """Try points one after the other; one without a score diverges."""
-    found = []
+    """Try points one after another; a point without a score counts as diverged."""
+    points = []
     for number in range(first, first + count):
         point, suggestion = search.suggest(number)
-        found.append((point, suggestion))
-        reached = score(point)
-        search.end(number, "bad" if reached is None else "complete", reached)
-    return found
+        points.append((point, suggestion))
+        result = score(point)
+        search.end(number, "bad" if result is None else "complete", result)
+    return points
 
 
 def hill(point: Point) -> float:
@@ -58,7 +58,7 @@ def hill(point: Point) -> float:
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("val_accuracy", 1), ("val_loss", -1)])
-def test_a_search_comes_nearer_to_the_best_point(metric: str, sign: int) -> None:
+def test_a_search_approaches_the_best_point(metric: str, sign: int) -> None:
     points = tried(tpe(metric, x=EVEN), 40, lambda point: sign * hill(point))
     distances = [abs(point["x"] - 0.3) for point, _ in points]
     assert statistics.fmean(distances[20:]) < statistics.fmean(distances[:10]) / 2
@@ -95,12 +95,12 @@ def test_a_search_depends_on_its_seed() -> None:
 
 
 def test_a_search_keeps_away_from_points_that_are_running() -> None:
-    alone, beside = tpe(x=EVEN), tpe(x=EVEN)
-    for search in (alone, beside):
+    idle, busy = tpe(x=EVEN), tpe(x=EVEN)
+    for search in (idle, busy):
         tried(search, 15, hill)
-    running = [beside.suggest(number)[0]["x"] for number in range(16, 20)]
+    running = [busy.suggest(number)[0]["x"] for number in range(16, 20)]
     assert len(set(running)) == 4
-    assert alone.suggest(20) != beside.suggest(20)
+    assert idle.suggest(20) != busy.suggest(20)
 
 
 def test_a_point_that_diverged_is_worse_than_all_others() -> None:
@@ -110,7 +110,7 @@ def test_a_point_that_diverged_is_worse_than_all_others() -> None:
     assert sum(ended[20:]) > 10  # by chance 6
 
 
-def test_a_point_of_which_nothing_is_known_teaches_nothing() -> None:
+def test_a_point_with_an_unknown_outcome_does_not_affect_suggestions() -> None:
     known, unknown = tpe(x=EVEN), tpe(x=EVEN)
     for search in (known, unknown):
         tried(search, 12, hill)
@@ -120,7 +120,7 @@ def test_a_point_of_which_nothing_is_known_teaches_nothing() -> None:
     assert known.suggest(23) == unknown.suggest(23)
 
 
-def test_a_conditional_space_is_searched_where_its_conditions_hold() -> None:
+def test_a_conditional_space_is_searched_where_its_conditions_are_met() -> None:
     kinds = [{"kind": "a", "x": EVEN}, {"kind": "b", "y": {"values": [0.1, 0.2]}}]
     points = tried(
         tpe(layer=kinds),
@@ -135,7 +135,7 @@ def test_a_conditional_space_is_searched_where_its_conditions_hold() -> None:
     assert sum(point["layer"]["kind"] == "a" for point, _ in points[20:]) > 12
 
 
-def test_a_space_without_a_decision_is_searched_in_no_time() -> None:
+def test_a_space_with_a_single_point_is_searched_immediately() -> None:
     assert [point for point, _ in tried(tpe(x=[3]), 3, hill)] == [{"x": 3}] * 3
 
 
@@ -143,7 +143,7 @@ def test_a_space_without_a_decision_is_searched_in_no_time() -> None:
 
 
 def median_of(metric: str = "val_accuracy") -> Search:
-    """Return a search that knows five trials of six epochs, whose scores are 0.1, 0.2, ... 0.5."""
+    """Return a search after five trials of six epochs with the scores 0.1, 0.2, ..., 0.5."""
     search = pruned(MEDIAN, metric)
     for number in range(1, 6):
         search.begin(number)
@@ -156,7 +156,7 @@ def median_of(metric: str = "val_accuracy") -> Search:
 @pytest.mark.parametrize(
     ("metric", "bad", "good"), [("val_accuracy", 0.2, 0.4), ("val_loss", 0.4, 0.2)]
 )
-def test_a_trial_below_the_median_of_the_others_is_hopeless(
+def test_a_trial_below_the_median_of_the_others_is_pruned(
     metric: str, bad: float, good: float
 ) -> None:
     search = median_of(metric)
@@ -165,7 +165,7 @@ def test_a_trial_below_the_median_of_the_others_is_hopeless(
     assert not search.is_hopeless(6, [good] * 6)
 
 
-def test_a_trial_is_judged_by_its_best_epoch_and_epochs_may_come_together() -> None:
+def test_pruning_uses_the_best_epoch_and_accepts_several_epochs_at_once() -> None:
     assert not median_of().is_hopeless(6, [0.4, 0.1, 0.1, 0.1])
     assert median_of().is_hopeless(6, [0.1] * 4)
     search = median_of()
@@ -173,7 +173,7 @@ def test_a_trial_is_judged_by_its_best_epoch_and_epochs_may_come_together() -> N
     assert not search.is_hopeless(6, [0.1] * 3), "nothing is new"
 
 
-def test_no_trial_is_hopeless_before_there_are_others_to_compare_with() -> None:
+def test_no_trial_is_pruned_before_there_are_others_to_compare_with() -> None:
     search = pruned(MEDIAN)
     for number in range(1, 9):
         search.begin(number)
@@ -181,7 +181,7 @@ def test_no_trial_is_hopeless_before_there_are_others_to_compare_with() -> None:
         search.end(number, "unknown", None)
 
 
-def test_successive_halving_lets_one_of_eta_go_on_at_each_rung() -> None:
+def test_successive_halving_keeps_one_of_eta_trials_at_each_rung() -> None:
     search = pruned(HALVING)
     ended = []
     for number in range(1, 9):
@@ -195,7 +195,7 @@ def test_successive_halving_lets_one_of_eta_go_on_at_each_rung() -> None:
 
 
 @pytest.mark.parametrize(("eta", "hopeless"), [(2, False), (4, True)])
-def test_eta_decides_how_many_go_on(eta: int, hopeless: bool) -> None:
+def test_eta_determines_how_many_trials_continue(eta: int, hopeless: bool) -> None:
     search = pruned({**HALVING, "eta": eta})
     for number, score in enumerate((0.9, 0.1, 0.1, 0.5), start=1):
         search.begin(number)
@@ -211,7 +211,7 @@ def test_hyperband_s_brackets_are_those_of_successive_halving() -> None:
     assert [search.is_hopeless(2, scores) for scores in ([0.1], [0.1, 0.1])] == [False, True]
 
 
-def test_trials_of_a_grid_are_ended_as_those_of_a_search_are() -> None:
+def test_trials_of_a_grid_are_pruned_like_those_of_a_search() -> None:
     search = pruned(HALVING, method="random", trials=3)
     search.begin(1)
     search.begin(2, None)
@@ -226,7 +226,7 @@ def test_trials_of_a_grid_are_ended_as_those_of_a_search_are() -> None:
     ("expected", "make"),
     [("method: tpe", lambda: tpe(x=EVEN)), ("early_terminate", lambda: pruned(MEDIAN))],
 )
-def test_without_optuna_the_error_says_how_to_install_it(
+def test_the_error_without_optuna_has_an_install_hint(
     expected: str, make: Callable[[], Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)

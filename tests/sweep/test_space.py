@@ -1,4 +1,4 @@
-"""The points of a sweep: drawn, combined, and at the corners of what is possible."""
+"""The search space of a sweep: random points, grids, and corners."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ LAYERS: list[Any] = [
 
 
 def space(**parameters: Any) -> Space:
-    """Return what keys are drawn from."""
+    """Return a search space."""
     return SweepConfig(parameters=parameters).space
 
 
 def in_grid(*values: Any, most: int = 1000) -> list[Any]:
-    """Return every value that a key of a grid takes."""
+    """Return all values that a key has in a grid."""
     return [point["x"] for point in combinations(space(x=list(values)), most)]
 
 
@@ -71,7 +71,7 @@ def drawn(seed: int, count: int, **parameters: Any) -> list[Point]:
     ids=lambda value: value["distribution"] if isinstance(value, dict) else "",
 )
 @given(share=st.floats(1e-6, 1 - 1e-6))
-def test_a_range_is_drawn_from_by_its_quantile_function(
+def test_a_range_has_the_quantile_function_of_its_distribution(
     expected: Any, fields: dict[str, Any], share: float
 ) -> None:
     value = quantile(Range.model_validate(fields), share)
@@ -87,16 +87,14 @@ def test_a_range_is_drawn_from_by_its_quantile_function(
     count=st.integers(2, 30),
     share=st.floats(1e-6, 1 - 1e-6),
 )
-def test_each_whole_number_of_a_range_is_as_likely_as_the_others(
-    low: int, count: int, share: float
-) -> None:
+def test_all_integers_of_a_range_are_equally_likely(low: int, count: int, share: float) -> None:
     whole = Range.model_validate(
         {"distribution": "int_uniform", "min": low, "max": low + count - 1}
     )
     value = quantile(whole, share)
     assert isinstance(value, int)
     nearest = (share * count) % 1
-    if 1e-6 < nearest < 1 - 1e-6:  # elsewhere rounding decides
+    if 1e-6 < nearest < 1 - 1e-6:  # otherwise, rounding decides
         assert value == stats.randint(low, low + count).ppf(share)
     assert (quantile(whole, 0.0), quantile(whole, 1.0)) == (low, low + count - 1)
 
@@ -126,18 +124,18 @@ def test_the_ends_of_the_widest_ranges_are_finite_numbers_within_them(
         assert math.isfinite(quantile(Range.model_validate(quantised), share))
 
 
-def test_an_even_range_of_logarithms_has_its_middle_at_the_geometric_mean() -> None:
+def test_the_median_of_a_log_uniform_range_is_the_geometric_mean() -> None:
     wide = Range.model_validate({"distribution": "log_uniform_values", "min": 1e-320, "max": 1.0})
     assert quantile(wide, 0.5) == pytest.approx(1e-160, rel=1e-3)
 
 
 @pytest.mark.parametrize(("expected", "q"), [(int, 5), (float, 0.5)])
-def test_multiples_of_a_whole_q_are_whole_numbers(expected: type, q: float) -> None:
+def test_multiples_of_an_integer_q_are_integers(expected: type, q: float) -> None:
     fields = {"distribution": "q_uniform", "min": 0, "max": 100, "q": q}
     assert type(quantile(Range.model_validate(fields), 0.333)) is expected
 
 
-def test_a_multiple_is_written_as_one_would_write_it() -> None:
+def test_a_multiple_has_no_rounding_noise() -> None:
     fields = {"distribution": "q_uniform", "min": 0.3, "max": 0.301, "q": 0.1}
     assert str(quantile(Range.model_validate(fields), 0.0)) == "0.3"
 
@@ -145,21 +143,21 @@ def test_a_multiple_is_written_as_one_would_write_it() -> None:
 # Random points -----------------------------------------------------------------------------------
 
 
-def test_random_points_depend_on_the_seed_alone() -> None:
+def test_random_points_depend_only_on_the_seed() -> None:
     parameters: dict[str, Any] = {"even": EVEN, "layers": LAYERS, "list": [1, 2, 3]}
     points = drawn(1, 30, **parameters)
     assert drawn(1, 10, **parameters) == points[:10]
     assert drawn(2, 30, **parameters) != points
 
 
-def test_random_points_are_spread_over_ranges_and_lists() -> None:
+def test_random_points_are_distributed_over_ranges_and_lists() -> None:
     points = drawn(1, 2000, even=EVEN, list=[10, 20, 30])
     assert stats.kstest([point["even"] for point in points], stats.uniform(-1, 2).cdf).pvalue > 0.01
     counts = [sum(point["list"] == value for point in points) for value in (10, 20, 30)]
     assert stats.chisquare(counts).pvalue > 0.01
 
 
-def test_probabilities_decide_how_often_a_value_is_drawn() -> None:
+def test_probabilities_determine_how_often_a_value_is_drawn() -> None:
     weighted = {"values": ["a", "b", "c"], "probabilities": [0.2, 0.8, 0.0]}
     points = drawn(1, 2000, x=weighted)
     counts = [sum(point["x"] == value for point in points) for value in "abc"]
@@ -219,7 +217,7 @@ values = st.recursive(
 
 
 @given(parameters=st.dictionaries(st.sampled_from("xyz"), st.lists(values, min_size=1, max_size=2)))
-def test_the_points_of_a_grid_are_counted_without_making_them(
+def test_the_points_of_a_grid_are_counted_without_generating_them(
     parameters: dict[str, list[Any]],
 ) -> None:
     grid = space(**parameters) if parameters else {}
@@ -229,7 +227,7 @@ def test_the_points_of_a_grid_are_counted_without_making_them(
 
 
 @pytest.mark.timeout(60)
-def test_the_first_points_of_a_huge_grid_are_made_at_once() -> None:
+def test_the_first_points_of_a_huge_grid_are_generated_immediately() -> None:
     ten = {"values": list(range(10))}
     huge = space(x=[[ten] * 20], y={"min": 0, "max": 2**52}, **{f"z{i}": ten for i in range(20)})
     assert count_combinations(huge) > 10**40
@@ -256,11 +254,11 @@ def test_corners_reach_both_ends_of_each_range(place: Any) -> None:
             return [number for item in below for number in numbers(item)]
         return [value] if isinstance(value, float) else []
 
-    found = [n for point in corners(space(x=place)) for n in numbers(point)]
-    assert (min(found), max(found)) == pytest.approx((-1, 1), abs=0.01)
+    values = [n for point in corners(space(x=place)) for n in numbers(point)]
+    assert (min(values), max(values)) == pytest.approx((-1, 1), abs=0.01)
 
 
-def test_corners_are_as_many_as_there_are_values_and_not_combinations() -> None:
+def test_the_number_of_corners_grows_with_values_and_not_with_combinations() -> None:
     many = space(**{f"x{i}": list(range(10)) for i in range(50)})
     assert sum(1 for _ in corners(many)) == 2 * (1 + 50 * 10)
 
@@ -274,18 +272,18 @@ def test_the_keys_that_vary_have_more_than_one_value() -> None:
     assert varied_keys(space(a=[1], b={"value": 2})) == ["a", "b"]
 
 
-def test_a_draw_of_a_single_value_asks_nobody() -> None:
-    class Nobody:
+def test_drawing_a_single_value_does_not_use_the_dice() -> None:
+    class UnusedDice:
         def index(self, name: str, choice: Choice) -> int:
             raise AssertionError(name)
 
         def unit(self, name: str) -> float:
             raise AssertionError(name)
 
-    assert draw(space(a=[[1]], b={"value": 3}), Nobody()) == {"a": [1], "b": 3}
+    assert draw(space(a=[[1]], b={"value": 3}), UnusedDice()) == {"a": [1], "b": 3}
 
 
-def test_each_decision_has_a_name_of_its_own() -> None:
+def test_each_decision_has_a_unique_name() -> None:
     names: list[str] = []
 
     class Notes(RandomDice):

@@ -1,4 +1,4 @@
-"""What a sweep makes of its trials' ends: rows, retries, and when it gives up."""
+"""How a sweep handles the end of its trials: results, retries, and when it stops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("scratch")
 
 @pytest.fixture
 def workers() -> Iterator[ThreadWorkers]:
-    """A worker in this process."""
+    """A pool of one worker in this process."""
     with ThreadWorkers() as started:
         yield started
 
@@ -41,7 +41,7 @@ def workers() -> Iterator[ThreadWorkers]:
 
 
 def only_trial(sweep: Path) -> Trial:
-    """Return the first trial of a sweep, to be trained outside it."""
+    """Return the first trial of a sweep, to train it outside the sweep."""
     planned = next(line for line in journal(sweep) if line["event"] == "planned")
     dataset = open_dataset("mini", notify=ignore)
     config = json.dumps(planned["config"])
@@ -50,7 +50,7 @@ def only_trial(sweep: Path) -> Trial:
 
 
 def never() -> bool:
-    """Return that a trial should go on."""
+    """Return False: the trial should continue."""
     return False
 
 
@@ -66,7 +66,7 @@ def test_a_trial_that_was_complete_when_its_sweep_was_killed_is_not_trained_agai
         assert getattr(row, key) == before[key]
 
 
-def test_a_trial_whose_directory_holds_only_remains_of_a_killed_process_is_begun_again(
+def test_a_trial_restarts_if_a_killed_process_left_only_temporary_files(
     sweep: Path,
 ) -> None:
     trial = only_trial(sweep)
@@ -78,7 +78,7 @@ def test_a_trial_whose_directory_holds_only_remains_of_a_killed_process_is_begun
     assert not list(trial.directory.glob(".*"))
 
 
-def test_a_trial_with_a_damaged_checkpoint_is_begun_anew(sweep: Path) -> None:
+def test_a_trial_with_a_damaged_checkpoint_restarts(sweep: Path) -> None:
     trial = only_trial(sweep)
     before = run_trial(trial, trial.dataset, never)
     (trial.directory / "summary.json").unlink()
@@ -88,71 +88,73 @@ def test_a_trial_with_a_damaged_checkpoint_is_begun_anew(sweep: Path) -> None:
     checkpoint.write_bytes(damaged)
     after = run_trial(trial, trial.dataset, never)
     assert (after.status, after.val_loss) == ("finished", before.val_loss)
-    assert "started again from the beginning" in (trial.directory / LOG).read_text("utf-8")
+    assert "restarted from the beginning" in (trial.directory / LOG).read_text("utf-8")
 
 
 # Deaths ------------------------------------------------------------------------------------------
 
 
-def test_a_trial_whose_workers_die_but_which_gets_on_is_trained_to_its_end(
+def test_a_trial_whose_workers_die_completes_if_it_makes_progress(
     workers: ThreadWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Curve, "read", lambda _: False)  # even if nobody has looked at it since
+    monkeypatch.setattr(Curve, "read", lambda _: False)  # the sweep does not see the progress
     sweep = begin_sweep("training.epochs=6", work=stubs.die_every_two_epochs)
     (row,) = train_sweep(sweep, workers)
     assert (row.status, row.epochs) == ("finished", 6)
     log = Path(f"sweep/trial-001/{LOG}").read_text("utf-8")
-    assert log.count("its worker process died") == 3
-    assert log.count("begun by process") == 4
+    assert log.count("the worker process died") == 3
+    assert log.count("started by process") == 4
 
 
-def test_a_trial_whose_worker_died_waits_until_all_others_were_begun(
+def test_a_trial_whose_worker_died_waits_until_all_others_have_started(
     workers: ThreadWorkers,
 ) -> None:
-    begun = []
+    started = []
 
     def die_in_the_first(trial: Trial, *_: object) -> TrialResult:
-        begun.append(trial.number)
+        started.append(trial.number)
         return (stubs.die_at_once if trial.number == 1 else stubs.raise_differently)(trial)
 
     train_sweep(begin_sweep("training.seed=0,1,2", work=die_in_the_first), workers)
-    assert begun == [1, 2, 3, 1]
+    assert started == [1, 2, 3, 1]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "interrupted"])
-def test_a_trial_that_was_lost_through_no_fault_of_its_own_is_begun_again_at_once(
+def test_a_trial_that_was_lost_without_an_error_restarts_at_once(
     workers: ThreadWorkers, how: str
 ) -> None:
-    begun = []
+    started = []
 
     def lose_the_first(trial: Trial, dataset: Dataset, stop: stubs.Stop) -> TrialResult:
-        begun.append(trial.number)
-        if len(begun) > 1:
+        started.append(trial.number)
+        if len(started) > 1:
             return run_trial(trial, dataset, stop)
         if how == "cancelled":
             raise CancelledError
         return run_trial(trial, dataset, lambda: True)
 
     rows = train_sweep(begin_sweep("training.seed=0,1", work=lose_the_first), workers)
-    assert begun == [1, 1, 2]
+    assert started == [1, 1, 2]
     assert statuses(rows) == ["finished"] * 2
     assert "died" not in Path(f"sweep/trial-001/{LOG}").read_text("utf-8")
 
 
-def test_workers_that_always_die_end_the_sweep(workers: ThreadWorkers) -> None:
+def test_workers_that_always_die_stop_the_sweep(workers: ThreadWorkers) -> None:
     sweep = begin_sweep("training.seed=0,1,2,3,4,5", work=stubs.die_at_once)
     rows = train_sweep(sweep, workers)
     assert {"failed"} == set(statuses(rows))
-    assert rows[0].reason.startswith("its worker process died twice at the same epoch: killed")
-    assert sweep.ended_because == f"the first three trials failed alike: {rows[0].reason}"
+    assert rows[0].reason.startswith("the worker process died twice in the same epoch: killed")
+    assert sweep.ended_because == (
+        f"the first three trials failed with the same error: {rows[0].reason}"
+    )
 
 
-def test_a_trial_that_takes_too_long_is_stopped_and_keeps_what_it_has(
+def test_a_trial_that_takes_too_long_is_stopped_and_keeps_its_checkpoint(
     workers: ThreadWorkers,
 ) -> None:
     sweep = begin_sweep("training.epochs=9", work=stubs.hold_after_two_epochs)
     (row,) = train_sweep(sweep, workers, Limits(trial_timeout=0.5))
-    assert (row.status, row.reason) == ("failed", "it took longer than 0.5 s")
+    assert (row.status, row.reason) == ("failed", "timeout: it took longer than 0.5 s")
     assert Path("sweep/trial-001/last.npz").exists()
 
 
@@ -168,14 +170,14 @@ def test_a_trial_that_does_not_stop_is_killed(
     (row,) = train_sweep(begin_sweep(work=hang), workers, Limits(trial_timeout=0.2))
     assert (row.status, row.reason) == (
         "failed",
-        "it hung: it was killed after 0.2 s, and some to save",
+        "timeout: it did not stop after 0.2 s and was killed",
     )
 
 
 # Failures ----------------------------------------------------------------------------------------
 
 
-def test_three_failures_of_different_kinds_do_not_end_the_sweep(workers: ThreadWorkers) -> None:
+def test_three_different_failures_do_not_stop_the_sweep(workers: ThreadWorkers) -> None:
     sweep = begin_sweep("training.seed=0,1,2,3", work=stubs.raise_differently)
     rows = train_sweep(sweep, workers)
     assert statuses(rows) == ["failed"] * 4
@@ -183,26 +185,26 @@ def test_three_failures_of_different_kinds_do_not_end_the_sweep(workers: ThreadW
     assert sweep.ended_because is None
 
 
-def test_a_sweep_ends_when_it_has_as_many_failures_as_allowed_and_can_go_on(
+def test_a_sweep_stops_after_the_maximum_number_of_failures_and_can_resume(
     workers: ThreadWorkers,
 ) -> None:
     sweep = begin_sweep("training.seed=0,1,2,3,4", work=stubs.raise_differently)
     assert [row.trial for row in train_sweep(sweep, workers, Limits(max_failures=2))] == [1, 2]
-    assert sweep.ended_because == "2 trials have failed"
+    assert sweep.ended_because == "stopped after 2 trials failed"
     rows = train_sweep(resume_sweep(retry_failed=True), workers)
     assert [(row.trial, row.status) for row in rows] == [(1, "finished"), (2, "finished")]
     rest = train_sweep(resume_sweep(), workers)
     assert [(row.trial, row.status) for row in rest] == [(n, "finished") for n in (3, 4, 5)]
 
 
-def test_failures_before_a_resume_count_as_well(workers: ThreadWorkers) -> None:
+def test_failures_before_a_resume_count_too(workers: ThreadWorkers) -> None:
     sweep = begin_sweep("training.seed=0,1,2,3,4,5", work=stubs.raise_with_a_number)
     assert len(train_sweep(sweep, workers, Limits(max_failures=1))) == 1
-    assert sweep.ended_because == "a trial has failed"
+    assert sweep.ended_because == "stopped after 1 trial failed"
     again = resume_sweep(stubs.raise_with_a_number)
     assert len(train_sweep(again, workers)) == 2
     assert again.ended_because is not None
-    assert "the first three trials failed alike" in again.ended_because
+    assert "the first three trials failed with the same error" in again.ended_because
 
 
 def test_retrying_can_be_interrupted_and_repeated(workers: ThreadWorkers) -> None:
@@ -214,7 +216,7 @@ def test_retrying_can_be_interrupted_and_repeated(workers: ThreadWorkers) -> Non
     assert statuses(train_sweep(resume_sweep(retry_failed=True), workers)) == ["finished"] * 2
 
 
-def test_a_full_disk_ends_the_sweep_and_fails_no_trial(workers: ThreadWorkers) -> None:
+def test_a_full_disk_stops_the_sweep_and_no_trial_fails(workers: ThreadWorkers) -> None:
     sweep = begin_sweep("training.seed=0,1,2", work=stubs.find_the_disk_full)
     with pytest.raises(StorageError, match="No space left"):
         train_sweep(sweep, workers)

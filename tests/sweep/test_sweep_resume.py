@@ -1,4 +1,4 @@
-"""``nnctl sweep --resume`` and ``--show``: a sweep that was ended comes to the same results."""
+"""``nnctl sweep --resume`` and ``--show``: a resumed sweep has the same results."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ RESUME = ("sweep", "--resume", "sweep")
 
 
 def cut_journal(*, kept: int, torn: int = 0) -> None:
-    """Keep some lines of the journal, and the beginning of the next one."""
+    """Keep the first lines of the journal, and `torn` bytes of the next one."""
     lines = JOURNAL.read_bytes().splitlines(keepends=True)
     JOURNAL.write_bytes(b"".join(lines[:kept]) + b"".join(lines[kept:])[:torn])
 
 
-# Sweeps that were ended --------------------------------------------------------------------------
+# Interrupted sweeps ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("torn", [0, 50])
 @pytest.mark.parametrize("kept", range(1, 11))
-def test_a_sweep_goes_on_from_any_line_of_its_journal(
+def test_a_sweep_resumes_from_any_line_of_its_journal(
     nnctl: Nnctl, sweep: Path, kept: int, torn: int
 ) -> None:
     before, lines = table(sweep), journal(sweep)
@@ -49,12 +49,12 @@ def test_a_sweep_goes_on_from_any_line_of_its_journal(
         shutil.rmtree(sweep / f"trial-{trial:03d}")
     done = sum(line["event"] == "ended" for line in lines[:kept])
     stderr = nnctl(*RESUME).stderr
-    assert f"{done} of them done before" in stderr or not done
+    assert f"{done} of them already done" in stderr or not done
     assert table(sweep) == before
     assert sum(line["event"] == "ended" for line in journal(sweep)) == 3
 
 
-def test_a_sweep_that_is_done_trains_nothing_when_it_is_resumed(
+def test_resuming_a_complete_sweep_trains_nothing(
     nnctl: Nnctl, sweep: Path, finished: tuple[Path, str], scratch: Path
 ) -> None:
     logs = {path: path.read_bytes() for path in sweep.glob("*/log.txt")}
@@ -76,16 +76,16 @@ def test_a_resumed_sweep_prints_all_its_trials_as_json(nnctl: Nnctl, sweep: Path
     assert list(map(json.loads, shown)) == list(map(json.loads, stored))
 
 
-def test_trials_that_are_left_are_shown_with_their_epochs(nnctl: Nnctl, sweep: Path) -> None:
+def test_unfinished_trials_are_shown_with_their_epochs(nnctl: Nnctl, sweep: Path) -> None:
     text = (sweep / "journal.jsonl").read_text("utf-8")
     text = text.replace('"status": "finished"', '"status": "interrupted"', 2)
     (sweep / "journal.jsonl").write_text(text, encoding="utf-8")
     stderr = nnctl("sweep", "--show", "sweep").stderr
-    assert "still to do: 2" in stderr
+    assert "unfinished trials: 2" in stderr
     assert stderr.count("is at epoch 3 of 3, ") == 2
 
 
-def test_where_nothing_has_failed_nothing_is_retried(
+def test_retry_failed_is_refused_if_no_trial_has_failed(
     nnctl: Nnctl, sweep: Path, finished: tuple[Path, str]
 ) -> None:
     retry = (*RESUME, "--retry-failed")
@@ -94,13 +94,13 @@ def test_where_nothing_has_failed_nothing_is_retried(
     before = sorted(sweep.iterdir())
     stderr = nnctl(*retry, code=2).stderr
     assert "no trial of sweep has failed" in stderr
-    assert "Still to do: 2; without --retry-failed, go on with: nnctl sweep" in stderr
+    assert "Unfinished trials: 2. To resume without --retry-failed: nnctl sweep" in stderr
     assert sorted(sweep.iterdir()) == before
     assert nnctl(*RESUME).stdout == finished[1]
 
 
 @pytest.mark.usefixtures("sweep")
-def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: Nnctl) -> None:
+def test_a_journal_of_another_version_is_read_if_its_keys_are_known(nnctl: Nnctl) -> None:
     text = JOURNAL.read_text("utf-8")
     more = text.replace('"event": "ended"', '"event": "ended", "news": 1')
     JOURNAL.write_text(more, encoding="utf-8")
@@ -110,7 +110,7 @@ def test_a_journal_of_another_version_is_read_as_far_as_it_is_understood(nnctl: 
     assert "unknown key 'news'" in nnctl(*RESUME, code=2).stderr
 
 
-def test_a_sweep_that_cannot_write_ends_with_a_hint_and_goes_on_when_there_is_room(
+def test_a_sweep_that_cannot_write_stops_with_a_hint_and_can_resume(
     nnctl: Nnctl, in_threads: Callable[..., None], finished: tuple[Path, str]
 ) -> None:
     in_threads(stubs.find_the_disk_full)
@@ -120,11 +120,11 @@ def test_a_sweep_that_cannot_write_ends_with_a_hint_and_goes_on_when_there_is_ro
     assert "What was saved before is intact." in stderr
     assert "nnctl sweep --resume sweep --workers 2" in stderr
     in_threads()
-    assert "1 of them done before" in nnctl(*RESUME).stderr
+    assert "1 of them already done" in nnctl(*RESUME).stderr
     assert table("sweep") == table(finished[0])
 
 
-def test_a_sweep_whose_journal_is_removed_cannot_go_on(
+def test_a_sweep_whose_journal_is_removed_cannot_resume(
     nnctl: Nnctl, in_threads: Callable[..., None]
 ) -> None:
     def remove_journal(*_: object) -> TrialResult:
@@ -134,14 +134,14 @@ def test_a_sweep_whose_journal_is_removed_cannot_go_on(
     in_threads(remove_journal)
     stderr = nnctl("sweep", SMALL, "-p", "training.seed=0,1", "--sweep-dir", "sweep", code=1).stderr
     assert "sweep/journal.jsonl cannot be written" in stderr
-    assert "begin it again" in stderr
+    assert "start the sweep again" in stderr
     assert not JOURNAL.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 @pytest.mark.parametrize("seed", range(4))
-def test_a_sweep_killed_at_random_moments_has_the_table_of_one_left_alone(
+def test_a_sweep_killed_at_random_moments_has_the_same_results_as_an_undisturbed_one(
     nnctl: Nnctl, processes: Processes, seed: int
 ) -> None:
     words: tuple[object, ...] = (
@@ -162,10 +162,10 @@ def test_a_sweep_killed_at_random_moments_has_the_table_of_one_left_alone(
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
-        patience *= 1.2  # a busy machine needs longer to get anywhere
+        patience *= 1.2  # a busy machine needs more time to make progress
         if JOURNAL.exists() and JOURNAL.stat().st_size:
             words = (*RESUME, "--workers", 2, "--quiet")
-        else:  # killed before it began
+        else:  # killed before the sweep started
             shutil.rmtree("sweep", ignore_errors=True)
     assert table("alone") == table("sweep")
     ended = [line["trial"] for line in journal("sweep") if line["event"] == "ended"]
@@ -173,7 +173,7 @@ def test_a_sweep_killed_at_random_moments_has_the_table_of_one_left_alone(
 
 
 def kill_at_random(rng: random.Random, process: subprocess.Popen[str]) -> None:
-    """Kill a sweep, or one of its workers, or all of them at once."""
+    """Kill a sweep, one of its workers, or all processes at once."""
     family = psutil.Process(process.pid).children(recursive=True)
     workers = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
     match rng.choice(["sweep", "worker", "all"]):
@@ -195,13 +195,13 @@ def kill_at_random(rng: random.Random, process: subprocess.Popen[str]) -> None:
     ("code", "expected", "content"),
     [
         (2, "has no journal.jsonl", None),
-        (2, "is empty: the sweep was ended before it began", ""),
+        (2, "is empty: the sweep was interrupted before it started", ""),
         (3, "journal.jsonl:1 is damaged", "nonsense\n"),
         (3, "format version 99", '{"event": "sweep", "format_version": 99}\n'),
     ],
 )
 @pytest.mark.parametrize("option", ["--resume", "--show"])
-def test_a_directory_without_a_sound_journal_is_refused(
+def test_a_directory_without_a_valid_journal_is_refused(
     nnctl: Nnctl, option: str, code: int, expected: str, content: str | None
 ) -> None:
     Path("sweep").mkdir()
@@ -213,15 +213,18 @@ def test_a_directory_without_a_sound_journal_is_refused(
 @pytest.mark.parametrize(
     ("expected", "arguments"),
     [
-        ("give one of CONFIG, --resume DIR and --show DIR", ()),
-        ("give one of CONFIG", (SMALL, "--resume", "sweep")),
-        ("a cluster has its own", (SMALL, "--scheduler", "x:1", "--workers", 2)),
-        ("the sweep varies training.seed", (SMALL, "-p", "training.seed=1,2", "--seed", 3)),
+        ("use exactly one of CONFIG, --resume DIR and --show DIR", ()),
+        ("use exactly one of CONFIG", (SMALL, "--resume", "sweep")),
+        (
+            "--workers and --scheduler cannot",
+            (SMALL, "--scheduler", "x:1", "--workers", 2),
+        ),
+        ("the sweep already varies training.seed", (SMALL, "-p", "training.seed=1,2", "--seed", 3)),
         ("--retry-failed needs --resume", (SMALL, "--retry-failed")),
-        ("no option can change it", ("--resume", "sweep", "--epochs", 3)),
-        ("no option can change it", ("--resume", "sweep", "-p", "training.seed=1")),
-        ("is not the directory of a sweep", ("--resume", "nowhere")),
-        ("is not the directory of a sweep", ("--show", "nowhere")),
+        ("no option can change the trials", ("--resume", "sweep", "--epochs", 3)),
+        ("no option can change the trials", ("--resume", "sweep", "-p", "training.seed=1")),
+        ("is not a sweep directory", ("--resume", "nowhere")),
+        ("is not a sweep directory", ("--show", "nowhere")),
         ("not in the range", (SMALL, "--workers", 10**11)),
         ("not in the range", (SMALL, "--trial-timeout", 0)),
         ("nan is not a finite number", (SMALL, "--trial-timeout", "nan")),
@@ -229,7 +232,7 @@ def test_a_directory_without_a_sound_journal_is_refused(
         ("not in the range", (SMALL, "--max-failures", 0)),
     ],
 )
-def test_options_that_do_not_go_together_are_a_usage_error(
+def test_options_that_cannot_be_combined_are_a_usage_error(
     nnctl: Nnctl, expected: str, arguments: tuple[object, ...]
 ) -> None:
     assert expected in nnctl("sweep", *arguments, code=2).stderr
@@ -239,7 +242,7 @@ def test_options_that_do_not_go_together_are_a_usage_error(
 
 
 def write_sweep(name: str, text: str) -> None:
-    """Write a sweep file over the small configuration."""
+    """Write a sweep file whose base is the small configuration."""
     Path("base.yaml").write_bytes(SMALL.read_bytes())
     Path(name).write_text(f"base: base.yaml\n{text}", encoding="utf-8")
 
@@ -259,7 +262,7 @@ parameters:
 """
 
 
-def test_tpe_draws_from_nested_choices_and_goes_on_as_if_it_had_not_been_ended(
+def test_tpe_draws_from_nested_choices_and_resumes_with_the_same_points(
     nnctl: Nnctl,
 ) -> None:
     pytest.importorskip("optuna")
@@ -276,7 +279,7 @@ def test_tpe_draws_from_nested_choices_and_goes_on_as_if_it_had_not_been_ended(
     assert table("sweep") == before
 
 
-def test_a_folder_of_digits_is_found_from_another_folder(
+def test_a_dataset_folder_is_found_from_another_working_directory(
     nnctl: Nnctl, mini_folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(mini_folder, "digits")
@@ -293,17 +296,17 @@ def test_a_folder_of_digits_is_found_from_another_folder(
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Work:
-    """A training that waits after two epochs until the sweep has seen them.
+    """A training that waits after two epochs until the sweep has read their metrics.
 
-    With a tiny learning rate it waits until it is stopped.
+    With a tiny learning rate, it waits until it is stopped.
     """
     seen: dict[Path, int] = {}
     read = Curve.read
 
-    def note(curve: Curve) -> bool:
-        news = read(curve)
+    def read_and_record(curve: Curve) -> bool:
+        updated = read(curve)
         seen[curve._path.parent] = len(curve.scores)
-        return news
+        return updated
 
     def train(trial: Trial, dataset: Dataset, stop: stubs.Stop) -> TrialResult:
         is_slow = trial.point["optimizer.learning_rate"] < 1e-3
@@ -318,12 +321,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Work:
 
         return run_trial(trial, dataset, wait)
 
-    monkeypatch.setattr(Curve, "read", note)
+    monkeypatch.setattr(Curve, "read", read_and_record)
     return train
 
 
 @pytest.mark.parametrize("kind", ["median, min_iter: 2", "hyperband, min_iter: 2, eta: 2"])
-def test_a_trial_that_does_worse_than_others_is_ended_and_keeps_its_metrics(
+def test_a_pruned_trial_keeps_its_metrics(
     nnctl: Nnctl, in_threads: Callable[..., None], watched: Work, kind: str
 ) -> None:
     pytest.importorskip("optuna")
@@ -341,15 +344,15 @@ def test_a_trial_that_does_worse_than_others_is_ended_and_keeps_its_metrics(
     for row in rows[6:]:
         kept = Path(f"sweep/trial-{int(row['trial']):03d}/metrics.jsonl").read_text("utf-8")
         assert len(kept.splitlines()) == int(row["epochs"]) == 2
-        assert "it did worse than others" in row["reason"]
-    assert "ended early, as they did worse" in done.stdout
+        assert "worse than other trials after epoch" in row["reason"]
+    assert "pruned trials (worse than others): " in done.stdout
 
 
-def test_the_points_of_a_search_are_not_listed_but_checked(nnctl: Nnctl) -> None:
+def test_a_dry_run_of_tpe_checks_the_search_space_and_lists_no_points(nnctl: Nnctl) -> None:
     pytest.importorskip("optuna")
     write_sweep("tpe.yaml", TPE)
     done = nnctl("sweep", "tpe.yaml", "--dry-run")
-    assert ("follows from the trials before" in done.stderr, done.stdout) == (True, "")
+    assert ("tpe chooses each point from earlier results" in done.stderr, done.stdout) == (True, "")
     write_sweep("wrong.yaml", TPE.replace("[20, 50, 100]", "[20, 0]").replace("tanh", "tahn"))
     stderr = nnctl("sweep", "wrong.yaml", code=2).stderr
     assert "wrong.yaml:7:3: training.batch_size=0" in stderr
@@ -368,8 +371,9 @@ def test_seeds_are_ranked_by_their_mean_and_compared(nnctl: Nnctl) -> None:
     means = [sum(row["val_accuracy"] for row in rows[i : i + 3]) / 3 for i in (0, 3, 6)]
     for mean in means:
         assert f"{100 * mean:.2f} % ±" in shown
-    assert "a paired t-test over 3 seeds" in shown
-    assert "cannot be told from" in shown
+    unwrapped = " ".join(shown.split())
+    assert "a paired t-test over 3 seeds" in unwrapped
+    assert "not significantly better than" in unwrapped
     best = max(range(3), key=means.__getitem__)
     trial = shown.splitlines()[-1].rpartition("-")[2]
     assert int(trial) in range(3 * best + 1, 3 * best + 4)

@@ -1,4 +1,4 @@
-"""Worker processes that cannot start, are suspended, or lose what they need from the system."""
+"""Worker processes that cannot start, are suspended, or lack system resources."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ SMOKE = CONFIGS / "smoke.yaml"
 Stop = Callable[[], bool]
 
 
-def answer(trial: Trial, *_: object) -> TrialResult:
-    """Return what can be seen in the worker, without training."""
+def describe_worker(trial: Trial, *_: object) -> TrialResult:
+    """Return a result that describes the worker process, without training."""
     seen = [
         f"safe path {sys.flags.safe_path}",
         f"BLAS threads {os.environ.get('OPENBLAS_NUM_THREADS')}",
@@ -52,15 +52,15 @@ def answer(trial: Trial, *_: object) -> TrialResult:
 
 
 def wait_for_stop(trial: Trial, _: Dataset, stop: Stop) -> TrialResult:
-    """Return when the trial is asked to stop."""
+    """Wait until the trial should stop."""
     wait_until(stop)
     return failed(trial, "stopped")
 
 
-def serve_without_threads(orders: Connection, results: Connection, log: Path) -> None:
-    """Serve where no thread can be started."""
+def serve_without_threads(tasks: Connection, results: Connection, log: Path) -> None:
+    """Serve in a process that cannot start threads."""
     threading.stack_size(2**46)
-    process.serve(orders, results, log)
+    process.serve(tasks, results, log)
 
 
 def serve_never(*_: object) -> None:
@@ -71,7 +71,7 @@ def serve_never(*_: object) -> None:
 
 @contextlib.contextmanager
 def no_threads() -> Iterator[None]:
-    """Let no thread be started: there is not so much memory for its stack."""
+    """Prevent the start of threads: there is not enough memory for their stacks."""
     try:
         before = threading.stack_size(2**46)
     except ValueError:
@@ -82,7 +82,7 @@ def no_threads() -> Iterator[None]:
         threading.stack_size(before)
 
 
-def new_sweep(*varied: str, work: Work = answer) -> Sweep:
+def new_sweep(*varied: str, work: Work = describe_worker) -> Sweep:
     """Return a sweep in the folder ``sweep``."""
     plan = read_plan(SMOKE, varied or ("training.seed=0",))
     home = Run.create_at(Path("sweep")).directory
@@ -103,16 +103,16 @@ def trial_of(sweep: Sweep) -> Trial:
 
 
 def outcome_of(workers: Workers, future: Future[TrialResult]) -> TrialResult:
-    """Wait for a trial."""
+    """Wait for a trial, and until its worker is free; return the result."""
     result = future.result(DEADLINE)
     wait_until(lambda: workers.free() > 0)
     return result
 
 
 class TestStart:
-    """A worker that cannot start ends the sweep in a sentence."""
+    """A worker that cannot start ends the sweep with an error message."""
 
-    def test_a_worker_has_what_it_needs_and_its_parent_what_it_had(
+    def test_a_worker_has_its_environment_and_the_parent_keeps_its_own(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
@@ -126,7 +126,7 @@ class TestStart:
         ("number", "hint"),
         [(errno.EAGAIN, "ulimit -u"), (errno.ENOMEM, "ulimit -v"), (errno.EMFILE, "ulimit -n")],
     )
-    def test_a_process_that_the_system_refuses_is_a_sentence(
+    def test_the_error_has_a_hint_if_the_system_refuses_a_process(
         self, nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
     ) -> None:
         def refuse(*_: object) -> None:
@@ -134,25 +134,25 @@ class TestStart:
 
         monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
         done = nnctl("sweep", SMOKE, "-p", "training.seed=0,1", "--sweep-dir", "sweep", code=1)
-        assert f"a worker process cannot be started: {os.strerror(number)}" in done.stderr
+        assert f"cannot start a worker process: {os.strerror(number)}" in done.stderr
         assert hint in done.stderr
         assert "nnctl sweep --resume sweep" in done.stderr
 
-    def test_a_worker_that_cannot_start_a_thread_says_so(
+    def test_a_worker_that_cannot_start_a_thread_reports_an_error(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with no_threads():  # else it is skipped here
             pass
         monkeypatch.setattr(pool, "serve", serve_without_threads)
-        with pytest.raises(NnctlError, match="cannot start: RuntimeError: can't start new thread"):
+        with pytest.raises(NnctlError, match="process: RuntimeError: can't start new thread"):
             results_of(new_sweep(), LocalPool(1))
 
-    def test_a_pool_that_cannot_start_a_thread_says_so_and_leaves_no_process(self) -> None:
+    def test_a_pool_that_cannot_start_a_thread_reports_an_error_and_leaves_no_process(self) -> None:
         with new_sweep() as sweep, LocalPool(1) as workers, no_threads():
-            future = workers.submit(answer, trial_of(sweep))
+            future = workers.submit(describe_worker, trial_of(sweep))
             error = future.exception(0)
             assert isinstance(error, NnctlError)
-            assert "cannot be started: can't start new thread" in error.message
+            assert "cannot start a worker process: can't start new thread" in error.message
             wait_until(lambda: not multiprocessing.active_children())
 
     def test_a_worker_that_hangs_while_it_starts_is_killed(
@@ -161,9 +161,9 @@ class TestStart:
         monkeypatch.setattr(pool, "serve", serve_never)
         monkeypatch.setattr(pool, "_START", 0.01)
         (row,) = results_of(new_sweep(), LocalPool(1))
-        assert row.reason.startswith("its worker process died twice")
+        assert row.reason.startswith("the worker process died twice")
 
-    def test_a_trial_asked_to_stop_while_its_worker_starts_stops(self) -> None:
+    def test_a_trial_stops_if_it_is_requested_while_its_worker_starts(self) -> None:
         with new_sweep() as sweep, LocalPool(1) as workers:
             trial = trial_of(sweep)
             future = workers.submit(wait_for_stop, trial)
@@ -171,7 +171,7 @@ class TestStart:
             assert outcome_of(workers, future).reason == "stopped"
 
     @posix
-    def test_a_directory_that_was_removed_is_a_sentence_and_leaves_nothing(
+    def test_a_removed_working_directory_is_an_error_and_no_files_remain(
         self, nnctl: Nnctl, scratch: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gone = scratch / "gone"
@@ -185,9 +185,9 @@ class TestStart:
 
 
 class TestSystem:
-    """What a sweep needs of the system, and what it does without."""
+    """Which system resources a sweep needs."""
 
-    def test_no_shared_memory_and_no_semaphore_is_needed(
+    def test_workers_use_neither_shared_memory_nor_semaphores(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: object, **__: object) -> None:
@@ -199,27 +199,30 @@ class TestSystem:
         assert "process" in row.reason
 
     @posix
-    def test_the_death_of_the_resource_tracker_is_not_noticed(
+    def test_the_death_of_the_resource_tracker_has_no_effect(
         self, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with new_sweep("training.seed=0,1") as sweep:
             with LocalPool(1) as workers:
-                outcome_of(workers, workers.submit(answer, trial_of(sweep)))
+                outcome_of(workers, workers.submit(describe_worker, trial_of(sweep)))
                 for child in psutil.Process().children():
                     if "resource_tracker" in " ".join(child.cmdline()):
                         child.kill()
             with LocalPool(1) as workers:
-                outcome_of(workers, workers.submit(answer, trial_of(sweep)))
+                outcome_of(workers, workers.submit(describe_worker, trial_of(sweep)))
         assert capfd.readouterr().err == ""
 
     @posix
     def test_a_worker_that_dies_while_it_is_idle_is_replaced(self) -> None:
         with new_sweep("training.seed=0,1") as sweep, LocalPool(1) as workers:
-            before = outcome_of(workers, workers.submit(answer, trial_of(sweep))).reason
+            before = outcome_of(workers, workers.submit(describe_worker, trial_of(sweep))).reason
             (idle,) = multiprocessing.active_children()
             idle.kill()
             wait_until(lambda: not multiprocessing.active_children())
-            assert outcome_of(workers, workers.submit(answer, trial_of(sweep))).reason != before
+            assert (
+                outcome_of(workers, workers.submit(describe_worker, trial_of(sweep))).reason
+                != before
+            )
 
     @pytest.mark.parametrize(
         "words",
@@ -229,7 +232,7 @@ class TestSystem:
         ],
         ids=["train", "download"],
     )
-    def test_a_command_that_cannot_start_a_thread_says_so(
+    def test_a_command_that_cannot_start_a_thread_reports_an_error(
         self, nnctl: Nnctl, words: tuple[object, ...]
     ) -> None:
         with no_threads():
@@ -238,10 +241,10 @@ class TestSystem:
         assert "ulimit -u" in done.stderr
 
     @pytest.mark.parametrize(("given", "used"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "7"}, "7")])
-    def test_the_command_starts_no_threads_of_blas_unless_the_user_wants_them(
+    def test_the_command_starts_no_blas_threads_unless_the_user_requests_them(
         self, processes: Processes, given: dict[str, str], used: str
     ) -> None:
-        # OpenBLAS sends itself a SIGINT where it cannot start them, though nobody interrupts.
+        # OpenBLAS sends itself a SIGINT if it cannot start them.
         code = (
             "import os, nnctl.cli, nnctl.__main__\n"
             "nnctl.cli.main = lambda **_: print(os.environ['OPENBLAS_NUM_THREADS'])\n"
@@ -253,11 +256,11 @@ class TestSystem:
         )
         assert end_of(started).stdout == f"{used}\n"
 
-    def test_too_many_open_files_come_with_a_hint(self) -> None:
+    def test_an_error_due_to_too_many_open_files_has_a_hint(self) -> None:
         error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         assert "ulimit -n" in str(cannot_write(Path("run"), error).hint)
 
-    def test_too_many_open_files_come_with_a_hint_where_nobody_foresaw_them(
+    def test_an_unexpected_error_due_to_too_many_open_files_has_a_hint(
         self, nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(path: object, *_: object) -> None:
@@ -270,10 +273,10 @@ class TestSystem:
 
 
 class _Stuck(Workers):
-    """Workers whose trial never ends; they note what they are asked."""
+    """Pool whose trial never ends; it records the calls."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self._future: Future[TrialResult] | None = None
 
     def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
@@ -284,10 +287,10 @@ class _Stuck(Workers):
         return int(self._future is None)
 
     def ask_to_stop(self, trial: Trial) -> None:
-        self.asked.append("to stop")
+        self.calls.append("stop")
 
     def kill(self, trial: Trial) -> None:
-        self.asked.append("killed")
+        self.calls.append("kill")
 
     def kill_all(self) -> None:
         pass
@@ -296,34 +299,34 @@ class _Stuck(Workers):
         pass
 
 
-def test_the_time_in_which_a_sweep_is_suspended_is_not_counted(
+def test_the_timeout_does_not_count_time_in_which_a_sweep_is_suspended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    steps = [0.2, 1000.0, *[0.5] * 60]  # seconds between two looks; the second is a suspension
+    steps = [0.2, 1000.0, *[0.5] * 60]  # seconds between two ticks; the second is a suspension
     now = 0.0
 
     clock = SimpleNamespace(monotonic=lambda: now, strftime=time.strftime)
     monkeypatch.setattr(sweep_module, "time", clock)
     monkeypatch.setattr(sweep_module, "_TICK", 0.0)
     workers = _Stuck()
-    asked: dict[str, float] = {}
+    call_times: dict[str, float] = {}
     with new_sweep() as sweep:
-        looks: Any = sweep.train(workers, lambda: False, Limits(trial_timeout=15))
+        ticks: Any = sweep.train(workers, lambda: False, Limits(trial_timeout=15))
         for step in steps:
-            next(looks)
+            next(ticks)
             now += step
-            for what in workers.asked:
-                asked.setdefault(what, now)
-    assert asked["to stop"] == pytest.approx(1000.2 + 14, abs=1.1)
-    assert asked["killed"] == pytest.approx(1000.2 + 14 + 10, abs=1.1)
+            for call in workers.calls:
+                call_times.setdefault(call, now)
+    assert call_times["stop"] == pytest.approx(1000.2 + 14, abs=1.1)
+    assert call_times["kill"] == pytest.approx(1000.2 + 14 + 10, abs=1.1)
 
 
-def test_a_quiet_sweep_says_what_it_waits_for(
+def test_a_quiet_sweep_reports_what_it_waits_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def connect(address: str, notify: Callable[[str], None]) -> None:
-        notify(f"the scheduler at {address} does not answer; waiting for it")
+        notify(f"the scheduler at {address} does not describe_worker; waiting for it")
 
     monkeypatch.setattr("nnctl.sweep.cluster.cluster.Cluster", connect)
     _start_workers("tcp://192.0.2.1:1", None)
-    assert "does not answer; waiting for it" in capsys.readouterr().err
+    assert "does not describe_worker; waiting for it" in capsys.readouterr().err

@@ -10,9 +10,9 @@ from nnctl.sweep.workers import Work, Workers
 
 
 class ThreadWorkers(Workers):
-    """Trains trials in a thread, one after the other, whatever size a command asks for.
+    """Trains one trial after another in a thread; ignores the requested size.
 
-    The work, if given, replaces that of the sweep.
+    If `work` is given, it replaces the work of the sweep.
     """
 
     def __init__(self, size: int = 1, work: Work | None = None) -> None:
@@ -43,7 +43,7 @@ class ThreadWorkers(Workers):
             self._stop.set()
 
     def kill(self, trial: Trial) -> None:
-        """Note the trial; its work has to look here, since nobody can kill a thread."""
+        """Record the trial; its work has to check this, as a thread cannot be killed."""
         self.killed.append(trial.number)
 
     def kill_all(self) -> None:

@@ -1,1 +1,1 @@
-"""Workers on other machines, through Dask; the only room that knows it."""
+"""Pool of workers on a Dask cluster; the only package that imports Dask."""

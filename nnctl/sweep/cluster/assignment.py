@@ -1,4 +1,4 @@
-"""One trial at one worker of a Dask cluster: what is sent there, and what comes back."""
+"""One trial on one worker of a Dask cluster: sends its inputs and fetches its progress."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nnctl.sweep.cluster.mirror import Mirror
 from nnctl.sweep.trials import Trial, TrialResult
 from nnctl.sweep.workers import Work
 
-_TICK = 0.5  # seconds between two questions for news
-_PAUSE = 9.0  # times as long as checkpoints took to come, none are asked for
-_ORPHAN_SECONDS = 15.0  # that another process may still need to save the state of the trial
+_TICK = 0.5  # seconds between two fetches
+_PAUSE = 9.0  # after checkpoints took t seconds to fetch, fetch none for 9 t seconds
+_ORPHAN_SECONDS = 15.0  # in which another process may still save the state of the trial
 
 
 class LostError(Exception):
-    """A trial was lost through no fault of its own, and should be begun again."""
+    """The trial was lost, not due to an error of its own, and should start again."""
 
 
 class _UnreachableError(Exception):
@@ -30,16 +30,16 @@ class _UnreachableError(Exception):
 
 
 class Assignment:
-    """A trial that a worker is to train, from the time when it is given to it.
+    """A trial that is assigned to a worker.
 
     Parameters
     ----------
     trial : Trial
-        What to train.
+        Trial to train.
     work : callable
-        Trains it.
+        Function that trains it.
     address : str
-        Of the worker.
+        Address of the worker.
     """
 
     def __init__(self, trial: Trial, work: Work, address: str) -> None:
@@ -48,39 +48,39 @@ class Assignment:
         self.future: Future[TrialResult] = Future()
         self.key = f"nnctl-{uuid.uuid4().hex}"
         self.stop = False
-        """Whether the worker is to save the state of the trial, and end it."""
+        """Whether the worker should save the state of the trial and stop."""
         self._work = work
 
     async def train(self, client: Any, sending: asyncio.Lock) -> TrialResult:
-        """Let the worker train the trial, and write down here what it does.
+        """Train the trial on the worker, and copy its progress to the local run directory.
 
         Parameters
         ----------
         client : distributed.Client
-            Of the scheduler.
+            Client of the scheduler.
         sending : asyncio.Lock
-            Held while a dataset is sent to the worker, which needs it once for all its trials.
+            Lock held while a dataset is sent, so that each worker receives it only once.
 
         Raises
         ------
         LostError
-            The scheduler is gone, or the worker has heard nothing of it for too long.
+            The scheduler is gone, or the worker has lost contact with this process.
         BrokenExecutor
-            The process of the worker has died.
+            The worker process died.
         NnctlError
-            The worker cannot train, or the directory here cannot be written.
+            The worker cannot train, or the local directory cannot be written.
         """
         self._client = client
         mirror = await _mirror(self.trial)
         try:
-            await self._bring(mirror, sending)
+            await self._send_inputs(mirror, sending)
             result, files = await self._follow(mirror)
             return mirror.conclude(result, files)
         finally:
             mirror.unlock()
 
-    async def _bring(self, mirror: Mirror, sending: asyncio.Lock) -> None:
-        """Bring the worker what it lacks to train the trial."""
+    async def _send_inputs(self, mirror: Mirror, sending: asyncio.Lock) -> None:
+        """Send the worker what it needs to train the trial."""
         trial, dataset = self.trial, self.trial.dataset
         names = {idx_name: path.name for idx_name, path in dataset.files.items()}
         data = remote.DataReference(dataset.name, dict(dataset.hashes), names)
@@ -94,7 +94,7 @@ class Assignment:
             raise BrokenExecutor(str(error)) from None
 
     async def _follow(self, mirror: Mirror) -> tuple[TrialResult, dict[str, bytes]]:
-        """Wait for the end of the trial, and fetch its news until then."""
+        """Fetch the progress of the trial until it ends; return its result and files."""
         task = self._client.submit(
             remote.train,
             self.key,
@@ -111,16 +111,16 @@ class Assignment:
                 await asyncio.wait({ending}, timeout=_TICK)
                 if ending.done():
                     return self._outcome(ending)
-                asked_at = time.monotonic()
-                if await self._fetch_news(mirror, checkpoints=asked_at >= resume_at):
+                fetched_at = time.monotonic()
+                if await self._fetch_news(mirror, checkpoints=fetched_at >= resume_at):
                     now = time.monotonic()
-                    resume_at = now + _PAUSE * (now - asked_at)
+                    resume_at = now + _PAUSE * (now - fetched_at)
         finally:
             ending.cancel()
             task.release()
 
     async def _fetch_news(self, mirror: Mirror, *, checkpoints: bool) -> bool:
-        """Write down what is new of the trial; tell whether checkpoints have come."""
+        """Fetch and write the changes of the trial; return whether checkpoints were among them."""
         try:
             news = await self._call(
                 remote.fetch_news,
@@ -130,18 +130,18 @@ class Assignment:
                 checkpoints=checkpoints,
                 stop=self.stop,
             )
-        except (LostError, _UnreachableError):  # if who is asked is gone, the cluster will notice
+        except (LostError, _UnreachableError):  # `Cluster` handles this
             return False
         if news:
             mirror.write(news)
         return bool(news and news.files)
 
     async def forget(self, client: Any) -> None:
-        """Let the worker end the trial, if it can be reached."""
+        """Request that the worker stops the trial, if the worker can be reached."""
         await client.run(remote.forget, self.key, workers=[self.address], on_error="ignore")
 
     async def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what a function returns in the process of the worker.
+        """Call a function in the worker process and return its result.
 
         Raises
         ------
@@ -150,34 +150,34 @@ class Assignment:
         _UnreachableError
             The worker does not answer.
         Exception
-            What the function has raised, or what keeps the worker from calling it.
+            The error that the function raised, or the reason why the worker cannot call it.
         """
-        answer: Any
+        outcome: Any
         try:
-            answers = await self._client.run(
+            results = await self._client.run(
                 function, *args, workers=[self.address], on_error="return", **kwargs
             )
-            answer = answers[self.address]
-        except OSError as error:  # what concerns the worker is returned
+            outcome = results[self.address]
+        except OSError as error:  # errors of the worker are returned, not raised
             raise LostError(f"the scheduler does not answer: {error}") from None
         except Exception as error:
-            answer = error
-        if not isinstance(answer, Exception):
-            return answer
+            outcome = error
+        if not isinstance(outcome, Exception):
+            return outcome
         if self._client.status != "running":
             raise LostError("the scheduler is gone")
-        if isinstance(answer, OSError):
-            raise _UnreachableError(f"worker {self.address} does not answer: {answer}")
-        raise self._explained(answer, f"worker {self.address}")
+        if isinstance(outcome, OSError):
+            raise _UnreachableError(f"worker {self.address} does not answer: {outcome}")
+        raise self._explained(outcome, f"worker {self.address}")
 
     def _outcome(self, ending: asyncio.Future[Any]) -> tuple[TrialResult, dict[str, bytes]]:
-        """Return what the worker has made of the trial, or raise what has become of it."""
+        """Return the result and the files of the trial, or raise the error that ended it."""
         from distributed import KilledWorker
 
         try:
             outcome: tuple[TrialResult, dict[str, bytes]] | None = ending.result()
         except (CancelledError, asyncio.CancelledError) as error:
-            raise LostError(f"Dask has cancelled it: {error}") from None
+            raise LostError(f"Dask cancelled the trial: {error}") from None
         except KilledWorker:
             raise BrokenExecutor(f"worker {self.address} died") from None
         except (remote.UnknownTrialError, NnctlError) as error:
@@ -187,28 +187,28 @@ class Assignment:
                 raise self._explained(error, "the scheduler") from None
             raise
         if outcome is None:
-            raise LostError("its worker had heard nothing of the sweep for too long")
+            raise LostError("the worker lost contact with the sweep")
         return outcome
 
     @staticmethod
-    def _explained(error: Exception, who: str) -> Exception:
-        """Return an error that tells who cannot train, and why."""
+    def _explained(error: Exception, source: str) -> Exception:
+        """Return an error that names the worker or scheduler, and the reason."""
         if isinstance(error, remote.UnknownTrialError):
-            return BrokenExecutor(f"{who} died, and another process has its address")
+            return BrokenExecutor(f"{source} died, and another process has its address")
         if isinstance(error, NnctlError):
-            error.message = f"{who}: {error.message}"
+            error.message = f"{source}: {error.message}"
             error.args = (error.message,)
             return error
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return NnctlError(
-            f"{who} cannot work for this sweep: {why}",
-            hint=f"Install nnctl {nnctl.__version__}, and the same versions of Python and Dask, "
+            f"{source} cannot train this sweep: {reason}",
+            hint=f"Install nnctl {nnctl.__version__} and the same versions of Python and Dask "
             "on all machines of the cluster.",
         )
 
 
 async def _mirror(trial: Trial) -> Mirror:
-    """Lock the directory of a trial, as soon as the worker of a killed sweep has left it."""
+    """Lock the directory of a trial; wait if a worker of a killed sweep still uses it."""
     deadline = time.monotonic() + _ORPHAN_SECONDS
     while True:
         try:
@@ -220,7 +220,7 @@ async def _mirror(trial: Trial) -> Mirror:
 
 
 def _contents(trial: Trial) -> dict[str, bytes]:
-    """Return the files of a trial's dataset, by the name of the IDX file."""
+    """Return the contents of the dataset files of a trial, by the name of the IDX file."""
     try:
         return {name: path.read_bytes() for name, path in trial.dataset.files.items()}
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The run directory of a trial here, while it is trained on another machine."""
+"""Local copy of the run directory of a trial that trains on another machine."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from nnctl.sweep.cluster.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMA
 from nnctl.sweep.trials import LOG, Trial, TrialResult, end_of_log
 
 _ORDER = (CONFIG, METRICS, BEST, LAST, LOG)
-"""In which files are written, so that a training goes on from them if not all of them are."""
+"""Order in which files are written: a run can resume even if only the first ones are new."""
 
 
 class Mirror:
-    """The run directory of a trial here: what is new elsewhere is written as if it were made here.
+    """Local run directory of a remote trial, updated as if the trial were trained here.
 
-    It is locked from the beginning, and has to be unlocked.
+    The directory is locked until `unlock` is called.
 
     Parameters
     ----------
     trial : Trial
-        With its directory here.
+        Trial with its local directory.
 
     Raises
     ------
     UsageError
         Another process writes to the directory.
     StorageError
-        It cannot be written.
+        The directory cannot be written.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.lengths = {METRICS: 0, LOG: 0}
-        """How much of the texts that grow is here."""
+        """Bytes of the growing text files that are here."""
         self.versions: dict[str, int] = {}
-        """Which version of the other files is here; 0 is that which was sent there."""
+        """Versions of the other files that are here; 0 is the version sent to the worker."""
         self._trial = trial
         self._directory = trial.directory
         try:
@@ -46,11 +46,11 @@ class Mirror:
         self._lock = DirectoryLock(self._directory)
 
     def unlock(self) -> None:
-        """Let others write to the directory."""
+        """Unlock the directory for other processes."""
         self._lock.unlock()
 
     def state(self) -> dict[str, bytes]:
-        """Return the files from which the training goes on."""
+        """Return the files from which the training resumes."""
         try:
             remove_temporaries(self._directory)
             paths = [self._directory / name for name in STATE]
@@ -61,12 +61,12 @@ class Mirror:
         return files
 
     def write(self, news: News) -> None:
-        """Write what is new there.
+        """Write the changes that a worker sent.
 
         Raises
         ------
         StorageError
-            It cannot be written.
+            The directory cannot be written.
         """
         try:
             for name in _ORDER:
@@ -80,7 +80,7 @@ class Mirror:
 
     def _add(self, name: str, content: bytes) -> None:
         path = self._directory / name
-        if name == LOG:  # which goes on after what other processes have noted
+        if name == LOG:  # also contains lines from this machine
             require_own(path)
             with path.open("ab") as log:
                 log.write(content)
@@ -88,16 +88,16 @@ class Mirror:
             append_lines(path, content.decode().splitlines())
         else:
             write_atomically(path, content)
-            Run(self._directory).summary_path.unlink(missing_ok=True)  # it is none any more
+            Run(self._directory).summary_path.unlink(missing_ok=True)  # it is outdated
         self.lengths[name] += len(content)
 
     def conclude(self, result: TrialResult, files: dict[str, bytes]) -> TrialResult:
-        """Write what there is in the end; return the result as if it had come about here.
+        """Write the final files; return the result with the paths of this machine.
 
         Raises
         ------
         StorageError
-            It cannot be written.
+            The directory cannot be written.
         """
         added = {name: files.get(name, b"")[length:] for name, length in self.lengths.items()}
         others = {name: (0, files[name]) for name in files if name not in (*added, SUMMARY)}

@@ -1,8 +1,8 @@
-"""What a Dask worker does for a sweep: it trains trials in folders of its own, and tells of them.
+"""Functions that run in the process of a Dask worker: they train trials and return their progress.
 
-`Assignment` calls these functions in the worker's process: `train` as a task, in a thread;
-all others on its event loop, where everything waits for them, so they are short. What a trial has
-done is collected by the trial's own thread, between two of its steps: its files are at rest then.
+`Assignment` calls them: `train` as a task, in a thread of its own; the others on the event loop,
+which they block, so they are short. Each trial's own thread reads its files, between two training
+steps, when no file is being written.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ CONFIG, METRICS, BEST, LAST, SUMMARY = (
     "config.yaml", "metrics.jsonl", "best.npz", "last.npz", "summary.json",
 )  # fmt: skip
 STATE = (CONFIG, METRICS, BEST, LAST, SUMMARY)
-"""The files of a run directory from which a training goes on anywhere."""
+"""Files of a run directory that are necessary to resume it on any machine."""
 CHECKPOINTS = (CONFIG, BEST, LAST)
-"""Those that are there anew after an epoch; the order is that in which they are written."""
+"""Files that an epoch replaces, in the order in which they are written."""
 
-_PATIENCE = 30.0  # seconds without a word after which the client must be gone
-_IF_AWAITED = 10.0  # the same, if another trial waits for the thread
-_BYTES_A_SECOND = 1e6  # that the slowest network takes
-_STUCK = 5.0  # seconds after the word to stop in which a trial that goes on must be stuck
+_PATIENCE = 30.0  # seconds without a call after which the client counts as gone
+_PATIENCE_IF_FULL = 10.0  # the same, if another trial waits for a thread
+_BYTES_A_SECOND = 1e6  # transfer rate of the slowest connection
+_STUCK = 5.0  # seconds after the request to stop until a trial counts as stuck
 
 
 class UnknownTrialError(Exception):
-    """A trial that this process was never told of: it has taken the place of one that died."""
+    """The trial is not known: this process has replaced a worker process that died."""
 
 
 @dataclass(frozen=True)
 class DataReference:
-    """A dataset by its content, since its paths mean nothing on another machine.
+    """Identifies a dataset by its content, as its paths are not valid on another machine.
 
     Parameters
     ----------
     name : str
-        As the client's configuration names it.
+        Name in the configuration of the client.
     hashes : dict
-        See `Dataset`.
+        SHA-256 of each file; see `Dataset`.
     file_names : dict
-        Of the client's files, by the name of the IDX file.
+        File names at the client, by the name of the IDX file.
     """
 
     name: str
@@ -71,12 +71,12 @@ class DataReference:
 
     @property
     def key(self) -> str:
-        """A name made of the hashes."""
+        """Directory name derived from the hashes."""
         text = json.dumps(sorted(self.hashes.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def accepted(self, idx_name: str) -> dict[str, str]:
-        """Return the names that one of its files may have, each with its SHA-256."""
+        """Return the allowed names of a file, each with its SHA-256."""
         if self.name == "mnist":
             known = MNIST[idx_name]
             return {known.gzip_name: known.sha256, known.name: known.idx_sha256}
@@ -86,14 +86,14 @@ class DataReference:
 
 @dataclass(frozen=True)
 class News:
-    """What the client of a trial does not have yet.
+    """Changes of a trial's files that its client does not have yet.
 
     Parameters
     ----------
     added : dict
-        By the name of a text that only grows, what was added to it.
+        Bytes appended to each text file that only grows, by file name.
     files : dict
-        By the name of any other file, its version and its content.
+        Version and content of each other file, by file name.
     """
 
     added: dict[str, bytes]
@@ -102,29 +102,29 @@ class News:
 
 @dataclass
 class _Outbox:
-    """A trial in this process: what its client has told it, and what its client can have."""
+    """A trial in this process, the requests of its client, and its files for the client."""
 
     trial: Trial
-    """Without a directory until it begins."""
+    """Its directory is empty until `train` starts it."""
     work: Work
     files: dict[str, tuple[int, bytes]]
     metrics: bytes = b""
     stop: bool = False
     forgotten: bool = False
-    heard: float = field(default_factory=time.monotonic)
+    last_call: float = field(default_factory=time.monotonic)
     sending: float = 0.0
-    asked: float | None = None
-    wanted: str = ""
+    stop_requested_at: float | None = None
+    requested: str = ""
     worker: Any = None
     thread: int | None = None
     directory: Path | None = None
 
     def train(self) -> tuple[TrialResult, dict[str, bytes]] | None:
-        """Train the trial; return what came of it, and its files. None, if its client is gone."""
+        """Train the trial; return its result and files, or None if its client is gone."""
         from distributed import get_worker
 
         self.worker, self.thread = get_worker(), threading.get_ident()
-        # Dask removes its worker's folder also after the worker was killed.
+        # Dask removes the folder of a worker even if the worker was killed.
         parent = Path(self.worker.local_directory)
         try:
             with tempfile.TemporaryDirectory(
@@ -149,13 +149,13 @@ class _Outbox:
         }
 
     def should_stop(self) -> bool:
-        """Tell the trial whether to save and end; collect what its client wants of it."""
-        wanted, self.wanted = self.wanted, ""
-        if wanted:
-            self._collect(checkpoints=wanted == "checkpoints")
+        """Read the files that the client requested; return whether the trial should stop."""
+        requested, self.requested = self.requested, ""
+        if requested:
+            self._read_files(checkpoints=requested == "checkpoints")
         return self.stop or self.is_forgotten()
 
-    def _collect(self, *, checkpoints: bool) -> None:
+    def _read_files(self, *, checkpoints: bool) -> None:
         files = dict(self.files)
         for name in CHECKPOINTS if checkpoints else ():
             content = self._read(name)
@@ -172,27 +172,27 @@ class _Outbox:
             return b""
 
     def is_forgotten(self) -> bool:
-        """Tell whether nobody can want to have the trial any more."""
+        """Return whether the trial has no client any more."""
         closing = self.worker is not None and self.worker.status.name in ("closing", "closed")
-        awaited = any(other.thread is None for other in list(_outboxes.values()))
-        patience = self.sending + (_IF_AWAITED if awaited else _PATIENCE)
-        return self.forgotten or closing or time.monotonic() - self.heard > patience
+        other_waits = any(other.thread is None for other in list(_outboxes.values()))
+        patience = self.sending + (_PATIENCE_IF_FULL if other_waits else _PATIENCE)
+        return self.forgotten or closing or time.monotonic() - self.last_call > patience
 
-    def tell(
+    def changes(
         self, lengths: Mapping[str, int], versions: Mapping[str, int], *, checkpoints: bool
     ) -> News:
-        """Return what the client does not have, and let the trial collect more for the next time.
+        """Return the changes for the client, and request that the trial reads its files again.
 
         Parameters
         ----------
         lengths : mapping
-            How much of each text the client has.
+            Bytes of each text file that the client has.
         versions : mapping
-            Which version of each other file it has.
+            Version of each other file that the client has.
         checkpoints : bool
-            Whether it can take the checkpoints.
+            Whether to include checkpoints.
         """
-        files = self.files  # before the metrics, which may be later than the files but not earlier
+        files = self.files  # before the metrics, which must not be older than the files
         news = News(
             {METRICS: self.metrics[lengths[METRICS] :], LOG: self._read(LOG)[lengths[LOG] :]},
             {
@@ -201,24 +201,24 @@ class _Outbox:
                 if checkpoints and name in files and files[name][0] != versions.get(name)
             },
         )
-        self.wanted = "checkpoints" if checkpoints else "metrics"
-        self.heard = time.monotonic()
+        self.requested = "checkpoints" if checkpoints else "metrics"
+        self.last_call = time.monotonic()
         sent = sum(len(content) for _, content in news.files.values())
         self.sending = sent / _BYTES_A_SECOND
         return news
 
-    def ask_to_stop(self) -> None:
-        """Let the trial end; where it does not, note in its log where it is stuck."""
+    def request_stop(self) -> None:
+        """Request that the trial stops; if it is stuck, write its stack to its log."""
         self.stop = True
         now = time.monotonic()
-        if self.asked is None:
-            self.asked = now
-        elif now - self.asked > _STUCK and self.thread is not None and self.directory:
-            self.asked = float("inf")  # once is enough
+        if self.stop_requested_at is None:
+            self.stop_requested_at = now
+        elif now - self.stop_requested_at > _STUCK and self.thread is not None and self.directory:
+            self.stop_requested_at = float("inf")  # write the stack once
             stack = "".join(traceback.format_stack(sys._current_frames().get(self.thread)))
             note(
                 replace(self.trial, directory=self.directory),
-                f"it does not stop; it is at\n{stack}",
+                f"the trial does not stop; stack:\n{stack}",
             )
 
 
@@ -227,41 +227,41 @@ _datasets: dict[tuple[str, str], Dataset] = {}
 
 
 def prepare(version: str, data: DataReference) -> bool:
-    """Tell whether a dataset is here, without asking the internet.
+    """Return whether this machine has a dataset; never download it.
 
     Raises
     ------
     NnctlError
-        This is another version of nnctl, or the dataset cannot be read.
+        This worker has another version of nnctl, or the dataset cannot be read.
     """
     if version != nnctl.__version__:
         raise UsageError(
-            f"it has nnctl {nnctl.__version__}, and the sweep is of nnctl {version}",
+            f"nnctl {nnctl.__version__} is installed, but the sweep needs nnctl {version}",
             hint="Install the same version on all machines.",
         )
-    logging.getLogger("distributed.worker").addFilter(_is_worth_a_line)
+    logging.getLogger("distributed.worker").addFilter(_is_not_fetch)
     return _find(data) is not None
 
 
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Keep what is asked once a second and a trial out of the worker's log."""
+def _is_not_fetch(record: logging.LogRecord) -> bool:
+    """Filter out the log records of `fetch_news`, which runs about every second."""
     return record.args != (fetch_news.__name__,)
 
 
 def receive(data: DataReference, contents: Mapping[str, bytes]) -> None:
-    """Keep the files of a dataset.
+    """Write the files of a dataset that the client sent.
 
     Raises
     ------
     NnctlError
-        They are not those that the dataset was made of, or they cannot be written.
+        The files have changed since the sweep started, or they cannot be written.
     """
     folder = _received(data)
     for idx_name, content in contents.items():
         file_name = data.file_names[idx_name]
         if hashlib.sha256(content).hexdigest() != data.accepted(idx_name).get(file_name):
             raise DamagedFileError(
-                f"{file_name} of the dataset {data.name} is not what it was when the sweep began"
+                f"{file_name} of dataset {data.name} has changed since the sweep started"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -275,21 +275,21 @@ def _received(data: DataReference) -> Path:
 
 
 def _find(data: DataReference) -> Dataset | None:
-    """Return a dataset that is here, with the name that it has at the client; its images stay."""
-    found = _datasets.get((data.name, data.key))
-    if found is None and data.name in ("mini", *GATES):
-        found = open_dataset(data.name, notify=lambda _: None)
-    elif found is None:
+    """Return a dataset of this machine, or None; the object is cached with its images."""
+    dataset = _datasets.get((data.name, data.key))
+    if dataset is None and data.name in ("mini", *GATES):
+        dataset = open_dataset(data.name, notify=lambda _: None)
+    elif dataset is None:
         folders = [_received(data)] + [mnist_directory()] * (data.name == "mnist")
         files = {idx_name: _find_file(data, idx_name, folders) for idx_name in data.file_names}
-        there = {idx_name: path for idx_name, path in files.items() if path is not None}
-        if len(there) == len(files):
-            found = Dataset(data.name, there, data.hashes, data_directory() / "uncompressed")
-    if found is None:
+        existing = {idx_name: path for idx_name, path in files.items() if path is not None}
+        if len(existing) == len(files):
+            dataset = Dataset(data.name, existing, data.hashes, data_directory() / "uncompressed")
+    if dataset is None:
         return None
-    if dict(found.hashes) != data.hashes:
-        raise DamagedFileError(f"its digits of '{data.name}' are not those of the sweep")
-    return _datasets.setdefault((data.name, data.key), found)
+    if dict(dataset.hashes) != data.hashes:
+        raise DamagedFileError(f"its dataset '{data.name}' differs from that of the sweep")
+    return _datasets.setdefault((data.name, data.key), dataset)
 
 
 def _find_file(data: DataReference, idx_name: str, folders: list[Path]) -> Path | None:
@@ -304,23 +304,23 @@ def _find_file(data: DataReference, idx_name: str, folders: list[Path]) -> Path 
 def begin(
     key: str, trial: dict[str, Any], work: Work, data: DataReference, state: dict[str, bytes]
 ) -> None:
-    """Take a trial to be trained.
+    """Register a trial, before `train`.
 
     Parameters
     ----------
     key : str
-        Its name in this module from now on.
+        Key of the trial in this module.
     trial : dict
-        The fields of the `Trial` that mean the same here.
+        Fields of the `Trial` that are valid on any machine.
     work : callable
-        Trains it.
+        Function that trains it.
     data : DataReference
-        That is here.
+        Dataset, which this machine has.
     state : dict
-        The files of its run directory, by their names.
+        Contents of the files of its run directory, by file name.
     """
-    for other, left in list(_outboxes.items()):
-        if left.thread is None and left.is_forgotten():  # its client has died before it began
+    for other, outbox in list(_outboxes.items()):
+        if outbox.thread is None and outbox.is_forgotten():  # its client died before it started
             del _outboxes[other]
     dataset = _find(data)
     if dataset is None:
@@ -335,7 +335,7 @@ def train(key: str) -> tuple[TrialResult, dict[str, bytes]] | None:
     Raises
     ------
     UnknownTrialError
-        It was begun in another process.
+        The trial was registered in another process.
     """
     if key not in _outboxes:
         raise UnknownTrialError(key)
@@ -348,7 +348,7 @@ def train(key: str) -> tuple[TrialResult, dict[str, bytes]] | None:
 
 @functools.cache
 def _keep_blas_on_one_thread() -> object:
-    """Do for ever what each training does while it lasts: others may begin and end beside it."""
+    """Limit BLAS to one thread permanently, as trials of several threads overlap."""
     limit = single_threaded_blas()
     limit.__enter__()
     return limit
@@ -362,16 +362,16 @@ def fetch_news(
     checkpoints: bool,
     stop: bool,
 ) -> News | None:
-    """Return what is new of a trial, if it is trained here; see `_Outbox.tell`."""
+    """Return the changes of a trial, if it runs here; see `_Outbox.changes`."""
     outbox = _outboxes.get(key)
     if outbox is None:
         return None
     if stop:
-        outbox.ask_to_stop()
-    return outbox.tell(lengths, versions, checkpoints=checkpoints)
+        outbox.request_stop()
+    return outbox.changes(lengths, versions, checkpoints=checkpoints)
 
 
 def forget(key: str) -> None:
-    """Let a trial end that nobody wants any more."""
+    """Stop a trial whose client does not need it any more."""
     if key in _outboxes:
         _outboxes[key].forgotten = True
