@@ -66,14 +66,14 @@ def _replace(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def read_text(path: Path) -> bytes:
-    """Return the bytes of a text that nnctl has written, if that is what stands there.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a text file that nnctl has written.
 
     Raises
     ------
     OSError
-        It cannot be read, is larger than any of ours, or is a pipe or a device, which may have no
-        end.
+        The file cannot be read, is larger than any file that nnctl writes, or is a pipe or a
+        device, which could be endless.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):

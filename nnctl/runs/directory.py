@@ -37,7 +37,7 @@ from nnctl.files import (
     TEMPORARY,
     append_lines,
     is_temporary,
-    read_text,
+    read_bytes,
     remove_temporaries,
     to_json_text,
     write_atomically,
@@ -347,7 +347,7 @@ class Run:
         """
         path = self.summary_path
         try:
-            summary = parse(read_text(path), halves=True)  # it tells the name of its folder
+            summary = parse(read_bytes(path), halves=True)  # it tells the name of its folder
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -515,7 +515,7 @@ class Run:
         """Return the lines of the metrics, each with what it says."""
         path = self.metrics_path
         try:
-            content = read_text(path)
+            content = read_bytes(path)
         except FileNotFoundError:
             return []
         except OSError as error:

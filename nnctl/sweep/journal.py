@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.files import append_lines, read_text, require_own
+from nnctl.files import append_lines, read_bytes, require_own
 from nnctl.runs.directory import cannot_write
 from nnctl.runs.records import (
     Check,
@@ -139,7 +139,7 @@ class Journal:
             A line is not a valid journal line.
         """
         try:
-            content = read_text(self.path)
+            content = read_bytes(self.path)
         except FileNotFoundError:
             raise UsageError(
                 f"{self.path.parent} is not a sweep directory: it has no {NAME}"
