@@ -1,4 +1,4 @@
-"""Train MNIST digit classifiers, and see why they learn or do not.
+"""Train neural networks on MNIST, and see why they learn or do not learn.
 
 >>> import nnctl
 >>> run = nnctl.train("configs/sigmoid.yaml", epochs=3)  # doctest: +SKIP
@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # that of typing, which takes a moment to import
+TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from typing import Any
 
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the functions when they are used: the command line does not wait for all of them."""
+    """Import public names on first use, so that the command line starts quickly."""
     if name == "errors":
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""nnctl from Python: train, evaluate, load, save. It and the command line are two faces of one."""
+"""Python API: train, evaluate, load and save; it does the same as the command line."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ def train(
     run_dir: str | Path | None = None,
     runs_dir: str | Path = "runs",
 ) -> Run:
-    """Train a network, silently, and return its run.
+    """Train a network without output, and return its run.
 
     Parameters
     ----------
     config : str, Path or mapping
-        A YAML file, or what one would say as plain values.
+        Path of a YAML file, or its content as a mapping.
     epochs, seed, dataset, subset : optional
-        As the options of ``nnctl train``.
+        The same as the options of ``nnctl train``.
     settings : mapping, optional
         Other values by dotted key: ``{"optimizer.learning_rate": 0.1}``.
     run_dir : str or Path, optional
-        The directory of the run, new or empty.
+        Run directory, new or empty.
     runs_dir : str or Path
-        Where the run's own directory is made, if `run_dir` is not given.
+        Parent of a new run directory, if `run_dir` is not given.
 
     Raises
     ------
     nnctl.errors.ConfigError
-        With all mistakes of the configuration.
+        The configuration has mistakes; the error lists all of them.
     nnctl.errors.DataError
-        The dataset cannot be had.
+        The dataset is not available.
     nnctl.errors.DivergenceError
-        The training diverged; the run up to there is on the disk.
+        The training diverged; its epochs so far are saved.
     nnctl.errors.InterruptedRunError
-        Ctrl-C; the state is saved, and ``nnctl train --resume`` goes on.
+        Ctrl-C was pressed; the state is saved, and ``nnctl train --resume`` continues.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def train(
     >>> nnctl.evaluate(run).accuracy > 0.8  # doctest: +SKIP
     True
     """
-    given = {
+    options = {
         "training.epochs": epochs,
         "training.seed": seed,
         "data.dataset": dataset,
@@ -74,18 +74,18 @@ def train(
     overrides = _overrides(
         {
             **(settings or {}),
-            **{key: value for key, value in given.items() if value is not None},
+            **{key: value for key, value in options.items() if value is not None},
         }
     )
     if isinstance(config, Mapping):
         document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
     else:
         document, name = read_file(Path(config)), Path(config).stem
-    asked = resolve_config(document, overrides)
-    digits = find_dataset(asked.data, None, _warn)
-    settled = settle(asked, digits, _warn)
+    requested = resolve_config(document, overrides)
+    digits = find_dataset(requested.data, None, _warn)
+    final = settle(requested, digits, _warn)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
-    training = TrainingRun.begin(run, settled, digits)
+    training = TrainingRun.begin(run, final, digits)
     if training.warning:
         warnings.warn(training.warning, stacklevel=2)
     with stop_on_signals() as stop:
@@ -103,7 +103,7 @@ def evaluate(
     dataset: str | None = None,
     gains: Sequence[float] = (),
 ) -> Evaluation:
-    """Evaluate a run, or the run in a directory; see `nnctl.runs.evaluation.evaluate`."""
+    """Evaluate a run or a run directory; see `nnctl.runs.evaluation.evaluate`."""
     return evaluation.evaluate(
         run if isinstance(run, Run) else load(run),
         split_name=split,
@@ -115,12 +115,12 @@ def evaluate(
 
 
 def load(directory: str | Path) -> Run:
-    """Return the run in a directory; its `predict` classifies arrays of images.
+    """Return the run in a directory; its method `predict` classifies arrays of images.
 
     Raises
     ------
     nnctl.errors.UsageError
-        There is no run.
+        The directory does not contain a run.
     """
     return Run.open(Path(directory))
 
@@ -132,28 +132,28 @@ def save(
     dataset: str = "mnist",
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Make a run of a network whose weights come from elsewhere; see `Network.from_arrays`.
+    """Save a network from another source as a run; see `Network.from_arrays`.
 
-    It is before its first epoch: it can be evaluated, exported, and trained on with
+    The run has no epochs yet. It can be evaluated, exported, and trained further with
     ``nnctl train --resume``.
 
     Parameters
     ----------
     network : Network
-        With its weights.
+        Network with its weights.
     run_dir : str or Path
-        The directory of the run, new or empty.
+        Run directory, new or empty.
     dataset : str
-        What it was trained on.
+        Dataset on which the network was trained.
     settings : mapping, optional
-        What else its configuration says, by dotted key: ``{"data.positive_digit": 9}``.
+        Other values of the configuration by dotted key: ``{"data.positive_digit": 9}``.
 
     Raises
     ------
     nnctl.errors.UsageError
         The network does not fit the dataset, or the directory is not empty.
     nnctl.errors.DataError
-        The dataset cannot be had.
+        The dataset is not available.
 
     Examples
     --------
@@ -167,7 +167,7 @@ def save(
 
 
 def _overrides(values: Mapping[str, Any]) -> list[Override]:
-    """Return values by dotted key as what is laid over a configuration."""
+    """Return values by dotted key as overrides of a configuration."""
     return [
         Override(key, value.item() if isinstance(value, np.generic) else value, f"{key}={value}")
         for key, value in values.items()
@@ -175,11 +175,11 @@ def _overrides(values: Mapping[str, Any]) -> list[Override]:
 
 
 def _warn(notice: Notice) -> None:
-    """Warn of a dataset that could not be had, and of threads that have nothing to do."""
+    """Warn if another dataset or fewer threads are used than the configuration requests."""
     if isinstance(notice, FellBack):
         warnings.warn(
-            f"the dataset {notice.wanted} could not be had: {notice.reason}\n"
-            f"Going on with {notice.fallback}.",
+            f"could not download {notice.wanted.upper()}: {notice.reason}\n"
+            f"Training on the bundled '{notice.fallback}' dataset instead.",
             stacklevel=5,
         )
     elif isinstance(notice, FewerThreads):

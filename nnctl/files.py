@@ -1,4 +1,4 @@
-"""Writing so that a crash leaves the old or the new: files in one piece, lines at the end; JSON."""
+"""Writing files so that a crash leaves either the old or the new content; JSON text."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".nnctl-tmp"
-"""The end of the name of a temporary file; see `is_temporary`."""
+"""Suffix of temporary files; see `is_temporary`."""
 _ATTEMPTS = 100
 _PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()
-"""Seconds to wait in turn where Windows lets nobody rename to a file that another program reads."""
-_MOST_BYTES = 2**29  # of a text: a sweep of a hundred thousand trials has half as many
+"""Seconds between retries: Windows refuses to replace a file that another program reads."""
+_MAX_BYTES = 2**29  # the journal of a sweep with a hundred thousand trials has half of this
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
-    """Write to a temporary file beside `path`, sync it, and rename it to `path`.
+    """Write a temporary file in the same directory, sync it, and rename it to `path`.
 
-    A process that takes the temporary file for what a dead one has left, and removes it, is no
-    failure: it is written again.
+    Another process may remove the temporary file, because it looks like a leftover of a killed
+    process. In that case the file is written again.
 
     Raises
     ------
     OSError
-        The folder cannot be written or the disk is full; `path` is then as it was.
+        The directory cannot be written or the disk is full; `path` is then unchanged.
     """
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(FileNotFoundError):
@@ -48,14 +48,14 @@ def _write_and_rename(path: Path, content: Iterable[bytes | memoryview]) -> None
             os.fsync(file.fileno())
         _replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # of the two, the first is to be told
+        with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Rename; where a reader keeps that from being done, wait for it a while."""
+    """Rename a file, and retry for some time while a reader blocks it (on Windows)."""
     for seconds in _PAUSES:
         try:
             temporary.replace(path)
@@ -75,52 +75,53 @@ def read_bytes(path: Path) -> bytes:
         The file cannot be read, is larger than any file that nnctl writes, or is a pipe or a
         device, which could be endless.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
-    if found.st_size > _MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it has more than {_MOST_BYTES:,} bytes")
+    if status.st_size > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {_MAX_BYTES:,} bytes")
     return path.read_bytes()
 
 
 def require_own(path: Path) -> None:
-    """Refuse to write into what is there, if it is no file, or a link to one that is elsewhere.
+    """Raise an error if a path exists and is not a regular file, or is a symbolic link.
 
-    What is renamed into place needs no such care: it takes the place of the link.
+    This protects files that are appended to. `write_atomically` does not need it, because a
+    rename replaces a link and does not follow it.
 
     Raises
     ------
     OSError
-        It is a link, a folder, a pipe or a device.
+        The path is a symbolic link, a directory, a pipe or a device.
     """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a link, a folder, a pipe or a device, no file")
+        raise OSError(errno.EINVAL, "it is a link, a folder, a pipe or a device")
 
 
 def append_lines(path: Path, lines: Iterable[str], *, create: bool = True) -> None:
-    """Append lines, and return when they are on the disk.
+    """Append lines to a file, and return when they are on disk.
 
     Parameters
     ----------
     path : Path
-        Of the file.
+        File to append to.
     lines : iterable of str
-        Without their ends.
+        Lines without line endings.
     create : bool
-        Whether to make the file if it is not there.
+        Whether to create a missing file.
 
     Raises
     ------
     OSError
-        The disk is full, or cannot be written; the file is then as it was, if that can be done.
-        Or it is none; see `require_own`.
+        The disk is full or cannot be written; the file is truncated to its old size if possible.
+        Or the path is not a regular file; see `require_own`.
     """
     require_own(path)
-    with open(path, "ab", buffering=0, opener=None if create else _open_what_is_there) as file:
+    with open(path, "ab", buffering=0, opener=None if create else _open_existing) as file:
         before = file.tell()
         content = "".join(f"{line}\n" for line in lines).encode()
         try:
@@ -133,25 +134,25 @@ def append_lines(path: Path, lines: Iterable[str], *, create: bool = True) -> No
             raise
 
 
-def _open_what_is_there(path: str, flags: int) -> int:
+def _open_existing(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_CREAT)
 
 
 def is_temporary(path: Path) -> bool:
-    """Tell whether a file is what a process that is writing, or was killed so, has made."""
+    """Return whether a file is a temporary file of `write_atomically`."""
     return path.name.startswith(".") and path.name.endswith(TEMPORARY)
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what a process that was killed while it wrote has left in a folder."""
-    with contextlib.suppress(OSError):  # a folder that is not there has none
+    """Remove temporary files that killed processes have left in a directory."""
+    with contextlib.suppress(OSError):  # the directory may not exist
         for path in filter(is_temporary, directory.iterdir()):
-            with contextlib.suppress(OSError):  # of a folder that is read-only, or no file of ours
+            with contextlib.suppress(OSError):  # a read-only directory, or another user's file
                 path.unlink()
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename outlive a power cut, where folders can be synced (Windows has no such call)."""
+    """Make a rename survive a power failure, where directories can be synced (not on Windows)."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -165,13 +166,13 @@ def _sync_directory(directory: Path) -> None:
 
 
 def to_json_text(value: Any, indent: int | None = None) -> str:
-    """Return plain values as JSON, in which a number that is not finite is null."""
+    """Return plain values as JSON; numbers that are not finite become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _finite(below) for key, below in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(below) for below in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

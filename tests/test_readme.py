@@ -85,7 +85,7 @@ def test_the_python_code_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.usefixtures("configs_folder", "nnctl")
 def test_the_python_code_runs_on_the_mini_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     train, save, *_ = blocks("python")
-    with pytest.warns(UserWarning, match="mnist could not be had"):
+    with pytest.warns(UserWarning, match="ould not download MNIST"):
         exec(compile(train, "README.md", "exec"), {})  # text of this repository
     exec(compile(save.replace('dataset="mnist"', 'dataset="mini"'), "README.md", "exec"), {})
     assert float(capsys.readouterr().out.split()[0]) > 0.8

@@ -1,4 +1,4 @@
-"""``nnctl check``: what a configuration comes to, and why a run does not learn."""
+"""``nnctl check``: check a configuration before training, or diagnose a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from nnctl.cli.options import config_options, output_options, read_overrides
 
 @click.command(
     epilog="Example: nnctl check configs/relu.yaml --gradients",
-    help="""Explain CONFIG before any training, or say why RUN, a run directory, does not learn.
+    help="""Check a configuration before training, or diagnose a run.
 
-    Shows layers, shapes, parameters, how they begin, memory and steps, and warns of what will not
-    learn. A RUN is told of by the health of its layers.
+    For CONFIG, a YAML file, shows layers, shapes, parameters, initialization, memory and steps,
+    and warns of settings that prevent learning. For RUN, a run directory, shows the health of
+    each layer.
     """,
 )
 @click.argument("source", metavar="CONFIG|RUN", type=click.Path(path_type=Path), required=False)
@@ -23,15 +24,15 @@ from nnctl.cli.options import config_options, output_options, read_overrides
 @click.option(
     "--gradients",
     is_flag=True,
-    help="Compare backpropagation with central differences; exit 1 if it is wrong.",
+    help="Compare backpropagation with numerical gradients; exit 1 if they differ.",
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=1, max=1000),
     metavar="N",
-    help="Draw N training images as the network will see them.",
+    help="Show N training images as the network sees them.",
 )
-@click.option("--activations", is_flag=True, help="List and draw all activations.")
+@click.option("--activations", is_flag=True, help="List and plot all activation functions.")
 @output_options
 def check(
     source: Path | None,
@@ -56,33 +57,35 @@ def check(
 
     settings = read_overrides(**overrides)
     if activations == (source is not None) or (activations and (settings or gradients or samples)):
-        raise click.UsageError("a CONFIG or a RUN is needed, or --activations alone")
+        raise click.UsageError("expected a CONFIG, a RUN, or --activations alone")
     if source is None:
         _show_activations(as_json)
         return
     trained = None
     if source.is_dir():
         if settings:
-            raise click.UsageError("a RUN keeps its configuration: leave out the other options")
+            raise click.UsageError(
+                "the configuration of a RUN is fixed: remove the options that change it"
+            )
         run = Run.open(source)
         config, trained = run.config, trained_network(run)
         inspection = inspect_run(run, trained)
     else:
         config = load_config(source, settings)
         inspection = inspect(config)
-    drawn = sample_images(config, samples) if samples else []
+    images = sample_images(config, samples) if samples else []
     report = report_gradients(config, trained) if gradients else None
     if as_json:
         result = inspection.to_json()
-        if drawn:
-            result["samples"] = [sample.to_json() for sample in drawn]
+        if images:
+            result["samples"] = [sample.to_json() for sample in images]
         if report:
             result["gradients"] = report.to_json()
         click.echo(to_json_text(result))
     elif not quiet:
         show_inspection(str(source), inspection)
-        if drawn:
-            show_samples(drawn, config.data.dataset, config.training.adversarial)
+        if images:
+            show_samples(images, config.data.dataset, config.training.adversarial)
         if report:
             show_gradients(report)
     if report:

@@ -1,4 +1,4 @@
-"""``nnctl download``: bring MNIST into the cache."""
+"""``nnctl download``: download MNIST into the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
 
 @click.command(
     epilog="Example: nnctl download --mirror http://127.0.0.1:8765/",
-    help="Fetch MNIST into the cache, each file verified by its SHA-256.",
+    help="Download MNIST into the cache and verify its SHA-256 hashes.",
 )
 @click.argument("dataset", default="mnist", type=click.Choice(["mnist"]), metavar="[mnist]")
 @click.option(
@@ -22,12 +22,18 @@ from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
     multiple=True,
     envvar="NNCTL_MIRROR",
     show_envvar=True,
-    help="Try this address first. Repeatable.",
+    help="Try this URL first. Repeatable.",
 )
-@click.option("--from", "source", type=EXISTING_FOLDER, help="Import files of this machine.")
+@click.option(
+    "--from", "source", type=EXISTING_FOLDER, help="Copy the files from this folder instead."
+)
 @data_dir_option
-@click.option("--verify", is_flag=True, help="Only check what is there; exit 3 if it is not right.")
-@click.option("--force", is_flag=True, help="Fetch again what is there and right.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Only verify the cached files; exit 3 if any is missing or damaged.",
+)
+@click.option("--force", is_flag=True, help="Download files again that are already correct.")
 @output_options
 def download(
     dataset: str,
@@ -59,11 +65,11 @@ def download(
         click.echo(json.dumps(record))
     elif verify:
         for name, state in states.items():
-            click.echo(f"{name}: {state}")
+            click.echo(f"{name}: {'correct' if state == 'right' else state}")
     else:
         click.echo(f"MNIST is in {directory}")
     wrong = [f"{name} is {state}" for name, state in states.items() if state != "right"]
     if wrong:
         raise DamagedFileError(
-            f"in {directory}, {', '.join(wrong)}", hint="Fetch it with: nnctl download"
+            f"in {directory}, {', '.join(wrong)}", hint="Download it with: nnctl download"
         )

@@ -1,4 +1,4 @@
-"""``nnctl eval``: how good a trained network is."""
+"""``nnctl eval``: evaluate a trained network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_opti
 @click.command(
     "eval",
     epilog="Example: nnctl eval runs/sigmoid-20260921-101500 --json",
-    help="""Evaluate the network of RUN, a run directory, on the test set.
+    help="""Evaluate the network trained in RUN on the test set.
 
-    Prints accuracy, loss, the metrics of each digit and the confusion matrix; of a logic gate the
-    truth table. With --gain it shows how sigmoid neurons become perceptrons as their weights grow.
+    RUN is a run directory. Prints accuracy, loss, metrics per digit and the confusion matrix; for
+    a logic gate, the truth table. With --gain, shows how sigmoid neurons become perceptrons as
+    their weights grow.
     """,
 )
 @click.argument("run", type=FOLDER)
@@ -26,32 +27,39 @@ from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_opti
     type=click.Choice(["test", "validation", "train"]),
     default="test",
     show_default=True,
-    help="The images to evaluate on.",
+    help="Images to evaluate on.",
 )
 @checkpoint_option
-@click.option("--dataset", "dataset_name", metavar="NAME", help="Another dataset than the run's.")
+@click.option(
+    "--dataset",
+    "dataset_name",
+    metavar="NAME",
+    help="Dataset to evaluate on, if not the run's own.",
+)
 @click.option(
     "--gain",
     "gains",
     metavar="C1,C2,...",
-    help="Also multiply all weights and biases by each: 1,10,100,inf.",
+    help="Also evaluate with all weights and biases multiplied by each factor: 1,10,100,inf.",
 )
 @click.option(
     "--mistakes",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Show the N worst mistakes, as pictures in a terminal.",
+    help="Show the N worst mistakes, drawn as images in a terminal.",
 )
 @click.option(
-    "--corrupt", is_flag=True, help="Also on images with faults: noise, rotation, blur and others."
+    "--corrupt",
+    is_flag=True,
+    help="Also evaluate on corrupted images: noise, rotation, blur and others.",
 )
 @click.option(
     "--threshold",
     type=ACCURACY,
     metavar="P",
-    help="Tell how many answers the network gives at least this probability, and how many of them "
-    "are right.",
+    help="Show how many predictions have at least this probability, and how many of these are "
+    "correct.",
 )
 @click.option(
     "--fail-under", type=ACCURACY, metavar="ACC", help="Exit 5 if the accuracy is below this."
@@ -80,7 +88,7 @@ def evaluate(
     if evaluation.dataset != evaluation.trained_on:
         warn(f"{run} was trained on {evaluation.trained_on}, not on {evaluation.dataset}")
     elif not evaluation.same_files:
-        warn(f"the files of {evaluation.dataset} are not those that {run} was trained with")
+        warn(f"the files of {evaluation.dataset} have changed since {run} was trained")
     if as_json:
         click.echo(to_json_text(evaluation.to_json()))
     else:
@@ -92,13 +100,13 @@ def evaluate(
 
 
 def _read_gains(text: str) -> list[float]:
-    """Return the numbers of a list; inf is one."""
+    """Return the numbers in a comma-separated list, which may include inf."""
     try:
         gains = [float(number) for number in text.split(",")]
     except ValueError:
         gains = [0.0]
     if not all(gain > 0 for gain in gains):
         raise click.BadParameter(
-            f"{text!r} is no list of numbers above 0, such as 1,10,inf", param_hint="--gain"
+            f"{text!r} is not a list of positive numbers, such as 1,10,inf", param_hint="--gain"
         )
     return gains

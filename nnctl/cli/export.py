@@ -1,4 +1,4 @@
-"""``nnctl export``: a trained network for other programs."""
+"""``nnctl export``: export a trained network for other programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
 @click.command(
     "export",
     epilog="Example: nnctl export runs/sigmoid-20260921-101500 --format onnx",
-    help="""Write the network of RUN, a run directory, for other programs.
+    help="""Export the network trained in RUN to ONNX or safetensors.
 
-    Both formats take images as float32 (N, 784), pixels from 0 to 1: divide bytes by 255. Of
-    --format onnx the outputs are logits, the last layer's weighted inputs, and probabilities, its
-    outputs: those of softmax, of sigmoid for each class by itself, or else whatever the last layer
-    returns. With --format safetensors the lines to load it in PyTorch are printed. Both need:
-    pip install 'nnctl[export]'. The last line on stdout is the file; with --quiet the only one.
+    RUN is a run directory. Both formats take images as float32 (N, 784), pixels from 0 to 1:
+    divide bytes by 255. An ONNX file has two outputs: logits, the weighted inputs of the last
+    layer, and probabilities, its activations: softmax over all classes, an independent sigmoid
+    for each class, or the values of another activation function. With --format safetensors,
+    prints the code that loads the file in PyTorch. Both require: pip install 'nnctl[export]'. The
+    last line on stdout is the file; with --quiet, it is the only line.
     """,
 )
 @click.argument("run", type=FOLDER)
@@ -28,7 +29,7 @@ from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
     "file_format",
     type=click.Choice(["onnx", "safetensors"]),
     required=True,
-    help="A graph for ONNX Runtime and others, or weights for PyTorch.",
+    help="Graph for ONNX Runtime and others, or weights for PyTorch.",
 )
 @click.option(
     "--output",
@@ -36,7 +37,7 @@ from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
     "file",
     type=FILE,
     metavar="FILE",
-    help="Where to; default: RUN/model.onnx or RUN/model.safetensors.",
+    help="Output file (default: RUN/model.onnx or RUN/model.safetensors).",
 )
 @checkpoint_option
 @output_options

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Named(click.Path):
-    """A path that has a name: of an empty one, the current folder would be made."""
+class _NonEmptyPath(click.Path):
+    """A path that is not empty: pathlib would turn an empty one into the current directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what an unset variable of a shell comes to."""
+        """Reject an empty path, which an unset shell variable usually causes."""
         if not os.fspath(value):
-            self.fail("an empty name; is a variable of the shell unset?", param, ctx)
+            self.fail("the path is empty; is a shell variable unset?", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers, in which nan is not, though no comparison says so, nor infinity."""
+    """A range of finite numbers: nan passes the comparisons of click's own range."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Refuse what is not finite."""
+        """Reject nan and infinity."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number", param, ctx)
         return number
 
 
-FOLDER = _Named(file_okay=False, path_type=Path)
-EXISTING_FOLDER = _Named(exists=True, file_okay=False, path_type=Path)
-FILE = _Named(dir_okay=False, path_type=Path)
+FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
+EXISTING_FOLDER = _NonEmptyPath(exists=True, file_okay=False, path_type=Path)
+FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
 ACCURACY = FiniteRange(0, 1)
 
 
 def output_options(function: Command) -> Command:
     """Add ``--json`` and ``--quiet``."""
-    function = click.option("--quiet", "-q", is_flag=True, help="No progress, only results.")(
+    function = click.option("--quiet", "-q", is_flag=True, help="Print only results, no progress.")(
         function
     )
-    return click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")(
+    return click.option("--json", "as_json", is_flag=True, help="Print results as JSON on stdout.")(
         function
     )
 
@@ -62,7 +62,7 @@ def data_dir_option(function: Command) -> Command:
         type=FOLDER,
         envvar="NNCTL_DATA_DIR",
         show_envvar=True,
-        help="Where downloads are kept; default: the user's cache.",
+        help="Folder for downloads (default: the user's cache).",
     )(function)
 
 
@@ -73,12 +73,12 @@ def checkpoint_option(function: Command) -> Command:
         type=click.Choice(["best", "last"]),
         default="best",
         show_default=True,
-        help="The best epoch's network, or the last one.",
+        help="Network of the best epoch, or of the last epoch.",
     )(function)
 
 
 def config_options(function: Command) -> Command:
-    """Add the options that lay values over a configuration; see `read_overrides`."""
+    """Add the options that override values of a configuration; see `read_overrides`."""
     for decorate in reversed(
         (
             click.option(
@@ -86,26 +86,27 @@ def config_options(function: Command) -> Command:
                 "settings",
                 metavar="KEY=VALUE",
                 multiple=True,
-                help="Set a key: optimizer.momentum=0.9, network.layers.0.units=100. Repeatable.",
+                help="Override a value: optimizer.momentum=0.9, network.layers.0.units=100. "
+                "Repeatable.",
             ),
             click.option(
                 "--dataset",
                 metavar="NAME",
-                help="mnist, mini, a gate, or a folder of four IDX files.",
+                help="mnist, mini, a logic gate, or a folder of four IDX files.",
             ),
-            click.option("--subset", type=int, metavar="N", help="Train on N examples."),
-            click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all."),
+            click.option("--subset", type=int, metavar="N", help="Train on N examples only."),
+            click.option("--epochs", type=int, metavar="N", help="Total number of epochs."),
             click.option(
                 "--seed",
                 type=int,
                 metavar="N",
-                help="Seed of all random numbers.",
+                help="Random seed.",
             ),
             click.option(
                 "--threads",
                 type=int,
                 metavar="N",
-                help="Threads that share a step; default: as many as it is worth.",
+                help="Threads per training step (default: chosen from the size of a step).",
             ),
         )
     ):
@@ -121,7 +122,7 @@ def read_overrides(
     seed: int | None = None,
     threads: int | None = None,
 ) -> list[Override]:
-    """Return what `config_options` set, in the order in which it counts."""
+    """Return the overrides from `config_options`; later ones take precedence."""
     from nnctl.config import Override
 
     named = {

@@ -1,4 +1,4 @@
-"""``nnctl predict``: what a trained network says of your own handwriting."""
+"""``nnctl predict``: classify your own images with a trained network."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from nnctl.cli.options import FOLDER, checkpoint_option
 @click.command(
     "predict",
     epilog="Example: nnctl predict runs/relu-20260921-101500 photo.jpg",
-    help="""Tell the digit on each IMAGE by the network of RUN, a run directory.
+    help="""Classify each IMAGE with the network trained in RUN.
 
-    An IMAGE is a picture of a single digit, such as a photograph of pen on paper in PNG or JPEG; an
-    IDX file; a folder of pictures; or - for standard input. A picture is made as MNIST's are, and
-    shown as the network sees it; IDX files are taken as they are. What cannot be read is told, the
-    others go on, and the exit code is then 3.
+    RUN is a run directory. An IMAGE is a picture of a single digit, such as a PNG or JPEG photo of
+    pen on paper; an IDX file; a folder of pictures; or - for standard input. Pictures are
+    centered and scaled like MNIST's images, and a terminal shows them as the network sees them;
+    IDX files are used unchanged. An IMAGE that cannot be read is reported and skipped; the exit
+    code is then 3.
     """,
 )
 @click.argument("run", type=FOLDER)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @checkpoint_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a picture on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
 def predict(run: Path, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from nnctl.errors import DataError
     from nnctl.files import to_json_text
@@ -42,5 +43,5 @@ def predict(run: Path, images: tuple[str, ...], as_json: bool, **options: Any) -
         else:
             view.show(prediction)
     if failed:
-        what = "the picture" if count == 1 else f"{failed} of {count} pictures"
-        raise DataError(f"no digit was told on {what}")
+        images_failed = "the image" if count == 1 else f"{failed} of {count} images"
+        raise DataError(f"{images_failed} could not be classified")

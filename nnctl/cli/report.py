@@ -1,4 +1,4 @@
-"""``nnctl report``: runs as a page."""
+"""``nnctl report``: write an HTML report of runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nnctl.cli.options import FILE, FOLDER, data_dir_option, output_options
 @click.command(
     "report",
     epilog="Example: nnctl report runs/sigmoid-20260921-101500 --open",
-    help="""Write a page that tells all of RUN: a file that needs no network.
+    help="""Write an HTML report of RUN that works offline.
 
-    It shows the learning curves, the confusion matrix with its digits, the worst mistakes, the
-    calibration and the layers, and has a canvas to draw digits on, which the network classifies in
-    the browser. Several runs, or the directory of a sweep, are compared. A run that is still
-    trained is shown as far as it has come. Needs: pip install 'nnctl[plot]'. The last line on
-    stdout is the file.
+    RUN is a run directory. The report shows learning curves, the confusion matrix with example
+    images, the worst mistakes, calibration and layers. It has a canvas to draw digits on, which
+    the network classifies in the browser. Several runs, or the directory of a sweep, are
+    compared. A run that is still training is shown up to its last epoch. Requires: pip install
+    'nnctl[plot]'. The last line on stdout is the file.
     """,
 )
 @click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
@@ -30,9 +30,9 @@ from nnctl.cli.options import FILE, FOLDER, data_dir_option, output_options
     metavar="FILE",
     default="report.html",
     show_default=True,
-    help="Where to.",
+    help="Output file.",
 )
-@click.option("--open", "open_it", is_flag=True, help="Show the page in a browser.")
+@click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
 @data_dir_option
 @output_options
 def report(
@@ -55,4 +55,4 @@ def report(
             warn(f"{portrait.run.directory} was not evaluated: {portrait.lacking}")
     click.echo(to_json_text(written.to_json()) if as_json else written.file)
     if open_it and click.launch(str(written.file.resolve())):
-        warn(f"no browser could be started; open {written.file} in one")
+        warn(f"could not start a browser; open {written.file} yourself")

@@ -1,4 +1,4 @@
-"""``nnctl train``: train a network, and write down all that came of it."""
+"""``nnctl train``: train a network and record the run."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Example: nnctl train configs/sigmoid.yaml --set optimizer.learning_rate=0.1",
-    help="""Train the network of CONFIG, a YAML file.
+    help="""Train a network as configured in CONFIG, a YAML file.
 
-    The last line of stdout is the run directory. Ctrl-C saves the state and exits 130; --resume
-    goes on from there to the same result.
+    The last line on stdout is the run directory. Ctrl-C saves the state and exits with code 130;
+    --resume continues from there, and reaches the same result as without the interruption.
     """,
 )
 @click.argument("config", type=FILE, required=False)
 @config_options
-@click.option("--run-dir", type=FOLDER, help="The directory of the run, new or empty.")
+@click.option("--run-dir", type=FOLDER, help="Run directory, new or empty.")
 @click.option(
     "--runs-dir",
     type=FOLDER,
     default=Path("runs"),
     show_default=True,
-    help="Where the run's own directory is made.",
+    help="Parent of the new run directory.",
 )
-@click.option("--resume", type=FOLDER, metavar="RUN", help="Go on with a run; no CONFIG is needed.")
+@click.option("--resume", type=FOLDER, metavar="RUN", help="Continue a run; CONFIG is optional.")
 @click.option(
     "--fail-under",
     type=ACCURACY,
     metavar="ACC",
     help="Exit 5 if the best validation accuracy is below this.",
 )
-@click.option("--dry-run", is_flag=True, help="Check, show the resolved configuration, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check and print the resolved configuration, without training."
+)
 @data_dir_option
 @output_options
 def train(
@@ -75,30 +77,32 @@ def train(
     run = Run.open(resume) if resume else None
     source = config or (run.config_path if run else None)
     if source is None:
-        raise click.UsageError("a CONFIG is needed, or --resume RUN")
+        raise click.UsageError("expected a CONFIG or --resume RUN")
     if resume and run_dir:
-        raise click.UsageError("--resume goes on in the run's own directory: leave out --run-dir")
+        raise click.UsageError("--run-dir cannot be used with --resume, which continues in RUN")
     settings = read_overrides(**overrides)
-    asked = load_config(source, settings)
-    _check_threshold(asked, fail_under)
+    requested = load_config(source, settings)
+    _check_threshold(requested, fail_under)
     if dry_run:
-        _show_plan(asked, as_json)
+        _show_plan(requested, as_json)
         return
 
     try:
         with DownloadView(quiet=quiet) as notify:
             if run:
-                extended = any(setting.key == "training.epochs" for setting in settings)
-                given = asked.training.epochs
-                epochs = given if extended and given != "auto" else None
-                training = TrainingRun.resume(run, asked, epochs, data_dir=data_dir, notify=notify)
+                changes_epochs = any(setting.key == "training.epochs" for setting in settings)
+                configured = requested.training.epochs
+                epochs = configured if changes_epochs and configured != "auto" else None
+                training = TrainingRun.resume(
+                    run, requested, epochs, data_dir=data_dir, notify=notify
+                )
             else:
-                dataset = find_dataset(asked.data, data_dir, notify)
-                settled = settle(asked, dataset, notify)
+                dataset = find_dataset(requested.data, data_dir, notify)
+                final = settle(requested, dataset, notify)
         with stop_on_signals(interrupt) as stop:
             if not run:
                 run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
-                training = TrainingRun.begin(run, settled, dataset)
+                training = TrainingRun.begin(run, final, dataset)
             with TrainingView(training, quiet=quiet) as view:
                 for event in training.events(stop):
                     view.show(event)
@@ -116,9 +120,9 @@ def _interrupted_at_once(run: Run | None) -> InterruptedRunError:
     from nnctl.errors import InterruptedRunError
 
     if run is None or not run.config_path.exists():
-        return InterruptedRunError("interrupted; nothing was begun")
-    hint = f"What was saved before is intact. Go on with: {run.resume_command}"
-    return InterruptedRunError("interrupted at once", hint=hint)
+        return InterruptedRunError("interrupted before the training started")
+    hint = f"Files saved earlier are intact. Resume with: {run.resume_command}"
+    return InterruptedRunError("interrupted before the state was saved", hint=hint)
 
 
 def _show_plan(config: Config, as_json: bool) -> None:
@@ -135,15 +139,15 @@ def _check_threshold(config: Config, fail_under: float | None) -> None:
 
     if fail_under is not None and not validation_count(config, facts_of(config)):
         raise UsageError(
-            "--fail-under compares the validation accuracy, and nothing is held out",
-            hint="Hold out some examples, or use: nnctl eval RUN --fail-under ACC",
+            "--fail-under needs validation examples, but none are held out",
+            hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",
         )
 
 
 def _check_accuracy(training: TrainingRun, fail_under: float | None) -> None:
     from nnctl.errors import BelowThresholdError
 
-    accuracy = training.summary["best_val_accuracy"] or 0.0  # None: nothing was held out
+    accuracy = training.summary["best_val_accuracy"] or 0.0  # None: no validation examples
     if fail_under is not None and accuracy < fail_under:
         raise BelowThresholdError(
             f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"

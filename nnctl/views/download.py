@@ -1,4 +1,4 @@
-"""A download as people see it: one display for all files, or one line a file."""
+"""Display of a download: a progress bar per file in a terminal, otherwise a line per file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class DownloadView(View):
-    """Call it with each event of a download.
+    """Shows the events of a download; call it with each event.
 
     Parameters
     ----------
     quiet : bool
         Show only warnings.
     tell_kept : bool
-        Say of files that are there and right that they are; it is what `download` was asked for,
-        and no news to one who trains.
+        Whether to list cached files that are correct. `nnctl download` lists them; other commands
+        do not.
     """
 
     def __init__(self, *, quiet: bool, tell_kept: bool = False) -> None:
@@ -42,7 +42,7 @@ class DownloadView(View):
         self._tasks: dict[str, TaskID] = {}
 
     def stop(self) -> None:
-        """Leave the finished bars."""
+        """Stop the display, and keep only the finished bars."""
         if self._progress:
             for task in self._progress.tasks:
                 if not task.finished:
@@ -54,9 +54,9 @@ class DownloadView(View):
         match event:
             case FileKept():
                 if self._tell_kept:
-                    self._say(f"{event.name} is there and right")
+                    self._say(f"{event.name} is already downloaded and correct")
             case FileDamaged():
-                warn(f"{event.path} is damaged; it is fetched again", self._console)
+                warn(f"{event.path} is damaged; downloading it again", self._console)
             case FileStarted() if self._live:
                 self._show(event)
             case BytesReceived() if self._progress:
@@ -68,9 +68,9 @@ class DownloadView(View):
                     self._say(f"{event.name} ({decimal(event.size)}) from {event.url}")
             case FellBack():
                 warn(
-                    f"THE DATASET {event.wanted} COULD NOT BE HAD: {event.reason}\n"
-                    f"Going on with {event.fallback}, the few digits that ship with nnctl: the "
-                    "accuracy will be lower.",
+                    f"Could not download {event.wanted.upper()}: {event.reason}\n"
+                    f"Training on the bundled '{event.fallback}' dataset (6,000 digits) instead; "
+                    "the accuracy will be lower.",
                     self._console,
                 )
             case FewerThreads():
@@ -93,7 +93,7 @@ class DownloadView(View):
                 console=self._console,
             )
             self._progress.start()
-        if event.name in self._tasks:  # the mirror before it failed
+        if event.name in self._tasks:  # the previous mirror failed
             self._progress.reset(self._tasks[event.name])
         else:
             self._tasks[event.name] = self._progress.add_task(event.name, total=event.size)

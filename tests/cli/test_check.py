@@ -208,12 +208,12 @@ def test_options_override_the_configuration(nnctl: Nnctl, mini_folder: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "a CONFIG or a RUN is needed"),
+        ((), "expected a CONFIG, a RUN"),
         ((SMOKE, "--activations"), "--activations alone"),
         (("nowhere.yaml",), "nowhere.yaml"),
         (("folder",), "folder is not a run directory: it has no config.yaml"),
-        (("run", "--epochs", 3), "a RUN keeps its configuration"),
-        (("run", "--set", "training.seed=3"), "a RUN keeps its configuration"),
+        (("run", "--epochs", 3), "the configuration of a RUN is fixed"),
+        (("run", "--set", "training.seed=3"), "the configuration of a RUN is fixed"),
         ((CONFIGS / "sweep-learning-rate.yaml",), "is a sweep file"),
         ((SMOKE, "--set", "nonsense"), "nonsense"),
         ((SMOKE, "--samples", 0), "--samples"),

@@ -61,7 +61,7 @@ def test_without_a_home_directory_training_goes_on_with_the_fallback(
     words = ("train", CONFIGS / "sigmoid.yaml", "--subset", 100, "--epochs", 1, "--run-dir", "run")
     told = nnctl(*words).stderr
     assert "the home directory is unknown" in told
-    assert "Going on with mini" in told
+    assert "Training on the bundled 'mini' dataset" in told
     nnctl("check", "run")
     nnctl("eval", "run")
     assert [path.name for path in scratch.iterdir()] == ["run"]
@@ -109,7 +109,7 @@ def test_every_command_has_its_help_without_docstrings() -> None:
 
 def test_help_is_the_same_without_docstrings(processes: Processes, nnctl: Nnctl) -> None:
     told = processes.run_nnctl("train", "--help", env={"PYTHONOPTIMIZE": "2"}).stdout
-    assert "Train the network of CONFIG" in told
+    assert "Train a network as configured in CONFIG" in told
     assert told.split()[2:] == nnctl("train", "--help").stdout.split()[2:]
 
 

@@ -322,7 +322,7 @@ def test_an_invalid_list_of_gains_exits_with_2(
     nnctl: Nnctl, hidden: dict[str, Path], gains: str
 ) -> None:
     done = nnctl("eval", hidden["step"], f"--gain={gains}", code=2)
-    assert f"{gains!r} is no list of numbers above 0, such as 1,10,inf" in done.stderr
+    assert f"{gains!r} is not a list of positive numbers, such as 1,10,inf" in done.stderr
     assert done.stdout == ""
 
 

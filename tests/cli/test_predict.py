@@ -90,7 +90,7 @@ def test_unreadable_files_are_errors_and_the_others_are_answered(
     for path in bad:
         assert f"Error: {path}: " in done.stderr
     assert done.stderr.count("Hint: ") == len(bad)
-    assert "no digit was told on 9 of 10 pictures" in done.stderr
+    assert "9 of 10 images could not be classified" in done.stderr
     answers = objects(nnctl("predict", trained, *bad, photos / "1.JPG", "--json", code=3).stdout)
     assert [one["digit"] is None for one in answers] == [True] * 9 + [False]
     assert all(isinstance(one["error"], str) for one in answers[:9])

@@ -159,7 +159,7 @@ def test_a_bad_value_in_the_environment_is_a_usage_error(
     nnctl: Nnctl, name: str, value: str, message: str
 ) -> None:
     done = nnctl("train", SMOKE, env={name: value}, code=2)
-    assert f"{message}\nIn the environment: {name}={value}\n" in done.stderr
+    assert f"{message}\nSet in the environment: {name}={value}\n" in done.stderr
 
 
 def test_an_impossible_file_name_is_a_usage_error(nnctl: Nnctl) -> None:
@@ -342,7 +342,7 @@ def test_without_validation_the_last_epoch_is_the_best(nnctl: Nnctl) -> None:
 
 def test_a_missing_dataset_is_replaced_by_the_fallback_loudly(nnctl: Nnctl) -> None:
     done = nnctl("train", CONFIGS / "sigmoid.yaml", "--epochs", 1, "--json", "--quiet")
-    assert "THE DATASET mnist COULD NOT BE HAD" in done.stderr
+    assert "Could not download MNIST" in done.stderr
     assert "no mirror served train-images-idx3-ubyte.gz" in done.stderr
     assert json.loads(done.stdout)["dataset"]["name"] == "mini"
 

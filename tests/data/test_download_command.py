@@ -50,7 +50,7 @@ def test_the_files_come_into_the_cache_once(
 
     before = snapshot(folder)
     again = nnctl(*command)
-    assert [f"{name} is there and right" for name in NAMES] == again.stderr.splitlines()
+    assert [f"{name} is already downloaded and correct" for name in NAMES] == again.stderr.splitlines()
     assert [f"/{name}" for name in GZIP_NAMES] == good.requests
     assert before == snapshot(folder)
     assert nnctl(*command, "--quiet").stderr == ""
@@ -153,7 +153,7 @@ def test_verify_prints_the_state_of_each_file_and_asks_no_mirror(
     good, folder = mirror(FILES), data_dir / "mnist"
     command = ("download", "--data-dir", data_dir, "--mirror", good.url)
     verified = nnctl(*command, "--verify")
-    assert [f"{name}: right" for name in NAMES] == verified.stdout.splitlines()
+    assert [f"{name}: correct" for name in NAMES] == verified.stdout.splitlines()
 
     (folder / GZIP_NAMES[0]).unlink()
     with (folder / GZIP_NAMES[1]).open("ab") as file:
@@ -165,7 +165,7 @@ def test_verify_prints_the_state_of_each_file_and_asks_no_mirror(
     assert states == json.loads(nnctl(*command, "--verify", "--json", code=3).stdout)["files"]
     assert good.requests == []
 
-    warning = f"Warning: {folder / GZIP_NAMES[1]} is damaged; it is fetched again"
+    warning = f"Warning: {folder / GZIP_NAMES[1]} is damaged; downloading it again"
     assert warning in nnctl(*command).stderr.splitlines()
     assert [f"/{name}" for name in GZIP_NAMES[:2]] == good.requests
     assert contents(folder) == FILES

@@ -237,7 +237,7 @@ class TestSystem:
     ) -> None:
         with no_threads():
             done = nnctl(*words, code=1)
-        assert "Error: no further thread can be started" in done.stderr
+        assert "Error: cannot start another thread" in done.stderr
         assert "ulimit -u" in done.stderr
 
     @pytest.mark.parametrize(("given", "used"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "7"}, "7")])

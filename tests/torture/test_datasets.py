@@ -118,7 +118,7 @@ def test_bombs_take_little_memory(torture: Torture, tmp_path: Path, scratch: Pat
         path = tmp_path / "images.gz"
         path.write_bytes(gzip.compress(header(shape)) + megabyte * 2000)
         done = run_command("predict", KEPT_RUN, path, codes=[3])
-        assert "no digit was told" in done.output
+        assert "could not be classified" in done.output
         torture.tried("a bomb in an IDX file")
     assert [*scratch.iterdir()] == []
 
