@@ -1,1 +1,1 @@
-"""Where digits come from: known files and mirrors, downloads, IDX files, splits."""
+"""Datasets: known files and mirrors, downloads, IDX files, image files, splits."""

@@ -1,4 +1,4 @@
-"""Datasets: where they are, what is known of them before they are read, and their splits."""
+"""Datasets: finding their files, their sizes before they are read, and splits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nnctl.errors import DamagedFileError, DataError, UsageError, did_you_mean
 MINI_DIRECTORY = Path(__file__).parent / "mini"
 
 NAMED = ("mnist", "mini", *GATES)
-"""The datasets that have a name; any other is a folder."""
+"""Datasets with a name; any other name is the path of a folder."""
 
 
 class Digits(NamedTuple):
@@ -40,9 +40,9 @@ class Digits(NamedTuple):
     Parameters
     ----------
     images : array of uint8, shape (n, pixels)
-        0 is the background, 255 the stroke.
+        Pixels: 0 is the background, 255 the stroke.
     labels : array of uint8, shape (n,)
-        0 to 9; 0 or 1 where there are two classes.
+        Classes: 0 to 9, or 0 and 1 for two classes.
     """
 
     images: NDArray[np.uint8]
@@ -51,7 +51,7 @@ class Digits(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a dataset before it is read."""
+    """Sizes of a dataset that are known before it is read."""
 
     training: int
     pixels: int
@@ -60,19 +60,19 @@ class Facts:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Four files that are there.
+    """A dataset in four local files.
 
     Parameters
     ----------
     name : str
-        As a configuration names it.
+        Name in a configuration.
     files : mapping of str to Path
-        By the name of the IDX file.
+        Paths by the name of the IDX file.
     hashes : mapping of str to str
-        The SHA-256 of each file's content, by its name: of known files uncompressed, so that it
-        does not matter which form is there; of a user's files as they are.
+        SHA-256 hashes by file name. Known files are hashed uncompressed, so that compressed and
+        uncompressed files have the same hash; a user's files are hashed as they are.
     copies : Path, optional
-        A folder for uncompressed copies of large files.
+        Folder for uncompressed copies of large files.
     """
 
     name: str
@@ -82,12 +82,12 @@ class Dataset:
 
     @functools.cached_property
     def training(self) -> Digits:
-        """The training set, read when it is asked for first."""
+        """The training set; it is read on first use."""
         return self._read(TRAIN_IMAGES, TRAIN_LABELS)
 
     @functools.cached_property
     def test(self) -> Digits:
-        """The test set, read when it is asked for first."""
+        """The test set; it is read on first use."""
         return self._read(TEST_IMAGES, TEST_LABELS)
 
     def _read(self, images_name: str, labels_name: str) -> Digits:
@@ -113,7 +113,7 @@ class Dataset:
 
 
 class Gate(Dataset):
-    """A logic gate: four examples, to train on and to test with."""
+    """A logic gate: its four examples are both the training set and the test set."""
 
     @functools.cached_property
     def training(self) -> Digits:
@@ -127,31 +127,31 @@ class Gate(Dataset):
 
 
 def data_directory(given: Path | None = None) -> Path:
-    """Return the folder that downloads are kept in: the given one, $NNCTL_DATA_DIR, or a cache.
+    """Return the folder for downloads: the given one, $NNCTL_DATA_DIR, or the user's cache.
 
     Raises
     ------
     DataError
-        Neither is given, and the user has no home directory in which to keep a cache.
+        No folder is given, and there is no cache because the user has no home directory.
     """
     chosen = given or os.environ.get("NNCTL_DATA_DIR")
     if chosen:
         return Path(chosen)
     import platformdirs
 
-    # Without a home directory, platformdirs raises an error, or leaves the ~ as older versions do.
+    # Without a home directory, platformdirs raises an error; older versions return a path with ~.
     with contextlib.suppress(RuntimeError):
         cache = platformdirs.user_cache_path("nnctl")
         if cache.is_absolute():
             return cache
     raise DataError(
-        "there is no folder to keep downloads in: the home directory is unknown",
+        "there is no folder for downloads: the home directory is unknown",
         hint="Name a folder with --data-dir or NNCTL_DATA_DIR, or set HOME.",
     )
 
 
 def _copies_directory(data_dir: Path | None) -> Path | None:
-    """Return the folder for uncompressed copies, which only save time, if there can be one."""
+    """Return the folder for uncompressed copies, or None: they only save time."""
     try:
         return data_directory(data_dir) / "uncompressed"
     except DataError:
@@ -159,22 +159,22 @@ def _copies_directory(data_dir: Path | None) -> Path | None:
 
 
 def configured_mirrors() -> tuple[str, ...]:
-    """Return the mirrors in $NNCTL_MIRROR, separated by white space."""
+    """Return the mirrors in $NNCTL_MIRROR, which are separated by white space."""
     return tuple(os.environ.get("NNCTL_MIRROR", "").split())
 
 
 def canonical_name(name: str) -> str:
-    """Return the name under which a dataset is found from every working directory."""
+    """Return a dataset's name, or its absolute path, which is valid in any working directory."""
     return name if name in NAMED else str(Path(name).resolve())
 
 
 def describe(name: str) -> Facts:
-    """Return what is known of a dataset without fetching it.
+    """Return the sizes of a dataset without downloading it.
 
     Raises
     ------
     UsageError
-        It is neither a known dataset nor a folder.
+        The name is neither a known dataset nor a folder.
     DataError
         A file of the folder is missing or damaged.
     """
@@ -195,23 +195,23 @@ def open_dataset(
     mirrors: Sequence[str] | None = None,
     notify: download.Notify,
 ) -> Dataset:
-    """Return a dataset whose files are there and right; MNIST is fetched where it is not.
+    """Return a dataset with verified files; MNIST is downloaded if it is missing.
 
     Parameters
     ----------
     name : str
-        ``mnist``, ``mini``, a logic gate, or a folder of four IDX files.
+        Dataset: ``mnist``, ``mini``, a logic gate, or a folder of four IDX files.
     data_dir : Path, optional
-        See `data_directory`.
+        Folder for downloads; see `data_directory`.
     mirrors : sequence of str, optional
-        Tried before the known ones; $NNCTL_MIRROR if not given.
+        Mirrors to try before the known ones (default: $NNCTL_MIRROR).
     notify : callable
-        Takes the events of a download.
+        Function that is called with each event of a download.
 
     Raises
     ------
     UsageError, DataError
-        It cannot be had.
+        The dataset is unknown or not available.
     """
     if name in GATES:
         return Gate(name, {}, {})
@@ -232,7 +232,7 @@ def open_dataset(
 
 
 def present_dataset(name: str, data_dir: Path | None = None) -> Dataset | None:
-    """Return a dataset if its files are here and right; nothing is fetched. See `open_dataset`."""
+    """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
         if name == "mnist":
             directory = mnist_directory(data_dir)
@@ -243,42 +243,42 @@ def present_dataset(name: str, data_dir: Path | None = None) -> Dataset | None:
 
 
 def mnist_directory(data_dir: Path | None = None) -> Path:
-    """Return the folder in which MNIST's files are kept."""
+    """Return the folder for MNIST's files."""
     return data_directory(data_dir) / "mnist"
 
 
 def _verified(
     name: str, directory: Path, known: Mapping[str, KnownFile], copies: Path | None = None
 ) -> Dataset | None:
-    """Return a dataset of known files, if all of them are there and right."""
+    """Return a dataset of known files, or None if one is missing or damaged."""
     files, hashes = {}, {}
     for file in known.values():
-        found = download.find(directory, file)
-        if found is None:
+        path = download.find(directory, file)
+        if path is None:
             return None
-        files[file.name] = found
+        files[file.name] = path
         hashes[file.name] = file.idx_sha256
     return Dataset(name, files, hashes, copies)
 
 
 def _raise_damaged(directory: Path) -> NoReturn:
     raise DamagedFileError(
-        f"the digits in {directory} are damaged", hint="Install nnctl, or download MNIST, again."
+        f"the dataset in {directory} is damaged", hint="Reinstall nnctl, or download MNIST again."
     )
 
 
 def _folder_files(name: str) -> dict[str, Path]:
-    """Return the four files of a user's folder, each compressed or not."""
+    """Return the four files in a user's folder, each compressed or uncompressed."""
     folder = Path(name)
     try:
-        found = folder.is_dir()
-    except OSError:  # a name that no folder can have
-        found = False
-    if not found:
+        is_folder = folder.is_dir()
+    except OSError:  # the name is not valid as a path
+        is_folder = False
+    if not is_folder:
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
-            hint=f"A dataset is mnist, mini, a logic gate ({', '.join(GATES)}), or a folder that "
-            "holds four IDX files.",
+            hint=f"A dataset is mnist, mini, a logic gate ({', '.join(GATES)}), or a folder with "
+            "four IDX files.",
         )
     files, missing = {}, []
     for wanted in NAMES:
@@ -289,12 +289,12 @@ def _folder_files(name: str) -> dict[str, Path]:
         else:
             missing.append(f"{wanted}[.gz]")
     if missing:
-        raise DataError(f"{folder} lacks {', '.join(missing)}")
+        raise DataError(f"missing files in {folder}: {', '.join(missing)}")
     return files
 
 
 def hold_out(digits: Digits, count: int) -> tuple[Digits, Digits | None]:
-    """Split off the last `count` examples for validation; none is None."""
+    """Split off the last `count` examples for validation; the second part is None if count is 0."""
     if not count:
         return digits, None
     cut = len(digits.labels) - count
@@ -305,15 +305,15 @@ def hold_out(digits: Digits, count: int) -> tuple[Digits, Digits | None]:
 
 
 def ask_for(digits: Digits, positive: int) -> Digits:
-    """Label each image with the answer to a question: is it this digit? 1 is yes."""
+    """Replace the labels for a binary task: 1 for the digit `positive`, 0 for all others."""
     return Digits(digits.images, (digits.labels == positive).astype(np.uint8))
 
 
 def balanced_subset(digits: Digits, count: int, rng: np.random.Generator) -> Digits:
-    """Return `count` examples, as many of each class as there are, in their old order.
+    """Return `count` random examples, with equally many of each class, in their original order.
 
-    Classes differ by one example where `count` is no multiple of them, and by more only where a
-    class has no more examples to give.
+    Class sizes differ by one if `count` is not divisible by the number of classes, and by more
+    only if a class does not have enough examples.
     """
     shuffled = rng.permutation(len(digits.labels))
     labels = digits.labels[shuffled]

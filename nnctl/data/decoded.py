@@ -1,7 +1,7 @@
-"""Uncompressed copies of large IDX files, mapped into memory.
+"""Memory-mapped, uncompressed copies of large IDX files.
 
-Decompressing MNIST takes a third of a second, which would be most of the time that a short training
-takes to begin. And what is mapped is there once, however many processes of a sweep look at it.
+Decompressing MNIST takes a third of a second, which would be most of the startup time of a short
+training. The processes of a sweep also share one mapped copy in memory.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from nnctl.data import idx
 from nnctl.errors import DamagedFileError
 from nnctl.files import remove_temporaries, write_atomically
 
-_WORTH_A_COPY = 2**22  # bytes that take some hundredths of a second to decompress
+_MIN_COPY_BYTES = 2**22  # they take some hundredths of a second to decompress
 
 
 def read(path: Path, copy: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return what `read_idx` does, if it can be from an uncompressed copy that is mapped.
+    """Return the same as `read_idx`, but from a memory-mapped copy if possible.
 
-    The copy is made at the first time, and again whenever it is not what the gzip file says that it
-    holds. What is small or not compressed, or where no copy can be made, is read.
+    The copy is made on first use, and again if its checksum is not the one in the gzip file. If the
+    file is small or not compressed, or if the copy cannot be written, the file itself is read.
 
     Parameters
     ----------
     path : Path
-        See `nnctl.data.idx.read_idx`.
+        IDX file; see `nnctl.data.idx.read_idx`.
     copy : Path
-        Where the copy is, or is to be.
+        Path of the uncompressed copy.
     dimensions : int
-        See `nnctl.data.idx.read_idx`.
+        Number of dimensions; see `nnctl.data.idx.read_idx`.
 
     Raises
     ------
@@ -45,10 +45,10 @@ def read(path: Path, copy: Path, dimensions: int) -> NDArray[np.uint8]:
     if path.suffix == ".gz" and (mapped := _map(copy, path, dimensions)) is not None:
         return mapped
     content = idx.read_idx(path, dimensions)
-    if path.suffix == ".gz" and content.size >= _WORTH_A_COPY:
+    if path.suffix == ".gz" and content.size >= _MIN_COPY_BYTES:
         header = idx.header(content.shape)
         with contextlib.suppress(OSError):
-            # A gzip file of several members says of the last one only what it holds.
+            # The checksum in a gzip file of several members covers only the last one.
             if _checksum(header, content.data) == _checksum_in(path):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 remove_temporaries(copy.parent)
@@ -59,9 +59,9 @@ def read(path: Path, copy: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _map(copy: Path, source: Path, dimensions: int) -> NDArray[np.uint8] | None:
-    """Map a copy, if it is there and what its source holds."""
+    """Map a copy into memory; None if it is missing or differs from its source."""
     try:
-        if not copy.is_file():  # nobody may ever write to a pipe that is opened
+        if not copy.is_file():  # opening a pipe could block permanently
             return None
         with copy.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -75,7 +75,7 @@ def _map(copy: Path, source: Path, dimensions: int) -> NDArray[np.uint8] | None:
 
 
 def _checksum(*parts: bytes | memoryview | mmap.mmap) -> tuple[int, int]:
-    """Return CRC-32 and length, as gzip keeps them."""
+    """Return CRC-32 and length modulo 2**32, as gzip stores them."""
     crc = 0
     for part in parts:
         crc = zlib.crc32(part, crc)
@@ -83,7 +83,7 @@ def _checksum(*parts: bytes | memoryview | mmap.mmap) -> tuple[int, int]:
 
 
 def _checksum_in(path: Path) -> tuple[int, int]:
-    """Return what the end of a gzip file says of its content (RFC 1952)."""
+    """Return CRC-32 and length from the end of a gzip file (RFC 1952)."""
     with path.open("rb") as file:
         file.seek(-8, 2)
         crc, length = struct.unpack("<II", file.read())

@@ -1,9 +1,9 @@
-"""Fetching MNIST into the cache: every file verified, from the first mirror that has it right.
+"""Downloading MNIST into the cache: each file comes from the first mirror with the right content.
 
-A mirror may be silent, slow or hostile. What it sends stays in memory, limited to the size of the
-file, and only verified content is written. A mirror is given up if it sends nothing for its share
-of `PATIENCE`, or fewer than `SLOWEST` bytes a second in the mean of a `WINDOW`. So the largest file
-takes 21 minutes from one mirror at most.
+A mirror may be silent, slow or hostile. Its data stays in memory, limited to the size of the file,
+and only verified content is written. A mirror is abandoned if it sends nothing for its share of
+`PATIENCE`, or on average fewer than `SLOWEST` bytes per second during a `WINDOW`. So the largest
+file takes at most 21 minutes from one mirror.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from nnctl.errors import DataError, UsageError, quoted, without_secrets
 from nnctl.files import remove_temporaries, write_atomically
 
 PATIENCE = 18.0
-"""Seconds in all that mirrors which do not answer may cost, shared between them."""
+"""Total seconds to wait for mirrors that do not answer, divided equally among all mirrors."""
 
 SLOWEST = 8_000
-"""Bytes a second. A line of 20,000 may pause for more than half of the time."""
+"""Bytes per second. A connection with 20,000 may pause for more than half of the time."""
 
 WINDOW = 60.0
-"""Seconds over which the mean rate is taken, again and again."""
+"""Length in seconds of each interval over which the average rate is measured."""
 
 _SCHEMES = ("http", "https")
 
 
 @dataclass(frozen=True)
 class FileKept:
-    """A file is there and right."""
+    """A cached file is correct and is not downloaded."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class FileDamaged:
-    """A file is there and wrong; it is going to be fetched again."""
+    """A cached file is damaged and will be downloaded again."""
 
     name: str
     path: Path
@@ -52,7 +52,7 @@ class FileDamaged:
 
 @dataclass(frozen=True)
 class FileStarted:
-    """A mirror is asked for a file of `size` bytes."""
+    """The download of a file of `size` bytes from a mirror begins."""
 
     name: str
     url: str
@@ -61,7 +61,7 @@ class FileStarted:
 
 @dataclass(frozen=True)
 class BytesReceived:
-    """So many more bytes of a file have come."""
+    """`count` more bytes of a file were received."""
 
     name: str
     count: int
@@ -69,7 +69,7 @@ class BytesReceived:
 
 @dataclass(frozen=True)
 class MirrorFailed:
-    """A mirror did not serve a file, or not the right one."""
+    """A mirror did not serve a file, or served wrong content."""
 
     name: str
     url: str
@@ -78,7 +78,7 @@ class MirrorFailed:
 
 @dataclass(frozen=True)
 class FileDone:
-    """A file has come, and is right."""
+    """A file was received and verified."""
 
     name: str
     url: str
@@ -91,7 +91,7 @@ State = Literal["right", "missing", "damaged"]
 
 
 def find(directory: Path, file: KnownFile) -> Path | None:
-    """Return the path of a known file in a folder, compressed or not, if it is there and right."""
+    """Return the path of a verified file in a folder, compressed or not; None if there is none."""
     for path, size, sha256 in (
         (directory / file.gzip_name, file.size, file.sha256),
         (directory / file.name, file.idx_size, file.idx_sha256),
@@ -102,7 +102,7 @@ def find(directory: Path, file: KnownFile) -> Path | None:
 
 
 def inspect(directory: Path, file: KnownFile) -> State:
-    """Tell whether a known file is in a folder, and right."""
+    """Check whether a known file is in a folder and has the right content."""
     if find(directory, file):
         return "right"
     present = (directory / file.gzip_name).exists() or (directory / file.name).exists()
@@ -110,7 +110,7 @@ def inspect(directory: Path, file: KnownFile) -> State:
 
 
 def _size_of(path: Path) -> int | None:
-    """Return the size of what is a file: a pipe or a device would be read for ever."""
+    """Return the size of a regular file, else None: reading a pipe or device may never end."""
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError as error:
@@ -138,28 +138,28 @@ def fetch(
     notify: Notify,
     force: bool = False,
 ) -> None:
-    """Bring all files into a folder, and fetch only those that are not there and right.
+    """Download the files that are missing or damaged in a folder.
 
     Parameters
     ----------
     directory : Path
-        The cache; it is made when something has to be written.
+        Cache folder; it is created when a file has to be written.
     files : sequence of KnownFile
-        What has to be there afterwards.
+        Files that the folder must contain afterwards.
     mirrors : sequence of str
-        Base URLs that are tried first.
+        Base URLs to try first.
     notify : callable
-        Takes each `DownloadEvent`.
+        Function that is called with each `DownloadEvent`.
     force : bool
-        Fetch what is right as well. The old files stay until the new ones have come.
+        Whether to download correct files again. The old files stay until all new ones are received.
 
     Raises
     ------
     UsageError
-        A mirror is not an HTTP address.
+        A mirror is not an HTTP URL.
     DataError
-        No mirror served a file, or it cannot be written. Those that came before it stay, unless
-        what is right was to be fetched as well.
+        No mirror served a file, or it cannot be written. Files that were downloaded before it are
+        saved, except with `force`.
     """
     tried = [*map(check_mirror, mirrors), *MIRRORS]
     remove_temporaries(directory)
@@ -183,33 +183,33 @@ def fetch(
 
 
 def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> None:
-    """Copy all files from a local folder, compressed or not, into the cache; each is verified.
+    """Copy all files from a local folder, compressed or not, into the cache, and verify them.
 
     Raises
     ------
     DataError
-        A file is missing there or is not the known one (all of them are named), or the cache cannot
-        be written. Nothing is copied then.
+        Files are missing or have wrong content (the message lists all of them), or the cache cannot
+        be written. In these cases no file is copied.
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder")
-    found = {file.name: find(source, file) for file in files}
-    wrong = [name for name, path in found.items() if path is None]
+    paths = {file.name: find(source, file) for file in files}
+    wrong = [name for name, path in paths.items() if path is None]
     if wrong:
         raise DataError(
-            f"{source} lacks, or has wrong: {', '.join(wrong)}",
-            hint="Each may be there as it is published (.gz) or uncompressed.",
+            f"missing or damaged files in {source}: {', '.join(wrong)}",
+            hint="Each file may be compressed, as published (.gz), or uncompressed.",
         )
     with _writing(directory):
         remove_temporaries(directory)
-        for path in found.values():
+        for path in paths.values():
             assert path is not None
             write_atomically(directory / path.name, path.read_bytes())
 
 
 @contextlib.contextmanager
 def _writing(directory: Path) -> Iterator[None]:
-    """Make a folder, and tell if it cannot be written: before anything is fetched in vain."""
+    """Create a folder, and raise an error if it is read-only, before anything is downloaded."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):
@@ -218,12 +218,12 @@ def _writing(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(
             f"{directory} cannot be written: {error.strerror or error}",
-            hint="Name another folder with --data-dir or NNCTL_DATA_DIR.",
+            hint="Choose another folder with --data-dir or NNCTL_DATA_DIR.",
         ) from None
 
 
 def check_mirror(mirror: str) -> str:
-    """Return the base URL of a mirror: its path ends with a slash, a fragment is left out."""
+    """Return the base URL of a mirror: with a slash at the end of its path, without a fragment."""
     try:
         parts = urlsplit(mirror)
         valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -231,16 +231,15 @@ def check_mirror(mirror: str) -> str:
         valid = False
     if not valid:
         raise UsageError(
-            "a mirror must be an http:// or https:// address, not "
-            f"{quoted(without_secrets(mirror))}",
-            hint="Percent-encode special characters of a password, such as / as %2F. To import "
-            "files of this machine, use: nnctl download --from DIR",
+            f"a mirror must be an http:// or https:// URL, not {quoted(without_secrets(mirror))}",
+            hint="Percent-encode special characters in a password, for example / as %2F. To copy "
+            "local files, use: nnctl download --from DIR",
         )
     return parts._replace(path=parts.path.rstrip("/") + "/", fragment="").geturl()
 
 
 class _Downloader:
-    """It tries each mirror in turn, for each file."""
+    """Tries all mirrors in turn for each file."""
 
     def __init__(self, mirrors: Sequence[str], notify: Notify) -> None:
         self._mirrors = list(dict.fromkeys(mirrors))
@@ -248,8 +247,8 @@ class _Downloader:
         self._patience = PATIENCE / len(self._mirrors)
 
     def receive(self, file: KnownFile) -> bytes:
-        """Return the right content of a file, or raise what was wrong with all mirrors."""
-        from nnctl.data import mirror  # imports pooch, which only a download has to wait for
+        """Return the verified content of a file, or raise an error that lists all failures."""
+        from nnctl.data import mirror  # imports pooch, which is slow
 
         failures = []
         for base in tuple(self._mirrors):
@@ -259,9 +258,11 @@ class _Downloader:
             self._notify(FileStarted(file.name, shown, file.size))
             limits = mirror.Limits(file.size, self._patience, SLOWEST, WINDOW)
             try:
-                content = mirror.receive(address, limits, functools.partial(self._tell, file))
+                content = mirror.receive(
+                    address, limits, functools.partial(self._report_bytes, file)
+                )
                 if hashlib.sha256(content).hexdigest() != file.sha256:
-                    raise mirror.MirrorError("sent another file: its SHA-256 is not MNIST's")
+                    raise mirror.MirrorError("sent wrong content: its SHA-256 is not that of MNIST")
             except mirror.MirrorError as error:
                 self._notify(MirrorFailed(file.name, shown, str(error)))
                 failures.append(f"{urlsplit(shown).netloc.rpartition('@')[2]} {error}")
@@ -272,9 +273,9 @@ class _Downloader:
                 return content
         raise DataError(
             "\n  ".join([f"no mirror served {file.gzip_name}:", *failures]),
-            hint="Name another mirror with --mirror URL or NNCTL_MIRROR, or import files that you "
-            "have with: nnctl download --from DIR",
+            hint="Choose another mirror with --mirror URL or NNCTL_MIRROR, or copy local files "
+            "with: nnctl download --from DIR",
         )
 
-    def _tell(self, file: KnownFile, count: int) -> None:
+    def _report_bytes(self, file: KnownFile, count: int) -> None:
         self._notify(BytesReceived(file.name, count))

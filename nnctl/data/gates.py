@@ -1,7 +1,7 @@
-"""Logic gates as datasets: what a perceptron can learn, and the one that it cannot.
+"""Logic gates as datasets: a perceptron can learn all of them except XOR.
 
-Deep Learning from Scratch, chapter 2; Minsky and Papert 1969 on XOR. The inputs are pictures of two
-pixels, black or white, so that everything that works on digits works on them.
+Deep Learning from Scratch, chapter 2; Minsky and Papert 1969 on XOR. The inputs are images of two
+pixels, black or white, so that all code for digits also works for gates.
 """
 
 from __future__ import annotations
@@ -20,4 +20,4 @@ GATES: Mapping[str, tuple[int, int, int, int]] = {
     "nand": (1, 1, 1, 0),
     "xor": (0, 1, 1, 0),
 }
-"""The answer of each gate to each of `INPUTS`."""
+"""Output of each gate for each row of `INPUTS`."""

@@ -1,7 +1,7 @@
-"""Reading IDX, the format of MNIST's files, compressed with gzip or not.
+"""Reading IDX files, the format of MNIST, with or without gzip compression.
 
-Four bytes of magic number (two zeros, the type of the elements, the number of dimensions), each
-dimension as a 32-bit big-endian integer, then the elements.
+The format: four bytes of magic number (two zeros, the type of the elements, the number of
+dimensions), each dimension as a 32-bit big-endian integer, then the elements.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from nnctl.errors import DamagedFileError, DataError
 
 _UNSIGNED_BYTE = 8
 _GZIP = b"\x1f\x8b"
-_MAX_BYTES = 800_000_000  # a million images of 28 x 28; with more, a bomb could fill the memory
+_MAX_BYTES = 800_000_000  # a million images of 28 x 28; protects against decompression bombs
 
-_PIECE = 2**20
+_CHUNK = 2**20  # bytes
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -32,30 +32,30 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     Parameters
     ----------
     path : Path
-        A file, compressed if its name ends in ``.gz``.
+        IDX file, compressed if its name ends in ``.gz``.
     dimensions : int
-        How many are expected: 3 for images, 1 for labels.
+        Expected number of dimensions: 3 for images, 1 for labels.
 
     Raises
     ------
     DataError
         The file cannot be read.
     DamagedFileError
-        It is not such an IDX file, or not a whole one.
+        The file is not an IDX file with these dimensions, or is incomplete.
     """
     try:
         with _open(path) as file:
             return _read(file, path, dimensions)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"is not a whole gzip file ({error})") from None
+        raise _damaged(path, f"is not a complete gzip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def decode(content: bytes, path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return the unsigned bytes of an IDX file that was read already; see `read_idx`.
+    """Return the unsigned bytes of an IDX file whose content was already read; see `read_idx`.
 
-    Whether it is compressed is told from its first bytes: it may have come without a name.
+    The first bytes show whether it is compressed, because standard input has no file name.
     """
     file: IO[bytes] = io.BytesIO(content)
     if content.startswith(_GZIP):
@@ -63,32 +63,30 @@ def decode(content: bytes, path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         return _read(file, path, dimensions)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"is not a whole gzip file ({error})") from None
+        raise _damaged(path, f"is not a complete gzip file ({error})") from None
 
 
 def _read(file: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uint8]:
     shape = read_shape(file, path, dimensions)
     content = np.empty(math.prod(shape), np.uint8)
     count = 0
-    # In pieces: what is decompressed as a whole is there twice while it is put together.
-    while piece := file.read(min(_PIECE, content.size - count)):
-        content[count : count + len(piece)] = np.frombuffer(piece, np.uint8)
-        count += len(piece)
+    # Reading in chunks avoids a second copy of the whole content in memory.
+    while chunk := file.read(min(_CHUNK, content.size - count)):
+        content[count : count + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        count += len(chunk)
     if count < content.size or file.read(1):
         difference = "fewer" if count < content.size else "more"
-        raise _damaged(
-            path, f"has {difference} bytes than the {content.size:,} its header promises"
-        )
+        raise _damaged(path, f"has {difference} bytes than the {content.size:,} in its header")
     return content.reshape(shape)
 
 
 def read_idx_shape(path: Path, dimensions: int) -> tuple[int, ...]:
-    """Return the shape that the header of an IDX file promises; see `read_idx`."""
+    """Return the shape in the header of an IDX file; see `read_idx`."""
     try:
         with _open(path) as file:
             return read_shape(file, path, dimensions)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"is not a whole gzip file ({error})") from None
+        raise _damaged(path, f"is not a complete gzip file ({error})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -99,20 +97,21 @@ def header(shape: tuple[int, ...]) -> bytes:
 
 
 def read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
-    """Read the header of an IDX file that is open, and return the shape that it promises."""
+    """Read the header of an open IDX file, and return its shape."""
     magic = file.read(4)
     if magic != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
         expected = f"an IDX file of unsigned bytes in {dimensions} dimensions"
-        raise _damaged(path, f"is not {expected}: it begins with {magic.hex() or 'nothing'}")
+        begin = f"it begins with {magic.hex()}" if magic else "it is empty"
+        raise _damaged(path, f"is not {expected}: {begin}")
     header = file.read(4 * dimensions)
     if len(header) != 4 * dimensions:
-        raise _damaged(path, "ends within its header")
+        raise _damaged(path, "is incomplete: it ends within its header")
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
     size = math.prod(shape)
     if not 0 < size <= _MAX_BYTES:
         sizes = " x ".join(f"{side:,}" for side in shape)
-        why = f"{_MAX_BYTES:,} are the most" if size else "which cannot be right"
-        raise _damaged(path, f"promises {sizes} bytes, {why}")
+        reason = f"the limit is {_MAX_BYTES:,}" if size else "a size of zero is not valid"
+        raise _damaged(path, f"has a header for {sizes} bytes; {reason}")
     return shape
 
 
@@ -122,5 +121,5 @@ def _open(path: Path) -> AbstractContextManager[IO[bytes]]:
     return path.open("rb")
 
 
-def _damaged(path: Path, what: str) -> DamagedFileError:
-    return DamagedFileError(f"{path} {what}", hint="Replace the file; it is damaged.")
+def _damaged(path: Path, problem: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} {problem}", hint="Replace the damaged file.")

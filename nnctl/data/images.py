@@ -1,6 +1,6 @@
-"""Reading the pictures that people have: PNG, JPEG and others, IDX files, folders of them.
+"""Reading the user's image files: PNG, JPEG and others, IDX files, and folders of images.
 
-What is not IDX is decoded by Pillow, which is needed for nothing else.
+Pillow decodes all formats except IDX; nnctl uses it for nothing else.
 """
 
 from __future__ import annotations
@@ -36,134 +36,134 @@ SUFFIXES = (
     ".pgm",
     ".ppm",
 )
-"""What is taken from a folder."""
+"""Files with these suffixes are read from a folder."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Pillow's names; others, such as EPS, are left out because they start programs."""
+"""Names in Pillow; other formats, such as EPS, are not allowed because they start programs."""
 
-_MOST_PIXELS = 50_000_000
-_MOST_BYTES = 200_000_000
+_MAX_PIXELS = 50_000_000
+_MAX_BYTES = 200_000_000
 
 
 def list_files(name: str) -> list[str]:
-    """Return the pictures in a folder, in the order of their names; or the one that is named.
+    """Return the paths of the images in a folder, sorted by name; or the given file itself.
 
     Raises
     ------
     DataError
-        There is none in the folder, or it cannot be read.
+        The folder contains no image, or cannot be read.
     """
     if name == STDIN:
         return [name]
-    if not name:  # of a shell's variable that is not set
-        raise DataError("an empty name is no file", hint="Name a picture, or a folder of them.")
+    if not name:  # for example from an unset shell variable
+        raise DataError("the file name is empty", hint="Pass an image or a folder of images.")
     folder = Path(name)
     try:
         if not folder.is_dir():
             return [name]
         files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-        found = sorted(str(path) for path in files if path.is_file())
+        images = sorted(str(path) for path in files if path.is_file())
     except (OSError, ValueError) as error:
         raise _unreadable(error) from None
-    if not found:
+    if not images:
         raise DataError(
-            "there is no picture in this folder",
-            hint=f"Pictures in it are known by {', '.join(SUFFIXES)}; folders below are not read.",
+            "the folder contains no image",
+            hint=f"Images end in {', '.join(SUFFIXES)}; folders within the folder are not read.",
         )
-    return found
+    return images
 
 
 def read_file(name: str) -> bytes:
-    """Return the content of a file, or what comes in by standard input.
+    """Return the content of a file or of standard input.
 
     Raises
     ------
     DataError
-        It cannot be read, is empty, or has no end.
+        The file cannot be read, is empty, or is too large, as an endless device is.
     """
     try:
         if name == STDIN:
-            content = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            content = sys.stdin.buffer.read(_MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+                content = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: the name is not valid
         raise _unreadable(error) from None
     if not content:
-        raise DataError("it is empty", hint="Give a picture: PNG, JPEG or IDX.")
-    if len(content) > _MOST_BYTES:
+        raise DataError("the file is empty", hint="Pass an image: PNG, JPEG or IDX.")
+    if len(content) > _MAX_BYTES:
         raise DataError(
-            f"it has more than {_MOST_BYTES // 10**6} MB", hint="Give a smaller picture."
+            f"the file is larger than {_MAX_BYTES // 10**6} MB", hint="Pass a smaller image."
         )
     return content
 
 
 def is_idx(content: bytes) -> bool:
-    """Tell whether a file begins as IDX files do, compressed or not."""
+    """Return whether a file begins like an IDX file, compressed or not."""
     return content.startswith((b"\0\0\x08", b"\x1f\x8b"))
 
 
 def read_images(content: bytes) -> NDArray[np.uint8]:
-    """Return the images ``(n, height, width)`` of the content of an IDX file, as they are.
+    """Return the images in the content of an IDX file unchanged, shape (n, height, width).
 
     Raises
     ------
     DamagedFileError
-        It is not an IDX file of images, or not a whole one.
+        The content is not an IDX file of images, or is incomplete.
     """
-    return idx.decode(content, Path("it"), dimensions=3)  # whoever tells it names the file
+    return idx.decode(content, Path("the file"), dimensions=3)  # the caller adds the file name
 
 
 def read_picture(content: bytes) -> Picture:
-    """Return a picture in grey, 0 (black) to 1 (white), turned as the camera was held.
+    """Return a picture in gray, 0 (black) to 1 (white), rotated as its EXIF orientation requires.
 
-    What can be seen through is laid over white. Of several pictures it is the first; large ones
-    are reduced.
+    Transparent pixels are drawn over white. From a file with several pictures, the first is used.
+    Large pictures are reduced.
 
     Raises
     ------
     UsageError
         Pillow is not installed.
     DataError
-        It is no picture, or not a whole one, or far too large.
+        The content is not a picture, or is incomplete or too large.
     """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise UsageError(
-            "to read pictures, nnctl needs Pillow",
+            "reading images requires Pillow",
             hint="Install it with: pip install 'nnctl[plot]'",
         ) from None
     Image.init()
-    known = [kind for kind in _FORMATS if kind in Image.OPEN]  # WebP may be left out of Pillow
+    known = [kind for kind in _FORMATS if kind in Image.OPEN]  # Pillow may lack WebP
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a decoder says of tags is of no use here
+            warnings.simplefilter("ignore")  # decoders warn of invalid tags, which do not matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=known) as image:
-                if image.width * image.height > _MOST_PIXELS:
+                if image.width * image.height > _MAX_PIXELS:
                     raise _too_large(f"{image.width:,} x {image.height:,}")
-                return _to_grey(image)
+                return _to_gray(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_large("so many") from None
+        raise _too_large("too many") from None
     except UnidentifiedImageError:
         raise DamagedFileError(
-            "it is no picture that can be read", hint="Save it as PNG or JPEG."
+            "the file is not a readable image", hint="Save it as PNG or JPEG."
         ) from None
     except DataError:
         raise
-    except Exception as error:  # decoders meet broken files with whatever goes wrong first
-        what = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # decoders raise many types of errors on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedFileError(
-            f"it is a damaged picture ({what})", hint="Save or copy it again."
+            f"the image is damaged ({reason})", hint="Save or copy it again."
         ) from None
 
 
-def _to_grey(image: Image.Image) -> Picture:
-    """Return an open picture as an array."""
+def _to_gray(image: Image.Image) -> Picture:
+    """Return an open picture as an array of gray values."""
     from PIL import Image, ImageOps
 
-    # A JPEG can be decoded at an eighth of its size; at no less than was asked for.
+    # A JPEG can be decoded faster at a reduced size (1/8 or more), never below this one.
     image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))
     image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -184,10 +184,10 @@ def _to_grey(image: Image.Image) -> Picture:
 
 
 def _scaled(deep: NDArray[np.float32], is_whole: bool) -> NDArray[np.uint8]:
-    """Return grey of 8 bits of deeper grey, which is written over: it is large."""
+    """Convert gray values to 8 bits; overwrites its argument, which is large."""
     np.nan_to_num(deep, copy=False, posinf=0, neginf=0)
     low, high = float(deep.min()), float(deep.max())
-    if is_whole:  # what is not 16 bits deep has a scale of its own
+    if is_whole:  # integers use the 16-bit scale, extended if they exceed it
         low, high = min(low, 0.0), max(high, 65535.0)
     scale = min(255 / (high - low), 1e38) if high > low else 0.0
     deep *= scale
@@ -199,20 +199,22 @@ def _over_white(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     exif = image.getexif()
-    colours = image.convert("RGBA")
+    colored = image.convert("RGBA")
     paper = Image.new("RGBA", image.size, "white")
-    result = Image.alpha_composite(paper, colours).convert("L")
+    result = Image.alpha_composite(paper, colored).convert("L")
     result.getexif().update(exif)
     return result
 
 
-def _too_large(what: str) -> DataError:
+def _too_large(size: str) -> DataError:
     return DataError(
-        f"it has {what} pixels; {_MOST_PIXELS // 10**6} million are the most",
-        hint="Reduce it: a thousand pixels a side are plenty.",
+        f"the image has {size} pixels; the limit is {_MAX_PIXELS // 10**6} million",
+        hint="Reduce the image: a thousand pixels per side are enough.",
     )
 
 
 def _unreadable(error: OSError | ValueError) -> DataError:
     reason = error.strerror if isinstance(error, OSError) else None
-    return DataError(f"it cannot be read: {reason or error}", hint="Check its name and its rights.")
+    return DataError(
+        f"the file cannot be read: {reason or error}", hint="Check its name and permissions."
+    )

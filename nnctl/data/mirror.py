@@ -1,7 +1,7 @@
-"""One request to a mirror, by pooch.
+"""One request to a mirror, through pooch.
 
-A mirror's address may hold a password or a token, and so may what a mirror or a library says about
-an address. So reasons of failure are our own words; only addresses, without secrets, are repeated.
+A mirror's URL may contain a password or token, and so may the messages of a mirror or a library. So
+error messages are written here; they quote only URLs without secrets.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from requests import exceptions as failures
 from nnctl.errors import without_secrets
 
 SCHEMES = ("http", "https")
-_CHUNK = 8192  # bytes; a mirror that sends fewer at a time is taken for silent
+_CHUNK = 8192  # bytes; a mirror that sends less within the timeout counts as silent
 _TICK = 0.1  # seconds
 _REASON_WIDTH = 200
 
 
 class MirrorError(Exception):
-    """What was wrong with one answer of one mirror, in one line."""
+    """The reason, in one line, why a mirror did not serve a file."""
 
     def __init__(self, reason: str) -> None:
         shown = "".join(character if character.isprintable() else "?" for character in reason)
@@ -39,11 +39,11 @@ class MirrorError(Exception):
 
 
 class UnreachableError(MirrorError):
-    """The mirror did not answer at all, or too slowly; it is not asked for the other files."""
+    """A mirror did not answer, or was too slow; it is not tried for the other files."""
 
 
 class Limits(NamedTuple):
-    """When to give up a mirror.
+    """Limits at which a mirror is abandoned.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class Limits(NamedTuple):
     patience : float
         Seconds without a connection or without new bytes.
     rate : float
-        Bytes a second in the mean of each window.
+        Minimum average bytes per second in each window.
     window : float
-        Seconds over which the mean is taken.
+        Length of a window in seconds.
     """
 
     size: int
@@ -64,21 +64,21 @@ class Limits(NamedTuple):
 
 
 def receive(url: str, limits: Limits, progress: Callable[[int], None]) -> bytes:
-    """Return as many bytes as a file has.
+    """Return the content of a file with a known size.
 
     Parameters
     ----------
     url : str
-        Address of the file.
+        URL of the file.
     limits : Limits
-        When to give up.
+        Size of the file, and when to abandon the mirror.
     progress : callable
-        Takes the number of bytes that were received since the last call.
+        Function that is called with the number of bytes received since its last call.
 
     Raises
     ------
     MirrorError
-        Another number of bytes was received, or none.
+        The request failed, or the number of received bytes is not the file's size.
     """
     request = _Request(url, limits)
     threading.Thread(target=request.run, daemon=True).start()
@@ -94,9 +94,9 @@ def receive(url: str, limits: Limits, progress: Callable[[int], None]) -> bytes:
 
 
 class _Request:
-    """A request that runs on a thread of its own and can be abandoned.
+    """A request that runs in its own thread, so that it can be abandoned.
 
-    No timeout bounds the resolution of a name, or a host with many addresses that are all dead.
+    Timeouts do not cover name resolution, or a host with many addresses that do not answer.
     """
 
     def __init__(self, url: str, limits: Limits) -> None:
@@ -110,34 +110,34 @@ class _Request:
         self._is_abandoned = False
 
     def wait(self, progress: Callable[[int], None]) -> None:
-        """Wait until the request has ended, as long as enough bytes come."""
-        told, silent = 0, 0.0
+        """Wait until the request ends; raise an error if too few bytes arrive."""
+        reported, silent = 0, 0.0
         before, elapsed = 0, 0.0
         while not self._ended.wait(_TICK):
-            # Ticks are counted, as a clock also counts the time in which this process is suspended.
+            # Ticks are counted, because a clock also counts time while the process is suspended.
             silent += _TICK
             elapsed += _TICK
             received = self.received
-            if received > told:
-                progress(received - told)
-                told, silent = received, 0.0
+            if received > reported:
+                progress(received - reported)
+                reported, silent = received, 0.0
             if silent >= self._limits.patience:
                 raise self._timed_out()
             if elapsed >= self._limits.window:
                 if received - before < self._limits.rate * elapsed:
                     raise UnreachableError(
-                        f"sent fewer than {self._limits.rate:,} bytes a second for "
+                        f"sent fewer than {self._limits.rate:,} bytes per second for "
                         f"{self._limits.window:.0f} s"
                     )
                 before, elapsed = received, 0.0
-        progress(self.received - told)
+        progress(self.received - reported)
 
     def abandon(self) -> None:
-        """Take no more bytes, which ends the thread when the next ones come."""
+        """Accept no more bytes; the thread ends when it receives the next ones."""
         self._is_abandoned = True
 
     def run(self) -> None:
-        """Receive the file; keep the error if there is one."""
+        """Receive the file, and store the error if it fails."""
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # it logs addresses and headers
         download = pooch.HTTPDownloader(
             chunk_size=_CHUNK,
@@ -157,13 +157,13 @@ class _Request:
             self._ended.set()
 
     def _check(self, response: requests.Response, **_: object) -> None:
-        """Give up an answer without the file before its body, which may be endless, is read."""
+        """Reject a response without the file before its body, which may be endless, is read."""
         self._response = response
         if response.is_redirect and response.headers["Location"]:
             target = urljoin(response.url, response.headers["Location"])
             if urlsplit(target).scheme not in SCHEMES:
                 shown = without_secrets(target)
-                raise MirrorError(f"redirects to {shown}, which is no http:// or https:// address")
+                raise MirrorError(f"redirects to {shown}, which is not an http:// or https:// URL")
             response.close()
         elif response.status_code not in range(200, 300):
             status = response.status_code
@@ -174,51 +174,51 @@ class _Request:
             response.raw = SimpleNamespace(read=read, close=raw.close)
 
     def write(self, chunk: bytes) -> None:
-        """Take what pooch has received."""
+        """Store a chunk; pooch calls this method."""
         if self._is_abandoned or self.received + len(chunk) > self._limits.size:
             raise MirrorError("sent more bytes than the file has")
         self.chunks.append(chunk)
         self.received += len(chunk)
 
     def flush(self) -> None:
-        """Do nothing; pooch asks for it."""
+        """Do nothing; pooch requires this method."""
 
     @property
     def _is_answered(self) -> bool:
         return self._response is not None and not self._response.is_redirect
 
     def _timed_out(self) -> MirrorError:
-        what = "sent next to nothing for" if self._is_answered else "did not answer within"
-        return UnreachableError(f"{what} {self._limits.patience:.0f} s")
+        failure = "sent almost nothing for" if self._is_answered else "did not answer within"
+        return UnreachableError(f"{failure} {self._limits.patience:.0f} s")
 
     def _explained(self, error: Exception) -> MirrorError:
-        """Return what a failed request means, in a few words."""
+        """Convert the error of a failed request to a short reason without secrets."""
         cause = _cause(error)
         match error:
             case failures.Timeout():
                 return self._timed_out()
             case _ if self._is_answered and isinstance(cause, TimeoutError):
                 return self._timed_out()
-            case ValueError() if self._is_answered:  # of a length that is no number
+            case ValueError() if self._is_answered:  # the Content-Length is not a number
                 return UnreachableError("did not send a valid HTTP response")
             case _ if self._is_answered:
-                return MirrorError(f"cut the connection after {self.received:,} bytes")
+                return MirrorError(f"closed the connection after {self.received:,} bytes")
             case failures.TooManyRedirects():
-                return MirrorError("redirects in a circle")
+                return MirrorError("redirects too many times")
             case failures.ProxyError():
-                return UnreachableError(f"the proxy does not lead there: {_words(cause)}")
+                return UnreachableError(f"cannot be reached through the proxy: {_describe(cause)}")
             case failures.SSLError():
-                return UnreachableError(f"is not who it should be, or not safe: {_words(cause)}")
+                return UnreachableError(f"failed the TLS check: {_describe(cause)}")
             case failures.ConnectionError() if isinstance(cause, socket.gaierror):
-                return UnreachableError("has a name that cannot be resolved; is there a network?")
+                return UnreachableError("has a host name that cannot be resolved; are you online?")
             case failures.ConnectionError() if isinstance(cause, OSError):
-                return UnreachableError(f"cannot be reached: {_words(cause)}")
+                return UnreachableError(f"cannot be reached: {_describe(cause)}")
             case failures.ConnectionError():
                 return UnreachableError("did not send a valid HTTP response")
             case _ if self._response is not None:
-                return MirrorError("redirects to an address that is not valid")
+                return MirrorError("redirects to an invalid URL")
         return UnreachableError(
-            "cannot be reached: check its address, and http_proxy, https_proxy, all_proxy, "
+            "cannot be reached: check its URL, and http_proxy, https_proxy, all_proxy, "
             f"no_proxy and REQUESTS_CA_BUNDLE in the environment ({type(error).__name__})"
         )
 
@@ -229,9 +229,9 @@ def _cause(error: BaseException) -> BaseException:
     return _cause(within) if within else error
 
 
-def _words(error: BaseException) -> str:
-    """Return what the operating system says about an error."""
-    if isinstance(error, ssl.SSLError):  # its number is of another list
+def _describe(error: BaseException) -> str:
+    """Return the operating system's or OpenSSL's text for an error, which contains no secrets."""
+    if isinstance(error, ssl.SSLError):  # its number is not an errno of the system
         return str(getattr(error, "verify_message", "") or error.reason or "TLS failed")
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)

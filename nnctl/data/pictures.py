@@ -1,12 +1,12 @@
-"""From a picture of a handwritten digit to an image as MNIST's are, light on black.
+"""Preprocessing a picture of a handwritten digit to an image like MNIST's, light on black.
 
 Yann LeCun's page on MNIST: the digits "were size normalized to fit in a 20x20 pixel box while
 preserving their aspect ratio. The resulting images contain grey levels as a result of the
 anti-aliasing technique", and were "centered in a 28x28 image by computing the center of mass of the
 pixels, and translating the image so as to position this point at the center of the 28x28 field".
 
-All functions take and return arrays; `normalise` is all of them in order. Pictures are float32,
-from 0 (black) to 1 (white); what is ink is told by its distance from the paper, 0 to 1.
+All functions take and return arrays; `normalise` applies them in order. Pictures are float32, from
+0 (black) to 1 (white). Ink is measured as the difference from the paper, from 0 to 1.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from nnctl.errors import DataError
 Picture = NDArray[np.float32]
 
 SIDE, BOX = 28, 20
-"""Of MNIST: the side of an image, and of the box that a digit fills."""
+"""Side of an image in MNIST, and of the box that a digit fills, in pixels."""
 
 WORKING_SIDE = 480
-"""The longer side of the picture that is worked on: enough for a digit, and fast."""
+"""Longer side in pixels of the reduced picture: detailed enough for a digit, and fast."""
 
-_FAINTEST = 0.04  # of the way from black to white: what differs less from the paper is no ink
-_ABOVE_NOISE = 6.0  # standard deviations of the paper's noise that a stroke is above it at least
-_PAPER, _INK = 0.2, 0.85  # of the strength of a stroke: below is paper, above is all ink
-_EDGE = 0.3  # of the strength of a stroke: where the box around a digit ends
-_CENTRE = 14.5  # where the centres of mass are, on the average, in MNIST: in the middle of a pixel
-_THINNEST = 1.6  # pixels in the box of 20: thinner strokes are thickened, as MNIST has none
-_SMALLEST = 0.04  # of the largest part's ink: smaller parts are specks
+_MIN_CONTRAST = 0.04  # black to white is 1; a smaller difference from the paper is not ink
+_MIN_SIGNAL = 6.0  # minimum contrast of a stroke, in standard deviations of the paper's noise
+_PAPER, _INK = 0.2, 0.85  # fractions of a stroke's contrast: below is paper, above is full ink
+_EDGE = 0.3  # fraction of a stroke's contrast at which the box around a digit ends
+_CENTER = 14.5  # average center of mass in MNIST, which is the middle of a pixel
+_MIN_WIDTH = 1.6  # pixels in the box of 20; MNIST has no thinner strokes, so they are thickened
+_MIN_PART = 0.04  # fraction of the largest part's ink; smaller parts are specks
 
 
 def normalise(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
-    """Return the image of a digit as a network of MNIST's digits expects it.
+    """Return the image of a digit as a network trained on MNIST expects it.
 
     Parameters
     ----------
     picture : array of float32, shape (height, width)
-        0 (black) to 1 (white); dark on light or light on dark.
+        Picture, 0 (black) to 1 (white); dark on light or light on dark.
     side : int
-        Of the image: the digit fills 20/28 of it.
+        Side of the image; the digit fills 20/28 of it.
 
     Raises
     ------
     DataError
-        There is no stroke in the picture.
+        The picture contains no stroke.
 
     Returns
     -------
@@ -59,11 +59,11 @@ def normalise(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
     if image is not None:
         return image
     ink = find_ink(reduce(picture))
-    return centre(thicken(crop(ink)), side)
+    return center(thicken(crop(ink)), side)
 
 
 def as_it_is(picture: Picture, side: int) -> NDArray[np.uint8] | None:
-    """Return a picture that is such an image already: of that size, the border black or white."""
+    """Return a picture that already has the right size and a black or white border, else None."""
     if picture.shape != (side, side):
         return None
     pixels = np.rint(picture * 255).astype(np.uint8)
@@ -76,7 +76,7 @@ def as_it_is(picture: Picture, side: int) -> NDArray[np.uint8] | None:
 
 
 def reduce(picture: Picture) -> Picture:
-    """Return a picture whose longer side is at most `WORKING_SIDE`."""
+    """Shrink a picture whose longer side exceeds `WORKING_SIDE`."""
     longer = max(picture.shape)
     if longer <= WORKING_SIDE:
         return picture
@@ -85,19 +85,20 @@ def reduce(picture: Picture) -> Picture:
 
 
 def find_ink(picture: Picture) -> Picture:
-    """Return how much of each pixel is ink, 0 to 1, whatever the paper's and the ink's colour.
+    """Return the amount of ink in each pixel, 0 to 1, for any colors of paper and ink.
 
     Raises
     ------
     DataError
-        There is none.
+        The picture contains no ink.
     """
     size = max(picture.shape)
     smooth = blur(picture, max(size / 250, 1.0 if size > 120 else 0.0))
     contrast = smooth - fit_paper(smooth)
     contrast = contrast if is_light_on_dark(contrast) else -contrast
     strength = _strength(contrast)
-    # Once it is known where the ink is, shadows that no surface follows can be followed between it.
+    # The first estimate shows where the ink is. The pixels between give a second estimate of the
+    # paper, which follows shadows that a quadratic surface cannot.
     paper = fill_from_paper(contrast, contrast < 0.5 * _PAPER * strength + _noise(contrast))
     contrast = contrast - paper
     strength = _strength(contrast)
@@ -105,36 +106,36 @@ def find_ink(picture: Picture) -> Picture:
     ink = np.clip((contrast - floor) / (_INK * strength - floor), 0, 1, dtype=np.float32)
     digit = keep_large_parts(ink)
     if not digit.any():
-        raise _nothing()
+        raise _no_digit()
     return digit
 
 
 def fit_paper(picture: Picture) -> Picture:
-    """Return the paper's brightness: a quadratic surface through what most pixels show.
+    """Return the paper's brightness: a robust fit of a quadratic surface to all pixels.
 
-    Pixels that are far from it, which are ink, count less and less.
+    Pixels far from the surface, which are ink, get less weight in each iteration.
     """
     height, width = picture.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
     step = max(1, max(height, width) // 80)  # a few thousand pixels are enough
-    seen, values = terms[::step, ::step].reshape(-1, 6), picture[::step, ::step].ravel()
-    # What stands at first is level, so that a stroke does not bend it.
+    basis, values = terms[::step, ::step].reshape(-1, 6), picture[::step, ::step].ravel()
+    # The first surfaces are a constant and a plane, so that a stroke does not bend them.
     surface = np.array([np.median(values), 0, 0, 0, 0, 0])
     for used in (1, 3, *[6] * 12):
-        off = values - seen @ surface
-        spread = max(1.4826 * float(np.median(np.abs(off))), 0.004)
-        weight = 1 / (1 + (off / (1.5 * spread)) ** 2) ** 2
-        part = seen[:, :used] * weight[:, None]
+        residuals = values - basis @ surface
+        scale = max(1.4826 * float(np.median(np.abs(residuals))), 0.004)
+        weight = 1 / (1 + (residuals / (1.5 * scale)) ** 2) ** 2
+        weighted = basis[:, :used] * weight[:, None]
         surface[:used] = np.linalg.lstsq(
-            part.T @ seen[:, :used] + 1e-6 * np.eye(used), part.T @ values, rcond=None
+            weighted.T @ basis[:, :used] + 1e-6 * np.eye(used), weighted.T @ values, rcond=None
         )[0]
         surface[used:] = 0
     return np.asarray(terms @ surface, np.float32)
 
 
 def is_light_on_dark(contrast: Picture) -> bool:
-    """Tell whether the ink is lighter than the paper: which side of it has the heavier tail."""
+    """Return whether the ink is lighter than the paper, which is the side with the heavier tail."""
     noise = 3 * _noise(contrast)
     lighter, darker = (
         float((np.maximum(side * contrast - noise, 0) ** 2).sum()) for side in (1, -1)
@@ -143,7 +144,7 @@ def is_light_on_dark(contrast: Picture) -> bool:
 
 
 def fill_from_paper(picture: Picture, is_paper: NDArray[np.bool_]) -> Picture:
-    """Return a picture in which the paper goes on beneath the ink, smooth on a large scale."""
+    """Return the smooth brightness of the paper, interpolated beneath the ink."""
     sigma = max(picture.shape) / 10
     weight = blur(is_paper.astype(np.float32), sigma)
     paper = blur(np.where(is_paper, picture, 0).astype(np.float32), sigma)
@@ -151,7 +152,7 @@ def fill_from_paper(picture: Picture, is_paper: NDArray[np.bool_]) -> Picture:
 
 
 def keep_large_parts(ink: Picture) -> Picture:
-    """Return ink without specks, and without what runs along an edge, as a table does."""
+    """Remove specks, and parts that run along an edge, such as the border of a table."""
     parts = label(ink > 0)
     count = int(parts.max()) + 1
     amounts = np.bincount(parts.ravel(), ink.ravel(), count)
@@ -164,12 +165,12 @@ def keep_large_parts(ink: Picture) -> Picture:
     frames = (along > 0.5 * min(ink.shape)) & (amounts > 0)
     if (amounts[~frames] > 1e-3 * ink.size).any():
         amounts[frames] = 0
-    amounts[amounts < max(_SMALLEST * amounts.max(), 1e-4 * ink.size, 3)] = 0
+    amounts[amounts < max(_MIN_PART * amounts.max(), 1e-4 * ink.size, 3)] = 0
     return np.where(amounts[parts] > 0, ink, 0).astype(np.float32)
 
 
 def label(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number the parts of a mask that hang together, corners included, from 1; 0 is none."""
+    """Label the connected components of a mask from 1 (8-connectivity); 0 is the background."""
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     rows, begins = np.nonzero(np.diff(padded, axis=1) == 1)
     _, ends = np.nonzero(np.diff(padded, axis=1) == -1)
@@ -201,22 +202,22 @@ def label(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def crop(ink: Picture) -> Picture:
-    """Return the smallest box that holds the digit."""
+    """Crop to the bounding box of the digit."""
     inside = ink > _EDGE
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def thicken(ink: Picture) -> Picture:
-    """Return the digit of a thin pen as of a thick one: in 20 pixels a hair would be lost."""
+    """Thicken the strokes of a thin pen, which would disappear in a box of 20 pixels."""
     solid = np.pad(ink, 1) > 0.5
     area = int(solid.sum())
     outline = sum(int((np.diff(solid, axis=axis) != 0).sum()) for axis in (0, 1))
-    # A line of length l and width w has the area lw, and about 2l of outline; counted along the
-    # grid it is longer, by 4/pi on the average of all directions.
+    # A line of length l and width w has the area lw and an outline of about 2l. Counted along the
+    # grid, the outline is longer: by 4/pi on average over all directions.
     width = 2 * area / max(1.0, outline * np.pi / 4)
-    lacking = _THINNEST * max(ink.shape) / BOX - width
-    radius = round(lacking / 2)
+    missing = _MIN_WIDTH * max(ink.shape) / BOX - width
+    radius = round(missing / 2)
     if radius < 1:
         return ink
     padded = np.pad(ink, radius)
@@ -230,15 +231,15 @@ def thicken(ink: Picture) -> Picture:
     return thick
 
 
-def centre(ink: Picture, side: int = SIDE) -> NDArray[np.uint8]:
-    """Return the digit in an image, the centre of its mass in the middle of it."""
+def center(ink: Picture, side: int = SIDE) -> NDArray[np.uint8]:
+    """Return an image of the digit with its center of mass in the middle."""
     scale = side * BOX / SIDE / max(ink.shape)
     mass = float(ink.sum(dtype=np.float64))
     middles = [
         float(ink.sum(axis=1 - axis, dtype=np.float64) @ (np.arange(ink.shape[axis]) + 0.5)) / mass
         for axis in (0, 1)
     ]
-    target = side * _CENTRE / SIDE
+    target = side * _CENTER / SIDE
     offset = (target - scale * middles[0], target - scale * middles[1])
     image = resample(ink, scale, offset, (side, side))
     return np.asarray(np.rint(255 * np.clip(image / image.max(), 0, 1)), np.uint8)
@@ -247,37 +248,37 @@ def centre(ink: Picture, side: int = SIDE) -> NDArray[np.uint8]:
 def resample(
     picture: Picture, scale: float, offset: tuple[float, float], shape: tuple[int, int]
 ) -> Picture:
-    """Return a picture scaled and moved, each pixel the mean of what it covers; 0 outside.
+    """Scale and move a picture; each new pixel is the mean of the area it covers, 0 outside.
 
     Parameters
     ----------
     picture : array of float32, shape (height, width)
         The picture.
     scale : float
-        Pixels of the result to one of the picture.
+        Pixels of the result per pixel of the picture.
     offset : pair of float
-        Where in the result the upper left corner comes to, down and across.
+        Position of the upper left corner in the result, (down, across).
     shape : pair of int
-        Of the result.
+        Shape of the result.
     """
     down, across = (
-        _overlaps(size, scale, begin, wanted)
-        for size, begin, wanted in zip(picture.shape, offset, shape, strict=True)
+        _overlaps(size, scale, begin, new_size)
+        for size, begin, new_size in zip(picture.shape, offset, shape, strict=True)
     )
     return np.asarray(down @ picture @ across.T, np.float32)
 
 
-def _overlaps(size: int, scale: float, offset: float, wanted: int) -> Picture:
-    """Return how much of each new pixel ``(wanted,)`` each old one ``(size,)`` covers."""
+def _overlaps(size: int, scale: float, offset: float, new_size: int) -> Picture:
+    """Return the overlap of each new pixel with each old pixel, shape (new_size, size)."""
     begins = offset + scale * np.arange(size)
-    pixels = np.arange(wanted)[:, None]
+    pixels = np.arange(new_size)[:, None]
     covered = np.minimum(begins + scale, pixels + 1) - np.maximum(begins, pixels)
     return np.asarray(np.maximum(covered, 0), np.float32)
 
 
 def blur(picture: Picture, sigma: float) -> Picture:
-    """Return a picture blurred by three boxes, nearly a Gaussian; its edges go on outside."""
-    # Three boxes of width b have the variance (b^2 - 1) / 4.
+    """Blur with three box filters, almost a Gaussian; edge pixels are repeated outside."""
+    # Three boxes of width b together have the variance (b^2 - 1) / 4.
     radius = round(((4 * sigma**2 + 1) ** 0.5 - 1) / 2)
     if radius < 1:
         return picture
@@ -294,48 +295,48 @@ def blur(picture: Picture, sigma: float) -> Picture:
 
 
 def _shifted(picture: Picture, by: int, axis: int) -> Picture:
-    """Return a picture moved by whole pixels; 0 comes in."""
+    """Move a picture by whole pixels, and fill with 0."""
     result = np.roll(picture, by, axis)
-    gone = slice(None, by) if by > 0 else slice(by, None)
+    filled = slice(None, by) if by > 0 else slice(by, None)
     if by:
-        result[(gone, slice(None)) if axis == 0 else (slice(None), gone)] = 0
+        result[(filled, slice(None)) if axis == 0 else (slice(None), filled)] = 0
     return result
 
 
 def _noise(contrast: Picture) -> float:
-    """Return the standard deviation of the paper, which most pixels are, by their median."""
+    """Return the standard deviation of the paper's noise, estimated by the median deviation."""
     return 1.4826 * float(np.median(np.abs(contrast)))
 
 
 def _strength(contrast: Picture) -> float:
-    """Return how far the strokes are from the paper: the middle of what is above Otsu's threshold.
+    """Return the contrast of the strokes: the 75th percentile of pixels above Otsu's threshold.
 
     Raises
     ------
     DataError
-        So little that it is none.
+        The contrast is too small for a stroke.
     """
-    visible = max(_FAINTEST, _ABOVE_NOISE * _noise(contrast))
+    visible = max(_MIN_CONTRAST, _MIN_SIGNAL * _noise(contrast))
     threshold = otsu(contrast[contrast > -visible])
     strength = float(np.percentile(contrast[contrast >= threshold], 75))
     if strength < visible:
-        raise _nothing()
+        raise _no_digit()
     return strength
 
 
 def otsu(values: Picture) -> float:
-    """Return the threshold that splits values into two classes with the least variance within."""
+    """Return Otsu's threshold: it minimizes the variance within the two classes of values."""
     counts, edges = np.histogram(values, bins=128)
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     below, above = counts.cumsum(), counts.sum() - counts.cumsum()
-    sums = (counts * centres).cumsum()
+    sums = (counts * centers).cumsum()
     with np.errstate(invalid="ignore", divide="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
     return float(edges[1 + int(np.nan_to_num(between).argmax())])
 
 
-def _nothing() -> DataError:
+def _no_digit() -> DataError:
     return DataError(
-        "no stroke can be seen in it",
-        hint="Let a single digit fill much of the picture, dark on light.",
+        "no digit is visible in the image",
+        hint="Use a picture of a single large digit, dark on light.",
     )

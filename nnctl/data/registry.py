@@ -1,4 +1,4 @@
-"""The files that nnctl knows by their SHA-256, and the mirrors that serve them."""
+"""Files with known SHA-256 hashes, and the mirrors that serve them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KnownFile:
-    """One file of a dataset, as it is published and as it is uncompressed.
+    """Sizes and hashes of a dataset file, compressed as published and uncompressed.
 
     Parameters
     ----------
     name : str
-        Without ``.gz``.
+        File name without ``.gz``.
     size, sha256 : int, str
-        Of the gzip file.
+        Size in bytes and hash of the gzip file.
     idx_size, idx_sha256 : int, str
-        Of the IDX file inside it.
+        Size in bytes and hash of the uncompressed IDX file.
     """
 
     name: str
@@ -27,7 +27,7 @@ class KnownFile:
 
     @property
     def gzip_name(self) -> str:
-        """The name under which mirrors serve it."""
+        """File name on mirrors."""
         return f"{self.name}.gz"
 
 
@@ -113,4 +113,4 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 )
-"""Where MNIST is fetched from, in this order, after the user's own mirrors."""
+"""Mirrors of MNIST in the order in which they are tried, after the user's own mirrors."""

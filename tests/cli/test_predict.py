@@ -95,14 +95,17 @@ def test_unreadable_files_are_errors_and_the_others_are_answered(
     assert [one["digit"] is None for one in answers] == [True] * 9 + [False]
     assert all(isinstance(one["error"], str) for one in answers[:9])
     nnctl("predict", trained, photos / "cut.jpg", code=3)
-    assert "Error: : an empty name" in nnctl("predict", trained, "", code=3).stderr
+    assert "Error: : the file name is empty" in nnctl("predict", trained, "", code=3).stderr
 
 
 def test_a_file_that_is_too_large_for_a_picture_is_refused(
     nnctl: Nnctl, trained: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_MOST_BYTES", 2_000_000)
-    for size, wrong in ((2_000_000, "no picture"), (2_000_001, "it has more than 2 MB")):
+    monkeypatch.setattr(images, "_MAX_BYTES", 2_000_000)
+    for size, wrong in (
+        (2_000_000, "not a readable image"),
+        (2_000_001, "the file is larger than 2 MB"),
+    ):
         (scratch / "large.png").write_bytes(bytes(size))
         assert wrong in nnctl("predict", trained, scratch / "large.png", code=3).stderr
 

@@ -359,7 +359,7 @@ def test_damaged_images_exit_with_3_and_leave_no_run(
     path = mini_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:200_000])
     done = nnctl("train", SMOKE, "--dataset", mini_folder, code=3)
-    assert f"{path} is not a whole gzip file" in done.stderr
+    assert f"{path} is not a complete gzip file" in done.stderr
     assert not list(scratch.glob("runs/*"))
 
 

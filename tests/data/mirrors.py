@@ -261,13 +261,13 @@ HTML = b"<!DOCTYPE html><title>Log in to the guests' network</title>"
 LINE = b"x" * 8192
 FEW = r"sent only [\d,]+ of [\d,]+ bytes"
 MANY = "sent more bytes than the file has"
-ANOTHER = "sent another file: its SHA-256 is not MNIST's"
-CUT = r"cut the connection after [\d,]+ bytes"
+ANOTHER = "sent wrong content: its SHA-256 is not that of MNIST"
+CUT = r"closed the connection after [\d,]+ bytes"
 SILENT = r"did not answer within \d+ s"
-STOPPED = r"sent next to nothing for \d+ s"
+STOPPED = r"sent almost nothing for \d+ s"
 UNREACHED = "cannot be reached: .+"
 NO_HTTP = "did not send a valid HTTP response"
-ELSEWHERE = "redirects to {}, which is no http:// or https:// address"
+ELSEWHERE = "redirects to {}, which is not an http:// or https:// URL"
 
 FAULTS = {
     # What servers and networks do
@@ -303,8 +303,8 @@ FAULTS = {
     "a reset in the middle": Fault(
         lambda to, right: cut_after(len(right) // 2, reset=True)(to, right), CUT
     ),
-    "a circle": Fault(lambda to, _: redirect(to.path.encode())(to, _), "redirects in a circle"),
-    "redirects without end": Fault(redirect_without_end, "redirects in a circle"),
+    "a circle": Fault(lambda to, _: redirect(to.path.encode())(to, _), "redirects too many times"),
+    "redirects without end": Fault(redirect_without_end, "redirects too many times"),
     "a redirect to nowhere": Fault(redirect(b""), "answered 302 Found"),
     # What is slow
     "stalls before the headers": Fault(stall(0), SILENT, slow=True),
@@ -318,12 +318,8 @@ FAULTS = {
     ),
     "a redirect to FTP": Fault(redirect(b"ftp://x/y"), ELSEWHERE.format("ftp://x/y")),
     "a redirect to data": Fault(redirect(b"data:,x"), ELSEWHERE.format("data:,x")),
-    "a redirect to no address": Fault(
-        redirect(b"http://["), "redirects to an address that is not valid"
-    ),
-    "a redirect to no text": Fault(
-        redirect(b"\xff\xfe"), "redirects to an address that is not valid"
-    ),
+    "a redirect to no address": Fault(redirect(b"http://["), "redirects to an invalid URL"),
+    "a redirect to no text": Fault(redirect(b"\xff\xfe"), "redirects to an invalid URL"),
     "a redirect with an endless body": Fault(
         endless(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n", LINE), "answered 404 Not Found"
     ),

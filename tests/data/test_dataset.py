@@ -197,7 +197,9 @@ def test_all_files_that_a_folder_lacks_are_named(tmp_path: Path) -> None:
     for use in (describe, lambda name: open_dataset(name, notify=no_download)):
         with pytest.raises(DataError) as caught:
             use(str(folder))
-        assert f"{folder} lacks {NAMES[1]}[.gz], {NAMES[2]}[.gz]" == caught.value.message
+        assert (
+            f"missing files in {folder}: {NAMES[1]}[.gz], {NAMES[2]}[.gz]" == caught.value.message
+        )
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_nothing_is_written_through_what_was_planted_for_a_copy(
 def test_a_damaged_source_is_an_error_even_if_there_is_a_copy(source: Path, copy: Path) -> None:
     decoded.read(source, copy, 3)
     source.write_bytes(PACKED[:-100])
-    with pytest.raises(DamagedFileError, match="not a whole gzip file"):
+    with pytest.raises(DamagedFileError, match="not a complete gzip file"):
         decoded.read(source, copy, 3)
 
 
@@ -128,7 +128,7 @@ def test_small_and_uncompressed_files_get_no_copy(tmp_path: Path) -> None:
 def test_a_folder_with_other_images_has_another_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded, "_WORTH_A_COPY", 1000)
+    monkeypatch.setattr(decoded, "_MIN_COPY_BYTES", 1000)
 
     def dataset(images: NDArray[np.uint8]) -> Dataset:
         folder = tmp_path / "digits"

@@ -175,7 +175,7 @@ def test_the_proxy_of_the_environment_is_used(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "http://mnist.invalid/digits/"
-    reason = f"the proxy does not lead there: {REFUSED}"
+    reason = f"cannot be reached through the proxy: {REFUSED}"
     assert failed(ask(cache, url)[0])[0] == (f"{url}a-images.gz", reason)
     proxy = mirror(CONTENTS)
     monkeypatch.setenv("http_proxy", proxy.url)
@@ -208,13 +208,13 @@ def test_the_fault_of_a_mirror_is_reported_and_the_next_one_is_asked(
     [
         (f"sent only 6 of {A.size:,} bytes", lambda to, _: to.reply(b"<html>")),
         (
-            f"cut the connection after {A.size - 9:,} bytes",
+            f"closed the connection after {A.size - 9:,} bytes",
             lambda to, right: to.reply(right[:-9], length=len(right)),
         ),
         ("answered 404 Not Found", lambda to, _: to.send_error(404, "\x1b[31m")),
         ("redirects to ftp://x/" + 179 * "x", redirect(b"ftp://x/" + 300 * b"x")),
         (
-            "redirects to ftp://x/?, which is no http:// or https:// address",
+            "redirects to ftp://x/?, which is not an http:// or https:// URL",
             redirect(b"ftp://x/\x9b"),
         ),
     ],
@@ -287,7 +287,7 @@ def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
 ) -> None:
     good = mirror(CONTENTS)
     [(_, reason), *_] = failed(ask(cache, good.url.replace("http:", "https:"))[0])
-    assert re.match("is not who it should be, or not safe: (?i:.*wrong.version)", reason)
+    assert re.match("failed the TLS check: (?i:.*wrong.version)", reason)
     assert good.requests == []
 
 
@@ -302,7 +302,7 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once_and_after_a_redirec
     urls = [url for url, _ in failed(events)]
     assert urls == [f"{url}{A.gzip_name}" for url in (secure.url, elsewhere.url)]
     for _, reason in failed(events):
-        assert re.match("is not who it should be, or not safe: .*self.signed", reason)
+        assert re.match("failed the TLS check: .*self.signed", reason)
     assert (contents(cache), error) == (CONTENTS, "")
 
 
@@ -369,7 +369,7 @@ def test_a_name_that_cannot_be_resolved_is_reported(
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     monkeypatch.setenv("no_proxy", "*")
     events, error = ask(cache, "http://mnist.invalid/", mirror(CONTENTS).url)
-    unknown = "has a name that cannot be resolved; is there a network?"
+    unknown = "has a host name that cannot be resolved; are you online?"
     assert [why for _, why in failed(events)] == [unknown]
     assert (contents(cache), error) == (CONTENTS, "")
 
@@ -408,8 +408,8 @@ FAST, SLOWER = round(download.SLOWEST / 10) + 8, round(download.SLOWEST / 10) - 
     [
         (None, 3 * TICKS * [FAST]),
         (None, [FAST * TICKS, *(TICKS // 2) * [0]]),
-        ("fewer than 8,000 bytes a second for 60 s", TICKS * [SLOWER]),
-        ("fewer than 8,000 bytes a second for 60 s", [*TICKS * [10**6], *2 * TICKS * [SLOWER]]),
+        ("fewer than 8,000 bytes per second for 60 s", TICKS * [SLOWER]),
+        ("fewer than 8,000 bytes per second for 60 s", [*TICKS * [10**6], *2 * TICKS * [SLOWER]]),
         (None, [*(TICKS - 4) * [1]]),
     ],
     ids=["just fast enough", "pauses", "too slow", "too slow later", "not for long"],
@@ -454,7 +454,7 @@ def test_a_mirror_that_is_too_slow_is_given_up_for_all_files(
 
     slow = mirror(CONTENTS, stop)
     events, error = ask(cache, slow.url)
-    reason = "sent fewer than 8,000 bytes a second for 0 s"
+    reason = "sent fewer than 8,000 bytes per second for 0 s"
     assert failed(events)[0] == (f"{slow.url}{A.gzip_name}", reason)
     assert slow.url.split("/")[2] in error
     assert slow.requests == [f"/{A.gzip_name}"]

@@ -50,7 +50,9 @@ def test_the_files_come_into_the_cache_once(
 
     before = snapshot(folder)
     again = nnctl(*command)
-    assert [f"{name} is already downloaded and correct" for name in NAMES] == again.stderr.splitlines()
+    assert [
+        f"{name} is already downloaded and correct" for name in NAMES
+    ] == again.stderr.splitlines()
     assert [f"/{name}" for name in GZIP_NAMES] == good.requests
     assert before == snapshot(folder)
     assert nnctl(*command, "--quiet").stderr == ""
@@ -105,7 +107,7 @@ def test_the_addresses_that_failed_are_printed_with_the_reasons(
     lines = done.stderr.splitlines()
     assert lines[0] == f"{dead}{GZIP_NAMES[0]} cannot be reached: {why}"
     assert lines[1 : 1 + len(MIRRORS)] == [
-        f"{url}{GZIP_NAMES[0]} the proxy does not lead there: {why}" for url in MIRRORS
+        f"{url}{GZIP_NAMES[0]} cannot be reached through the proxy: {why}" for url in MIRRORS
     ]
     assert f"Error: no mirror served {GZIP_NAMES[0]}:" in lines
     assert "nnctl download --from DIR" in lines[-1]
@@ -143,7 +145,7 @@ def test_an_import_that_lacks_files_names_them_and_copies_nothing(
     with (source / GZIP_NAMES[2]).open("r+b") as file:
         file.write(b"?")
     done = nnctl("download", "--from", source, code=3)
-    assert f"Error: {source} lacks, or has wrong: {NAMES[1]}, {NAMES[2]}\n" in done.stderr
+    assert f"Error: missing or damaged files in {source}: {NAMES[1]}, {NAMES[2]}\n" in done.stderr
     assert not (tmp_path / "cache").exists()
 
 

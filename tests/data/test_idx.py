@@ -40,29 +40,29 @@ def test_labels_have_one_dimension(tmp_path: Path) -> None:
 
 
 IN_HEADER = {
-    "empty": (b"", "is not an IDX file of unsigned bytes in 3 dimensions: it begins with nothing"),
+    "empty": (b"", "is not an IDX file of unsigned bytes in 3 dimensions: it is empty"),
     "text": (b"<html>", "it begins with 3c68746d"),
     "floats": (b"\0\0\x0d\3" + WHOLE[4:], "it begins with 00000d03"),
     "labels": (idx_bytes(IMAGES[0, 0]), "it begins with 00000801"),
     "short-magic": (WHOLE[:3], "it begins with 000008"),
-    "short-header": (WHOLE[:15], "ends within its header"),
+    "short-header": (WHOLE[:15], "is incomplete: it ends within its header"),
     "huge": (
         struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 1),
-        "promises 2,147,483,648 x 2,147,483,648 x 1 bytes, 800,000,000 are the most",
+        "has a header for 2,147,483,648 x 2,147,483,648 x 1 bytes; the limit is 800,000,000",
     ),
     "no-images": (
         struct.pack(">4B3I", 0, 0, 8, 3, 0, 28, 28),
-        "promises 0 x 28 x 28 bytes, which cannot be right",
+        "has a header for 0 x 28 x 28 bytes; a size of zero is not valid",
     ),
     "no-pixels": (
         struct.pack(">4B3I", 0, 0, 8, 3, 5, 28, 0),
-        "promises 5 x 28 x 0 bytes, which cannot be right",
+        "has a header for 5 x 28 x 0 bytes; a size of zero is not valid",
     ),
 }
 IN_BODY = {
-    "short": (WHOLE[:-1], "has fewer bytes than the 24 its header promises"),
-    "header-only": (WHOLE[:16], "has fewer bytes than the 24 its header promises"),
-    "long": (WHOLE + b"\0", "has more bytes than the 24 its header promises"),
+    "short": (WHOLE[:-1], "has fewer bytes than the 24 in its header"),
+    "header-only": (WHOLE[:16], "has fewer bytes than the 24 in its header"),
+    "long": (WHOLE + b"\0", "has more bytes than the 24 in its header"),
 }
 
 
@@ -92,10 +92,10 @@ def test_a_wrong_header_or_length_is_an_error(
 )
 def test_a_damaged_gzip_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = written(tmp_path, content, "images.gz")
-    with pytest.raises(DamagedFileError, match="is not a whole gzip file") as caught:
+    with pytest.raises(DamagedFileError, match="is not a complete gzip file") as caught:
         read_idx(path, dimensions=3)
     assert str(path) in caught.value.message
-    assert caught.value.hint == "Replace the file; it is damaged."
+    assert caught.value.hint == "Replace the damaged file."
 
 
 def test_no_flipped_byte_of_a_gzip_file_goes_unnoticed(tmp_path: Path) -> None:

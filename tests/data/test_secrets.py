@@ -97,7 +97,7 @@ MISTYPED = [
 @pytest.mark.parametrize("address", MISTYPED)
 def test_a_mistyped_address_is_refused_without_its_secrets(cache: Path, address: str) -> None:
     shown = printed(cache, address)
-    assert "a mirror must be an http:// or https:// address, not " in shown
+    assert "a mirror must be an http:// or https:// URL, not " in shown
     assert SECRET not in shown
 
 
@@ -313,7 +313,7 @@ def test_the_certificates_of_the_environment_are_trusted(
     context.load_cert_chain(certificate)
     url = mirror(CONTENTS, secure=context).url
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"/no-such/{SECRET}")
-    assert "check its address, and http_proxy, " in printed(cache, url)
+    assert "check its URL, and http_proxy, " in printed(cache, url)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     assert "MirrorFailed" not in printed(cache, url)
     assert (cache / FILE.gzip_name).read_bytes() == PACKED

@@ -91,7 +91,7 @@ def test_a_connection_may_be_cut_after_any_number_of_bytes(
         assert (contents(cache), error) == (served, "")
         [failure] = [event for event in events if isinstance(event, MirrorFailed)]
         assert failure.url == f"{bad.url}{LARGE.gzip_name}"
-        assert re.fullmatch("(cut the|sent only|cannot be reached).*", failure.reason)
+        assert re.fullmatch("(closed the|sent only|cannot be reached).*", failure.reason)
 
 
 @pytest.mark.parametrize("rescued", [True, False])
@@ -306,7 +306,7 @@ def test_any_text_in_the_environment_is_a_list_of_mirrors_or_a_usage_error(
         done = run_command("download", codes=(2, 3), env={"NNCTL_MIRROR": text})
     torture.tried("texts as NNCTL_MIRROR")
     expected = {
-        2: "Error: a mirror must be an http:// or https:// address, not ",
+        2: "Error: a mirror must be an http:// or https:// URL, not ",
         3: f"Error: no mirror served {NAMES[0]}:",
     }
     assert expected[done.exit_code] in done.output

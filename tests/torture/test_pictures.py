@@ -137,7 +137,7 @@ def test_any_pixels_are_a_digit_or_none(torture: Torture, pixels: Any) -> None:
     try:
         look(saved(Image.fromarray(pixels), "PNG"))
     except DataError as error:
-        assert error.message == "no stroke can be seen in it"  # noqa: PT017
+        assert error.message == "no digit is visible in the image"  # noqa: PT017
 
 
 def _png(width: int, height: int, depth: int, color: int, data: bytes) -> bytes:
