@@ -1,4 +1,4 @@
-"""A run directory: the files that hold all that a run was."""
+"""A run directory: configuration, metrics, checkpoints and summary of a training."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ from nnctl.runs.records import (
 Which = Literal["best", "last"]
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""How file systems such as SMB, Lustre and FUSE say that they have no locks."""
-_BEGINNING = 10_000  # bytes: those of an export may hold the path of a dataset
-_MOST_TOLD = 20  # differences between two configurations
-_LONGEST_NAME = 100  # bytes: with the time after it, every file system takes it
+"""Error numbers of file systems without locks, such as SMB, Lustre and FUSE."""
+_HEADER_BYTES = 10_000  # bytes searched for the mark of nnctl; the path of a dataset may precede it
+_MAX_DIFFERENCES = 20  # listed differences between two configurations
+_LONGEST_NAME = 100  # bytes; with the time added, every file system accepts the name
 
 FORMAT_VERSION = 1
-"""Of a run directory; ``summary.json`` tells it."""
+"""Format version of a run directory, stored in ``summary.json``."""
 
 _ENDED = record(
     {
@@ -101,7 +101,7 @@ _ENDED = record(
         "blas": is_mapping,
     },
 )
-"""What the summary of a run tells at least, and what of the rest is used."""
+"""Required keys of a run's summary, and the optional ones that are read."""
 _HEALTH = record(
     {
         "mean": is_number,
@@ -116,7 +116,7 @@ _HEALTH = record(
 
 
 def _is_health(value: Any) -> bool:
-    """Tell whether it is the health of a layer; earlier versions measured less, without errors."""
+    """Return whether a value is the health of a layer, also one of versions without ``error``."""
     return _HEALTH(value) or (all_values(optional(is_number))(value) and "error" not in value)
 
 
@@ -132,30 +132,30 @@ _ROW = record(
         "health": each(_is_health),
     }
 )
-"""What the metrics of an epoch tell at least."""
+"""Required keys of the metrics of an epoch."""
 
 
 def _is_row(value: Any) -> bool:
-    """Tell whether it is the metrics of an epoch: validated in both measures, or in none."""
+    """Return whether a value is the metrics of an epoch, with both validation values or neither."""
     return _ROW(value) and (value["val_loss"] is None) == (value["val_accuracy"] is None)
 
 
 class DirectoryLock:
-    """The right to write to a directory; the system takes it from a process that dies.
+    """An exclusive lock on a directory; the system releases it if the process dies.
 
     Parameters
     ----------
     directory : Path
-        Of a run, or of a sweep.
+        Directory of a run or of a sweep.
     what : str
-        What another process does with it, for the message.
+        Verb phrase for the error message: what another process does with the directory.
     patience : float
-        Seconds to wait for it.
+        Seconds to wait for another process to release the lock.
 
     Attributes
     ----------
     warning : str or None
-        A warning for the user if the file system has no locks. Nothing is locked then.
+        Warning for the user if the file system does not support locks; then nothing is locked.
     """
 
     def __init__(
@@ -168,40 +168,48 @@ class DirectoryLock:
         self.lock()
 
     def lock(self) -> None:
-        """Take the right, if it is not taken yet."""
+        """Acquire the lock, unless it is already held by this object.
+
+        Raises
+        ------
+        UsageError
+            Another process holds the lock.
+        StorageError
+            The directory cannot be written.
+        """
         try:
-            refused = _refuses_locks(self._directory)
-            if refused:
+            unsupported = _lock_error(self._directory)
+            if unsupported:
                 self.warning = (
-                    f"nothing protects {self._directory} from a second process that trains there: "
-                    f"the file system has no locks ({refused.strerror})"
+                    f"{self._directory} cannot be locked: the file system does not support locks "
+                    f"({unsupported.strerror}); do not start a second training there"
                 )
                 return
             self._lock.acquire()
         except Timeout:
             raise UsageError(
                 f"{self._directory} {self._what} by another process",
-                hint="Wait for it, or stop it; its state is saved.",
+                hint="Wait until it ends, or stop it; it saves its state.",
             ) from None
         except OSError as error:
             raise cannot_write(self._directory, error) from None
 
     def unlock(self) -> None:
-        """Give the right back, and leave no file."""
+        """Release the lock and remove its file."""
         if self.warning:
             return
-        with contextlib.suppress(OSError):  # Windows removes no file that is open
+        with contextlib.suppress(OSError):  # Windows does not remove open files
             Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release(force=True)
 
 
-def _refuses_locks(directory: Path) -> OSError | None:
-    """Return the error of a file system without locks, or None if it has them.
+def _lock_error(directory: Path) -> OSError | None:
+    """Return the error of a file system that does not support locks, or None if it does.
 
-    The answers of FileLock itself depend on its version: an error, a timeout, or a lock file that
-    outlives a killed process.
+    On such a file system, FileLock fails in a way that depends on its version: with an error, with
+    a timeout, or with a lock file that remains after the process is killed.
     """
-    if sys.platform == "win32":  # where every file system has locks
+    if sys.platform == "win32":  # every file system supports locks
         return None
     import fcntl
 
@@ -215,19 +223,27 @@ def _refuses_locks(directory: Path) -> OSError | None:
 
 @dataclass(frozen=True)
 class Run:
-    """A training on the disk, finished or not.
+    """A run on the disk, finished or not.
 
     Parameters
     ----------
     directory : Path
-        The folder that holds it.
+        Run directory.
     """
 
     directory: Path
 
     @classmethod
     def create(cls, name: str, runs_dir: Path) -> Run:
-        """Make the directory of a new run, ``<name>-<time>``, under a name that is free."""
+        """Create the directory of a new run, ``<name>-<time>``, and return the run.
+
+        If the name exists, a number is appended to it.
+
+        Raises
+        ------
+        StorageError
+            The directory cannot be created.
+        """
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
         safe = safe.encode()[:_LONGEST_NAME].decode(errors="ignore") or "run"
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -246,9 +262,16 @@ class Run:
 
     @classmethod
     def create_at(cls, directory: Path) -> Run:
-        """Make a run of a directory that the user named, new or empty.
+        """Create a run in a given directory, new or empty, and return it.
 
-        What a process that was killed before it had begun has left counts as nothing.
+        Temporary files of a killed process do not count; see `require_empty`.
+
+        Raises
+        ------
+        UsageError
+            The directory is not empty.
+        StorageError
+            The directory cannot be created.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -264,65 +287,70 @@ class Run:
         Raises
         ------
         UsageError
-            There is no such directory, or it holds no run.
+            The directory does not exist, or it is not a run directory.
         """
         run = cls(directory)
         if not directory.is_dir():
-            raise UsageError(f"there is no run directory {directory}")
+            raise UsageError(f"{directory}: run directory not found")
         if not run.config_path.is_file():
             raise UsageError(f"{directory} is not a run directory: it has no config.yaml")
         return run
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with it."""
+        """The command that resumes the run."""
         return shell_command("nnctl", "train", "--resume", self.directory)
 
     def mismatch_hint(self, checkpoint: Path) -> str:
-        """How to repair a run whose checkpoint was trained with another configuration."""
+        """Return the hint for a run whose checkpoint was trained with another configuration."""
         return (
-            f"A run keeps the configuration that it began with: write the values of "
-            f"{checkpoint.name} back into {self.config_path}, or put the run's own "
-            f"{checkpoint.name} back. For other values, train a new run."
+            f"The configuration of a run cannot be changed: restore the values of "
+            f"{checkpoint.name} in {self.config_path}, or restore the run's own "
+            f"{checkpoint.name}. To use other values, train a new run."
         )
 
     @property
     def config_path(self) -> Path:
-        """The resolved configuration."""
+        """The path of the resolved configuration."""
         return self.directory / "config.yaml"
 
     @property
     def metrics_path(self) -> Path:
-        """One line of JSON an epoch."""
+        """The path of the metrics, one line of JSON per epoch."""
         return self.directory / "metrics.jsonl"
 
     @property
     def summary_path(self) -> Path:
-        """What came of it."""
+        """The path of the summary, which is written when the training ends."""
         return self.directory / "summary.json"
 
     def lock(self) -> DirectoryLock:
-        """Let no other process train this run, until it is unlocked or forgotten.
+        """Lock the run against training by other processes, and return the lock.
 
         Raises
         ------
         UsageError
-            Another process trains it.
+            Another process trains the run.
         """
         return DirectoryLock(self.directory)
 
     def wait_until_free(self, seconds: float) -> None:
-        """Give another process that trains this run so long to save its state and end.
+        """Wait until no other process trains this run.
+
+        Parameters
+        ----------
+        seconds : float
+            Longest time to wait for the other process to save its state and exit.
 
         Raises
         ------
         UsageError
-            It did not.
+            The other process still trains the run after this time.
         """
         DirectoryLock(self.directory, patience=seconds).unlock()
 
     def checkpoint_path(self, which: Which) -> Path:
-        """Return the path of the checkpoint of the best epoch, or of the last state."""
+        """Return the path of the checkpoint of the best epoch or of the last state."""
         return self.directory / f"{which}.npz"
 
     @property
@@ -332,37 +360,37 @@ class Run:
         Raises
         ------
         ConfigError
-            It has mistakes, or leaves open what a training needs to know.
+            The configuration has mistakes or ``auto`` values.
         """
-        return _settled(resolve(read_file(self.config_path)), str(self.config_path))
+        return _require_final(resolve(read_file(self.config_path)), str(self.config_path))
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came of the run; empty while it trains, or if it was killed.
+        """The result of the run; empty while it trains, or if it was killed.
 
         Raises
         ------
         DataError
-            It is damaged, or of a later version.
+            The summary is damaged or was written by a later version.
         """
         path = self.summary_path
         try:
-            summary = parse(read_bytes(path), halves=True)  # it tells the name of its folder
+            summary = parse(read_bytes(path), halves=True)  # names of folders may be invalid Unicode
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
         except ValueError as error:
             raise DamagedFileError(f"{path} is damaged: {error}") from None
-        if is_mapping(summary) and "format_version" in summary:  # the first ones had none
+        if is_mapping(summary) and "format_version" in summary:  # the first versions wrote none
             check_version(path, summary["format_version"], FORMAT_VERSION)
         if not _ENDED(summary):
-            raise DamagedFileError(f"{path} is damaged: it does not tell what came of a run")
+            raise DamagedFileError(f"{path} is damaged: required keys are missing or invalid")
         return dict(summary)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of every complete epoch; a torn last line is left out.
+        """The metrics of every complete epoch, without an incomplete last line.
 
         Raises
         ------
@@ -372,30 +400,29 @@ class Run:
         return [row for _, row in self._metrics()]
 
     def checkpoint(self, which: Which) -> Checkpoint:
-        """Read a checkpoint, and check that it belongs to the run's configuration.
+        """Read a checkpoint, and check that it was trained with the run's configuration.
 
         Raises
         ------
         ConfigError
             The run's configuration cannot be read.
         DataError
-            There is no checkpoint, it is damaged, or it was trained with another configuration.
+            The checkpoint is missing or damaged, or was trained with another configuration.
         """
         path = self.checkpoint_path(which)
         if which == "best" and not path.exists():
             raise DataError(
-                f"{path} is not there: no epoch of this run was complete",
-                hint="Use --checkpoint last, if there is one, or go on with: "
-                f"{self.resume_command}",
+                f"{path}: file not found; no epoch of this run was completed",
+                hint=f"Use --checkpoint last if last.npz exists, or resume: {self.resume_command}",
             )
         saved = load_checkpoint(path)
-        found, config = config_of(saved, path), self.config
+        trained_with, config = config_of(saved, path), self.config
         require_same(
-            found,
+            trained_with,
             path,
             config,
             self.config_path,
-            but=changeable(found, config),
+            but=changeable(trained_with, config),
             hint=self.mismatch_hint(path),
         )
         return saved
@@ -410,109 +437,108 @@ class Run:
         Parameters
         ----------
         images : array-like, shape (n, 784) or (n, 28, 28)
-            Of integers, 0 to 255, or of floats, 0 to 1: a gate's 1 is 255 or 1.0.
+            Pixels: integers from 0 to 255, or floats from 0 to 1. The 1 of a gate is 255 or 1.0.
         which : str
-            The checkpoint.
+            Checkpoint: ``best`` or ``last``.
 
         Raises
         ------
         UsageError
-            The images are of another shape, or other numbers.
+            The images have another shape or other values.
 
         Returns
         -------
         array of float32, shape (n, 10)
-            The outputs; under softmax the probability of each digit.
+            Outputs; with softmax the probability of each digit.
         """
         network = self.network(which)
         return network.outputs(predict(network, _as_inputs(images, network.sizes[0])))
 
     def forget(self) -> None:
-        """Remove what a training has left, so that it begins from nothing."""
+        """Remove the files of a training, so that it starts from the beginning."""
         written = (self.config_path, self.metrics_path, self.summary_path)
         self._remove(*written, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
     def forget_summary(self) -> None:
-        """Remove what came of the run, when it goes on."""
+        """Remove the summary, which is out of date when the run is resumed."""
         self._remove(self.summary_path)
 
     def remove_temporaries(self) -> None:
-        """Remove what a process that was killed while it wrote has left."""
+        """Remove the temporary files of a process that was killed while it wrote."""
         with _writing(self.directory):
             remove_temporaries(self.directory)
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
-        comment = f"Resolved by nnctl {nnctl.__version__}: every default is written out."
+        comment = f"Resolved by nnctl {nnctl.__version__}: all defaults are written out."
         text = to_yaml(to_mapping(config), comment)
         self._write(self.config_path, text)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write what came of the run."""
+        """Write the summary."""
         self._write(self.summary_path, to_json_text(summary, indent=2) + "\n")
 
     def append_metrics(self, row: Mapping[str, Any]) -> str:
-        """Append the metrics of an epoch, and return the line."""
+        """Append the metrics of an epoch to the file, and return the line."""
         line = json.dumps(row, allow_nan=False)
         append_lines(self.metrics_path, [line])
         return f"{line}\n"
 
     def keep_metrics_until(self, epoch: int, sha256: str | None = None) -> str:
-        """Drop the metrics of later epochs, and a torn line: they are going to be written again.
+        """Remove the metrics of later epochs and an incomplete line; training writes them again.
 
         Parameters
         ----------
         epoch : int
-            The last epoch whose metrics are kept.
+            Last epoch whose metrics are kept.
         sha256 : str, optional
-            The SHA-256 of what is kept, if it is known.
+            Expected SHA-256 of the remaining text, if known.
 
         Returns
         -------
         str
-            What is kept.
+            Remaining text of the file.
 
         Raises
         ------
         DamagedFileError
-            The metrics of an earlier epoch are missing or were changed.
+            The metrics of a remaining epoch are missing or were changed.
         """
         lines = [line for line, _ in self._metrics()][:epoch]
         if len(lines) < epoch:
             raise DamagedFileError(
-                f"{self.metrics_path} is damaged: it ends with epoch {len(lines)}, and {epoch} are "
-                "done"
+                f"{self.metrics_path} is damaged: it ends with epoch {len(lines)}, but {epoch} "
+                "epochs are complete"
             )
         text = "".join(f"{line}\n" for line in lines)
         if sha256 not in (None, hashlib.sha256(text.encode()).hexdigest()):
             raise DamagedFileError(
-                f"{self.metrics_path} is damaged: its epochs are not those that last.npz was saved "
-                "after",
-                hint="Put the file back as it was, or train a new run.",
+                f"{self.metrics_path} is damaged: its content was changed after last.npz was saved",
+                hint="Restore the file, or train a new run.",
             )
         self._write(self.metrics_path, text)
         return text
 
     def require_nothing_done(self) -> None:
-        """Make sure that no more than an epoch is lost if it is begun from nothing.
+        """Check that a run without ``last.npz`` has at most one epoch to lose.
 
         Raises
         ------
         DamagedFileError
-            The checkpoint to go on from must have been there.
+            More epochs are complete, so ``last.npz`` existed and was removed.
         """
         done, best = len(self.metrics), self.checkpoint_path("best")
         if best.exists():
             done = max(done, load_checkpoint(best).progress.epoch)
-        if done > 1:  # before it is saved the first time, a process may be killed
+        if done > 1:  # a process killed before the first checkpoint can leave one epoch
             raise DamagedFileError(
-                f"there is no {self.checkpoint_path('last')}, though {done} epochs are done",
-                hint="Put it back, or begin a new run; what the best epoch has learned can be "
-                "evaluated as before.",
+                f"{self.checkpoint_path('last')}: file not found, although {done} epochs are "
+                "complete",
+                hint="Restore the file, or train a new run. best.npz can still be evaluated.",
             )
 
     def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the lines of the metrics, each with what it says."""
+        """Return the lines of the metrics file, each with its parsed value."""
         path = self.metrics_path
         try:
             content = read_bytes(path)
@@ -522,7 +548,7 @@ class Run:
             raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
         layers = len(self.config.network.layers) if content else 0
         rows: list[tuple[str, dict[str, Any]]] = []
-        # What has no line end was not written to the end.
+        # A last line without a line end was not written completely.
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
                 text = line.decode()
@@ -549,7 +575,7 @@ class Run:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say what cannot be written, where it cannot."""
+    """Raise a `StorageError` that names the path if the ``with`` block cannot write."""
     try:
         yield
     except OSError as error:
@@ -557,7 +583,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
-    """Return images as uint8 or float32 ``(n, pixels)``, or say what is wrong with them."""
+    """Return images as uint8 or float32 ``(n, pixels)``; raise UsageError if they are invalid."""
     inputs = np.asarray(images)
     if inputs.ndim == 3:
         inputs = inputs.reshape(len(inputs), -1) if len(inputs) else inputs.reshape(0, pixels)
@@ -565,7 +591,7 @@ def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
         raise UsageError(f"expected images of shape (n, {pixels}), got {np.shape(images)}")
     if inputs.dtype.kind in "iub":
         if inputs.min() < 0 or inputs.max() > 255:
-            raise UsageError("pixels that are integers must be 0 to 255")
+            raise UsageError("integer pixels must be from 0 to 255")
         return inputs.astype(np.uint8, copy=False)
     if inputs.dtype.kind != "f" or not np.isfinite(inputs).all():
         raise UsageError("pixels must be integers from 0 to 255, or finite floats from 0 to 1")
@@ -573,7 +599,7 @@ def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
 
 
 def require_same(
-    found: Config,
+    actual: Config,
     path: Path,
     expected: Config,
     source: Path | str,
@@ -581,36 +607,36 @@ def require_same(
     but: Collection[str] = (),
     hint: str | None = None,
 ) -> None:
-    """Check that a file of a run has the configuration that it must have.
+    """Check that a file of a run has the expected configuration.
 
     Parameters
     ----------
-    found : Config
-        The configuration in the file.
+    actual : Config
+        Configuration in the file.
     path : Path
-        The file.
+        Path of the file.
     expected : Config
-        The configuration that it must have.
+        Expected configuration.
     source : Path or str
-        Where that one stands.
+        Source of the expected configuration, for the message.
     but : collection of str
         Keys that may differ.
     hint : str, optional
-        How to repair it.
+        Hint of the error.
 
     Raises
     ------
     DamagedFileError
-        With both values of each key that differs.
+        The configurations differ; the message lists both values of each key that differs.
     """
     different = [
         f"{key}: {ours} in {path.name}, {theirs} in {Path(source).name}"
-        for key, (ours, theirs) in differing(found, expected).items()
+        for key, (ours, theirs) in differing(actual, expected).items()
         if key not in but
     ]
     if different:
-        lines = [f"{path} does not match {source}; they differ in:", *different[:_MOST_TOLD]]
-        if more := different[_MOST_TOLD:]:
+        lines = [f"{path} does not match {source}; differences:", *different[:_MAX_DIFFERENCES]]
+        if more := different[_MAX_DIFFERENCES:]:
             lines.append(f"... and {len(more):,} more")
         raise DamagedFileError("\n  ".join(lines), hint=hint)
 
@@ -621,69 +647,71 @@ def config_of(checkpoint: Checkpoint, path: Path) -> Config:
     Raises
     ------
     DamagedFileError
-        It is none that a training can have.
+        The configuration is not valid.
     """
     try:
-        return _settled(from_mapping(checkpoint.config, str(path)), str(path))
+        return _require_final(from_mapping(checkpoint.config, str(path)), str(path))
     except ConfigError as error:
         raise DamagedFileError(f"{path} is damaged: {error.message}") from None
 
 
 def network_of(checkpoint: Checkpoint, path: Path) -> Network:
-    """Return the network of a checkpoint that was validated: of mean parameters, if any.
+    """Return the network of a checkpoint as it was validated.
+
+    With ``training.average`` it has the averaged parameters.
 
     Raises
     ------
     DamagedFileError
-        They do not fit its configuration.
+        The parameters do not fit the configuration.
     """
     config, pixels = config_of(checkpoint, path), checkpoint.dataset["pixels"]
     size = checkpoint.parameters.size
-    # Counted before any is made: a configuration can ask for more than there is memory.
+    # Compare the sizes first: an edited configuration can require more memory than exists.
     if count_parameters(pixels, build_layers(config)) != size:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
     parameters = checkpoint.parameters
-    if config.training.average is not None and _steps(config, checkpoint) >= STRIDE:
+    if config.training.average is not None and _step_count(config, checkpoint) >= STRIDE:
         parameters = checkpoint.velocity[-size:]
     if parameters.size != size:
-        raise DamagedFileError(f"{path} is damaged: it has no mean parameters")
+        raise DamagedFileError(f"{path} is damaged: the averaged parameters are missing")
     network = build_network(config, pixels)
     network.parameters.vector[...] = parameters
     return network
 
 
-def _steps(config: Config, checkpoint: Checkpoint) -> int:
-    """Return how many steps led to a checkpoint."""
+def _step_count(config: Config, checkpoint: Checkpoint) -> int:
+    """Return the number of training steps before a checkpoint."""
     progress, examples = checkpoint.progress, checkpoint.dataset["training"]
     batches = math.ceil(examples / config.training.batch_size)
     steps: int = progress.epoch * batches + progress.batch
     return min(steps, config.training.steps or steps)
 
 
-def _settled(config: Config, source: str) -> Config:
-    """Return the configuration of a run, if nothing in it is left to be found out."""
-    left = {
+def _require_final(config: Config, source: str) -> Config:
+    """Return the configuration of a run; raise ConfigError if it has ``auto`` values."""
+    values = {
         "data.validation": config.data.validation,
         "training.epochs": config.training.epochs,
         "training.threads": config.training.threads,
     }
     mistakes = [
-        f"{source}: {key}: a run has a number here, not auto"
-        for key, value in left.items()
+        f"{source}: {key}: a run needs a number here, not auto"
+        for key, value in values.items()
         if value == "auto"
     ]
     if mistakes:
-        raise ConfigError(source, mistakes, hint="Train it as a configuration: nnctl train CONFIG")
+        raise ConfigError(source, mistakes, hint="To start a new run: nnctl train CONFIG")
     return config
 
 
 def require_empty(directory: Path) -> None:
-    """Refuse a directory that holds anything but what a killed process may have left.
+    """Check that a directory is empty, except for a lock and temporary files of a killed process.
 
     Raises
     ------
     UsageError
-        It holds a run, or something else.
+        The directory contains a run or other files.
     """
     try:
         if all(path.name == _LOCK or is_temporary(path) for path in directory.iterdir()):
@@ -693,53 +721,53 @@ def require_empty(directory: Path) -> None:
     run = Run(directory)
     raise UsageError(
         f"{directory} is not empty",
-        hint=f"To go on with the run that it holds: {run.resume_command}"
+        hint=f"To resume the run in it: {run.resume_command}"
         if run.config_path.exists()
-        else "Name another directory, which need not exist.",
+        else "Use another directory; it will be created if it does not exist.",
     )
 
 
 def require_replaceable(path: Path, beginning: re.Pattern[bytes], what: str) -> None:
-    """Refuse to write over a file that the same command has not made.
+    """Check that writing to a path overwrites no file that nnctl did not write.
 
     Parameters
     ----------
     path : Path
-        Where something is to be written.
+        Path of the output file.
     beginning : re.Pattern
-        What is found in the first bytes of each file that the command makes.
+        Pattern in the first bytes of each file that the same command writes.
     what : str
-        What the command makes.
+        Name of the command that writes the file, for the message.
 
     Raises
     ------
     UsageError
-        Another file is there, or a folder, a pipe or a device.
+        The path is a file that the command did not write, or a folder, a pipe or a device.
     """
-    hint = "Name another file with --output."
+    hint = "Use another file with --output."
     try:
         mode = path.stat().st_mode
     except OSError:
-        return  # nothing is there, or `cannot_write` will say what is wrong
-    if not stat.S_ISREG(mode):  # to open a pipe is to wait for whoever writes to it
-        raise UsageError(f"{path} is a folder, a pipe or a device, no file", hint=hint)
+        return  # the file does not exist, or writing it raises the error of `cannot_write`
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for another process
+        raise UsageError(f"{path} is a folder, a pipe or a device, not a file", hint=hint)
     try:
         with path.open("rb") as file:
-            ours = beginning.search(file.read(_BEGINNING))
+            ours = beginning.search(file.read(_HEADER_BYTES))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
     if not ours:
-        raise UsageError(f"{path} is there, and is no {what} of nnctl", hint=hint)
+        raise UsageError(f"{path} exists and was not written by nnctl {what}", hint=hint)
 
 
 def cannot_write(path: Path, error: OSError) -> NnctlError:
-    """Return the error to raise where something cannot be written."""
+    """Return the error to raise for a path that cannot be written."""
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(
             f"{path} cannot be written: {error.strerror}", hint="Choose a shorter name."
         )
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "Make room; what was saved before is intact." if full else "Name another directory."
+    hint = "Free some space; all saved files are intact." if full else "Use another directory."
     return StorageError(
         f"{path} cannot be written: {error.strerror or error}", hint=limit_hint(error) or hint
     )

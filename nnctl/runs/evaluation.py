@@ -1,4 +1,4 @@
-"""How good a trained network is on digits that it was not trained on."""
+"""Evaluates a trained network on a dataset: accuracy, metrics of each class, worst mistakes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from nnctl.runs.training import split
 Split = Literal["test", "validation", "train"]
 
 SMALLEST_SIDE = 8
-"""Of an image in which a digit can be told; gates have two inputs."""
+"""Smallest height of an image of a digit, in pixels; logic gates have two inputs."""
 MOST_ROWS = 8
-"""A truth table is told of no more examples than this, with no more inputs."""
+"""Largest numbers of examples and of inputs for a truth table."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Row:
     Parameters
     ----------
     inputs : list of float
-        From 0 to 1.
-    expected, answer : int
-        The right class, and the network's.
+        Inputs from 0 to 1.
+    expected : int
+        True class.
     outputs : list of float
-        What the network decided by.
+        Outputs of the network.
+    answer : int
+        Predicted class.
     """
 
     inputs: list[float]
@@ -64,20 +66,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that the network is wrong about.
+    """An image that the network classifies wrongly.
 
     Parameters
     ----------
     index : int
-        Of the image in its split, from 0.
+        Position of the image in its split, from 0.
     expected, answer : str
-        The right class, and the network's.
+        True and predicted class.
     output : float
-        What the network says for its answer.
+        Output for the predicted class.
     loss : float
-        Of this image.
+        Loss of this image.
     image : array of uint8, shape (height, width)
-        Its pixels.
+        Pixels.
     """
 
     index: int
@@ -88,22 +90,22 @@ class Mistake:
     image: NDArray[np.uint8]
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the pixels as plain values."""
+        """Return everything except the pixels as plain values."""
         return {name: value for name, value in vars(self).items() if name != "image"}
 
 
 @dataclass(frozen=True)
 class Amplified:
-    """What becomes of a network whose weights and biases are all multiplied by a gain.
+    """Result of a network whose weights and biases are all multiplied by a gain.
 
     Parameters
     ----------
     gain : float
-        The factor; infinity is the limit.
+        Factor; with infinity, sigmoid units become step units.
     accuracy : float
-        The share of right answers.
+        Fraction of right answers.
     loss : float, optional
-        The mean loss; None in the limit, where logits have no size.
+        Mean loss; None for an infinite gain, which has no finite logits.
     """
 
     gain: float
@@ -113,18 +115,18 @@ class Amplified:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of every image that it was evaluated on.
+    """Outputs of a network for all images of an evaluation.
 
     Parameters
     ----------
     images : array of uint8, shape (n, pixels)
-        The images.
+        Images.
     labels, decided : array of int, shape (n,)
-        The right classes, and the network's.
+        True and predicted classes.
     outputs : array of float32, shape (n, units)
-        Of the last layer.
+        Outputs of the last layer.
     losses : array of float32, shape (n,)
-        Of each image.
+        Loss of each image.
     """
 
     images: NDArray[np.uint8]
@@ -141,30 +143,30 @@ class Answers:
 
     @property
     def confidences(self) -> Array:
-        """What the network says for its answers, ``(n,)``; of a single output, no is what lacks."""
+        """The outputs for the predicted classes, ``(n,)``; 1 - output for class 0 of one unit."""
         if self.outputs.shape[1] == 1:
-            yes = self.outputs[:, 0]
-            return np.where(self.decided == 1, yes, 1 - yes)
+            positive = self.outputs[:, 0]
+            return np.where(self.decided == 1, positive, 1 - positive)
         confidences: Array = np.take_along_axis(self.outputs, self.decided[:, None], axis=1)[:, 0]
         return confidences
 
     @property
     def worst(self) -> NDArray[np.int64]:
-        """The indices of the wrong answers, those with the highest loss first."""
+        """The indices of the wrong answers; the highest loss is first."""
         wrong = np.flatnonzero(~self.right)
         return wrong[np.argsort(-self.losses[wrong], kind="stable")]
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """How good a network is on images with faults of one kind.
+    """Accuracy of a network on images with one kind of corruption.
 
     Parameters
     ----------
     corruption, unit : str
-        The kind, and what its amounts are measured in.
+        Name of the corruption, and unit of its amounts.
     amounts, accuracies : list of float
-        From the weakest to the strongest.
+        Amounts from the weakest to the strongest, and the accuracy at each.
     """
 
     corruption: str
@@ -175,20 +177,20 @@ class Corrupted:
 
 @dataclass(frozen=True)
 class Selective:
-    """How good a network is if it may be silent where it is not sure.
+    """Selective classification: accuracy of the answers above a confidence threshold.
 
     Parameters
     ----------
     threshold : float
-        The confidence that an answer needs.
+        Smallest confidence of an answer.
     answered : int
-        The images that get an answer.
+        Number of images whose confidence reaches the threshold.
     coverage : float
-        Their share of all.
+        Fraction of all images that these are.
     accuracy : float or None
-        The share of right ones among them; None if there is none.
+        Fraction of right answers among these; None if there are none.
     calibration_error : float
-        How far confidence and accuracy are apart; see `expected_calibration_error`.
+        Average gap between confidence and accuracy; see `expected_calibration_error`.
     """
 
     threshold: float
@@ -205,37 +207,37 @@ class Evaluation:
     Parameters
     ----------
     accuracy, loss : float
-        The share of right answers, and the mean loss.
+        Fraction of right answers, and mean loss.
     n : int
-        The number of images.
+        Number of images.
     classes : list of str
-        What the classes are called: the digits; or other and the one that was asked for; or 0, 1.
+        Names of the classes: the digits; or "other" and the positive digit; or 0 and 1.
     per_class : list of ClassMetrics
-        Of each of them.
+        Metrics of each class.
     confusion : array of int, shape (classes, classes)
-        Examples by their true class (rows) and the answer (columns).
+        Confusion matrix: number of examples by true class (rows) and predicted class (columns).
     dataset, split, checkpoint : str
-        What was evaluated on what.
+        Names of the dataset, the split and the checkpoint.
     run_dir : Path
-        The run.
+        Run directory.
     trained_on : str
-        The dataset of the training.
+        Name of the dataset of the training.
     same_files : bool
-        Whether the dataset's files are those of the training.
+        Whether the dataset has the same files as in the training.
     amplified : list of Amplified
-        The same examples at each gain that was asked for.
+        Results for each requested gain.
     truth_table : list of Row
-        Every example, where there are few with few inputs, as of a logic gate; else nothing.
+        Every example with its answer, if examples and inputs are few, as for a logic gate.
     mistakes : list of Mistake
-        The worst ones, as many as were asked for.
+        Worst mistakes, as many as requested.
     corrupted : list of Corrupted
-        The same images with faults, if that was asked for.
+        Results on corrupted images, if requested.
     selective : Selective, optional
-        What a threshold would do, if one was given.
+        Result for the confidence threshold, if one was requested.
     answers : Answers
-        All of them.
+        Outputs for all images.
     network : Network
-        That was evaluated.
+        Evaluated network.
     """
 
     accuracy: float
@@ -272,8 +274,12 @@ class Evaluation:
             "run_dir": str(self.run_dir),
         }
         if self.is_binary:
-            yes = self.per_class[1]
-            result |= {"precision": yes.precision, "recall": yes.recall, "f1": yes.f1}
+            positive = self.per_class[1]
+            result |= {
+                "precision": positive.precision,
+                "recall": positive.recall,
+                "f1": positive.f1,
+            }
         if self.truth_table:
             result["truth_table"] = [asdict(row) for row in self.truth_table]
         if self.mistakes:
@@ -292,7 +298,7 @@ class Evaluation:
 
     @property
     def is_binary(self) -> bool:
-        """Whether the answers are no and yes."""
+        """Whether there are two classes."""
         return len(self.classes) == 2
 
     def _class_key(self, i: int) -> dict[str, Any]:
@@ -317,39 +323,39 @@ def evaluate(
     Parameters
     ----------
     run : Run
-        With the checkpoint.
+        Run with the checkpoint.
     split_name : str
-        The test set, or what the run held out, or what it trained on.
+        ``test``, or the run's own ``validation`` or ``train`` split.
     checkpoint : str
-        The best epoch's, or the last.
+        ``best`` for the best epoch, or ``last``.
     dataset_name : str, optional
-        Another dataset than the run's, for the test set alone.
+        Name of another dataset than the run's, for the test split only.
     gains : sequence of float
-        Evaluate also with all weights and biases multiplied by each of these.
+        Factors for all weights and biases; the network is also evaluated with each of them.
     mistakes : int
-        How many of the worst mistakes to tell.
+        Number of worst mistakes to return.
     corrupt : bool
-        Evaluate also on the same images with faults.
+        Also evaluate on corrupted images.
     threshold : float, optional
-        Tell also of the answers that the network is at least so sure of.
+        Confidence threshold from 0 to 1; also evaluate the answers that reach it.
     data_dir : Path, optional
-        Where the datasets are.
+        Folder of the datasets.
     notify : callable
-        Takes the events of a download.
+        Receives the notices, such as the progress of a download.
 
     Raises
     ------
     DataError
-        The checkpoint or the dataset cannot be had.
+        The checkpoint or the dataset is not available.
     UsageError
-        The dataset does not fit the network, or has no such split.
+        The dataset does not fit the network, or the run does not have this split.
     """
-    for name, given, known in (
+    for name, value, known in (
         ("split", split_name, get_args(Split)),
         ("checkpoint", checkpoint, get_args(Which)),
     ):
-        if given not in known:
-            raise UsageError(f"unknown {name} '{given}'; there are {', '.join(known)}")
+        if value not in known:
+            raise UsageError(f"unknown {name} '{value}'; use one of {', '.join(known)}")
     saved = run.checkpoint(checkpoint)
     path = run.checkpoint_path(checkpoint)
     network, config = network_of(saved, path), config_of(saved, path)
@@ -362,14 +368,15 @@ def evaluate(
         )
     elif dataset.name != trained_on:
         raise UsageError(
-            f"the {split_name} split is the run's own: {run.directory} was trained on {trained_on}",
-            hint="Leave out --dataset, or use --split test.",
+            f"the {split_name} split exists only for the dataset of the training; {run.directory} "
+            f"was trained on {trained_on}",
+            hint="Omit --dataset, or use --split test.",
         )
     else:
         training, validation = split(config, dataset)
         digits = training if split_name == "train" else validation
     if digits is None:
-        raise UsageError(f"{run.directory} held out no validation examples")
+        raise UsageError(f"{run.directory} has no validation examples")
     if digits.images.shape[1] != network.sizes[0]:
         raise UsageError(
             f"the images of {dataset.name} have {digits.images.shape[1]} pixels; "
@@ -411,24 +418,24 @@ def evaluate(
 
 
 def says_probabilities(network: Network) -> bool:
-    """Tell whether the outputs of a network are probabilities."""
+    """Return whether the outputs of a network are probabilities."""
     return isinstance(network.functions[-1], Softmax | Sigmoid)
 
 
 def _select(network: Network, answers: Answers, threshold: float) -> Selective:
-    """Take only the answers that are sure enough."""
+    """Return the result for the answers whose confidence reaches the threshold."""
     if not says_probabilities(network):
         raise UsageError(
-            f"the outputs of this network, {network.functions[-1].name}, are no probabilities",
-            hint="A threshold is for networks that end in softmax or sigmoid.",
+            f"the outputs of this network ({network.functions[-1].name}) are not probabilities",
+            hint="A threshold needs a network whose last layer is softmax or sigmoid.",
         )
-    sure = answers.confidences >= threshold
-    answered = int(sure.sum())
+    confident = answers.confidences >= threshold
+    answered = int(confident.sum())
     return Selective(
         threshold=threshold,
         answered=answered,
-        coverage=answered / len(sure),
-        accuracy=float(answers.right[sure].mean()) if answered else None,
+        coverage=answered / len(confident),
+        accuracy=float(answers.right[confident].mean()) if answered else None,
         calibration_error=expected_calibration_error(
             calibration(answers.confidences, answers.right)
         ),
@@ -436,16 +443,16 @@ def _select(network: Network, answers: Answers, threshold: float) -> Selective:
 
 
 def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
-    """Return how good a network is on images with faults, always the same ones.
+    """Return the accuracy of a network on corrupted images; the corruptions have a fixed seed.
 
     Raises
     ------
     UsageError
-        The images are no pictures.
+        The examples are not images.
     """
     pixels = digits.images.shape[1]
     if math.isqrt(pixels) ** 2 != pixels or pixels < SMALLEST_SIDE**2:
-        raise UsageError(f"examples of {pixels} inputs are no pictures that could have faults")
+        raise UsageError(f"cannot corrupt examples of {pixels} inputs: they are not images")
 
     def accuracy(corruption: Corruption, amount: float) -> float:
         images = corruption.apply(digits.images, amount, np.random.default_rng(0))
@@ -465,7 +472,7 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
 
 
 def _mistakes(answers: Answers, count: int, classes: Sequence[str]) -> list[Mistake]:
-    """Return the mistakes with the highest loss, the worst first."""
+    """Return the mistakes with the highest loss; the worst is first."""
     side = math.isqrt(answers.images.shape[1])
     square = side * side == answers.images.shape[1]
     confidences = answers.confidences
@@ -483,7 +490,7 @@ def _mistakes(answers: Answers, count: int, classes: Sequence[str]) -> list[Mist
 
 
 def _truth_table(answers: Answers) -> list[Row]:
-    """Return every example with its answer, if they are few enough to be read."""
+    """Return every example with its answer; nothing if there are more than `MOST_ROWS`."""
     if max(answers.images.shape) > MOST_ROWS:
         return []
     columns = (scaled(answers.images), answers.labels, answers.outputs, answers.decided)
@@ -491,7 +498,7 @@ def _truth_table(answers: Answers) -> list[Row]:
 
 
 def class_names(config: Config, network: Network) -> list[str]:
-    """Return what the classes are called."""
+    """Return the names of the classes: digits, or "other" and the positive digit."""
     if config.data.positive_digit is not None:
         return ["other", str(config.data.positive_digit)]
     return [str(digit) for digit in range(max(2, network.sizes[-1]))]
@@ -506,9 +513,9 @@ def _amplify(network: Network, loss: Loss, examples: Examples, gain: float) -> A
     except ValueError as error:
         raise UsageError(
             f"gain inf turns sigmoid and hard_sigmoid units into step units, but {error}",
-            hint="Give finite gains, such as --gain 1,10,100.",
+            hint="Use finite gains, such as --gain 1,10,100.",
         ) from None
     mean_loss, accuracy = mean_loss_and_accuracy(amplified, loss, examples)
     if not math.isfinite(mean_loss):
-        raise UsageError(f"with gain {gain:g} the network's numbers overflow; give a smaller one")
+        raise UsageError(f"the network overflows with gain {gain:g}; use a smaller gain")
     return Amplified(gain, accuracy, mean_loss if math.isfinite(gain) else None)

@@ -1,4 +1,4 @@
-"""What a configuration comes to, and whether its gradients are right, told without training."""
+"""Checks a configuration or a run: its layers, its size, its problems and its gradients."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from nnctl.runs.plan import epochs_needed, facts_of, settle, steps_per_epoch, va
 from nnctl.runs.training import split
 
 LARGEST_ERROR = 1e-5
-"""A gradient that is further than this from central differences is wrong."""
-_CHECKED = 8  # examples that gradients are compared with
+"""Largest relative error of a correct gradient, compared with central differences."""
+_CHECKED = 8  # examples in the batch of a gradient check
 _REGULARIZATION = (
     "data.augment",
     "network.input_dropout",
@@ -53,25 +53,27 @@ _REGULARIZATION = (
     "training.adversarial",
     "training.average",
 )
-_SAMPLES = 150  # parameters of each array that are compared with differences
+_SAMPLES = 150  # parameters of each array that a gradient check compares
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer as it will begin.
+    """A layer before the training.
 
     Parameters
     ----------
-    layer, inputs, units, parameters : int
-        Its number from 1, its shape, and how much it learns.
+    layer : int
+        Number of the layer, from 1.
+    inputs, units, parameters : int
+        Numbers of inputs, of units and of trained parameters.
     activation, formula : str
-        The function.
+        Name and formula of the activation.
     dropout : float
-        The share of its outputs that is left out in training.
+        Fraction of the outputs that are dropped in training.
     weights, biases : str
-        What they are drawn from.
+        Names of their initial distributions.
     weights_std, biases_std : float
-        The standard deviations of that.
+        Standard deviations of these distributions.
     auto : bool
         Whether the distribution of the weights was chosen to fit the activation.
     """
@@ -92,28 +94,30 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a configuration comes to.
+    """Result of `inspect` and `inspect_run`.
 
     Parameters
     ----------
     sizes : list of int
-        The inputs, and the units of every layer.
+        Number of inputs, and number of units of every layer.
     layers : list of LayerPlan
-        First to last.
+        Layers, from first to last.
     deep : bool
-        Whether there are two hidden layers or more.
+        Whether the network has two or more hidden layers.
     parameters, memory : int
-        How much is learned, and about how many bytes a training needs at its peak.
+        Number of trained parameters, and estimated peak memory of a training in bytes.
     dataset : str
-        Its name; with `examples` to train on, `held_out` for validation.
+        Name of the dataset.
+    examples, held_out : int
+        Numbers of training and validation examples.
     epochs, steps_per_epoch, steps : int
-        How long a training is.
+        Length of the training.
     regularization : dict
-        By dotted key, what of it is on: deformed images, dropout of inputs, bounds and means.
+        Values of the regularization settings in use, by dotted key.
     diagnoses : list of Diagnosis
-        What is wrong with it, before any training or after it.
+        Problems found before or after the training.
     epochs_done : int, optional
-        The complete epochs of a run; None before any training.
+        Number of complete epochs of a run; None for a configuration.
     """
 
     sizes: list[int]
@@ -132,21 +136,21 @@ class Inspection:
     epochs_done: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the result as plain values."""
         return dataclasses.asdict(self)
 
 
 def inspect(config: Config) -> Inspection:
-    """Return what a checked configuration comes to, and what is wrong before any training."""
+    """Return the layers and the size of a configuration, and the problems before any training."""
     facts = facts_of(config)
     measured = diagnose_start(config, first_health(config, facts.pixels))
-    kinds = {found.kind for found in measured}
-    foreseen = [found for found in foresee(config) if found.kind not in kinds]
+    kinds = {diagnosis.kind for diagnosis in measured}
+    foreseen = [diagnosis for diagnosis in foresee(config) if diagnosis.kind not in kinds]
     return dataclasses.replace(_plan(config, facts), diagnoses=[*foreseen, *measured])
 
 
 def _plan(config: Config, facts: Facts) -> Inspection:
-    """Return the layers and the length of a training."""
+    """Return an inspection without diagnoses."""
     layers = build_layers(config)
     sizes = [facts.pixels, *(layer.units for layer in layers)]
     plans = []
@@ -191,8 +195,8 @@ def _plan(config: Config, facts: Facts) -> Inspection:
 
 
 def _regularization(config: Config) -> dict[str, Any]:
-    """Return what is on of the keys that keep a training within bounds, in their order."""
-    told = {}
+    """Return the values of the regularization settings in use, by dotted key."""
+    in_use = {}
     sections = to_mapping(config)
     for key in _REGULARIZATION:
         section, name = key.split(".")
@@ -200,41 +204,41 @@ def _regularization(config: Config) -> dict[str, Any]:
         if isinstance(value, dict):
             value = {part: amount for part, amount in value.items() if amount}
         if value:
-            told[key] = value
-    return told
+            in_use[key] = value
+    return in_use
 
 
 def inspect_run(run: Run, trained: Network | None) -> Inspection:
-    """Return what a run's configuration comes to, with what its training showed.
+    """Return the layers and the size of a run, and the problems that its training shows.
 
     Parameters
     ----------
     run : Run
-        The run.
+        Run, finished or not.
     trained : Network, optional
-        See `trained_network`.
+        Network after the last epoch; see `trained_network`.
 
     Raises
     ------
     DataError
-        What it recorded is damaged.
+        A file of the run is damaged.
     """
     summary, config, rows = run.summary, run.config, run.metrics
     divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
     if divergence and divergence.layer > len(config.network.layers):
         raise DamagedFileError(
-            f"{run.summary_path} is damaged: it tells of layer {divergence.layer}, which there is "
-            "not"
+            f"{run.summary_path} is damaged: it names layer {divergence.layer}, which does not "
+            "exist"
         )
     if not rows and divergence is None:
         return inspect(config)
-    found = diagnose(config, rows, trained, divergence)
+    diagnoses = diagnose(config, rows, trained, divergence)
     plan = _plan(config, _facts_of_run(run))
-    return dataclasses.replace(plan, diagnoses=found, epochs_done=len(rows))
+    return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(rows))
 
 
 def _facts_of_run(run: Run) -> Facts:
-    """Return what is known of the dataset of a run, which need not be there any more."""
+    """Return the sizes of a run's dataset, from its checkpoint if the dataset no longer exists."""
     if not run.checkpoint_path("last").exists():
         return facts_of(run.config)
     used = run.checkpoint("last").dataset
@@ -250,11 +254,11 @@ class Sample:
     Parameters
     ----------
     dataset : str
-        Where it is from: the configuration's, or what stands in for that.
+        Name of the dataset: the configured one or its fallback.
     label : str
-        Its class.
+        Name of the class.
     image : array of uint8, shape (height, width)
-        Its pixels.
+        Pixels.
     """
 
     dataset: str
@@ -262,36 +266,39 @@ class Sample:
     image: NDArray[np.uint8]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the sample as plain values."""
         return {**vars(self), "image": self.image.tolist()}
 
 
 def sample_images(config: Config, count: int) -> list[Sample]:
-    """Return some training images as the network will see them: deformed, and with dropout.
+    """Return the first training images as the network will see them: augmented, with dropout.
 
-    Each is deformed in a way of its own, where the images of a training share one by a few; and
-    none is moved uphill, since that depends on what the network has learned.
+    Each image has its own random transformation, while in a training a few images share one.
+    Adversarial steps are not shown, since they depend on the trained network.
 
     Raises
     ------
     DataError
         The dataset has not been downloaded.
     UsageError
-        Its examples are no pictures.
+        The examples are not images.
     """
     data = config.data
     dataset = present_dataset(data.dataset) or (data.fallback and present_dataset(data.fallback))
     if not dataset:
         raise DataError(
-            f"the dataset '{data.dataset}' is not there to draw samples of",
-            hint=f"Get it with: {shell_command('nnctl', 'download', data.dataset)}",
+            f"cannot show samples: the dataset '{data.dataset}' has not been downloaded",
+            hint=f"Download it with: {shell_command('nnctl', 'download', data.dataset)}",
         )
     digits, _ = split(settle(config, dataset), dataset)
     count = min(count, len(digits.labels))
     pixels = digits.images.shape[1]
     side = math.isqrt(pixels)
     if side * side != pixels or side < SMALLEST_SIDE:
-        raise UsageError(f"the examples of '{dataset.name}' have {pixels} inputs: no pictures")
+        raise UsageError(
+            f"cannot show samples: the examples of '{dataset.name}' have {pixels} inputs and are "
+            "not images"
+        )
     seen = scaled(digits.images[:count])
     seed, augmentation = config.training.seed, build_augmentation(config)
     if augmentation:
@@ -301,7 +308,7 @@ def sample_images(config: Config, count: int) -> list[Sample]:
     dropout = Dropout(pixels, config.network.input_dropout, [], count, np.float32)
     dropout.draw(slice(None), stream(seed, "dropout"))
     if dropout.of_inputs is not None:
-        seen *= dropout.of_inputs > 0  # what is kept is drawn as bright as it is
+        seen *= dropout.of_inputs > 0  # without the scaling of the remaining inputs
     names = class_names(config, build_network(config, pixels))
     images = np.rint(255 * seen).astype(np.uint8).reshape(count, side, side)
     return [
@@ -311,29 +318,29 @@ def sample_images(config: Config, count: int) -> list[Sample]:
 
 
 def trained_network(run: Run) -> Network | None:
-    """Return the network as it is after the last epoch, if any was complete.
+    """Return the network of the last checkpoint, or None if there is none.
 
     Raises
     ------
     DataError
-        It cannot be read, or is not one of the run's configuration.
+        The checkpoint cannot be read or does not match the run's configuration.
     """
     return run.network("last") if run.checkpoint_path("last").exists() else None
 
 
 @dataclass(frozen=True)
 class GradientReport:
-    """Backpropagation, compared with differences, for one network.
+    """Comparison of the gradients of a network with central differences.
 
     Parameters
     ----------
     errors : list of GradientError
-        A layer each.
+        Errors of each layer.
     surrogates : list of int
-        The layers that were checked as the function that stands in for theirs.
+        Layers that were checked with the surrogate of their activation.
     residuals : list of (float, float)
-        The length of a change of all parameters, and of what its linearisation leaves out of the
-        change of the outputs.
+        Norm of a change of all parameters, and norm of the difference between the change of the
+        outputs and its linear approximation.
     """
 
     errors: list[GradientError]
@@ -342,23 +349,23 @@ class GradientReport:
 
     @property
     def is_right(self) -> bool:
-        """Whether no layer is further off than `LARGEST_ERROR`."""
+        """Whether the error of every layer is at most `LARGEST_ERROR`."""
         return not self._wrong()
 
     def _wrong(self) -> list[str]:
         return [str(error.layer) for error in self.errors if error.largest > LARGEST_ERROR]
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return it as plain values."""
+        """Return the report as plain values."""
         return {**dataclasses.asdict(self), "is_right": self.is_right}
 
     def raise_unless_right(self) -> None:
-        """Raise what a command ends in if a gradient is wrong.
+        """Raise an error if a gradient is wrong.
 
         Raises
         ------
         NnctlError
-            Names the layers.
+            A gradient is wrong; the message names the layers.
         """
         wrong = self._wrong()
         if wrong:
@@ -385,7 +392,7 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
     targets = make_targets(labels % max(2, units), units, network.dtype)
     loss = make_loss(config.loss, smooth[-1].activation)
     rng = np.random.default_rng(config.training.seed)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is wrong, and told
+    with np.errstate(over="ignore", invalid="ignore"):  # overflows are reported as wrong gradients
         errors = check_gradient(network, loss, inputs, targets, samples=_SAMPLES, rng=rng)
         residuals = linearization_residuals(network, inputs[-1:], rng)
     return GradientReport(

@@ -1,4 +1,4 @@
-"""What the machine has: cores, memory, and the BLAS that multiplies matrices."""
+"""The machine's cores, memory and BLAS, and how many threads and bytes a training needs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nnctl.data.dataset import Facts
 from nnctl.nn.network import Backpropagation, Layer, count_parameters
 from nnctl.runs.build import build_layers, build_optimizer
 
-_FLOPS_A_THREAD = 4e7  # some tenths of a millisecond: several times what it takes to wake a thread
-_EXAMPLES_A_THREAD = 32  # fewer make slow products
-_WORTH_ASKING = 256e6  # bytes that every machine has
-_MOMENTARY = 3  # arrays as large as its z, at most, that an activation makes for a moment
-_DEFORMED = 64 * 6  # numbers a pixel, of the images that a thread deforms at a time
+_FLOPS_PER_THREAD = 4e7  # a few tenths of a millisecond: several times the time to wake a thread
+_EXAMPLES_PER_THREAD = 32  # matrix products of fewer examples are slow
+_ALWAYS_ENOUGH = 256e6  # bytes; every machine has this much memory
+_TEMPORARY_ARRAYS = 3  # most temporary arrays of the size of z that an activation creates
+_AUGMENTATION = 64 * 6  # numbers per pixel while a thread augments a group of images
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -35,34 +35,34 @@ def cores() -> int:
 
 
 def threads_that_fit(config: Config, pixels: int) -> int:
-    """Return how many threads should share a step of a training: one, if it is short."""
+    """Return the number of threads for each training step; 1 if the steps are short."""
     if config.training.threads != "auto":
         return min(config.training.threads, most_threads(config))
     examples = config.training.batch_size
     flops_of_a_step = 6 * count_parameters(pixels, build_layers(config)) * examples
-    most = min(flops_of_a_step // _FLOPS_A_THREAD, examples // _EXAMPLES_A_THREAD)
+    most = min(flops_of_a_step // _FLOPS_PER_THREAD, examples // _EXAMPLES_PER_THREAD)
     return int(min(max(most, 1), cores()))
 
 
 def most_threads(config: Config) -> int:
-    """Return how many threads can share a step, if each takes an example of the batch."""
+    """Return the largest number of threads for a step: one for each example of a batch."""
     batch_size = config.training.batch_size
     return min(batch_size, config.data.subset or batch_size)
 
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Let each product of matrices stay on the thread that asks for it.
+    """Limit the BLAS to one thread during a ``with`` block.
 
-    The threads of a BLAS wait for each other in a loop. Where other programs keep the cores busy,
-    a product of a twentieth of a millisecond was seen to take twenty. Our own threads sleep.
+    The threads of a BLAS wait for each other in a busy loop. While other programs used the cores, a
+    matrix product of 0.05 ms was seen to take 20 ms. The threads of nnctl sleep instead.
     """
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield
 
 
 def describe_blas() -> dict[str, Any]:
-    """Return name, version and threads of the BLAS that NumPy uses."""
+    """Return the name, the version and the number of threads of the BLAS that NumPy uses."""
     for library in threadpoolctl.threadpool_info():
         if library["user_api"] == "blas":
             return {
@@ -75,7 +75,7 @@ def describe_blas() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that the bits of a result depend on."""
+    """Return the versions of the software on which the exact bits of a result depend."""
     return {
         "nnctl": nnctl.__version__,
         "python": platform.python_version(),
@@ -85,21 +85,21 @@ def versions() -> dict[str, str]:
 
 
 def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
-    """Return about how many bytes a training will need at its peak, beside the program itself.
+    """Return an estimate of the peak memory of a training in bytes, without the program itself.
 
-    The parameters and what the optimizer remembers are there three times: themselves, a snapshot to
-    fall back to, and a checkpoint being written; then the gradient. There is what backpropagation
-    keeps of a batch, of a shorter last one and of the probe; what is made for a moment, of a batch
-    or of the validation; a block of inputs; and the images.
+    The parameters and the optimizer state exist three times: in use, as a snapshot to return to,
+    and as a checkpoint being written. In addition there are: the gradient; the arrays of
+    backpropagation for a batch, for a shorter last batch and for the health probe; temporary arrays
+    for a batch or for the validation; a block of inputs; and the images.
 
     Parameters
     ----------
     config : Config
-        Of the training.
+        Configuration of the training.
     facts : Facts
-        Of the dataset.
+        Sizes of the dataset.
     held_out : int
-        How many examples are for the validation.
+        Number of validation examples.
     """
     layers, pixels = build_layers(config), facts.pixels
     threads = threads_that_fit(config, pixels)
@@ -113,8 +113,8 @@ def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
     fans_in = [pixels, *(layer.units for layer in layers)]
     validated = min(held_out, 2000 * threads)
     numbers += max(
-        _MOMENTARY * max(layer.maps for layer in layers) * batch,
-        validated * (pixels + max(map(_passing, fans_in, layers))),
+        _TEMPORARY_ARRAYS * max(layer.maps for layer in layers) * batch,
+        validated * (pixels + max(map(_forward_size, fans_in, layers))),
     )
     numbers += block * (2 * pixels + sum(layer.units for layer in layers if layer.dropout))
     if config.network.input_dropout:
@@ -122,34 +122,34 @@ def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
     if config.training.adversarial:
         numbers += batch * pixels
     if config.data.augment:
-        numbers += pixels * (2 * block + _DEFORMED * threads)
+        numbers += pixels * (2 * block + _AUGMENTATION * threads)
     return 4 * numbers + 2 * facts.training * pixels
 
 
-def _passing(fan_in: int, layer: Layer) -> int:
-    """Return how many numbers of an example there are while it goes forward through a layer."""
-    return fan_in + _MOMENTARY * layer.maps
+def _forward_size(fan_in: int, layer: Layer) -> int:
+    """Return how many numbers per example a forward pass through a layer holds at once."""
+    return fan_in + _TEMPORARY_ARRAYS * layer.maps
 
 
 def memory_there() -> int:
-    """Return how many bytes of memory there are: the machine's, or what a container leaves of them.
+    """Return the memory in bytes that this process may use: the machine's or a container's limit.
 
-    Linux tells a container's limit, and that of a batch system's job, in the files of the control
-    group that a process is in, and of those above; where it has no limit it is a word, or a very
-    large number.
+    On Linux, the limits of containers and batch jobs are in the files of the process's control
+    group and of the groups above it. Without a limit, such a file has a word or a very large
+    number.
     """
     import psutil
 
     limits = [int(psutil.virtual_memory().total)]
     for folder in _control_groups():
-        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, and 1
+        for name in ("memory.max", "memory.limit_in_bytes"):  # version 2, version 1
             with suppress(OSError, ValueError):
                 limits.append(int((folder / name).read_text("utf-8")))
     return min(limits)
 
 
 def _control_groups() -> Iterator[Path]:
-    """Yield the folders of the control groups that this process is in, where there are any."""
+    """Yield the folders of the control groups of this process; none outside Linux."""
     try:
         lines = _OWN_GROUPS.read_text("utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
@@ -163,15 +163,15 @@ def _control_groups() -> Iterator[Path]:
 
 
 def check_memory(config: Config, facts: Facts, held_out: int) -> Iterator[Problem]:
-    """Refuse a network that the machine cannot hold; see `memory_needed`."""
+    """Report a training that needs more memory than the machine has; see `memory_needed`."""
     needed = memory_needed(config, facts, held_out)
-    if needed < _WORTH_ASKING:
+    if needed < _ALWAYS_ENOUGH:
         return
-    there = memory_there()
-    if needed > there:
+    available = memory_there()
+    if needed > available:
         yield Problem(
             ("network", "layers"),
             f"training this network needs about {needed / 1e9:,.1f} GB of memory, and this machine "
-            f"has {there / 1e9:,.1f} GB; use fewer units or a smaller batch",
+            f"has {available / 1e9:,.1f} GB; use fewer units or a smaller batch",
             about=(("training", "batch_size"),),
         )

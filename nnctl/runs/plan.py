@@ -1,4 +1,4 @@
-"""What a configuration comes to: its autos settled, and checked against dataset and machine."""
+"""Checks a configuration against dataset and machine, and replaces ``auto`` by numbers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,22 @@ from nnctl.errors import DataError, UsageError, shell_command
 from nnctl.runs.machine import check_memory, threads_that_fit
 
 EPOCHS = 30
-"""``epochs: auto`` without a number of steps."""
+"""Epochs for ``epochs: auto``, if ``steps`` is not set."""
 VALIDATION_SHARE = 6
-"""``validation: auto`` holds out one of so many examples: MNIST's usual 10,000 of 60,000."""
+"""``validation: auto`` holds out 1/6 of the examples: MNIST's usual 10,000 of 60,000."""
 
 
 @dataclass(frozen=True)
 class FellBack:
-    """A dataset could not be had, and the fallback is trained on."""
+    """Notice that a dataset is not available and that the training uses the fallback.
+
+    Parameters
+    ----------
+    wanted, fallback : str
+        Names of the two datasets.
+    reason : str
+        Error message of the first.
+    """
 
     wanted: str
     fallback: str
@@ -42,7 +50,7 @@ class FellBack:
 
 @dataclass(frozen=True)
 class FewerThreads:
-    """A batch has fewer examples than threads were asked for."""
+    """Notice that fewer threads than requested are used, since a batch has too few examples."""
 
     asked: int
     used: int
@@ -65,8 +73,8 @@ def check_data(config: Config) -> Iterator[Problem]:
         stop = "" if error.message.endswith("?") else "."
         yield Problem(("data", "dataset"), f"{error.message}{stop} {error.hint}")
         return
-    except DataError:  # told when the dataset is opened, unless there is a fallback
-        if config.data.fallback:  # the rest is cut down to it
+    except DataError:  # reported when the dataset is opened, unless there is a fallback
+        if config.data.fallback:  # the other settings are reduced to fit the fallback
             yield from _check_classes(config, describe(config.data.fallback))
         return
     yield from _check_classes(config, facts)
@@ -76,26 +84,26 @@ def check_data(config: Config) -> Iterator[Problem]:
     if left < 1:
         yield Problem(
             ("data", "validation"),
-            f"{held_out:,} examples cannot be held out of the {facts.training:,} of "
+            f"cannot hold out {held_out:,} of the {facts.training:,} examples of "
             f"{config.data.dataset}; auto holds out {facts.training // VALIDATION_SHARE:,}",
             about=(("data", "dataset"),),
         )
     elif config.data.subset and config.data.subset > left:
         yield Problem(
             ("data", "subset"),
-            f"{config.data.subset:,} examples are more than the {left:,} that are left to train on",
+            f"{config.data.subset:,} examples are more than the {left:,} left for training",
             about=(("data", "dataset"), ("data", "validation")),
         )
     yield from check_memory(config, facts, held_out)
 
 
 def facts_of(config: Config) -> Facts:
-    """Return what is known of the dataset of a configuration, or of its fallback.
+    """Return the sizes of a configuration's dataset, or of its fallback.
 
     Raises
     ------
     DataError
-        It is damaged, and there is no fallback.
+        The dataset is damaged, and no fallback is configured.
     """
     try:
         return describe(config.data.dataset)
@@ -106,33 +114,34 @@ def facts_of(config: Config) -> Facts:
 
 
 def _check_pictures(config: Config, facts: Facts) -> Iterator[Problem]:
-    """Check that what is to be deformed is pictures."""
+    """Check that augmentation is used with square images only."""
     if config.data.augment and (math.isqrt(facts.pixels) ** 2 != facts.pixels or facts.pixels < 64):
         yield Problem(
             ("data", "augment"),
-            f"the examples of '{config.data.dataset}' are no square pictures to deform: they have "
+            f"only square images can be augmented; the examples of '{config.data.dataset}' have "
             f"{facts.pixels} inputs",
             about=(("data", "dataset"),),
         )
 
 
 def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
-    """Check that the last layer can say all that is asked."""
-    question = config.data.positive_digit is not None
-    if question and facts.classes == 2:
+    """Check that the number of output units fits the number of classes."""
+    binary = config.data.positive_digit is not None
+    if binary and facts.classes == 2:
         yield Problem(
             ("data", "positive_digit"),
-            f"the dataset '{config.data.dataset}' has no digits to ask for; it answers 0 or 1",
+            f"the dataset '{config.data.dataset}' does not consist of digits; its classes are 0 "
+            "and 1",
             about=(("data", "dataset"),),
         )
         return
-    classes = 2 if question else facts.classes
+    classes = 2 if binary else facts.classes
     last = len(config.network.layers) - 1
     units = config.network.layers[last].units
     if units not in ((1, 2) if classes == 2 else (classes,)):
         need = f"{classes} classes need {classes}"
         if classes == 2:
-            need = "yes or no needs 1 of sigmoid, or 2 of softmax"
+            need = "2 classes need 1 unit with sigmoid, or 2 with softmax"
         yield Problem(
             ("network", "layers", last, "units"),
             f"the last layer has {units} unit{'s' * (units > 1)}, but {need}",
@@ -144,18 +153,20 @@ CHECKS: tuple[Check, ...] = (check_data,)
 
 
 def validation_count(config: Config, facts: Facts) -> int:
-    """Return the number of examples that are held out."""
-    given = config.data.validation
-    return facts.training // VALIDATION_SHARE if given == "auto" else given
+    """Return the number of validation examples."""
+    count = config.data.validation
+    return facts.training // VALIDATION_SHARE if count == "auto" else count
 
 
 def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
-    """Read a configuration, lay overrides over it, and check it as far as can be without training.
+    """Read a configuration file, apply overrides, and check the result.
 
     Raises
     ------
     ConfigError
-        With all of its mistakes.
+        The configuration has mistakes; the message lists all of them.
+    UsageError
+        The file is a sweep file.
     """
     document = read_file(path)
     if "network" not in document.data and "parameters" in document.data:
@@ -167,7 +178,7 @@ def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
 
 
 def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Config:
-    """Check a document that was read; see `load_config`."""
+    """Return the checked configuration of a document; see `load_config`."""
     return resolve(document, overrides, CHECKS)
 
 
@@ -177,7 +188,7 @@ def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dat
     Raises
     ------
     DataError
-        The dataset cannot be had, and there is no fallback.
+        The dataset is not available, and no fallback is configured.
     """
     try:
         return open_dataset(data.dataset, data_dir=data_dir, notify=notify)
@@ -189,75 +200,76 @@ def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dat
 
 
 def settle(config: Config, dataset: Dataset, notify: Notify = lambda _: None) -> Config:
-    """Return a configuration in which nothing is left to be found out.
+    """Return a configuration without ``auto`` values and without a fallback.
 
-    The dataset is the one that is really used, and the validation examples, the epochs and the
-    threads are numbers; on a fallback, no more are held out than it has.
+    The validation examples, the epochs and the threads are numbers, and the dataset is the one that
+    is used. If that is the fallback, ``data.validation`` and ``data.subset`` are reduced to fit it.
 
     Parameters
     ----------
     config : Config
-        The configuration.
+        Configuration.
     dataset : Dataset
-        The dataset that is trained on.
+        Dataset to train on: the configured one or its fallback.
     notify : callable
-        Called with `FewerThreads` if the configuration asks for too many.
+        Receives a `FewerThreads` notice if the configuration requests too many threads.
     """
     facts = describe(dataset.name)
-    asked, threads = config.training.threads, threads_that_fit(config, facts.pixels)
-    if asked not in ("auto", threads):
-        notify(FewerThreads(int(asked), threads))
+    requested, threads = config.training.threads, threads_that_fit(config, facts.pixels)
+    if requested not in ("auto", threads):
+        notify(FewerThreads(int(requested), threads))
     fell_back = dataset.name != canonical_name(config.data.dataset)
-    settled = {
+    values = {
         "data.dataset": dataset.name,
         "data.fallback": None,
         "data.validation": validation_count(config, facts),
         "training.threads": threads,
         **(_cut_down(config, facts) if fell_back else {}),
     }
-    settled_config = replaced(config, settled)
-    return replaced(settled_config, {"training.epochs": epochs_needed(settled_config, facts)})
+    final = replaced(config, values)
+    return replaced(final, {"training.epochs": epochs_needed(final, facts)})
 
 
 def steps_per_epoch(config: Config, facts: Facts) -> int:
-    """Return the number of steps that an epoch takes."""
+    """Return the number of steps per epoch."""
     examples = config.data.subset or facts.training - validation_count(config, facts)
     return math.ceil(examples / min(config.training.batch_size, examples))
 
 
 def epochs_needed(config: Config, facts: Facts) -> int:
-    """Return the number of epochs; the last one may end early, after the last of `steps`."""
+    """Return the number of epochs; with ``training.steps`` the last one may be incomplete."""
     if config.training.epochs != "auto":
         return config.training.epochs
     steps = config.training.steps
-    # Divided as whole numbers: a float does not hold all of them.
+    # Integer division: a float cannot represent every large integer.
     return -(-steps // steps_per_epoch(config, facts)) if steps else EPOCHS
 
 
 def _cut_down(config: Config, facts: Facts) -> dict[str, Any]:
-    """Return what of a configuration is too much for a smaller fallback, by key, made to fit."""
+    """Return the settings, by key, that are reduced to fit a smaller fallback dataset."""
     held_out = min(validation_count(config, facts), facts.training // VALIDATION_SHARE)
     subset = config.data.subset
     too_many = subset is not None and subset > facts.training - held_out
     return {"data.validation": held_out, "data.subset": None if too_many else subset}
 
 
-def differences(run: Config, asked: Config) -> list[str]:
-    """Say in what a configuration differs from a run's, apart from the number of epochs.
+def differences(run: Config, requested: Config) -> list[str]:
+    """Return a line for each setting that differs from a run's, except the number of epochs.
 
-    What the asked one leaves to be found out (``auto``, a fallback) is no difference.
+    ``auto`` values and a fallback of the requested configuration do not count as differences.
     """
-    open_keys = {"training.epochs", "data.fallback"}
-    if asked.data.fallback == run.data.dataset:
-        open_keys |= {"data.dataset", "data.validation", "data.subset"}
-    if canonical_name(asked.data.dataset) == run.data.dataset:
-        open_keys |= {"data.dataset"}
-    if asked.training.threads != "auto" and threads_that_fit(asked, 0) == run.training.threads:
-        open_keys |= {"training.threads"}
+    ignored = {"training.epochs", "data.fallback"}
+    if requested.data.fallback == run.data.dataset:
+        ignored |= {"data.dataset", "data.validation", "data.subset"}
+    if canonical_name(requested.data.dataset) == run.data.dataset:
+        ignored |= {"data.dataset"}
+    threads = requested.training.threads
+    if threads != "auto" and threads_that_fit(requested, 0) == run.training.threads:
+        ignored |= {"training.threads"}
     return [
-        f"{key}: {ours} in the run, {theirs} asked for"
-        for key, (ours, theirs) in differing(run, asked).items()
-        if key not in open_keys and theirs != "auto"
+        f"{key}: {ours} in the run, {theirs} requested"
+        for key, (ours, theirs) in differing(run, requested).items()
+        if key not in ignored and theirs != "auto"
     ]
 
 
@@ -269,17 +281,17 @@ def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def changeable(first: Config, second: Config) -> set[str]:
-    """Return the keys in which the files of a run may differ.
+    """Return the keys whose values may differ between the files of a run.
 
-    A run can be extended, and the folder of its dataset can be moved: the SHA-256 of its files are
-    compared before they are used.
+    A run can be extended by epochs, and the folder of its dataset can be moved, since the SHA-256
+    hashes of the dataset's files are compared before they are used.
     """
     moved = not {first.data.dataset, second.data.dataset} & {*NAMED}
     return {"training.epochs", "data.dataset"} if moved else {"training.epochs"}
 
 
 def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Return all the leaves of nested values by their dotted keys."""
+    """Return the leaves of nested mappings and lists, by dotted key."""
     items: Iterator[tuple[Any, Any]]
     if isinstance(value, Mapping):
         items = iter(value.items())

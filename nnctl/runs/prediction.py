@@ -1,4 +1,4 @@
-"""What a trained network says of pictures that nobody has labelled."""
+"""Classifies unlabeled images with a trained network."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from nnctl.nn.metrics import predict as logits_of
 from nnctl.runs.directory import Run, Which, config_of, network_of
 from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
 
-_BLOCK = 1000  # images of an IDX file at a time
+_BLOCK = 1000  # images of an IDX file classified at a time
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network says of an image.
+    """Output of a network for an image.
 
     Parameters
     ----------
     image : array of uint8, shape (height, width)
-        What it saw.
+        Image as the network saw it.
     outputs : list of float
-        Of each class; under softmax their probabilities.
+        Output of each class; with softmax its probability.
     answer : int
-        The class that it decided for.
+        Predicted class.
     """
 
     image: NDArray[np.uint8]
@@ -41,20 +41,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image of a file, with what came of it.
+    """Result for an image of a file: an answer or an error.
 
     Parameters
     ----------
     file : str
-        As the user named it; ``-`` is standard input.
+        File name as the user wrote it; ``-`` is standard input.
     index : int, optional
-        Which image of an IDX file, from 0.
+        Position in an IDX file, from 0; None for other files.
     classes : list of str
-        What the classes are called: the digits; or other and the one that was asked for.
+        Names of the classes: the digits; or "other" and the positive digit.
     answer : Answer, optional
-        None where there is an error.
+        The network's output; None if there is an error.
     error : DataError, optional
-        Why there is no answer.
+        Reason for a missing answer.
     """
 
     file: str
@@ -65,13 +65,13 @@ class Prediction:
 
     @property
     def name(self) -> str:
-        """The file, and which image of it, in one line."""
+        """The file's name, with the position in an IDX file, as in ``images.gz[3]``."""
         number = "" if self.index is None else f"[{self.index}]"
         return f"{self.file}{number}"
 
     @property
     def best(self) -> list[tuple[str, float]]:
-        """The three classes with the largest outputs, with these; the answer first."""
+        """The three most likely classes and their outputs; the answer is first."""
         if self.answer is None:
             return []
         outputs, chosen = self.answer.outputs, self.answer.answer
@@ -79,7 +79,7 @@ class Prediction:
         return [(self.classes[i], outputs[i]) for i in order[:3]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; the digit is null where it is another than was asked for."""
+        """Return plain values; the digit is null if the answer is "other" or missing."""
         result: dict[str, Any] = {"file": self.file}
         if self.index is not None:
             result["index"] = self.index
@@ -92,23 +92,25 @@ class Prediction:
 
 
 def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Iterator[Prediction]:
-    """Yield what the network of a run says of each picture; what fails is told, and others go on.
+    """Classify image files with the network of a run, and yield a prediction for each image.
+
+    A file that cannot be read yields a prediction with an error, and the next files follow.
 
     Parameters
     ----------
     run : Run
-        With the checkpoint.
+        Run with the checkpoint.
     names : sequence of str
-        Pictures, IDX files, folders of pictures, or ``-``.
+        Names of image files, IDX files or folders of images; ``-`` is standard input.
     checkpoint : str
-        The best epoch's, or the last.
+        ``best`` for the best epoch, or ``last``.
 
     Raises
     ------
     DataError
-        The checkpoint cannot be had.
+        The checkpoint is missing or damaged.
     UsageError
-        The network takes no pictures, or Pillow is not installed.
+        The network does not classify images, or Pillow is not installed.
     """
     if names.count(STDIN) > 1:
         raise UsageError("standard input can be read only once", hint=f"Give {STDIN} once.")
@@ -118,15 +120,15 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
     pixels, classes = network.sizes[0], class_names(config, network)
     if pixels < SMALLEST_SIDE**2:
         raise UsageError(
-            f"{run.directory} was trained on {saved.dataset['name']}, not on pictures of digits",
-            hint="Name a run that was trained on digits.",
+            f"{run.directory} was trained on {saved.dataset['name']}, not on images of digits",
+            hint="Use a run that was trained on digits.",
         )
 
     def answers(images: NDArray[np.uint8]) -> Iterator[Answer]:
         with np.errstate(over="ignore", invalid="ignore"):
             logits = logits_of(network, images.reshape(len(images), -1))
             outputs, decided = network.outputs(logits), network.decide(logits)
-        if outputs.shape[1] == 1:  # of a single question: no and yes
+        if outputs.shape[1] == 1:  # a single sigmoid unit gives the second of two classes
             outputs = np.hstack([1 - outputs, outputs])
         rows = zip(images, outputs.tolist(), decided.tolist(), strict=True)
         return (Answer(*row) for row in rows)
@@ -139,7 +141,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
                 height, width = images.shape[1:]
                 raise DataError(
                     f"its images have {height} x {width} pixels; this network takes {pixels}",
-                    hint="IDX files are taken as they are: give one as the run was trained on.",
+                    hint="IDX files are not resized: use images of the training size.",
                 )
             for begin in range(0, len(images), _BLOCK):
                 for i, answer in enumerate(answers(images[begin : begin + _BLOCK]), start=begin):
@@ -148,20 +150,20 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
         side = math.isqrt(pixels)
         if side**2 != pixels:
             raise UsageError(
-                f"the network of {run.directory} takes images of {pixels} pixels, no square",
-                hint="Give IDX files of such images.",
+                f"the network of {run.directory} takes {pixels} pixels: not a square image",
+                hint="Use IDX files with such images.",
             )
         image = normalise(read_picture(content), side)
         yield Prediction(name, None, classes, next(answers(image[None])))
 
-    for given in names:
+    for name in names:
         try:
-            files = list_files(given)
+            files = list_files(name)
         except DataError as error:
-            yield Prediction(given, None, classes, error=error)
+            yield Prediction(name, None, classes, error=error)
             continue
-        for name in files:
+        for file in files:
             try:
-                yield from of_file(name)
+                yield from of_file(file)
             except DataError as error:
-                yield Prediction(name, None, classes, error=error)
+                yield Prediction(file, None, classes, error=error)

@@ -1,7 +1,7 @@
-"""What files may say: plain values held against what they should be, before anything uses them.
+"""Checks that the values read from a file have the expected types, before any of them is used.
 
-A checksum tells what was damaged, not what was made by hand: whoever can write a file can write its
-checksum. So every value that was read is checked for its kind before the first one is used.
+A checksum detects damage, but not a file that was written by hand: its author can compute the
+checksum, too. So the type of every value is checked.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DataError
 
 Check = Callable[[Any], bool]
-"""Tells whether a plain value is of a kind."""
+"""Returns whether a plain value has the expected type."""
 
-_DEEPEST = 50  # levels of lists and mappings: more than any file of ours has
-_MOST_BITS = 128  # of a whole number: those of the state of a random generator
-_LARGEST = 1e100  # far more than any quotient of two floats of 32 bits
+_DEEPEST = 50  # levels of nested lists and mappings; no file of nnctl has more
+_MOST_BITS = 128  # largest integers: the state of a random generator
+_LARGEST = 1e100  # far more than any quotient of two 32-bit floats
 
 
 def parse(text: str | bytes, *, halves: bool = False) -> Any:
-    """Return the plain values of a JSON text.
+    """Return the value of a JSON text.
 
     Parameters
     ----------
     text : str or bytes
-        What was read.
+        JSON text.
     halves : bool
-        Whether it may hold half of a character, as the name of a folder does that is no Unicode.
+        Whether strings may contain lone surrogates, as names of folders that are not valid Unicode
+        do.
 
     Raises
     ------
     ValueError
-        It is no JSON, is nested deeper than any of ours, or holds what cannot be written again: a
-        number that is not finite or has no end of digits, or half of a character.
+        The text is not JSON, is nested too deeply, or contains a value that nnctl does not write: a
+        number that is not finite, an integer that is too large, or a lone surrogate.
     """
     try:
         value = json.loads(text)
@@ -64,12 +65,12 @@ def parse(text: str | bytes, *, halves: bool = False) -> Any:
 
 
 def check_version(path: object, version: Any, known: int) -> None:
-    """Refuse a file of another format version than the one that is known.
+    """Check that a file has the format version that this program reads.
 
     Raises
     ------
     DataError
-        Its version is another, or none.
+        The version is different or missing.
     """
     if version != known or not is_count(version):
         raise DataError(
@@ -79,68 +80,68 @@ def check_version(path: object, version: Any, known: int) -> None:
 
 
 def is_text(value: Any) -> bool:
-    """Tell whether it is text."""
+    """Return whether a value is a string."""
     return isinstance(value, str)
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether it is a number that can be computed with."""
+    """Return whether a value is a number, finite and not extremely large."""
     return isinstance(value, int | float) and type(value) is not bool and abs(value) <= _LARGEST
 
 
 def is_count(value: Any) -> bool:
-    """Tell whether it is a whole number from 0, as a configuration may hold."""
+    """Return whether a value is an integer from 0 to the largest that a configuration allows."""
     return type(value) is int and 0 <= value <= MAX_WHOLE
 
 
 def is_positive(value: Any) -> bool:
-    """Tell whether it is a whole number from 1."""
+    """Return whether a value is an integer from 1; see `is_count`."""
     return is_count(value) and value > 0
 
 
 def is_share(value: Any) -> bool:
-    """Tell whether it is a number from 0 to 1."""
+    """Return whether a value is a number from 0 to 1."""
     return is_number(value) and 0 <= value <= 1
 
 
 def is_mapping(value: Any) -> bool:
-    """Tell whether it is a mapping, of whatever values."""
+    """Return whether a value is a mapping."""
     return isinstance(value, dict)
 
 
 def one_of(*known: object) -> Check:
-    """Return whether it is one of some values."""
+    """Return a check for one of the given values."""
     return lambda value: value in known
 
 
 def optional(check: Check) -> Check:
-    """Return whether it is of a kind, or null."""
+    """Return a check that also accepts null."""
     return lambda value: value is None or check(value)
 
 
 def each(check: Check) -> Check:
-    """Return whether it is a list, all of one kind."""
+    """Return a check for a list whose items all pass a check."""
     return lambda value: isinstance(value, list) and all(map(check, value))
 
 
 def all_values(check: Check) -> Check:
-    """Return whether it is a mapping, all of whose values are of one kind."""
+    """Return a check for a mapping whose values all pass a check."""
     return lambda value: isinstance(value, dict) and all(map(check, value.values()))
 
 
 def record(
     keys: Mapping[str, Check], maybe: Mapping[str, Check] | None = None, *, closed: bool = False
 ) -> Check:
-    """Return whether it is a mapping with values of some kinds.
+    """Return a check for a mapping with certain keys.
 
     Parameters
     ----------
     keys : mapping of str to callable
-        The kind of the value of each key that must be there.
+        Required keys, each with the check of its value.
     maybe : mapping of str to callable, optional
-        The same of those that need not be there.
+        Optional keys, each with the check of its value.
     closed : bool
-        Whether no other key may be there.
+        Whether other keys are forbidden.
     """
     known = {**(maybe or {}), **keys}
 

@@ -1,7 +1,8 @@
-"""Ctrl-C and its kin: the first asks a training to stop and save, the second stops at once.
+"""Handles Ctrl-C and other signals: the first one requests a stop, the second exits immediately.
 
-They may come at any moment. Where nothing has begun yet, or Python or a library would swallow what
-is raised, they end the process; all that is written is written so that this may happen.
+A signal can arrive at any moment. Before a training begins, and where Python or a library would
+swallow the exception, the process exits. This is safe: files are always written so that a process
+may end at any time.
 """
 
 from __future__ import annotations
@@ -13,38 +14,38 @@ import sys
 import threading
 from contextlib import contextmanager
 
-TYPE_CHECKING = False  # that of typing, which takes longer to import than all of this
+TYPE_CHECKING = False  # importing it from typing takes longer than importing this module
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any, NoReturn
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two are of POSIX and of Windows
-_CODE = 130
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGHUP: POSIX only, SIGBREAK: Windows only
+_EXIT_CODE = 130
 
 
 class Stop:
-    """Whether somebody asked for the end; calling it tells."""
+    """A flag for requesting a stop; calling it returns whether a stop was requested."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def __call__(self) -> bool:
-        """Tell."""
+        """Return whether a stop was requested."""
         return self.requested
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """End this process, as a handler of signals, with a sentence and nothing more."""
+    """Exit immediately with a short message; a signal handler."""
     with contextlib.suppress(OSError):
         os.write(2, b"Error: interrupted\n")
-    os._exit(_CODE)
+    os._exit(_EXIT_CODE)
 
 
 def interrupt(_: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, as a handler of signals, where it is sure to be heard.
+    """Raise KeyboardInterrupt, or exit immediately during an import; a signal handler.
 
-    A module that is interrupted while it is imported may take it for something else.
+    A module that is being imported may catch the exception and treat it as another error.
     """
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
@@ -54,27 +55,27 @@ def interrupt(_: int, frame: FrameType | None) -> None:
 
 
 def hear(handler: Any) -> dict[int, Any]:
-    """Let signals that ask for the end call a handler; return the handlers before.
+    """Install a handler for the signals that request a stop; return the previous handlers.
 
-    What is ignored stays so: nohup ignores SIGHUP. Outside the main thread, where Python allows no
-    signal handlers, all keep their meaning.
+    Signals that are ignored stay ignored, such as SIGHUP under nohup. Outside the main thread,
+    where Python does not allow signal handlers, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    kept = (signal.SIG_IGN, None)  # None is not Python's
-    heard = [number for number in numbers if signal.getsignal(number) not in kept]
-    return {number: signal.signal(number, handler) for number in heard}
+    unchanged = (signal.SIG_IGN, None)  # None: the handler was not installed by Python
+    handled = [number for number in numbers if signal.getsignal(number) not in unchanged]
+    return {number: signal.signal(number, handler) for number in handled}
 
 
 def ignore_signals() -> None:
-    """Let nothing more disturb the end of a process."""
+    """Ignore further signals while the process exits."""
     hear(signal.SIG_IGN)
 
 
 @contextmanager
 def hearing(handler: Any) -> Iterator[None]:
-    """Let signals call a handler for a while; see `hear`."""
+    """Install a signal handler for a ``with`` block; see `hear`."""
     before = hear(handler)
     try:
         yield
@@ -85,30 +86,35 @@ def hearing(handler: Any) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(again: Any = signal.default_int_handler) -> Iterator[Stop]:
-    """Let signals set a `Stop` the first time, and call a handler again; see `hear`.
+    """Yield a `Stop` that the first signal sets; later signals call a handler.
 
-    The usual one raises KeyboardInterrupt: it is no library's to end a process.
+    Parameters
+    ----------
+    again : callable
+        Handler for the second and later signals. The default raises KeyboardInterrupt, since a
+        library must not end the process.
     """
     stop = Stop()
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         if stop.requested:
             again(number, frame)
         stop.requested = True
 
-    with hearing(ask):
+    with hearing(request_stop):
         yield stop
 
 
 def end_on_what_nobody_catches() -> None:
-    """Let an interrupt end the process where Python would only print that it ignores it."""
+    """Exit at an uncaught KeyboardInterrupt, also where Python would only print and ignore it."""
 
     def instead_of(show: Callable[..., object]) -> Callable[..., None]:
-        def hook(*what: Any) -> None:
-            kind = what[0] if isinstance(what[0], type) else what[0].exc_type
+        def hook(*arguments: Any) -> None:
+            first = arguments[0]  # the exception's type, or an object that has it
+            kind = first if isinstance(first, type) else first.exc_type
             if issubclass(kind, KeyboardInterrupt):
                 end_at_once()
-            show(*what)
+            show(*arguments)
 
         return hook
 

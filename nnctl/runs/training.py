@@ -1,9 +1,10 @@
-"""A run being trained: a configuration, digits and a network composed, and recorded as it goes.
+"""Trains a run and records its progress in the run directory.
 
-`TrainingRun` passes on the events of the training loop after it has written what they mean to the
-run directory. After an epoch, in this order: its line of ``metrics.jsonl``, ``best.npz`` if it is
-the best, ``last.npz``. A process that is killed in between goes on from the older ``last.npz``; the
-line is dropped and the epoch is trained again, to the same bits.
+`TrainingRun` writes the results of each event of the training loop to the run directory, and then
+yields the event. After an epoch it writes, in this order: its line of ``metrics.jsonl``,
+``best.npz`` if the epoch is the best, ``last.npz``. If the process is killed in between, the run
+resumes from the older ``last.npz``: the line is removed, and the epoch is trained again with
+exactly the same result.
 """
 
 from __future__ import annotations
@@ -60,18 +61,18 @@ from nnctl.runs.plan import Notify, differences, find_dataset
 
 
 def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
-    """Return what a configuration trains on and what it validates on.
+    """Return the training and the validation examples of a configuration.
 
     Raises
     ------
     DataError
-        The dataset has fewer examples than are held out.
+        The dataset does not have more examples than are held out for validation.
     """
     assert config.data.validation != "auto"
     if config.data.validation >= len(dataset.training.labels):
         raise DataError(
-            f"{config.data.validation:,} examples cannot be held out of the "
-            f"{len(dataset.training.labels):,} of {dataset.name}"
+            f"cannot hold out {config.data.validation:,} of the {len(dataset.training.labels):,} "
+            f"examples of {dataset.name}"
         )
     training, validation = hold_out(dataset.training, config.data.validation)
     if config.data.subset and config.data.selection == "first":
@@ -80,23 +81,23 @@ def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
         rng = stream(config.training.seed, "subset")
         training = balanced_subset(training, config.data.subset, rng)
     positive = config.data.positive_digit
-    if positive is not None:  # after the subset, which holds as many of each digit
+    if positive is not None:  # after the subset, which is balanced by digit
         training = ask_for(training, positive)
         validation = ask_for(validation, positive) if validation else None
     return training, validation
 
 
 class TrainingRun:
-    """A run to be trained, from its beginning or from its last checkpoint.
+    """Trains a run from its beginning or from its last checkpoint, and records its progress.
 
     Parameters
     ----------
     run : Run
-        Where it is recorded.
+        Run directory to write to.
     config : Config
-        With nothing left to be found out; see `nnctl.runs.plan.settle`.
+        Configuration without ``auto`` values; see `nnctl.runs.plan.settle`.
     dataset : Dataset
-        That the configuration names.
+        Dataset of the configuration.
     """
 
     def __init__(self, run: Run, config: Config, dataset: Dataset) -> None:
@@ -144,7 +145,7 @@ class TrainingRun:
 
     @classmethod
     def begin(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
-        """Return a training from its beginning, its configuration written down.
+        """Create a training that starts from the beginning, and write its configuration.
 
         Raises
         ------
@@ -153,7 +154,7 @@ class TrainingRun:
         """
         try:
             training_run = cls(run, config, dataset)
-        except DataError:  # found when the images were read: leave no run that never was
+        except DataError:  # the images cannot be used: leave no empty run directory
             with contextlib.suppress(OSError):
                 run.directory.rmdir()
             raise
@@ -165,7 +166,7 @@ class TrainingRun:
 
     @classmethod
     def begin_again(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
-        """Return a training from its beginning, in place of what the directory holds of a run."""
+        """Create a training that starts from the beginning and replaces the run's files."""
         training_run = cls(run, config, dataset)
         with training_run._unlocked_on_error():
             run.forget()
@@ -176,53 +177,54 @@ class TrainingRun:
     def resume(
         cls,
         run: Run,
-        asked: Config | None = None,
+        requested: Config | None = None,
         epochs: int | None = None,
         *,
         data_dir: Path | None = None,
         notify: Notify,
     ) -> TrainingRun:
-        """Return a training that goes on from its last checkpoint, or from the very beginning.
+        """Create a training that continues from the last checkpoint, or starts without one.
 
         Parameters
         ----------
         run : Run
-            An interrupted run, or one to be extended.
-        asked : Config, optional
-            What the user wants now; it may differ from the run's in the number of epochs alone.
+            Interrupted run, or a run to extend.
+        requested : Config, optional
+            Configuration that the user gave; only the number of epochs may differ from the run's.
         epochs : int, optional
-            How many there shall be in all; the run's own number if not given.
+            Total number of epochs; that of the run if not given.
         data_dir : Path, optional
-            Where the datasets are.
+            Folder of the datasets.
         notify : callable
-            Takes the events of a download.
+            Receives the notices, such as the progress of a download.
 
         Raises
         ------
         UsageError
-            The change is more than another number of epochs, or it is fewer than are done.
+            Another setting than the number of epochs differs, or more epochs are complete already.
         DataError
-            The dataset is another one by now, or the checkpoint is damaged.
+            The dataset has changed, or a checkpoint is damaged.
         """
         config = run.config
-        if asked is not None:
-            different = differences(config, asked)
+        if requested is not None:
+            different = differences(config, requested)
             if different:
                 raise UsageError(
                     "\n  ".join(
                         [
-                            f"a resumed run keeps its configuration; {run.directory} differs in:",
+                            f"cannot resume {run.directory} with another configuration; "
+                            "differences:",
                             *different,
                         ]
                     ),
-                    hint="Only --epochs can be changed. For another configuration begin a new run.",
+                    hint="Only --epochs can be changed. For other settings, train a new run.",
                 )
         if epochs is not None:
             if config.training.steps:
                 raise UsageError(
-                    f"{run.directory} is a run of {config.training.steps:,} steps, which is not "
+                    f"{run.directory} is a run of {config.training.steps:,} steps; it cannot be "
                     "extended by epochs",
-                    hint="Leave out --epochs, or begin a new run with other training.steps.",
+                    hint="Omit --epochs, or train a new run with another value of training.steps.",
                 )
             config = replaced(config, {"training.epochs": epochs})
         return cls.go_on(run, config, find_dataset(config.data, data_dir, notify))
@@ -231,15 +233,16 @@ class TrainingRun:
     def go_on(
         cls, run: Run, config: Config, dataset: Dataset, source: str | None = None
     ) -> TrainingRun:
-        """Return a training that goes on from its last checkpoint; see `resume`.
+        """Create a training that continues from the last checkpoint; see `resume`.
 
         Parameters
         ----------
         run, config, dataset
             See `TrainingRun`.
         source : str, optional
-            Where the configuration comes from, if the run's own files must match it in every key.
-            Otherwise it is the run's own, perhaps with another number of epochs.
+            Source of the configuration, for messages, if the run's files must match it in every
+            key. By default it is the run's own configuration, perhaps with another number of
+            epochs.
 
         Raises
         ------
@@ -259,17 +262,17 @@ class TrainingRun:
                 sha256 = saved.metrics
             else:
                 run.require_nothing_done()
-            with contextlib.suppress(DamagedFileError):  # it will be written anew
-                _ = run.summary  # of a later version there is more here than this one knows
-            kept = run.keep_metrics_until(training_run.loop.progress.epoch, sha256)
-            training_run._metrics.update(kept.encode())
-            run.forget_summary()  # it speaks of an end that is none any more
+            with contextlib.suppress(DamagedFileError):  # a damaged summary is replaced
+                _ = run.summary  # raises DataError if a later version of nnctl wrote the run
+            metrics = run.keep_metrics_until(training_run.loop.progress.epoch, sha256)
+            training_run._metrics.update(metrics.encode())
+            run.forget_summary()  # the run has not ended any more
         if config != run.config:
             run.write_config(config)
         return training_run
 
     def adopt(self, network: Network) -> None:
-        """Record a network of the same layers, trained elsewhere, as the state to begin from.
+        """Save a network of the same layers as the initial state of the run.
 
         Raises
         ------
@@ -287,7 +290,7 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def _unlocked_on_error(self) -> Iterator[None]:
-        """Unlock the directory if the training cannot begin."""
+        """Unlock the directory if the ``with`` block raises an error."""
         try:
             yield
         except NnctlError:
@@ -296,7 +299,7 @@ class TrainingRun:
 
     @property
     def warning(self) -> str | None:
-        """A warning for the user if nothing locks the run directory; see `DirectoryLock`."""
+        """A warning for the user if the run directory cannot be locked; see `DirectoryLock`."""
         return self._lock.warning
 
     @property
@@ -305,7 +308,12 @@ class TrainingRun:
         return self.loop.progress.epoch
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
-        """Train, record, and pass on the events of the loop, until `stop` tells to save and end.
+        """Train, record the results, and yield the events of the training loop.
+
+        Parameters
+        ----------
+        stop : callable
+            Called after each event; if it returns True, the training saves its state and ends.
 
         Raises
         ------
@@ -325,7 +333,7 @@ class TrainingRun:
                     yield event
                     if isinstance(event, Finished):
                         return
-                    # What is about to diverge is not saved: the next event will say so.
+                    # A state that is not finite is not saved: the next event is its divergence.
                     if stop() and self.loop.reason_to_stop() is None and self.loop.is_finite():
                         self._save("last")
                         interrupted = Finished("interrupted")
@@ -334,21 +342,21 @@ class TrainingRun:
                         return
         except (OSError, StorageError) as error:
             directory = self.run.directory
-            told = cannot_write(directory, error) if isinstance(error, OSError) else error
-            told.hint = self._hint_after_a_failure()
-            raise told from None
+            failure = cannot_write(directory, error) if isinstance(error, OSError) else error
+            failure.hint = self._hint_after_failure()
+            raise failure from None
         finally:
             self._lock.unlock()
 
     def raise_unless_finished(self) -> None:
-        """Raise what a command ends in when the training did not end by itself.
+        """Raise an error if the training diverged or was interrupted.
 
         Raises
         ------
         DivergenceError
-            A number was not finite: where, and a likely cure.
+            A number was not finite; the message says where, and the hint how to avoid it.
         InterruptedRunError
-            It was asked to stop: how to go on.
+            The user stopped the training; the hint is the command that resumes it.
         """
         match self.summary["status"]:
             case "diverged":
@@ -357,36 +365,36 @@ class TrainingRun:
                 raise InterruptedRunError(
                     f"interrupted after {self.done_epochs} of {self.config.training.epochs} "
                     "epochs; the state is saved",
-                    hint=f"Go on with: {self.run.resume_command}",
+                    hint=f"Resume with: {self.run.resume_command}",
                 )
 
-    def _hint_after_a_failure(self) -> str:
+    def _hint_after_failure(self) -> str:
         if not self.run.config_path.exists():
-            return "The run is gone, all that was saved as well: begin it again."
+            return "The run directory was removed with its saved state: start a new run."
         return (
-            "What was saved before is intact. When it can be written again, go on with: "
+            "All saved files are intact. When the directory can be written again, resume with: "
             f"{self.run.resume_command}"
         )
 
     def _divergence_error(self, divergence: Divergence) -> DivergenceError:
         activation = self.config.network.layers[divergence.layer - 1].activation.name
         loss = divergence.last_finite_loss
-        before = "" if loss is None else f"; the loss of the batch before was {loss:.4g}"
+        before = "" if loss is None else f"; the loss of the previous batch was {loss:.4g}"
         best = self.loop.progress.best
-        kept = f"best.npz holds epoch {best.epoch}" if best else "No epoch was complete"
+        saved = f"best.npz holds epoch {best.epoch}" if best else "No epoch was completed"
         what = f"{divergence.what} of layer {divergence.layer} ({activation})"
         verb = "is" if divergence.what == "gradient" else "are"
         if before_any_step(divergence):
-            cure = "The first weights were drawn too wide for float32: look at network.init."
+            cure = "The initial weights are too large for float32: check network.init."
         else:
             cure = (
-                "Most likely the learning rate is too high; try --set "
+                "The learning rate is probably too high; try --set "
                 f"optimizer.learning_rate={self.config.optimizer.learning_rate / 10:g}."
             )
         return DivergenceError(
             f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "
             f"{what} {verb} not finite{before}",
-            hint=f"{cure} {kept}.",
+            hint=f"{cure} {saved}.",
         )
 
     def _record(self, done: EpochDone) -> None:
@@ -413,7 +421,7 @@ class TrainingRun:
         )
 
     def _load(self, which: Which, source: str | None) -> Checkpoint:
-        """Return a checkpoint that belongs to this training; see `go_on`."""
+        """Return a checkpoint after checking that it matches the configuration; see `go_on`."""
         if source is None:
             return self.run.checkpoint(which)
         path = self.run.checkpoint_path(which)
@@ -422,43 +430,45 @@ class TrainingRun:
         return saved
 
     def _check_best(self, progress: Progress, source: str | None) -> None:
-        """Check that ``best.npz`` is of the epoch that the last checkpoint calls the best."""
+        """Check that ``best.npz`` is of the best epoch according to the last checkpoint."""
         path = self.run.checkpoint_path("best")
         try:
             load_checkpoint(path)
-        except DataError:  # nothing is read from it, and the next best epoch replaces it
+        except DataError:  # resuming does not need the file, and the next best epoch replaces it
             return
         best = self._load("best", source).progress
-        # A process that was killed between the two files leaves a later one.
+        # best.npz may be newer if the process was killed before it wrote last.npz.
         if best.epoch <= progress.epoch and best.best != progress.best:
             raise DamagedFileError(
                 f"{path} is not the checkpoint of the best epoch, which is epoch "
                 f"{progress.best.epoch if progress.best else 0} in last.npz",
-                hint="Put the run's own best.npz back, or remove the file.",
+                hint="Restore the run's own best.npz, or remove the file.",
             )
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         if checkpoint.dataset["hashes"] != self.dataset["hashes"]:
             raise DataError(
-                f"the files of {self.dataset['name']} are not those that {path} was trained on"
+                f"the files of {self.dataset['name']} have changed since {path} was trained"
             )
         ours = (self.network.parameters.vector.size, self.loop.velocity.size)
         if (checkpoint.parameters.size, checkpoint.velocity.size) != ours:
-            raise DataError(f"{path} does not fit {self.run.config_path}")
+            raise DataError(f"{path} does not fit {self.run.config_path}: the sizes differ")
         if checkpoint.progress.epoch > self.loop.epochs:
             raise UsageError(
-                f"{self.run.directory} has done {checkpoint.progress.epoch} epochs already; "
+                f"{self.run.directory} already has {checkpoint.progress.epoch} complete epochs; "
                 f"it cannot end after {self.loop.epochs}"
             )
-        if not self._can_be_in(checkpoint.progress):
-            raise DamagedFileError(f"{path} is damaged: this training cannot be in its state")
+        if not self._fits(checkpoint.progress):
+            raise DamagedFileError(
+                f"{path} is damaged: its training state does not fit the dataset and batch size"
+            )
         self.network.parameters.vector[...] = checkpoint.parameters
         self.loop.velocity.reshape(-1)[...] = checkpoint.velocity
         self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
 
-    def _can_be_in(self, progress: Progress) -> bool:
-        """Tell whether a state is one of this training, and not only of some training."""
+    def _fits(self, progress: Progress) -> bool:
+        """Return whether a checkpoint's state is possible in this training."""
         examples, best = int(self.dataset["training"]), progress.best
         validated = self.dataset["validation"] > 0
         return (
@@ -495,7 +505,7 @@ class TrainingRun:
         if finished.divergence:
             self.summary["divergence"] = dataclasses.asdict(finished.divergence)
         self.diagnoses = diagnose(self.config, rows, self.network, finished.divergence)
-        self.summary["diagnoses"] = [dataclasses.asdict(found) for found in self.diagnoses]
+        self.summary["diagnoses"] = [dataclasses.asdict(one) for one in self.diagnoses]
         self.run.write_summary(self.summary)
 
     def _seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""Prints what ``nnctl check`` found out about a configuration, and the list of activations."""
+"""Prints the results of ``nnctl check``, and the list of activations."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _dropout(plan: LayerPlan) -> list[str]:
 def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | None) -> None:
     """Draw images with their labels as the network sees them in training.
 
-    Adversarial training changes them further; a line says so.
+    A line reports that adversarial training, which is not drawn, changes them further.
     """
     console = results()
     say(console, Text("\nTraining images as the network will see them", "bold"))

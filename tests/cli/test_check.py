@@ -380,7 +380,7 @@ def test_regularization_is_printed(nnctl: Nnctl) -> None:
 
 def test_samples_that_cannot_be_drawn_are_an_error(nnctl: Nnctl) -> None:
     gate = nnctl("check", CONFIGS / "gates" / "and.yaml", "--samples", 2, code=2)
-    assert "no pictures" in gate.stderr
+    assert "not images" in gate.stderr
     relu = CONFIGS / "relu.yaml"
     missing = nnctl("check", relu, "--samples", 2, "--set", "data.fallback=null", code=3)
     assert "nnctl download mnist" in missing.stderr

@@ -127,7 +127,7 @@ def test_a_path_that_is_not_a_run_exits_with_2(nnctl: Nnctl, scratch: Path) -> N
     (scratch / "empty").mkdir()
     (scratch / "file").write_text("", encoding="utf-8")
     assert "is not a run directory" in nnctl("eval", "empty", code=2).stderr
-    assert "there is no run directory" in nnctl("eval", "nowhere", code=2).stderr
+    assert "nowhere: run directory not found" in nnctl("eval", "nowhere", code=2).stderr
     nnctl("eval", "file", code=2)
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_exits_with_3(nnctl: Nnctl, copied_run: Path) -> No
     assert "--checkpoint" in done.stderr
     nnctl("eval", copied_run, "--checkpoint", "last")
     best.unlink()
-    assert "no epoch of this run was complete" in nnctl("eval", copied_run, code=3).stderr
+    assert "no epoch of this run was completed" in nnctl("eval", copied_run, code=3).stderr
 
 
 # Is it a nine? -----------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_gain_inf_needs_units_that_become_steps(
 ) -> None:
     done = nnctl("eval", hidden[name], "--gain", "10,inf", code=2)
     assert f"layer 1 is {name}, which has no limit" in done.stderr
-    assert "Give finite gains, such as --gain 1,10,100." in done.stderr
+    assert "Use finite gains, such as --gain 1,10,100." in done.stderr
     assert done.stdout == ""
     _, (row,) = gains_of(nnctl, hidden[name], "10")
     assert row["accuracy"] > 0.5
@@ -314,7 +314,7 @@ def test_the_limit_has_an_accuracy_but_no_loss(nnctl: Nnctl, hidden: dict[str, P
     assert ["1e+200", f"{100 * huge['accuracy']:.2f}", "%", f"{huge['loss']:.4g}"] in rows
     assert ["inf", "(step", "units)", f"{100 * limit['accuracy']:.2f}", "%", "-"] in rows
     done = nnctl("eval", hidden["sigmoid"], "--gain", "1,1e308", code=2)
-    assert "with gain 1e+308 the network's numbers overflow; give a smaller one" in done.stderr
+    assert "the network overflows with gain 1e+308; use a smaller gain" in done.stderr
 
 
 @pytest.mark.parametrize("gains", ["x", "0", "-1", "nan", "", ",", "1,,10", "1,", "1 10", "-inf"])
@@ -395,7 +395,7 @@ def test_options_that_need_probabilities_or_pictures_say_so(nnctl: Nnctl) -> Non
     linear = ("--set", "network.layers.1.activation=linear", "--set", "loss=quadratic")
     slow = ("--set", "optimizer.learning_rate=0.01", "--epochs", 1, "--run-dir", "linear", "-q")
     nnctl("train", CONFIGS / "smoke.yaml", *linear, *slow)
-    assert "no probabilities" in nnctl("eval", "linear", "--threshold", 0.9, code=2).stderr
+    assert "not probabilities" in nnctl("eval", "linear", "--threshold", 0.9, code=2).stderr
     nnctl("train", CONFIGS / "gates" / "and.yaml", "--run-dir", "and", "-q")
-    assert "no pictures" in nnctl("eval", "and", "--corrupt", code=2).stderr
+    assert "they are not images" in nnctl("eval", "and", "--corrupt", code=2).stderr
     assert "--threshold" in nnctl("eval", "and", "--threshold", 2, code=2).stderr

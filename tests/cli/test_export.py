@@ -51,7 +51,7 @@ def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratc
     for name, content in foreign.items():
         Path(name).write_bytes(content)
         done = nnctl("export", run, "--format", "onnx", "-o", name, code=2)
-        assert f"{name} is there, and is no export of nnctl" in done.stderr
+        assert f"{name} exists and was not written by nnctl export" in done.stderr
         assert "--output" in done.stderr
         assert Path(name).read_bytes() == content
     assert {path.name for path in scratch.iterdir()} == {*foreign, "mine", "run"}
@@ -94,7 +94,7 @@ def test_what_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) -> None:
     assert "Missing option '--format'" in nnctl("export", run, code=2).stderr
     assert "'onxx' is not one of" in nnctl("export", run, "--format", "onxx", code=2).stderr
     nowhere = nnctl("export", "nowhere", "--format", "onnx", code=2)
-    assert "no run directory nowhere" in nowhere.stderr
+    assert "nowhere: run directory not found" in nowhere.stderr
     into = nnctl("export", run, "--format", "onnx", "-o", "no/such/folder/m.onnx", code=1)
     assert "cannot be written" in into.stderr
     own = nnctl("export", run, "--format", "onnx", "-o", run / "best.npz", code=2)

@@ -171,7 +171,9 @@ def test_a_gate_is_evaluated_on_gates_only(nnctl: Nnctl) -> None:
     done = nnctl("eval", "run", "--dataset", "or", "--json")
     assert done.stderr == "Warning: run was trained on and, not on or\n"
     assert json.loads(done.stdout)["accuracy"] == 0.5
-    assert "held out no validation" in nnctl("eval", "run", "--split", "validation", code=2).stderr
+    assert (
+        "has no validation examples" in nnctl("eval", "run", "--split", "validation", code=2).stderr
+    )
 
 
 # Mistakes ----------------------------------------------------------------------------------------
@@ -183,18 +185,18 @@ def test_a_gate_is_evaluated_on_gates_only(nnctl: Nnctl) -> None:
         (
             ["data.dataset=and"],
             "network.layers.0.units",
-            "3 units, but yes or no needs 1 of sigmoid, or 2 of softmax",
+            "3 units, but 2 classes need 1 unit with sigmoid, or 2 with softmax",
         ),
         (
             ["data.positive_digit=9", "network.layers.0.units=10"],
             "network.layers.0.units",
-            "10 units, but yes or no needs 1 of sigmoid, or 2 of softmax",
+            "10 units, but 2 classes need 1 unit with sigmoid, or 2 with softmax",
         ),
         (["network.layers.0.units=1"], "network.layers.0.units", "1 unit, but 10 classes need 10"),
         (
             ["data.dataset=and", "data.positive_digit=1", "network.layers.0.units=1"],
             "data.positive_digit",
-            "'and' has no digits to ask for; it answers 0 or 1",
+            "'and' does not consist of digits; its classes are 0 and 1",
         ),
         (["data.positive_digit=10"], "data.positive_digit", "at most 9, got 10"),
         (["data.positive_digit=-1"], "data.positive_digit", "at least 0, got -1"),
@@ -202,18 +204,18 @@ def test_a_gate_is_evaluated_on_gates_only(nnctl: Nnctl) -> None:
         (
             ["data.dataset=xor", "network.layers.0.units=1", "data.augment={rotate: 3}"],
             "data.augment",
-            "the examples of 'xor' are no square pictures to deform: they have 2 inputs",
+            "only square images can be augmented; the examples of 'xor' have 2 inputs",
         ),
         (["data.dataset=xr"], "data.dataset", "unknown dataset 'xr'; did you mean 'xor'?"),
         (
             ["data.dataset=xor", "network.layers.0.units=1", "data.subset=5"],
             "data.subset",
-            "5 examples are more than the 4 that are left to train on",
+            "5 examples are more than the 4 left for training",
         ),
         (
             ["data.dataset=xor", "network.layers.0.units=1", "data.validation=4"],
             "data.validation",
-            "4 examples cannot be held out of the 4 of xor; auto holds out 0",
+            "cannot hold out 4 of the 4 examples of xor; auto holds out 0",
         ),
     ],
 )

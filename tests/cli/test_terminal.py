@@ -130,5 +130,5 @@ def test_a_closed_pipe_ends_quietly(processes: Processes, trained_run: Path) -> 
 
 def test_a_file_name_moves_no_cursor() -> None:
     printed = in_terminal("eval", "no\x1b[2Jwhere", code=2)
-    assert "there is no run directory no\\x1b[2Jwhere" in " ".join(printed.split())
+    assert "no\\x1b[2Jwhere: run directory not found" in " ".join(printed.split())
     assert "\x1b[2J" not in printed

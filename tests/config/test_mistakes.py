@@ -300,11 +300,11 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
     [
         ("the last layer has 9 units, but 10 classes need 10", "network.layers.1.units=9"),
         (
-            "60,000 examples cannot be held out of the 60,000 of mnist; auto holds out 10,000",
+            "cannot hold out 60,000 of the 60,000 examples of mnist; auto holds out 10,000",
             "data.validation=60000",
         ),
         (
-            "50,001 examples are more than the 50,000 that are left to train on",
+            "50,001 examples are more than the 50,000 left for training",
             "data.subset=50001",
         ),
         (

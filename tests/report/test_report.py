@@ -149,7 +149,10 @@ def test_an_earlier_page_is_replaced_but_no_other_file(nnctl: Nnctl, trained_run
     nnctl("report", trained_run)
     mine = Path("mine.sh")
     mine.write_text("nnctl report $1", "utf-8")
-    assert "is no report of nnctl" in nnctl("report", trained_run, "-o", mine, code=2).stderr
+    assert (
+        "exists and was not written by nnctl report"
+        in nnctl("report", trained_run, "-o", mine, code=2).stderr
+    )
     assert mine.read_text("utf-8") == "nnctl report $1"
 
 
@@ -255,9 +258,9 @@ def test_a_run_in_training_is_shown_up_to_its_last_complete_epoch(
 def test_a_run_without_a_complete_epoch_has_no_evaluation(nnctl: Nnctl, copied_run: Path) -> None:
     for name in ("best.npz", "last.npz", "metrics.jsonl", "summary.json"):
         (copied_run / name).unlink()
-    assert "no epoch of this run was complete" in nnctl("report", "run").stderr
+    assert "no epoch of this run was completed" in nnctl("report", "run").stderr
     text = text_of()
-    assert "no epoch of this run was complete" in text
+    assert "no epoch of this run was completed" in text
     assert "784-64-10" in text
     assert "Confusion matrix" not in text
 
@@ -285,7 +288,7 @@ def test_without_its_dataset_a_run_shows_everything_except_the_evaluation(
 
 
 def test_a_folder_that_is_corrupt_or_not_a_run_is_an_error(nnctl: Nnctl, copied_run: Path) -> None:
-    assert "no run directory" in nnctl("report", "nowhere", code=2).stderr
+    assert "run directory not found" in nnctl("report", "nowhere", code=2).stderr
     Path("empty").mkdir()
     assert "not a run directory" in nnctl("report", "empty", code=2).stderr
     assert "Missing argument" in nnctl("report", code=2).stderr

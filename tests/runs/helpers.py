@@ -1,4 +1,4 @@
-"""A small training on the bundled digits, to interrupt, resume and compare."""
+"""A short training on the bundled digits to interrupt, resume and compare."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SMALL: dict[str, Any] = {
     },
     "training": {"epochs": 4, "batch_size": 30, "seed": 3, "threads": 1},
 }
-"""All kinds of state: momentum, a schedule, shuffling, a subset, a short last batch."""
+"""A configuration with many kinds of state: momentum, schedule, shuffling, short last batch."""
 
 EVENTS_AN_EPOCH = 6
-"""Five blocks of about five hundred examples, and the end of the epoch."""
+"""Events per epoch: five blocks of about 500 examples, and the end of the epoch."""
 STEPS_AN_EPOCH = 84
-"""2,500 examples in batches of 30."""
+"""Steps per epoch: 2,500 examples in batches of 30."""
 
 
 def ignore(_: object) -> None:
@@ -41,33 +41,33 @@ def ignore(_: object) -> None:
 
 
 def begin(directory: Path, config: Mapping[str, Any] = SMALL) -> TrainingRun:
-    """Return a training at its beginning."""
+    """Return a training that has not started."""
     dataset = open_dataset("mini", notify=ignore)
-    settled = from_mapping({**config, "data": {**config["data"], "fallback": None}}, "test")
-    return TrainingRun.begin(Run.create_at(directory), settled, dataset)
+    final = from_mapping({**config, "data": {**config["data"], "fallback": None}}, "test")
+    return TrainingRun.begin(Run.create_at(directory), final, dataset)
 
 
 def train(training: TrainingRun, stop_after: int | None = None) -> str:
-    """Train to the end, or to an event counted from 1; return why the training ended."""
-    seen = 0
+    """Train until the end, or stop after a number of events; return the reason of the end."""
+    events = 0
 
     def stop() -> bool:
-        return seen == stop_after
+        return events == stop_after
 
     for event in training.events(stop):
-        seen += 1
+        events += 1
         if isinstance(event, Finished):
             return event.reason
     raise AssertionError("a training ends with an event")
 
 
 def resume(directory: Path) -> TrainingRun:
-    """Return the resumed training of a directory."""
+    """Return a training that resumes the run in a directory."""
     return TrainingRun.resume(Run.open(directory), notify=ignore)
 
 
 def outcome(directory: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
-    """Return what interruptions must not change: last and best parameters, and the metrics."""
+    """Return the last state, the best parameters and the metrics, without the times."""
     run = Run(directory)
     rows = [{key: row[key] for key in row if key != "seconds"} for row in run.metrics]
     last, best = run.checkpoint("last"), run.checkpoint("best")

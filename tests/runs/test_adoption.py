@@ -1,4 +1,4 @@
-"""Networks made of arrays, and the runs that hold them."""
+"""Networks created from arrays, and runs saved from them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ RNG = np.random.default_rng(0)
 
 
 def arrays(*sizes: int) -> tuple[list[Any], list[Any]]:
-    """Return weights and biases in 64 bits, as books have them."""
+    """Return random weights and biases in float64."""
     pairs = itertools.pairwise(sizes)
     return [RNG.normal(size=pair) for pair in pairs], [RNG.normal(size=n) for n in sizes[1:]]
 
 
-def test_a_network_of_arrays_computes_f_of_x_w_plus_b() -> None:
+def test_a_network_from_arrays_computes_f_of_x_w_plus_b() -> None:
     weights, biases = arrays(4, 3, 2)
     network = nnctl.Network.from_arrays(
         weights, [biases[0][:, None], biases[1][None]], [{"name": "sigmoid", "gain": 2}, "linear"]
@@ -101,11 +101,13 @@ def test_transposed_weights_are_recognized(layer: int) -> None:
 
 @pytest.fixture
 def trained(scratch: Path) -> Run:
-    """A run whose weights stand for those of a book."""
+    """A trained run, whose weights are used like those of another program."""
     return nnctl.train(CONFIGS / "smoke.yaml", epochs=1, run_dir=scratch / "trained")
 
 
-def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trained: Run) -> None:
+def test_a_run_from_arrays_can_be_evaluated_checked_and_trained_further(
+    nnctl: Nnctl, trained: Run
+) -> None:
     import nnctl as api
 
     parameters = trained.network().parameters
@@ -124,7 +126,9 @@ def test_a_run_of_arrays_is_evaluated_exported_and_trained_on(nnctl: Nnctl, trai
     shutil.rmtree("book")
 
 
-def test_a_run_of_arrays_keeps_them_although_mean_weights_are_configured(scratch: Path) -> None:
+def test_a_run_from_arrays_keeps_them_although_averaged_weights_are_configured(
+    scratch: Path,
+) -> None:
     network = nnctl.Network.from_arrays([[[1.0], [1.0]]], [[-1.5]], ["step"])
     settings = {"training.average": 0.9}
     run = nnctl.save(network, scratch / "and", dataset="and", settings=settings)

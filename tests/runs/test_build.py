@@ -1,4 +1,4 @@
-"""Each key of a configuration reaches the training."""
+"""Every regularization key of a configuration reaches the training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nnctl.nn.regularization import Regularization
 from tests.runs.helpers import SMALL, begin
 
 
-def augmented(**given: Any) -> Regularization:
-    """Return a regularization that only deforms images."""
-    return Regularization(augmentation=Augmentation(**given))
+def augmented(**settings: Any) -> Regularization:
+    """Return a regularization that consists of augmentation only."""
+    return Regularization(augmentation=Augmentation(**settings))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def augmented(**given: Any) -> Regularization:
         ("data.augment", {"elastic": {"alpha": 3, "sigma": 2}}, augmented(elastic=Elastic(3, 2))),
     ],
 )
-def test_a_key_changes_its_own_parameter_of_the_training_and_no_other(
+def test_a_key_changes_only_its_own_parameter_of_the_training(
     tmp_path: Path, key: str, value: Any, expected: Regularization
 ) -> None:
     config = to_mapping(replaced(from_mapping(SMALL, "small"), {key: value}))

@@ -101,7 +101,7 @@ def test_the_state_is_readable_by_any_tool(path: Path) -> None:
     assert json.loads(state)["progress"]["epoch"] == 3
 
 
-def test_a_flipped_bit_anywhere_is_damage_or_changes_nothing(path: Path) -> None:
+def test_any_flipped_bit_is_detected_or_changes_nothing(path: Path) -> None:
     content = path.read_bytes()
     positions = range(0, len(content), 5)  # all bits of a byte, and all members
     damaged = 0
@@ -117,7 +117,7 @@ def test_a_flipped_bit_anywhere_is_damage_or_changes_nothing(path: Path) -> None
 
 
 class _Bomb:
-    """Unpickling it creates a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return os.mkdir, ("executed",)
@@ -129,7 +129,7 @@ def truncate(share: float, path: Path) -> None:
 
 
 def rewrite(changed: dict[str, Any], path: Path, save: Any = np.savez) -> None:
-    """Write the members of a checkpoint again, some of them changed."""
+    """Rewrite a checkpoint with some members changed."""
     with np.load(path) as file:
         members = {name: file[name] for name in file.files}
     save(path, **members | {name: np.asarray(value) for name, value in changed.items()})
@@ -178,12 +178,12 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_in_it_is_executed(
 
 
 @pytest.mark.usefixtures("scratch")
-def test_the_pickle_of_the_test_above_would_be_noticed() -> None:
+def test_executing_the_pickle_of_the_test_above_would_be_noticed() -> None:
     pickle.loads(pickle.dumps(_Bomb()))
     assert Path("executed").exists()
 
 
-def test_a_later_format_version_is_not_called_damage(
+def test_a_later_format_version_is_not_reported_as_damage(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_optimizer_is_not_resumed(run: Run) -> None:
         resume(run.directory)
 
 
-def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(run: Run) -> None:
+def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_diagnosed(run: Run) -> None:
     text = run.config_path.read_text("utf-8")
     run.config_path.write_text(text.replace("units: 20", "units: 21"), "utf-8")
     with pytest.raises(DataError, match=r"units: 20 in last\.npz, 21 in config\.yaml"):
@@ -220,7 +220,7 @@ def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_explained(
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("data.validation", "auto", "a run has a number here, not auto"),
+        ("data.validation", "auto", "a run needs a number here, not auto"),
         ("data.validation", 9000, "data.validation: 9000 in best.npz, 500 in config.yaml"),
         ("network.layers", [], "is damaged"),
     ],
@@ -249,17 +249,17 @@ def test_the_configuration_of_a_checkpoint_is_checked(
     ],
     ids=str,
 )
-def test_a_state_that_the_training_cannot_reach_is_damage(
-    run: Run, changed: dict[str, Any]
-) -> None:
+def test_an_impossible_training_state_is_damage(run: Run, changed: dict[str, Any]) -> None:
     loaded = run.checkpoint("last")
     progress = replace(loaded.progress, **changed)
     save_checkpoint(run.checkpoint_path("last"), replace(loaded, progress=progress))
-    with pytest.raises(DamagedFileError, match="state"):
+    with pytest.raises(
+        DamagedFileError, match=r"training state|not the checkpoint of the best epoch"
+    ):
         resume(run.directory)
 
 
-def test_the_best_checkpoint_holds_the_mean_weights_that_were_validated(tmp_path: Path) -> None:
+def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(tmp_path: Path) -> None:
     values = {"training.average": 0.99, "training.epochs": 1}
     config = to_mapping(replaced(from_mapping(SMALL, "small"), values))
     train(begin(tmp_path / "run", config))
@@ -404,10 +404,12 @@ def test_a_summary_that_cannot_be_written_is_an_error_with_a_hint_to_resume(
     monkeypatch.setattr(directories, "write_atomically", raise_disk_full)
     with pytest.raises(NnctlError, match=r"summary\.json cannot be written: No space") as caught:
         train(training)
-    assert "go on with: nnctl train --resume" in str(caught.value.hint)
+    assert "resume with: nnctl train --resume" in str(caught.value.hint)
 
 
-def test_a_run_that_is_removed_during_its_training_is_not_called_intact(run: Run) -> None:
+def test_the_hint_for_a_run_that_is_removed_during_its_training_is_to_start_a_new_one(
+    run: Run,
+) -> None:
     training = resume(run.directory)
 
     def remove() -> bool:
@@ -417,4 +419,4 @@ def test_a_run_that_is_removed_during_its_training_is_not_called_intact(run: Run
     with pytest.raises(NnctlError, match="cannot be written") as caught:
         for _ in training.events(remove):
             pass
-    assert "begin it again" in str(caught.value.hint)
+    assert "start a new run" in str(caught.value.hint)

@@ -1,4 +1,4 @@
-"""Statistical tests agree with SciPy; networks are judged on their validation images."""
+"""Statistical tests agree with SciPy; networks are compared on their validation images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pairs = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_si
 
 
 def answers(count: int, wrong: range) -> NDArray[np.bool_]:
-    """Return `count` answers, right except for a range."""
+    """Return whether each of `count` answers is right; those in a range are wrong."""
     right = np.ones(count, dtype=bool)
     right[wrong.start : wrong.stop] = False
     return right
@@ -90,26 +90,26 @@ def test_both_samples_have_the_same_length() -> None:
 # Networks on their validation images ---------------------------------------------------
 
 
-def test_a_network_is_judged_on_its_validation_images(tmp_path: Path) -> None:
+def test_a_network_is_evaluated_on_its_validation_images(tmp_path: Path) -> None:
     training = begin(tmp_path / "run")
     train(training)
-    judged = judge(training.run, MINI)
-    assert judged is not None
-    np.testing.assert_array_equal(MINI.training.labels[-500:], judged.labels)
+    results = judge(training.run, MINI)
+    assert results is not None
+    np.testing.assert_array_equal(MINI.training.labels[-500:], results.labels)
     best = max(training.run.metrics, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    assert judged.right.mean() == best["val_accuracy"]
-    assert judged.losses.mean() == pytest.approx(best["val_loss"], rel=1e-5)
+    assert results.right.mean() == best["val_accuracy"]
+    assert results.losses.mean() == pytest.approx(best["val_loss"], rel=1e-5)
 
 
-def test_a_run_without_validation_images_cannot_be_judged(tmp_path: Path) -> None:
+def test_a_run_without_validation_images_has_no_results(tmp_path: Path) -> None:
     config = {**SMALL, "data": {"dataset": "mini", "validation": 0, "subset": 100}}
     training = begin(tmp_path / "run", config)
     train(training)
     assert judge(training.run, MINI) is None
 
 
-def test_a_run_without_a_complete_epoch_cannot_be_judged(tmp_path: Path) -> None:
+def test_a_run_without_a_complete_epoch_is_an_error(tmp_path: Path) -> None:
     training = begin(tmp_path / "run")
     train(training, stop_after=2)
-    with pytest.raises(DataError, match="no epoch of this run was complete"):
+    with pytest.raises(DataError, match="no epoch of this run was completed"):
         judge(training.run, MINI)

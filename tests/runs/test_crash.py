@@ -1,4 +1,4 @@
-"""Signals end a training with its state saved; resumed, it ends in the same bits."""
+"""A signal ends a training with its state saved; resuming it gives exactly the same result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.runs.helpers import SMALL, begin, outcome, train
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
 ENDLESS = 1_000_000
-"""Epochs that no process of a test completes."""
+"""Number of epochs that no test completes."""
 
 
 def small(epochs: int) -> dict[str, Any]:
@@ -71,21 +71,21 @@ def test_a_signal_saves_the_state_and_the_run_resumes_to_the_same_bits(
     assert_resumes_to_the_same_bits(nnctl, run)
 
 
-def test_a_second_signal_stops_at_once_with_what_was_saved_before(
+def test_a_second_signal_stops_immediately_and_the_saved_state_remains(
     scratch: Path, nnctl: Nnctl, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, seen = scratch / "run", []
+    run, events = scratch / "run", []
 
     def interrupt_twice(_: object, event: object) -> None:
-        seen.append(event)
-        if len(seen) == 10:  # within the second epoch
+        events.append(event)
+        if len(events) == 10:  # within the second epoch
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(TrainingView, "show", interrupt_twice)
     stderr = nnctl("train", config, "--run-dir", run, code=130).stderr
     monkeypatch.undo()
-    assert len(seen) == 10
+    assert len(events) == 10
     assert "interrupted before the state was saved" in stderr
     assert f"nnctl train --resume {run}" in stderr
     assert not (run / "summary.json").exists()

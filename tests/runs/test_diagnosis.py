@@ -24,12 +24,12 @@ Layers = Sequence[dict[str, Any]]
 ALIVE = {"mean": 0.2, "std": 0.3, "dead": 0.0, "saturated": 0.0, "error": 1.0, "update_ratio": 0.01}
 
 
-def config_of(*activations: Any, rate: float = 0.1, **given: Any) -> Config:
+def config_of(*activations: Any, rate: float = 0.1, **settings: Any) -> Config:
     """Return a configuration of layers of 10 units that ends with a softmax layer."""
     layers = [{"units": 10, "activation": name} for name in (*activations, "softmax")]
-    network = {"layers": layers, **given.pop("network", {})}
-    optimizer = {"learning_rate": rate, **given.pop("optimizer", {})}
-    return from_mapping({"network": network, "optimizer": optimizer, **given}, "test")
+    network = {"layers": layers, **settings.pop("network", {})}
+    optimizer = {"learning_rate": rate, **settings.pop("optimizer", {})}
+    return from_mapping({"network": network, "optimizer": optimizer, **settings}, "test")
 
 
 def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> dict[str, Any]:
@@ -189,12 +189,12 @@ def test_unhealthy_layers_are_diagnosed_from_a_threshold_on(
 ) -> None:
     assert diagnose(config, [row(*below)], None) == []
     assert glance(config, row(*below)["health"]) == "ok"
-    found = one(diagnose(config, [row(*above)], None))
-    assert (kind, layer) == (found.kind, found.layer)
-    assert found.evidence.startswith(evidence)
-    assert reason in found.reason
-    assert keys == keys_in(found.cure)
-    assert_has_keys(config, found.cure)
+    diagnosis = one(diagnose(config, [row(*above)], None))
+    assert (kind, layer) == (diagnosis.kind, diagnosis.layer)
+    assert diagnosis.evidence.startswith(evidence)
+    assert reason in diagnosis.reason
+    assert keys == keys_in(diagnosis.cure)
+    assert_has_keys(config, diagnosis.cure)
     assert label == glance(config, row(*above)["health"])
 
 
@@ -219,12 +219,12 @@ def test_the_cure_is_init_auto_only_where_it_is_not_set_yet(
     other = {"weights": {"name": "normal", "std": 1.0}}
     for network, key in (({}, None), ({"init": other}, "network.init")):
         config = config_of(activation, activation, network=network)
-        found = one(diagnose(config, [row(health, **metrics)] * 2, None))
-        assert (kind, key is not None) == (found.kind, "init: auto" in found.cure)
-        assert_has_keys(config, found.cure)
+        diagnosis = one(diagnose(config, [row(health, **metrics)] * 2, None))
+        assert (kind, key is not None) == (diagnosis.kind, "init: auto" in diagnosis.cure)
+        assert_has_keys(config, diagnosis.cure)
     own = replaced(config_of(activation, activation), {"network.layers.0.init": other})
-    found = one(diagnose(own, [row(health, **metrics)] * 2, None))
-    assert "set network.layers.0.init: auto" in found.cure
+    diagnosis = one(diagnose(own, [row(health, **metrics)] * 2, None))
+    assert "set network.layers.0.init: auto" in diagnosis.cure
 
 
 def test_adversarial_training_and_high_dropout_are_lowered_before_the_learning_rate() -> None:
@@ -241,8 +241,8 @@ def test_adversarial_training_and_high_dropout_are_lowered_before_the_learning_r
             "lower training.adversarial (now 1), or network.layers.1.dropout (now 0.9), or optim",
         ),
     ):
-        found = one(diagnose(replaced(config, settings), [row({"dead": 0.9})], None))
-        assert found.cure.startswith(cure)
+        diagnosis = one(diagnose(replaced(config, settings), [row({"dead": 0.9})], None))
+        assert diagnosis.cure.startswith(cure)
 
 
 def test_outputs_of_0_for_every_image_are_reported_with_the_quadratic_loss() -> None:
@@ -250,9 +250,9 @@ def test_outputs_of_0_for_every_image_are_reported_with_the_quadratic_loss() -> 
     quadratic = replaced(
         config_of("sigmoid", loss="quadratic"), {"network.layers.1.activation": "sigmoid"}
     )
-    found = one(diagnose(quadratic, silent, None))
-    assert found.evidence == "layer 2: 2 of 10 outputs are near 0 for every image"
-    assert found.cure == "set loss: cross_entropy, or try another training.seed"
+    diagnosis = one(diagnose(quadratic, silent, None))
+    assert diagnosis.evidence == "layer 2: 2 of 10 outputs are near 0 for every image"
+    assert diagnosis.cure == "set loss: cross_entropy, or try another training.seed"
     assert diagnose(config_of("sigmoid"), silent, None) == []
 
 
@@ -275,9 +275,9 @@ def test_the_initial_weights_are_blamed_only_if_they_saturate_the_units() -> Non
     layer = {"init": {"weights": {"name": "normal", "std": 0.05}}}
     config = config_of("tanh", "tanh", network=layer)
     network = build_network(config, 784)
-    found = one(diagnose(config, [row({"saturated": 0.9})] * 2, network))
-    assert "the steps were too large" in found.reason
-    assert found.cure == "lower optimizer.learning_rate (now 0.1)"
+    diagnosis = one(diagnose(config, [row({"saturated": 0.9})] * 2, network))
+    assert "the steps were too large" in diagnosis.reason
+    assert diagnosis.cure == "lower optimizer.learning_rate (now 0.1)"
 
 
 @pytest.mark.parametrize(
@@ -316,8 +316,8 @@ def test_the_cures_of_overfitting_omit_settings_in_use() -> None:
     few = replaced(
         RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **in_use}
     )
-    found = one(diagnose(few, [metrics], None))
-    assert keys_in(found.cure) == ["data.subset", "optimizer.weight_decay"]
+    diagnosis = one(diagnose(few, [metrics], None))
+    assert keys_in(diagnosis.cure) == ["data.subset", "optimizer.weight_decay"]
 
 
 @pytest.mark.parametrize(
@@ -366,11 +366,11 @@ def test_a_loss_that_stays_at_that_of_guessing_is_a_plateau(
 def test_a_loss_plateau_has_a_reason(
     change: Layers, reason: str, keys: list[str], label: str
 ) -> None:
-    found = one(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
-    assert found.kind == "flat loss"
-    assert reason in found.reason
-    assert keys == keys_in(found.cure)[: len(keys)]
-    assert_has_keys(TANHS, found.cure)
+    diagnosis = one(diagnose(TANHS, [row(*change, **FLAT)] * 2, None))
+    assert diagnosis.kind == "flat loss"
+    assert reason in diagnosis.reason
+    assert keys == keys_in(diagnosis.cure)[: len(keys)]
+    assert_has_keys(TANHS, diagnosis.cure)
     assert label == glance(TANHS, row(*change)["health"])
 
 
@@ -391,35 +391,35 @@ def test_saturated_outputs_stop_only_the_quadratic_loss(
     config: Config, saturated: float, reason: str
 ) -> None:
     guessing = {**FLAT, "train_loss": 0.5}
-    found = one(diagnose(config, [row({}, {}, {"saturated": saturated}, **guessing)] * 2, None))
-    assert reason in found.reason
-    assert "cross_entropy" not in found.cure  # it is not defined over tanh
+    diagnosis = one(diagnose(config, [row({}, {}, {"saturated": saturated}, **guessing)] * 2, None))
+    assert reason in diagnosis.reason
+    assert "cross_entropy" not in diagnosis.cure  # it is not defined over tanh
 
 
 def test_saturated_sigmoid_outputs_are_cured_by_the_cross_entropy() -> None:
     last = {"network.layers.1.activation": "sigmoid"}
     config = replaced(config_of("sigmoid", loss="quadratic"), last)
-    found = one(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
-    assert "loss: cross_entropy" in found.cure
+    diagnosis = one(diagnose(config, [row({}, {"saturated": 1.0}, layers=2, **FLAT)], None))
+    assert "loss: cross_entropy" in diagnosis.cure
 
 
 def test_a_single_layer_at_the_level_of_guessing_needs_a_hidden_layer() -> None:
-    found = one(diagnose(config_of(), [row(layers=1, **FLAT)], None))
-    assert found.evidence.startswith(
+    diagnosis = one(diagnose(config_of(), [row(layers=1, **FLAT)], None))
+    assert diagnosis.evidence.startswith(
         "the training loss is 2.3 in epoch 1, with an accuracy of 10.0 %"
     )
-    assert "a single layer separates two classes by a straight line" in found.reason
-    assert found.cure == "add a hidden layer to network.layers"
+    assert "a single layer separates two classes by a straight line" in diagnosis.reason
+    assert diagnosis.cure == "add a hidden layer to network.layers"
 
 
 def test_after_a_divergence_nothing_else_is_reported() -> None:
     where = Divergence(epoch=2, batch=7, layer=3, what="gradient", last_finite_loss=None)
-    found = one(diagnose(RELUS, [row({"dead": 0.9})], None, where))
-    assert (found.kind, found.layer) == ("divergence", 3)
-    assert "the gradient of layer 3" in found.evidence
-    assert found.evidence.endswith("not finite in epoch 2, batch 7")
-    assert found.cure == "lower optimizer.learning_rate (now 0.1), for example to 0.01"
-    assert_has_keys(RELUS, found.cure)
+    diagnosis = one(diagnose(RELUS, [row({"dead": 0.9})], None, where))
+    assert (diagnosis.kind, diagnosis.layer) == ("divergence", 3)
+    assert "the gradient of layer 3" in diagnosis.evidence
+    assert diagnosis.evidence.endswith("not finite in epoch 2, batch 7")
+    assert diagnosis.cure == "lower optimizer.learning_rate (now 0.1), for example to 0.01"
+    assert_has_keys(RELUS, diagnosis.cure)
 
 
 @pytest.mark.parametrize(("loss", "blamed"), [(None, "init"), (2.3, "learning_rate")])
@@ -435,10 +435,10 @@ def test_the_matrices_of_linear_layers_are_multiplied() -> None:
     config = config_of("linear", "linear")
     network = build_network(config, 784)
     network.initialize(np.random.default_rng(0))
-    found = one(diagnose(config, [row()], network))
-    assert found.kind == "linear collapse"
+    diagnosis = one(diagnose(config, [row()], network))
+    assert diagnosis.kind == "linear collapse"
     largest = re.search(
-        r"one matrix of 784 x 10, .* 3 weight matrices, .* of ([\de.-]+)$", found.evidence
+        r"one matrix of 784 x 10, .* 3 weight matrices, .* of ([\de.-]+)$", diagnosis.evidence
     )
     assert largest
     assert float(largest[1]) < 1e-5
@@ -488,11 +488,11 @@ ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "
 def test_a_configuration_that_cannot_learn_is_diagnosed_before_training(
     config: Config, kind: str, layer: int | None, evidence: str
 ) -> None:
-    found = one(foresee(config))
-    assert (kind, layer) == (found.kind, found.layer)
-    assert evidence in found.evidence
-    assert_has_keys(config, found.cure)
-    setting = re.match(r"set ([\w.]+): (\{.*?\}|\w+)", found.cure)
+    diagnosis = one(foresee(config))
+    assert (kind, layer) == (diagnosis.kind, diagnosis.layer)
+    assert evidence in diagnosis.evidence
+    assert_has_keys(config, diagnosis.cure)
+    setting = re.match(r"set ([\w.]+): (\{.*?\}|\w+)", diagnosis.cure)
     if setting:
         assert foresee(replaced(config, {setting[1]: yaml.safe_load(setting[2])})) == []
 

@@ -1,4 +1,4 @@
-"""A run directory belongs to one process, also where the file system has no locks."""
+"""A run directory belongs to one process, also on file systems that do not support locks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ fcntl = pytest.importorskip("fcntl")
 
 SMOKE = CONFIGS / "smoke.yaml"
 QUICK = ("--epochs", 1, "--subset", 200, "--quiet")
-WARNING = "nothing protects {} from a second process that trains there: the file system has no"
+WARNING = "{} cannot be locked: the file system does not support locks ({}); do not start a second"
 
 
 @pytest.fixture(params=["EOPNOTSUPP", "ENOLCK", "ENOSYS"])
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A file system that refuses every flock; the reason it gives."""
+    """Make every flock fail, as on a file system without locks; return the error message."""
     number = getattr(errno, request.param)
 
     def flock(*_: object) -> None:
@@ -38,7 +38,7 @@ def test_without_locks_a_run_is_trained_and_resumed_with_one_warning(
 ) -> None:
     for words in ((SMOKE, "--run-dir", "run"), ("--resume", "run", "--epochs", 2)):
         done = nnctl("train", *words, *(QUICK if words[0] == SMOKE else ["--quiet"]))
-        assert done.stderr == f"Warning: {WARNING.format('run')} locks ({no_locks})\n"
+        assert done.stderr == f"Warning: {WARNING.format('run', no_locks)} training there\n"
         assert done.stdout.splitlines()[-1] == "run"
     assert not list(Path("run").glob(".*"))
     assert len(Run(Path("run")).metrics) == 2
@@ -48,13 +48,13 @@ def test_without_locks_a_sweep_prints_one_warning(nnctl: Nnctl, no_locks: str) -
     # The workers are other processes, in which flock works.
     sweep = ("sweep", SMOKE, "-p", "training.seed=0,1", "--workers", 1, "--sweep-dir", "sweep")
     done = nnctl(*sweep, *QUICK)
-    assert done.stderr == f"Warning: {WARNING.format('sweep')} locks ({no_locks})\n"
+    assert done.stderr == f"Warning: {WARNING.format('sweep', no_locks)} training there\n"
     shown = nnctl("sweep", "--show", "sweep", "--json").stdout.splitlines()
     assert [json.loads(line)["status"] for line in shown] == ["finished", "finished"]
 
 
 def test_without_locks_python_code_gets_the_warning(scratch: Path, no_locks: str) -> None:
-    with pytest.warns(UserWarning, match=f"has no locks .{no_locks}") as caught:
+    with pytest.warns(UserWarning, match=f"does not support locks .{no_locks}") as caught:
         api.train(SMOKE, epochs=1, subset=200, run_dir=scratch / "run")
     assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
 
@@ -76,8 +76,8 @@ def test_a_directory_that_cannot_be_written_is_still_an_error(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    told = nnctl("train", SMOKE, "--run-dir", "run", code=1).stderr
-    assert "run cannot be written: Input/output error" in told
+    stderr = nnctl("train", SMOKE, "--run-dir", "run", code=1).stderr
+    assert "run cannot be written: Input/output error" in stderr
 
 
 OTHERS = {
@@ -98,13 +98,13 @@ OTHERS = {
 
 @pytest.mark.parametrize("first", OTHERS)
 @pytest.mark.parametrize("second", OTHERS)
-def test_a_directory_that_another_process_fills_after_it_was_found_empty_is_refused(
+def test_a_directory_that_another_process_fills_after_the_check_is_refused(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch, first: str, second: str
 ) -> None:
     create_at = Run.create_at
     before: dict[Path, bytes] = {}
 
-    def create_late(directory: Path) -> Run:
+    def create_after_another_process(directory: Path) -> Run:
         run = create_at(directory)
         monkeypatch.setattr(Run, "create_at", create_at)
         nnctl(*OTHERS[first])
@@ -114,7 +114,7 @@ def test_a_directory_that_another_process_fills_after_it_was_found_empty_is_refu
     def files() -> list[Path]:
         return [path for path in Path("dir").rglob("*") if path.is_file()]
 
-    monkeypatch.setattr(Run, "create_at", create_late)
+    monkeypatch.setattr(Run, "create_at", create_after_another_process)
     assert "dir is not empty" in nnctl(*OTHERS[second], code=2).stderr
     assert before
     assert before == {path: path.read_bytes() for path in files()}

@@ -1,4 +1,4 @@
-"""Threads and memory: what a training uses, and what the machine has."""
+"""Threads and memory that a training uses and that the machine has."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_large_step_uses_all_cores() -> None:
 
 
 def blas_threads() -> list[int]:
-    """Return the threads that each BLAS of this process may use."""
+    """Return the number of threads of each BLAS in this process."""
     return [
         library["num_threads"]
         for library in threadpoolctl.threadpool_info()
@@ -55,7 +55,7 @@ def test_the_blas_has_one_thread_during_a_training_and_its_own_number_afterwards
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for control groups; this process is in ``/job/step``."""
+    """A folder for control groups; this process belongs to ``/job/step``."""
     own = tmp_path / "own"
     own.write_text("3:cpu:/elsewhere\n2:memory:/job/step\n0::/job/step\n", encoding="utf-8")
     monkeypatch.setattr(machine, "_OWN_GROUPS", own)
@@ -64,20 +64,20 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "file",
     [
         *("memory.max", "job/memory.max", "job/step/memory.max"),
         *("memory/memory.limit_in_bytes", "memory/job/step/memory.limit_in_bytes"),
     ],
 )
-def test_the_memory_is_that_of_the_container(groups: Path, place: str) -> None:
-    (groups / place).parent.mkdir(parents=True)
-    (groups / place).write_text("300000000\n", encoding="utf-8")
+def test_the_limit_of_a_container_is_the_memory(groups: Path, file: str) -> None:
+    (groups / file).parent.mkdir(parents=True)
+    (groups / file).write_text("300000000\n", encoding="utf-8")
     assert memory_there() == 300_000_000
 
 
 @pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n", ""])
-def test_without_a_limit_the_memory_is_that_of_the_machine(groups: Path, limit: str) -> None:
+def test_without_a_limit_the_memory_of_the_machine_counts(groups: Path, limit: str) -> None:
     assert psutil.virtual_memory().total == memory_there()
     groups.mkdir()
     (groups / "memory.max").write_text(limit, encoding="utf-8")
@@ -94,7 +94,7 @@ def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None
     load_config(CONFIGS / "smoke.yaml", overrides[:1])
 
 
-def test_dropout_deformed_images_and_a_longer_validation_need_memory() -> None:
+def test_dropout_augmentation_and_more_validation_examples_need_memory() -> None:
     def needed(key: str = "", value: object = None, held_out: int = 500) -> int:
         config = replaced(from_mapping(SMALL, "test"), {key: value} if key else {})
         return memory_needed(config, describe("mini"), held_out)

@@ -1,4 +1,4 @@
-"""An interrupted and resumed run ends in the same bits as an undisturbed one."""
+"""An interrupted and resumed run gives exactly the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def undisturbed(whole: Path) -> Any:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """The directory of a run that a test begins."""
+    """A path for a new run directory."""
     return tmp_path / "run"
 
 
@@ -99,7 +99,7 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
     ],
     ids=str,
 )
-def test_whatever_is_trained_resuming_leads_to_the_same_bits(
+def test_resuming_leads_to_the_same_bits_with_every_kind_of_state(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     config = changed({"training.epochs": 2, **settings})
@@ -124,7 +124,7 @@ def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
     interruptions = 0
     while reason == "interrupted":
         interruptions += 1
-        assert interruptions < 4 * EVENTS_AN_EPOCH, "it does not advance"
+        assert interruptions < 4 * EVENTS_AN_EPOCH, "the training makes no progress"
         reason = train(resume(directory), stop_after=3)
     assert interruptions > 5
     assert undisturbed == outcome(directory)
@@ -143,7 +143,7 @@ def test_a_request_to_stop_after_the_last_epoch_is_too_late(directory: Path) -> 
     assert train(begin(directory), stop_after=4 * EVENTS_AN_EPOCH) == "finished"
 
 
-def test_a_run_that_is_being_trained_is_not_resumed_by_another_process(directory: Path) -> None:
+def test_a_run_cannot_be_resumed_while_another_process_trains_it(directory: Path) -> None:
     training = begin(directory)
     with pytest.raises(UsageError, match="is being trained by another process"):
         resume(directory)
@@ -165,11 +165,11 @@ def test_a_run_without_its_last_checkpoint_is_not_overwritten(
     for name in filter(None, ("last.npz", also_lost)):
         (finished / name).unlink()
     before = contents(finished)
-    with pytest.raises(DamagedFileError, match=r"no .*last\.npz, though [1-4] epochs are done"):
+    with pytest.raises(DamagedFileError, match=r"last\.npz: .* although [1-4] epochs are"):
         resume(finished)
     assert before == contents(finished)
     (finished / "last.npz").symlink_to("nowhere")
-    with pytest.raises(DamagedFileError, match="though"):
+    with pytest.raises(DamagedFileError, match="although"):
         resume(finished)
 
 
@@ -195,7 +195,7 @@ def test_a_run_killed_before_its_first_epoch_begins_again(
     assert undisturbed == outcome(directory)
 
 
-def test_a_directory_of_a_process_that_was_killed_before_its_run_began_counts_as_empty(
+def test_a_directory_with_only_files_of_a_killed_process_counts_as_empty(
     tmp_path: Path, directory: Path, undisturbed: Any
 ) -> None:
     directory.mkdir()
@@ -238,7 +238,7 @@ def test_a_divergence_is_not_reported_as_an_interruption(directory: Path) -> Non
     assert Run(directory).summary["status"] == "diverged"
 
 
-def test_early_stopping_counts_on_after_a_resume(tmp_path: Path) -> None:
+def test_early_stopping_continues_to_count_after_a_resume(tmp_path: Path) -> None:
     config = {**SMALL, "optimizer": {"learning_rate": 2.0}}
     stopping = {"patience": 2, "metric": "val_loss"}
     config["training"] = {**SMALL["training"], "epochs": 40, "early_stopping": stopping}
@@ -268,17 +268,17 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path, undisturbed: An
 
 def test_other_changes_are_refused_with_a_list(finished: Path) -> None:
     run = Run.open(finished)
-    asked = replaced(run.config, {"optimizer.learning_rate": 0.2, "network.layers.0.units": 21})
+    requested = replaced(run.config, {"optimizer.learning_rate": 0.2, "network.layers.0.units": 21})
     with pytest.raises(UsageError) as caught:
-        TrainingRun.resume(run, asked, notify=ignore)
-    assert "optimizer.learning_rate: 0.05 in the run, 0.2 asked for" in caught.value.message
-    assert "network.layers.0.units: 20 in the run, 21 asked for" in caught.value.message
+        TrainingRun.resume(run, requested, notify=ignore)
+    assert "optimizer.learning_rate: 0.05 in the run, 0.2 requested" in caught.value.message
+    assert "network.layers.0.units: 20 in the run, 21 requested" in caught.value.message
 
 
 def test_fewer_epochs_than_are_done_are_refused(directory: Path) -> None:
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     before = contents(directory)
-    with pytest.raises(UsageError, match="has done 2 epochs already"):
+    with pytest.raises(UsageError, match="already has 2 complete epochs"):
         TrainingRun.resume(Run.open(directory), epochs=1, notify=ignore)
     assert before == contents(directory)
 
@@ -287,5 +287,5 @@ def test_a_dataset_that_changed_is_refused(directory: Path) -> None:
     training = begin(directory)
     training.dataset["hashes"] = {"train-images-idx3-ubyte.gz": "another"}
     train(training, stop_after=1)
-    with pytest.raises(DataError, match="are not those that"):
+    with pytest.raises(DataError, match="have changed since"):
         resume(directory)

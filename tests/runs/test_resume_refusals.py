@@ -1,4 +1,4 @@
-"""The files of a run must belong together; a checkpoint holds the configuration of its training."""
+"""A run is refused if its configuration and its checkpoints do not match."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMOKE = CONFIGS / "smoke.yaml"
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that a file has once or more."""
+    """Replace every occurrence of a text in a file, which must contain it."""
     text = path.read_text("utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -55,11 +55,13 @@ def test_an_edited_configuration_is_refused_with_both_values(
     old, new = EDITS[what]
     edit(copied_run / "config.yaml", old, new)
     before = contents(copied_run)
-    told = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
-    assert f"{copied_run}/last.npz does not match {copied_run}/config.yaml; they differ in:" in told
+    stderr = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
+    assert f"{copied_run}/last.npz does not match {copied_run}/config.yaml; differences:" in stderr
     key, value = old.split(": ")
-    assert re.search(rf"\.{key}: {value} in last\.npz, {new.split(': ')[1]} in config\.yaml", told)
-    assert f"Hint: {Run(copied_run).mismatch_hint(Path('last.npz'))}" in told
+    assert re.search(
+        rf"\.{key}: {value} in last\.npz, {new.split(': ')[1]} in config\.yaml", stderr
+    )
+    assert f"Hint: {Run(copied_run).mismatch_hint(Path('last.npz'))}" in stderr
     assert before == contents(copied_run)
 
 
@@ -69,8 +71,8 @@ def test_the_checkpoint_of_another_run_is_refused(
 ) -> None:
     shutil.copy(other_run / name, copied_run / name)
     before = contents(copied_run)
-    told = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
-    assert f"training.seed: 1 in {name}, 0 in config.yaml" in told
+    stderr = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
+    assert f"training.seed: 1 in {name}, 0 in config.yaml" in stderr
     assert before == contents(copied_run)
 
 
@@ -103,16 +105,16 @@ def test_no_command_uses_a_checkpoint_that_does_not_match_the_configuration(
     command, *options = words
     edit(copied_run / "config.yaml", "activation: relu", "activation: tanh")
     pictures = ["digit.png"] if command == "predict" else []
-    told = nnctl(command, copied_run, *options, *pictures, code=3).stderr
-    assert "network.layers.0.activation: relu in " in told
-    assert "tanh in config.yaml" in told
+    stderr = nnctl(command, copied_run, *options, *pictures, code=3).stderr
+    assert "network.layers.0.activation: relu in " in stderr
+    assert "tanh in config.yaml" in stderr
     assert not list(copied_run.glob("*.safetensors"))
 
 
-def test_a_run_of_a_named_dataset_is_not_one_of_another(nnctl: Nnctl, copied_run: Path) -> None:
+def test_a_changed_dataset_name_is_refused(nnctl: Nnctl, copied_run: Path) -> None:
     edit(copied_run / "config.yaml", "dataset: mini", "dataset: mnist")
-    told = nnctl("eval", copied_run, code=3).stderr
-    assert "data.dataset: mini in best.npz, mnist in config.yaml" in told
+    stderr = nnctl("eval", copied_run, code=3).stderr
+    assert "data.dataset: mini in best.npz, mnist in config.yaml" in stderr
 
 
 def test_python_code_gets_the_same_refusal(copied_run: Path) -> None:
@@ -127,12 +129,12 @@ def test_a_long_list_of_differences_is_cut(nnctl: Nnctl, copied_run: Path) -> No
     text = (copied_run / "config.yaml").read_text("utf-8")
     text = text.replace("  layers:\n", f"  layers:\n{30 * layers}")
     (copied_run / "config.yaml").write_text(text, encoding="utf-8")
-    told = nnctl("eval", copied_run, code=3).stderr
-    assert len(told.splitlines()) == 23
-    assert re.search(r"\.\.\. and \d+ more", told)
+    stderr = nnctl("eval", copied_run, code=3).stderr
+    assert len(stderr.splitlines()) == 23
+    assert re.search(r"\.\.\. and \d+ more", stderr)
 
 
-def test_a_number_of_epochs_may_be_edited(tmp_path: Path) -> None:
+def test_the_number_of_epochs_may_be_edited(tmp_path: Path) -> None:
     train(begin(tmp_path / "whole"))
     directory = tmp_path / "run"
     train(begin(directory), stop_after=EVENTS_AN_EPOCH)
@@ -143,7 +145,7 @@ def test_a_number_of_epochs_may_be_edited(tmp_path: Path) -> None:
     assert outcome(tmp_path / "whole") == outcome(directory)
 
 
-def test_the_folder_of_a_dataset_may_have_moved_but_not_have_changed(
+def test_the_folder_of_a_dataset_may_move_but_its_files_may_not_change(
     nnctl: Nnctl, mini_folder: Path, scratch: Path
 ) -> None:
     nnctl("train", SMOKE, "--dataset", mini_folder, "--epochs", 1, "--run-dir", "run", "--quiet")
@@ -152,8 +154,8 @@ def test_the_folder_of_a_dataset_may_have_moved_but_not_have_changed(
     nnctl("train", "--resume", "run", "--epochs", 2, "--quiet")
     labels = moved / "t10k-labels-idx1-ubyte.gz"
     shutil.copy(moved / "train-labels-idx1-ubyte.gz", labels)
-    told = nnctl("train", "--resume", "run", "--epochs", 3, code=3).stderr
-    assert "are not those that" in told
+    stderr = nnctl("train", "--resume", "run", "--epochs", 3, code=3).stderr
+    assert "have changed since" in stderr
 
 
 def test_edited_metrics_of_complete_epochs_are_refused(nnctl: Nnctl, copied_run: Path) -> None:
@@ -162,14 +164,12 @@ def test_edited_metrics_of_complete_epochs_are_refused(nnctl: Nnctl, copied_run:
     rows[0]["val_loss"] = 0.001
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     before = contents(copied_run)
-    told = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
-    assert (
-        "metrics.jsonl is damaged: its epochs are not those that last.npz was saved after" in told
-    )
+    stderr = nnctl("train", "--resume", copied_run, "--epochs", 4, code=3).stderr
+    assert "metrics.jsonl is damaged: its content was changed after last.npz was saved" in stderr
     assert before == contents(copied_run)
 
 
-def test_a_checkpoint_without_the_checksum_of_its_metrics_is_gone_on_with(
+def test_a_checkpoint_without_the_checksum_of_its_metrics_is_resumed(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / "run"
@@ -182,21 +182,21 @@ def test_a_checkpoint_without_the_checksum_of_its_metrics_is_gone_on_with(
 # More threads than a batch has examples ----------------------------------------------------------
 
 
-def test_threads_that_would_have_nothing_to_do_are_not_started(nnctl: Nnctl) -> None:
+def test_no_more_threads_start_than_a_batch_has_examples(nnctl: Nnctl) -> None:
     words = (SMOKE, "--set", "training.batch_size=10", "--threads", 1000)
     options = ("--epochs", 1, "--subset", 200, "--quiet")
     done = nnctl("train", *words, *options, "--run-dir", "run")
     warning = "Warning: 1000 threads cannot share a batch of 10: training with 10\n"
     assert done.stderr == warning
     assert Run(Path("run")).config.training.threads == 10
-    # The same words resume it, and so do none.
+    # The run resumes with the same options, and without them.
     nnctl("train", *words, "--subset", 200, "--epochs", 2, "--resume", "run", "--quiet")
     nnctl("train", "--resume", "run", "--epochs", 3, "--quiet")
-    told = nnctl("train", *words[:-1], 5, "--subset", 200, "--resume", "run", code=2).stderr
-    assert "training.threads: 10 in the run, 5 asked for" in told
+    stderr = nnctl("train", *words[:-1], 5, "--subset", 200, "--resume", "run", code=2).stderr
+    assert "training.threads: 10 in the run, 5 requested" in stderr
 
 
-def test_a_run_that_was_begun_with_too_many_threads_is_still_resumed(
+def test_a_run_of_an_earlier_version_with_too_many_threads_is_resumed(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:

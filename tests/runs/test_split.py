@@ -1,4 +1,4 @@
-"""Training and validation examples of a configuration."""
+"""The split into training and validation examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MINI = open_dataset("mini", notify=ignore)
 
 
 def split_of(**data: Any) -> tuple[Digits, Digits | None]:
-    """Return the split of the bundled digits by these keys of data."""
+    """Split the bundled digits with these values of the section ``data``."""
     units = 10 if data.get("positive_digit") is None else 2
     network = {"layers": [{"units": units, "activation": "softmax"}]}
     values = {**SMALL, "data": {"dataset": "mini", **data}, "network": network}
@@ -34,7 +34,7 @@ def test_the_last_sixth_is_held_out_and_never_trained_on(positive_digit: int | N
     )
 
 
-def test_the_first_examples_are_at_the_beginning_of_the_file() -> None:
+def test_selection_first_takes_the_beginning_of_the_file() -> None:
     training, _ = split_of(subset=1000, selection="first")
     np.testing.assert_array_equal(MINI.training.images[:1000], training.images)
     np.testing.assert_array_equal(MINI.training.labels[:1000], training.labels)
@@ -46,7 +46,7 @@ def test_a_balanced_subset_has_as_many_of_each_digit() -> None:
     assert np.bincount(first.labels).tolist() != [100] * 10
 
 
-def test_a_subset_is_balanced_by_digit_also_with_a_positive_digit() -> None:
+def test_a_subset_is_balanced_by_digit_even_with_a_positive_digit() -> None:
     training, validation = split_of(subset=1000, positive_digit=9)
     assert validation is not None
     assert np.bincount(training.labels).tolist() == [900, 100]

@@ -1,4 +1,4 @@
-"""Signals at moments at which Python or a library would swallow what they raise."""
+"""Signals at moments when Python or a library would swallow their exception."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RunCode = Callable[[str], Done]
 
 @pytest.fixture
 def run_code(processes: Processes, tmp_path: Path) -> RunCode:
-    """Run Python code after the first lines of nnctl, in a folder for modules."""
-    start = (
+    """Run Python code with the signal handling of nnctl; modules in tmp_path can be imported."""
+    prelude = (
         "import os, signal, sys\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
         "from nnctl.runs.stopping import *\n"
@@ -30,7 +30,7 @@ def run_code(processes: Processes, tmp_path: Path) -> RunCode:
 
     def run(code: str) -> Done:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-        return end_of(processes.start([sys.executable, "-c", start + code], **streams))
+        return end_of(processes.start([sys.executable, "-c", prelude + code], **streams))
 
     return run
 
@@ -62,12 +62,12 @@ def test_an_interrupt_during_an_import_ends_the_process(tmp_path: Path, run_code
     (tmp_path / "outer.py").write_text(
         "try:\n import inner\nexcept BaseException:\n inner = None\n", encoding="utf-8"
     )
-    done = run_code("hear(interrupt)\nimport outer\nprint('went on')")
+    done = run_code("hear(interrupt)\nimport outer\nprint('continued')")
     assert (done.returncode, done.stderr, done.stdout) == (130, "Error: interrupted\n", "")
 
 
 @posix
-def test_signals_elsewhere_are_raised_except_ignored_ones(run_code: RunCode) -> None:
+def test_signals_outside_an_import_are_raised_except_ignored_ones(run_code: RunCode) -> None:
     code = """
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 hear(interrupt)
@@ -92,8 +92,8 @@ def test_a_library_does_not_end_the_process(tmp_path: Path, run_code: RunCode) -
         "    os.kill(os.getpid(), signal.SIGINT)\n",
         encoding="utf-8",
     )
-    code = "try: import trains\nexcept KeyboardInterrupt: print('goes on')"
-    assert run_code(code).stdout == "goes on\n"
+    code = "try: import trains\nexcept KeyboardInterrupt: print('continues')"
+    assert run_code(code).stdout == "continues\n"
 
 
 def test_a_command_restores_the_signal_handlers(nnctl: Nnctl) -> None:

@@ -56,7 +56,7 @@ def assert_resumable(run: Path, done: Done, number: int) -> None:
     """Check the error of a training that could not write, with a hint if it had begun."""
     assert_error(done, os.strerror(number))
     if "train loss" in done.stderr:
-        assert f"go on with: nnctl train --resume {run}" in done.stderr
+        assert f"resume with: nnctl train --resume {run}" in done.stderr
     assert_saved_whole(run)
 
 
@@ -115,7 +115,7 @@ def test_a_run_that_is_removed_while_it_is_trained_ends_with_an_error(
             shutil.rmtree(run, ignore_errors=True)
         done = nursery.end()
         assert_error(done, f"{run} cannot be written: {os.strerror(errno.ENOENT)}")
-        assert "begin it again" in done.stderr
+        assert "start a new run" in done.stderr
         assert "--resume" not in done.stderr
         assert not run.exists()
     torture.tried("a run directory that is removed while it is trained", cases)

@@ -71,7 +71,7 @@ class Trained:
         assert "Error: interrupted" in done.stderr
         assert_saved_whole(run)
         if once and "train loss" in done.stderr:  # the training has begun
-            assert f"Go on with: nnctl train --resume {run}" in done.stderr
+            assert f"Resume with: nnctl train --resume {run}" in done.stderr
             assert Run(run).summary["status"] == "interrupted"
         return True
 
