@@ -77,8 +77,7 @@ class ConfigError(UsageError):
             lines.append(f"... and {more:,} more")
         if len(mistakes) > 1:
             lines.insert(0, f"{_shortened(source, _MAX_MISTAKE)} has {len(mistakes)} mistakes:")
-        super().__init__("
-  ".join(lines), hint=hint)
+        super().__init__("\n  ".join(lines), hint=hint)
         self.mistakes = tuple(mistakes)
 
 

@@ -236,7 +236,9 @@ def _train(
     except KeyboardInterrupt:
         ignore_signals()
         hint = f"What was saved before is intact. {resume_hint}"
-        raise InterruptedRunError("interrupted at once", hint=hint) from None
+        raise InterruptedRunError(
+            "interrupted before the trials saved their state", hint=hint
+        ) from None
     except NnctlError as error:
         if not is_sweep(sweep.directory):
             error.hint = "The journal of the sweep was removed; start the sweep again."

@@ -375,7 +375,9 @@ class Run:
         """
         path = self.summary_path
         try:
-            summary = parse(read_bytes(path), halves=True)  # names of folders may be invalid Unicode
+            summary = parse(
+                read_bytes(path), halves=True
+            )  # names of folders may be invalid Unicode
         except FileNotFoundError:
             return {}
         except OSError as error:
