@@ -1,4 +1,4 @@
-"""What tests of several folders use."""
+"""Helpers for the tests of several packages."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def write_idx(path: Path, array: NDArray[Any]) -> None:
 
 
 def run_command(processes: Processes, *words: object, **options: Any) -> Done:
-    """Run any command to its end, with its output in pipes."""
+    """Run any command to its end, and capture its output."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     return end_of(processes.start([*map(str, words)], **{**streams, **options}))
 
 
 def run_python(processes: Processes, code: str) -> Done:
-    """Run a program in a Python of its own; it must succeed."""
+    """Run Python code in a new process; it must succeed."""
     done = run_command(processes, sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     return done

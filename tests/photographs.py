@@ -1,4 +1,4 @@
-"""Photographs of digits, made of labeled images."""
+"""Photographs of digits, generated from labeled images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-UGLY = ("invert", "move", "rotate", "gradient", "noise", "jpeg")
-"""All faults of photographs."""
+DISTORTIONS = ("invert", "move", "rotate", "gradient", "noise", "jpeg")
+"""All distortions of photographs."""
 
-_SIDE = 420  # of a photograph; the digit's image, ten times enlarged, has 280
+_SIDE = 420  # pixels of a photograph; the image of the digit, enlarged ten times, has 280
 
 
-def photograph(image: NDArray[np.uint8], seed: int, kinds: Iterable[str] = UGLY) -> bytes:
-    """Return a photograph of an image of MNIST: a JPEG file of low quality, or a PNG file.
+def photograph(image: NDArray[np.uint8], seed: int, kinds: Iterable[str] = DISTORTIONS) -> bytes:
+    """Return a photograph of an MNIST image as a PNG file or a JPEG file of low quality.
 
-    Its faults: dark ink on light paper (invert), off the center (move), up to ten degrees askew
+    Its distortions: dark ink on light paper (invert), off center (move), up to ten degrees askew
     (rotate), light from one side (gradient), grain (noise), and JPEG's artifacts (jpeg).
     """
     rng, kinds = np.random.default_rng(seed), set(kinds)
@@ -40,8 +40,8 @@ def photograph(image: NDArray[np.uint8], seed: int, kinds: Iterable[str] = UGLY)
 
 
 def encoded(picture: NDArray[np.floating], kind: str = "PNG", **options: int) -> bytes:
-    """Return the content of an image file of a picture from 0 to 1."""
+    """Return a picture, 0 to 1, as the content of an image file."""
     content = io.BytesIO()
-    grey = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(grey).save(content, kind, **({} if kind == "PNG" else options))
+    gray = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(gray).save(content, kind, **({} if kind == "PNG" else options))
     return content.getvalue()

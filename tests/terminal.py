@@ -26,34 +26,34 @@ def start_in_terminal(
     import struct
     import termios
 
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    of_the_tests = ("CI", "NO_COLOR", "COLUMNS", "LINES")
-    clean = {name: value for name, value in os.environ.items() if name not in of_the_tests}
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    test_variables = ("CI", "NO_COLOR", "COLUMNS", "LINES")
+    clean = {name: value for name, value in os.environ.items() if name not in test_variables}
     process = processes.start(
         nnctl_command(*arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
         env={**clean, "TERM": "xterm-256color", "PYTHONUTF8": "1", **(env or {})},
     )
-    os.close(theirs)
-    return process, ours
+    os.close(slave)
+    return process, master
 
 
-def read_terminal(ours: int, on_output: Callable[[], object] = lambda: None) -> bytes:
-    """Return the output until the process closes the terminal; call a function at each piece."""
+def read_terminal(master: int, on_output: Callable[[], object] = lambda: None) -> bytes:
+    """Return the output until the process closes the terminal; call a function after each chunk."""
     printed = b""
     while True:
         try:
-            piece = os.read(ours, 65536)
+            chunk = os.read(master, 65536)
         except OSError:  # Linux reports the end of a terminal's output as an error
             break
-        if not piece:
+        if not chunk:
             break
-        printed += piece
+        printed += chunk
         on_output()
-    os.close(ours)
+    os.close(master)
     return printed
 
 
@@ -66,18 +66,18 @@ def in_terminal(
 ) -> str:
     """Run nnctl in a terminal to its end and return the output.
 
-    `meanwhile` is called at each piece of output, with the terminal's file descriptor and the
+    `meanwhile` is called after each chunk of output, with the terminal's file descriptor and the
     process.
     """
     with Processes() as processes:
-        process, ours = start_in_terminal(processes, *arguments, columns=columns, env=env)
-        printed = read_terminal(ours, lambda: meanwhile(ours, process) if meanwhile else None)
+        process, master = start_in_terminal(processes, *arguments, columns=columns, env=env)
+        printed = read_terminal(master, lambda: meanwhile(master, process) if meanwhile else None)
         assert process.wait(timeout=DEADLINE) == code, printed
     return printed.decode()
 
 
 def on_screen(printed: str, columns: int = 80) -> list[str]:
-    """Return the lines that are left on the screen of a terminal after this output."""
+    """Return the lines on the screen of a terminal after this output."""
     screen = pyte.Screen(columns, 200)
     pyte.Stream(screen).feed(printed)
     return [line.rstrip() for line in screen.display]

@@ -132,7 +132,7 @@ def data_directory(given: Path | None = None) -> Path:
     Raises
     ------
     DataError
-        No folder is given, and there is no cache because the user has no home directory.
+        No folder is given, and the user has no home directory for a cache.
     """
     chosen = given or os.environ.get("NNCTL_DATA_DIR")
     if chosen:

@@ -1,4 +1,4 @@
-"""``nnctl check``: what a configuration comes to, its gradients, the activations, and a run."""
+"""``nnctl check``: configurations, gradients, activation functions, and runs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ KINDS = list(dict.fromkeys(ACTIVATIONS.values()))
 BRAILLE = re.compile("[\u2800-\u28ff]")
 
 
-def mapping(*activations: Any, **given: Any) -> dict[str, Any]:
-    """Return a configuration of layers of 12 units, the last one of 10."""
+def mapping(*activations: Any, **sections: Any) -> dict[str, Any]:
+    """Return a configuration with layers of 12 units and a last layer of 10."""
     units = [*[12] * (len(activations) - 1), 10]
     layers = [
         {"units": count, "activation": activation}
         for count, activation in zip(units, activations, strict=True)
     ]
-    network = {"layers": layers, **given.pop("network", {})}
+    network = {"layers": layers, **sections.pop("network", {})}
     plain = {"data": {"dataset": "mini"}, "optimizer": {"learning_rate": 0.1}}
-    return {"network": network, **plain, **given}
+    return {"network": network, **plain, **sections}
 
 
 def write(config: Mapping[str, Any], path: str = "c.yaml") -> str:
@@ -52,7 +52,7 @@ def write(config: Mapping[str, Any], path: str = "c.yaml") -> str:
     return path
 
 
-def test_the_table_shows_what_every_layer_is(nnctl: Nnctl) -> None:
+def test_the_table_describes_every_layer(nnctl: Nnctl) -> None:
     init = {"biases": {"name": "normal", "std": 0.5}}
     config = mapping("tanh", {"name": "maxout", "pieces": 3}, "softmax")
     config["network"]["layers"][1]["init"] = {"weights": "lecun_uniform", **init}
@@ -122,7 +122,7 @@ def test_two_hidden_layers_are_deep(nnctl: Nnctl, hidden: int, message: str) -> 
     ],
     ids=str,
 )
-def test_the_predicted_steps_are_those_of_the_training(
+def test_the_predicted_number_of_steps_equals_that_of_the_training(
     tmp_path: Path, training: dict[str, int], data: dict[str, Any]
 ) -> None:
     config = mapping("softmax", training=training, data={"dataset": "mini", **data})
@@ -185,16 +185,16 @@ def test_warnings_are_printed_before_training(
 ) -> None:
     path = write(config)
     printed = nnctl("check", path).stdout
-    found = json.loads(nnctl("check", path, "--json").stdout)["diagnoses"]
-    assert kinds == [one["kind"] for one in found]
+    results = json.loads(nnctl("check", path, "--json").stdout)["diagnoses"]
+    assert kinds == [one["kind"] for one in results]
     lines = printed.splitlines()
     begin = lines.index("Warnings:") + 1
-    for i, one in enumerate(found):
+    for i, one in enumerate(results):
         what, why, cure = lines[begin + 3 * i : begin + 3 * i + 3]
         assert what == f"  {TITLES.get(one['kind'], one['kind'])}: {one['evidence']}"
         assert why.strip().lower() == f"{one['reason']}.".lower()
         assert cure == f"    Cure: {one['cure']}."
-    assert len(lines) == begin + 3 * len(found)
+    assert len(lines) == begin + 3 * len(results)
 
 
 def test_options_override_the_configuration(nnctl: Nnctl, mini_folder: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_usage_error_exits_with_2(
     assert message in done.stderr
 
 
-def test_quiet_prints_nothing_if_all_is_right(nnctl: Nnctl) -> None:
+def test_quiet_prints_nothing_without_problems(nnctl: Nnctl) -> None:
     assert nnctl("check", SMOKE, "--gradients", "--quiet").stdout == ""
 
 
@@ -252,7 +252,7 @@ def test_the_gradients_of_every_layer_are_checked(nnctl: Nnctl) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_the_gradient_of_every_activation_is_right(kind: Any) -> None:
+def test_the_gradient_of_every_activation_is_correct(kind: Any) -> None:
     first = ["tanh"] if kind.place == "output" else ["tanh", kind.name]
     last = kind.name if kind.place == "output" else "softmax"
     report = report_gradients(from_mapping(mapping(*first, last), "test"))
@@ -264,7 +264,7 @@ def test_the_gradient_of_every_activation_is_right(kind: Any) -> None:
 def test_a_wrong_gradient_exits_with_1_and_names_the_layers(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    monkeypatch.setattr(Sigmoid, "backward", lambda *given: given[-1].fill(0.1))
+    monkeypatch.setattr(Sigmoid, "backward", lambda *arguments: arguments[-1].fill(0.1))
     path = write(mapping("tanh", "sigmoid", "softmax"))
     done = nnctl("check", path, "--gradients", *options, code=1)
     assert "the gradients of layer 1, 2 are wrong" in done.stdout + done.stderr
@@ -294,7 +294,7 @@ def test_half_of_a_change_has_a_quarter_of_the_residual(nnctl: Nnctl) -> None:
         ([1e-16, 0.0, 1e-17], "The residuals are 0"),
     ],
 )
-def test_the_last_sentence_says_what_the_residuals_mean(
+def test_the_last_sentence_interprets_the_residuals(
     capsys: pytest.CaptureFixture[str], residuals: list[float], message: str
 ) -> None:
     pairs = [(0.5**i, residual) for i, residual in enumerate(residuals)]
@@ -327,7 +327,7 @@ def test_a_run_that_diverged_in_its_first_epoch_is_diagnosed(nnctl: Nnctl) -> No
 DEFORMED = ("--set", "data.augment.rotate=20", "--set", "data.augment.elastic={}")
 
 
-def test_samples_are_drawn_as_the_network_will_see_them(nnctl: Nnctl) -> None:
+def test_samples_are_shown_as_the_network_sees_them(nnctl: Nnctl) -> None:
     plain, deformed, again = (
         json.loads(nnctl("check", SMOKE, "--samples", 4, "--json", *more).stdout)["samples"]
         for more in ((), DEFORMED, DEFORMED)
@@ -356,7 +356,7 @@ def test_dropout_is_printed_and_shown_in_samples(nnctl: Nnctl) -> None:
     assert np.array_equal(images[images > 0], whole[images > 0])
 
 
-def test_samples_name_what_they_do_not_show(nnctl: Nnctl, tmp_path: Path) -> None:
+def test_samples_name_the_settings_that_they_do_not_show(nnctl: Nnctl, tmp_path: Path) -> None:
     absent = {"NNCTL_DATA_DIR": str(tmp_path / "empty")}
     printed = nnctl("check", CONFIGS / "invariant.yaml", "--samples", 1, env=absent).stdout
     assert "from mini: mnist has not been downloaded yet" in printed
@@ -372,9 +372,9 @@ def test_regularization_is_printed(nnctl: Nnctl) -> None:
     assert "  data.augment: {rotate: 10, elastic: {alpha: 34, sigma: 4}}\n" in printed
     for line in ("network.input_dropout: 0.2", "optimizer.max_norm: 2", "training.average: 0.99"):
         assert f"  {line}\n" in printed
-    found = json.loads(nnctl("check", SMOKE, *settings, "--json").stdout)["regularization"]
-    assert found.pop("data.augment") == {"rotate": 10, "elastic": {"alpha": 34, "sigma": 4}}
-    assert found == on
+    results = json.loads(nnctl("check", SMOKE, *settings, "--json").stdout)["regularization"]
+    assert results.pop("data.augment") == {"rotate": 10, "elastic": {"alpha": 34, "sigma": 4}}
+    assert results == on
     assert "regularization" not in nnctl("check", SMOKE).stdout
 
 
@@ -413,7 +413,7 @@ def test_all_activations_are_listed(nnctl: Nnctl) -> None:
     [("--activations",), (CONFIGS / "mixed.yaml", "--gradients")],
     ids=["list", "check"],
 )
-def test_what_is_printed_fits_the_window(
+def test_the_output_fits_the_window(
     nnctl: Nnctl, arguments: tuple[object, ...], columns: int
 ) -> None:
     printed = nnctl("check", *arguments, env={"COLUMNS": str(columns)}).stdout
@@ -436,7 +436,7 @@ def test_a_terminal_with_only_ascii_gets_ascii(
 
 
 def dots(lines: list[str]) -> Array:
-    """Return the dots of a drawing, a row each."""
+    """Return the dots of a drawing as rows."""
     bits = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
     codes = np.array([[ord(letter) - 0x2800 for letter in line] for line in lines])
     cells = (codes[:, :, None, None] & bits) > 0
@@ -498,6 +498,6 @@ def test_overflow_is_a_diagnosis_and_null_in_json(nnctl: Nnctl) -> None:
     path = write(mapping("relu", "softmax", network={"init": init}))
     done = nnctl("check", path, "--gradients", "--json", code=1)
     printed = json.loads(done.stdout, parse_constant=pytest.fail)
-    assert [found["kind"] for found in printed["diagnoses"]] == ["overflow"]
+    assert [diagnosis["kind"] for diagnosis in printed["diagnoses"]] == ["overflow"]
     assert not printed["gradients"]["is_right"]
     assert "Warning" not in done.stderr

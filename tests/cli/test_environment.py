@@ -1,4 +1,4 @@
-"""Environments that a program does not expect: no home directory, ``python -OO``, odd variables."""
+"""Unusual environments: no home directory, ``python -OO``, other variables."""
 
 from __future__ import annotations
 
@@ -47,21 +47,19 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_home_directory_the_options_that_help_are_named(
     nnctl: Nnctl, scratch: Path, words: tuple[object, ...]
 ) -> None:
-    told = nnctl(*words, code=3).stderr
-    assert "the home directory is unknown" in told
-    assert "--data-dir" in told
-    assert "NNCTL_DATA_DIR" in told
+    output = nnctl(*words, code=3).stderr
+    assert "the home directory is unknown" in output
+    assert "--data-dir" in output
+    assert "NNCTL_DATA_DIR" in output
     assert [*scratch.iterdir()] == []
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_directory_training_goes_on_with_the_fallback(
-    nnctl: Nnctl, scratch: Path
-) -> None:
+def test_without_a_home_directory_training_uses_the_fallback(nnctl: Nnctl, scratch: Path) -> None:
     words = ("train", CONFIGS / "sigmoid.yaml", "--subset", 100, "--epochs", 1, "--run-dir", "run")
-    told = nnctl(*words).stderr
-    assert "the home directory is unknown" in told
-    assert "Training on the bundled 'mini' dataset" in told
+    output = nnctl(*words).stderr
+    assert "the home directory is unknown" in output
+    assert "Training on the bundled 'mini' dataset" in output
     nnctl("check", "run")
     nnctl("eval", "run")
     assert [path.name for path in scratch.iterdir()] == ["run"]
@@ -78,7 +76,7 @@ def test_without_a_home_directory_a_folder_of_digits_is_trained_on(
 
 
 @pytest.mark.usefixtures("homeless")
-def test_a_data_directory_that_is_named_needs_no_home(nnctl: Nnctl, tmp_path: Path) -> None:
+def test_with_a_data_directory_no_home_directory_is_needed(nnctl: Nnctl, tmp_path: Path) -> None:
     for options in (
         {"env": {"NNCTL_DATA_DIR": str(tmp_path)}},
         {"env": {"HOME": str(tmp_path)}},
@@ -89,7 +87,9 @@ def test_a_data_directory_that_is_named_needs_no_home(nnctl: Nnctl, tmp_path: Pa
     assert f"in {tmp_path}" in nnctl(*verify, code=3).stderr
 
 
-def test_a_tilde_that_platformdirs_leaves_is_not_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpanded_tilde_from_platformdirs_is_not_a_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("NNCTL_DATA_DIR")
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: Path("~/.cache/nnctl"))
     with pytest.raises(DataError, match="home directory"):
@@ -99,7 +99,7 @@ def test_a_tilde_that_platformdirs_leaves_is_not_a_folder(monkeypatch: pytest.Mo
 # Python's options --------------------------------------------------------------------------------
 
 
-def test_every_command_has_its_help_without_docstrings() -> None:
+def test_every_command_has_help_without_docstrings() -> None:
     commands: list[click.Command] = [main, *main.commands.values()]
     for command in commands:
         assert command.help, command.name
@@ -108,9 +108,9 @@ def test_every_command_has_its_help_without_docstrings() -> None:
 
 
 def test_help_is_the_same_without_docstrings(processes: Processes, nnctl: Nnctl) -> None:
-    told = processes.run_nnctl("train", "--help", env={"PYTHONOPTIMIZE": "2"}).stdout
-    assert "Train a network as configured in CONFIG" in told
-    assert told.split()[2:] == nnctl("train", "--help").stdout.split()[2:]
+    output = processes.run_nnctl("train", "--help", env={"PYTHONOPTIMIZE": "2"}).stdout
+    assert "Train a network as configured in CONFIG" in output
+    assert output.split()[2:] == nnctl("train", "--help").stdout.split()[2:]
 
 
 def test_without_asserts_the_same_network_is_trained(nnctl: Nnctl, processes: Processes) -> None:
@@ -130,10 +130,10 @@ def asserts() -> Iterator[tuple[Path, ast.Assert]]:
                 yield path, node
 
 
-def test_asserts_tell_types_alone() -> None:
-    """``python -O`` removes them, so none may check what a user or a file can get wrong."""
+def test_asserts_only_narrow_types() -> None:
+    """``python -O`` removes asserts, so they must not validate input from users or files."""
     for path, node in asserts():
-        told = ast.unparse(node.test)
+        condition = ast.unparse(node.test)
         assert re.fullmatch(
-            r"[\w.]+ is not None|isinstance\([\w.]+, [\w.]+\)|.+ != 'auto'", told
-        ), f"{path}:{node.lineno}: assert {told}"
+            r"[\w.]+ is not None|isinstance\([\w.]+, [\w.]+\)|.+ != 'auto'", condition
+        ), f"{path}:{node.lineno}: assert {condition}"

@@ -27,7 +27,7 @@ TEST = open_dataset("mini", notify=lambda _: None).test
 
 @pytest.fixture
 def run(trained_run: Path) -> Path:
-    """A run on the digits that ship, good but not perfect."""
+    """A run on the bundled digits with a good but not perfect network."""
     return trained_run
 
 
@@ -65,7 +65,7 @@ def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run:
 
 
 def assert_agrees_with_scikit_learn(result: dict[str, Any], labels: Any, answers: Any) -> None:
-    """Compare a result of ``eval --json`` with scikit-learn's metrics of the answers."""
+    """Compare a result of ``eval --json`` with scikit-learn's metrics of the predictions."""
     assert metrics.accuracy_score(labels, answers) == pytest.approx(result["accuracy"])
     assert metrics.confusion_matrix(labels, answers).tolist() == result["confusion"]
     expected = metrics.precision_recall_fscore_support(labels, answers)
@@ -107,9 +107,7 @@ def test_the_averaged_weights_are_evaluated(nnctl: Nnctl, scratch: Path, which: 
     assert not np.allclose(raw, mean, rtol=1e-3)
 
 
-def test_a_dataset_other_than_that_of_the_training_is_a_warning(
-    nnctl: Nnctl, run: Path, few: Path
-) -> None:
+def test_evaluating_on_another_dataset_prints_a_warning(nnctl: Nnctl, run: Path, few: Path) -> None:
     done = nnctl("eval", run, "--dataset", few, "--json")
     assert f"was trained on mini, not on {few}" in " ".join(done.stderr.split())
     assert json.loads(done.stdout)["n"] == 52
@@ -144,20 +142,20 @@ def test_a_damaged_checkpoint_exits_with_3(nnctl: Nnctl, copied_run: Path) -> No
     assert "no epoch of this run was completed" in nnctl("eval", copied_run, code=3).stderr
 
 
-# Is it a nine? -----------------------------------------------------------------------------------
+# Binary tasks ------------------------------------------------------------------------------------
 
 IS_IT_A_NINE = CONFIGS / "is-it-a-nine.yaml"
 
 
 @pytest.fixture(scope="module")
 def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was asked whether a digit is a nine, with one sigmoid output."""
+    """A run that classifies whether a digit is a nine, with one sigmoid output."""
     directory = tmp_path_factory.mktemp("nine") / "run"
     return face.train(IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=directory).directory
 
 
-def assert_a_question_agrees_with_scikit_learn(result: dict[str, Any], answers: Any) -> None:
-    """Compare a result of ``eval --json`` on mini with the answers, yes or no, that led to it."""
+def assert_a_binary_task_agrees_with_scikit_learn(result: dict[str, Any], answers: Any) -> None:
+    """Compare a result of ``eval --json`` on mini with the binary predictions behind it."""
     yes = TEST.labels == 9
     assert 0 < np.count_nonzero(answers) < len(yes)
     assert_agrees_with_scikit_learn(result, yes, answers)
@@ -166,18 +164,18 @@ def assert_a_question_agrees_with_scikit_learn(result: dict[str, Any], answers: 
     assert [row["class"] for row in result["per_class"]] == ["other", "9"]
 
 
-def test_a_question_about_a_digit_agrees_with_scikit_learn(nnctl: Nnctl, nine: Path) -> None:
+def test_a_binary_task_agrees_with_scikit_learn(nnctl: Nnctl, nine: Path) -> None:
     result = evaluated(nnctl, nine)
     outputs = face.load(nine).predict(TEST.images).astype(np.float64)
     assert outputs.shape == (1000, 1)
-    assert_a_question_agrees_with_scikit_learn(result, outputs[:, 0] >= 0.5)
+    assert_a_binary_task_agrees_with_scikit_learn(result, outputs[:, 0] >= 0.5)
     log_loss = metrics.log_loss(TEST.labels == 9, outputs[:, 0])
     assert log_loss == pytest.approx(result["loss"], rel=1e-4)
     assert result["accuracy"] > 0.95
     assert "truth_table" not in result
 
 
-def test_a_question_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
+def test_a_binary_task_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
     settings = {"network.layers": [{"units": 2, "activation": "softmax"}]}
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=scratch / "run", settings=settings
@@ -185,10 +183,10 @@ def test_a_question_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None:
     result = evaluated(nnctl, "run")
     outputs = run.predict(TEST.images)
     assert outputs.shape == (1000, 2)
-    assert_a_question_agrees_with_scikit_learn(result, outputs.argmax(axis=1) == 1)
+    assert_a_binary_task_agrees_with_scikit_learn(result, outputs.argmax(axis=1) == 1)
 
 
-def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
+def test_a_probability_of_one_half_is_the_positive_class(nnctl: Nnctl, scratch: Path) -> None:
     settings = {"network.init.weights": "zeros", "optimizer.learning_rate": 1e-30}
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=1, run_dir=scratch / "run", settings=settings
@@ -200,7 +198,7 @@ def test_exactly_one_half_is_yes(nnctl: Nnctl, scratch: Path) -> None:
     assert result["loss"] == pytest.approx(math.log(2))
 
 
-def test_a_question_is_asked_of_every_split(nnctl: Nnctl, nine: Path) -> None:
+def test_a_binary_task_is_evaluated_on_every_split(nnctl: Nnctl, nine: Path) -> None:
     run = face.train(IS_IT_A_NINE, dataset="mini", epochs=1, subset=200, run_dir="subset")
     training = open_dataset("mini", notify=lambda _: None).training
     for directory, split, expected in (
@@ -214,7 +212,7 @@ def test_a_question_is_asked_of_every_split(nnctl: Nnctl, nine: Path) -> None:
     assert summary["best_val_accuracy"] == result["accuracy"]
 
 
-def test_the_answers_about_a_digit_are_shown_in_four_numbers(nnctl: Nnctl, nine: Path) -> None:
+def test_a_binary_task_has_a_confusion_matrix_of_four_numbers(nnctl: Nnctl, nine: Path) -> None:
     done = nnctl("eval", nine, "--gain", GAINS, env={"COLUMNS": "80"})
     result = evaluated(nnctl, nine)
     (_, false_alarms), (missed, found) = result["confusion"]
@@ -237,7 +235,7 @@ def test_the_answers_about_a_digit_are_shown_in_four_numbers(nnctl: Nnctl, nine:
 
 @pytest.fixture(scope="module")
 def hidden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run for each of some hidden layers, by the name of its activation."""
+    """Runs with different hidden layers, by the name of the activation."""
     folder = tmp_path_factory.mktemp("hidden")
 
     def train(name: str, activation: str | dict[str, str]) -> Path:
@@ -256,7 +254,7 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def gains_of(nnctl: Nnctl, run: Path, gains: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the result, and the rows of its gains."""
+    """Return the result and its rows for the gains."""
     result = evaluated(nnctl, run, "--gain", gains)
     assert [row["gain"] for row in result["gains"]] == [
         "inf" if gain == "inf" else float(gain) for gain in gains.split(",")
@@ -342,13 +340,15 @@ def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: P
     assert [line.split(":")[0] for line in lines] == [f"image {i}" for i in expected]
 
 
-def test_a_mistake_about_a_question_has_the_output_of_its_answer(nnctl: Nnctl, nine: Path) -> None:
+def test_a_mistake_in_a_binary_task_shows_the_output_of_the_predicted_class(
+    nnctl: Nnctl, nine: Path
+) -> None:
     mistakes = evaluated(nnctl, nine, "--mistakes", 40)["mistakes"]
     assert {"other", "9"} == {mistake["answer"] for mistake in mistakes}
     assert all(mistake["output"] >= 0.5 for mistake in mistakes)
 
 
-def test_pictures_are_side_by_side_as_far_as_they_fit() -> None:
+def test_images_are_side_by_side_if_they_fit() -> None:
     images = [np.full((28, 28), level, np.uint8) for level in (0, 255, 128)]
     console = Console(width=62, file=io.StringIO(), color_system=None)
     print_side_by_side(console, images, ["one", "two", "three"])
@@ -373,7 +373,7 @@ def test_the_accuracy_under_each_corruption_is_printed(nnctl: Nnctl, run: Path, 
         assert re.findall(r"[\d.]+(?= %)", line) == expected
 
 
-def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
+def test_a_threshold_excludes_uncertain_predictions(nnctl: Nnctl, run: Path) -> None:
     answers = face.evaluate(run).answers
     for threshold in (0, 0.9, 1):
         found = evaluated(nnctl, run, "--threshold", threshold)["selective"]
@@ -391,7 +391,7 @@ def test_a_threshold_leaves_answers_out(nnctl: Nnctl, run: Path) -> None:
     assert "confidence at least 99.99999 %: " in nnctl("eval", run, "--threshold", 0.9999999).stdout
 
 
-def test_options_that_need_probabilities_or_pictures_say_so(nnctl: Nnctl) -> None:
+def test_options_that_need_probabilities_or_images_report_it(nnctl: Nnctl) -> None:
     linear = ("--set", "network.layers.1.activation=linear", "--set", "loss=quadratic")
     slow = ("--set", "optimizer.learning_rate=0.01", "--epochs", 1, "--run-dir", "linear", "-q")
     nnctl("train", CONFIGS / "smoke.yaml", *linear, *slow)

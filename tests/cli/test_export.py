@@ -1,4 +1,4 @@
-"""``nnctl export``: the command, its output, and what it says when it cannot."""
+"""``nnctl export``: the command, its output and its errors."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
         quiet = nnctl("export", run, "--format", file_format, "-q", "-o", "other").stdout
         assert quiet == "other\n"
         assert Path("other").read_bytes()[-1000:] == Path(lines[-1]).read_bytes()[-1000:]
-    nnctl("eval", run)  # the run is as it was
+    nnctl("eval", run)  # the run is unchanged
     nnctl("train", "--resume", run, "--epochs", "3")
 
 
-def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratch: Path) -> None:
+def test_an_export_replaces_another_export_but_no_other_file(
+    nnctl: Nnctl, run: Path, scratch: Path
+) -> None:
     for file_format in ("onnx", "safetensors", "onnx"):
         nnctl("export", run, "--format", file_format, "-o", "mine")
     exported = Path(nnctl("export", run, "--format", "safetensors", "-q").stdout.rstrip("\n"))
@@ -58,7 +60,9 @@ def test_an_export_is_replaced_and_no_other_file(nnctl: Nnctl, run: Path, scratc
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
-def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, run: Path, scratch: Path) -> None:
+def test_exporting_to_a_pipe_neither_blocks_nor_replaces_it(
+    nnctl: Nnctl, run: Path, scratch: Path
+) -> None:
     os.mkfifo(scratch / "pipe")
     (scratch / "link").symlink_to("pipe")
     for name in ("pipe", "link"):
@@ -68,7 +72,7 @@ def test_a_pipe_is_neither_waited_for_nor_replaced(nnctl: Nnctl, run: Path, scra
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such error")
-@pytest.mark.parametrize("length", [250, 5000])  # of which the first leaves no room for a suffix
+@pytest.mark.parametrize("length", [250, 5000])  # 250 leaves no room for a temporary suffix
 def test_an_impossible_file_name_is_a_usage_error(nnctl: Nnctl, run: Path, length: int) -> None:
     done = nnctl("export", run, "--format", "onnx", "-o", "x" * length, code=2)
     assert f"{'x' * length} cannot be written" in done.stderr
@@ -89,7 +93,7 @@ def test_json_is_an_object(nnctl: Nnctl, run: Path) -> None:
     }
 
 
-def test_what_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) -> None:
+def test_a_network_that_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) -> None:
     before = {path.name for path in run.iterdir()}
     assert "Missing option '--format'" in nnctl("export", run, code=2).stderr
     assert "'onxx' is not one of" in nnctl("export", run, "--format", "onxx", code=2).stderr
@@ -113,7 +117,7 @@ def test_what_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) -> None:
 @pytest.mark.parametrize(
     ("file_format", "library"), [("onnx", "onnx"), ("safetensors", "safetensors.numpy")]
 )
-def test_without_the_library_the_error_says_how_to_install_it(
+def test_without_the_library_the_error_explains_how_to_install_it(
     nnctl: Nnctl, run: Path, file_format: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
@@ -123,7 +127,7 @@ def test_without_the_library_the_error_says_how_to_install_it(
     assert not (run / f"model.{file_format}").exists()
 
 
-def test_an_unknown_name_is_an_error_in_python_as_well(run: Path) -> None:
+def test_an_unknown_format_or_checkpoint_is_an_error_in_the_python_api(run: Path) -> None:
     with pytest.raises(UsageError, match="unknown format 'pickle'; choose from onnx, safetensors"):
         export(face.load(run), "pickle")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown checkpoint 'first'"):

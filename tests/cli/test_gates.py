@@ -1,4 +1,4 @@
-"""Logic gates: what one perceptron learns, and what needs a second layer."""
+"""Logic gates: one perceptron learns all but XOR, which needs a second layer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nnctl.nn.network import Layer, Network
 from tests.conftest import CONFIGS, Nnctl
 
 PRESETS = CONFIGS / "gates"
-ONE_LAYER = [("and", "and"), ("and", "or"), ("nand", "nand")]  # presets, and what they are asked
+ONE_LAYER = [("and", "and"), ("and", "or"), ("nand", "nand")]  # presets and datasets
 SEEDS = range(6)
 
 
 def right_answers(config: str | Path | dict[str, Any], **changes: Any) -> int:
-    """Train a network, and return how many of the four examples it answers rightly."""
+    """Train a network, and return how many of the four examples it classifies correctly."""
     evaluation = face.evaluate(face.train(config, **changes))
     assert evaluation.n == 4
     return round(4 * evaluation.accuracy)
@@ -32,7 +32,7 @@ def right_answers(config: str | Path | dict[str, Any], **changes: Any) -> int:
 
 
 def perceptrons(*layers: tuple[list[list[float]], list[float]]) -> Network:
-    """Return step units with these weights, a row a unit, and thresholds."""
+    """Return a network of step units with these weights, one row per unit, and thresholds."""
     network = Network(2, [Layer(len(thresholds), Step()) for _, thresholds in layers])
     for i, (weights, thresholds) in enumerate(layers):
         network.parameters.weights[i][...] = np.transpose(weights)
@@ -41,7 +41,7 @@ def perceptrons(*layers: tuple[list[list[float]], list[float]]) -> Network:
 
 
 def answers(network: Network) -> tuple[int, ...]:
-    """Return what a network answers to the four inputs of a gate."""
+    """Return the outputs of a network for the four inputs of a gate."""
     return tuple(network.decide(predict(network, INPUTS)).tolist())
 
 
@@ -49,7 +49,7 @@ AND, OR, NAND = ([0.5, 0.5], 0.7), ([0.5, 0.5], 0.2), ([-0.5, -0.5], -0.7)
 
 
 @pytest.mark.parametrize(("gate", "unit"), [("and", AND), ("or", OR), ("nand", NAND)])
-def test_a_perceptron_fires_where_its_inputs_pass_its_threshold(
+def test_a_perceptron_fires_if_its_weighted_inputs_exceed_its_threshold(
     gate: str, unit: tuple[list[float], float]
 ) -> None:
     weights, threshold = unit
@@ -58,7 +58,7 @@ def test_a_perceptron_fires_where_its_inputs_pass_its_threshold(
     assert -threshold == pytest.approx(float(network.parameters.biases[0][0]))
 
 
-def test_a_threshold_that_is_just_reached_is_not_passed() -> None:
+def test_a_weighted_input_equal_to_the_threshold_does_not_fire() -> None:
     assert answers(perceptrons(([[0.5, 0.5]], [1.0]))) == (0, 0, 0, 0)
     assert answers(perceptrons(([[0.5, 0.5]], [0.5]))) == GATES["and"]
 
@@ -96,7 +96,7 @@ def test_a_preset_learns_its_gate_or_cannot(
 
 @pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize(("preset", "gate"), [*ONE_LAYER, ("xor", "xor")])
-def test_a_preset_does_not_depend_on_luck(preset: str, gate: str) -> None:
+def test_a_preset_does_not_depend_on_the_seed(preset: str, gate: str) -> None:
     path = PRESETS / f"{preset}.yaml"
     right = [right_answers(path, dataset=gate, seed=seed) for seed in SEEDS]
     assert right.count(4) >= 5, right
@@ -122,7 +122,7 @@ def test_one_layer_never_learns_xor(activation: str | dict[str, str]) -> None:
 
 
 @pytest.mark.usefixtures("scratch")
-def test_two_output_units_learn_a_gate_as_well() -> None:
+def test_two_output_units_also_learn_a_gate() -> None:
     layers = [{"units": 2, "activation": "softmax"}]
     settings = {"network.layers": layers, "loss": "cross_entropy"}
     assert right_answers(PRESETS / "nand.yaml", settings=settings, epochs=50) == 4
@@ -136,7 +136,7 @@ def test_all_four_examples_are_trained_on() -> None:
     assert (summary["best_epoch"], summary["best_val_accuracy"]) == (20, None)
 
 
-# What people see ---------------------------------------------------------------------------------
+# Output ------------------------------------------------------------------------------------------
 
 
 def test_the_truth_table_is_printed(nnctl: Nnctl) -> None:
@@ -219,7 +219,7 @@ def test_a_gate_is_evaluated_on_gates_only(nnctl: Nnctl) -> None:
         ),
     ],
 )
-def test_a_setting_that_does_not_fit_the_dataset_is_an_error_with_its_place(
+def test_a_setting_that_does_not_fit_the_dataset_is_an_error_with_its_position(
     nnctl: Nnctl, scratch: Path, settings: list[str], key: str, expected: str
 ) -> None:
     (scratch / "wrong.yaml").write_text(

@@ -20,7 +20,7 @@ from nnctl.data.dataset import MINI_DIRECTORY, open_dataset
 from nnctl.runs.prediction import predict
 from tests.conftest import CONFIGS, Nnctl
 from tests.helpers import write_idx
-from tests.photographs import UGLY, photograph
+from tests.photographs import DISTORTIONS, photograph
 from tests.terminal import COLOR, in_terminal, on_screen
 
 DIGITS = open_dataset("mini", notify=lambda _: None).test
@@ -28,7 +28,7 @@ DIGITS = open_dataset("mini", notify=lambda _: None).test
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the digits that ship."""
+    """A run on the bundled digits."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     return face.train(CONFIGS / "smoke.yaml", run_dir=folder).directory
 
@@ -45,7 +45,7 @@ def photos(scratch: Path) -> Path:
 
 
 def objects(printed: str) -> list[dict[str, Any]]:
-    """Return what ``--json`` has printed."""
+    """Return the objects that ``--json`` printed."""
     return [json.loads(line) for line in printed.splitlines()]
 
 
@@ -70,7 +70,7 @@ def test_json_has_an_object_per_file(nnctl: Nnctl, trained: Path, photos: Path) 
             assert one["error"] is None
 
 
-def test_unreadable_files_are_errors_and_the_others_are_answered(
+def test_unreadable_files_are_reported_and_the_others_classified(
     nnctl: Nnctl, trained: Path, photos: Path
 ) -> None:
     good = (photos / "0.JPG").read_bytes()
@@ -98,7 +98,7 @@ def test_unreadable_files_are_errors_and_the_others_are_answered(
     assert "Error: : the file name is empty" in nnctl("predict", trained, "", code=3).stderr
 
 
-def test_a_file_that_is_too_large_for_a_picture_is_refused(
+def test_a_file_that_is_too_large_for_an_image_is_rejected(
     nnctl: Nnctl, trained: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "_MAX_BYTES", 2_000_000)
@@ -110,7 +110,7 @@ def test_a_file_that_is_too_large_for_a_picture_is_refused(
         assert wrong in nnctl("predict", trained, scratch / "large.png", code=3).stderr
 
 
-def test_standard_input_is_a_picture_or_idx(nnctl: Nnctl, trained: Path, photos: Path) -> None:
+def test_standard_input_is_an_image_or_idx_file(nnctl: Nnctl, trained: Path, photos: Path) -> None:
     photo = (photos / "0.JPG").read_bytes()
     idx = (MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").read_bytes()
     for content, lines, code in (
@@ -124,7 +124,7 @@ def test_standard_input_is_a_picture_or_idx(nnctl: Nnctl, trained: Path, photos:
     nnctl("predict", trained, "-", "-", stdin=b"", code=2)
 
 
-def test_a_pipe_is_a_picture(nnctl_process: Nnctl, trained: Path, photos: Path) -> None:
+def test_a_pipe_is_read_as_an_image(nnctl_process: Nnctl, trained: Path, photos: Path) -> None:
     with (photos / "0.JPG").open("rb") as photo:
         done = nnctl_process("predict", trained, "-", stdin=photo)
     assert done.stdout.split("\t")[1] == str(DIGITS.labels[0])
@@ -139,7 +139,7 @@ def test_idx_files_are_not_preprocessed(nnctl: Nnctl, trained: Path) -> None:
     assert np.allclose(expected, [one["probabilities"] for one in answers], atol=1e-6)
 
 
-def test_without_pillow_idx_files_are_read_and_pictures_say_how_to_install_it(
+def test_without_pillow_idx_files_are_read_and_other_images_name_the_package(
     nnctl: Nnctl, trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
@@ -148,7 +148,7 @@ def test_without_pillow_idx_files_are_read_and_pictures_say_how_to_install_it(
     assert "pip install 'nnctl[plot]'" in done.stderr
 
 
-def test_a_question_is_answered_by_its_digit_or_null(
+def test_a_binary_task_predicts_its_digit_or_null(
     nnctl: Nnctl, scratch: Path, photos: Path
 ) -> None:
     settings = {"data.positive_digit": int(DIGITS.labels[0])}
@@ -166,7 +166,7 @@ def test_a_question_is_answered_by_its_digit_or_null(
     assert [line.split("\t")[1] for line in first] == [str(DIGITS.labels[0]), "other", "other"]
 
 
-def test_a_gate_takes_no_pictures(nnctl: Nnctl, scratch: Path, photos: Path) -> None:
+def test_a_network_for_gates_rejects_images(nnctl: Nnctl, scratch: Path, photos: Path) -> None:
     run = face.train(CONFIGS / "gates" / "and.yaml", epochs=1, run_dir=scratch / "gate")
     assert "was trained on and" in nnctl("predict", run.directory, photos, code=2).stderr
     nnctl("predict", photos, photos, code=2)
@@ -186,7 +186,7 @@ def test_a_terminal_shows_what_the_network_sees(trained: Path, photos: Path) -> 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
-def test_a_terminal_without_color_shows_it_in_letters(
+def test_a_terminal_without_color_draws_images_with_letters(
     trained: Path, photos: Path, env: dict[str, str]
 ) -> None:
     printed = in_terminal("predict", trained, photos / "0.JPG", env=env)
@@ -195,14 +195,14 @@ def test_a_terminal_without_color_shows_it_in_letters(
     assert sum("@" in line or "#" in line for line in on_screen(printed)) > 8
 
 
-def test_ugly_photographs_of_the_digits_that_ship(trained: Path, scratch: Path) -> None:
+def test_distorted_photographs_of_the_bundled_digits(trained: Path, scratch: Path) -> None:
     originals, photographs = _right(trained, scratch, DIGITS.images[:12], DIGITS.labels[:12])
     assert photographs >= originals - 1
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_mnist")
-def test_ugly_photographs_of_mnist(scratch: Path) -> None:
+def test_distorted_photographs_of_mnist(scratch: Path) -> None:
     run = face.train(CONFIGS / "relu.yaml", run_dir=scratch / "run")
     test = open_dataset("mnist", notify=lambda _: None).test
     originals, photographs = _right(run.directory, scratch, test.images[:100], test.labels[:100])
@@ -211,11 +211,11 @@ def test_ugly_photographs_of_mnist(scratch: Path) -> None:
 
 
 def _right(run: Path, folder: Path, digits: Any, labels: Any) -> tuple[int, int]:
-    """Return the number of right answers on images, and on photographs of them."""
+    """Return the number of correct predictions for images and for photographs of them."""
     names = [folder / f"{i}.jpg" for i in range(len(digits))]
     for i, name in enumerate(names):
-        name.write_bytes(photograph(digits[i], i, UGLY))
-    found = [one.answer for one in predict(face.load(run), [*map(str, names)])]
-    answers = np.array([answer.answer if answer else -1 for answer in found])
+        name.write_bytes(photograph(digits[i], i, DISTORTIONS))
+    predictions = [one.answer for one in predict(face.load(run), [*map(str, names)])]
+    answers = np.array([answer.answer if answer else -1 for answer in predictions])
     originals = face.load(run).predict(digits).argmax(axis=1)
     return int((originals == labels).sum()), int((answers == labels).sum())

@@ -1,4 +1,4 @@
-"""The exit code and the errors of commands whose standard streams are on a full disk."""
+"""Exit codes and errors of commands whose standard streams are on a full disk."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(processes: Processes, arguments: tuple[str, ...], *, full: tuple[str, ..
     ],
     ids=" ".join,
 )
-def test_a_full_disk_behind_stdout_is_one_error(
+def test_stdout_on_a_full_disk_is_one_error(
     processes: Processes, arguments: tuple[str, ...]
 ) -> None:
     done = run(processes, arguments, full=("stdout",))
@@ -61,7 +61,7 @@ def test_a_full_disk_behind_stdout_is_one_error(
     ],
     ids=str,
 )
-def test_a_full_disk_behind_stderr_changes_no_exit_code(
+def test_stderr_on_a_full_disk_does_not_change_the_exit_code(
     processes: Processes, code: int, arguments: tuple[str, ...]
 ) -> None:
     assert code == run(processes, arguments, full=("stderr",)).returncode

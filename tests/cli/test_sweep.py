@@ -22,13 +22,13 @@ RATES = ("-p", "optimizer.learning_rate=0.05,0.1", "-p", "training.batch_size=20
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The folder of a finished sweep of four trials, and what the command printed."""
+    """The folder of a finished sweep of four trials, and the output of the command."""
     folder = tmp_path_factory.mktemp("sweep") / "grid"
     arguments = ["sweep", str(SMOKE), *RATES, "--epochs", "1", "--sweep-dir", str(folder)]
     return folder, CliRunner().invoke(main, arguments)
 
 
-def test_a_grid_trains_every_combination_in_a_run_directory_of_its_own(
+def test_a_grid_trains_every_combination_in_its_own_run_directory(
     nnctl: Nnctl, grid: tuple[Path, Result]
 ) -> None:
     home, result = grid
@@ -50,7 +50,7 @@ def test_a_grid_trains_every_combination_in_a_run_directory_of_its_own(
 
 
 def objects_of(lines: str) -> list[dict[str, Any]]:
-    """Return the JSON objects of lines, ordered by trial."""
+    """Return the JSON objects in lines, ordered by trial."""
     rows = [json.loads(line) for line in lines.splitlines()]
     return sorted(rows, key=lambda row: int(row["trial"]))
 
@@ -96,7 +96,7 @@ def test_a_missing_dataset_is_one_warning_for_all_trials(nnctl: Nnctl) -> None:
     assert done.stderr.count("of 2 done") == 2
 
 
-def test_a_sweep_of_nothing_but_failures_exits_with_1(nnctl: Nnctl) -> None:
+def test_a_sweep_in_which_all_trials_fail_exits_with_1(nnctl: Nnctl) -> None:
     options = ("-p", "optimizer.learning_rate=1e30,1e31", "--epochs", 1, "--workers", 1)
     done = nnctl("sweep", SMOKE, *options, code=1)
     assert "none of the 2 trials" in done.stderr
@@ -128,7 +128,9 @@ def test_all_trials_are_checked_before_the_first_is_trained(nnctl: Nnctl, scratc
     assert not list(scratch.iterdir())
 
 
-def test_a_mistake_in_a_sweep_file_is_an_error_with_its_place(nnctl: Nnctl, scratch: Path) -> None:
+def test_a_mistake_in_a_sweep_file_is_an_error_with_its_position(
+    nnctl: Nnctl, scratch: Path
+) -> None:
     (scratch / "base.yaml").write_bytes(SMOKE.read_bytes())
     (scratch / "sweep.yaml").write_text(
         "base: base.yaml\nparameters:\n  training.epochs: [0, 1]\n", encoding="utf-8"
@@ -158,7 +160,7 @@ def test_a_usage_error_exits_with_2(nnctl: Nnctl, arguments: tuple[object, ...])
 
 
 @pytest.mark.parametrize(("columns", "in_columns"), [(80, True), (70, False)])
-def test_parameters_that_do_not_fit_beside_each_other_are_printed_in_a_line(
+def test_parameters_that_are_too_wide_for_columns_are_printed_in_one_line(
     nnctl: Nnctl, grid: tuple[Path, Result], columns: int, in_columns: bool
 ) -> None:
     done = nnctl("sweep", "--show", grid[0], "--quiet", env={"COLUMNS": str(columns)})

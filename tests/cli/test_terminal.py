@@ -1,4 +1,4 @@
-"""Commands in a terminal: at 80 and at 200 columns, without color, on a pipe."""
+"""Commands in a terminal of 80 or 200 columns, without color, and with a pipe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMOKE = ("train", CONFIGS / "smoke.yaml", "--epochs", 3)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a training of six epochs prints in a terminal of 80 columns."""
+    """The output of a training of six epochs in a terminal of 80 columns."""
     run = tmp_path_factory.mktemp("terminal") / "run"
     return in_terminal("train", CONFIGS / "smoke.yaml", "--epochs", 6, "--run-dir", run)
 
@@ -91,7 +91,7 @@ def test_a_download_that_fails_leaves_no_bar() -> None:
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CI": "true"}], ids=str)
-def test_plain_lines_where_nothing_may_move(env: dict[str, str]) -> None:
+def test_progress_is_plain_lines_where_animation_is_off(env: dict[str, str]) -> None:
     printed = in_terminal(*SMOKE, env=env)
     assert "batches" not in printed
     if "CI" not in env:
@@ -128,7 +128,7 @@ def test_a_closed_pipe_ends_quietly(processes: Processes, trained_run: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_name_moves_no_cursor() -> None:
+def test_a_file_name_cannot_move_the_cursor() -> None:
     printed = in_terminal("eval", "no\x1b[2Jwhere", code=2)
     assert "no\\x1b[2Jwhere: run directory not found" in " ".join(printed.split())
     assert "\x1b[2J" not in printed

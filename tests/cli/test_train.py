@@ -67,11 +67,11 @@ def test_json_replaces_the_results_by_the_summary(nnctl: Nnctl, scratch: Path) -
         assert isinstance(summary[key], int | float)
 
 
-@pytest.mark.parametrize(("given", "used"), [((), 1), (("--threads", 2), 2)])
-def test_threads_are_chosen_by_the_work_or_by_the_user(
-    nnctl: Nnctl, scratch: Path, given: tuple[object, ...], used: int
+@pytest.mark.parametrize(("options", "used"), [((), 1), (("--threads", 2), 2)])
+def test_threads_are_chosen_by_the_size_of_a_step_or_by_the_user(
+    nnctl: Nnctl, scratch: Path, options: tuple[object, ...], used: int
 ) -> None:
-    done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", "--json", *given)
+    done = nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "run", "--json", *options)
     assert json.loads(done.stdout)["threads"] == used
     assert f"threads: {used}}}" in (scratch / "run" / "config.yaml").read_text("utf-8")
 
@@ -123,7 +123,7 @@ def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, scratch: Pa
     assert one.parameters.tobytes() == two.parameters.tobytes()
 
 
-def test_options_settings_and_flags_come_from_the_environment_as_well(nnctl: Nnctl) -> None:
+def test_options_settings_and_flags_can_come_from_the_environment(nnctl: Nnctl) -> None:
     options = {"NNCTL_TRAIN_EPOCHS": "1", "NNCTL_TRAIN_SEED": "9", "NNCTL_TRAIN_JSON": "1"}
     summary = json.loads(nnctl("train", SMOKE, env=options).stdout)
     assert (summary["epochs"], summary["seed"]) == (1, 9)
@@ -185,9 +185,7 @@ def test_an_impossible_window_size_is_ignored(nnctl: Nnctl, size: str) -> None:
     assert re.fullmatch(r"runs.smoke-\d{8}-\d{6}", done.stdout.splitlines()[-1])
 
 
-def test_the_name_of_a_run_directory_is_cut_to_what_every_file_system_takes(
-    nnctl: Nnctl, scratch: Path
-) -> None:
+def test_the_name_of_a_run_directory_fits_every_file_system(nnctl: Nnctl, scratch: Path) -> None:
     config = scratch / f"{'𝔷' * 60}.yaml"
     config.write_bytes((CONFIGS / "gates" / "and.yaml").read_bytes())
     run = nnctl("train", config, "--epochs", 1).stdout.splitlines()[-1]
@@ -205,7 +203,7 @@ def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
 
 
 @pytest.mark.parametrize("command", ["train", "check"])
-def test_all_mistakes_are_printed_at_once_with_their_places(
+def test_all_mistakes_are_printed_at_once_with_their_positions(
     nnctl: Nnctl, scratch: Path, command: str
 ) -> None:
     (scratch / "wrong.yaml").write_text(
@@ -229,10 +227,10 @@ def test_all_mistakes_are_printed_at_once_with_their_places(
 
 
 @pytest.mark.parametrize(
-    ("given", "epochs"),
+    ("setting", "epochs"),
     [
         ({}, 30),
-        ({"training.steps": 100}, 2),  # of 79 steps an epoch
+        ({"training.steps": 100}, 2),  # 79 steps per epoch
         ({"training.steps": 158}, 2),
         ({"training.steps": 159}, 3),
         ({"training.steps": 100, "training.epochs": 5}, 5),
@@ -240,16 +238,16 @@ def test_all_mistakes_are_printed_at_once_with_their_places(
     ],
     ids=str,
 )
-def test_epochs_are_as_many_as_the_steps_need(
-    nnctl: Nnctl, scratch: Path, given: dict[str, int], epochs: int
+def test_the_number_of_epochs_follows_from_the_number_of_steps(
+    nnctl: Nnctl, scratch: Path, setting: dict[str, int], epochs: int
 ) -> None:
     chosen = {"training.epochs": "auto", "training.batch_size": 32, "data.subset": 79 * 32 - 1}
-    chosen |= given
+    chosen |= setting
     settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
     trained = json.loads(nnctl("train", SMOKE, *settings, "--run-dir", "run", "--json").stdout)
     settled = yaml.safe_load((scratch / "run" / "config.yaml").read_text("utf-8"))
     assert epochs == settled["training"]["epochs"]
-    assert min(epochs, 2 if given.get("training.steps") == 100 else 30) == trained["epochs"]
+    assert min(epochs, 2 if setting.get("training.steps") == 100 else 30) == trained["epochs"]
 
 
 @pytest.mark.parametrize(
@@ -300,12 +298,12 @@ def test_a_mistake_found_with_the_dataset_leaves_no_directory(nnctl: Nnctl, scra
     assert not (scratch / "runs").exists()
 
 
-def test_an_unset_variable_of_the_shell_is_not_the_current_folder(nnctl: Nnctl) -> None:
+def test_an_empty_path_is_not_the_current_folder(nnctl: Nnctl) -> None:
     for arguments in (("eval", ""), ("predict", "", "x.png"), ("train", "--resume", "")):
         assert "is a variable of the shell unset?" in nnctl(*arguments, code=2).stderr
 
 
-def test_without_arguments_there_is_help(nnctl: Nnctl) -> None:
+def test_without_arguments_help_is_printed(nnctl: Nnctl) -> None:
     assert nnctl().stdout == nnctl("--help").stdout
 
 
@@ -316,7 +314,9 @@ def test_a_run_that_stopped_early_cannot_be_extended(nnctl: Nnctl) -> None:
     assert "early stopping ended this run" in done.stderr
 
 
-def test_divergence_exits_with_4_and_says_where_and_what_to_do(nnctl: Nnctl, scratch: Path) -> None:
+def test_divergence_exits_with_4_and_reports_the_place_and_a_remedy(
+    nnctl: Nnctl, scratch: Path
+) -> None:
     done = nnctl(
         "train", SMOKE, "--set", "optimizer.learning_rate=1e30", "--run-dir", "run", code=4
     )
@@ -340,7 +340,7 @@ def test_without_validation_the_last_epoch_is_the_best(nnctl: Nnctl) -> None:
     assert "-" in nnctl("train", SMOKE, "--epochs", 1, "--set", "data.validation=0").stderr
 
 
-def test_a_missing_dataset_is_replaced_by_the_fallback_loudly(nnctl: Nnctl) -> None:
+def test_a_missing_dataset_is_replaced_by_the_fallback_with_a_warning(nnctl: Nnctl) -> None:
     done = nnctl("train", CONFIGS / "sigmoid.yaml", "--epochs", 1, "--json", "--quiet")
     assert "Could not download MNIST" in done.stderr
     assert "no mirror served train-images-idx3-ubyte.gz" in done.stderr
@@ -363,14 +363,14 @@ def test_damaged_images_exit_with_3_and_leave_no_run(
     assert not list(scratch.glob("runs/*"))
 
 
-def test_sizes_that_the_fallback_does_not_have_are_reduced(nnctl: Nnctl) -> None:
+def test_sizes_that_are_too_large_for_the_fallback_are_reduced(nnctl: Nnctl) -> None:
     arguments = ("--epochs", 1, "--json", "--set", "data.validation=10000", "--subset", 20000)
     done = nnctl("train", CONFIGS / "sigmoid.yaml", *arguments)
     dataset = json.loads(done.stdout)["dataset"]
     assert (dataset["training"], dataset["validation"]) == (4167, 833)
 
 
-def test_a_resumed_run_needs_no_configuration_and_refuses_another(
+def test_a_resumed_run_needs_no_configuration_and_rejects_another(
     nnctl: Nnctl, copied_run: Path
 ) -> None:
     done = nnctl("train", "--resume", "run", "--set", "optimizer.momentum=0.5", code=2)
@@ -414,7 +414,7 @@ def test_training_never_reads_the_test_set(mini_folder: Path, nnctl: Nnctl) -> N
 
 
 @pytest.mark.usefixtures("scratch")
-def test_python_trains_evaluates_and_predicts() -> None:
+def test_the_python_api_trains_evaluates_and_predicts() -> None:
     run = face.train(SMOKE, epochs=2, settings={"optimizer.momentum": 0.5})
     evaluation = face.evaluate(run)
     assert evaluation.accuracy > 0.8
@@ -429,7 +429,7 @@ def test_python_trains_evaluates_and_predicts() -> None:
     assert run.directory.parent == Path("runs")
 
 
-def test_python_says_what_is_wrong_with_images(trained_run: Path) -> None:
+def test_the_python_api_explains_invalid_images(trained_run: Path) -> None:
     run = face.load(trained_run)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 784), dtype=np.uint8)
     assert run.predict(pixels).tolist() == run.predict(pixels.astype(np.int64)).tolist()
@@ -445,7 +445,7 @@ def test_python_says_what_is_wrong_with_images(trained_run: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.usefixtures("scratch")
-def test_a_training_goes_on_when_nobody_reads_its_progress(processes: Processes) -> None:
+def test_a_training_continues_when_its_progress_is_not_read(processes: Processes) -> None:
     command = shlex.join(nnctl_command("train", SMOKE, "--run-dir", "run"))
     shell = processes.start(["sh", "-c", f"{command} 2>&1 >out | head -n 1 >head"])
     assert shell.wait(timeout=DEADLINE) == 0
@@ -467,7 +467,7 @@ def test_a_terminal_with_only_ascii_gets_ascii(nnctl_process: Nnctl, trained_run
 
 
 @pytest.mark.usefixtures("scratch")
-def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
+def test_the_python_api_takes_a_mapping_and_reports_its_mistakes() -> None:
     layers = [{"units": 10, "activation": "softmax"}]
     config = {
         "data": {"dataset": "mini"},
@@ -494,7 +494,7 @@ def test_python_takes_a_mapping_and_says_what_is_wrong_with_it() -> None:
         ("r?\n".encode("utf-16-le"), b"r\xff", {"PYTHONIOENCODING": "utf-16-le"}),
     ],
 )
-def test_a_program_reads_the_name_of_the_run_directory_as_it_is(
+def test_the_printed_run_directory_has_the_bytes_of_its_real_name(
     scratch: Path, processes: Processes, expected: bytes, name: bytes, env: dict[str, str]
 ) -> None:
     gate = CONFIGS / "gates" / "and.yaml"

@@ -1,4 +1,4 @@
-"""Digits made up for a test, and mirrors that serve files."""
+"""Generated digits, and mirrors that serve files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def idx_bytes(array: NDArray[np.uint8]) -> bytes:
 
 
 def digits_folder(folder: Path, *, compressed: bool, training: int = 30, test: int = 20) -> Path:
-    """Write a folder of four IDX files with pictures of 4 x 3 pixels."""
+    """Write a folder of four IDX files with images of 4 x 3 pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for name, count in zip(NAMES, (training, training, test, test), strict=True):
@@ -36,7 +36,7 @@ def digits_folder(folder: Path, *, compressed: bool, training: int = 30, test: i
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return the times of the last change and the contents of all files in a folder, by name."""
+    """Return the modification times and contents of all files in a folder, by name."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in folder.rglob("*")
@@ -53,7 +53,7 @@ PLANTS: dict[str, Callable[[Path, Path], object]] = {
     "a second name of a file": lambda path, victim: path.hardlink_to(victim / "file"),
     "a pipe": lambda path, _: os.mkfifo(path),
 }
-"""Functions that put something else in the place of a file, beside a folder of a victim."""
+"""Functions that replace a file with something else, such as a link to a victim's file."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Mirrors on loopback, over real HTTP: good ones, and ones that fail, lie, stall or attack."""
+"""Mirrors on loopback over real HTTP: good ones, and ones that fail, stall or attack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import nnctl.data.mirror  # noqa: F401 - here, so that no test waits while it downloads
+import nnctl.data.mirror  # noqa: F401 - slow, and must not delay a download
 from nnctl.data.download import DownloadEvent, fetch
 from nnctl.data.registry import KnownFile
 from nnctl.errors import DataError
@@ -31,7 +31,7 @@ def known_file(name: str, content: bytes) -> tuple[KnownFile, bytes]:
     return KnownFile(name, len(packed), sha256, len(content), idx_sha256), packed
 
 
-A, A_PACKED = known_file("a-images", random.Random(0).randbytes(40_000))  # comes in 5 pieces
+A, A_PACKED = known_file("a-images", random.Random(0).randbytes(40_000))  # arrives in 5 chunks
 B, B_PACKED = known_file("b-labels", b"the labels")
 FILES = (A, B)
 CONTENTS = {A.gzip_name: A_PACKED, B.gzip_name: B_PACKED}
@@ -40,7 +40,7 @@ CONTENTS = {A.gzip_name: A_PACKED, B.gzip_name: B_PACKED}
 def ask(
     cache: Path, *mirrors: str, files: Sequence[KnownFile] = FILES, force: bool = False
 ) -> tuple[list[DownloadEvent], str]:
-    """Fetch files; return the events, and the error message if there is one."""
+    """Download files; return the events and the error message, if there is one."""
     events: list[DownloadEvent] = []
     try:
         fetch(cache, files, mirrors=mirrors, notify=events.append, force=force)
@@ -69,7 +69,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     mirror: Mirror
 
     def do_GET(self) -> None:
-        """Answer as the mirror should."""
+        """Send the answer of the mirror."""
         self.mirror.requests.append(self.path)
         self.mirror.asked.set()
         name = self.path.rpartition("/")[2]
@@ -79,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
 
     def reply(self, content: bytes, *, length: int | None = None, **headers: str) -> None:
-        """Send a content with status 200."""
+        """Send content with status 200."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(content) if length is None else length))
         for header, value in headers.items():
@@ -87,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the inherited name
         """Print nothing."""
 
 
@@ -96,7 +96,7 @@ Answer = Callable[[Handler, bytes], None]
 
 @dataclass
 class Mirror:
-    """A mirror: what it serves, how it answers, and which paths were requested."""
+    """A mirror: its files, its way to answer, and the requested paths."""
 
     contents: Mapping[str, bytes]
     answer: Answer
@@ -113,7 +113,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore clients that give up."""
+        """Ignore clients that disconnect."""
 
 
 @contextlib.contextmanager
@@ -155,11 +155,11 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Fault(NamedTuple):
-    """How a mirror answers, and a regular expression of the whole reason that is reported."""
+    """The way a mirror answers, and a regular expression for the reported reason."""
 
     answer: Answer
     reason: str
-    slow: bool = False  # noticed only by waiting
+    slow: bool = False  # detected only by a timeout
 
 
 def raw(*parts: bytes) -> Answer:
@@ -186,7 +186,7 @@ def endless(head: bytes, part: bytes, pause: float = 0) -> Answer:
 
 
 def stall(part: float, head: bytes = b"") -> Answer:
-    """Send a part of the right answer, or another beginning, and then nothing."""
+    """Send part of the correct answer, or another beginning, and then nothing."""
 
     def answer(to: Handler, right: bytes) -> None:
         whole = OK + b"Content-Length: %d\r\n\r\n" % len(right) + right
@@ -197,7 +197,7 @@ def stall(part: float, head: bytes = b"") -> Answer:
 
 
 def cut_after(count: int, *, kind: str = "length", reset: bool = False) -> Answer:
-    """Announce a file in one of three ways, and cut the connection after some bytes of it."""
+    """Announce a file in one of three ways, and close the connection after some bytes."""
 
     def answer(to: Handler, right: bytes) -> None:
         heads = {
@@ -213,7 +213,7 @@ def cut_after(count: int, *, kind: str = "length", reset: bool = False) -> Answe
 
 
 def hang_up(to: Handler) -> None:
-    """Cut a connection with a reset."""
+    """Close a connection with a reset."""
     linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
     to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     to.wfile.close()
@@ -229,12 +229,12 @@ def drip(to: Handler, right: bytes) -> None:
 
 
 def redirect(target: bytes, body: bytes = b"") -> Answer:
-    """Send a client elsewhere."""
+    """Redirect a client."""
     return raw(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % target, body)
 
 
 def redirect_without_end(to: Handler, _: bytes) -> None:
-    """Send a client to a new address each time."""
+    """Redirect a client to a new address each time."""
     seen = len(to.mirror.requests)
     send(to, [b"HTTP/1.1 301 Moved\r\nLocation: /%d%b\r\n\r\n" % (seen, to.path.encode())])
 
@@ -270,7 +270,7 @@ NO_HTTP = "did not send a valid HTTP response"
 ELSEWHERE = "redirects to {}, which is not an http:// or https:// URL"
 
 FAULTS = {
-    # What servers and networks do
+    # Ordinary failures of servers and networks
     "an HTML page": Fault(lambda to, _: to.reply(HTML), f"{FEW}|{MANY}"),
     "an HTML page as long as the file": Fault(
         lambda to, right: to.reply(HTML.ljust(len(right))[: len(right)]), f"{ANOTHER}|{FEW}"
@@ -306,13 +306,13 @@ FAULTS = {
     "a circle": Fault(lambda to, _: redirect(to.path.encode())(to, _), "redirects too many times"),
     "redirects without end": Fault(redirect_without_end, "redirects too many times"),
     "a redirect to nowhere": Fault(redirect(b""), "answered 302 Found"),
-    # What is slow
+    # Slow mirrors
     "stalls before the headers": Fault(stall(0), SILENT, slow=True),
     "stalls in the headers": Fault(stall(0, b"HTTP/1.1 200"), SILENT, slow=True),
     "stalls in the body": Fault(stall(0.9), STOPPED, slow=True),
     "drips bytes": Fault(drip, STOPPED, slow=True),
     "drips headers": Fault(endless(OK, b"X: x\r\n", 0.05), SILENT, slow=True),
-    # What attacks
+    # Attacks
     "a redirect to a file": Fault(
         redirect(b"file:///etc/hosts"), ELSEWHERE.format("file:///etc/hosts")
     ),
@@ -359,7 +359,7 @@ FAULTS = {
         raw(b"HTTP/1.1 404 " + LINE + b"\r\n\r\n"), "answered 404 Not Found"
     ),
     "another protocol": Fault(raw(b"SSH-2.0-OpenSSH_9.6\r\n"), NO_HTTP),
-    "a length that is no number": Fault(raw(OK + b"Content-Length: x\r\n\r\n"), NO_HTTP),
+    "a length that is not a number": Fault(raw(OK + b"Content-Length: x\r\n\r\n"), NO_HTTP),
     "a length below zero": Fault(raw(OK + b"Content-Length: -1\r\n\r\n"), FEW),
     "a length beyond all": Fault(raw(OK + b"Content-Length: %d\r\n\r\n" % 10**40, b"x"), CUT),
     "a chunk that is none": Fault(raw(CHUNKED, b"zz\r\nx\r\n0\r\n\r\n"), CUT),

@@ -1,4 +1,4 @@
-"""Datasets: the digits that ship, MNIST in the cache, a user's folder; and their subsets."""
+"""Datasets: bundled digits, MNIST in the cache, a user's folder; and their subsets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.data.conftest import digits_folder, idx_bytes, snapshot
 
 
 def no_download(event: DownloadEvent) -> None:
-    """Fail a test that would download something."""
+    """Fail a test that starts a download."""
     raise AssertionError(event)
 
 
@@ -69,7 +69,7 @@ def test_mini_ships_with_its_license() -> None:
 
 
 @pytest.mark.parametrize("name", ["mini", "mnist"])
-def test_the_facts_of_a_known_dataset_are_those_of_its_files(
+def test_the_known_sizes_of_a_dataset_are_those_of_its_files(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     if name == "mnist":
@@ -176,7 +176,7 @@ def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -
     assert before == snapshot(folder)
 
 
-def test_both_forms_of_a_folder_hold_the_same_digits(tmp_path: Path) -> None:
+def test_compressed_and_uncompressed_folders_are_the_same_dataset(tmp_path: Path) -> None:
     plain, packed = (
         open_dataset(
             str(digits_folder(tmp_path / str(compressed), compressed=compressed)),
@@ -190,7 +190,7 @@ def test_both_forms_of_a_folder_hold_the_same_digits(tmp_path: Path) -> None:
     assert raw[16:] == plain.training.images.tobytes()
 
 
-def test_all_files_that_a_folder_lacks_are_named(tmp_path: Path) -> None:
+def test_all_missing_files_of_a_folder_are_named(tmp_path: Path) -> None:
     folder = digits_folder(tmp_path / "digits", compressed=True)
     for name in NAMES[1:3]:
         (folder / f"{name}.gz").unlink()
@@ -209,7 +209,7 @@ def test_all_files_that_a_folder_lacks_are_named(tmp_path: Path) -> None:
         (DataError, "has the label 10; digits are 0 to 9", [10, *[1] * 29]),
     ],
 )
-def test_labels_that_do_not_fit_are_an_error(
+def test_labels_that_do_not_match_the_images_are_an_error(
     tmp_path: Path, error: type[DataError], expected: str, labels: list[int]
 ) -> None:
     folder = digits_folder(tmp_path / "digits", compressed=False)
@@ -243,7 +243,7 @@ def test_the_error_of_an_unknown_name_lists_the_datasets(suggestion: str, name: 
 
 
 def digits_of(labels: list[int]) -> Digits:
-    """Return digits whose single pixel is their position."""
+    """Return digits with a single pixel, whose value is the position."""
     positions = np.arange(len(labels)).reshape(-1, 1).astype(np.uint8)
     return Digits(positions, np.array(labels, np.uint8))
 
@@ -261,12 +261,12 @@ def test_holding_out_nothing_returns_none() -> None:
     assert (digits, None) == hold_out(digits, 0)
 
 
-def test_asking_for_a_digit_makes_the_labels_zero_and_one() -> None:
+def test_a_binary_task_has_the_labels_zero_and_one() -> None:
     digits = digits_of([9, 0, 9, 1])
-    asked = ask_for(digits, 9)
-    assert asked.labels.tolist() == [1, 0, 1, 0]
-    assert asked.labels.dtype == np.uint8
-    assert digits.images.tolist() == asked.images.tolist()
+    relabeled = ask_for(digits, 9)
+    assert relabeled.labels.tolist() == [1, 0, 1, 0]
+    assert relabeled.labels.dtype == np.uint8
+    assert digits.images.tolist() == relabeled.images.tolist()
     assert digits.labels.tolist() == [9, 0, 9, 1]
 
 

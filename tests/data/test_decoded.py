@@ -52,7 +52,7 @@ def test_the_header_is_that_of_the_file() -> None:
     assert idx.header(IMAGES.shape) == HEADER
 
 
-def test_large_images_are_mapped_from_the_first_time_on(source: Path, copy: Path) -> None:
+def test_large_images_are_mapped_from_the_first_read_on(source: Path, copy: Path) -> None:
     first = decoded.read(source, copy, 3)
     made = copy.stat().st_mtime_ns
     second = decoded.read(source, copy, 3)
@@ -87,7 +87,7 @@ def test_a_copy_that_differs_from_its_source_is_made_again(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other links and no such pipes")
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
-def test_nothing_is_written_through_what_was_planted_for_a_copy(
+def test_no_write_follows_a_link_planted_at_the_path_of_a_copy(
     source: Path, copy: Path, tmp_path: Path, plant: Callable[[Path, Path], object]
 ) -> None:
     victim = tmp_path / "victim"
@@ -109,7 +109,7 @@ def test_a_damaged_source_is_an_error_even_if_there_is_a_copy(source: Path, copy
         decoded.read(source, copy, 3)
 
 
-def test_the_file_is_read_where_no_copy_can_be_made(source: Path, tmp_path: Path) -> None:
+def test_the_file_is_read_if_no_copy_can_be_written(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     np.testing.assert_array_equal(IMAGES, decoded.read(source, tmp_path / "file" / "x.idx", 3))
 

@@ -1,4 +1,4 @@
-"""Downloads over real HTTP on loopback: from good mirrors, bad ones, and dead ones."""
+"""Downloads over real HTTP on loopback from good, bad and unreachable mirrors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def known_host(monkeypatch: pytest.MonkeyPatch) -> str:
     """The only known mirror: a closed port."""
     host = f"127.0.0.1:{closed_port()}"
     monkeypatch.setattr(download, "MIRRORS", (f"http://{host}/known/",))
-    monkeypatch.setattr(download, "PATIENCE", 180.0)  # a busy machine is not a slow mirror
+    monkeypatch.setattr(download, "PATIENCE", 180.0)  # tolerates a busy machine
     return host
 
 
@@ -73,12 +73,12 @@ def cache(tmp_path: Path) -> Path:
 
 
 def done(url: str) -> list[DownloadEvent]:
-    """Return the events at the end of both files if a mirror serves them."""
+    """Return the final events of both files if a mirror serves them."""
     return [FileDone(file.name, f"{url}{file.gzip_name}", file.size) for file in FILES]
 
 
 def results(events: list[DownloadEvent]) -> list[DownloadEvent]:
-    """Return the events without those about progress."""
+    """Return the events without progress."""
     return [event for event in events if not isinstance(event, FileStarted | BytesReceived)]
 
 
@@ -115,7 +115,7 @@ def test_each_file_is_requested_from_each_mirror_until_one_has_it(
     assert contents(cache) == CONTENTS
 
 
-def test_a_right_file_is_not_fetched_again(cache: Path, mirror: MakeMirror) -> None:
+def test_a_correct_file_is_not_downloaded_again(cache: Path, mirror: MakeMirror) -> None:
     good = mirror(CONTENTS)
     cache.mkdir(parents=True)
     (cache / A.gzip_name).write_bytes(A_PACKED)
@@ -127,7 +127,7 @@ def test_a_right_file_is_not_fetched_again(cache: Path, mirror: MakeMirror) -> N
 
 
 @pytest.mark.parametrize("content", [b"", A_PACKED[:-1], A_PACKED + b"x", b"<html>"])
-def test_a_damaged_file_is_reported_and_fetched_again(
+def test_a_damaged_file_is_reported_and_downloaded_again(
     cache: Path, mirror: MakeMirror, content: bytes
 ) -> None:
     good = mirror(CONTENTS)
@@ -141,7 +141,7 @@ def test_a_damaged_file_is_reported_and_fetched_again(
     assert contents(cache) == CONTENTS
 
 
-def test_the_path_of_a_damaged_uncompressed_file_is_its_own(
+def test_a_damaged_uncompressed_file_is_reported_with_its_own_path(
     cache: Path, mirror: MakeMirror
 ) -> None:
     cache.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_the_path_of_a_damaged_uncompressed_file_is_its_own(
     assert FileDamaged("a-images", cache / A.name) in ask(cache, mirror(CONTENTS).url)[0]
 
 
-def test_force_fetches_right_files_too_and_keeps_them_until_all_have_come(
+def test_force_downloads_correct_files_too_and_keeps_them_until_all_are_received(
     cache: Path, mirror: MakeMirror
 ) -> None:
     good = mirror(CONTENTS)
@@ -189,7 +189,7 @@ def test_the_proxy_of_the_environment_is_used(
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_the_fault_of_a_mirror_is_reported_and_the_next_one_is_asked(
+def test_the_fault_of_a_mirror_is_reported_and_the_next_one_is_tried(
     cache: Path, mirror: MakeMirror, name: str
 ) -> None:
     bad, good = mirror(CONTENTS, FAULTS[name].answer), mirror(CONTENTS)
@@ -226,9 +226,7 @@ def test_a_reason_has_the_numbers_of_bytes_and_no_more_than_200_printable_charac
     assert failed(ask(cache, mirror(CONTENTS, answer).url)[0])[0][1] == reason
 
 
-def test_a_mirror_that_cannot_be_reached_is_not_asked_again(
-    cache: Path, mirror: MakeMirror
-) -> None:
+def test_an_unreachable_mirror_is_not_tried_again(cache: Path, mirror: MakeMirror) -> None:
     dead, cutting = (
         f"http://127.0.0.1:{closed_port()}/",
         mirror(CONTENTS, FAULTS["closed at once"].answer),
@@ -242,7 +240,7 @@ def test_a_mirror_that_cannot_be_reached_is_not_asked_again(
     assert (contents(cache), error) == (CONTENTS, "")
 
 
-def test_a_bad_mirror_that_answers_is_asked_for_the_next_file_too(
+def test_a_bad_mirror_that_answers_is_tried_for_the_next_file_too(
     cache: Path, mirror: MakeMirror
 ) -> None:
     bad = mirror(CONTENTS, FAULTS["one bit flipped"].answer)
@@ -282,16 +280,14 @@ def test_an_address_that_is_not_a_mirror_is_a_usage_error(cache: Path, url: str)
     assert not cache.exists()
 
 
-def test_a_mirror_that_does_not_speak_tls_is_not_asked_without(
-    cache: Path, mirror: MakeMirror
-) -> None:
+def test_a_mirror_without_tls_is_not_tried_over_plain_http(cache: Path, mirror: MakeMirror) -> None:
     good = mirror(CONTENTS)
     [(_, reason), *_] = failed(ask(cache, good.url.replace("http:", "https:"))[0])
     assert re.match("failed the TLS check: (?i:.*wrong.version)", reason)
     assert good.requests == []
 
 
-def test_a_certificate_that_nobody_signed_is_refused_at_once_and_after_a_redirect(
+def test_a_self_signed_certificate_is_rejected_directly_and_after_a_redirect(
     cache: Path, mirror: MakeMirror
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -311,7 +307,7 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once_and_after_a_redirec
 
 @pytest.fixture
 def swallowing() -> Iterator[str]:
-    """An address to which no connection is ever made, as its queue is full."""
+    """An address that never accepts a connection, because its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         waiting = [socket.socket() for _ in range(4)]
         for client in waiting:
@@ -322,7 +318,7 @@ def swallowing() -> Iterator[str]:
             client.close()
 
 
-def test_a_mirror_that_stalls_is_given_up_and_the_next_one_is_asked(
+def test_a_mirror_that_stalls_is_abandoned_and_the_next_one_is_tried(
     cache: Path, mirror: MakeMirror, swallowing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "PATIENCE", 9.0)  # 3 s for each mirror, all cases at once
@@ -341,15 +337,15 @@ def test_a_mirror_that_stalls_is_given_up_and_the_next_one_is_asked(
         name: (mirror(CONTENTS, FAULTS[name].answer).url, FAULTS[name].reason) for name in SLOW
     }
     cases["is not resolved"] = ("http://mnist.invalid/", silent)
-    if sys.platform == "linux":  # which drops packets that it cannot queue
+    if sys.platform == "linux":  # Linux drops packets that do not fit the queue
         cases["swallows packets"] = (swallowing, silent)
     with ThreadPoolExecutor(len(cases)) as pool:
-        asked = {
+        futures = {
             name: pool.submit(ask, cache / name, url, good) for name, (url, _) in cases.items()
         }
     released.set()
     for name, (url, expected) in cases.items():
-        events, error = asked[name].result()
+        events, error = futures[name].result()
         [(address, reason)] = failed(events)
         assert address == f"{url}{A.gzip_name}"
         assert re.fullmatch(expected, reason), (name, reason)
@@ -375,7 +371,7 @@ def test_a_name_that_cannot_be_resolved_is_reported(
 
 
 class Ticks(threading.Event):
-    """The end of a request, some ticks of 0.1 s from now, in which bytes come."""
+    """A fake event of a request: bytes arrive at each tick of 0.1 s, until it ends."""
 
     def __init__(self, request: Any, counts: list[int]) -> None:
         super().__init__()
@@ -390,7 +386,7 @@ class Ticks(threading.Event):
 
 
 def wait(counts: list[int], patience: float = 1e6) -> int:
-    """Wait for a request in which so many bytes come at each tick; return their sum as reported."""
+    """Wait for a request with these numbers of bytes per tick; return the reported sum."""
     reported: list[int] = []
     limits = mirrors.Limits(10**10, patience, download.SLOWEST, download.WINDOW)
     request = mirrors._Request("http://x/", limits)
@@ -399,7 +395,7 @@ def wait(counts: list[int], patience: float = 1e6) -> int:
     return sum(reported)
 
 
-TICKS = round(10 * download.WINDOW) + 2  # the sum of so many tenths is not exact
+TICKS = round(10 * download.WINDOW) + 2  # the floating-point sum of tenths is not exact
 FAST, SLOWER = round(download.SLOWEST / 10) + 8, round(download.SLOWEST / 10) - 8
 
 
@@ -414,7 +410,7 @@ FAST, SLOWER = round(download.SLOWEST / 10) + 8, round(download.SLOWEST / 10) - 
     ],
     ids=["just fast enough", "pauses", "too slow", "too slow later", "not for long"],
 )
-def test_a_mirror_may_not_send_fewer_bytes_a_second_than_the_limit_in_a_whole_window(
+def test_a_mirror_is_abandoned_if_its_rate_is_below_the_limit_for_a_whole_window(
     expected: str | None, counts: list[int]
 ) -> None:
     if expected:
@@ -424,7 +420,7 @@ def test_a_mirror_may_not_send_fewer_bytes_a_second_than_the_limit_in_a_whole_wi
         assert wait(list(counts)) == sum(counts)
 
 
-def test_a_mirror_that_sends_nothing_is_given_up_after_its_patience() -> None:
+def test_a_mirror_that_sends_nothing_is_abandoned_after_its_patience() -> None:
     assert wait([1, *19 * [0]], patience=2.0) == 1
     with pytest.raises(mirrors.UnreachableError, match="did not answer within 2 s"):
         wait([1, *21 * [0]], patience=2.0)
@@ -443,7 +439,7 @@ def test_mirrors_share_the_patience(cache: Path, monkeypatch: pytest.MonkeyPatch
     assert seen == [mirrors.Limits(A.size, 2.0, download.SLOWEST, download.WINDOW)]
 
 
-def test_a_mirror_that_is_too_slow_is_given_up_for_all_files(
+def test_a_mirror_that_is_too_slow_is_abandoned_for_all_files(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "WINDOW", 0.3)
@@ -463,7 +459,7 @@ def test_a_mirror_that_is_too_slow_is_given_up_for_all_files(
 # Caches ------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_fetched(
+def test_a_read_only_folder_is_reported_before_anything_is_downloaded(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
@@ -478,7 +474,7 @@ def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_fetched(
     assert contents(cache) == {}
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_the_data(
+def test_a_folder_that_cannot_be_created_is_a_data_error(
     tmp_path: Path, mirror: MakeMirror
 ) -> None:
     (tmp_path / "file").touch()
@@ -490,7 +486,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_data(
         import_files(folder, tmp_path, FILES)
 
 
-def test_a_name_that_is_too_long_is_an_error_of_the_data(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_a_data_error(tmp_path: Path) -> None:
     error = ask(tmp_path / ("x" * 5000))[1]
     assert re.search(r"x/a-images\.gz cannot be (read|written): ", error)
 
@@ -531,7 +527,7 @@ def test_a_temporary_file_that_another_download_removes_is_written_again(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other links and no such pipes")
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 @pytest.mark.parametrize("force", [False, True])
-def test_nothing_is_written_through_what_was_planted_in_a_cache(
+def test_no_write_follows_a_link_planted_in_a_cache(
     tmp_path: Path,
     cache: Path,
     mirror: MakeMirror,
@@ -551,7 +547,7 @@ def test_nothing_is_written_through_what_was_planted_in_a_cache(
     assert all(stat.S_ISREG((cache / name).lstat().st_mode) for name in CONTENTS)
 
 
-def test_a_folder_in_the_place_of_a_file_is_reported_and_kept(
+def test_a_folder_with_the_name_of_a_file_is_reported_and_kept(
     cache: Path, mirror: MakeMirror
 ) -> None:
     kept = cache / A.gzip_name / "precious"

@@ -24,7 +24,7 @@ FILES = {name: (MINI_DIRECTORY / name).read_bytes() for name in GZIP_NAMES}
 
 @pytest.fixture(autouse=True)
 def _small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the digits that ship as MNIST: they download quickly."""
+    """Use the bundled digits as MNIST: they download quickly."""
     monkeypatch.setattr(registry, "MNIST", MINI)
 
 
@@ -35,7 +35,7 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_the_files_come_into_the_cache_once(
+def test_the_files_are_downloaded_into_the_cache_once(
     nnctl: Nnctl, mirror: MakeMirror, tmp_path: Path
 ) -> None:
     good = mirror(FILES)
@@ -71,9 +71,7 @@ def test_mirrors_and_the_cache_may_be_set_in_the_environment(
     assert contents(folder) == FILES
 
 
-def test_a_cache_that_is_right_is_never_written(
-    nnctl: Nnctl, data_dir: Path, mirror: MakeMirror
-) -> None:
+def test_a_correct_cache_is_never_written(nnctl: Nnctl, data_dir: Path, mirror: MakeMirror) -> None:
     folder, good = data_dir / "mnist", mirror({})
     before = (snapshot(folder), folder.stat().st_mtime_ns)
     folder.chmod(0o555)
@@ -84,7 +82,7 @@ def test_a_cache_that_is_right_is_never_written(
     assert good.requests == []
 
 
-def test_force_fetches_again_and_loses_nothing(
+def test_force_downloads_again_and_loses_nothing(
     nnctl: Nnctl, mirror: MakeMirror, data_dir: Path
 ) -> None:
     good = mirror(FILES)
@@ -96,7 +94,7 @@ def test_force_fetches_again_and_loses_nothing(
     assert before == snapshot(data_dir)
 
 
-def test_the_addresses_that_failed_are_printed_with_the_reasons(
+def test_failed_addresses_are_printed_with_the_reasons(
     nnctl: Nnctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = f"http://127.0.0.1:{closed_port()}"
@@ -121,9 +119,7 @@ def test_an_address_that_is_not_a_mirror_is_refused(nnctl: Nnctl, url: str) -> N
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_files_of_this_machine_can_be_imported(
-    nnctl: Nnctl, tmp_path: Path, compressed: bool
-) -> None:
+def test_local_files_can_be_imported(nnctl: Nnctl, tmp_path: Path, compressed: bool) -> None:
     source, folder = tmp_path / "source", tmp_path / "cache" / "mnist"
     source.mkdir()
     for name, content in FILES.items():
@@ -137,7 +133,7 @@ def test_files_of_this_machine_can_be_imported(
     nnctl("download", "--verify")
 
 
-def test_an_import_that_lacks_files_names_them_and_copies_nothing(
+def test_an_import_with_missing_files_names_them_and_copies_nothing(
     nnctl: Nnctl, data_dir: Path, tmp_path: Path
 ) -> None:
     source = data_dir / "mnist"
@@ -149,7 +145,7 @@ def test_an_import_that_lacks_files_names_them_and_copies_nothing(
     assert not (tmp_path / "cache").exists()
 
 
-def test_verify_prints_the_state_of_each_file_and_asks_no_mirror(
+def test_verify_prints_the_state_of_each_file_and_contacts_no_mirror(
     nnctl: Nnctl, data_dir: Path, mirror: MakeMirror
 ) -> None:
     good, folder = mirror(FILES), data_dir / "mnist"

@@ -1,4 +1,4 @@
-"""Reading IDX files: the result is an array, or an error that names the file."""
+"""Reading an IDX file gives an array, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_no_flipped_byte_of_a_gzip_file_goes_unnoticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.gz", "folder", "folder.gz"])
-def test_a_file_that_cannot_be_read_is_an_error_of_the_data(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_read_is_a_data_error(tmp_path: Path, name: str) -> None:
     if name.startswith("folder"):
         (tmp_path / name).mkdir()
     for read in (read_idx, read_idx_shape):

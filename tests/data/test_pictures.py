@@ -1,4 +1,4 @@
-"""Pictures are centered and scaled as MNIST's images are."""
+"""Pictures are centered and scaled like MNIST's images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import ndimage
 from nnctl.data import images, pictures
 from nnctl.data.dataset import open_dataset
 from nnctl.errors import DataError
-from tests.photographs import UGLY, encoded, photograph
+from tests.photographs import DISTORTIONS, encoded, photograph
 
 DIGITS = open_dataset("mini", notify=lambda _: None).test
 
@@ -34,7 +34,7 @@ def ring(
 
 
 def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Return the mean difference of the pixels, of 255."""
+    """Return the mean absolute difference of the pixels, 0 to 255."""
     return float(np.abs(one.astype(float) - other).mean())
 
 
@@ -69,7 +69,7 @@ def test_neither_polarity_nor_uneven_light_matters(paper: float, shade: float) -
     assert difference(pictures.normalise(ring()), pictures.normalise(picture)) < 6
 
 
-@pytest.mark.parametrize("kind", ["none", *UGLY])
+@pytest.mark.parametrize("kind", ["none", *DISTORTIONS])
 def test_a_digit_survives_each_distortion(kind: str) -> None:
     for i in range(5):
         content = photograph(DIGITS.images[i], i, [kind])
@@ -83,7 +83,7 @@ def test_a_thin_pen_is_thickened() -> None:
     assert np.count_nonzero(thin > 200) > 0.4 * np.count_nonzero(thick > 200)
 
 
-def test_specks_and_a_table_s_edge_are_dropped_and_a_second_stroke_is_kept() -> None:
+def test_specks_and_the_edge_of_a_table_are_removed_and_a_second_stroke_is_kept() -> None:
     expected = pictures.normalise(ring())
     dirty = ring()
     dirty[20:23, 20:23] = dirty[180:182, 30:33] = 0.1
@@ -96,7 +96,7 @@ def test_specks_and_a_table_s_edge_are_dropped_and_a_second_stroke_is_kept() -> 
     assert (image[:, :10] > 128).any()
 
 
-def test_connected_parts_are_those_of_scipy() -> None:
+def test_connected_components_agree_with_scipy() -> None:
     rng = np.random.default_rng(0)
     for density in (0.1, 0.3, 0.4, 0.5, 0.9, 0.0):
         mask = rng.random((40, 57)) < density
@@ -108,16 +108,16 @@ def test_connected_parts_are_those_of_scipy() -> None:
         )
 
 
-def test_an_image_of_mnist_is_left_as_it_is() -> None:
+def test_an_image_of_mnist_is_unchanged() -> None:
     image = DIGITS.images[0].reshape(28, 28)
     for picture in (image, 255 - image):
-        given = images.read_picture(encoded(picture / 255))
-        assert difference(image, pictures.normalise(given)) < 1
+        decoded = images.read_picture(encoded(picture / 255))
+        assert difference(image, pictures.normalise(decoded)) < 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (28, 28), (300, 200)])
 @pytest.mark.parametrize("level", [0.0, 0.7, 1.0])
-def test_an_empty_picture_has_no_stroke(shape: tuple[int, int], level: float) -> None:
+def test_a_picture_without_a_digit_is_an_error(shape: tuple[int, int], level: float) -> None:
     rng = np.random.default_rng(0)
     flat = np.full(shape, level, np.float32)
     noisy = np.clip(0.5 + rng.normal(0, 0.05, shape), 0, 1).astype(np.float32)
@@ -127,7 +127,7 @@ def test_an_empty_picture_has_no_stroke(shape: tuple[int, int], level: float) ->
             pictures.normalise(picture)
 
 
-def test_a_larger_input_is_filled_in_proportion() -> None:
+def test_the_digit_scales_with_the_size_of_the_image() -> None:
     image = pictures.normalise(ring(), 56)
     assert image.shape == (56, 56)
     assert np.count_nonzero((image > 100).any(axis=1)) == pytest.approx(40, abs=1)
@@ -139,28 +139,28 @@ def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     return content.getvalue()
 
 
-def test_every_kind_of_picture_is_read() -> None:
-    grey = Image.fromarray((ring() * 255).astype(np.uint8))
+def test_every_image_format_is_read() -> None:
+    gray = Image.fromarray((ring() * 255).astype(np.uint8))
     deep = Image.fromarray((ring() * 65535).astype(np.uint16))
-    ink = Image.merge("LA", [Image.new("L", grey.size, 0), grey.point(lambda level: 255 - level)])
-    inked = Image.fromarray((ring() < 0.5).astype(np.uint8)).convert("P")  # on see-through paper
+    ink = Image.merge("LA", [Image.new("L", gray.size, 0), gray.point(lambda level: 255 - level)])
+    inked = Image.fromarray((ring() < 0.5).astype(np.uint8)).convert("P")  # on transparent paper
     expected = pictures.normalise(ring())
     for content in (
-        _saved(grey, "PNG"),
-        _saved(grey.convert("RGB"), "JPEG", quality=95),
-        _saved(grey.convert("CMYK"), "JPEG", quality=95),
-        _saved(grey.convert("RGB").convert("P"), "PNG"),
-        _saved(grey.convert("1", dither=Image.Dither.NONE), "PNG"),
+        _saved(gray, "PNG"),
+        _saved(gray.convert("RGB"), "JPEG", quality=95),
+        _saved(gray.convert("CMYK"), "JPEG", quality=95),
+        _saved(gray.convert("RGB").convert("P"), "PNG"),
+        _saved(gray.convert("1", dither=Image.Dither.NONE), "PNG"),
         _saved(deep, "PNG"),
         _saved(deep, "TIFF"),
         _saved(Image.fromarray(ring() * 7 - 3), "TIFF"),
         _saved(ink, "PNG"),
         _saved(ink.convert("RGBA"), "PNG"),
         _saved(inked, "PNG", transparency=0),
-        _saved(grey, "GIF", save_all=True, append_images=[Image.new("L", grey.size, 255)]),
-        _saved(grey, "BMP"),
-        _saved(grey.convert("RGB"), "WEBP", lossless=True),
-        _saved(grey, "PPM"),
+        _saved(gray, "GIF", save_all=True, append_images=[Image.new("L", gray.size, 255)]),
+        _saved(gray, "BMP"),
+        _saved(gray.convert("RGB"), "WEBP", lossless=True),
+        _saved(gray, "PPM"),
     ):
         image = pictures.normalise(images.read_picture(content))
         assert difference(expected, image) < 8, content[:16]
@@ -178,14 +178,14 @@ def test_the_orientation_in_the_exif_data_is_applied() -> None:
                 picture = picture.convert(mode)
             lying = picture.transpose(Image.Transpose.ROTATE_90)
             exif = Image.Exif()
-            exif[0x0112] = 6  # to be turned to the right
+            exif[0x0112] = 6  # rotate 90 degrees clockwise
             content = _saved(lying, "PNG", exif=exif)
             expected = pictures.normalise((upright / 255).astype(np.float32))
             image = pictures.normalise(images.read_picture(content))
             assert difference(expected, image) < 6, (mode, enlarged)
 
 
-def test_a_file_that_is_not_a_usable_picture_is_an_error_with_a_hint() -> None:
+def test_a_file_that_is_not_a_usable_image_is_an_error_with_a_hint() -> None:
     good = photograph(DIGITS.images[0], 0)
     png = encoded(ring())
     bomb = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Passwords and tokens in the addresses of mirrors: they are sent, and never printed."""
+"""Passwords and tokens in the URLs of mirrors are sent, and never printed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def printed(cache: Path, mirror: str) -> str:
-    """Return all that is shown of a download from a mirror."""
+    """Return the complete output of a download from a mirror."""
     events: list[DownloadEvent] = []
     error = ""
     try:
@@ -40,7 +40,7 @@ def printed(cache: Path, mirror: str) -> str:
     return f"{events} {error}"
 
 
-# What is shown -----------------------------------------------------------------------------------
+# Output ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,9 @@ def test_a_mistyped_address_is_refused_without_its_secrets(cache: Path, address:
 
 @pytest.mark.parametrize("variable", [True, False])
 @pytest.mark.parametrize("address", MISTYPED[::4])
-def test_the_command_line_does_not_repeat_them(nnctl: Nnctl, address: str, variable: bool) -> None:
+def test_the_command_line_does_not_print_secrets(
+    nnctl: Nnctl, address: str, variable: bool
+) -> None:
     options = [] if variable else ["--mirror", address]
     env = {"NNCTL_MIRROR": address} if variable else None
     assert SECRET not in nnctl("download", *options, env=env, code=2).stderr
@@ -125,16 +127,16 @@ def test_an_address_in_the_wrong_place_is_refused_without_its_secrets(
     nnctl: Nnctl, words: tuple[str, ...]
 ) -> None:
     address = f"https://me:{SECRET}@host/x?token={SECRET}"
-    told = nnctl(*words, address, code=2).stderr
-    assert "***@host/x?token=***" in told
-    assert SECRET not in told
+    output = nnctl(*words, address, code=2).stderr
+    assert "***@host/x?token=***" in output
+    assert SECRET not in output
 
 
 def test_an_option_in_the_environment_is_listed_without_its_secrets(nnctl: Nnctl) -> None:
     env = {"NNCTL_TRAIN_DATASET": f"https://me:{SECRET}@host/x?token={SECRET}"}
-    told = nnctl("train", "no-such.yaml", env=env, code=2).stderr
-    assert "NNCTL_TRAIN_DATASET" in told
-    assert SECRET not in told
+    output = nnctl("train", "no-such.yaml", env=env, code=2).stderr
+    assert "NNCTL_TRAIN_DATASET" in output
+    assert SECRET not in output
 
 
 def test_a_very_long_address_is_shortened(cache: Path) -> None:
@@ -144,17 +146,17 @@ def test_a_very_long_address_is_shortened(cache: Path) -> None:
 @pytest.mark.parametrize("option", ["--from", "--data-dir"])
 def test_a_very_long_argument_is_shortened(nnctl: Nnctl, option: str) -> None:
     code = 3 if option == "--data-dir" else 2
-    told = nnctl("download", "--verify", option, f"begin{'x' * 50_000}end", code=code).stderr
-    assert "beginxxx" in told
-    assert "xxxend" in told
-    assert len(told) < 3_000
+    output = nnctl("download", "--verify", option, f"begin{'x' * 50_000}end", code=code).stderr
+    assert "beginxxx" in output
+    assert "xxxend" in output
+    assert len(output) < 3_000
 
 
-# What a mirror does with them --------------------------------------------------------------------
+# Mirrors that repeat secrets ---------------------------------------------------------------------
 
 
 def echo(part: bytes) -> Callable[[Handler, bytes], None]:
-    """Answer with bytes in which %s is all that the client sent."""
+    """Answer with bytes in which %s is replaced by the complete request."""
 
     def answer(to: Handler, _: bytes) -> None:
         sent = f"{to.path} {to.headers['Authorization']} {SECRET}"
@@ -179,7 +181,7 @@ def echo(part: bytes) -> Callable[[Handler, bytes], None]:
         b"HTTP/1.1 302 Found\r\nLocation: http://me:hunter2@127.0.0.1:1/?hunter2\r\n\r\n",
     ],
 )
-def test_a_mirror_that_repeats_the_secrets_is_not_repeated(
+def test_secrets_in_the_response_of_a_mirror_are_not_printed(
     cache: Path, mirror: MakeMirror, part: bytes
 ) -> None:
     hostile = mirror(CONTENTS, echo(part))
@@ -213,11 +215,11 @@ def test_the_log_of_a_download_is_without_secrets(
     assert SECRET not in caplog.text
 
 
-# What is sent ------------------------------------------------------------------------------------
+# Requests ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_the_name_of_a_file_belongs_to_the_path(
+def test_the_file_name_is_added_to_the_path_and_not_to_the_query(
     cache: Path, mirror: MakeMirror, slash: str
 ) -> None:
     def serve(to: Handler, _: bytes) -> None:
@@ -234,9 +236,9 @@ def test_the_name_of_a_file_belongs_to_the_path(
 
     good: Mirror = mirror(Named(), serve)
     shown = printed(cache, f"{good.url}mnist{slash}?token={SECRET}&v=1#part")
-    [asked] = map(urlsplit, good.requests)
-    assert asked.path == f"/mnist/{FILE.gzip_name}"
-    assert parse_qs(asked.query) == {"token": [SECRET], "v": ["1"]}
+    [request] = map(urlsplit, good.requests)
+    assert request.path == f"/mnist/{FILE.gzip_name}"
+    assert parse_qs(request.query) == {"token": [SECRET], "v": ["1"]}
     assert f"{good.url}mnist/{FILE.gzip_name}?token=***&v=***" in shown
     assert (cache / FILE.gzip_name).read_bytes() == PACKED
 
@@ -275,7 +277,7 @@ def test_a_redirect_to_another_host_does_not_get_the_password(
 
 
 @pytest.mark.parametrize("redirected", [False, True])
-def test_the_password_of_a_netrc_file_is_sent_to_its_host_alone(
+def test_the_password_in_a_netrc_file_is_sent_only_to_its_host(
     cache: Path,
     tmp_path: Path,
     mirror: MakeMirror,
@@ -319,11 +321,11 @@ def test_the_certificates_of_the_environment_are_trusted(
     assert (cache / FILE.gzip_name).read_bytes() == PACKED
 
 
-# Answers before the answer -----------------------------------------------------------------------
+# Informational responses -------------------------------------------------------------------------
 
 
 def before(informational: bytes) -> Callable[[Handler, bytes], None]:
-    """Send three informational answers, and then the right one."""
+    """Send three informational responses, and then the final one."""
 
     def answer(to: Handler, right: bytes) -> None:
         to.wfile.write((b"HTTP/1.1 " + informational + b"\r\nLink: </x>\r\n\r\n") * 3)
@@ -332,14 +334,14 @@ def before(informational: bytes) -> Callable[[Handler, bytes], None]:
     return answer
 
 
-def test_the_answer_100_is_skipped(cache: Path, mirror: MakeMirror) -> None:
+def test_the_status_100_is_skipped(cache: Path, mirror: MakeMirror) -> None:
     shown = printed(cache, mirror(CONTENTS, before(b"100 Continue")).url)
     assert "MirrorFailed" not in shown
     assert (cache / FILE.gzip_name).read_bytes() == PACKED
 
 
 @pytest.mark.parametrize("status", ["102 Processing", "103 Early Hints", "199"])
-def test_other_informational_answers_are_reported_and_the_next_mirror_is_asked(
+def test_other_informational_responses_are_reported_and_the_next_mirror_is_tried(
     cache: Path, mirror: MakeMirror, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = mirror(CONTENTS)

@@ -1,7 +1,7 @@
 """Options, seed and summary of the torture tests.
 
-With all other tests they try a few cases of each fault, always the same. ``make torture``, which is
-``pytest tests/torture --torture``, tries all of them, from a seed that it prints and that
+In a normal test run they try a few fixed cases of each fault. ``make torture``, which runs
+``pytest tests/torture --torture``, tries all cases, with a random seed that it prints and that
 ``--torture-seed`` sets.
 """
 
@@ -26,7 +26,7 @@ FEW, FULL = 50, 3000
 
 @dataclass(frozen=True)
 class Torture:
-    """All cases or a few, the seed of random cases, and a count of the cases that were tried."""
+    """Whether to try all cases or a few, the random seed, and the number of tried cases."""
 
     full: bool
     seed: int
@@ -37,7 +37,7 @@ class Torture:
         return full if self.full else few
 
     def random(self, *name: object) -> random.Random:
-        """Return the random numbers of a test."""
+        """Return the random number generator of a test."""
         return random.Random(repr((self.seed, *name)))
 
     def tried(self, what: str, cases: int = 1) -> None:
@@ -48,12 +48,12 @@ class Torture:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     parser.addoption("--torture", action="store_true", help="try all cases, not a few of them")
-    parser.addoption("--torture-seed", type=int, metavar="N", help="seed of what is random")
+    parser.addoption("--torture-seed", type=int, metavar="N", help="random seed")
 
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis looks for its seed
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the seed, or take that of the process that controls the workers."""
+    """Choose the seed, or use that of the process that controls the workers."""
     if not config.getoption("--torture", default=False):
         settings.register_profile(
             "few", max_examples=FEW, deadline=None, database=None, derandomize=True
@@ -135,7 +135,7 @@ def sketched_in_few(torture: Torture, request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """A process that has imported nnctl, and forks others in which a fault happens."""
+    """A process that has imported nnctl, and forks processes with injected faults."""
     with Processes() as processes:
         yield Nursery(processes, tmp_path_factory.mktemp("nursery"))
 

@@ -1,11 +1,11 @@
-"""nnctl in a process to which something happens at a counted moment, not at a time.
+"""nnctl in a process with a fault that is injected at a counted event, not at a time.
 
 ``python faults.py FAULT ARGUMENTS...`` runs ``nnctl ARGUMENTS...``. ``python faults.py`` does so
-for every line that it reads, each time in a process that it forks after all modules are imported,
-which takes a tenth of the time (see `Nursery`).
+for every line that it reads, each time in a forked process. The modules are imported before the
+fork, which makes this ten times as fast (see `Nursery`).
 
-A moment is a step that changes files (opening one to write, syncing, renaming, removing, making a
-folder), just before it; or a call of any Python function once nnctl handles signals, imports
+An event is the moment before a step that changes files (opening one to write, syncing, renaming,
+removing, creating a folder); or a call of any Python function once nnctl handles signals, imports
 included. So the same number is always the same place in the code, however busy the machine is.
 """
 
@@ -32,33 +32,33 @@ if TYPE_CHECKING:
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "fsync"}
-"""Audit events of Python, and syncing, which has none."""
+"""Audit events of Python, and syncing, which has no audit event."""
 
 STREAMS = ("stdout", "stderr")
 HANGS = 600.0
-"""Seconds that no command takes, however busy the machine is."""
+"""Timeout in seconds, which no command reaches, however busy the machine is."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a process, and when."""
+    """A fault of a process, and when it happens."""
 
     below: str
     """Folder whose files are watched."""
     kill_at: int = 0
-    """Step before which the process is killed; 0 is never."""
+    """Step before which the process is killed; 0 means never."""
     torn: float = 1.0
-    """Share of the unsynced bytes that are left, if it is killed before it syncs."""
+    """Fraction of the unsynced bytes that remain, if it is killed before it syncs."""
     fail_from: int = 0
-    """Step from which on all fail; 0 is none."""
+    """First step that fails, with all later ones; 0 means none."""
     fail: list[str] = field(default_factory=lambda: sorted(STEPS))
     """Kinds of steps that fail."""
     error: int = 0
-    """Number of the error that they fail with."""
+    """Error number (errno) of the failures."""
     largest: int = 0
-    """Most bytes of a file; 0 is unlimited."""
+    """Maximum size of a file in bytes; 0 is unlimited."""
     memory: int = 0
-    """Most bytes of memory that are added (on Linux); 0 is unlimited."""
+    """Maximum additional memory in bytes (on Linux); 0 is unlimited."""
     signals: list[int] = field(default_factory=list)
     """Signals that the process sends itself, ..."""
     signal_at: list[int] = field(default_factory=list)
@@ -66,10 +66,10 @@ class Fault:
     counts: str = ""
     """File to which the numbers of steps, calls and bytes of memory are written."""
     small_mnist: bool = False
-    """Whether the digits that ship are taken for MNIST."""
+    """Whether the bundled digits replace MNIST."""
 
     def command(self, *arguments: object) -> list[str]:
-        """Return the words that run nnctl with this fault."""
+        """Return the command that runs nnctl with this fault."""
         return [sys.executable, __file__, json.dumps(asdict(self)), *map(str, arguments)]
 
     def read_counts(self) -> dict[str, int]:
@@ -79,7 +79,7 @@ class Fault:
 
 
 class Faulty:
-    """The current process, to which a fault happens."""
+    """Injects a fault into the current process."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -106,7 +106,7 @@ class Faulty:
             sys.setprofile(self.profile)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Take a step of which Python informs its hooks."""
+        """Count a step that Python reports to its audit hooks."""
         if event not in STEPS or not isinstance(arguments[0], str | bytes | os.PathLike):
             return
         if event == "open" and not arguments[2] & WRITING:
@@ -126,7 +126,7 @@ class Faulty:
         self._sync(file)
 
     def step(self, kind: str) -> None:
-        """Count a step; be killed or fail if it is time."""
+        """Count a step; kill the process or fail at the chosen step."""
         self.steps += 1
         if self.steps == self.fault.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -134,7 +134,7 @@ class Faulty:
             raise OSError(self.fault.error, os.strerror(self.fault.error))
 
     def profile(self, _: FrameType, event: str, __: object) -> None:
-        """Count a call; send signals if it is time."""
+        """Count a call; send the signals at the chosen calls."""
         if not self._handles_signals:
             self._handles_signals = signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
         if event == "call" and self._handles_signals:
@@ -144,7 +144,7 @@ class Faulty:
                     os.kill(os.getpid(), number)
 
     def write_counts(self) -> None:
-        """Write the numbers of steps and calls, and the most bytes of memory."""
+        """Write the numbers of steps and calls, and the peak memory in bytes."""
         if self.fault.counts:
             import resource
 
@@ -155,9 +155,9 @@ class Faulty:
 
 
 class Nursery:
-    """A process with all modules imported, which forks others that run nnctl, one at a time.
+    """A process with all modules imported, which forks children that run nnctl, one at a time.
 
-    A ``with`` block kills the child that is left at its end.
+    A ``with`` block kills a child that still runs at its end.
     """
 
     def __init__(self, processes: Processes, folder: Path) -> None:
@@ -167,7 +167,7 @@ class Nursery:
             [sys.executable, __file__], stdin=pipe, stdout=pipe, encoding="utf-8"
         )
         self._pid = 0
-        """Number of the child; 0 if there is none."""
+        """Process number of the child; 0 if there is none."""
 
     def __enter__(self) -> Self:
         return self
@@ -206,12 +206,12 @@ class Nursery:
         return bool(select.select([self._answers], [], [], 0)[0])
 
     def send(self, number: int) -> None:
-        """Send the child a signal, unless it is over."""
+        """Send the child a signal, unless it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, number)
 
     def kill(self) -> None:
-        """Kill the child, unless it is over."""
+        """Kill the child, unless it has ended."""
         self.send(signal.SIGKILL)
 
     def end(self) -> subprocess.CompletedProcess[str]:
@@ -221,7 +221,7 @@ class Nursery:
             self.kill()
         code = int(self._answers.readline())
         self._pid = 0
-        assert in_time, f"it hung for {HANGS} seconds"
+        assert in_time, f"nnctl did not end within {HANGS} seconds"
         printed = [(self._folder / name).read_text("utf-8") for name in STREAMS]
         return subprocess.CompletedProcess("nnctl", code, *printed)
 
@@ -257,7 +257,7 @@ def serve() -> None:
 def run(fault: Fault, arguments: list[str]) -> NoReturn:
     """Run nnctl, and exit.
 
-    The shell that began the tests may have made them ignore signals, as ``nohup`` and ``&`` do.
+    Signals are reset, because the shell may have made the tests ignore them (``nohup``, ``&``).
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):
@@ -271,7 +271,7 @@ def run(fault: Fault, arguments: list[str]) -> NoReturn:
         runpy.run_module("nnctl", run_name="__main__", alter_sys=True)
     finally:
         faulty.write_counts()
-    raise AssertionError("a command exits")
+    raise AssertionError("a command must exit")
 
 
 if __name__ == "__main__":

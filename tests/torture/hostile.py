@@ -1,4 +1,4 @@
-"""What makes hostile files, and the command that must not fall for them."""
+"""Generators of hostile files, and a helper that runs a command on them."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ SLOW = settings(max_examples=settings().max_examples // 5)
 
 KEPT = Path(__file__).parents[1] / "compatibility"
 KEPT_RUN, KEPT_SWEEP = KEPT / "run-1", KEPT / "sweep-1"
-"""A small run and a small sweep, to make hostile ones of."""
+"""A small run and a small sweep that tests change into hostile ones."""
 
 MOST_BYTES = 10**9
-"""Bytes of memory that no file may take."""
+"""Limit in bytes for the memory that a command may use for a file."""
 
 json_values = st.recursive(
     st.none()
@@ -47,16 +47,16 @@ json_values = st.recursive(
     | st.floats()
     | st.sampled_from(["", "1", "auto", "\x00", "\x1b[2J", "\ud800", "../x", "<script>"])
     | st.text(max_size=8),
-    lambda below: (
-        st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3)
+    lambda nested: (
+        st.lists(nested, max_size=3) | st.dictionaries(st.text(max_size=5), nested, max_size=3)
     ),
     max_leaves=6,
 )
-"""Anything that JSON can hold, and what Python's JSON accepts beside it."""
+"""Any JSON value, and the other values that Python's JSON parser accepts."""
 
 
 def peak() -> int:
-    """Return the most bytes of memory that this process had; 0 where that is not known."""
+    """Return the peak memory of this process in bytes; 0 if it is unknown."""
     if sys.platform == "win32":
         return 0
     with contextlib.suppress(OSError):  # Linux can reset this one
@@ -75,7 +75,7 @@ def reset_peak() -> int:
 
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 REFUSED = (2, 3)
-"""Exit codes of a command that got wrong input."""
+"""Exit codes of a command with invalid input."""
 
 
 def run_command(
@@ -86,8 +86,8 @@ def run_command(
 ) -> Result:
     """Run a command in this process.
 
-    It ends with one of these exit codes, without a traceback, prints nothing that a terminal would
-    obey, and takes less than a gigabyte.
+    The command must end with one of these exit codes, without a traceback, print no control
+    characters, and use less than a gigabyte.
     """
     before = reset_peak()
     words = [*map(str, arguments)]
@@ -108,7 +108,7 @@ def some_of(torture: Torture, cases: Sequence[T], few: int) -> list[T]:
 
 
 def flipped(content: bytes, random: Random, begin: int = 0, end: int | None = None) -> bytes:
-    """Return bytes with one flipped bit, somewhere between two places."""
+    """Return bytes with one flipped bit at a random position between two positions."""
     result = bytearray(content)
     place = random.randrange(begin, len(content) if end is None else end)
     result[place] ^= 1 << random.randrange(8)
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
-    """Write members as a checkpoint with a right checksum, whatever they are."""
+    """Write any members as a checkpoint with a correct checksum."""
     state = members["state"]
     text = state if isinstance(state, str) else json.dumps(state)
     digest = _digest(members["parameters"], members["velocity"], text)
@@ -140,15 +140,15 @@ def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of all values of a JSON document, nested ones included."""
-    found = [path] if path else []
+    paths = [path] if path else []
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list):
         items = enumerate(value)
-    for step, below in items:
-        found += leaves(below, (*path, step))
-    return found
+    for step, nested in items:
+        paths += leaves(nested, (*path, step))
+    return paths
 
 
 def replaced_at(value: Any, path: Sequence[Any], change: Callable[[Any], Any]) -> Any:
@@ -156,13 +156,13 @@ def replaced_at(value: Any, path: Sequence[Any], change: Callable[[Any], Any]) -
     step, *rest = path
     new = change(value[step]) if not rest else replaced_at(value[step], rest, change)
     if isinstance(value, list):
-        kept = [*value[:step], new, *value[step + 1 :]]
-        return [one for one in kept if one is not ...]
+        items = [*value[:step], new, *value[step + 1 :]]
+        return [item for item in items if item is not ...]
     return {key: one for key, one in {**value, step: new}.items() if one is not ...}
 
 
 numbers = st.sampled_from([-1, 0, 1, 2, 0.5, 10**6, 2**31, 2**63, 1e99, math.inf])
-"""Numbers at which something may break."""
+"""Numbers that often cause errors."""
 
 
 def _take(new: Any, _: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Values made up from a JSON Schema, many at the edges of what it allows."""
+"""Values generated from a JSON Schema, many at the limits that it allows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCALARS: Strategy = st.one_of(
 )
 ANYTHING: Strategy = st.recursive(
     SCALARS,
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=8), below),
+    lambda nested: st.lists(nested, max_size=3) | st.dictionaries(st.text(max_size=8), nested),
     max_leaves=6,
 )
 
@@ -62,12 +62,12 @@ def fitting(schema: dict[str, Any]) -> Strategy:
 def _object(part: dict[str, Any], of: Callable[[dict[str, Any]], Strategy]) -> Strategy:
     properties = part.get("properties", {})
     if not properties:
-        below = of(part.get("additionalProperties", {}))
-        return st.dictionaries(st.sampled_from(WORDS), below, min_size=1, max_size=3)
+        nested = of(part.get("additionalProperties", {}))
+        return st.dictionaries(st.sampled_from(WORDS), nested, min_size=1, max_size=3)
     required = part.get("required", [])
     return st.fixed_dictionaries(
         {name: of(properties[name]) for name in required},
-        optional={name: of(below) for name, below in properties.items() if name not in required},
+        optional={name: of(nested) for name, nested in properties.items() if name not in required},
     )
 
 
@@ -103,7 +103,7 @@ _TYPES: dict[str, Callable[..., Strategy]] = {
 
 @st.composite
 def spoiled(draw: st.DrawFn, values: Strategy) -> Any:
-    """Make up a value, and replace, remove or repeat a few parts of it."""
+    """Generate a value, and replace, remove or repeat a few parts of it."""
     value = {"": copy.deepcopy(draw(values))}
     for _ in range(draw(st.integers(1, 3))):
         container = draw(st.sampled_from(list(_containers(value))))
@@ -130,5 +130,5 @@ def _containers(value: Any) -> Iterator[Any]:
     if isinstance(value, dict | list):
         if value:
             yield value
-        for below in value.values() if isinstance(value, dict) else value:
-            yield from _containers(below)
+        for nested in value.values() if isinstance(value, dict) else value:
+            yield from _containers(nested)

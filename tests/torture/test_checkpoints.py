@@ -1,4 +1,4 @@
-"""Checkpoints with random damage, or with a right checksum over wrong content."""
+"""Checkpoints with random damage, or with a correct checksum of wrong content."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ IMAGES = KEPT_RUN.parents[2] / "nnctl" / "data" / "mini" / "t10k-images-idx3-uby
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose checkpoints are replaced again and again."""
+    """A run whose checkpoints the tests replace."""
     return Path(shutil.copytree(KEPT_RUN, tmp_path_factory.mktemp("runs") / "run"))
 
 
 def use_all_ways(directory: Path, *, train: bool) -> None:
-    """Use the last checkpoint of a run as the commands do; training takes the longest."""
+    """Use the last checkpoint of a run as the commands do; training is the slowest part."""
     run = Run.open(directory)
     with contextlib.suppress(NnctlError):
         run.network("last")
@@ -80,7 +80,7 @@ def meaning(path: Path) -> tuple[object, ...]:
     )
 
 
-def test_a_flipped_bit_is_damage_or_changes_nothing(torture: Torture, run: Path) -> None:
+def test_a_flipped_bit_is_reported_or_changes_nothing(torture: Torture, run: Path) -> None:
     path, random = run / "last.npz", torture.random("bits of a checkpoint")
     right = meaning(KEPT_RUN / "last.npz")
     noticed = 0
@@ -109,7 +109,7 @@ def test_no_command_uses_a_checkpoint_with_a_flipped_bit(torture: Torture, run: 
 
 
 @given(content=mutated(WHOLE))
-def test_changed_bytes_are_damage_or_change_nothing(
+def test_changed_bytes_are_reported_or_change_nothing(
     torture: Torture, run: Path, content: bytes
 ) -> None:
     path = run / "last.npz"
@@ -121,13 +121,13 @@ def test_changed_bytes_are_damage_or_change_nothing(
 
 @SLOW
 @given(state=changed(STATE), trained=st.integers(0, 4))
-def test_a_state_made_by_hand_is_used_or_refused(
+def test_a_crafted_state_is_used_or_rejected(
     torture: Torture, run: Path, state: Any, trained: int
 ) -> None:
     write_checkpoint(run / "last.npz", MEMBERS | {"state": state})
     shutil.copy(KEPT_RUN / "metrics.jsonl", run / "metrics.jsonl")
     shutil.copy(KEPT_RUN / "config.yaml", run / "config.yaml")
-    torture.tried("a state made by hand, used")
+    torture.tried("a crafted state, used")
     try:
         load_checkpoint(run / "last.npz")
     except NnctlError:

@@ -1,4 +1,4 @@
-"""Random configurations, overrides and sweep files are read, or refused with an error."""
+"""Random configurations, overrides and sweep files are read, or rejected with an error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = PATIENCE
 
 @pytest.fixture(scope="module", autouse=True)
 def _folder_and_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Write all examples to one folder, and let nnctl find 700 MB of memory."""
+    """Write all examples to one folder, and pretend that 700 MB of memory are available."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("configurations"))
         patch.setattr(machine, "memory_there", lambda: 700_000_000)
@@ -51,7 +51,7 @@ def _folder_and_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 def written(data: Any, name: str = "c.yaml") -> Path:
-    """Write a value as JSON, which is also YAML, and quicker."""
+    """Write a value as JSON, which is valid YAML and faster to write."""
     path = Path(name)
     text = json.dumps(data, ensure_ascii=False)
     path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -59,7 +59,7 @@ def written(data: Any, name: str = "c.yaml") -> Path:
 
 
 def check(path: Path) -> None:
-    """Check that a configuration is refused, or is the same after it was written and read."""
+    """Check that a configuration is rejected, or unchanged by writing and reading it."""
     shown = run_command("train", path, "--dry-run")
     if shown.exit_code == 0:
         again = Path("again.yaml")
@@ -73,7 +73,7 @@ def check(path: Path) -> None:
 
 @LONG
 @given(data=MADE_UP | spoiled(MADE_UP) | ANYTHING)
-def test_a_configuration_made_up_of_all_keys_is_refused_or_survives(
+def test_a_generated_configuration_is_rejected_or_survives_a_round_trip(
     data: Any, torture: Torture
 ) -> None:
     check(written(data))
@@ -82,9 +82,7 @@ def test_a_configuration_made_up_of_all_keys_is_refused_or_survives(
 
 @LONG
 @given(data=spoiled(TRAININGS))
-def test_a_shipped_configuration_with_faults_is_refused_or_survives(
-    data: Any, torture: Torture
-) -> None:
+def test_a_damaged_preset_is_rejected_or_survives_a_round_trip(data: Any, torture: Torture) -> None:
     path = written(data)
     check(path)
     assert run_command("train", path, "--dry-run").exit_code == (
@@ -108,7 +106,7 @@ ENCODINGS = ("utf-8",) * 8 + ("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "lat
 
 @st.composite
 def texts(draw: st.DrawFn) -> bytes:
-    """Make up the content of a file: a shipped one with pieces inserted."""
+    """Generate the content of a file: a preset with text inserted."""
     text = yaml.safe_dump(draw(TRAININGS), sort_keys=False, default_flow_style=None)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(text)))
@@ -121,7 +119,7 @@ def texts(draw: st.DrawFn) -> bytes:
 
 
 @given(content=texts() | st.binary(max_size=50))
-def test_a_file_with_pieces_that_yaml_does_not_expect_is_refused_or_survives(
+def test_a_file_with_unexpected_yaml_is_rejected_or_survives_a_round_trip(
     content: bytes, torture: Torture
 ) -> None:
     Path("c.yaml").write_bytes(content)
@@ -165,7 +163,7 @@ HOSTILE: dict[str, str] = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
-def test_a_file_that_stands_for_too_much_is_refused_within_a_gigabyte(
+def test_a_file_that_expands_too_much_is_rejected_within_a_gigabyte(
     torture: Torture, nursery: Nursery
 ) -> None:
     for name in some_of(torture, [*HOSTILE], 2):
@@ -176,7 +174,7 @@ def test_a_file_that_stands_for_too_much_is_refused_within_a_gigabyte(
         assert done.returncode in REFUSED, output
         assert "Traceback" not in done.stderr, output
         assert len(done.stderr) < 250_000, output
-        torture.tried("files of up to 10 MB that stand for too much")
+        torture.tried("files of up to 10 MB that expand too much")
 
 
 # Numbers -----------------------------------------------------------------------------------------
@@ -184,7 +182,7 @@ def test_a_file_that_stands_for_too_much_is_refused_within_a_gigabyte(
 
 @st.composite
 def trainable(draw: st.DrawFn) -> dict[str, Any]:
-    """Make up a configuration of the digits that ship, with extreme values."""
+    """Generate a configuration for the bundled digits with extreme values."""
     data: dict[str, Any] = draw(MADE_UP)
     data["data"] = {**data.get("data", {}), "dataset": "mini", "validation": 20, "subset": 30}
     data["data"].pop("positive_digit", None)
@@ -205,15 +203,17 @@ def trainable(draw: st.DrawFn) -> dict[str, Any]:
 
 @LONG
 @given(data=trainable())
-def test_extreme_numbers_are_trained_or_diverge(data: dict[str, Any], torture: Torture) -> None:
+def test_a_training_with_extreme_numbers_finishes_or_diverges(
+    data: dict[str, Any], torture: Torture
+) -> None:
     path = written(data)
     if run_command("train", path, "--dry-run").exit_code:
         torture.tried("extreme configurations, refused")
         return
     epochs = data["training"].get("epochs")
-    asked = ("--epochs", 1) if isinstance(epochs, int) else ()
-    steps = () if asked else ("--set", "training.steps=2")
-    ended = run_command("train", path, *asked, *steps, "--quiet", "--json", codes=[0, 4])
+    options = ("--epochs", 1) if isinstance(epochs, int) else ()
+    steps = () if options else ("--set", "training.steps=2")
+    ended = run_command("train", path, *options, *steps, "--quiet", "--json", codes=[0, 4])
     assert {0: ("finished", "stopped_early"), 4: ("diverged",)}[ended.exit_code].count(
         json.loads(ended.stdout)["status"]
     )
@@ -237,14 +237,12 @@ YAML_VALUES = st.one_of(
     st.text(max_size=10),
 )
 TYPED = (st.tuples(DOTTED, YAML_VALUES).map("=".join) | st.text(max_size=10)).filter(
-    lambda text: "\0" not in text  # no command line holds one
+    lambda text: "\0" not in text  # a command line cannot contain it
 )
 
 
 @given(typed=st.lists(TYPED, min_size=1, max_size=3))
-def test_any_override_is_laid_over_a_configuration_or_refused(
-    typed: list[str], torture: Torture
-) -> None:
+def test_any_override_is_applied_or_rejected(typed: list[str], torture: Torture) -> None:
     path = written(SMALL)
     options = [f"--set={text}" for text in typed]
     shown = run_command("train", path, *options, "--dry-run")
@@ -273,7 +271,7 @@ VARIED = st.tuples(
     varied=st.lists(VARIED.filter(lambda text: "\0" not in text), min_size=1, max_size=2),
     trials=st.sampled_from([(), ("--trials", 3), ("--trials", 10**50)]),
 )
-def test_any_parameter_is_varied_or_refused_without_being_expanded(
+def test_any_parameter_is_varied_or_rejected_without_being_expanded(
     varied: list[str], trials: tuple[object, ...], torture: Torture
 ) -> None:
     options = [f"-p{text}" for text in varied]
@@ -283,7 +281,7 @@ def test_any_parameter_is_varied_or_refused_without_being_expanded(
 
 @LONG
 @given(data=MADE_UP_SWEEPS | spoiled(MADE_UP_SWEEPS) | spoiled(SWEEPS))
-def test_a_sweep_file_of_any_structure_is_planned_or_refused(data: Any, torture: Torture) -> None:
+def test_a_sweep_file_of_any_structure_is_planned_or_rejected(data: Any, torture: Torture) -> None:
     base = written(SMALL)
     path = written(data, "s.yaml")
     run_command("sweep", path, "--base", base, "--trials", 3, "--dry-run", "--json")

@@ -1,4 +1,4 @@
-"""Datasets that are damaged or made by hand: an array or an error, and little memory."""
+"""Damaged and crafted datasets give an array or an error, and need little memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WHOLE = idx_bytes(IMAGES)
 PACKED = gzip.compress(WHOLE, mtime=0)
 
 sizes = st.sampled_from([0, 1, 3, 28, 2**16, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
-made_by_hand = st.builds(
+crafted = st.builds(
     lambda magic, shape, body: magic + struct.pack(f">{len(shape)}I", *shape) + body,
     st.sampled_from([b"\0\0\x08\3", b"\0\0\x08\1", b"\0\0\x08\xff", b"\0\0\x0d\3", b"\0\0\0\0"]),
     st.lists(sizes, max_size=5),
@@ -50,12 +50,12 @@ made_by_hand = st.builds(
 )
 """Headers with any sizes, and some bytes after them."""
 contents = st.one_of(
-    made_by_hand,
+    crafted,
     mutated(WHOLE),
     mutated(PACKED),
-    made_by_hand.map(gzip.compress),
+    crafted.map(gzip.compress),
     mutated(WHOLE).map(gzip.compress),
-    made_by_hand.map(gzip.compress).map(gzip.compress),
+    crafted.map(gzip.compress).map(gzip.compress),
     st.tuples(mutated(WHOLE), st.integers(0, 90)).map(
         lambda two: gzip.compress(two[0][: two[1]]) + gzip.compress(two[0][two[1] :])
     ),
@@ -64,12 +64,12 @@ contents = st.one_of(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose files are replaced again and again."""
+    """A folder whose files the tests replace."""
     return tmp_path_factory.mktemp("digits")
 
 
 @given(content=contents, suffix=st.sampled_from(["", ".gz"]), dimensions=st.sampled_from([1, 3]))
-def test_any_file_is_an_array_or_an_error(
+def test_any_content_gives_an_array_or_an_error(
     torture: Torture, folder: Path, content: bytes, suffix: str, dimensions: int
 ) -> None:
     path = folder / f"images{suffix}"
@@ -92,7 +92,7 @@ def test_any_file_is_an_array_or_an_error(
 
 
 @given(which=st.sampled_from(NAMES), content=contents)
-def test_any_file_in_a_user_s_folder_is_trained_on_or_refused(
+def test_any_file_in_a_user_s_folder_is_opened_or_rejected(
     torture: Torture, folder: Path, which: str, content: bytes
 ) -> None:
     own = digits_folder(folder / "own", compressed=False)
@@ -111,7 +111,9 @@ def test_any_file_in_a_user_s_folder_is_trained_on_or_refused(
     (own / f"{which}.gz").unlink(missing_ok=True)
 
 
-def test_bombs_take_little_memory(torture: Torture, tmp_path: Path, scratch: Path) -> None:
+def test_decompression_bombs_need_little_memory(
+    torture: Torture, tmp_path: Path, scratch: Path
+) -> None:
     some = torture.cases(20, full=700)
     megabyte = gzip.compress(bytes(2**20), 9)
     for shape in ((some, 1024, 1024), (5, 4, 3), (2**31, 1, 1)):
@@ -125,14 +127,14 @@ def test_bombs_take_little_memory(torture: Torture, tmp_path: Path, scratch: Pat
 
 @pytest.fixture
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The digits that ship, somewhere else."""
+    """A copy of the bundled digits."""
     directory = Path(shutil.copytree(datasets.MINI_DIRECTORY, tmp_path / "mini"))
     monkeypatch.setattr(datasets, "MINI_DIRECTORY", directory)
     return directory
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_flipped_bit_of_a_known_file_is_damage(
+def test_a_flipped_bit_in_a_known_file_is_reported(
     torture: Torture, known: Path, compressed: bool
 ) -> None:
     random = torture.random("bits of the digits", compressed)
@@ -154,14 +156,14 @@ def test_a_flipped_bit_of_a_known_file_is_damage(
     torture.tried("a flipped bit of a known dataset", cases)
 
 
-def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
+def test_a_file_with_a_flipped_bit_in_the_cache_is_not_trained_on(
     torture: Torture,
     nnctl: Nnctl,
     mini_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(datasets, "MNIST", MINI)  # small files in the place of the large ones
+    monkeypatch.setattr(datasets, "MNIST", MINI)  # small files instead of large ones
     cache, random = tmp_path / "cache" / "mnist", torture.random("the cache")
     import_files(cache, mini_folder, tuple(MINI.values()))
     assert present_dataset("mnist") is not None
@@ -180,7 +182,7 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again_not_trained_on(
     assert "no mirror served" in done.stderr
 
 
-def test_a_flipped_bit_of_a_user_s_own_file_is_another_dataset(
+def test_a_flipped_bit_in_a_user_s_file_makes_another_dataset(
     torture: Torture, tmp_path: Path
 ) -> None:
     own, random = digits_folder(tmp_path / "own", compressed=False), torture.random("own")

@@ -1,4 +1,4 @@
-"""Downloads from random sequences of bad mirrors, attacked, killed and interrupted."""
+"""Downloads from random sequences of bad mirrors, with attacks, kills and interrupts."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_of_any_mirrors_in_any_order_the_good_one_serves_or_all_are_reported(
 
 
 @pytest.mark.usefixtures("full_only")
-def test_the_limits_that_ship_end_a_stall_and_a_drip(
+def test_the_default_limits_end_a_stall_and_a_drip(
     mirror: MakeMirror, torture: Torture, tmp_path: Path
 ) -> None:
     names = ["stalls before the headers", "stalls in the body", "drips bytes"]
@@ -138,11 +138,11 @@ def test_the_limits_that_ship_end_a_stall_and_a_drip(
 
 
 @posix
-def test_no_mirror_makes_a_download_need_memory(
+def test_no_mirror_can_make_a_download_use_much_memory(
     mirror: MakeMirror, torture: Torture, tmp_path: Path, nursery: Nursery
 ) -> None:
     def peak_with(fault: mirrored.Fault | None) -> int:
-        """Return the most bytes of memory that a download takes."""
+        """Return the peak memory of a download in bytes."""
         good = mirror(FILES)
         urls = [mirror(FILES, fault.answer).url, good.url] if fault else [good.url]
         options = [word for url in urls for word in ("--mirror", url)]
@@ -163,12 +163,12 @@ def test_no_mirror_makes_a_download_need_memory(
 
 
 def arguments(mirror: str, data_dir: Path) -> tuple[object, ...]:
-    """Return the words of a download."""
+    """Return the arguments of a download."""
     return ("download", "--mirror", mirror, "--data-dir", data_dir)
 
 
 @posix
-def test_processes_at_once_of_which_some_are_killed_leave_four_right_files(
+def test_concurrent_downloads_with_killed_processes_leave_four_correct_files(
     processes: Processes, mirror: MakeMirror, tmp_path: Path, torture: Torture
 ) -> None:
     for case in range(torture.cases(1, full=3)):
@@ -196,14 +196,14 @@ def test_processes_at_once_of_which_some_are_killed_leave_four_right_files(
 
 
 def current_umask() -> int:
-    """Return the bits that new files lack."""
+    """Return the permission bits that new files do not get."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
 
 
 @posix
-def test_a_download_killed_before_any_step_of_writing_is_completed_by_the_next_one(
+def test_a_download_killed_before_any_write_is_completed_by_the_next_one(
     nursery: Nursery, mirror: MakeMirror, tmp_path: Path, torture: Torture
 ) -> None:
     rng, left = torture.random("steps"), 0
@@ -223,7 +223,7 @@ def test_a_download_killed_before_any_step_of_writing_is_completed_by_the_next_o
         assert contents(cache) == FILES
         assert len(good.requests) == len(NAMES) - len(before)
         torture.tried("downloads killed before a step of writing")
-    torture.tried("temporary files that they left", left)
+    torture.tried("temporary files that they left behind", left)
 
 
 @posix
@@ -247,7 +247,7 @@ def test_a_download_that_is_interrupted_at_any_call_leaves_no_temporary_file(
         else:
             assert done.returncode == 130, done
             assert done.stderr.endswith("Error: interrupted\n")
-            torture.tried("of which were not done yet")
+            torture.tried("of these, not complete")
         for path in (cache / "mnist").glob("*"):
             assert FILES[path.name] == path.read_bytes()
 
@@ -270,7 +270,7 @@ def test_a_download_that_waits_for_a_mirror_can_be_interrupted(
 
 
 @posix
-def test_a_cache_that_gets_full_keeps_what_is_right_and_no_part_of_the_rest(
+def test_a_full_cache_keeps_complete_files_and_no_partial_ones(
     nursery: Nursery, mirror: MakeMirror, tmp_path: Path, torture: Torture
 ) -> None:
     good, rng = mirror(FILES), torture.random("full")
@@ -278,7 +278,7 @@ def test_a_cache_that_gets_full_keeps_what_is_right_and_no_part_of_the_rest(
         cache, limit = tmp_path / str(case), int(2 ** rng.uniform(10, 19))
         fault = Fault(str(cache), largest=limit, small_mnist=True)
         done = nursery.run(fault, *arguments(good.url, cache))
-        torture.tried("caches that get full")
+        torture.tried("caches that become full")
         assert done.returncode == 3, done
         assert f"{cache / 'mnist'} cannot be written: {os.strerror(errno.EFBIG)}" in done.stderr
         assert "Traceback" not in done.stderr

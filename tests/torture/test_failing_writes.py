@@ -1,4 +1,4 @@
-"""Disks that fill up, fail or are removed: an error, exit code 1, and saved files stay intact."""
+"""Writes that fail give an error and exit code 1, and saved files stay intact."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ FAILURES = {
     "a full disk": (errno.ENOSPC, SYNCING),
     "a quota": (errno.EDQUOT, SYNCING),
     "a disk that fails": (errno.EIO, [*SYNCING, *CHANGING]),
-    "no file more": (errno.ENOSPC, ["open", "os.mkdir"]),
+    "no new files": (errno.ENOSPC, ["open", "os.mkdir"]),
     "a disk that became read-only": (errno.EROFS, CHANGING),
-    "rights taken away": (errno.EACCES, CHANGING),
+    "permissions removed": (errno.EACCES, CHANGING),
 }
 """Number of the error, and the steps of writing that fail."""
 
@@ -44,7 +44,7 @@ def short(tmp_path_factory: pytest.TempPathFactory, nurseries: Nursery) -> Train
 
 
 def assert_error(done: Done, what: str) -> None:
-    """Check that a command ended with an error that says what failed."""
+    """Check that a command ended with an error message that names the failure."""
     assert done.returncode == 1, done
     assert "Error: " in done.stderr
     assert what in done.stderr, done.stderr
@@ -53,7 +53,7 @@ def assert_error(done: Done, what: str) -> None:
 
 
 def assert_resumable(run: Path, done: Done, number: int) -> None:
-    """Check the error of a training that could not write, with a hint if it had begun."""
+    """Check the error of a training that could not write; a started one has a hint."""
     assert_error(done, os.strerror(number))
     if "train loss" in done.stderr:
         assert f"resume with: nnctl train --resume {run}" in done.stderr
@@ -61,7 +61,7 @@ def assert_resumable(run: Path, done: Done, number: int) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_a_training_whose_writing_fails_from_any_step_on_goes_on_when_there_is_room(
+def test_a_training_whose_writes_fail_can_be_resumed_when_there_is_space(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture, what: str
 ) -> None:
     if not torture.full and what not in ("a full disk", "a disk that became read-only"):
@@ -73,7 +73,7 @@ def test_a_training_whose_writing_fails_from_any_step_on_goes_on_when_there_is_r
     for step in tried:
         fault = Fault(below=str(run), fail_from=step, fail=kinds, error=number)
         done = nursery.run(fault, *short.arguments(run))
-        if done.returncode:  # else all such steps had been taken
+        if done.returncode:  # 0 if no such step followed
             assert_resumable(run, done, number)
         short.assert_completes(run)
         shutil.rmtree(run)
@@ -93,11 +93,11 @@ def test_a_limit_on_the_size_of_files_ends_a_training_with_an_error(
         assert_resumable(run, done, errno.EFBIG)
         short.assert_completes(run)
         shutil.rmtree(run)
-    torture.tried("a limit to the size of files, in a training", cases)
+    torture.tried("a limit on the size of files, in a training", cases)
 
 
 def begin_a_long_training(nursery: Nursery, short: Trained, run: Path) -> None:
-    """Start a training that has done some epochs, and will not end by itself."""
+    """Start a training that does not end on its own, and wait for its first checkpoint."""
     nursery.start(Fault(below=str(run)), *short.arguments(run), "--epochs", 100_000)
     while not (run / "last.npz").exists():
         assert not nursery.is_over(), nursery.end()
@@ -105,7 +105,7 @@ def begin_a_long_training(nursery: Nursery, short: Trained, run: Path) -> None:
 
 
 @pytest.mark.usefixtures("full_only")  # tests/runs has a faster one
-def test_a_run_that_is_removed_while_it_is_trained_ends_with_an_error(
+def test_a_run_that_is_removed_during_training_ends_with_an_error(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
     run, cases = scratch / "run", torture.cases(1, full=6)
@@ -118,10 +118,10 @@ def test_a_run_that_is_removed_while_it_is_trained_ends_with_an_error(
         assert "start a new run" in done.stderr
         assert "--resume" not in done.stderr
         assert not run.exists()
-    torture.tried("a run directory that is removed while it is trained", cases)
+    torture.tried("a run directory that is removed during training", cases)
 
 
-def test_a_run_that_is_moved_while_it_is_trained_goes_on_elsewhere(
+def test_a_run_that_is_moved_during_training_can_be_resumed_there(
     scratch: Path, nursery: Nursery, short: Trained, torture: Torture
 ) -> None:
     run, moved = scratch / "run", scratch / "moved"
@@ -138,7 +138,7 @@ def test_a_run_that_is_moved_while_it_is_trained_goes_on_elsewhere(
         assert done.returncode == 0, done
         assert [row["epoch"] for row in Run(moved).metrics] == list(range(1, epochs + 1))
         shutil.rmtree(moved)
-    torture.tried("a run directory that is moved while it is trained", cases)
+    torture.tried("a run directory that is moved during training", cases)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_run_that_is_moved_while_it_is_trained_goes_on_elsewhere(
         ("matplotlib", ("report", "run", "--output", "disk/file.html")),
     ],
 )
-def test_no_part_of_a_result_that_is_too_large_is_left(
+def test_a_result_that_is_too_large_leaves_no_partial_file(
     scratch: Path,
     nursery: Nursery,
     short: Trained,
@@ -166,4 +166,4 @@ def test_no_part_of_a_result_that_is_too_large_is_left(
     done = nursery.run(Fault(below=str(disk), largest=16_000), *arguments)
     assert_error(done, f"cannot be written: {os.strerror(errno.EFBIG)}")
     assert not list(disk.iterdir())
-    torture.tried("a result that is larger than a file may be")
+    torture.tried("a result that exceeds the limit on file sizes")

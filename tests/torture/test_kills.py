@@ -1,4 +1,4 @@
-"""A training that is killed or interrupted at any moment, again and again, loses nothing."""
+"""A training that is killed or interrupted repeatedly, at any moment, loses nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTERRUPTS = {
     ("SIGHUP",): 12,
     ("SIGHUP", "SIGTERM"): 12,
 }
-"""Signals that a process gets, and the number of cases."""
+"""Signals that a process receives, and the number of cases."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory, nurseries: Nursery) -> Train
     return Trained(QUICK, tmp_path_factory.mktemp("quick"), nurseries)
 
 
-def test_a_training_killed_before_any_step_of_writing_goes_on_to_the_same_bits(
+def test_a_training_killed_before_any_write_resumes_to_the_same_bits(
     scratch: Path, nursery: Nursery, quick: Trained, torture: Torture
 ) -> None:
     rng = torture.random("steps")
@@ -59,7 +59,7 @@ def test_a_training_killed_before_any_step_of_writing_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("names", INTERRUPTS, ids=" ".join)
-def test_a_training_interrupted_at_any_call_goes_on_to_the_same_bits(
+def test_a_training_interrupted_at_any_call_resumes_to_the_same_bits(
     scratch: Path, nursery: Nursery, quick: Trained, torture: Torture, names: tuple[str, ...]
 ) -> None:
     if not torture.full and names not in (("SIGTERM",), ("SIGINT", "SIGINT")):
@@ -84,7 +84,7 @@ def interrupt(run: Path, names: tuple[str, ...], calls: int, rng: random.Random)
     return Fault(below=str(run), signals=numbers, signal_at=at[: len(names)])
 
 
-def test_a_command_interrupted_at_any_call_from_its_first_line_on_shows_no_traceback(
+def test_a_command_interrupted_at_any_call_prints_no_traceback(
     scratch: Path, quick: Trained, processes: Processes, torture: Torture
 ) -> None:
     def run_with(fault: Fault) -> Done:

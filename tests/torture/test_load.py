@@ -1,4 +1,4 @@
-"""A training of many epochs and a sweep of many trials: nothing grows or slows down.
+"""A training of many epochs and a sweep of many trials do not leak memory or slow down.
 
 The pace is measured in CPU time, which other programs do not change, and files are in memory where
 the system has such a folder, because syncing a disk is not what is measured.
@@ -38,7 +38,7 @@ AND: dict[str, Any] = {
     "optimizer": {"learning_rate": 2.0},
     "training": {"batch_size": 4},
 }
-"""Three weights and a step an epoch: nearly all time goes into the rest of an epoch."""
+"""Three weights, one step per epoch: almost all time is spent outside the steps."""
 TEN: dict[str, Any] = {
     "data": {"dataset": "mini", "subset": 10, "validation": 10},
     "network": {"layers": [{"units": 10, "activation": "softmax"}]},
@@ -51,18 +51,18 @@ TEN: dict[str, Any] = {
 pytestmark = [PATIENCE, pytest.mark.usefixtures("full_only")]
 
 GROWS = 4e6
-"""Bytes by which the second half of a process may grow without being a leak."""
+"""Growth in bytes during the second half of a process that is not a leak."""
 SLOWER = 2.0
-"""Most CPU time of the last tenth, relative to the second tenth."""
+"""Maximum CPU time of the last tenth, relative to the second tenth."""
 A_TRIAL = 4e3
-"""Bytes that a sweep may keep of each trial: its row of the results."""
+"""Bytes that a sweep may keep per trial: its row of the results."""
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 """Escape sequences that move the cursor or set colors."""
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder in memory, where there is one."""
+    """A folder in memory, if the system has one."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)
@@ -70,7 +70,7 @@ def home() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Life:
-    """Lines written, CPU seconds and bytes of memory of a process, at some moments."""
+    """Written lines, CPU seconds and memory of a process at several moments."""
 
     done: np.ndarray[Any, Any]
     seconds: np.ndarray[Any, Any]
@@ -114,13 +114,13 @@ def watch(process: Popen[bytes], path: Path) -> Life:
 def write(folder: Path, config: dict[str, Any], epochs: int | None = None) -> Path:
     """Write a configuration."""
     path = folder / "tiny.yaml"
-    given = {**config, "training": {**config["training"], **({"epochs": epochs} if epochs else {})}}
-    path.write_text(json.dumps(given), encoding="utf-8")
+    data = {**config, "training": {**config["training"], **({"epochs": epochs} if epochs else {})}}
+    path.write_text(json.dumps(data), encoding="utf-8")
     return path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning(
+def test_a_table_of_very_many_epochs_does_not_slow_down(
     torture: Torture, home: Path, processes: Processes
 ) -> None:
     epochs, run = 10_000, home / "run"
@@ -140,7 +140,7 @@ def test_the_table_of_very_many_epochs_is_as_fast_at_its_end_as_at_its_beginning
     assert life.growth * epochs / 2 < GROWS
 
 
-def test_a_training_of_very_many_epochs_neither_grows_nor_slows_down(
+def test_a_training_of_very_many_epochs_does_not_leak_memory_or_slow_down(
     torture: Torture, home: Path, processes: Processes, nnctl: Nnctl
 ) -> None:
     epochs, run = 50_000, home / "run"
@@ -162,7 +162,7 @@ def test_a_training_of_very_many_epochs_neither_grows_nor_slows_down(
     assert life.slowdown < SLOWER
 
 
-def test_a_sweep_of_very_many_trials_keeps_a_row_of_each_and_no_more(
+def test_a_sweep_of_very_many_trials_keeps_only_one_row_per_trial_in_memory(
     torture: Torture, home: Path, processes: Processes, nnctl: Nnctl
 ) -> None:
     trials, directory = 2_500, home / "sweep"

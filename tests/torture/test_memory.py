@@ -1,4 +1,4 @@
-"""The estimate of the memory that a training takes, compared with the peak of its process."""
+"""The estimated memory of a training, compared with the peak of its process."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ except SystemExit as end:
     assert not end.code
 print(1024 * (status_of("VmHWM") - before))
 """
-"""Trains, and prints by how many bytes its process grew."""
+"""Trains, and prints the growth of its process in bytes."""
 
 UNCERTAIN = 16e6
-"""Bytes of the interpreter and the allocator, which no estimate contains."""
+"""Bytes of the interpreter and the allocator, which the estimate does not include."""
 ELASTIC = {"shift": 2, "rotate": 10, "elastic": {"alpha": 30, "sigma": 4}, "noise": 0.1}
 MAXOUT = {"name": "maxout", "pieces": 4}
 
@@ -109,7 +109,7 @@ def _large_images(torture: Torture, scratch: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the peak that Linux keeps of a process")
 @pytest.mark.usefixtures("_large_images")
-def test_a_training_takes_as_much_memory_as_estimated(
+def test_a_training_uses_the_estimated_amount_of_memory(
     torture: Torture, scratch: Path, processes: Processes
 ) -> None:
     shares, wrong = [], []
@@ -125,7 +125,7 @@ def test_a_training_takes_as_much_memory_as_estimated(
 
 
 def measured(name: str, folder: Path, processes: Processes) -> int:
-    """Train one of the shapes, and return by how many bytes the process grew."""
+    """Train one of the shapes, and return the growth of the process in bytes."""
     (folder / "c.yaml").write_text(json.dumps(SHAPES[name]), encoding="utf-8")
     words = [sys.executable, "-c", TRAIN, "c.yaml", "--run-dir", name]
     done = end_of(processes.start(words, stdout=PIPE, stderr=PIPE, encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Strange names of files, and strange environments."""
+"""Unusual file names and environments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAMES = (
     *("a\nb", "a\tb", "a\x1b[2Jb", "a\x1b]0;title\x07b", "a\rb", "a\x08b", "a\x7fb", "a\x9b2Jb"),
     *("\udcff", "a\udce9b"),
 )
-"""Possible names of files on Linux; some are possible on no other system."""
+"""File names that are valid on Linux; some are not valid on any other system."""
 RESERVED = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ RESERVED = re.compile(r"(CON|PRN|AUX|NUL|COM\d|LPT\d)", re.IGNORECASE)
 @example(name="a\\b")
 @example(name="con")
 @example(name="x" * 999)
-def test_a_run_cannot_leave_the_folder_of_runs_by_its_name(name: str, torture: Torture) -> None:
+def test_a_run_name_cannot_escape_the_folder_of_runs(name: str, torture: Torture) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder, "runs")
         made = Run.create(name, runs).directory
@@ -70,7 +70,7 @@ def test_a_run_cannot_leave_the_folder_of_runs_by_its_name(name: str, torture: T
 
 
 def possible_names(torture: Torture, few: int) -> list[str]:
-    """Return some of the names, or all, that this system can have."""
+    """Return some or all of the names that are valid on this system."""
     names = list(NAMES)
     if sys.platform == "win32":
         names = [name for name in names if re.fullmatch(r"[\w -]*\w", name)]
@@ -131,7 +131,7 @@ def _cases(run: Path) -> dict[str, tuple[object, ...]]:
     }
 
 
-def test_an_option_in_the_environment_is_used_or_named(
+def test_an_option_in_the_environment_is_used_or_reported(
     scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(click, "launch", lambda *_: 0)
@@ -213,7 +213,7 @@ def end_of_bytes(processes: Processes, words: list[str]) -> CompletedProcess[byt
 
 
 @posix
-def test_a_training_outlives_its_streams(
+def test_a_training_survives_closed_streams(
     scratch: Path, torture: Torture, processes: Processes
 ) -> None:
     redirections = (
@@ -235,9 +235,7 @@ def test_a_training_outlives_its_streams(
 
 @pytest.mark.usefixtures("full_only")
 @posix
-def test_a_window_may_change_its_size_while_something_is_trained(
-    scratch: Path, torture: Torture
-) -> None:
+def test_a_window_may_change_its_size_during_training(scratch: Path, torture: Torture) -> None:
     import fcntl
     import termios
 
@@ -309,7 +307,7 @@ def test_a_clock_that_is_set_back_breaks_nothing(torture: Torture, processes: Pr
         assert run.summary["seconds"] >= 0
 
 
-def test_runs_of_one_second_have_directories_of_their_own(
+def test_runs_within_one_second_have_different_directories(
     scratch: Path, torture: Torture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = [
@@ -329,4 +327,4 @@ def test_runs_of_one_second_have_directories_of_their_own(
     made = {Run.create("run", scratch).directory for _ in range(count)}
     assert len(made) == count
     assert made == set(scratch.iterdir())
-    torture.tried("runs begun in three seconds that come again and again", count)
+    torture.tried("runs begun in three seconds that come repeatedly", count)

@@ -1,4 +1,4 @@
-"""No content of a file is ever executed, and no write leaves its directory."""
+"""Content of files is never executed, and no write leaves its directory."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _check_call(path: Path, call: ast.Call) -> None:
     assert not name.endswith("Markup"), f"{where} marks text as safe"
 
 
-def test_the_yaml_loader_is_a_safe_one() -> None:
+def test_the_yaml_loader_is_safe() -> None:
     import yaml
 
     from nnctl.config import reader
@@ -82,7 +82,7 @@ def test_the_yaml_loader_is_a_safe_one() -> None:
     assert not any("python" in str(tag) for tag in constructors)
 
 
-def test_only_what_nnctl_made_itself_is_unescaped_in_a_page() -> None:
+def test_only_html_that_nnctl_generates_is_unescaped_in_a_report() -> None:
     template = (PACKAGE / "report" / "page.html").read_text("utf-8")
     unescaped = set(re.findall(r"{{\s*([^}|]+?)\s*\|\s*safe\s*}}", template))
     assert unescaped == {"style", "chart.svg", "script"}
@@ -124,7 +124,9 @@ _POSIX = pytest.mark.skipif(sys.platform == "win32", reason="other names and lin
 
 @_POSIX
 @pytest.mark.usefixtures("sketched_in_few")
-def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Path) -> None:
+def test_a_report_contains_only_elements_that_nnctl_generates(
+    torture: Torture, scratch: Path
+) -> None:
     plain = Path(shutil.copytree(KEPT_RUN, scratch / "plain"))
     run_command("report", plain, plain, "-o", "plain.html", codes=[0])
     expected = elements(scratch / "plain.html")
@@ -154,7 +156,7 @@ def test_a_page_is_made_of_our_own_elements_alone(torture: Torture, scratch: Pat
 
 @_POSIX
 @pytest.mark.usefixtures("sketched_in_few")
-def test_a_page_of_a_sweep_is_made_of_our_own_elements_alone(
+def test_a_sweep_report_contains_only_elements_that_nnctl_generates(
     torture: Torture, scratch: Path
 ) -> None:
     names = (EVIL, CSS, "$x^2$ \\alpha [/red][bold]", "\x00\x1b[2J")
@@ -245,7 +247,7 @@ def test_no_trial_is_written_through_a_link(torture: Torture, scratch: Path) -> 
 
 @_POSIX
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_temporary_files_are_new_unpredictable_and_writable_by_nobody_else(
+def test_temporary_files_are_new_unpredictable_and_writable_only_by_their_owner(
     torture: Torture, scratch: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
     seen: list[str] = []
@@ -269,7 +271,7 @@ def test_temporary_files_are_new_unpredictable_and_writable_by_nobody_else(
 
 
 @_POSIX
-def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(
+def test_a_link_with_the_name_of_a_temporary_file_is_not_followed(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda _: "00000000")

@@ -1,4 +1,4 @@
-"""Pictures that are damaged or made by hand: a digit or an error, and little memory."""
+"""Damaged and crafted images give a digit or an error, and need little memory."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ SOUND: dict[str, bytes] = {
     "lossless WebP with alpha": saved(_ALPHA.convert("RGBA"), "WEBP", lossless=True),
     "photograph": photograph(DIGITS[0].ravel(), 0),
 }
-"""Files of every kind that is read, by name."""
+"""Files in every supported format, by name."""
 
 
 def look(content: bytes) -> None:
@@ -97,14 +97,14 @@ def look(content: bytes) -> None:
     assert image.max() > 0
 
 
-def test_every_kind_of_picture_is_read(torture: Torture) -> None:
+def test_every_image_format_is_read(torture: Torture) -> None:
     for content in SOUND.values():
         look(content)
         torture.tried("kinds of pictures")
 
 
 @given(content=st.sampled_from([*SOUND.values()]).flatmap(mutated))
-def test_a_changed_picture_is_a_picture_or_an_error(torture: Torture, content: bytes) -> None:
+def test_a_changed_image_file_is_an_image_or_an_error(torture: Torture, content: bytes) -> None:
     torture.tried("a changed picture")
     try:
         look(content)
@@ -113,7 +113,7 @@ def test_a_changed_picture_is_a_picture_or_an_error(torture: Torture, content: b
 
 
 @given(content=st.binary(max_size=200), kind=st.sampled_from([*SOUND.values()]))
-def test_a_beginning_with_any_bytes_after_it_is_a_picture_or_an_error(
+def test_a_valid_header_with_any_bytes_after_it_is_an_image_or_an_error(
     torture: Torture, content: bytes, kind: bytes
 ) -> None:
     torture.tried("a picture's beginning with other bytes after it")
@@ -132,7 +132,7 @@ def test_a_beginning_with_any_bytes_after_it_is_a_picture_or_an_error(
         fill=st.sampled_from([0, 255, 130]),
     )
 )
-def test_any_pixels_are_a_digit_or_none(torture: Torture, pixels: Any) -> None:
+def test_any_pixels_give_a_digit_or_an_error(torture: Torture, pixels: Any) -> None:
     torture.tried("any pixels")
     try:
         look(saved(Image.fromarray(pixels), "PNG"))
@@ -157,7 +157,7 @@ def _zeros(count: int) -> bytes:
     return b"".join([*parts, packer.compress(bytes(count % 2**20)), packer.flush()])
 
 
-SIDE = 7000  # 49 million pixels: nearly the most that are read
+SIDE = 7000  # 49 million pixels: just below the limit
 BOMBS: dict[str, Callable[[], bytes]] = {
     "a huge PNG": lambda: _png(2**31 - 1, 2**31 - 1, 8, 0, b""),
     "a PNG of no pixels": lambda: _png(0, 0, 8, 0, b""),
@@ -174,10 +174,12 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a plain PGM that never ends": lambda: b"P2 7000 7000 255 " + b"0" * 10**6,
     "WebP of 16,383 a side": lambda: saved(Image.new("RGB", (7000, 7000)), "WEBP"),
 }
-"""Functions that return small files of pictures that are large or do not exist, by name."""
+"""Functions that return small files of large or missing images, by name."""
 
 
-def test_a_bomb_is_refused_or_takes_little_memory(torture: Torture, scratch: Path) -> None:
+def test_a_decompression_bomb_is_rejected_or_needs_little_memory(
+    torture: Torture, scratch: Path
+) -> None:
     path = scratch / "picture"
     names = [*BOMBS] if torture.full else ["a huge PNG", "a PNG of no pixels", "a PNG of a bit"]
     for name in names:
@@ -188,7 +190,7 @@ def test_a_bomb_is_refused_or_takes_little_memory(torture: Torture, scratch: Pat
 
 @settings(max_examples=settings().max_examples // 10)
 @given(content=st.sampled_from([*SOUND.values()]).flatmap(mutated))
-def test_the_command_reports_each_picture_and_goes_on(
+def test_the_command_reports_each_unreadable_image_and_continues(
     torture: Torture, tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     folder = tmp_path_factory.mktemp("pictures")

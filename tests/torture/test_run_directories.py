@@ -1,4 +1,4 @@
-"""Directories of runs and sweeps made by hand: with any content, or with links and pipes."""
+"""Crafted directories of runs and sweeps: with any content, or with links and pipes."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ LINES = [json.loads(line) for line in JOURNAL.splitlines()]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose files are replaced again and again."""
+    """A run whose files the tests replace."""
     return Path(shutil.copytree(KEPT_RUN, tmp_path_factory.mktemp("runs") / "run"))
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep whose files are replaced again and again."""
+    """A sweep whose files the tests replace."""
     return Path(shutil.copytree(KEPT_SWEEP, tmp_path_factory.mktemp("sweeps") / "sweep"))
 
 
@@ -71,7 +71,7 @@ def mend(directory: Path, kept: Path = KEPT_RUN) -> None:
 
 
 def as_lines(values: Any) -> bytes:
-    """Return values as lines of JSON; a string is a line as it is."""
+    """Return values as lines of JSON; a string is an unchanged line."""
     values = values if isinstance(values, list) else [values]
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
     return "".join(f"{text}\n" for text in texts).encode("utf-8", "replace")
@@ -93,7 +93,7 @@ ANY_TEXTS = st.one_of(
 
 @LONG
 @given(file=ANY_TEXTS)
-def test_any_texts_of_a_run_are_shown_or_refused(
+def test_any_content_of_a_run_is_shown_or_rejected(
     torture: Torture, run: Path, file: tuple[str, bytes]
 ) -> None:
     for name, content in {**WHOLE, file[0]: file[1]}.items():
@@ -127,9 +127,7 @@ def show(directory: Path) -> None:
     | st.lists(st.sampled_from(LINES) | json_values, max_size=9).map(as_lines)
 )
 @pytest.mark.usefixtures("capsys")
-def test_any_journal_is_shown_and_resumed_or_refused(
-    torture: Torture, sweep: Path, content: bytes
-) -> None:
+def test_any_journal_is_resumed_or_rejected(torture: Torture, sweep: Path, content: bytes) -> None:
     (sweep / "journal.jsonl").write_bytes(content)
     torture.tried("any journal.jsonl, shown and resumed")
     for use in (show, resume_without_training):
@@ -190,7 +188,7 @@ def commands(directory: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.usefixtures("sketched_in_few")
-def test_every_command_reads_or_refuses_hostile_texts(torture: Torture, run: Path) -> None:
+def test_every_command_reads_or_rejects_hostile_files(torture: Torture, run: Path) -> None:
     random = torture.random("texts")
     for name in some_of(torture, [*TEXTS], 3):
         file, values = TEXTS[name]

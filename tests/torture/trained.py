@@ -1,4 +1,4 @@
-"""A training to disturb, and the result that it must have all the same."""
+"""A training that tests disturb, and the result that it must still have."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ QUICK: dict[str, Any] = {
     "data": {"dataset": "mini", "validation": 100, "subset": 500},
     "training": {**SMALL["training"], "epochs": 12},
 }
-"""Short epochs: most of the time goes into starting, writing and ending."""
+"""Short epochs: most of the time is spent starting, writing and ending."""
 _WHICH: tuple[Which, ...] = ("last", "best")
 
 
 class Trained:
-    """A training that a nursery runs, and its result when nothing disturbs it."""
+    """A training that a nursery runs, and its undisturbed result."""
 
     def __init__(self, config: Mapping[str, Any], folder: Path, nursery: Nursery) -> None:
         self.config = folder / "config.yaml"
@@ -39,7 +39,7 @@ class Trained:
         self.epochs = len(Run(self.whole).metrics)
 
     def arguments(self, run: Path) -> list[object]:
-        """Return the words that begin a training, or resume it."""
+        """Return the arguments that begin a training or resume it."""
         if (run / "config.yaml").exists():
             return ["train", "--resume", run]
         return ["train", self.config, "--run-dir", run]
@@ -60,7 +60,7 @@ class Trained:
     def was_interrupted(
         self, run: Path, done: subprocess.CompletedProcess[str], *, once: bool
     ) -> bool:
-        """Check the end of a command that got signals: complete, or with a hint how to resume."""
+        """Check a command that received signals: it is complete, or explains how to resume."""
         for word in ("Traceback", "KeyboardInterrupt", "Exception"):
             assert word not in done.stderr, done.stderr
         if done.returncode == 0:
