@@ -70,7 +70,8 @@ NOT_NUMBERS = "biases of layer 1 are not an array of numbers"
         ({"biases": [ones(2, 2), ones(2)]}, r"layer 1: .* got \(4, 3\) and \(2, 2\)"),
         ({"biases": [ones(3), ones(5)]}, "3 inputs and 5 biases"),
         ({"biases": [3.0, ones(2)]}, "layer 1: expected weights"),
-        ({"biases": [np.full(3, np.nan), ones(2)]}, "biases of layer 1 .* not finite"),
+        ({"weights": [ones(4, 3), np.full((3, 2), np.nan)]}, "weights of layer 2 .* not finite"),
+        ({"biases": [ones(3), np.full(2, np.nan)]}, "biases of layer 2 .* not finite"),
         ({"biases": [np.full(3, 1e300), ones(2)]}, "biases of layer 1 .* not finite"),
         ({"biases": [["a", "b", "c"], ones(2)]}, NOT_NUMBERS),
         ({"biases": [[[1], [1, 2]], ones(2)]}, NOT_NUMBERS),
@@ -82,6 +83,7 @@ NOT_NUMBERS = "biases of layer 1 are not an array of numbers"
         ({"slopes": {0: [1, 2, 3]}}, "layer 1 has no slopes"),
         ({"slopes": {7: [1]}}, "layer 8 has no slopes"),
         ({"activations": ["prelu", "relu"], "slopes": {0: [1]}}, "layer 1 has 3 slopes, got"),
+        ({"activations": ["prelu", "relu"], "slopes": {0: [1] * 4}}, "layer 1 has 3 slopes, got"),
     ],
 )
 def test_arrays_that_do_not_fit_are_errors(wrong: dict[str, Any], message: str) -> None:
