@@ -273,6 +273,19 @@ def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(tmp_
     assert not np.allclose(run.checkpoint("last").parameters, validated, rtol=1e-2)
 
 
+@pytest.mark.parametrize(("batch_size", "is_mean"), [(900, False), (700, True)])
+def test_the_last_network_has_mean_weights_after_eight_steps(
+    tmp_path: Path, batch_size: int, is_mean: bool
+) -> None:
+    settings = {"average": 0.99, "epochs": 2, "batch_size": batch_size}  # 6 or 8 steps
+    train(begin(tmp_path / "run", {**SMALL, "training": {**SMALL["training"], **settings}}))
+    run = Run(tmp_path / "run")
+    last, best = run.network("last").parameters.vector, run.network("best").parameters.vector
+    assert is_mean != np.array_equal(run.checkpoint("last").parameters, last)
+    assert last.any()
+    assert best.any()
+
+
 # Metrics and summary ----------------------------------------------------------------------------
 
 
