@@ -111,6 +111,13 @@ def test_resuming_leads_to_the_same_bits_with_every_kind_of_state(
         assert outcome(tmp_path / "whole") == outcome(directory)
 
 
+def test_a_run_with_a_single_validation_image_is_resumed(directory: Path) -> None:
+    config = changed({"data.validation": 1, "data.subset": 500, "training.epochs": 2})
+    assert train(begin(directory, config), stop_after=2) == "interrupted"
+    assert Run(directory).metrics[0]["val_accuracy"] is not None
+    assert train(resume(directory)) == "finished"
+
+
 def test_a_run_that_ends_after_steps_is_not_extended_by_epochs(directory: Path) -> None:
     train(begin(directory, changed({"training.steps": 3})))
     with pytest.raises(UsageError, match="is a run of 3 steps"):
