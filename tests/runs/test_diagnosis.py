@@ -280,6 +280,17 @@ def test_the_initial_weights_are_blamed_only_if_they_saturate_the_units() -> Non
     assert diagnosis.cure == "lower optimizer.learning_rate (now 0.1)"
 
 
+def test_units_that_were_dead_before_training_blame_the_initial_biases() -> None:
+    config = replaced(
+        config_of("relu", "relu"),
+        {"network.layers.1.init": {"biases": {"name": "constant", "value": -99}}},
+    )
+    network = build_network(config, 784)
+    found = one(diagnose(config, [row({}, {"dead": 1.0})], network))
+    assert found.evidence.endswith("output 0 for every image, already before training")
+    assert found.cure.startswith("set network.layers.1.init: auto, or")
+
+
 @pytest.mark.parametrize(
     ("train", "validation", "expected"),
     [
