@@ -192,7 +192,7 @@ def test_a_directory_without_a_journal_is_refused(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     journal = Journal(tmp_path)
-    with pytest.raises(DataError, match=f"{NAME} cannot be read"):
+    with pytest.raises(DataError, match=f"{NAME} cannot be read: it is a folder"):
         list(journal.read())
     for attempt in (journal.repair, lambda: journal.append([STARTED])):
         with pytest.raises(StorageError, match=f"{NAME} cannot be written"):
