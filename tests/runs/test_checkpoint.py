@@ -245,6 +245,7 @@ def test_the_configuration_of_a_checkpoint_is_checked(
         {"correct": 10**6},
         {"shuffling": {}},
         {"best": Best(1, None, None)},
+        {"best": {"epoch": 1, "val_accuracy": 0.9, "val_loss": 0.3, "unknown": 0}},
         {"loss_sum": "0"},
     ],
     ids=str,
