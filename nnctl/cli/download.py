@@ -65,7 +65,7 @@ def download(
         click.echo(json.dumps(record))
     elif verify:
         for name, state in states.items():
-            click.echo(f"{name}: {'correct' if state == 'right' else state}")
+            click.echo(f"{name}: {state}")
     else:
         click.echo(f"MNIST is in {directory}")
     wrong = [f"{name} is {state}" for name, state in states.items() if state != "right"]

@@ -300,7 +300,7 @@ def test_a_mistake_found_with_the_dataset_leaves_no_directory(nnctl: Nnctl, scra
 
 def test_an_empty_path_is_not_the_current_folder(nnctl: Nnctl) -> None:
     for arguments in (("eval", ""), ("predict", "", "x.png"), ("train", "--resume", "")):
-        assert "is a variable of the shell unset?" in nnctl(*arguments, code=2).stderr
+        assert "is a shell variable unset?" in nnctl(*arguments, code=2).stderr
 
 
 def test_without_arguments_help_is_printed(nnctl: Nnctl) -> None:

@@ -236,7 +236,7 @@ def test_the_error_of_an_unknown_name_lists_the_datasets(suggestion: str, name: 
         describe(name)
     assert f"unknown dataset '{name}'{suggestion}" == caught.value.message
     names = "mnist, mini, a logic gate (and, or, nand, xor)"
-    assert caught.value.hint == f"A dataset is {names}, or a folder that holds four IDX files."
+    assert caught.value.hint == f"A dataset is {names}, or a folder with four IDX files."
 
 
 # Splits ------------------------------------------------------------------------------------------

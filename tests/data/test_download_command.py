@@ -151,7 +151,7 @@ def test_verify_prints_the_state_of_each_file_and_contacts_no_mirror(
     good, folder = mirror(FILES), data_dir / "mnist"
     command = ("download", "--data-dir", data_dir, "--mirror", good.url)
     verified = nnctl(*command, "--verify")
-    assert [f"{name}: correct" for name in NAMES] == verified.stdout.splitlines()
+    assert [f"{name}: right" for name in NAMES] == verified.stdout.splitlines()
 
     (folder / GZIP_NAMES[0]).unlink()
     with (folder / GZIP_NAMES[1]).open("ab") as file:

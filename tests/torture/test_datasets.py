@@ -149,7 +149,7 @@ def test_a_flipped_bit_in_a_known_file_is_reported(
         path = random.choice(files)
         whole = path.read_bytes()
         path.write_bytes(flipped(whole, random))
-        with pytest.raises(DamagedFileError, match="are damaged"):
+        with pytest.raises(DamagedFileError, match="is damaged"):
             open_dataset("mini", notify=ignore)
         path.write_bytes(whole)
     assert open_dataset("mini", notify=ignore).training.images.shape == (5000, 784)

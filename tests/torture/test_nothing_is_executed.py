@@ -240,7 +240,7 @@ def test_no_trial_is_written_through_a_link(torture: Torture, scratch: Path) -> 
     shutil.rmtree(sweep / "trial-002")
     (sweep / "trial-002").symlink_to(elsewhere)
     done = run_command("sweep", "--resume", sweep, "--workers", 1, "--quiet", codes=[3])
-    assert "trial-002 is a link" in done.output
+    assert "trial-002 is a symbolic link" in done.output
     assert before == {path.name: path.read_bytes() for path in elsewhere.iterdir()}
     torture.tried("links from a sweep to a victim")
 
