@@ -16,7 +16,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     except OSError:  # the directory was deleted, so Python did not add it
         pass
 
-from nnctl.runs.stopping import end_at_once, end_on_what_nobody_catches, hear, ignore_signals
+from nnctl.runs.signals import end_at_once, end_on_what_nobody_catches, hear, ignore_signals
 
 
 def run() -> None:

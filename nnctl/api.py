@@ -13,11 +13,11 @@ import numpy as np
 from nnctl.config import Document, Override, read_file
 from nnctl.nn.network import Network
 from nnctl.runs import evaluation
-from nnctl.runs.adoption import save_network
 from nnctl.runs.directory import Run, Which
 from nnctl.runs.evaluation import Evaluation, Split
 from nnctl.runs.plan import FellBack, FewerThreads, Notice, find_dataset, resolve_config, settle
-from nnctl.runs.stopping import stop_on_signals
+from nnctl.runs.pretrained import save_network
+from nnctl.runs.signals import stop_on_signals
 from nnctl.runs.training import TrainingRun
 
 

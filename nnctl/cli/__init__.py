@@ -30,7 +30,7 @@ from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
 from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint, presentable
-from nnctl.runs.stopping import hearing, interrupt
+from nnctl.runs.signals import hearing, interrupt
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
 _THREADS = (

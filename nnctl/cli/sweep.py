@@ -218,7 +218,7 @@ def _train(
     **_: Any,
 ) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError, StorageError
-    from nnctl.runs.stopping import ignore_signals, interrupt, stop_on_signals
+    from nnctl.runs.signals import ignore_signals, interrupt, stop_on_signals
     from nnctl.sweep.journal import is_sweep
     from nnctl.sweep.sweep import Limits
     from nnctl.views.sweep import SweepView
@@ -253,7 +253,7 @@ def _train(
 
 
 def _start_workers(scheduler: str | None, count: int | None) -> Workers:
-    from nnctl.runs.machine import cores
+    from nnctl.runs.system import cores
     from nnctl.sweep.pool import LocalPool
     from nnctl.views.console import notices, say
 

@@ -69,7 +69,7 @@ def train(
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
     from nnctl.runs.plan import find_dataset, load_config, settle
-    from nnctl.runs.stopping import interrupt, stop_on_signals
+    from nnctl.runs.signals import interrupt, stop_on_signals
     from nnctl.runs.training import TrainingRun
     from nnctl.views.download import DownloadView
     from nnctl.views.training import TrainingView, show_result

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.data import decoded, download, idx
+from nnctl.data import download, idx, idx_cache
 from nnctl.data.gates import GATES, INPUTS
 from nnctl.data.registry import (
     CLASSES,
@@ -109,7 +109,7 @@ class Dataset:
         if self.copies is None:
             return idx.read_idx(path, dimensions=3)
         sha256 = self.hashes.get(name) or self.hashes[path.name]
-        return decoded.read(path, self.copies / f"{sha256}.idx", dimensions=3)
+        return idx_cache.read(path, self.copies / f"{sha256}.idx", dimensions=3)
 
 
 class Gate(Dataset):

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 
 import nnctl
 from nnctl.errors import UsageError
+from nnctl.export.metadata import Origin
 from nnctl.export.onnx import to_onnx
-from nnctl.export.origin import Origin
 from nnctl.export.safetensors import to_safetensors
 from nnctl.files import write_atomically
 from nnctl.nn.network import Network

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nnctl.errors import UsageError
-from nnctl.export.origin import Origin, describe_images, describe_outputs
+from nnctl.export.metadata import Origin, describe_images, describe_outputs
 from nnctl.nn import activations as nn
 from nnctl.nn.activations import Activation
 from nnctl.nn.network import Network

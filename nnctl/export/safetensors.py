@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.errors import UsageError
-from nnctl.export.origin import Origin, describe_images, describe_outputs
+from nnctl.export.metadata import Origin, describe_images, describe_outputs
 from nnctl.nn.activations import (
     ELU,
     GELU,

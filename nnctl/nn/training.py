@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.nn.activations import Array
-from nnctl.nn.crew import Crew
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import Examples, scale, scaled
 from nnctl.nn.health import LayerHealth, Probe
@@ -26,6 +25,7 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
+from nnctl.nn.parallel import Crew
 from nnctl.nn.regularization import (
     STRIDE,
     Regularization,

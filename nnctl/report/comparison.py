@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import to_mapping
-from nnctl.report.portrait import Portrait
+from nnctl.report.run_report import Portrait
 from nnctl.runs.comparison import LUCK, mcnemar
 from nnctl.runs.plan import flatten
 

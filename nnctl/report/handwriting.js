@@ -1,5 +1,5 @@
 "use strict";
-// Turns pen strokes into an image like those of MNIST, as nnctl/data/pictures.py does with photographs.
+// Turns pen strokes into an image like those of MNIST, as nnctl/data/preprocess.py does with photographs.
 
 // All lengths are fractions of an image's side.
 const BOX = 20 / 28; // the square that a digit fills

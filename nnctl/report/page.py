@@ -13,9 +13,9 @@ from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
 from nnctl.report.comparison import compare
-from nnctl.report.pictures import Sheet
-from nnctl.report.portrait import PROBED, Portrait
-from nnctl.report.studies import Study
+from nnctl.report.run_report import PROBED, Portrait
+from nnctl.report.sprites import Sheet
+from nnctl.report.sweep_report import Study
 from nnctl.report.weights import describe_network, rounding
 from nnctl.sweep.space import short_keys
 

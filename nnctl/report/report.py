@@ -15,8 +15,8 @@ from nnctl.files import write_atomically
 from nnctl.report.charts import import_matplotlib
 from nnctl.report.comparison import rank
 from nnctl.report.page import GENERATOR, render
-from nnctl.report.portrait import Portrait
-from nnctl.report.studies import Study
+from nnctl.report.run_report import Portrait
+from nnctl.report.sweep_report import Study
 from nnctl.runs.directory import Run, cannot_write, require_replaceable
 from nnctl.runs.plan import Notify
 from nnctl.sweep.journal import is_sweep

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from nnctl.data.dataset import Digits
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
-from nnctl.report.pictures import Place, Sheet, diverging, strongest
-from nnctl.report.portrait import PROBED, Portrait
+from nnctl.report.run_report import PROBED, Portrait
+from nnctl.report.sprites import Place, Sheet, diverging, strongest
 from nnctl.runs.evaluation import Answers, measure_corrupted
 
 WORST = 24

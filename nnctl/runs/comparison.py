@@ -14,7 +14,7 @@ from nnctl.data.dataset import Dataset
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets, predict
 from nnctl.runs.directory import Run, config_of, network_of
-from nnctl.runs.machine import cores, single_threaded_blas
+from nnctl.runs.system import cores, single_threaded_blas
 from nnctl.runs.training import split
 
 LUCK = 0.05

@@ -30,8 +30,8 @@ from nnctl.nn.metrics import (
 )
 from nnctl.nn.network import Network
 from nnctl.runs.directory import Run, Which, config_of, network_of
-from nnctl.runs.machine import cores, single_threaded_blas
 from nnctl.runs.plan import Notify
+from nnctl.runs.system import cores, single_threaded_blas
 from nnctl.runs.training import split
 
 Split = Literal["test", "validation", "train"]

@@ -36,8 +36,8 @@ from nnctl.runs.diagnosis import (
 )
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
-from nnctl.runs.machine import memory_needed
 from nnctl.runs.plan import epochs_needed, facts_of, settle, steps_per_epoch, validation_count
+from nnctl.runs.system import memory_needed
 from nnctl.runs.training import split
 
 LARGEST_ERROR = 1e-5

@@ -23,7 +23,7 @@ from nnctl.config.schema import DataConfig
 from nnctl.data.dataset import NAMED, Dataset, Facts, canonical_name, describe, open_dataset
 from nnctl.data.download import DownloadEvent
 from nnctl.errors import DataError, UsageError, shell_command
-from nnctl.runs.machine import check_memory, threads_that_fit
+from nnctl.runs.system import check_memory, threads_that_fit
 
 EPOCHS = 30
 """Epochs for ``epochs: auto``, if ``steps`` is not set."""

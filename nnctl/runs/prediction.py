@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.data.images import STDIN, is_idx, list_files, read_file, read_images, read_picture
-from nnctl.data.pictures import normalise
+from nnctl.data.image_files import STDIN, is_idx, list_files, read_file, read_images, read_picture
+from nnctl.data.preprocess import normalise
 from nnctl.errors import DataError, UsageError
 from nnctl.nn.metrics import predict as logits_of
 from nnctl.runs.directory import Run, Which, config_of, network_of

@@ -56,8 +56,8 @@ from nnctl.runs.directory import (
     require_empty,
     require_same,
 )
-from nnctl.runs.machine import describe_blas, single_threaded_blas, versions
 from nnctl.runs.plan import Notify, differences, find_dataset
+from nnctl.runs.system import describe_blas, single_threaded_blas, versions
 
 
 def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:

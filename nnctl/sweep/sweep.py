@@ -20,11 +20,11 @@ import nnctl
 from nnctl.config import Config, from_mapping
 from nnctl.errors import DamagedFileError, NnctlError, UsageError, shell_command
 from nnctl.runs.directory import DirectoryLock, require_empty
-from nnctl.sweep.agenda import Agenda
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
 from nnctl.sweep.plan import Plan, TrialMaker, trial_name
 from nnctl.sweep.results import ResultFiles, at_best_epoch
 from nnctl.sweep.space import Point
+from nnctl.sweep.trial_queue import Agenda
 from nnctl.sweep.trials import (
     FAILED,
     Curve,

@@ -25,8 +25,8 @@ from nnctl.runs.inspection import (
 )
 from nnctl.views.console import results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
-from nnctl.views.pictures import print_side_by_side
 from nnctl.views.plots import draw_curve
+from nnctl.views.terminal_images import print_side_by_side
 
 _REACH = 4.0  # activations are drawn for z from -4 to 4
 _COLUMNS, _ROWS = 16, 4  # size of each curve in characters

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nnctl.runs.evaluation import Evaluation, Mistake
 from nnctl.views.console import results, say
-from nnctl.views.pictures import print_side_by_side, share
+from nnctl.views.terminal_images import print_side_by_side, share
 
 _MOST = 5  # pairs of classes in the list of most frequent mistakes
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nnctl.runs.prediction import Prediction
 from nnctl.views.console import notices, results, say
-from nnctl.views.pictures import draw, is_plain, print_cut, share, shrink
+from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 
 _BAR = 20  # characters of a bar for 100 %
 

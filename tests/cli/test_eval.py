@@ -17,7 +17,7 @@ from sklearn import metrics
 import nnctl as face
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.examples import scaled
-from nnctl.views.pictures import print_side_by_side
+from nnctl.views.terminal_images import print_side_by_side
 from tests.conftest import CONFIGS, Nnctl
 from tests.helpers import write_idx
 

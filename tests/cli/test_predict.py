@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 import nnctl as face
-from nnctl.data import images
 from nnctl.data.dataset import MINI_DIRECTORY, open_dataset
 from nnctl.runs.prediction import predict
 from tests.conftest import CONFIGS, Nnctl
@@ -101,7 +100,7 @@ def test_unreadable_files_are_reported_and_the_others_classified(
 def test_a_file_that_is_too_large_for_an_image_is_rejected(
     nnctl: Nnctl, trained: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_MAX_BYTES", 2_000_000)
+    monkeypatch.setattr(image_files, "_MAX_BYTES", 2_000_000)
     for size, wrong in (
         (2_000_000, "not a readable image"),
         (2_000_001, "the file is larger than 2 MB"),

@@ -14,8 +14,8 @@ import nnctl
 from nnctl.errors import UsageError
 from nnctl.export import onnx as module
 from nnctl.export.export import export
+from nnctl.export.metadata import Origin
 from nnctl.export.onnx import to_onnx
-from nnctl.export.origin import Origin
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array, Linear, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Layer, Network
 from nnctl.runs.directory import Run

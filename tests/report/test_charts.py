@@ -13,7 +13,7 @@ import pytest
 
 from nnctl.report import sections
 from nnctl.report.charts import Line, draw_lines, draw_points
-from nnctl.report.portrait import Portrait
+from nnctl.report.run_report import Portrait
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import Corrupted
 from tests.processes import Processes, end_of

@@ -470,7 +470,7 @@ def test_a_trial_has_a_seed_and_a_directory_and_can_be_restored() -> None:
 def test_a_trial_has_one_thread_unless_the_configuration_sets_another_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nnctl.runs.machine.cores", lambda: 8)
+    monkeypatch.setattr("nnctl.runs.system.cores", lambda: 8)
     maker = TrialMaker(None, ignore)
 
     def threads(*parameters: str) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nnctl.config import json_schema, load
 from nnctl.config.reader import read_file
 from nnctl.config.sweeps import SweepConfig
-from nnctl.runs import machine
+from nnctl.runs import system
 from tests.conftest import CONFIGS
 from tests.torture.conftest import Torture
 from tests.torture.faults import Fault, Nursery
@@ -46,7 +46,7 @@ def _folder_and_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """Write all examples to one folder, and pretend that 700 MB of memory are available."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("configurations"))
-        patch.setattr(machine, "memory_there", lambda: 700_000_000)
+        patch.setattr(system, "memory_there", lambda: 700_000_000)
         yield
 
 

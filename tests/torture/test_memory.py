@@ -13,7 +13,7 @@ import pytest
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import describe
-from nnctl.runs.machine import memory_needed
+from nnctl.runs.system import memory_needed
 from tests.helpers import write_idx
 from tests.processes import Processes, end_of
 from tests.torture.conftest import Torture

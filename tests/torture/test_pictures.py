@@ -18,8 +18,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from nnctl.data.dataset import MINI_DIRECTORY
-from nnctl.data.images import is_idx, read_images, read_picture
-from nnctl.data.pictures import normalise
+from nnctl.data.image_files import is_idx, read_images, read_picture
+from nnctl.data.preprocess import normalise
 from nnctl.errors import DataError
 from tests.photographs import photograph
 from tests.torture.conftest import Torture

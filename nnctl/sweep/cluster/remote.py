@@ -29,7 +29,7 @@ from nnctl.data.registry import MNIST
 from nnctl.errors import DamagedFileError, UsageError
 from nnctl.files import write_atomically
 from nnctl.runs.directory import cannot_write
-from nnctl.runs.machine import single_threaded_blas
+from nnctl.runs.system import single_threaded_blas
 from nnctl.sweep.trials import LOG, Trial, TrialResult, note
 from nnctl.sweep.workers import Work
 

@@ -11,9 +11,9 @@ import threadpoolctl
 from nnctl.config import Override, from_mapping, replaced
 from nnctl.data.dataset import describe
 from nnctl.errors import ConfigError
-from nnctl.runs import machine
-from nnctl.runs.machine import cores, memory_needed, memory_there, threads_that_fit
+from nnctl.runs import system
 from nnctl.runs.plan import load_config
+from nnctl.runs.system import cores, memory_needed, memory_there, threads_that_fit
 from tests.conftest import CONFIGS
 from tests.runs.helpers import SMALL, begin
 
@@ -58,8 +58,8 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for control groups; this process belongs to ``/job/step``."""
     own = tmp_path / "own"
     own.write_text("3:cpu:/elsewhere\n2:memory:/job/step\n0::/job/step\n", encoding="utf-8")
-    monkeypatch.setattr(machine, "_OWN_GROUPS", own)
-    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(system, "_OWN_GROUPS", own)
+    monkeypatch.setattr(system, "_GROUPS", tmp_path / "groups")
     return tmp_path / "groups"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.data import idx
-from nnctl.data.pictures import WORKING_SIDE, Picture
+from nnctl.data.preprocess import WORKING_SIDE, Picture
 from nnctl.errors import DamagedFileError, DataError, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from nnctl.data import images, pictures
+from nnctl.data import image_files, preprocess
 from nnctl.data.dataset import open_dataset
 from nnctl.errors import DataError
 from tests.photographs import DISTORTIONS, encoded, photograph
@@ -41,12 +41,12 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 def test_a_large_picture_is_reduced_to_the_means_of_its_blocks() -> None:
     picture = np.random.default_rng(0).random((960, 640), np.float32)
     means = picture.reshape(480, 2, 320, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(pictures.reduce(picture), means, rtol=1e-4)
-    assert pictures.reduce(picture[:480, :480]).shape == (480, 480)
+    np.testing.assert_allclose(preprocess.reduce(picture), means, rtol=1e-4)
+    assert preprocess.reduce(picture[:480, :480]).shape == (480, 480)
 
 
 def test_a_digit_fills_20_pixels_around_its_center_of_mass() -> None:
-    image = pictures.normalise(ring())
+    image = preprocess.normalise(ring())
     rows, columns = (np.flatnonzero((image > 60).any(axis=axis)) for axis in (1, 0))
     assert (len(rows), len(columns)) == pytest.approx((20, 20 / 1.25), abs=1.5)
     assert image.max() == 255
@@ -58,12 +58,12 @@ def test_a_digit_fills_20_pixels_around_its_center_of_mass() -> None:
 
 def test_position_size_and_darkness_do_not_matter() -> None:
     rng = np.random.default_rng(0)
-    expected = pictures.normalise(ring(250, (125, 125), 40, 12))
+    expected = preprocess.normalise(ring(250, (125, 125), 40, 12))
     for _ in range(15):
         radius = rng.uniform(25, 40)
         middle = (rng.uniform(70, 180), rng.uniform(60, 190))
         moved = ring(250, middle, radius, 12 * radius / 40, rng.uniform(0, 0.4))
-        assert difference(expected, pictures.normalise(moved)) < 5
+        assert difference(expected, preprocess.normalise(moved)) < 5
 
 
 @pytest.mark.parametrize("paper", [0.95, 0.6, 0.3, 0.0])
@@ -73,32 +73,32 @@ def test_neither_polarity_nor_uneven_light_matters(paper: float, shade: float) -
     y, x = np.mgrid[-1:1:200j, -1:1:200j]
     light = shade * (x + 0.5 * y**2)
     picture = np.clip(ring(ink=ink, paper=paper) + light, 0, 1).astype(np.float32)
-    assert difference(pictures.normalise(ring()), pictures.normalise(picture)) < 6
+    assert difference(preprocess.normalise(ring()), preprocess.normalise(picture)) < 6
 
 
 @pytest.mark.parametrize("kind", ["none", *DISTORTIONS])
 def test_a_digit_survives_each_distortion(kind: str) -> None:
     for i in range(5):
         content = photograph(DIGITS.images[i], i, [kind])
-        image = pictures.normalise(images.read_picture(content)).ravel()
+        image = preprocess.normalise(image_files.read_picture(content)).ravel()
         alike = np.corrcoef(image, DIGITS.images[i])[0, 1]
         assert alike > (0.6 if kind == "rotate" else 0.8), (i, alike)
 
 
 def test_a_thin_pen_is_thickened() -> None:
-    thin, thick = (pictures.normalise(ring(400, (200, 200), 120, width)) for width in (2, 20))
+    thin, thick = (preprocess.normalise(ring(400, (200, 200), 120, width)) for width in (2, 20))
     assert np.count_nonzero(thin > 200) > 0.4 * np.count_nonzero(thick > 200)
 
 
 def test_specks_and_the_edge_of_a_table_are_removed_and_a_second_stroke_is_kept() -> None:
-    expected = pictures.normalise(ring())
+    expected = preprocess.normalise(ring())
     dirty = ring()
     dirty[20:23, 20:23] = dirty[180:182, 30:33] = 0.1
     dirty[:, -12:] = 0.05
-    assert difference(expected, pictures.normalise(dirty)) < 4
+    assert difference(expected, preprocess.normalise(dirty)) < 4
     two = np.full((200, 200), 0.9, np.float32)
     two[60:140, 60:72] = two[60:72, 80:140] = 0.1
-    image = pictures.normalise(two)
+    image = preprocess.normalise(two)
     assert (image[:, 20:] > 128).any()
     assert (image[:, :10] > 128).any()
 
@@ -108,7 +108,7 @@ def test_connected_components_agree_with_scipy() -> None:
     for density in (0.1, 0.3, 0.4, 0.5, 0.9, 0.0):
         mask = rng.random((40, 57)) < density
         expected, count = ndimage.label(mask, np.ones((3, 3)))
-        ours = pictures.label(mask)
+        ours = preprocess.label(mask)
         assert ours.max() == count
         assert len(np.unique(np.stack([expected, ours]).reshape(2, -1), axis=1).T) == count + (
             not mask.all()
@@ -118,8 +118,8 @@ def test_connected_components_agree_with_scipy() -> None:
 def test_an_image_of_mnist_is_unchanged() -> None:
     image = DIGITS.images[0].reshape(28, 28)
     for picture in (image, 255 - image):
-        decoded = images.read_picture(encoded(picture / 255))
-        assert difference(image, pictures.normalise(decoded)) < 1
+        decoded = image_files.read_picture(encoded(picture / 255))
+        assert difference(image, preprocess.normalise(decoded)) < 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (28, 28), (300, 200)])
@@ -131,11 +131,11 @@ def test_a_picture_without_a_digit_is_an_error(shape: tuple[int, int], level: fl
     sloping = flat * np.linspace(0.5, 1, shape[1], dtype=np.float32)
     for picture in (flat, sloping, *([noisy] if min(shape) > 100 else [])):
         with pytest.raises(DataError, match="no digit"):
-            pictures.normalise(picture)
+            preprocess.normalise(picture)
 
 
 def test_the_digit_scales_with_the_size_of_the_image() -> None:
-    image = pictures.normalise(ring(), 56)
+    image = preprocess.normalise(ring(), 56)
     assert image.shape == (56, 56)
     assert np.count_nonzero((image > 100).any(axis=1)) == pytest.approx(40, abs=1)
 
@@ -151,7 +151,7 @@ def test_every_image_format_is_read() -> None:
     deep = Image.fromarray((ring() * 65535).astype(np.uint16))
     ink = Image.merge("LA", [Image.new("L", gray.size, 0), gray.point(lambda level: 255 - level)])
     inked = Image.fromarray((ring() < 0.5).astype(np.uint8)).convert("P")  # on transparent paper
-    expected = pictures.normalise(ring())
+    expected = preprocess.normalise(ring())
     for content in (
         _saved(gray, "PNG"),
         _saved(gray.convert("RGB"), "JPEG", quality=95),
@@ -169,7 +169,7 @@ def test_every_image_format_is_read() -> None:
         _saved(gray.convert("RGB"), "WEBP", lossless=True),
         _saved(gray, "PPM"),
     ):
-        image = pictures.normalise(images.read_picture(content))
+        image = preprocess.normalise(image_files.read_picture(content))
         assert difference(expected, image) < 8, content[:16]
 
 
@@ -187,8 +187,8 @@ def test_the_orientation_in_the_exif_data_is_applied() -> None:
             exif = Image.Exif()
             exif[0x0112] = 6  # rotate 90 degrees clockwise
             content = _saved(lying, "PNG", exif=exif)
-            expected = pictures.normalise((upright / 255).astype(np.float32))
-            image = pictures.normalise(images.read_picture(content))
+            expected = preprocess.normalise((upright / 255).astype(np.float32))
+            image = preprocess.normalise(image_files.read_picture(content))
             assert difference(expected, image) < 6, (mode, enlarged)
 
 
@@ -211,5 +211,5 @@ def test_a_file_that_is_not_a_usable_image_is_an_error_with_a_hint() -> None:
         (large.getvalue(), "8,000 x 8,000 pixels; the limit is 50 million"),
     ):
         with pytest.raises(DataError, match=message) as caught:
-            images.read_picture(content)
+            image_files.read_picture(content)
         assert caught.value.hint

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnctl.data import decoded, idx
+from nnctl.data import idx, idx_cache
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError
 from tests.data.conftest import PLANTS, snapshot
@@ -53,9 +53,9 @@ def test_the_header_is_that_of_the_file() -> None:
 
 
 def test_large_images_are_mapped_from_the_first_read_on(source: Path, copy: Path) -> None:
-    first = decoded.read(source, copy, 3)
+    first = idx_cache.read(source, copy, 3)
     made = copy.stat().st_mtime_ns
-    second = decoded.read(source, copy, 3)
+    second = idx_cache.read(source, copy, 3)
     assert made == copy.stat().st_mtime_ns
     assert copy.read_bytes() == WHOLE
     for images in (first, second):
@@ -81,7 +81,7 @@ def test_a_copy_that_differs_from_its_source_is_made_again(
 ) -> None:
     copy.parent.mkdir()
     copy.write_bytes(damage(WHOLE))
-    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
+    np.testing.assert_array_equal(IMAGES, idx_cache.read(source, copy, 3))
     assert copy.read_bytes() == WHOLE
 
 
@@ -96,22 +96,22 @@ def test_no_write_follows_a_link_planted_at_the_path_of_a_copy(
     before = snapshot(victim)
     copy.parent.mkdir()
     plant(copy, victim)
-    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
+    np.testing.assert_array_equal(IMAGES, idx_cache.read(source, copy, 3))
     assert before == snapshot(victim)
     assert [copy] == [*copy.parent.iterdir()]
     assert stat.S_ISREG(copy.lstat().st_mode)
 
 
 def test_a_damaged_source_is_an_error_even_if_there_is_a_copy(source: Path, copy: Path) -> None:
-    decoded.read(source, copy, 3)
+    idx_cache.read(source, copy, 3)
     source.write_bytes(PACKED[:-100])
     with pytest.raises(DamagedFileError, match="not a complete gzip file"):
-        decoded.read(source, copy, 3)
+        idx_cache.read(source, copy, 3)
 
 
 def test_the_file_is_read_if_no_copy_can_be_written(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    np.testing.assert_array_equal(IMAGES, decoded.read(source, tmp_path / "file" / "x.idx", 3))
+    np.testing.assert_array_equal(IMAGES, idx_cache.read(source, tmp_path / "file" / "x.idx", 3))
 
 
 def test_small_and_uncompressed_files_get_no_copy(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_small_and_uncompressed_files_get_no_copy(tmp_path: Path) -> None:
     few = IMAGES[:5300]  # just under 2**22 bytes
     small.write_bytes(gzip.compress(idx.header(few.shape) + few.tobytes(), 1))
     plain.write_bytes(WHOLE)
-    np.testing.assert_array_equal(few, decoded.read(small, tmp_path / "a", 3))
-    np.testing.assert_array_equal(IMAGES, decoded.read(plain, tmp_path / "b", 3))
+    np.testing.assert_array_equal(few, idx_cache.read(small, tmp_path / "a", 3))
+    np.testing.assert_array_equal(IMAGES, idx_cache.read(plain, tmp_path / "b", 3))
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
 
@@ -128,7 +128,7 @@ def test_small_and_uncompressed_files_get_no_copy(tmp_path: Path) -> None:
 def test_a_folder_with_other_images_has_another_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded, "_MIN_COPY_BYTES", 1000)
+    monkeypatch.setattr(idx_cache, "_MIN_COPY_BYTES", 1000)
 
     def dataset(images: NDArray[np.uint8]) -> Dataset:
         folder = tmp_path / "digits"
@@ -149,7 +149,7 @@ def test_a_folder_with_other_images_has_another_copy(
 def test_a_gzip_file_of_several_members_gets_no_copy(tmp_path: Path, copy: Path) -> None:
     source = tmp_path / "two.gz"
     source.write_bytes(gzip.compress(WHOLE[:1000], 1) + gzip.compress(WHOLE[1000:], 1))
-    np.testing.assert_array_equal(IMAGES, decoded.read(source, copy, 3))
+    np.testing.assert_array_equal(IMAGES, idx_cache.read(source, copy, 3))
     assert not copy.exists()
 
 
@@ -157,5 +157,5 @@ def test_temporary_files_of_a_killed_process_are_removed(source: Path, copy: Pat
     copy.parent.mkdir()
     left = copy.with_name(f".{copy.name}.0123abcd.nnctl-tmp")
     left.write_bytes(b"x")
-    decoded.read(source, copy, 3)
+    idx_cache.read(source, copy, 3)
     assert [copy] == [*copy.parent.iterdir()]

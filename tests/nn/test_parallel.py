@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnctl.nn.activations import Array
-from nnctl.nn.crew import Crew
+from nnctl.nn.parallel import Crew
 
 pytestmark = pytest.mark.timeout(120)
 

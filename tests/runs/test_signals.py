@@ -24,7 +24,7 @@ def run_code(processes: Processes, tmp_path: Path) -> RunCode:
     prelude = (
         "import os, signal, sys\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
-        "from nnctl.runs.stopping import *\n"
+        "from nnctl.runs.signals import *\n"
         "end_on_what_nobody_catches()\n"
     )
 
@@ -85,7 +85,7 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 def test_a_library_does_not_end_the_process(tmp_path: Path, run_code: RunCode) -> None:
     (tmp_path / "trains.py").write_text(
         "import os, signal\n"
-        "from nnctl.runs.stopping import stop_on_signals\n"
+        "from nnctl.runs.signals import stop_on_signals\n"
         "with stop_on_signals() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    assert stop()\n"
