@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import nnctl as face
+from nnctl.data import image_files
 from nnctl.data.dataset import MINI_DIRECTORY, open_dataset
 from nnctl.runs.prediction import predict
 from tests.conftest import CONFIGS, Nnctl
