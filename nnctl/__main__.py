@@ -16,13 +16,18 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     except OSError:  # the directory was deleted, so Python did not add it
         pass
 
-from nnctl.runs.signals import end_at_once, end_on_what_nobody_catches, hear, ignore_signals
+from nnctl.runs.signals import (
+    exit_immediately,
+    exit_on_uncaught_interrupt,
+    ignore_signals,
+    install_handlers,
+)
 
 
 def run() -> None:
     """Run a command and exit."""
-    hear(end_at_once)
-    end_on_what_nobody_catches()
+    install_handlers(exit_immediately)
+    exit_on_uncaught_interrupt()
     # nnctl calls BLAS on one thread. If OpenBLAS tries to start more threads and fails, it sends
     # this process a SIGINT.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

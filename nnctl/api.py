@@ -15,7 +15,14 @@ from nnctl.nn.network import Network
 from nnctl.runs import evaluation
 from nnctl.runs.directory import Run, Which
 from nnctl.runs.evaluation import Evaluation, Split
-from nnctl.runs.plan import FellBack, FewerThreads, Notice, find_dataset, resolve_config, settle
+from nnctl.runs.plan import (
+    FellBack,
+    FewerThreads,
+    Notice,
+    find_dataset,
+    resolve_auto,
+    resolve_config,
+)
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.signals import stop_on_signals
 from nnctl.runs.training import TrainingRun
@@ -83,7 +90,7 @@ def train(
         document, name = read_file(Path(config)), Path(config).stem
     requested = resolve_config(document, overrides)
     digits = find_dataset(requested.data, None, _warn)
-    final = settle(requested, digits, _warn)
+    final = resolve_auto(requested, digits, _warn)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
     training = TrainingRun.begin(run, final, digits)
     if training.warning:

@@ -208,7 +208,7 @@ def run(mutants: list[Mutant], workers: int) -> Iterator[tuple[Mutant, bool]]:
         covering = first.tests_of_lines(workers)
         free.put(first)
 
-        def judge(mutant: Mutant) -> tuple[Mutant, bool]:
+        def predict_validation(mutant: Mutant) -> tuple[Mutant, bool]:
             copy = free.get()
             try:
                 return mutant, copy.is_killed(mutant, order(mutant, covering))
@@ -216,7 +216,7 @@ def run(mutants: list[Mutant], workers: int) -> Iterator[tuple[Mutant, bool]]:
                 free.put(copy)
 
         with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(judge, mutants)
+            yield from pool.map(predict_validation, mutants)
 
 
 def main() -> None:

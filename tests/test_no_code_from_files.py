@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import nnctl as package
-from nnctl.sweep.plan import TrialMaker, read_plan
+from nnctl.sweep.plan import TrialFactory, read_plan
 from nnctl.sweep.sweep import Sweep
 from tests.processes import ENVIRONMENT, ROOT, Processes, check_done, end_of
 from tests.runs.helpers import ignore
@@ -43,7 +43,7 @@ def test_a_sweep_resumed_from_its_own_directory_runs_no_file_there(
     plan = read_plan(ROOT / "configs" / "smoke.yaml", ("training.epochs=1",))
     home = scratch / "sweep"
     home.mkdir()
-    with Sweep.begin(home, plan, plan.checked_points(), TrialMaker(None, ignore)):
+    with Sweep.begin(home, plan, plan.checked_points(), TrialFactory(None, ignore)):
         pass
     modules = plant(home, NAMES)
     # The command `nnctl` is a script in another directory.

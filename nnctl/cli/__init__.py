@@ -30,7 +30,7 @@ from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
 from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint, presentable
-from nnctl.runs.signals import hearing, interrupt
+from nnctl.runs.signals import handling_signals, interrupt
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
 _THREADS = (
@@ -126,7 +126,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an interruption raises an error, so that the command can clean up."""
-        with hearing(interrupt):
+        with handling_signals(interrupt):
             try:
                 with _translating_os_errors():
                     return super().invoke(ctx)
@@ -153,7 +153,7 @@ class _Commands(click.Group):
 
 def _show(error: NnctlError | click.ClickException) -> int:
     """Print an error to stderr, if that is still open, and return its exit code."""
-    with hearing(signal.SIG_IGN), contextlib.suppress(OSError):
+    with handling_signals(signal.SIG_IGN), contextlib.suppress(OSError):
         if isinstance(error, click.UsageError):
             click.UsageError(presentable(error.format_message()), error.ctx).show()
         elif isinstance(error, click.ClickException):

@@ -50,9 +50,9 @@ def report(
 
     with DownloadView(quiet=quiet) as notify:
         written = write_report(runs, file, data_dir=data_dir, notify=notify)
-    for portrait in written.portraits:
-        if portrait.lacking:
-            warn(f"{portrait.run.directory} was not evaluated: {portrait.lacking}")
+    for run_report in written.reports:
+        if run_report.lacking:
+            warn(f"{run_report.run.directory} was not evaluated: {run_report.lacking}")
     click.echo(to_json_text(written.to_json()) if as_json else written.file)
     if open_it and click.launch(str(written.file.resolve())):
         warn(f"could not start a browser; open {written.file} yourself")

@@ -21,10 +21,10 @@ from nnctl.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nnctl.sweep.plan import Plan, TrialMaker
+    from nnctl.sweep.plan import Plan, TrialFactory
     from nnctl.sweep.sweep import Sweep
     from nnctl.sweep.trials import TrialResult
-    from nnctl.sweep.workers import Workers
+    from nnctl.sweep.workers import WorkerPool
 
 
 _PLANNED = (
@@ -111,7 +111,7 @@ def sweep(
     quiet: bool,
     **options: Any,
 ) -> None:
-    from nnctl.sweep.plan import TrialMaker
+    from nnctl.sweep.plan import TrialFactory
     from nnctl.views.download import DownloadView
 
     _check_usage(config, resume, show, options)
@@ -125,7 +125,7 @@ def sweep(
         return
     with _start_workers(options["scheduler"], options["workers"]) as workers:
         with DownloadView(quiet=quiet) as notify:
-            maker = TrialMaker(data_dir, notify)
+            maker = TrialFactory(data_dir, notify)
             if resume:
                 sweep_to_do = _resume(resume, maker, retry_failed=options["retry_failed"])
             else:
@@ -188,7 +188,7 @@ def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> Non
 
 
 def _begin(
-    config: Path, directory: Path | None, plan: Plan, checked: list[Any], maker: TrialMaker
+    config: Path, directory: Path | None, plan: Plan, checked: list[Any], maker: TrialFactory
 ) -> Sweep:
     from nnctl.runs.directory import Run
     from nnctl.sweep.sweep import Sweep
@@ -198,7 +198,7 @@ def _begin(
     return Sweep.begin(home.directory, plan, checked, maker)
 
 
-def _resume(directory: Path, maker: TrialMaker, *, retry_failed: bool) -> Sweep:
+def _resume(directory: Path, maker: TrialFactory, *, retry_failed: bool) -> Sweep:
     from nnctl.sweep.sweep import Sweep
 
     return Sweep.resume(directory, maker, retry_failed=retry_failed)
@@ -206,7 +206,7 @@ def _resume(directory: Path, maker: TrialMaker, *, retry_failed: bool) -> Sweep:
 
 def _train(
     sweep: Sweep,
-    trainers: Workers,
+    trainers: WorkerPool,
     data_dir: Path | None,
     *,
     workers: int | None,
@@ -252,7 +252,7 @@ def _train(
     _raise_unless_done(sweep, stop.requested, resume_hint)
 
 
-def _start_workers(scheduler: str | None, count: int | None) -> Workers:
+def _start_workers(scheduler: str | None, count: int | None) -> WorkerPool:
     from nnctl.runs.system import cores
     from nnctl.sweep.pool import LocalPool
     from nnctl.views.console import notices, say
@@ -266,10 +266,10 @@ def _start_workers(scheduler: str | None, count: int | None) -> Workers:
 
 
 def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
-    from nnctl.sweep.sweep import Record
+    from nnctl.sweep.sweep import SweepState
     from nnctl.views.sweep import show_unfinished
 
-    record = Record(directory)
+    record = SweepState(directory)
     rows = sorted(record.results.values(), key=lambda row: row.trial)
     if as_json:
         _print_json(rows)
@@ -281,13 +281,13 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
 def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -> None:
     from functools import cache
 
-    from nnctl.data.dataset import present_dataset
-    from nnctl.sweep.results import chances, ranked
+    from nnctl.data.dataset import find_cached
+    from nnctl.sweep.results import compute_p_values, ranked
     from nnctl.views.sweep import LEADERS, show_results
 
-    find = cache(lambda name: present_dataset(name, data_dir))
+    find = cache(lambda name: find_cached(name, data_dir))
     settings = ranked(rows, config.ranked_by, config.seeds)
-    compared = chances(settings[:LEADERS], config.ranked_by, find) if settings else []
+    compared = compute_p_values(settings[:LEADERS], config.ranked_by, find) if settings else []
     show_results(rows, settings, compared, config.ranked_by)
 
 

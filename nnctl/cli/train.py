@@ -68,7 +68,7 @@ def train(
 ) -> None:
     from nnctl.files import to_json_text
     from nnctl.runs.directory import Run
-    from nnctl.runs.plan import find_dataset, load_config, settle
+    from nnctl.runs.plan import find_dataset, load_config, resolve_auto
     from nnctl.runs.signals import interrupt, stop_on_signals
     from nnctl.runs.training import TrainingRun
     from nnctl.views.download import DownloadView
@@ -98,7 +98,7 @@ def train(
                 )
             else:
                 dataset = find_dataset(requested.data, data_dir, notify)
-                final = settle(requested, dataset, notify)
+                final = resolve_auto(requested, dataset, notify)
         with stop_on_signals(interrupt) as stop:
             if not run:
                 run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
@@ -135,9 +135,9 @@ def _show_plan(config: Config, as_json: bool) -> None:
 
 def _check_threshold(config: Config, fail_under: float | None) -> None:
     from nnctl.errors import UsageError
-    from nnctl.runs.plan import facts_of, validation_count
+    from nnctl.runs.plan import info_of_config, validation_count
 
-    if fail_under is not None and not validation_count(config, facts_of(config)):
+    if fail_under is not None and not validation_count(config, info_of_config(config)):
         raise UsageError(
             "--fail-under needs validation examples, but none are held out",
             hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nnctl.config.reader import Path_
+from nnctl.config.reader import KeyPath
 from nnctl.config.schema import Config
 from nnctl.nn.activations import Softmax
 from nnctl.nn.losses import make_loss
@@ -27,9 +27,9 @@ class Problem:
         Whether the key itself is wrong, rather than its value.
     """
 
-    path: Path_
+    path: KeyPath
     message: str
-    about: tuple[Path_, ...] = ()
+    about: tuple[KeyPath, ...] = ()
     of_key: bool = False
 
 

@@ -19,7 +19,7 @@ from nnctl.errors import did_you_mean, quoted
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf:
+class TableEntry:
     """Annotation of a field that holds an entry of a table: ``Annotated[Activation, OneOf(...)]``.
 
     Parameters

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
-from nnctl.config.reader import Document, Dumper, Path_, read_file
+from nnctl.config.reader import Document, Dumper, KeyPath, read_file
 from nnctl.config.schema import Config, Section
 from nnctl.errors import MOST_TOLD, ConfigError, did_you_mean, nearest, quoted
 from nnctl.nn.activations import ACTIVATIONS
@@ -154,7 +154,7 @@ def _problems(
     model: type[BaseModel], errors: Sequence[ErrorDetails], data: dict[str, Any]
 ) -> Iterator[Problem]:
     """Yield pydantic's errors as problems, one for each value."""
-    by_path: dict[Path_, list[ErrorDetails]] = {}
+    by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for error in errors:
         by_path.setdefault(_path(error, data), []).append(error)
     for number, (path, alternatives) in enumerate(by_path.items()):
@@ -178,7 +178,7 @@ def _problems(
                 yield Problem(path, f"expected {expected}, got {_shown(got)}{suggestion}")
 
 
-def _path(error: ErrorDetails, data: Any) -> Path_:
+def _path(error: ErrorDetails, data: Any) -> KeyPath:
     """Return the path of an error in the data, without pydantic's names of union members."""
     path: list[str | int] = []
     *parents, last = error["loc"] or ("",)
@@ -228,7 +228,7 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
     return did_you_mean(value, known)
 
 
-def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> Problem:
+def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, data: Any) -> Problem:
     """Return the problem of an unknown key, with the key that was probably meant."""
     key, parent = str(path[-1]), path[:-1]
     for step in parent:
@@ -240,7 +240,7 @@ def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> 
         siblings, elsewhere = list(member.model_fields), {}
     elif parent and "name" not in siblings and isinstance(data.get("name"), str):
         siblings = _parameters(parent[-1], data["name"])
-    about: tuple[Path_, ...] = ()
+    about: tuple[KeyPath, ...] = ()
     if meant := nearest(key, siblings):
         advice, about = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
@@ -254,7 +254,7 @@ def _unknown_key(model: type[BaseModel], loc: Path_, path: Path_, data: Any) -> 
     return Problem(path, f"unknown key {quoted(key)}{advice}", about=about, of_key=True)
 
 
-def _union_member(loc: Path_) -> type[BaseModel] | None:
+def _union_member(loc: KeyPath) -> type[BaseModel] | None:
     """Return the section that contains an error, if it is a member of a union."""
     sections = {section.__name__: section for section in Section.__subclasses__()}
     return next((sections[step] for step in reversed(loc) if step in sections), None)
@@ -298,7 +298,7 @@ def _repair(data: Any, problem: Problem) -> None:
         data[int(path[-1])] = {"units": 1, "activation": "linear"}
 
 
-def _depends_on(problem: Problem, wrong: Iterable[Path_]) -> bool:
+def _depends_on(problem: Problem, wrong: Iterable[KeyPath]) -> bool:
     """Check whether a problem may only be a consequence of a mistake that was repaired."""
     return any(
         all(step == other for step, other in zip(path, bad, strict=False))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nnctl.config.reader import MAX_DEPTH, Document, Path_, read_value
+from nnctl.config.reader import MAX_DEPTH, Document, KeyPath, read_value
 from nnctl.errors import ConfigError, UsageError
 
 _INDEX = re.compile("[0-9]{1,9}")
@@ -52,7 +52,7 @@ class Override:
         return cls(key.strip(), read_value(value, source), source)
 
     @property
-    def path(self) -> Path_:
+    def path(self) -> KeyPath:
         """The dotted key as a tuple of keys and indices."""
         parts = self.key.split(".")
         return tuple(int(part) if _INDEX.fullmatch(part) else part for part in parts)
@@ -97,7 +97,7 @@ def _set(document: Document, override: Override) -> None:
         positions[path] = override.source
 
 
-def _check_step(container: Any, parent: Path_, step: str | int) -> None:
+def _check_step(container: Any, parent: KeyPath, step: str | int) -> None:
     """Raise a ValueError if a container cannot have a key or an index."""
     where = ".".join(map(str, parent)) or "the configuration"
     if isinstance(container, list):

@@ -18,7 +18,7 @@ import yaml
 
 from nnctl.errors import ConfigError
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Path of a value in a document: the keys and indices that lead to it."""
 
 MAX_BYTES = 1_000_000
@@ -81,10 +81,10 @@ class Document:
 
     source: str
     data: dict[str, Any]
-    keys: dict[Path_, str] = field(default_factory=dict)
-    values: dict[Path_, str] = field(default_factory=dict)
+    keys: dict[KeyPath, str] = field(default_factory=dict)
+    values: dict[KeyPath, str] = field(default_factory=dict)
 
-    def place(self, path: Path_, *, of_key: bool = False) -> str:
+    def place(self, path: KeyPath, *, of_key: bool = False) -> str:
         """Return the position of a value or of its key; of a missing value, that of its parent."""
         if of_key and path in self.keys:
             return self.keys[path]
@@ -164,8 +164,8 @@ class _Builder:
     def __init__(self, source: str, *, with_lines: bool = True) -> None:
         self.source = source
         self.with_lines = with_lines
-        self.keys: dict[Path_, str] = {}
-        self.values: dict[Path_, str] = {}
+        self.keys: dict[KeyPath, str] = {}
+        self.values: dict[KeyPath, str] = {}
         self.mistakes: list[str] = []
         self.count = 0
 
@@ -192,7 +192,7 @@ class _Builder:
             return self.source
         return f"{self.source}:{mark.line + 1}:{mark.column + 1}"
 
-    def _value(self, node: yaml.Node, path: Path_) -> Any:
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self.count += 1
         if self.count > MAX_VALUES:
             raise yaml.MarkedYAMLError(problem="too many values", problem_mark=node.start_mark)
@@ -210,7 +210,7 @@ class _Builder:
             return self._mapping(node, path)
         return self._scalar(node, path)
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             position = self._position(key_node.start_mark)
@@ -231,7 +231,7 @@ class _Builder:
             mapping[key] = self._value(value_node, (*path, key))
         return mapping
 
-    def _scalar(self, node: yaml.Node, path: Path_) -> Any:
+    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         text, kind = node.value, node.tag.rpartition(":")[2]
         try:
             match kind:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from nnctl.config.choices import OneOf
+from nnctl.config.choices import TableEntry
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES
@@ -128,11 +128,11 @@ class InitConfig(Section):
 
     weights: Annotated[
         Initializer,
-        OneOf("initializer", INITIALIZERS),
+        TableEntry("initializer", INITIALIZERS),
         Field(description="auto: He for the relu family, LeCun for selu, Glorot for all others"),
     ] = AUTO
     biases: Annotated[
-        Initializer, OneOf("initializer", INITIALIZERS), Field(description="auto: zeros")
+        Initializer, TableEntry("initializer", INITIALIZERS), Field(description="auto: zeros")
     ] = AUTO
 
     @classmethod
@@ -159,7 +159,7 @@ class LayerConfig(Section):
     units: Annotated[int, Field(ge=1, le=MAX_UNITS, description="Number of outputs")]
     activation: Annotated[
         Activation,
-        OneOf("activation", ACTIVATIONS),
+        TableEntry("activation", ACTIVATIONS),
         Field(description="Name of the activation, or {name: ..., PARAMETER: ...}"),
     ]
     init: Annotated[
@@ -230,7 +230,7 @@ class OptimizerConfig(Section):
     ] = None
     schedule: Annotated[
         Schedule,
-        OneOf("schedule", SCHEDULES),
+        TableEntry("schedule", SCHEDULES),
         Field(description="Change of the learning rate over the epochs"),
     ] = ConstantSchedule()
 

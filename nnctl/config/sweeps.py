@@ -22,7 +22,7 @@ from pydantic import (
 
 from nnctl.config.checks import Problem
 from nnctl.config.loader import validate
-from nnctl.config.reader import Document, Path_
+from nnctl.config.reader import Document, KeyPath
 from nnctl.config.schema import MAX_WHOLE, Section
 
 _BOUNDED = {
@@ -478,7 +478,7 @@ def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
     """Check each parameter against the method, the seeds and the other parameters."""
     known: set[str] = set()
     for names, drawn_from in _leaves(sweep.parameters):
-        path: Path_ = tuple(step for name in names for step in ("parameters", name))
+        path: KeyPath = tuple(step for name in names for step in ("parameters", name))
         key = ".".join(names)
         if key in known:
             yield Problem(path, f"duplicate parameter {key}; list all its values in one place")

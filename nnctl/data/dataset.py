@@ -50,10 +50,10 @@ class Digits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetInfo:
     """Sizes of a dataset that are known before it is read."""
 
-    training: int
+    n_training: int
     pixels: int
     classes: int
 
@@ -168,7 +168,7 @@ def canonical_name(name: str) -> str:
     return name if name in NAMED else str(Path(name).resolve())
 
 
-def describe(name: str) -> Facts:
+def dataset_info(name: str) -> DatasetInfo:
     """Return the sizes of a dataset without downloading it.
 
     Raises
@@ -179,13 +179,13 @@ def describe(name: str) -> Facts:
         A file of the folder is missing or damaged.
     """
     if name == "mnist":
-        return Facts(training=60_000, pixels=784, classes=CLASSES)
+        return DatasetInfo(n_training=60_000, pixels=784, classes=CLASSES)
     if name == "mini":
-        return Facts(training=5_000, pixels=784, classes=CLASSES)
+        return DatasetInfo(n_training=5_000, pixels=784, classes=CLASSES)
     if name in GATES:
-        return Facts(training=len(INPUTS), pixels=2, classes=2)
+        return DatasetInfo(n_training=len(INPUTS), pixels=2, classes=2)
     count, *sides = idx.read_idx_shape(_folder_files(name)[TRAIN_IMAGES], dimensions=3)
-    return Facts(training=count, pixels=int(np.prod(sides)), classes=CLASSES)
+    return DatasetInfo(n_training=count, pixels=int(np.prod(sides)), classes=CLASSES)
 
 
 def open_dataset(
@@ -231,7 +231,7 @@ def open_dataset(
     return Dataset(canonical_name(name), files, hashes, copies)
 
 
-def present_dataset(name: str, data_dir: Path | None = None) -> Dataset | None:
+def find_cached(name: str, data_dir: Path | None = None) -> Dataset | None:
     """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
         if name == "mnist":
@@ -304,7 +304,7 @@ def hold_out(digits: Digits, count: int) -> tuple[Digits, Digits | None]:
     )
 
 
-def ask_for(digits: Digits, positive: int) -> Digits:
+def relabel_binary(digits: Digits, positive: int) -> Digits:
     """Replace the labels for a binary task: 1 for the digit `positive`, 0 for all others."""
     return Digits(digits.images, (digits.labels == positive).astype(np.uint8))
 

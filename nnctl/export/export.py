@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import nnctl
 from nnctl.errors import UsageError
-from nnctl.export.metadata import Origin
+from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
 from nnctl.export.safetensors import to_safetensors
 from nnctl.files import write_atomically
@@ -27,7 +27,7 @@ from nnctl.runs.evaluation import class_names
 
 Format = Literal["onnx", "safetensors"]
 
-FORMATS: dict[Format, Callable[[Network, Origin, Path], tuple[bytes, str]]] = {
+FORMATS: dict[Format, Callable[[Network, ModelMetadata, Path], tuple[bytes, str]]] = {
     "onnx": to_onnx,
     "safetensors": to_safetensors,
 }
@@ -109,7 +109,7 @@ def export(
     _require_safe_target(run, target)
     saved, path = run.checkpoint(checkpoint), run.checkpoint_path(checkpoint)
     network, config = network_of(saved, path), config_of(saved, path)
-    origin = Origin(
+    origin = ModelMetadata(
         nnctl_version=nnctl.__version__,
         dataset=str(saved.dataset["name"]),
         labels=class_names(config, network),

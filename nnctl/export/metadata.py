@@ -10,7 +10,7 @@ from nnctl.nn.network import Network
 
 
 @dataclass(frozen=True)
-class Origin:
+class ModelMetadata:
     """Metadata of an exported network.
 
     Parameters

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nnctl.errors import UsageError
-from nnctl.export.metadata import Origin, describe_images, describe_outputs
+from nnctl.export.metadata import ModelMetadata, describe_images, describe_outputs
 from nnctl.nn import activations as nn
 from nnctl.nn.activations import Activation
 from nnctl.nn.network import Network
@@ -51,14 +51,14 @@ class _Graph:
         return output
 
 
-def to_onnx(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]:
+def to_onnx(network: Network, origin: ModelMetadata, target: Path) -> tuple[bytes, str]:
     """Return the content of an ONNX file, and a description of its inputs and outputs.
 
     Parameters
     ----------
     network : Network
         A trained network.
-    origin : Origin
+    origin : ModelMetadata
         Metadata to store in the file.
     target : Path
         Not used; the exporters of all formats have the same signature.

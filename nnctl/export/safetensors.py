@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.errors import UsageError
-from nnctl.export.metadata import Origin, describe_images, describe_outputs
+from nnctl.export.metadata import ModelMetadata, describe_images, describe_outputs
 from nnctl.nn.activations import (
     ELU,
     GELU,
@@ -57,14 +57,14 @@ _MUST_BE_ONE: dict[type[Activation], str] = {Sigmoid: "gain", Swish: "beta"}
 """Parameters that PyTorch's modules lack; the modules are equivalent only if they are 1."""
 
 
-def to_safetensors(network: Network, origin: Origin, target: Path) -> tuple[bytes, str]:
+def to_safetensors(network: Network, origin: ModelMetadata, target: Path) -> tuple[bytes, str]:
     """Return the content of a safetensors file, and the PyTorch code that loads it.
 
     Parameters
     ----------
     network : Network
         A trained network.
-    origin : Origin
+    origin : ModelMetadata
         Metadata to store in the file.
     target : Path
         Path of the file, for the code that loads it.
@@ -126,7 +126,7 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
                 f"layer {i + 1} uses {_described(activation)}, for which PyTorch has no module",
                 hint="Use --format onnx, which supports every activation.",
             )
-        if activation.learns:
+        if activation.has_slopes:
             add_tensor("weight", network.parameters.learned[i])
         modules.append(module)
     return modules, tensors

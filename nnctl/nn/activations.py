@@ -47,7 +47,7 @@ class Activation(ABC):
     """Whether the unit with the largest z always has the largest output, alone or tied."""
     needs_z: ClassVar[bool] = False
     """Whether `backward` reads z; if not, `forward` may overwrite z with the outputs."""
-    learns: ClassVar[bool] = False
+    has_slopes: ClassVar[bool] = False
     """Whether each unit has a trainable parameter, such as the slope of PReLU; see `bind`."""
     kinks: ClassVar[tuple[float, ...]] = ()
     """Values of z where the derivative jumps."""
@@ -58,7 +58,7 @@ class Activation(ABC):
         return 1
 
     @property
-    def first_learned(self) -> float:
+    def initial_slopes(self) -> float:
         """Initial value of each unit's trainable parameter."""
         return 0.0
 
@@ -336,12 +336,12 @@ class PReLU(Activation):
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "hidden"
     monotone: ClassVar[bool] = False
     needs_z: ClassVar[bool] = True
-    learns: ClassVar[bool] = True
+    has_slopes: ClassVar[bool] = True
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
     initial_slope: float = 0.25
 
     @property
-    def first_learned(self) -> float:
+    def initial_slopes(self) -> float:
         """Initial slope, the same for all units."""
         return self.initial_slope
 

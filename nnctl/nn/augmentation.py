@@ -91,11 +91,11 @@ class Augmentation:
         angle, lean = (
             np.radians(rng.uniform(-limit, limit, groups)) for limit in (self.rotate, self.shear)
         )
-        stretch = 1 + rng.uniform(-self.scale, self.scale, (groups, 2))
+        shard = 1 + rng.uniform(-self.scale, self.scale, (groups, 2))
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         slant = np.array([[np.ones(groups), np.zeros(groups)], [np.tan(lean), np.ones(groups)]])
         linear = np.moveaxis(turn, 2, 0) @ np.moveaxis(slant, 2, 0)
-        scaled: NDArray[np.float64] = linear / stretch[:, None, :]
+        scaled: NDArray[np.float64] = linear / shard[:, None, :]
         return scaled
 
 

@@ -51,7 +51,7 @@ class Distribution(Initializer):
         return self
 
     @abstractmethod
-    def spread(self, fan_in: int, fan_out: int) -> float:
+    def standard_deviation(self, fan_in: int, fan_out: int) -> float:
         """Return the standard deviation of one element."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Constant(Distribution):
         """Set all elements to the value."""
         out.fill(self.value)
 
-    def spread(self, fan_in: int, fan_out: int) -> float:
+    def standard_deviation(self, fan_in: int, fan_out: int) -> float:
         """Return 0."""
         return 0.0
 
@@ -85,7 +85,7 @@ class Zeros(Distribution):
         """Set all elements to zero."""
         out.fill(0)
 
-    def spread(self, fan_in: int, fan_out: int) -> float:
+    def standard_deviation(self, fan_in: int, fan_out: int) -> float:
         """Return 0."""
         return 0.0
 
@@ -108,7 +108,7 @@ class Normal(Distribution):
         out *= self.std
         out += self.mean
 
-    def spread(self, fan_in: int, fan_out: int) -> float:
+    def standard_deviation(self, fan_in: int, fan_out: int) -> float:
         """Return `std`."""
         return self.std
 
@@ -131,7 +131,7 @@ class Uniform(Distribution):
         out *= self.high - self.low
         out += self.low
 
-    def spread(self, fan_in: int, fan_out: int) -> float:
+    def standard_deviation(self, fan_in: int, fan_out: int) -> float:
         """Return the width of the interval divided by sqrt(12)."""
         return (self.high - self.low) / math.sqrt(12)
 
@@ -145,12 +145,12 @@ class _Scaled(Distribution):
 
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
         """Draw with the variance for these fans."""
-        std = self.spread(fan_in, fan_out)
+        std = self.standard_deviation(fan_in, fan_out)
         bound = math.sqrt(3) * std  # U(-b, b) has variance b²/3
         distribution = Uniform(-bound, bound) if self.name.endswith("uniform") else Normal(std)
         distribution.fill(out, fan_in=fan_in, fan_out=fan_out, rng=rng)
 
-    def spread(self, fan_in: int, fan_out: int) -> float:
+    def standard_deviation(self, fan_in: int, fan_out: int) -> float:
         """Return the square root of the variance."""
         return math.sqrt(self.variance(fan_in, fan_out))
 

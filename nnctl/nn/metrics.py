@@ -157,5 +157,5 @@ def mean_loss_and_accuracy(
     """Return the mean loss and the fraction of examples that are classified correctly."""
     logits = predict(network, examples.inputs, threads)
     values = loss.values(logits, make_targets(examples.labels, logits.shape[1], logits.dtype))
-    hits = int(np.count_nonzero(network.decide(logits) == examples.labels))
+    hits = int(np.count_nonzero(network.predict_classes(logits) == examples.labels))
     return float(values.mean(dtype=np.float64)), hits / len(examples)

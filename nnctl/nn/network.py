@@ -47,7 +47,7 @@ class Layer:
     @property
     def learned(self) -> int:
         """Number of trainable parameters of the activation."""
-        return self.units if self.activation.learns else 0
+        return self.units if self.activation.has_slopes else 0
 
     @property
     def weights_distribution(self) -> Distribution:
@@ -63,7 +63,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Shard:
     """A contiguous part of a parameter vector, which one thread computes and updates.
 
     Parameters
@@ -138,7 +138,7 @@ class Parameters:
         self.affine: Array = self.vector[:end]
         self.learned = [take(layer.learned) for layer in layers]
 
-    def stretches(self, count: int) -> list[Stretch]:
+    def shards(self, count: int) -> list[Shard]:
         """Split the vector into `count` parts of similar length, between rows of weights.
 
         The gradient and the update of each part can be computed independently of the others.
@@ -147,7 +147,7 @@ class Parameters:
         targets = self.decaying.size * np.arange(1, count) / count
         cuts = [0, *row_ends[np.searchsorted(row_ends, targets)].tolist(), self.vector.size]
         return [
-            Stretch(begin, end, [*self._rows(begin, end)], is_last=i == count)
+            Shard(begin, end, [*self._rows(begin, end)], is_last=i == count)
             for i, (begin, end) in enumerate(itertools.pairwise(cuts), start=1)
         ]
 
@@ -252,7 +252,7 @@ class Network:
         parameters = network.parameters
         for i, layer in enumerate(layers):
             parameters.weights[i][...], parameters.biases[i][...] = arrays[i]
-            parameters.learned[i].fill(layer.activation.first_learned)
+            parameters.learned[i].fill(layer.activation.initial_slopes)
         for i, values in (slopes or {}).items():
             learned = _read_array(values, f"slopes of layer {i + 1}")
             expected = parameters.learned[i].shape if 0 <= i < len(layers) else (0,)
@@ -279,7 +279,7 @@ class Network:
             ):
                 layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
             for layer, learned in zip(self.layers, self.parameters.learned, strict=True):
-                learned.fill(layer.activation.first_learned)
+                learned.fill(layer.activation.initial_slopes)
 
     def as_float64(self) -> Network:
         """Return a copy of the network in float64."""
@@ -343,7 +343,7 @@ class Network:
         """Return the outputs f(z) of the network for its logits z, both ``(batch, units)``."""
         return self.apply(len(self.layers) - 1, logits.copy())
 
-    def decide(self, logits: Array) -> NDArray[np.int64]:
+    def predict_classes(self, logits: Array) -> NDArray[np.int64]:
         """Return the predicted class of each example from its logits, ``(batch,)``.
 
         This is the class with the largest output. For monotone activations it is computed from z,
@@ -453,7 +453,7 @@ class Backpropagation:
         self._biases = network.parameters.biases
         self._weights_transposed = [weights.T for weights in network.parameters.weights]
         self._gradient = gradient
-        self._whole = gradient.stretches(1)[0]
+        self._whole = gradient.shards(1)[0]
         self._ones: Array = np.ones(batch_size, network.dtype)
         self.outputs = buffers()
         self.passed = self.outputs.copy()
@@ -564,23 +564,23 @@ class Backpropagation:
         errors: Array = np.dot(self.errors[0], self._weights_transposed[0])
         return errors
 
-    def write_gradient(self, inputs: Array, stretch: Stretch | None = None) -> None:
+    def write_gradient(self, inputs: Array, shard: Shard | None = None) -> None:
         """Compute the gradient, or a part of it, from the inputs and the deltas of every layer.
 
         Parameters
         ----------
         inputs : array, shape (batch, inputs)
             Inputs that were passed to `forward`.
-        stretch : Stretch, optional
+        stretch : Shard, optional
             Part of the gradient; default: all of it.
         """
-        stretch = stretch or self._whole
+        shard = shard or self._whole
         # For a subset of the rows, np.dot would make a copy.
-        product = np.dot if stretch.is_whole else np.matmul
-        for layer, rows in stretch.rows:
+        product = np.dot if shard.is_whole else np.matmul
+        for layer, rows in shard.rows:
             a = self.passed[layer - 1] if layer else inputs
             product(a.T[rows], self.errors[layer], out=self._gradient.weights[layer][rows])
-        if stretch.is_last:
+        if shard.is_last:
             for layer, errors in enumerate(self.errors):
                 # A product with ones takes half the time of a sum over the rows.
                 np.dot(self._ones, errors, out=self._gradient.biases[layer])

@@ -27,14 +27,14 @@ class Optimizer(ABC):
 
     @property
     @abstractmethod
-    def memories(self) -> int:
+    def n_slots(self) -> int:
         """Number of state vectors, each as long as the parameters, kept from step to step."""
 
-    def make_velocity(self, parameters: Parameters) -> Array:
+    def init_state(self, parameters: Parameters) -> Array:
         """Return the initial optimizer state, all zeros, ``(memories, size)``."""
-        return np.zeros((self.memories, parameters.vector.size), parameters.vector.dtype)
+        return np.zeros((self.n_slots, parameters.vector.size), parameters.vector.dtype)
 
-    def error_scale(self, learning_rate: float) -> float:
+    def gradient_scale(self, learning_rate: float) -> float:
         """Return the factor by which the caller multiplies the gradient before `update`."""
         return 1.0
 
@@ -54,9 +54,9 @@ class Optimizer(ABC):
         parameters : array, shape (n,)
             Parameters to update.
         gradient : array, shape (n,)
-            Gradient, already multiplied by `error_scale`; it is overwritten.
+            Gradient, already multiplied by `gradient_scale`; it is overwritten.
         velocity : array, shape (memories, n)
-            Optimizer state of these parameters, as returned by `make_velocity`; it is updated.
+            Optimizer state of these parameters, as returned by `init_state`; it is updated.
         learning_rate : float
             Learning rate η of this step.
         count : int
@@ -86,11 +86,11 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     @property
-    def memories(self) -> int:
+    def n_slots(self) -> int:
         """Return 1, for the velocity, or 0 without momentum."""
         return 1 if self.momentum else 0
 
-    def error_scale(self, learning_rate: float) -> float:
+    def gradient_scale(self, learning_rate: float) -> float:
         """Return the learning rate, so that the scaled gradient is the step itself."""
         return learning_rate
 
@@ -124,7 +124,7 @@ class AdaGrad(Optimizer):
     epsilon: ClassVar[float] = 1e-7
 
     @property
-    def memories(self) -> int:
+    def n_slots(self) -> int:
         """Return 1, for the sums of squared gradients."""
         return 1
 
@@ -158,7 +158,7 @@ class Adam(Optimizer):
     epsilon: ClassVar[float] = 1e-8
 
     @property
-    def memories(self) -> int:
+    def n_slots(self) -> int:
         """Return 2, for the moving averages m and v."""
         return 2
 

@@ -13,7 +13,7 @@ import numpy as np
 Work = Callable[[int], None]
 
 
-class Crew:
+class ThreadTeam:
     """A team of threads; entering its context starts them.
 
     NumPy releases the interpreter lock while it computes with large arrays, so the threads run in

@@ -10,7 +10,7 @@ import numpy as np
 from nnctl.nn.activations import Array
 from nnctl.nn.augmentation import Augmentation
 
-STRIDE = 8
+EMA_EVERY = 8
 """Steps between updates of the averaged weights."""
 _FLAT = 1e-15  # squares of smaller norms are too small for full float32 precision
 
@@ -121,11 +121,11 @@ def _norms(subscripts: str, vectors: Array) -> Array:
 def update_ema(average: Array, parameters: Array, decay: float, count: int) -> None:
     """Update an exponential moving average of the parameters, in place, after step `count`.
 
-    Steps are counted from 1. To save time the average is updated only at every `STRIDE`-th step,
+    Steps are counted from 1. To save time the average is updated only at every `EMA_EVERY`-th step,
     with the decay of that many steps. The decay is smaller in the first steps, so that the initial
     parameters soon lose their weight.
     """
-    if count % STRIDE == 0:
-        step_decay = min(decay, count / (count + 10)) ** STRIDE
+    if count % EMA_EVERY == 0:
+        step_decay = min(decay, count / (count + 10)) ** EMA_EVERY
         average *= step_decay
         average += parameters * parameters.dtype.type(1 - step_decay)

@@ -25,9 +25,9 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import Labels, make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Backpropagation, Network, Parameters
 from nnctl.nn.optimizer import Optimizer
-from nnctl.nn.parallel import Crew
+from nnctl.nn.parallel import ThreadTeam
 from nnctl.nn.regularization import (
-    STRIDE,
+    EMA_EVERY,
     Regularization,
     fast_gradient_step,
     project_max_norm,
@@ -266,8 +266,8 @@ class Training:
         batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_per_step))
         self._block = self.batch_size * max(1, batches)
         self._gradient = Parameters(self.network.sizes[0], self.network.layers, dtype)
-        self._team = Crew(self.threads)
-        self._shards = self._gradient.stretches(self.threads)
+        self._team = ThreadTeam(self.threads)
+        self._shards = self._gradient.shards(self.threads)
         # An epoch's last batch may be shorter than the others.
         sizes = {self.batch_size, len(self.examples) % self.batch_size or self.batch_size}
         self._workspaces = {size: self._make_workspace(size) for size in sizes}
@@ -294,7 +294,7 @@ class Training:
     def __iter__(self) -> Iterator[Event]:
         """Train to the end, or until the consumer stops iterating."""
         with self._team:
-            while (reason := self.reason_to_stop()) is None:
+            while (reason := self.stop_reason()) is None:
                 order, first = self._epoch_order(), self.progress.batch * self.batch_size
                 for begin in range(first, len(order), self._block):
                     started = time.perf_counter()
@@ -327,7 +327,7 @@ class Training:
             workspace, views = self._workspaces[len(batch.inputs)]
             rows, view = views[thread]
             learning_rate = self.learning_rate(batch.number)
-            error_scale = self.optimizer.error_scale(learning_rate)
+            gradient_scale = self.optimizer.gradient_scale(learning_rate)
             self._compute_output_deltas(batch, rows, view)
             if settings.adversarial:
                 view.backward()
@@ -337,13 +337,13 @@ class Training:
                     batch.inputs[rows], input_errors, settings.adversarial, input_mask
                 )
                 self._compute_output_deltas(batch, rows, view)
-            view.errors[-1] *= error_scale / len(batch.inputs)
+            view.errors[-1] *= gradient_scale / len(batch.inputs)
             view.backward()
             # The gradient of a weight is a sum over all examples of the batch.
             self._team.wait()
             workspace.write_gradient(batch.inputs, shard)
             if settings.clip_norm:
-                self._clip_by_global_norm(gradient, settings.clip_norm * error_scale, thread)
+                self._clip_by_global_norm(gradient, settings.clip_norm * gradient_scale, thread)
             self.optimizer.decay(weights, learning_rate)
             step = self._steps_before + batch.number + 1
             self.optimizer.update(parameters, gradient, optimizer_state, learning_rate, step)
@@ -394,7 +394,7 @@ class Training:
         last_batch = len(losses) % self.batch_size or self.batch_size
         self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
         self.progress.loss_sum += loss_sum
-        predicted = self.network.decide(block.logits)
+        predicted = self.network.predict_classes(block.logits)
         self.progress.correct += int(np.count_nonzero(predicted == block.labels))
         return None
 
@@ -465,7 +465,7 @@ class Training:
         """Number of steps in the complete epochs."""
         return self.progress.epoch * self._batches
 
-    def reason_to_stop(self) -> Literal["finished", "stopped_early"] | None:
+    def stop_reason(self) -> Literal["finished", "stopped_early"] | None:
         """Return why training ends before the next epoch, or None if it continues."""
         if self._steps_before >= self._steps:
             return "finished"
@@ -519,7 +519,7 @@ class Training:
             )
             if self.validation:
                 val_loss, val_accuracy = mean_loss_and_accuracy(
-                    self.candidate, self.loss, self.validation, self.threads
+                    self.eval_network, self.loss, self.validation, self.threads
                 )
         # After the epoch's last step, the parameters may be so large that outputs overflow.
         overflowing = [i for i, layer in enumerate(health, start=1) if not layer.is_finite()]
@@ -555,7 +555,7 @@ class Training:
 
     def _initial_velocity(self) -> Array:
         """Return the initial optimizer state, with the averaged parameters as the last row."""
-        state = self.optimizer.make_velocity(self.network.parameters)
+        state = self.optimizer.init_state(self.network.parameters)
         if self.regularization.average is None:
             return state
         return np.concatenate([state, self.network.parameters.vector[None]])
@@ -563,13 +563,13 @@ class Training:
     @property
     def _optimizer_state(self) -> Array:
         """State vectors of the optimizer, ``(memories, size)``, without the averaged parameters."""
-        return self.velocity[: self.optimizer.memories]
+        return self.velocity[: self.optimizer.n_slots]
 
     @property
-    def candidate(self) -> Network:
+    def eval_network(self) -> Network:
         """The network to validate, and to save if it is the best: the averaged one, if any."""
         steps = min(self._steps_before + self.progress.batch, self._steps)
-        if self._ema_network is None or steps < STRIDE:
+        if self._ema_network is None or steps < EMA_EVERY:
             return self.network
         self._ema_network.parameters.vector[...] = self.velocity[-1]
         return self._ema_network

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import to_mapping
-from nnctl.report.run_report import Portrait
-from nnctl.runs.comparison import LUCK, mcnemar
+from nnctl.report.run_report import RunReport
+from nnctl.runs.comparison import ALPHA, mcnemar
 from nnctl.runs.plan import flatten
 
 
@@ -22,7 +22,7 @@ class Compared:
 
     Parameters
     ----------
-    portrait : Portrait
+    run_report : RunReport
         The run.
     values : list of str
         Values of the keys in which the configurations differ.
@@ -33,7 +33,7 @@ class Compared:
         evaluated on the same images.
     """
 
-    portrait: Portrait
+    run_report: RunReport
     values: list[str]
     only_ours: int | None = None
     only_best: int | None = None
@@ -42,22 +42,22 @@ class Compared:
     @property
     def is_distinct(self) -> bool:
         """Whether the difference from the best run is statistically significant."""
-        return self.chance is not None and self.chance < LUCK
+        return self.chance is not None and self.chance < ALPHA
 
 
-def rank(portraits: Sequence[Portrait]) -> list[Portrait]:
+def rank(reports: Sequence[RunReport]) -> list[RunReport]:
     """Return runs by validation accuracy, the highest first; runs without one come last."""
 
-    def key(portrait: Portrait) -> tuple[float, float]:
-        row = portrait.best_row
+    def key(run_report: RunReport) -> tuple[float, float]:
+        row = run_report.best_row
         return (-row["val_accuracy"], row["val_loss"]) if row else (1.0, 0.0)
 
-    return sorted(portraits, key=key)
+    return sorted(reports, key=key)
 
 
-def differing_keys(portraits: Sequence[Portrait]) -> list[str]:
+def differing_keys(reports: Sequence[RunReport]) -> list[str]:
     """Return the keys in which configurations differ."""
-    flat = [flatten(to_mapping(portrait.config)) for portrait in portraits]
+    flat = [flatten(to_mapping(run_report.config)) for run_report in reports]
     keys = dict.fromkeys(key for mapping in flat for key in mapping)
     return [key for key in keys if len({json.dumps(mapping.get(key)) for mapping in flat}) > 1]
 
@@ -81,7 +81,7 @@ class Comparison:
         """Return how many of the other runs differ significantly from the best, as a sentence."""
         best, *others = self.rows
         tested = [row for row in others if row.chance is not None]
-        name = names[best.portrait.run.directory]
+        name = names[best.run_report.run.directory]
         if not tested:
             return (
                 f"{name} has the best validation accuracy; no other run has the same test images."
@@ -91,7 +91,7 @@ class Comparison:
         distinct = sum(row.is_distinct for row in tested)
         return (
             f"{name} has the best validation accuracy. On the test images it differs significantly "
-            f"from {distinct} of the other {len(tested)} (McNemar's test, p < {LUCK:g})."
+            f"from {distinct} of the other {len(tested)} (McNemar's test, p < {ALPHA:g})."
         )
 
 
@@ -106,29 +106,29 @@ def _describe_difference(other: Compared) -> str:
     )
 
 
-def compare(ranked: Sequence[Portrait]) -> Comparison:
+def compare(ranked: Sequence[RunReport]) -> Comparison:
     """Compare each run with the first one.
 
     Parameters
     ----------
-    ranked : sequence of Portrait
+    ranked : sequence of RunReport
         The runs, the best first; see `rank`.
     """
     keys = differing_keys(ranked)
-    return Comparison(keys, [_compare(ranked[0], portrait, keys) for portrait in ranked])
+    return Comparison(keys, [_compare(ranked[0], run_report, keys) for run_report in ranked])
 
 
-def _compare(best: Portrait, portrait: Portrait, keys: Sequence[str]) -> Compared:
-    flat = flatten(to_mapping(portrait.config))
+def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> Compared:
+    flat = flatten(to_mapping(run_report.config))
     values = [_text(flat[key]) if key in flat else "" for key in keys]
-    if portrait is best or best.evaluation is None or portrait.evaluation is None:
-        return Compared(portrait, values)
-    theirs, ours = best.evaluation.answers, portrait.evaluation.answers
+    if run_report is best or best.evaluation is None or run_report.evaluation is None:
+        return Compared(run_report, values)
+    theirs, ours = best.evaluation.answers, run_report.evaluation.answers
     same_labels = np.array_equal(theirs.labels, ours.labels)
     if not same_labels or not np.array_equal(theirs.images, ours.images):
-        return Compared(portrait, values)
+        return Compared(run_report, values)
     return Compared(
-        portrait,
+        run_report,
         values,
         only_ours=int(np.count_nonzero(ours.right & ~theirs.right)),
         only_best=int(np.count_nonzero(theirs.right & ~ours.right)),

@@ -13,9 +13,9 @@ from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
 from nnctl.report.comparison import compare
-from nnctl.report.run_report import PROBED, Portrait
-from nnctl.report.sprites import Sheet
-from nnctl.report.sweep_report import Study
+from nnctl.report.run_report import PROBED, RunReport
+from nnctl.report.sprites import SpriteSheet
+from nnctl.report.sweep_report import SweepReport
 from nnctl.report.weights import describe_network, rounding
 from nnctl.sweep.space import short_keys
 
@@ -25,14 +25,14 @@ GENERATOR = "nnctl report"
 _SCRIPTS = ("network.js", "handwriting.js", "page.js")
 
 
-def render(ranked: Sequence[Portrait], studies: Sequence[Study]) -> str:
+def render(ranked: Sequence[RunReport], studies: Sequence[SweepReport]) -> str:
     """Return the page of one or several runs.
 
     Parameters
     ----------
-    ranked : sequence of Portrait
+    ranked : sequence of RunReport
         The runs, the best first; the page shows the first one in full.
-    studies : sequence of Study
+    studies : sequence of SweepReport
         The sweeps that the runs belong to.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -66,35 +66,35 @@ def render(ranked: Sequence[Portrait], studies: Sequence[Study]) -> str:
     )
 
 
-def _title(ranked: Sequence[Portrait], studies: Sequence[Study]) -> str:
+def _title(ranked: Sequence[RunReport], studies: Sequence[SweepReport]) -> str:
     if len(ranked) == 1:
         return ranked[0].name
     return ", ".join(study.name for study in studies) or f"{len(ranked)} runs"
 
 
-def _names(portraits: Sequence[Portrait]) -> dict[Path, str]:
+def _names(reports: Sequence[RunReport]) -> dict[Path, str]:
     """Return a name per run: its directory name, or its path if two names are equal."""
-    short = [portrait.name for portrait in portraits]
-    directories = [portrait.run.directory for portrait in portraits]
+    short = [run_report.name for run_report in reports]
+    directories = [run_report.run.directory for run_report in reports]
     return {
         directory: name if short.count(name) == 1 else str(directory)
         for directory, name in zip(directories, short, strict=True)
     }
 
 
-def _overlay(ranked: Sequence[Portrait], names: dict[Path, str]) -> list[Chart]:
+def _overlay(ranked: Sequence[RunReport], names: dict[Path, str]) -> list[Chart]:
     """Return charts with the curves of all runs; the best ones are colored."""
 
     def lines(key: str) -> list[Line]:
         return [
             Line(
-                names[portrait.run.directory],
-                portrait.epochs,
-                portrait.series(key),
+                names[run_report.run.directory],
+                run_report.epochs,
+                run_report.series(key),
                 position,
                 "line" if position < COLORS else "faint",
             )
-            for position, portrait in enumerate(ranked)
+            for position, run_report in enumerate(ranked)
         ]
 
     drawn = [
@@ -107,16 +107,18 @@ def _overlay(ranked: Sequence[Portrait], names: dict[Path, str]) -> list[Chart]:
     return [*charts[:1], *(replace(chart, legend=()) for chart in charts[1:])]
 
 
-def _context_of(portrait: Portrait) -> dict[str, Any]:
+def _context_of(run_report: RunReport) -> dict[str, Any]:
     """Return the template variables for one run."""
-    description = describe_network(portrait.network) if portrait.network and portrait.side else None
-    sheet = Sheet(portrait.side) if portrait.side else None
-    bins = portrait.calibration
-    confusion = sections.confusion_cells(portrait, sheet)
+    description = (
+        describe_network(run_report.network) if run_report.network and run_report.side else None
+    )
+    sheet = SpriteSheet(run_report.side) if run_report.side else None
+    bins = run_report.calibration
+    confusion = sections.confusion_cells(run_report, sheet)
     return {
-        "portrait": portrait,
-        "configuration": portrait.run.config_path.read_text("utf-8"),
-        "curves": sections.draw_curves(portrait),
+        "run_report": run_report,
+        "configuration": run_report.run.config_path.read_text("utf-8"),
+        "curves": sections.draw_curves(run_report),
         "confusion": confusion,
         "cells": {
             f"{i}-{j}": asdict(cell)
@@ -124,18 +126,18 @@ def _context_of(portrait: Portrait) -> dict[str, Any]:
             for j, cell in enumerate(row)
             if cell.specimens
         },
-        "worst": sections.worst_mistakes(portrait, sheet),
+        "worst": sections.worst_mistakes(run_report, sheet),
         "calibration": draw_calibration("Accuracy by confidence", bins) if bins else None,
         "calibration_error": expected_calibration_error(bins),
-        "corruptions": sections.draw_corruptions(portrait),
-        "health": sections.draw_health(portrait),
-        "distributions": sections.draw_distributions(portrait),
+        "corruptions": sections.draw_corruptions(run_report),
+        "health": sections.draw_health(run_report),
+        "distributions": sections.draw_distributions(run_report),
         "probed": PROBED,
-        "weights": sections.draw_weights(portrait),
+        "weights": sections.draw_weights(run_report),
         "network": description,
         "rounding": (
-            rounding(portrait.network, description["dtype"], portrait.images())
-            if portrait.network and description
+            rounding(run_report.network, description["dtype"], run_report.images())
+            if run_report.network and description
             else 0.0
         ),
         "sheet": sheet,

@@ -15,8 +15,8 @@ from nnctl.files import write_atomically
 from nnctl.report.charts import import_matplotlib
 from nnctl.report.comparison import rank
 from nnctl.report.page import GENERATOR, render
-from nnctl.report.run_report import Portrait
-from nnctl.report.sweep_report import Study
+from nnctl.report.run_report import RunReport
+from nnctl.report.sweep_report import SweepReport
 from nnctl.runs.directory import Run, cannot_write, require_replaceable
 from nnctl.runs.plan import Notify
 from nnctl.sweep.journal import is_sweep
@@ -42,13 +42,13 @@ class Report:
         The HTML file.
     bytes : int
         Its size.
-    portraits : list of Portrait
+    reports : list of RunReport
         The reported runs, the best first.
     """
 
     file: Path
     bytes: int
-    portraits: list[Portrait]
+    reports: list[RunReport]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-compatible values."""
@@ -57,11 +57,13 @@ class Report:
             "bytes": self.bytes,
             "runs": [
                 {
-                    "run_dir": str(portrait.run.directory),
-                    "test_accuracy": portrait.evaluation.accuracy if portrait.evaluation else None,
-                    "lacking": portrait.lacking or None,
+                    "run_dir": str(run_report.run.directory),
+                    "test_accuracy": run_report.evaluation.accuracy
+                    if run_report.evaluation
+                    else None,
+                    "lacking": run_report.lacking or None,
                 }
-                for portrait in self.portraits
+                for run_report in self.reports
             ],
         }
 
@@ -94,18 +96,18 @@ def report(
     """
     _require_libraries()
     require_replaceable(file, _PAGE, "report")
-    studies = [Study.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
+    studies = [SweepReport.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
     runs += [run for study in studies for run in study.runs]
     unique = {run.directory.resolve(): run for run in runs}
-    portraits = rank([Portrait.of(run, data_dir, notify) for run in unique.values()])
+    reports = rank([RunReport.of(run, data_dir, notify) for run in unique.values()])
     # Names of directories may not be valid Unicode.
-    content = render(portraits, studies).encode(errors="replace")
+    content = render(reports, studies).encode(errors="replace")
     try:
         write_atomically(file, content)
     except OSError as error:
         raise cannot_write(file, error) from None
-    return Report(file, len(content), portraits)
+    return Report(file, len(content), reports)
 
 
 def _require_libraries() -> None:

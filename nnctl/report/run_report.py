@@ -33,7 +33,7 @@ PROBED = 1000
 
 
 @dataclass(frozen=True)
-class Portrait:
+class RunReport:
     """Data of a run that is complete or still in training.
 
     Parameters
@@ -66,7 +66,7 @@ class Portrait:
     lacking: str
 
     @classmethod
-    def of(cls, run: Run, data_dir: Path | None, notify: Notify) -> Portrait:
+    def of(cls, run: Run, data_dir: Path | None, notify: Notify) -> RunReport:
         """Read a run and evaluate its network on the test set, if both are available.
 
         Raises

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from nnctl.data.dataset import Digits
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
-from nnctl.report.run_report import PROBED, Portrait
-from nnctl.report.sprites import Place, Sheet, diverging, strongest
-from nnctl.runs.evaluation import Answers, measure_corrupted
+from nnctl.report.run_report import PROBED, RunReport
+from nnctl.report.sprites import Place, SpriteSheet, diverging, largest_norm
+from nnctl.runs.evaluation import Predictions, measure_corrupted
 
 WORST = 24
 """Number of worst mistakes to show."""
@@ -31,7 +31,7 @@ _SHARES = (("dead", "Dead units"), ("saturated", "Saturated outputs"))
 
 
 @dataclass(frozen=True)
-class Specimen:
+class ExampleImage:
     """An image of a digit on the page.
 
     Parameters
@@ -61,7 +61,7 @@ class Cell:
     heat : float
         Color intensity from 0 to 1: on the diagonal, the share of the class; elsewhere, the count
         relative to that of the worst cell.
-    specimens : list of Specimen
+    specimens : list of ExampleImage
         Some of the images, the worst first.
     """
 
@@ -69,14 +69,14 @@ class Cell:
     count: int
     right: bool
     heat: float
-    specimens: list[Specimen]
+    specimens: list[ExampleImage]
 
 
-def draw_curves(portrait: Portrait) -> list[Chart]:
+def draw_curves(run_report: RunReport) -> list[Chart]:
     """Return charts of loss and accuracy by epoch, and of the learning rate if it changes."""
 
     def line(name: str, key: str, color: int) -> Line:
-        return Line(name, portrait.epochs, portrait.series(key), color)
+        return Line(name, run_report.epochs, run_report.series(key), color)
 
     charts = [
         draw_lines("Loss", [line("training", "train_loss", 0), line("validation", "val_loss", 1)]),
@@ -86,18 +86,18 @@ def draw_curves(portrait: Portrait) -> list[Chart]:
             percent=True,
         ),
     ]
-    if len(set(portrait.series("learning_rate"))) > 1:
+    if len(set(run_report.series("learning_rate"))) > 1:
         charts.append(draw_lines("Learning rate", [line("", "learning_rate", 2)]))
     return [chart for chart in charts if chart]
 
 
-def draw_health(portrait: Portrait) -> list[Chart]:
+def draw_health(run_report: RunReport) -> list[Chart]:
     """Return charts of the measured health of the layers after each epoch."""
-    count = len(portrait.config.network.layers)
+    count = len(run_report.config.network.layers)
 
     def lines(key: str) -> list[Line]:
         return [
-            Line(f"layer {i + 1}", portrait.epochs, portrait.health(i, key), i)
+            Line(f"layer {i + 1}", run_report.epochs, run_report.health(i, key), i)
             for i in range(count)
         ]
 
@@ -109,30 +109,30 @@ def draw_health(portrait: Portrait) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
-def draw_corruptions(portrait: Portrait) -> Chart | None:
+def draw_corruptions(run_report: RunReport) -> Chart | None:
     """Return a chart of the accuracy on corrupted test images, by strength of corruption."""
-    if portrait.network is None or portrait.evaluation is None or portrait.side is None:
+    if run_report.network is None or run_report.evaluation is None or run_report.side is None:
         return None
-    answers = portrait.evaluation.answers
+    answers = run_report.evaluation.answers
     digits = Digits(answers.images[:PROBED], answers.labels[:PROBED])
     clean = float(answers.right[:PROBED].mean())
     lines = [
         Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
-        for i, row in enumerate(measure_corrupted(portrait.network, digits))
+        for i, row in enumerate(measure_corrupted(run_report.network, digits))
     ]
     return draw_lines("Accuracy by strength of corruption", lines, x="strength", percent=True)
 
 
-def draw_distributions(portrait: Portrait) -> list[Chart]:
+def draw_distributions(run_report: RunReport) -> list[Chart]:
     """Return histograms of each layer's outputs for some test images."""
-    images = portrait.images()
-    if portrait.network is None or not len(images):
+    images = run_report.images()
+    if run_report.network is None or not len(images):
         return []
     charts = []
     with np.errstate(over="ignore", invalid="ignore"):
-        outputs = portrait.network.activations(images)
+        outputs = run_report.network.activations(images)
     for number, (layer, values) in enumerate(
-        zip(portrait.network.layers, outputs[:LAYERS], strict=False), start=1
+        zip(run_report.network.layers, outputs[:LAYERS], strict=False), start=1
     ):
         shown = values[values != 0]
         zeros = 1 - shown.size / values.size
@@ -143,17 +143,17 @@ def draw_distributions(portrait: Portrait) -> list[Chart]:
     return [chart for chart in charts if chart]
 
 
-def confusion_cells(portrait: Portrait, sheet: Sheet | None) -> list[list[Cell]]:
+def confusion_cells(run_report: RunReport, sheet: SpriteSheet | None) -> list[list[Cell]]:
     """Return the confusion matrix: a row per true class, a column per predicted class.
 
     Parameters
     ----------
-    portrait : Portrait
+    run_report : RunReport
         The run.
-    sheet : Sheet, optional
+    sheet : SpriteSheet, optional
         Sprite sheet to which example images are added; None if inputs are not images.
     """
-    evaluation = portrait.evaluation
+    evaluation = run_report.evaluation
     if evaluation is None:
         return []
     answers, classes, counts = evaluation.answers, evaluation.classes, evaluation.confusion
@@ -179,11 +179,11 @@ def confusion_cells(portrait: Portrait, sheet: Sheet | None) -> list[list[Cell]]
     return [[cell(true, decided) for decided in numbers] for true in numbers]
 
 
-def worst_mistakes(portrait: Portrait, sheet: Sheet | None) -> list[Specimen]:
+def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[ExampleImage]:
     """Return the misclassified images with the highest loss, the worst first."""
-    if portrait.evaluation is None or sheet is None:
+    if run_report.evaluation is None or sheet is None:
         return []
-    answers, classes = portrait.evaluation.answers, portrait.evaluation.classes
+    answers, classes = run_report.evaluation.answers, run_report.evaluation.classes
     worst = answers.worst[:WORST]
     pairs = zip(answers.labels[worst], answers.decided[worst], strict=True)
     mistakes = [f"{classes[label]} classified as {classes[decided]}" for label, decided in pairs]
@@ -194,11 +194,13 @@ def worst_mistakes(portrait: Portrait, sheet: Sheet | None) -> list[Specimen]:
     ]
 
 
-def _specimens(answers: Answers, indices: NDArray[np.integer], sheet: Sheet) -> list[Specimen]:
+def _specimens(
+    answers: Predictions, indices: NDArray[np.integer], sheet: SpriteSheet
+) -> list[ExampleImage]:
     """Add images to a sheet; the captions are the confidences of the network."""
     shape = (sheet.side, sheet.side)
     return [
-        Specimen(
+        ExampleImage(
             sheet.add(answers.images[index].reshape(shape)),
             f"{100 * answers.confidences[index]:.0f} %",
         )
@@ -206,12 +208,12 @@ def _specimens(answers: Answers, indices: NDArray[np.integer], sheet: Sheet) -> 
     ]
 
 
-def draw_weights(portrait: Portrait) -> Sheet | None:
+def draw_weights(run_report: RunReport) -> SpriteSheet | None:
     """Return the incoming weights of the first layer's units as images."""
-    if portrait.network is None or portrait.side is None:
+    if run_report.network is None or run_report.side is None:
         return None
-    weights = portrait.network.parameters.weights[0]
-    sheet = Sheet(portrait.side)
-    for unit in strongest(weights, UNITS):
-        sheet.add(diverging(weights[:, unit].reshape(portrait.side, portrait.side)))
+    weights = run_report.network.parameters.weights[0]
+    sheet = SpriteSheet(run_report.side)
+    for unit in largest_norm(weights, UNITS):
+        sheet.add(diverging(weights[:, unit].reshape(run_report.side, run_report.side)))
     return sheet

@@ -20,7 +20,7 @@ _NEGATIVE, _POSITIVE = (59, 130, 246), (234, 88, 12)  # blue and orange, as in p
 
 
 @dataclass
-class Sheet:
+class SpriteSheet:
     """A sprite sheet: a grid of square images of the same size.
 
     Parameters
@@ -86,7 +86,7 @@ def diverging(weights: Array) -> NDArray[np.uint8]:
     return np.concatenate([colors, opacity[..., None]], axis=2).astype(np.uint8)
 
 
-def strongest(weights: Array, count: int) -> Iterable[int]:
+def largest_norm(weights: Array, count: int) -> Iterable[int]:
     """Return the columns of weights ``(inputs, units)`` with the largest norms, in column order."""
     norms = np.linalg.norm(weights.astype(np.float64), axis=0)
     return sorted(np.argsort(-norms, kind="stable")[:count].tolist())

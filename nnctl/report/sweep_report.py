@@ -12,7 +12,7 @@ from nnctl.runs.directory import Run, require_same
 from nnctl.runs.plan import changeable
 from nnctl.sweep.results import ranked, score_of
 from nnctl.sweep.space import varied_keys
-from nnctl.sweep.sweep import Record
+from nnctl.sweep.sweep import SweepState
 from nnctl.sweep.trials import COMPLETE, JOURNAL, TrialResult
 
 _MOST_KEYS = 24  # parameters with a chart
@@ -20,7 +20,7 @@ _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"
 
 
 @dataclass(frozen=True)
-class Study:
+class SweepReport:
     """Data of a sweep that is complete or still running.
 
     Parameters
@@ -49,7 +49,7 @@ class Study:
     runs: list[Run]
 
     @classmethod
-    def of(cls, directory: Path, most: int) -> Study:
+    def of(cls, directory: Path, most: int) -> SweepReport:
         """Read the journal of a sweep, and open its best runs that still exist.
 
         Raises
@@ -57,7 +57,7 @@ class Study:
         NnctlError
             The journal is corrupt, no trial has started, or a run does not match the journal.
         """
-        record = Record(directory)
+        record = SweepState(directory)
         metric = record.plan.sweep.ranked_by
         rows = list(record.results.values())
         complete = [row for row in rows if row.status in COMPLETE]

@@ -17,13 +17,13 @@ from nnctl.runs.directory import Run, config_of, network_of
 from nnctl.runs.system import cores, single_threaded_blas
 from nnctl.runs.training import split
 
-LUCK = 0.05
+ALPHA = 0.05
 """Significance level: a difference with a larger p-value may be chance."""
 _ROUNDING = 1e-14  # relative rounding error of differences that are equal otherwise
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidationPredictions:
     """Results of a network on each validation image.
 
     Parameters
@@ -41,7 +41,7 @@ class Judged:
     losses: NDArray[np.float64]
 
 
-def judge(run: Run, dataset: Dataset) -> Judged | None:
+def predict_validation(run: Run, dataset: Dataset) -> ValidationPredictions | None:
     """Evaluate the best network of a run on its validation images; None if it has none.
 
     Raises
@@ -58,9 +58,9 @@ def judge(run: Run, dataset: Dataset) -> Judged | None:
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
         logits = predict(network, validation.images, threads=cores())
         targets = make_targets(validation.labels, logits.shape[1], logits.dtype)
-        return Judged(
+        return ValidationPredictions(
             labels=validation.labels,
-            right=network.decide(logits) == validation.labels,
+            right=network.predict_classes(logits) == validation.labels,
             losses=loss.values(logits, targets).astype(np.float64),
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nnctl.config import Config
-from nnctl.data.dataset import describe, open_dataset
+from nnctl.data.dataset import dataset_info, open_dataset
 from nnctl.nn.activations import Array, Exponential, HardSigmoid, Linear, Sigmoid, Step
 from nnctl.nn.examples import scaled
 from nnctl.nn.health import Probe
@@ -110,7 +110,7 @@ class Diagnosis:
         return TITLES.get(self.kind, self.kind)
 
 
-def foresee(config: Config) -> list[Diagnosis]:
+def check_config(config: Config) -> list[Diagnosis]:
     """Return the problems that a configuration alone shows, before any training."""
     return [
         *_step_activations(config),
@@ -150,7 +150,7 @@ def diagnose(
         return problems
     health, start = rows[-1]["health"], None
     if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
-        start = first_health(config, network.sizes[0])
+        start = initial_health(config, network.sizes[0])
     problems += [
         *_silent_outputs(config, health),
         *([] if problems else _dead(config, health, start)),
@@ -164,7 +164,7 @@ def diagnose(
     return [*problems, *_overfitting(config, rows)]
 
 
-def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
+def diagnose_initialization(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
     """Return the problems of a network's initial weights, before any training."""
     overflowing = [number for number, layer in enumerate(health, 1) if not _is_finite(layer)]
     if overflowing:
@@ -177,7 +177,7 @@ def diagnose_start(config: Config, health: Sequence[Mapping[str, Any]]) -> list[
     ]
 
 
-def first_health(config: Config, pixels: int) -> list[dict[str, Any]]:
+def initial_health(config: Config, pixels: int) -> list[dict[str, Any]]:
     """Return the health of the layers with the initial weights, measured without a download."""
     network = build_network(config, pixels)
     inputs, labels = some_examples(pixels, _PROBED, network.dtype)
@@ -205,14 +205,14 @@ def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Lab
         Their labels.
     """
     for name in ("mini", "xor"):
-        if describe(name).pixels == pixels:
+        if dataset_info(name).pixels == pixels:
             digits = open_dataset(name, notify=lambda _: None).training
             return scaled(digits.images[:count], dtype), digits.labels[:count]
     inputs: Array = np.random.default_rng(0).random((count, pixels)).astype(dtype)
     return inputs, np.arange(count)
 
 
-def glance(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
+def health_label(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
     """Return the worst problem of an epoch in at most nine characters, or ``ok``."""
     hidden = health[:-1]
     dead = max((layer["dead"] for layer in hidden), default=0.0)
@@ -343,7 +343,8 @@ def _equal_weights(config: Config) -> Iterator[Diagnosis]:
         number: 0.0
         for number, layer in enumerate(hidden, start=1)
         if not any(
-            drawn.spread(2, 2) for drawn in (layer.weights_distribution, layer.biases_distribution)
+            drawn.standard_deviation(2, 2)
+            for drawn in (layer.weights_distribution, layer.biases_distribution)
         )
     }
     if equal:

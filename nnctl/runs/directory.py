@@ -45,7 +45,7 @@ from nnctl.files import (
 from nnctl.nn.activations import Array
 from nnctl.nn.metrics import predict
 from nnctl.nn.network import Network, count_parameters
-from nnctl.nn.regularization import STRIDE
+from nnctl.nn.regularization import EMA_EVERY
 from nnctl.runs.build import build_layers, build_network
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 from nnctl.runs.plan import changeable, differing
@@ -673,7 +673,7 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     if count_parameters(pixels, build_layers(config)) != size:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
     parameters = checkpoint.parameters
-    if config.training.average is not None and _step_count(config, checkpoint) >= STRIDE:
+    if config.training.average is not None and _step_count(config, checkpoint) >= EMA_EVERY:
         parameters = checkpoint.velocity[-size:]
     if parameters.size != size:
         raise DamagedFileError(f"{path} is damaged: the averaged parameters are missing")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.config import Config
-from nnctl.data.dataset import Digits, ask_for, open_dataset
+from nnctl.data.dataset import Digits, open_dataset, relabel_binary
 from nnctl.errors import UsageError
 from nnctl.nn.activations import Array, Sigmoid, Softmax
 from nnctl.nn.corruption import CORRUPTIONS, Corruption
@@ -114,7 +114,7 @@ class Amplified:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Outputs of a network for all images of an evaluation.
 
     Parameters
@@ -234,7 +234,7 @@ class Evaluation:
         Results on corrupted images, if requested.
     selective : Selective, optional
         Result for the confidence threshold, if one was requested.
-    answers : Answers
+    answers : Predictions
         Outputs for all images.
     network : Network
         Evaluated network.
@@ -257,7 +257,7 @@ class Evaluation:
     mistakes: list[Mistake]
     corrupted: list[Corrupted]
     selective: Selective | None
-    answers: Answers
+    answers: Predictions
     network: Network
 
     def to_json(self) -> dict[str, Any]:
@@ -364,7 +364,7 @@ def evaluate(
     if split_name == "test":
         positive = config.data.positive_digit
         digits: Digits | None = (
-            dataset.test if positive is None else ask_for(dataset.test, positive)
+            dataset.test if positive is None else relabel_binary(dataset.test, positive)
         )
     elif dataset.name != trained_on:
         raise UsageError(
@@ -391,8 +391,8 @@ def evaluate(
         logits = predict(network, digits.images, threads=cores())
         values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
         amplified = [_amplify(network, loss, examples, gain) for gain in gains]
-        outputs, decided = network.outputs(logits), network.decide(logits)
-    answers = Answers(*digits, decided=decided, outputs=outputs, losses=values)
+        outputs, decided = network.outputs(logits), network.predict_classes(logits)
+    answers = Predictions(*digits, decided=decided, outputs=outputs, losses=values)
     confusion = confusion_matrix(digits.labels, decided, len(classes))
     return Evaluation(
         accuracy=float(confusion.trace() / len(digits.labels)),
@@ -422,7 +422,7 @@ def says_probabilities(network: Network) -> bool:
     return isinstance(network.functions[-1], Softmax | Sigmoid)
 
 
-def _select(network: Network, answers: Answers, threshold: float) -> Selective:
+def _select(network: Network, answers: Predictions, threshold: float) -> Selective:
     """Return the result for the answers whose confidence reaches the threshold."""
     if not says_probabilities(network):
         raise UsageError(
@@ -458,7 +458,7 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
         images = corruption.apply(digits.images, amount, np.random.default_rng(0))
         with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
             logits = predict(network, images, threads=cores())
-        return float((network.decide(logits) == digits.labels).mean())
+        return float((network.predict_classes(logits) == digits.labels).mean())
 
     return [
         Corrupted(
@@ -471,7 +471,7 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
     ]
 
 
-def _mistakes(answers: Answers, count: int, classes: Sequence[str]) -> list[Mistake]:
+def _mistakes(answers: Predictions, count: int, classes: Sequence[str]) -> list[Mistake]:
     """Return the mistakes with the highest loss; the worst is first."""
     side = math.isqrt(answers.images.shape[1])
     square = side * side == answers.images.shape[1]
@@ -489,7 +489,7 @@ def _mistakes(answers: Answers, count: int, classes: Sequence[str]) -> list[Mist
     ]
 
 
-def _truth_table(answers: Answers) -> list[Row]:
+def _truth_table(answers: Predictions) -> list[Row]:
     """Return every example with its answer; nothing if there are more than `MOST_ROWS`."""
     if max(answers.images.shape) > MOST_ROWS:
         return []

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.config import Config, to_mapping
-from nnctl.data.dataset import Facts, present_dataset
+from nnctl.data.dataset import DatasetInfo, find_cached
 from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, shell_command
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.augmentation import GROUP
@@ -28,15 +28,21 @@ from nnctl.nn.training import Divergence
 from nnctl.runs.build import build_augmentation, build_layers, build_network
 from nnctl.runs.diagnosis import (
     Diagnosis,
+    check_config,
     diagnose,
-    diagnose_start,
-    first_health,
-    foresee,
+    diagnose_initialization,
+    initial_health,
     some_examples,
 )
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
-from nnctl.runs.plan import epochs_needed, facts_of, settle, steps_per_epoch, validation_count
+from nnctl.runs.plan import (
+    epochs_needed,
+    info_of_config,
+    resolve_auto,
+    steps_per_epoch,
+    validation_count,
+)
 from nnctl.runs.system import memory_needed
 from nnctl.runs.training import split
 
@@ -142,17 +148,17 @@ class Inspection:
 
 def inspect(config: Config) -> Inspection:
     """Return the layers and the size of a configuration, and the problems before any training."""
-    facts = facts_of(config)
-    measured = diagnose_start(config, first_health(config, facts.pixels))
+    info = info_of_config(config)
+    measured = diagnose_initialization(config, initial_health(config, info.pixels))
     kinds = {diagnosis.kind for diagnosis in measured}
-    foreseen = [diagnosis for diagnosis in foresee(config) if diagnosis.kind not in kinds]
-    return dataclasses.replace(_plan(config, facts), diagnoses=[*foreseen, *measured])
+    foreseen = [diagnosis for diagnosis in check_config(config) if diagnosis.kind not in kinds]
+    return dataclasses.replace(_plan(config, info), diagnoses=[*foreseen, *measured])
 
 
-def _plan(config: Config, facts: Facts) -> Inspection:
+def _plan(config: Config, info: DatasetInfo) -> Inspection:
     """Return an inspection without diagnoses."""
     layers = build_layers(config)
-    sizes = [facts.pixels, *(layer.units for layer in layers)]
+    sizes = [info.pixels, *(layer.units for layer in layers)]
     plans = []
     for number, (inputs, layer) in enumerate(zip(sizes[:-1], layers, strict=True), start=1):
         weights, biases = layer.weights_distribution, layer.biases_distribution
@@ -167,14 +173,14 @@ def _plan(config: Config, facts: Facts) -> Inspection:
                 formula=activation.describe(activation.formula),
                 dropout=layer.dropout,
                 weights=weights.name,
-                weights_std=weights.spread(inputs, layer.units),
+                weights_std=weights.standard_deviation(inputs, layer.units),
                 auto=weights is not layer.weights,
                 biases=biases.name,
-                biases_std=biases.spread(inputs, layer.units),
+                biases_std=biases.standard_deviation(inputs, layer.units),
             )
         )
-    held_out = validation_count(config, facts)
-    per_epoch, epochs = steps_per_epoch(config, facts), epochs_needed(config, facts)
+    held_out = validation_count(config, info)
+    per_epoch, epochs = steps_per_epoch(config, info), epochs_needed(config, info)
     steps = min(epochs * per_epoch, config.training.steps or sys.maxsize)
     epochs = min(epochs, math.ceil(steps / per_epoch))
     return Inspection(
@@ -182,9 +188,9 @@ def _plan(config: Config, facts: Facts) -> Inspection:
         layers=plans,
         deep=len(layers) > 2,
         parameters=sum(plan.parameters for plan in plans),
-        memory=memory_needed(config, facts, held_out),
+        memory=memory_needed(config, info, held_out),
         dataset=config.data.dataset,
-        examples=config.data.subset or facts.training - held_out,
+        examples=config.data.subset or info.n_training - held_out,
         held_out=held_out,
         epochs=epochs,
         steps_per_epoch=per_epoch,
@@ -237,14 +243,16 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
     return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(rows))
 
 
-def _facts_of_run(run: Run) -> Facts:
+def _facts_of_run(run: Run) -> DatasetInfo:
     """Return the sizes of a run's dataset, from its checkpoint if the dataset no longer exists."""
     if not run.checkpoint_path("last").exists():
-        return facts_of(run.config)
+        return info_of_config(run.config)
     used = run.checkpoint("last").dataset
     subset, held_out = run.config.data.subset, used["validation"]
     training = held_out + max(used["training"], subset or 0)
-    return Facts(training, used["pixels"], classes=max(2, run.config.network.layers[-1].units))
+    return DatasetInfo(
+        training, used["pixels"], classes=max(2, run.config.network.layers[-1].units)
+    )
 
 
 @dataclass(frozen=True)
@@ -284,13 +292,13 @@ def sample_images(config: Config, count: int) -> list[Sample]:
         The examples are not images.
     """
     data = config.data
-    dataset = present_dataset(data.dataset) or (data.fallback and present_dataset(data.fallback))
+    dataset = find_cached(data.dataset) or (data.fallback and find_cached(data.fallback))
     if not dataset:
         raise DataError(
             f"cannot show samples: the dataset '{data.dataset}' has not been downloaded",
             hint=f"Download it with: {shell_command('nnctl', 'download', data.dataset)}",
         )
-    digits, _ = split(settle(config, dataset), dataset)
+    digits, _ = split(resolve_auto(config, dataset), dataset)
     count = min(count, len(digits.labels))
     pixels = digits.images.shape[1]
     side = math.isqrt(pixels)
@@ -377,7 +385,7 @@ class GradientReport:
 
 def report_gradients(config: Config, trained: Network | None = None) -> GradientReport:
     """Compare the gradients of a configuration's network, or of a trained one, in float64."""
-    pixels = trained.sizes[0] if trained else facts_of(config).pixels
+    pixels = trained.sizes[0] if trained else info_of_config(config).pixels
     layers = build_layers(config)
     smooth = [
         dataclasses.replace(layer, activation=layer.activation.differentiable()) for layer in layers

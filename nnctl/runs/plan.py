@@ -20,7 +20,14 @@ from nnctl.config import (
     to_mapping,
 )
 from nnctl.config.schema import DataConfig
-from nnctl.data.dataset import NAMED, Dataset, Facts, canonical_name, describe, open_dataset
+from nnctl.data.dataset import (
+    NAMED,
+    Dataset,
+    DatasetInfo,
+    canonical_name,
+    dataset_info,
+    open_dataset,
+)
 from nnctl.data.download import DownloadEvent
 from nnctl.errors import DataError, UsageError, shell_command
 from nnctl.runs.system import check_memory, threads_that_fit
@@ -68,24 +75,24 @@ Notify = Callable[[Notice], None]
 def check_data(config: Config) -> Iterator[Problem]:
     """Check a configuration against its dataset and against the machine's memory."""
     try:
-        facts = describe(config.data.dataset)
+        info = dataset_info(config.data.dataset)
     except UsageError as error:
         stop = "" if error.message.endswith("?") else "."
         yield Problem(("data", "dataset"), f"{error.message}{stop} {error.hint}")
         return
     except DataError:  # reported when the dataset is opened, unless there is a fallback
         if config.data.fallback:  # the other settings are reduced to fit the fallback
-            yield from _check_classes(config, describe(config.data.fallback))
+            yield from _check_classes(config, dataset_info(config.data.fallback))
         return
-    yield from _check_classes(config, facts)
-    yield from _check_pictures(config, facts)
-    held_out = validation_count(config, facts)
-    left = facts.training - held_out
+    yield from _check_classes(config, info)
+    yield from _check_pictures(config, info)
+    held_out = validation_count(config, info)
+    left = info.n_training - held_out
     if left < 1:
         yield Problem(
             ("data", "validation"),
-            f"cannot hold out {held_out:,} of the {facts.training:,} examples of "
-            f"{config.data.dataset}; auto holds out {facts.training // VALIDATION_SHARE:,}",
+            f"cannot hold out {held_out:,} of the {info.n_training:,} examples of "
+            f"{config.data.dataset}; auto holds out {info.n_training // VALIDATION_SHARE:,}",
             about=(("data", "dataset"),),
         )
     elif config.data.subset and config.data.subset > left:
@@ -94,10 +101,10 @@ def check_data(config: Config) -> Iterator[Problem]:
             f"{config.data.subset:,} examples are more than the {left:,} left for training",
             about=(("data", "dataset"), ("data", "validation")),
         )
-    yield from check_memory(config, facts, held_out)
+    yield from check_memory(config, info, held_out)
 
 
-def facts_of(config: Config) -> Facts:
+def info_of_config(config: Config) -> DatasetInfo:
     """Return the sizes of a configuration's dataset, or of its fallback.
 
     Raises
@@ -106,28 +113,28 @@ def facts_of(config: Config) -> Facts:
         The dataset is damaged, and no fallback is configured.
     """
     try:
-        return describe(config.data.dataset)
+        return dataset_info(config.data.dataset)
     except DataError:
         if config.data.fallback is None:
             raise
-        return describe(config.data.fallback)
+        return dataset_info(config.data.fallback)
 
 
-def _check_pictures(config: Config, facts: Facts) -> Iterator[Problem]:
+def _check_pictures(config: Config, info: DatasetInfo) -> Iterator[Problem]:
     """Check that augmentation is used with square images only."""
-    if config.data.augment and (math.isqrt(facts.pixels) ** 2 != facts.pixels or facts.pixels < 64):
+    if config.data.augment and (math.isqrt(info.pixels) ** 2 != info.pixels or info.pixels < 64):
         yield Problem(
             ("data", "augment"),
             f"only square images can be augmented; the examples of '{config.data.dataset}' have "
-            f"{facts.pixels} inputs",
+            f"{info.pixels} inputs",
             about=(("data", "dataset"),),
         )
 
 
-def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
+def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
     """Check that the number of output units fits the number of classes."""
     binary = config.data.positive_digit is not None
-    if binary and facts.classes == 2:
+    if binary and info.classes == 2:
         yield Problem(
             ("data", "positive_digit"),
             f"the dataset '{config.data.dataset}' does not consist of digits; its classes are 0 "
@@ -135,7 +142,7 @@ def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
             about=(("data", "dataset"),),
         )
         return
-    classes = 2 if binary else facts.classes
+    classes = 2 if binary else info.classes
     last = len(config.network.layers) - 1
     units = config.network.layers[last].units
     if units not in ((1, 2) if classes == 2 else (classes,)):
@@ -152,10 +159,10 @@ def _check_classes(config: Config, facts: Facts) -> Iterator[Problem]:
 CHECKS: tuple[Check, ...] = (check_data,)
 
 
-def validation_count(config: Config, facts: Facts) -> int:
+def validation_count(config: Config, info: DatasetInfo) -> int:
     """Return the number of validation examples."""
     count = config.data.validation
-    return facts.training // VALIDATION_SHARE if count == "auto" else count
+    return info.n_training // VALIDATION_SHARE if count == "auto" else count
 
 
 def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
@@ -199,7 +206,7 @@ def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dat
         return open_dataset(data.fallback, data_dir=data_dir, notify=notify)
 
 
-def settle(config: Config, dataset: Dataset, notify: Notify = lambda _: None) -> Config:
+def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: None) -> Config:
     """Return a configuration without ``auto`` values and without a fallback.
 
     The validation examples, the epochs and the threads are numbers, and the dataset is the one that
@@ -214,42 +221,42 @@ def settle(config: Config, dataset: Dataset, notify: Notify = lambda _: None) ->
     notify : callable
         Receives a `FewerThreads` notice if the configuration requests too many threads.
     """
-    facts = describe(dataset.name)
-    requested, threads = config.training.threads, threads_that_fit(config, facts.pixels)
+    info = dataset_info(dataset.name)
+    requested, threads = config.training.threads, threads_that_fit(config, info.pixels)
     if requested not in ("auto", threads):
         notify(FewerThreads(int(requested), threads))
     fell_back = dataset.name != canonical_name(config.data.dataset)
     values = {
         "data.dataset": dataset.name,
         "data.fallback": None,
-        "data.validation": validation_count(config, facts),
+        "data.validation": validation_count(config, info),
         "training.threads": threads,
-        **(_cut_down(config, facts) if fell_back else {}),
+        **(_cut_down(config, info) if fell_back else {}),
     }
     final = replaced(config, values)
-    return replaced(final, {"training.epochs": epochs_needed(final, facts)})
+    return replaced(final, {"training.epochs": epochs_needed(final, info)})
 
 
-def steps_per_epoch(config: Config, facts: Facts) -> int:
+def steps_per_epoch(config: Config, info: DatasetInfo) -> int:
     """Return the number of steps per epoch."""
-    examples = config.data.subset or facts.training - validation_count(config, facts)
+    examples = config.data.subset or info.n_training - validation_count(config, info)
     return math.ceil(examples / min(config.training.batch_size, examples))
 
 
-def epochs_needed(config: Config, facts: Facts) -> int:
+def epochs_needed(config: Config, info: DatasetInfo) -> int:
     """Return the number of epochs; with ``training.steps`` the last one may be incomplete."""
     if config.training.epochs != "auto":
         return config.training.epochs
     steps = config.training.steps
     # Integer division: a float cannot represent every large integer.
-    return -(-steps // steps_per_epoch(config, facts)) if steps else EPOCHS
+    return -(-steps // steps_per_epoch(config, info)) if steps else EPOCHS
 
 
-def _cut_down(config: Config, facts: Facts) -> dict[str, Any]:
+def _cut_down(config: Config, info: DatasetInfo) -> dict[str, Any]:
     """Return the settings, by key, that are reduced to fit a smaller fallback dataset."""
-    held_out = min(validation_count(config, facts), facts.training // VALIDATION_SHARE)
+    held_out = min(validation_count(config, info), info.n_training // VALIDATION_SHARE)
     subset = config.data.subset
-    too_many = subset is not None and subset > facts.training - held_out
+    too_many = subset is not None and subset > info.n_training - held_out
     return {"data.validation": held_out, "data.subset": None if too_many else subset}
 
 

@@ -21,7 +21,7 @@ _BLOCK = 1000  # images of an IDX file classified at a time
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """Output of a network for an image.
 
     Parameters
@@ -40,7 +40,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class FilePrediction:
     """Result for an image of a file: an answer or an error.
 
     Parameters
@@ -51,7 +51,7 @@ class Prediction:
         Position in an IDX file, from 0; None for other files.
     classes : list of str
         Names of the classes: the digits; or "other" and the positive digit.
-    answer : Answer, optional
+    answer : Prediction, optional
         The network's output; None if there is an error.
     error : DataError, optional
         Reason for a missing answer.
@@ -60,7 +60,7 @@ class Prediction:
     file: str
     index: int | None
     classes: list[str]
-    answer: Answer | None = None
+    answer: Prediction | None = None
     error: DataError | None = None
 
     @property
@@ -91,7 +91,7 @@ class Prediction:
         }
 
 
-def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Iterator[Prediction]:
+def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Iterator[FilePrediction]:
     """Classify image files with the network of a run, and yield a prediction for each image.
 
     A file that cannot be read yields a prediction with an error, and the next files follow.
@@ -124,16 +124,16 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
             hint="Use a run that was trained on digits.",
         )
 
-    def answers(images: NDArray[np.uint8]) -> Iterator[Answer]:
+    def answers(images: NDArray[np.uint8]) -> Iterator[Prediction]:
         with np.errstate(over="ignore", invalid="ignore"):
             logits = logits_of(network, images.reshape(len(images), -1))
-            outputs, decided = network.outputs(logits), network.decide(logits)
+            outputs, decided = network.outputs(logits), network.predict_classes(logits)
         if outputs.shape[1] == 1:  # a single sigmoid unit gives the second of two classes
             outputs = np.hstack([1 - outputs, outputs])
         rows = zip(images, outputs.tolist(), decided.tolist(), strict=True)
-        return (Answer(*row) for row in rows)
+        return (Prediction(*row) for row in rows)
 
-    def of_file(name: str) -> Iterator[Prediction]:
+    def of_file(name: str) -> Iterator[FilePrediction]:
         content = read_file(name)
         if is_idx(content):
             images = read_images(content)
@@ -145,7 +145,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
                 )
             for begin in range(0, len(images), _BLOCK):
                 for i, answer in enumerate(answers(images[begin : begin + _BLOCK]), start=begin):
-                    yield Prediction(name, i, classes, answer)
+                    yield FilePrediction(name, i, classes, answer)
             return
         side = math.isqrt(pixels)
         if side**2 != pixels:
@@ -154,16 +154,16 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
                 hint="Use IDX files with such images.",
             )
         image = normalise(read_picture(content), side)
-        yield Prediction(name, None, classes, next(answers(image[None])))
+        yield FilePrediction(name, None, classes, next(answers(image[None])))
 
     for name in names:
         try:
             files = list_files(name)
         except DataError as error:
-            yield Prediction(name, None, classes, error=error)
+            yield FilePrediction(name, None, classes, error=error)
             continue
         for file in files:
             try:
                 yield from of_file(file)
             except DataError as error:
-                yield Prediction(file, None, classes, error=error)
+                yield FilePrediction(file, None, classes, error=error)

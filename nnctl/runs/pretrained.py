@@ -12,7 +12,7 @@ from nnctl.errors import UsageError
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network
 from nnctl.runs.directory import Run
-from nnctl.runs.plan import Notify, find_dataset, resolve_config, settle
+from nnctl.runs.plan import Notify, find_dataset, resolve_auto, resolve_config
 from nnctl.runs.training import TrainingRun
 
 
@@ -66,9 +66,9 @@ def save_network(
         raise UsageError(
             f"the images of {dataset} have {pixels} pixels; this network takes {network.sizes[0]}"
         )
-    final = settle(requested, digits, notify)
+    final = resolve_auto(requested, digits, notify)
     run = Run.create_at(directory)
-    TrainingRun.begin(run, final, digits).adopt(network)
+    TrainingRun.begin(run, final, digits).init_from_network(network)
     return run
 
 

@@ -35,7 +35,7 @@ class Stop:
         return self.requested
 
 
-def end_at_once(*_: object) -> NoReturn:
+def exit_immediately(*_: object) -> NoReturn:
     """Exit immediately with a short message; a signal handler."""
     with contextlib.suppress(OSError):
         os.write(2, b"Error: interrupted\n")
@@ -49,12 +49,12 @@ def interrupt(_: int, frame: FrameType | None) -> None:
     """
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            end_at_once()
+            exit_immediately()
         frame = frame.f_back
     raise KeyboardInterrupt
 
 
-def hear(handler: Any) -> dict[int, Any]:
+def install_handlers(handler: Any) -> dict[int, Any]:
     """Install a handler for the signals that request a stop; return the previous handlers.
 
     Signals that are ignored stay ignored, such as SIGHUP under nohup. Outside the main thread,
@@ -70,13 +70,13 @@ def hear(handler: Any) -> dict[int, Any]:
 
 def ignore_signals() -> None:
     """Ignore further signals while the process exits."""
-    hear(signal.SIG_IGN)
+    install_handlers(signal.SIG_IGN)
 
 
 @contextmanager
-def hearing(handler: Any) -> Iterator[None]:
-    """Install a signal handler for a ``with`` block; see `hear`."""
-    before = hear(handler)
+def handling_signals(handler: Any) -> Iterator[None]:
+    """Install a signal handler for a ``with`` block; see `install_handlers`."""
+    before = install_handlers(handler)
     try:
         yield
     finally:
@@ -101,11 +101,11 @@ def stop_on_signals(again: Any = signal.default_int_handler) -> Iterator[Stop]:
             again(number, frame)
         stop.requested = True
 
-    with hearing(request_stop):
+    with handling_signals(request_stop):
         yield stop
 
 
-def end_on_what_nobody_catches() -> None:
+def exit_on_uncaught_interrupt() -> None:
     """Exit at an uncaught KeyboardInterrupt, also where Python would only print and ignore it."""
 
     def instead_of(show: Callable[..., object]) -> Callable[..., None]:
@@ -113,7 +113,7 @@ def end_on_what_nobody_catches() -> None:
             first = arguments[0]  # the exception's type, or an object that has it
             kind = first if isinstance(first, type) else first.exc_type
             if issubclass(kind, KeyboardInterrupt):
-                end_at_once()
+                exit_immediately()
             show(*arguments)
 
         return hook

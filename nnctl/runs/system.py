@@ -14,7 +14,7 @@ import threadpoolctl
 
 import nnctl
 from nnctl.config import Config, Problem
-from nnctl.data.dataset import Facts
+from nnctl.data.dataset import DatasetInfo
 from nnctl.nn.network import Backpropagation, Layer, count_parameters
 from nnctl.runs.build import build_layers, build_optimizer
 
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
+def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     """Return an estimate of the peak memory of a training in bytes, without the program itself.
 
     The parameters and the optimizer state exist three times: in use, as a snapshot to return to,
@@ -96,18 +96,18 @@ def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
     ----------
     config : Config
         Configuration of the training.
-    facts : Facts
+    facts : DatasetInfo
         Sizes of the dataset.
     held_out : int
         Number of validation examples.
     """
-    layers, pixels = build_layers(config), facts.pixels
+    layers, pixels = build_layers(config), info.pixels
     threads = threads_that_fit(config, pixels)
-    trained = max(config.data.subset or facts.training - held_out, 1)
+    trained = max(config.data.subset or info.n_training - held_out, 1)
     batch = min(config.training.batch_size, trained)
-    block, probe = min(max(batch, 512), trained), min(256, facts.training)
-    memories = build_optimizer(config).memories + (config.training.average is not None)
-    numbers = count_parameters(pixels, layers) * (3 * (1 + memories) + 1)
+    block, probe = min(max(batch, 512), trained), min(256, info.n_training)
+    n_slots = build_optimizer(config).n_slots + (config.training.average is not None)
+    numbers = count_parameters(pixels, layers) * (3 * (1 + n_slots) + 1)
     numbers += Backpropagation.width(layers) * (batch + trained % batch + probe)
     numbers += pixels * probe
     fans_in = [pixels, *(layer.units for layer in layers)]
@@ -123,7 +123,7 @@ def memory_needed(config: Config, facts: Facts, held_out: int) -> int:
         numbers += batch * pixels
     if config.data.augment:
         numbers += pixels * (2 * block + _AUGMENTATION * threads)
-    return 4 * numbers + 2 * facts.training * pixels
+    return 4 * numbers + 2 * info.n_training * pixels
 
 
 def _forward_size(fan_in: int, layer: Layer) -> int:
@@ -162,9 +162,9 @@ def _control_groups() -> Iterator[Path]:
                 yield _GROUPS / kinds / above.relative_to("/")
 
 
-def check_memory(config: Config, facts: Facts, held_out: int) -> Iterator[Problem]:
+def check_memory(config: Config, info: DatasetInfo, held_out: int) -> Iterator[Problem]:
     """Report a training that needs more memory than the machine has; see `memory_needed`."""
-    needed = memory_needed(config, facts, held_out)
+    needed = memory_needed(config, info, held_out)
     if needed < _ALWAYS_ENOUGH:
         return
     available = memory_there()

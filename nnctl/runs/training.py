@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import Config, replaced, to_mapping
-from nnctl.data.dataset import Dataset, Digits, ask_for, balanced_subset, hold_out
+from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out, relabel_binary
 from nnctl.errors import (
     DamagedFileError,
     DataError,
@@ -82,8 +82,8 @@ def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
         training = balanced_subset(training, config.data.subset, rng)
     positive = config.data.positive_digit
     if positive is not None:  # after the subset, which is balanced by digit
-        training = ask_for(training, positive)
-        validation = ask_for(validation, positive) if validation else None
+        training = relabel_binary(training, positive)
+        validation = relabel_binary(validation, positive) if validation else None
     return training, validation
 
 
@@ -95,7 +95,7 @@ class TrainingRun:
     run : Run
         Run directory to write to.
     config : Config
-        Configuration without ``auto`` values; see `nnctl.runs.plan.settle`.
+        Configuration without ``auto`` values; see `nnctl.runs.plan.resolve_auto`.
     dataset : Dataset
         Dataset of the configuration.
     """
@@ -165,7 +165,7 @@ class TrainingRun:
         return training_run
 
     @classmethod
-    def begin_again(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
+    def restart(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
         """Create a training that starts from the beginning and replaces the run's files."""
         training_run = cls(run, config, dataset)
         with training_run._unlocked_on_error():
@@ -227,10 +227,10 @@ class TrainingRun:
                     hint="Omit --epochs, or train a new run with another value of training.steps.",
                 )
             config = replaced(config, {"training.epochs": epochs})
-        return cls.go_on(run, config, find_dataset(config.data, data_dir, notify))
+        return cls.from_last_checkpoint(run, config, find_dataset(config.data, data_dir, notify))
 
     @classmethod
-    def go_on(
+    def from_last_checkpoint(
         cls, run: Run, config: Config, dataset: Dataset, source: str | None = None
     ) -> TrainingRun:
         """Create a training that continues from the last checkpoint; see `resume`.
@@ -271,7 +271,7 @@ class TrainingRun:
             run.write_config(config)
         return training_run
 
-    def adopt(self, network: Network) -> None:
+    def init_from_network(self, network: Network) -> None:
         """Save a network of the same layers as the initial state of the run.
 
         Raises
@@ -334,7 +334,7 @@ class TrainingRun:
                     if isinstance(event, Finished):
                         return
                     # A state that is not finite is not saved: the next event is its divergence.
-                    if stop() and self.loop.reason_to_stop() is None and self.loop.is_finite():
+                    if stop() and self.loop.stop_reason() is None and self.loop.is_finite():
                         self._save("last")
                         interrupted = Finished("interrupted")
                         self._conclude(interrupted)
@@ -406,7 +406,7 @@ class TrainingRun:
         self._save("last")
 
     def _save(self, which: Which) -> None:
-        network = self.loop.candidate if which == "best" else self.network
+        network = self.loop.eval_network if which == "best" else self.network
         save_checkpoint(
             self.run.checkpoint_path(which),
             Checkpoint(
@@ -421,7 +421,7 @@ class TrainingRun:
         )
 
     def _load(self, which: Which, source: str | None) -> Checkpoint:
-        """Return a checkpoint after checking that it matches the configuration; see `go_on`."""
+        """Return a checkpoint after checking that it matches the configuration."""
         if source is None:
             return self.run.checkpoint(which)
         path = self.run.checkpoint_path(which)

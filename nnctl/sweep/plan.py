@@ -29,10 +29,10 @@ from nnctl.config.schema import MAX_WHOLE, DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError, shell_command
-from nnctl.runs.plan import Notice, Notify, find_dataset, resolve_config, settle
+from nnctl.runs.plan import Notice, Notify, find_dataset, resolve_auto, resolve_config
 from nnctl.sweep.space import (
-    Point,
-    RandomDice,
+    Params,
+    RandomSampler,
     combinations,
     corners,
     count_combinations,
@@ -63,17 +63,17 @@ class Plan:
     sweep: SweepConfig
     places: Mapping[str, str]
 
-    def points(self) -> Iterator[Point]:
+    def points(self) -> Iterator[Params]:
         """Yield the points that are known before the sweep starts; none for ``method: tpe``."""
         space, most = self.sweep.space, self.sweep.most
         match self.sweep.method:
             case "grid":
                 yield from combinations(space, min(most or MOST_POINTS, MOST_POINTS))
             case "random":
-                dice = RandomDice(self.sweep.seed)
+                dice = RandomSampler(self.sweep.seed)
                 yield from (draw(space, dice) for _ in range(most or 0))
 
-    def allows(self, point: Point) -> bool:
+    def allows(self, point: Params) -> bool:
         """Return whether a point has a valid configuration, on any machine and dataset."""
         try:
             resolve(copy.deepcopy(self.base), self._overrides(point))
@@ -81,7 +81,7 @@ class Plan:
             return False
         return True
 
-    def config_at(self, point: Point) -> Config:
+    def config_at(self, point: Params) -> Config:
         """Return the configuration at a point; ``a.b`` is applied after ``a``.
 
         Raises
@@ -103,13 +103,13 @@ class Plan:
             raise ConfigError(source, mistakes)
         return config
 
-    def _overrides(self, point: Point) -> list[Override]:
+    def _overrides(self, point: Params) -> list[Override]:
         return [
             Override(key, copy.deepcopy(value), f"{self.places.get(key, '-p')} {key}={value}")
             for key, value in sorted(point.items(), key=lambda item: item[0].count("."))
         ]
 
-    def checked_points(self) -> list[tuple[Point, Config]]:
+    def checked_points(self) -> list[tuple[Params, Config]]:
         """Return the points with their configurations, without duplicate configurations.
 
         The points of tpe are not known yet; instead, return points that together have each value of
@@ -130,7 +130,7 @@ class Plan:
                 f"the sweep has {number} points; the maximum is {MOST_POINTS:,}",
                 hint="Vary fewer keys, or draw points at random (method: random).",
             )
-        checked: dict[str, tuple[Point, Config]] = {}
+        checked: dict[str, tuple[Params, Config]] = {}
         mistakes: dict[str, str] = {}  # without duplicates, by key and problem
         for point in corners(sweep.space) if sweep.method == "tpe" else self.points():
             try:
@@ -144,7 +144,7 @@ class Plan:
             raise ConfigError("the sweep", list(mistakes.values()))
         return list(checked.values())
 
-    def _without_value(self, mistake: str, point: Point) -> str:
+    def _without_value(self, mistake: str, point: Params) -> str:
         """Return a message without the value, so that equal problems of a key are equal texts."""
         for override in self._overrides(point):
             if mistake.startswith(f"{override.source}: "):
@@ -178,7 +178,7 @@ class Plan:
         return cls(base, sweep, {})
 
 
-class TrialMaker:
+class TrialFactory:
     """Factory of trials; it opens each dataset once.
 
     Parameters
@@ -195,7 +195,7 @@ class TrialMaker:
         self._datasets: dict[DataConfig, Dataset] = {}
         self._noticed: list[Notice] = []
 
-    def fetch(self, checked: Iterable[tuple[Point, Config]]) -> None:
+    def fetch(self, checked: Iterable[tuple[Params, Config]]) -> None:
         """Open or download the datasets of all configurations before the sweep starts.
 
         Raises
@@ -206,7 +206,7 @@ class TrialMaker:
         for _, config in checked:
             self._find(config.data)
 
-    def make(self, home: Path, number: int, point: Point, config: Config, seed: int) -> Trial:
+    def make(self, home: Path, number: int, point: Params, config: Config, seed: int) -> Trial:
         """Return a trial of a point, with its own directory in the sweep directory.
 
         ``threads: auto`` becomes one thread, as the workers share the cores.
@@ -252,7 +252,7 @@ class TrialMaker:
         threads = 1 if config.training.threads == "auto" else config.training.threads
         training = config.training.model_copy(update={"threads": threads, "seed": seed})
         config = config.model_copy(update={"training": training})
-        return to_mapping(settle(config, dataset, self._notify_once))
+        return to_mapping(resolve_auto(config, dataset, self._notify_once))
 
     def _notify_once(self, notice: Notice) -> None:
         if notice not in self._noticed:

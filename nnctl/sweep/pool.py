@@ -17,7 +17,7 @@ from pathlib import Path
 from nnctl.errors import NnctlError, UsageError, limit_hint
 from nnctl.sweep.process import GRACE, STOP, serve, signals_of_the_parent
 from nnctl.sweep.trials import LOG, Trial, TrialResult
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 
 _START = 120.0  # seconds for a worker to start, even on a busy machine
 
@@ -31,7 +31,7 @@ _ENVIRONMENT = {
 }
 
 
-class LocalPool(Workers):
+class LocalPool(WorkerPool):
     """Pool of local worker processes, which start on demand and train one trial after another.
 
     Each worker has its own pipes and shares no lock and no memory with others. So when a process
@@ -56,7 +56,7 @@ class LocalPool(Workers):
         self._size = size
         self._workers: list[_Worker] = []
 
-    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         """Start a trial in an idle process, or in a new one."""
         self._workers = [worker for worker in self._workers if worker.is_running]
         for worker in self._workers:
@@ -70,10 +70,10 @@ class LocalPool(Workers):
         """Return the number of trials that can start now."""
         return self._size - sum(worker.future is not None for worker in self._workers)
 
-    def ask_to_stop(self, trial: Trial) -> None:
+    def request_stop(self, trial: Trial) -> None:
         """Request that the process saves the trial and stops training it."""
         for worker in self._workers_of(trial):
-            worker.ask_to_stop()
+            worker.request_stop()
 
     def kill(self, trial: Trial) -> None:
         """Kill the process that trains a trial."""
@@ -111,12 +111,12 @@ class _Worker:
         self.future: Future[TrialResult] | None = None
         self.trial = 0
         self.is_running = False
-        self._task: tuple[Work, Trial]
+        self._task: tuple[TrainTrial, Trial]
         self._stop_requested = self._is_ready = False
         self._lock = threading.Lock()  # protects the attributes above
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
-    def start(self, work: Work, trial: Trial) -> Future[TrialResult]:
+    def start(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         """Start the process with its first trial."""
         future = self.future = Future()
         self.trial, self._task = trial.number, (work, trial)
@@ -137,7 +137,7 @@ class _Worker:
             self._resolve(_cannot_start(error))
         return future
 
-    def begin(self, work: Work, trial: Trial) -> Future[TrialResult] | None:
+    def begin(self, work: TrainTrial, trial: Trial) -> Future[TrialResult] | None:
         """Start another trial; return None if the process has exited."""
         with self._lock:
             if not self.is_running:
@@ -148,7 +148,7 @@ class _Worker:
             self._send(self._task)
         return future
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         with self._lock:
             self._stop_requested = True
             if self._is_ready:

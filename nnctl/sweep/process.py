@@ -45,7 +45,7 @@ def serve(tasks: Connection, results: Connection, log: Path) -> None:
     Parameters
     ----------
     tasks : Connection
-        Pipe that receives pairs of a `Work` and a `Trial`, and `STOP`.
+        Pipe that receives pairs of a `TrainTrial` and a `Trial`, and `STOP`.
     results : Connection
         Pipe that sends `READY`, then for each trial its `TrialResult` or the exception that it
         raised. An exception instead of `READY` is the reason why the worker cannot start.

@@ -17,9 +17,9 @@ import numpy as np
 from nnctl.data.dataset import Dataset
 from nnctl.errors import NnctlError
 from nnctl.files import require_own, write_atomically
-from nnctl.runs.comparison import Judged, judge, mcnemar, paired_t_test
+from nnctl.runs.comparison import ValidationPredictions, mcnemar, paired_t_test, predict_validation
 from nnctl.runs.directory import Run, cannot_write
-from nnctl.sweep.space import Point
+from nnctl.sweep.space import Params
 from nnctl.sweep.trials import COMPLETE, TrialResult, metrics_so_far
 
 
@@ -116,7 +116,7 @@ class Setting:
 
     trials: tuple[TrialResult, ...]
     best: TrialResult
-    point: Point
+    point: Params
     accuracy: float
     loss: float
     deviation: float | None
@@ -249,7 +249,7 @@ def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
     return Effect(value, len(rows), statistics.fmean(scores), best)
 
 
-def chances(
+def compute_p_values(
     settings: Sequence[Setting], metric: str, find: Callable[[str], Dataset | None]
 ) -> list[float | None]:
     """Return the p-value of the difference between the best setting and each other one.
@@ -285,7 +285,9 @@ def chances(
     return [_p_value(evaluated[0], other, metric) for other in evaluated[1:]]
 
 
-def _evaluate(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged | None:
+def _evaluate(
+    setting: Setting, find: Callable[[str], Dataset | None]
+) -> ValidationPredictions | None:
     """Evaluate the best network of a setting; return None if it does not match its row.
 
     It differs if the directory was edited, or if the loss ranks and was lowest in another epoch.
@@ -294,7 +296,7 @@ def _evaluate(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged
     run = Run(Path(row.run_dir))
     try:
         dataset = find(run.config.data.dataset)
-        judged = judge(run, dataset) if dataset else None
+        judged = predict_validation(run, dataset) if dataset else None
     except NnctlError:
         return None
     if judged is None or row.val_accuracy is None or row.val_loss is None:
@@ -305,7 +307,9 @@ def _evaluate(setting: Setting, find: Callable[[str], Dataset | None]) -> Judged
     return judged if same_accuracy and same_loss else None
 
 
-def _p_value(best: Judged | None, other: Judged | None, metric: str) -> float | None:
+def _p_value(
+    best: ValidationPredictions | None, other: ValidationPredictions | None, metric: str
+) -> float | None:
     if best is None or other is None or not np.array_equal(best.labels, other.labels):
         return None
     if metric == "val_accuracy":

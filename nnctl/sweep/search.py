@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
 from nnctl.errors import UsageError
-from nnctl.sweep.space import Point, draw
+from nnctl.sweep.space import Params, draw
 
 Suggestion = dict[str, Any]
 """Optuna's parameters for a point, by name."""
@@ -45,7 +45,7 @@ class Search:
         )
         self._trials: dict[int, Any] = {}
 
-    def suggest(self, number: int) -> tuple[Point, Suggestion]:
+    def suggest(self, number: int) -> tuple[Params, Suggestion]:
         """Return the point to try next.
 
         Each suggestion has its own seed, so that it depends only on the earlier points: a resumed
@@ -71,7 +71,7 @@ class Search:
             self._study.enqueue_trial(suggestion)
             self._ask(number)
 
-    def is_hopeless(self, number: int, scores: Sequence[float]) -> bool:
+    def should_prune(self, number: int, scores: Sequence[float]) -> bool:
         """Check whether to prune a trial, given its scores after each epoch so far.
 
         Parameters
@@ -101,7 +101,7 @@ class Search:
         state = {"complete": states.COMPLETE, "bad": states.PRUNED, "unknown": states.FAIL}[outcome]
         self._study.tell(self._trials.pop(number), score, state=state)
 
-    def _ask(self, number: int) -> tuple[Point, Suggestion]:
+    def _ask(self, number: int) -> tuple[Params, Suggestion]:
         trial = self._study.ask()
         point = draw(self._sweep.space, _OptunaDice(trial))
         self._trials[number] = trial

@@ -16,14 +16,14 @@ import numpy as np
 
 from nnctl.config.sweeps import Choice, Constant, Range, varies
 
-Point = dict[str, Any]
+Params = dict[str, Any]
 """A value for each key that varies."""
 
 Space = Mapping[str, Choice | Range]
 """Values or range of each dotted key."""
 
 
-class Dice(Protocol):
+class Sampler(Protocol):
     """Sampler: decides each choice and each number; `name` identifies the decision."""
 
     def index(self, name: str, choice: Choice) -> int:
@@ -33,7 +33,7 @@ class Dice(Protocol):
         """Return a number from 0 to 1."""
 
 
-class RandomDice:
+class RandomSampler:
     """Sampler that draws at random, from a seed."""
 
     def __init__(self, seed: int) -> None:
@@ -48,12 +48,12 @@ class RandomDice:
         return float(self._rng.random())
 
 
-def draw(space: Space, dice: Dice) -> Point:
+def draw(space: Space, dice: Sampler) -> Params:
     """Return a point of the search space."""
     return {key: _draw(spec, dice, key) for key, spec in space.items()}
 
 
-def _draw(value: Any, dice: Dice, name: str) -> Any:
+def _draw(value: Any, dice: Sampler, name: str) -> Any:
     match value:
         case Range():
             return quantile(value, dice.unit(name))
@@ -109,7 +109,7 @@ def _multiple(value: float, q: float) -> float | int:
     return float(f"{round(value / q) * q:.12g}")
 
 
-def combinations(space: Space, most: int) -> Iterator[Point]:
+def combinations(space: Space, most: int) -> Iterator[Params]:
     """Yield the first points of a grid; the last key varies fastest.
 
     Parameters
@@ -168,10 +168,10 @@ def _count(value: Any) -> int:
     return 1
 
 
-def corners(space: Space) -> Iterator[Point]:
+def corners(space: Space) -> Iterator[Params]:
     """Yield points that together have each value of each choice and both ends of each range."""
     for share in (0.001, 0.999):  # near the ends, as a normal distribution has no ends
-        dice = _CornerDice({}, share)
+        dice = _CornerSampler({}, share)
         yield draw(space, dice)
         for name, count in dice.seen.items():
             yield from _corners_of(space, {}, name, count, share)
@@ -179,10 +179,10 @@ def corners(space: Space) -> Iterator[Point]:
 
 def _corners_of(
     space: Space, chosen: dict[str, int], name: str, count: int, share: float
-) -> Iterator[Point]:
+) -> Iterator[Params]:
     """Yield points with each value of a choice, and of the choices nested in it."""
     for index in range(count):
-        dice = _CornerDice({**chosen, name: index}, share)
+        dice = _CornerSampler({**chosen, name: index}, share)
         yield draw(space, dice)
         nested = {
             inner: n_values
@@ -193,7 +193,7 @@ def _corners_of(
             yield from _corners_of(space, {**chosen, name: index}, inner, n_values, share)
 
 
-class _CornerDice:
+class _CornerSampler:
     """Sampler that takes the first value of each choice unless `chosen` has another index."""
 
     def __init__(self, chosen: dict[str, int], share: float) -> None:

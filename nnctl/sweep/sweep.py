@@ -21,13 +21,13 @@ from nnctl.config import Config, from_mapping
 from nnctl.errors import DamagedFileError, NnctlError, UsageError, shell_command
 from nnctl.runs.directory import DirectoryLock, require_empty
 from nnctl.sweep.journal import FORMAT_VERSION, Journal
-from nnctl.sweep.plan import Plan, TrialMaker, trial_name
+from nnctl.sweep.plan import Plan, TrialFactory, trial_name
 from nnctl.sweep.results import ResultFiles, at_best_epoch
-from nnctl.sweep.space import Point
-from nnctl.sweep.trial_queue import Agenda
+from nnctl.sweep.space import Params
+from nnctl.sweep.trial_queue import TrialQueue
 from nnctl.sweep.trials import (
     FAILED,
-    Curve,
+    MetricHistory,
     Trial,
     TrialResult,
     failed,
@@ -35,7 +35,7 @@ from nnctl.sweep.trials import (
     note,
     run_trial,
 )
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 
 _TICK = 0.2  # seconds between two checks of the running trials
 _GRACE = 10.0  # seconds in which a trial that timed out may save its state
@@ -59,11 +59,11 @@ class Limits:
 
 
 @dataclass
-class Running:
+class RunningTrial:
     """A trial that is being trained."""
 
     trial: Trial
-    curve: Curve
+    curve: MetricHistory
     epochs: int
     looked: float
     seconds: float = 0.0
@@ -77,7 +77,7 @@ class Running:
         self.looked = now
 
 
-class Record:
+class SweepState:
     """State of a sweep, restored from the journal in its directory.
 
     Parameters
@@ -128,7 +128,7 @@ class Record:
         """Return the run directory of a trial."""
         return self._directory / trial_name(trial)
 
-    def point(self, trial: int) -> Point:
+    def point(self, trial: int) -> Params:
         """Return the values that a trial has for the keys that vary."""
         return dict(self._line(trial)["parameters"])
 
@@ -168,19 +168,19 @@ class Sweep:
         Sweep directory, to which no other process writes; see `DirectoryLock`.
     plan : Plan
         Base configuration and search space.
-    maker : TrialMaker
+    maker : TrialFactory
         Factory of the trials.
     work : callable
         Function that trains a trial.
     """
 
     def __init__(
-        self, directory: Path, plan: Plan, maker: TrialMaker, work: Work = run_trial
+        self, directory: Path, plan: Plan, maker: TrialFactory, work: TrainTrial = run_trial
     ) -> None:
         self.directory = directory
         self.config = plan.sweep
         self.results: dict[int, TrialResult] = {}
-        self.running: dict[Future[TrialResult], Running] = {}
+        self.running: dict[Future[TrialResult], RunningTrial] = {}
         self.ended_because: str | None = None
         """Why the sweep stopped before its last trial, unless the user interrupted it."""
         self._work = work
@@ -188,7 +188,7 @@ class Sweep:
         self._journal = Journal(directory)
         self._lines: list[Mapping[str, Any]] = []
         self._files = ResultFiles(directory, list(plan.sweep.space))
-        self._agenda = Agenda(directory, plan, maker, self._lines.append)
+        self._agenda = TrialQueue(directory, plan, maker, self._lines.append)
         self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
         self._error: NnctlError | None = None
 
@@ -197,9 +197,9 @@ class Sweep:
         cls,
         directory: Path,
         plan: Plan,
-        points: list[tuple[Point, Config]],
-        maker: TrialMaker,
-        work: Work = run_trial,
+        points: list[tuple[Params, Config]],
+        maker: TrialFactory,
+        work: TrainTrial = run_trial,
     ) -> Sweep:
         """Return a new sweep in an empty directory, after writing its plan to the journal.
 
@@ -234,10 +234,10 @@ class Sweep:
     def resume(
         cls,
         directory: Path,
-        maker: TrialMaker,
+        maker: TrialFactory,
         *,
         retry_failed: bool = False,
-        work: Work = run_trial,
+        work: TrainTrial = run_trial,
     ) -> Sweep:
         """Return a sweep that resumes where it stopped.
 
@@ -245,7 +245,7 @@ class Sweep:
         ----------
         directory : Path
             Sweep directory.
-        maker : TrialMaker
+        maker : TrialFactory
             Factory of the unfinished trials.
         retry_failed : bool
             Whether to train only the failed trials, again.
@@ -262,7 +262,7 @@ class Sweep:
         next(Journal(directory).read())  # fails before a lock file is created
         lock = _lock(directory)
         Journal(directory).repair()
-        record = Record(directory)
+        record = SweepState(directory)
         if retry_failed and record.left and not record.failed:
             lock.unlock()
             raise UsageError(
@@ -308,13 +308,13 @@ class Sweep:
         return self.total - len(self.results) - len(self.running)
 
     def train(
-        self, workers: Workers, stop: Callable[[], bool], limits: Limits | None = None
+        self, workers: WorkerPool, stop: Callable[[], bool], limits: Limits | None = None
     ) -> Iterator[TrialResult | None]:
         """Train the unfinished trials; yield each result after it is written to the disk.
 
         Parameters
         ----------
-        workers : Workers
+        workers : WorkerPool
             Pool of workers.
         stop : callable
             Function that returns True when the running trials should save and stop.
@@ -350,7 +350,7 @@ class Sweep:
         if self._error:
             raise self._error
 
-    def _start_trials(self, workers: Workers) -> None:
+    def _start_trials(self, workers: WorkerPool) -> None:
         """Start a trial on each free worker while trials remain."""
         for _ in range(workers.free()):
             try:
@@ -361,9 +361,9 @@ class Sweep:
             if trial is None:
                 return
             future = workers.submit(self._work, trial)
-            curve = Curve(trial.directory / "metrics.jsonl", self.config.ranked_by)
+            curve = MetricHistory(trial.directory / "metrics.jsonl", self.config.ranked_by)
             epochs = json.loads(trial.config)["training"]["epochs"]
-            self.running[future] = Running(trial, curve, epochs, time.monotonic())
+            self.running[future] = RunningTrial(trial, curve, epochs, time.monotonic())
             self._lines.append({"event": "started", "time": _now(), "trial": trial.number})
 
     def _wait(self, limits: Limits) -> list[TrialResult]:
@@ -373,7 +373,7 @@ class Sweep:
         done, _ = wait(self.running, _TICK, FIRST_COMPLETED)
         return [result for future in done if (result := self._conclude(future, limits))]
 
-    def _check_running(self, workers: Workers, limits: Limits, ending: bool) -> None:
+    def _check_running(self, workers: WorkerPool, limits: Limits, ending: bool) -> None:
         """Read the metrics of the running trials, and stop trials that should not continue."""
         timeout = limits.trial_timeout or float("inf")
         for running in self.running.values():
@@ -384,10 +384,10 @@ class Sweep:
                     running.asked = "the end"
                 elif running.seconds > timeout:
                     running.asked = "too long"
-                elif updated and self._agenda.is_hopeless(running.trial, running.curve.scores):
+                elif updated and self._agenda.should_prune(running.trial, running.curve.scores):
                     running.asked = "pruned"
                 if running.asked:
-                    workers.ask_to_stop(running.trial)
+                    workers.request_stop(running.trial)
             if running.seconds > timeout + _GRACE:
                 running.asked = "too long"
                 workers.kill(running.trial)
@@ -399,18 +399,18 @@ class Sweep:
         try:
             result = future.result()
         except CancelledError:
-            self._agenda.put_back(trial)
+            self._agenda.requeue(trial)
             return None
         except BrokenExecutor:
             return self._conclude_dead(running, limits)
         except NnctlError as error:  # not an error of the trial, such as a full disk
             self._error = self._error or error
-            self._agenda.put_back(trial)
+            self._agenda.requeue(trial)
             return None
         except Exception as error:
             result = failed(trial, f"{type(error).__name__}: {error}")
         if result.status == "interrupted" and running.asked is None:  # it was not requested
-            self._agenda.put_back(trial)
+            self._agenda.requeue(trial)
             return None
         if result.status == "interrupted" and running.asked == "pruned":
             epoch = len(running.curve.scores)
@@ -425,7 +425,7 @@ class Sweep:
         self._record(running, result, limits)
         return result
 
-    def _conclude_dead(self, running: Running, limits: Limits) -> TrialResult | None:
+    def _conclude_dead(self, running: RunningTrial, limits: Limits) -> TrialResult | None:
         """Record that a worker died; the trial fails only if it made no progress since."""
         trial = running.trial
         if running.asked == "too long":
@@ -437,7 +437,7 @@ class Sweep:
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > previous:
-                self._agenda.put_back(trial, last=True)
+                self._agenda.requeue(trial, last=True)
                 return None
             reason = "the worker process died twice in the same epoch: killed, or out of memory"
         note(trial, reason)
@@ -445,13 +445,13 @@ class Sweep:
         self._record(running, result, limits)
         return result
 
-    def _record(self, running: Running, result: TrialResult, limits: Limits) -> None:
+    def _record(self, running: RunningTrial, result: TrialResult, limits: Limits) -> None:
         self.results[result.trial] = result
         row = {key: value for key, value in result.to_json().items() if key != "run_dir"}
         if self.config.early_terminate:
             # Other trials are compared with all scores, including those since the last check.
             running.curve.read()
-            self._agenda.is_hopeless(running.trial, running.curve.scores)
+            self._agenda.should_prune(running.trial, running.curve.scores)
             row["scores"] = running.curve.scores
         self._lines.append({"event": "ended", "time": _now(), **row})
         if result.status == "interrupted":

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.config import Config
-from nnctl.sweep.plan import Plan, TrialMaker
+from nnctl.sweep.plan import Plan, TrialFactory
 from nnctl.sweep.results import score_of
 from nnctl.sweep.search import Search, Suggestion
-from nnctl.sweep.space import Point
+from nnctl.sweep.space import Params
 from nnctl.sweep.trials import COMPLETE, Trial, TrialResult, metrics_so_far
 
 Line = Mapping[str, Any]
 """A line of the journal."""
 
 
-class Agenda:
+class TrialQueue:
     """Queue of the trials of a sweep; each change of the queue produces a line for the journal.
 
     Each point has one trial per seed. A point whose trials all exist already is not tried again.
@@ -31,14 +31,14 @@ class Agenda:
         Sweep directory.
     plan : Plan
         Base configuration and search space.
-    maker : TrialMaker
+    maker : TrialFactory
         Factory of the trials.
     log : callable
         Function that receives the journal lines.
     """
 
     def __init__(
-        self, home: Path, plan: Plan, maker: TrialMaker, log: Callable[[Line], None]
+        self, home: Path, plan: Plan, maker: TrialFactory, log: Callable[[Line], None]
     ) -> None:
         sweep = plan.sweep
         self._home = home
@@ -60,7 +60,7 @@ class Agenda:
         to_come = self._to_suggest - self._suggested
         return len(self._points) + to_come * self._plan.sweep.seeds
 
-    def plan(self, points: Iterable[tuple[Point, Config]]) -> None:
+    def plan(self, points: Iterable[tuple[Params, Config]]) -> None:
         """Queue the trials of a grid or of random points; the points of tpe are not known yet.
 
         Trials that are in the queue already stay unchanged.
@@ -145,7 +145,7 @@ class Agenda:
             self._suggest()
         return self._waiting.popleft() if self._waiting else None
 
-    def put_back(self, trial: Trial, *, last: bool = False) -> None:
+    def requeue(self, trial: Trial, *, last: bool = False) -> None:
         """Put a trial back into the queue, at its front or at its end."""
         if last:
             self._waiting.append(trial)
@@ -157,11 +157,11 @@ class Agenda:
         """Whether the queue is empty and the search adds no more points."""
         return not self._waiting and self._suggested >= self._to_suggest
 
-    def is_hopeless(self, trial: Trial, scores: Sequence[float]) -> bool:
+    def should_prune(self, trial: Trial, scores: Sequence[float]) -> bool:
         """Check whether to prune a trial, given its scores after each epoch so far."""
         if self._search is None or self._plan.sweep.early_terminate is None:
             return False
-        return self._search.is_hopeless(self._points[trial.number], scores)
+        return self._search.should_prune(self._points[trial.number], scores)
 
     def learn(self, result: TrialResult) -> None:
         """Report the result of a trial to the search."""
@@ -209,7 +209,7 @@ class Agenda:
             self._search.end(point, "unknown", None)
 
     def _plan_point(
-        self, number: int, point: Point, config: Config, suggestion: Suggestion | None = None
+        self, number: int, point: Params, config: Config, suggestion: Suggestion | None = None
     ) -> bool:
         """Queue the trials of a point; return whether they are the first trials of the point."""
         new = number not in self._sizes
@@ -254,4 +254,4 @@ class Agenda:
                 metric = self._plan.sweep.ranked_by
                 rows = metrics_so_far(Path(result.run_dir))
                 scores = [row[metric] for row in rows if row[metric] is not None]
-            self._search.is_hopeless(self._points[result.trial], scores)
+            self._search.should_prune(self._points[result.trial], scores)

@@ -20,7 +20,7 @@ from nnctl.files import require_own
 from nnctl.runs.directory import Run, cannot_write
 from nnctl.runs.records import is_number, parse
 from nnctl.runs.training import TrainingRun
-from nnctl.sweep.space import Point
+from nnctl.sweep.space import Params
 
 Status = Literal["finished", "stopped_early", "pruned", "diverged", "failed", "interrupted"]
 COMPLETE = ("finished", "stopped_early")
@@ -60,7 +60,7 @@ class Trial:
 
     number: int
     id: str
-    point: Point
+    point: Params
     seed: int
     config: str
     dataset: Dataset
@@ -109,7 +109,7 @@ class TrialResult:
     epochs: int
     seconds: float
     seed: int
-    parameters: Point
+    parameters: Params
     run_dir: str
     log: str = ""
 
@@ -165,7 +165,7 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         parameters=trial.point,
         run_dir=str(trial.directory),
     )
-    return replace(result, log=end_of_log(trial)) if result.status in FAILED else result
+    return replace(result, log=log_tail(trial)) if result.status in FAILED else result
 
 
 def _train(
@@ -182,11 +182,11 @@ def _train(
     # An earlier process may have died just after it created the directory.
     if run.config_path.exists():
         try:
-            training = TrainingRun.go_on(run, config, dataset, JOURNAL)
+            training = TrainingRun.from_last_checkpoint(run, config, dataset, JOURNAL)
         except (DamagedFileError, ConfigError) as error:
             note(trial, f"restarted from the beginning: {error.message}")
     if training is None:
-        training = TrainingRun.begin_again(run, config, dataset)
+        training = TrainingRun.restart(run, config, dataset)
     for _ in training.events(stop):
         pass
     try:
@@ -211,7 +211,7 @@ def failed(trial: Trial, reason: str) -> TrialResult:
         seed=trial.seed,
         parameters=trial.point,
         run_dir=str(trial.directory),
-        log=end_of_log(trial),
+        log=log_tail(trial),
     )
 
 
@@ -223,7 +223,7 @@ def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
         return []
 
 
-class Curve:
+class MetricHistory:
     """Metric of a trial after each epoch, read while another process trains it.
 
     Parameters
@@ -279,7 +279,7 @@ def note(trial: Trial, text: str) -> None:
         raise cannot_write(trial.directory, error) from None
 
 
-def end_of_log(trial: Trial) -> str:
+def log_tail(trial: Trial) -> str:
     """Return the last lines of a trial's log, or an empty string if it cannot be read."""
     try:
         lines = (trial.directory / LOG).read_text("utf-8", errors="replace").splitlines()

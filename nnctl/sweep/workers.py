@@ -9,14 +9,14 @@ from concurrent.futures import Executor, Future
 from nnctl.data.dataset import Dataset
 from nnctl.sweep.trials import Trial, TrialResult
 
-Work = Callable[[Trial, Dataset, Callable[[], bool]], TrialResult]
+TrainTrial = Callable[[Trial, Dataset, Callable[[], bool]], TrialResult]
 """Function that trains a trial; it saves and stops when its last argument returns True.
 
 See `run_trial`.
 """
 
 
-class Workers(Executor):
+class WorkerPool(Executor):
     """Pool of workers, each of which trains one trial at a time.
 
     While a trial trains, its run directory on *this* machine grows, wherever the worker is. The
@@ -25,7 +25,7 @@ class Workers(Executor):
     """
 
     @abstractmethod
-    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         """Start to train a trial, or resume it from its run directory."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -38,7 +38,7 @@ class Workers(Executor):
         """Return the number of trials that can start now."""
 
     @abstractmethod
-    def ask_to_stop(self, trial: Trial) -> None:
+    def request_stop(self, trial: Trial) -> None:
         """Request that a running trial saves its state and stops; its status is ``interrupted``."""
 
     @abstractmethod

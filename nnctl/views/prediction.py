@@ -6,7 +6,7 @@ import itertools
 
 from rich.text import Text
 
-from nnctl.runs.prediction import Prediction
+from nnctl.runs.prediction import FilePrediction
 from nnctl.views.console import notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 
@@ -20,7 +20,7 @@ class PredictionView:
         self._console = results()
         self._errors = notices()
 
-    def show(self, prediction: Prediction) -> None:
+    def show(self, prediction: FilePrediction) -> None:
         """Print the prediction for an image, or its error on stderr."""
         if prediction.error is not None:
             self._show_error(prediction)
@@ -32,7 +32,7 @@ class PredictionView:
             # rich would replace tabs by spaces.
             self._console.file.write(f"{name}\t{digit}\t{best}\n")
 
-    def _show_error(self, prediction: Prediction) -> None:
+    def _show_error(self, prediction: FilePrediction) -> None:
         error = prediction.error
         assert error is not None
         name = _printable(prediction.name)
@@ -41,7 +41,7 @@ class PredictionView:
         if error.hint:
             say(self._errors, f"Hint: {error.hint}")
 
-    def _show_picture(self, prediction: Prediction) -> None:
+    def _show_picture(self, prediction: FilePrediction) -> None:
         assert prediction.answer is not None
         shown = shrink(prediction.answer.image)
         plain = is_plain(self._console)

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nnctl.errors import printable, shell_command
-from nnctl.runs.comparison import LUCK
+from nnctl.runs.comparison import ALPHA
 from nnctl.sweep.results import Effect, Setting, effects
-from nnctl.sweep.space import Point, short_keys, varied_keys
-from nnctl.sweep.sweep import Record, Running, Sweep
+from nnctl.sweep.space import Params, short_keys, varied_keys
+from nnctl.sweep.sweep import RunningTrial, Sweep, SweepState
 from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
 from nnctl.views.console import View, is_live, notices, results, say, warn
 
@@ -118,7 +118,7 @@ class SweepView(View):
             table.add_row(*self._cells(running))
         return Group(table, Text(f" {self._state()}"))
 
-    def _cells(self, running: Running) -> tuple[str | Text, ...]:
+    def _cells(self, running: RunningTrial) -> tuple[str | Text, ...]:
         scores, trial = running.curve.scores, running.trial
         last, best = (
             (scores[-1], (min if self._by_loss else max)(scores)) if scores else (None, None)
@@ -161,7 +161,7 @@ def sparkline(scores: Sequence[float]) -> str:
     return "".join(_BARS[round(steps * (score - low))] for score in picked)
 
 
-def show_plan(points: Sequence[Point]) -> None:
+def show_plan(points: Sequence[Params]) -> None:
     """Print the points of a sweep on stdout."""
     keys = varying_keys(points)
     for number, point in enumerate(points, start=1):
@@ -206,7 +206,7 @@ def show_results(
         say(console, best)
 
 
-def show_unfinished(record: Record) -> None:
+def show_unfinished(record: SweepState) -> None:
     """Print the unfinished trials on stderr, with their last epochs."""
     console = notices()
     for trial in record.begun:
@@ -290,7 +290,7 @@ def _conclusion(
     not_worse = [
         setting
         for setting, p in zip(settings[1:], p_values, strict=False)
-        if p is not None and p >= LUCK
+        if p is not None and p >= ALPHA
     ]
     if not p_values or all(p is None for p in p_values):
         return None
@@ -303,10 +303,10 @@ def _conclusion(
     noun, verb = ("Trial", "is") if seeds == 1 else ("Trials", "are")
     best = f"{noun} {_span([row.trial for row in settings[0].trials])} {verb}"
     if not not_worse:
-        return f"{best} significantly better than the others: p < {LUCK} by {test}."
+        return f"{best} significantly better than the others: p < {ALPHA} by {test}."
     names = ", ".join(_span([row.trial for row in setting.trials]) for setting in not_worse)
     return (
-        f"{best} not significantly better than {names}: p >= {LUCK} by {test}. "
+        f"{best} not significantly better than {names}: p >= {ALPHA} by {test}. "
         f"Train with {more} to find out."
     )
 
@@ -335,13 +335,13 @@ def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str
     return table
 
 
-def describe_point(point: Point, keys: Sequence[str]) -> str:
+def describe_point(point: Params, keys: Sequence[str]) -> str:
     """Return the values of the given keys of a point, on one line."""
     named = zip(short_keys(keys), keys, strict=True)
     return ", ".join(f"{short}={_short(point[key])}" for short, key in named)
 
 
-def varying_keys(points: Sequence[Point]) -> list[str]:
+def varying_keys(points: Sequence[Params]) -> list[str]:
     """Return the keys whose values differ between points, or all keys if none differs."""
     first = points[0]
     varying = [key for key in first if any(point[key] != first[key] for point in points)]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from nnctl.errors import shell_command
 from nnctl.nn.training import BatchesDone, EpochDone, Event, Finished
-from nnctl.runs.diagnosis import foresee, glance
+from nnctl.runs.diagnosis import check_config, health_label
 from nnctl.runs.training import TrainingRun
 from nnctl.views.console import View, is_live, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
@@ -38,7 +38,7 @@ class TrainingView(View):
     def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
         self._training = training
         self._quiet = quiet
-        self._foreseen = foresee(training.config)
+        self._foreseen = check_config(training.config)
         self._console = notices()
         self._progress = self._make_bar() if is_live(self._console) and not quiet else None
 
@@ -128,7 +128,7 @@ class TrainingView(View):
         done = self._training.done_epochs
         if done or self._training.loop.progress.batch:
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
-        match self._training.loop.reason_to_stop():
+        match self._training.loop.stop_reason():
             case "finished":
                 say(self._console, "training is complete; --epochs N extends the run")
                 return
@@ -147,7 +147,7 @@ class TrainingView(View):
         row = (
             f"{done.epoch:>5}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
             f"  {val_loss:>9}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
-            f"  {done.seconds:>7.2f}  {glance(self._training.config, health)}"
+            f"  {done.seconds:>7.2f}  {health_label(self._training.config, health)}"
         )
         # Every row that was the best so far is marked, so the last mark is the best epoch.
         marked = done.is_best and done.val_accuracy is not None

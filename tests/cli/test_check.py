@@ -23,7 +23,7 @@ from nnctl.runs.build import build_network
 from nnctl.runs.diagnosis import TITLES
 from nnctl.runs.directory import Run
 from nnctl.runs.inspection import GradientReport, inspect, report_gradients
-from nnctl.runs.plan import settle
+from nnctl.runs.plan import resolve_auto
 from nnctl.runs.training import TrainingRun
 from nnctl.views.check import show_gradients
 from nnctl.views.plots import draw_curve
@@ -129,7 +129,7 @@ def test_the_predicted_number_of_steps_equals_that_of_the_training(
     checked, dataset = from_mapping(config, "test"), open_dataset("mini", notify=lambda _: None)
     plan = inspect(checked)
     directory = Run.create_at(tmp_path / "run")
-    run = TrainingRun.begin(directory, settle(checked, dataset), dataset)
+    run = TrainingRun.begin(directory, resolve_auto(checked, dataset), dataset)
     ends, batches = [], 0
     for event in run.events(lambda: False):
         if isinstance(event, EpochDone):

@@ -60,8 +60,8 @@ def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run:
     assert log_loss == pytest.approx(result["loss"], rel=1e-4)
     assert_agrees_with_scikit_learn(result, TEST.labels, predictions)
     assert [row["digit"] for row in result["per_class"]] == [*range(10)]
-    facts = (result["n"], result["dataset"], result["split"], result["checkpoint"])
-    assert facts == (1000, "mini", "test", "best")
+    info = (result["n"], result["dataset"], result["split"], result["checkpoint"])
+    assert info == (1000, "mini", "test", "best")
 
 
 def assert_agrees_with_scikit_learn(result: dict[str, Any], labels: Any, answers: Any) -> None:

@@ -42,7 +42,7 @@ def perceptrons(*layers: tuple[list[list[float]], list[float]]) -> Network:
 
 def answers(network: Network) -> tuple[int, ...]:
     """Return the outputs of a network for the four inputs of a gate."""
-    return tuple(network.decide(predict(network, INPUTS)).tolist())
+    return tuple(network.predict_classes(predict(network, INPUTS)).tolist())
 
 
 AND, OR, NAND = ([0.5, 0.5], 0.7), ([0.5, 0.5], 0.2), ([-0.5, -0.5], -0.7)

@@ -10,7 +10,7 @@ import pytest
 from nnctl.config import load
 from nnctl.errors import ConfigError, DataError
 from nnctl.nn.activations import ACTIVATIONS
-from nnctl.runs.plan import find_dataset, load_config, settle
+from nnctl.runs.plan import find_dataset, load_config, resolve_auto
 from tests.config.helpers import SMALL, mistake, mistakes, positions, written
 
 pytestmark = pytest.mark.usefixtures("scratch")
@@ -343,7 +343,7 @@ def test_a_directory_that_is_not_a_dataset_is_a_data_error_without_a_fallback() 
         find_dataset(config.data, None, lambda _: None)
     with_fallback = load_config(written(f"{SMALL}data: {{dataset: digits, fallback: mini}}\n"))
     dataset = find_dataset(with_fallback.data, None, lambda _: None)
-    assert settle(with_fallback, dataset).data.dataset == "mini"
+    assert resolve_auto(with_fallback, dataset).data.dataset == "mini"
 
 
 def test_a_dataset_name_that_is_too_long_for_a_directory_is_unknown() -> None:

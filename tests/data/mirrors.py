@@ -91,7 +91,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-Answer = Callable[[Handler, bytes], None]
+Prediction = Callable[[Handler, bytes], None]
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Mirror:
     """A mirror: its files, its way to answer, and the requested paths."""
 
     contents: Mapping[str, bytes]
-    answer: Answer
+    answer: Prediction
     url: str = ""
     requests: list[str] = field(default_factory=list)
     asked: threading.Event = field(default_factory=threading.Event)
@@ -126,7 +126,7 @@ def mirrors() -> Iterator[MakeMirror]:
 
     def start(
         contents: Mapping[str, bytes],
-        answer: Answer = Handler.reply,
+        answer: Prediction = Handler.reply,
         secure: ssl.SSLContext | None = None,
     ) -> Mirror:
         made = Mirror(contents, answer)
@@ -157,12 +157,12 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 class Fault(NamedTuple):
     """The way a mirror answers, and a regular expression for the reported reason."""
 
-    answer: Answer
+    answer: Prediction
     reason: str
     slow: bool = False  # detected only by a timeout
 
 
-def raw(*parts: bytes) -> Answer:
+def raw(*parts: bytes) -> Prediction:
     """Send these bytes, and close the connection."""
     return lambda to, _: send(to, parts)
 
@@ -175,7 +175,7 @@ def send(to: Handler, parts: Iterable[bytes], pause: float = 0) -> None:
             return
 
 
-def endless(head: bytes, part: bytes, pause: float = 0) -> Answer:
+def endless(head: bytes, part: bytes, pause: float = 0) -> Prediction:
     """Send a beginning, and then the same bytes forever."""
 
     def answer(to: Handler, _: bytes) -> None:
@@ -185,7 +185,7 @@ def endless(head: bytes, part: bytes, pause: float = 0) -> Answer:
     return answer
 
 
-def stall(part: float, head: bytes = b"") -> Answer:
+def stall(part: float, head: bytes = b"") -> Prediction:
     """Send part of the correct answer, or another beginning, and then nothing."""
 
     def answer(to: Handler, right: bytes) -> None:
@@ -196,7 +196,7 @@ def stall(part: float, head: bytes = b"") -> Answer:
     return answer
 
 
-def cut_after(count: int, *, kind: str = "length", reset: bool = False) -> Answer:
+def cut_after(count: int, *, kind: str = "length", reset: bool = False) -> Prediction:
     """Announce a file in one of three ways, and close the connection after some bytes."""
 
     def answer(to: Handler, right: bytes) -> None:
@@ -228,7 +228,7 @@ def drip(to: Handler, right: bytes) -> None:
     send(to, (b"1\r\n%c\r\n" % byte for byte in right), 0.05)
 
 
-def redirect(target: bytes, body: bytes = b"") -> Answer:
+def redirect(target: bytes, body: bytes = b"") -> Prediction:
     """Redirect a client."""
     return raw(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % target, body)
 
@@ -247,7 +247,7 @@ def bomb(times: int = 1) -> bytes:
     return gzip.compress(bomb(times - 1), mtime=0)
 
 
-def encoded_bomb(times: int) -> Answer:
+def encoded_bomb(times: int) -> Prediction:
     """Send a bomb that a client should decompress."""
 
     def answer(to: Handler, _: bytes) -> None:

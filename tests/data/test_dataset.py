@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from nnctl.data.dataset import (
     MINI_DIRECTORY,
+    DatasetInfo,
     Digits,
-    Facts,
-    ask_for,
     balanced_subset,
     canonical_name,
     configured_mirrors,
     data_directory,
-    describe,
+    dataset_info,
     hold_out,
     mnist_directory,
     open_dataset,
+    relabel_binary,
 )
 from nnctl.data.download import DownloadEvent
 from nnctl.data.registry import (
@@ -74,10 +74,10 @@ def test_the_known_sizes_of_a_dataset_are_those_of_its_files(
 ) -> None:
     if name == "mnist":
         request.getfixturevalue("with_mnist")
-    facts = describe(name)
+    info = dataset_info(name)
     dataset = open_dataset(name, notify=no_download)
-    assert (facts.training, facts.pixels) == dataset.training.images.shape
-    assert set(range(facts.classes)) == set(dataset.training.labels) == set(dataset.test.labels)
+    assert (info.n_training, info.pixels) == dataset.training.images.shape
+    assert set(range(info.classes)) == set(dataset.training.labels) == set(dataset.test.labels)
     known = MINI if name == "mini" else MNIST
     assert {name: file.idx_sha256 for name, file in known.items()} == dataset.hashes
 
@@ -136,7 +136,7 @@ def test_a_gate_has_the_labels_of_its_truth_table(
     name: str, gate: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.bool_]]
 ) -> None:
     dataset = open_dataset(name, notify=no_download)
-    assert Facts(training=4, pixels=2, classes=2) == describe(name)
+    assert DatasetInfo(n_training=4, pixels=2, classes=2) == dataset_info(name)
     assert_same(dataset.training, dataset.test)
     inputs = dataset.training.images
     assert sorted(map(tuple, inputs.tolist())) == [(0, 0), (0, 255), (255, 0), (255, 255)]
@@ -156,8 +156,8 @@ def test_the_name_of_a_gate_takes_precedence_over_a_folder(
     monkeypatch.chdir(tmp_path)
     digits_folder(tmp_path / "xor", compressed=False)
     assert canonical_name("xor") == "xor"
-    assert describe("xor").training == 4
-    assert describe("./xor").training == 30
+    assert dataset_info("xor").n_training == 4
+    assert dataset_info("./xor").n_training == 30
 
 
 # A folder ----------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_the_name_of_a_gate_takes_precedence_over_a_folder(
 def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -> None:
     folder = digits_folder(tmp_path / "digits", compressed=compressed)
     before = snapshot(folder)
-    assert Facts(training=30, pixels=12, classes=10) == describe(str(folder))
+    assert DatasetInfo(n_training=30, pixels=12, classes=10) == dataset_info(str(folder))
     dataset = open_dataset(str(folder), notify=no_download)
     assert (dataset.training.images.shape, dataset.test.images.shape) == ((30, 12), (20, 12))
     assert [i % 10 for i in range(20)] == dataset.test.labels.tolist()
@@ -194,7 +194,7 @@ def test_all_missing_files_of_a_folder_are_named(tmp_path: Path) -> None:
     folder = digits_folder(tmp_path / "digits", compressed=True)
     for name in NAMES[1:3]:
         (folder / f"{name}.gz").unlink()
-    for use in (describe, lambda name: open_dataset(name, notify=no_download)):
+    for use in (dataset_info, lambda name: open_dataset(name, notify=no_download)):
         with pytest.raises(DataError) as caught:
             use(str(folder))
         assert (
@@ -233,7 +233,7 @@ def test_labels_that_do_not_match_the_images_are_an_error(
 )
 def test_the_error_of_an_unknown_name_lists_the_datasets(suggestion: str, name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        describe(name)
+        dataset_info(name)
     assert f"unknown dataset '{name}'{suggestion}" == caught.value.message
     names = "mnist, mini, a logic gate (and, or, nand, xor)"
     assert caught.value.hint == f"A dataset is {names}, or a folder with four IDX files."
@@ -263,7 +263,7 @@ def test_holding_out_nothing_returns_none() -> None:
 
 def test_a_binary_task_has_the_labels_zero_and_one() -> None:
     digits = digits_of([9, 0, 9, 1])
-    relabeled = ask_for(digits, 9)
+    relabeled = relabel_binary(digits, 9)
     assert relabeled.labels.tolist() == [1, 0, 1, 0]
     assert relabeled.labels.dtype == np.uint8
     assert digits.images.tolist() == relabeled.images.tolist()

@@ -43,10 +43,10 @@ from tests.data.mirrors import (
     QUICK,
     SLOW,
     A,
-    Answer,
     B,
     Handler,
     MakeMirror,
+    Prediction,
     ask,
     closed_port,
     contents,
@@ -221,7 +221,7 @@ def test_the_fault_of_a_mirror_is_reported_and_the_next_one_is_tried(
     ids=["only", "cut", "colored", "long", "control"],
 )
 def test_a_reason_has_the_numbers_of_bytes_and_no_more_than_200_printable_characters(
-    cache: Path, mirror: MakeMirror, reason: str, answer: Answer
+    cache: Path, mirror: MakeMirror, reason: str, answer: Prediction
 ) -> None:
     assert failed(ask(cache, mirror(CONTENTS, answer).url)[0])[0][1] == reason
 

@@ -14,7 +14,7 @@ import nnctl
 from nnctl.errors import UsageError
 from nnctl.export import onnx as module
 from nnctl.export.export import export
-from nnctl.export.metadata import Origin
+from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array, Linear, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Layer, Network
@@ -33,7 +33,7 @@ from tests.export.helpers import (
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
-ORIGIN = Origin("1.2", "mini", ["0", "1"], "best", 3)
+ORIGIN = ModelMetadata("1.2", "mini", ["0", "1"], "best", 3)
 
 
 def run_onnx(content: bytes, pixels: Array) -> tuple[Array, Array]:
@@ -85,7 +85,7 @@ def test_the_outputs_agree_for_very_large_inputs(activation: Activation) -> None
     pieces = activation.maps
     network = Network(1, layers)
     network.parameters.weights[0][...] = np.linspace(1, 2, pieces)
-    network.parameters.learned[0][...] = activation.first_learned
+    network.parameters.learned[0][...] = activation.initial_slopes
     network.parameters.weights[1][...] = 1
     pixels = np.array([[-1e6], [-1e4], [-100], [-20], [-1], [-1e-6], [0]], np.float32)
     pixels = np.concatenate([pixels, -pixels])

@@ -118,7 +118,7 @@ def test_the_unit_with_the_largest_output_is_the_predicted_class(
     output: str, logits: list[float], expected: int
 ) -> None:
     network = make_network([4, 3], [output])
-    assert [expected] * 2 == network.decide(np.array([logits] * 2, np.float64)).tolist()
+    assert [expected] * 2 == network.predict_classes(np.array([logits] * 2, np.float64)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -137,25 +137,25 @@ def test_a_single_unit_predicts_1_from_an_output_of_one_half(
     output: Activation, expected: list[int]
 ) -> None:
     network, z = make_network([4, 1], [output]), np.array([[-2], [-1e-9], [0], [1e-9], [2]])
-    assert expected == network.decide(z).tolist()
-    assert network.decide(z).dtype == np.int64
+    assert expected == network.predict_classes(z).tolist()
+    assert network.predict_classes(z).dtype == np.int64
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
 def test_stretches_cover_all_parameters_evenly_in_whole_rows(count: int) -> None:
     network = make_network([40, 30, 20, 2], ["prelu", "maxout", "softmax"])
     parameters = network.parameters
-    stretches = parameters.stretches(count)
-    assert [0, *(s.end for s in stretches[:-1])] == [s.begin for s in stretches]
-    assert [False] * (count - 1) + [True] == [s.is_last for s in stretches]
-    assert parameters.vector.size == stretches[-1].end
-    for s in stretches:
+    shards = parameters.shards(count)
+    assert [0, *(s.end for s in shards[:-1])] == [s.begin for s in shards]
+    assert [False] * (count - 1) + [True] == [s.is_last for s in shards]
+    assert parameters.vector.size == shards[-1].end
+    for s in shards:
         weights = [parameters.weights[layer][rows].ravel() for layer, rows in s.rows]
         expected = parameters.decaying[s.begin : s.end]
         assert sum(map(len, weights)) == len(expected)
         assert all(np.shares_memory(part, expected) for part in weights)
         assert abs(len(expected) - parameters.decaying.size / count) <= 40  # the longest row
-    assert (count == 1) == stretches[-1].is_whole
+    assert (count == 1) == shards[-1].is_whole
 
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
@@ -173,6 +173,6 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(hidden: Activatio
         part.forward(inputs[rows], logits[rows])
         part.errors[-1][...] = errors[rows]
         part.backward()
-    for stretch in gradients[1].stretches(3):
-        passes.write_gradient(inputs, stretch)
+    for shard in gradients[1].shards(3):
+        passes.write_gradient(inputs, shard)
     np.testing.assert_allclose(gradients[0].vector, gradients[1].vector, rtol=1e-12, atol=1e-14)

@@ -23,8 +23,8 @@ def take_step(
     count: int,
 ) -> None:
     """Decay the weights and update all parameters in two parts, as two threads do."""
-    for stretch in parameters.stretches(2):
-        part = slice(stretch.begin, stretch.end)
+    for shard in parameters.shards(2):
+        part = slice(shard.begin, shard.end)
         rule.decay(parameters.decaying[part], rate)
         rule.update(parameters.vector[part], gradient[part], velocity[:, part], rate, count)
 
@@ -33,9 +33,9 @@ def updated(rule: Optimizer, rates: list[float]) -> Array:
     """Return the parameters after one step per rate, each with a different gradient."""
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector[...] = normal(SIZE)
-    velocity = rule.make_velocity(parameters)
+    velocity = rule.init_state(parameters)
     for i, rate in enumerate(rates):
-        gradient = rule.error_scale(rate) * normal(SIZE, seed=i)
+        gradient = rule.gradient_scale(rate) * normal(SIZE, seed=i)
         take_step(rule, parameters, gradient, velocity, rate, i + 1)
     return parameters.vector
 
@@ -64,14 +64,14 @@ def test_decay_shrinks_weights_and_exempts_biases_and_learned_slopes(
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     parameters.vector.fill(1)
     rule = kind(0.5, weight_decay=0.1)
-    take_step(rule, parameters, np.zeros(SIZE), rule.make_velocity(parameters), 0.5, 1)
+    take_step(rule, parameters, np.zeros(SIZE), rule.init_state(parameters), 0.5, 1)
     assert parameters.vector.tolist() == [0.95] * WEIGHTS + [1.0] * (SIZE - WEIGHTS)
 
 
 def test_only_momentum_needs_a_velocity() -> None:
     parameters = Parameters(INPUTS, LAYERS)
-    assert SGD(0.5).make_velocity(parameters).size == 0
-    velocity = SGD(0.5, momentum=0.9).make_velocity(parameters)
+    assert SGD(0.5).init_state(parameters).size == 0
+    velocity = SGD(0.5, momentum=0.9).init_state(parameters)
     assert velocity.tolist() == [[0.0] * SIZE]
     assert np.float32 == velocity.dtype
 
@@ -99,10 +99,10 @@ def test_adam_uses_bias_corrected_averages() -> None:
 @pytest.mark.parametrize("rule", [SGD(0.1, momentum=0.5), AdaGrad(0.1), Adam(0.1)], ids=str)
 def test_the_step_size_is_the_step_per_unit_of_a_constant_gradient(rule: Optimizer) -> None:
     parameters = Parameters(INPUTS, LAYERS, np.float64)
-    velocity, count = rule.make_velocity(parameters), 300
+    velocity, count = rule.init_state(parameters), 300
     for i in range(1, count + 1):
         before = parameters.vector.copy()
-        gradient = np.full(SIZE, 0.5) * rule.error_scale(0.1)
+        gradient = np.full(SIZE, 0.5) * rule.gradient_scale(0.1)
         take_step(rule, parameters, gradient, velocity, 0.1, i)
     step = before - parameters.vector
     np.testing.assert_allclose(rule.step_size(velocity, 0.1, count) * np.full(SIZE, 0.5), step)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnctl.nn.activations import Array
-from nnctl.nn.parallel import Crew
+from nnctl.nn.parallel import ThreadTeam
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,7 +24,7 @@ def test_every_thread_runs_the_work_once(size: int) -> None:
         done[i] = threading.current_thread().name
         crew.wait()
 
-    with Crew(size) as crew:
+    with ThreadTeam(size) as crew:
         crew.run(work)
     assert set(range(size)) == set(done)
     assert (size == 1) == (threading.current_thread().name in done.values())
@@ -43,7 +43,7 @@ def test_no_thread_passes_the_barrier_before_all_reach_it() -> None:
             seen[i].append(int(written.min()))
             crew.wait()
 
-    with Crew(size) as crew:
+    with ThreadTeam(size) as crew:
         crew.run(work)
     assert [[*range(1, 201)]] * size == seen
 
@@ -55,7 +55,7 @@ def test_an_error_in_one_thread_is_raised_and_stops_all_threads(failing: int) ->
             raise MemoryError(f"thread {i}")
         crew.wait()
 
-    with Crew(3) as crew, pytest.raises(MemoryError, match=f"thread {failing}"):
+    with ThreadTeam(3) as crew, pytest.raises(MemoryError, match=f"thread {failing}"):
         crew.run(work)
     done: list[int] = []
     with crew:
@@ -66,7 +66,7 @@ def test_an_error_in_one_thread_is_raised_and_stops_all_threads(failing: int) ->
 
 @pytest.mark.parametrize(("count", "size"), [(0, 2), (1, 1), (1, 3), (7, 3), (512, 4)])
 def test_rows_are_divided_evenly(count: int, size: int) -> None:
-    rows = [range(count)[part] for part in Crew(size).divide(count)]
+    rows = [range(count)[part] for part in ThreadTeam(size).divide(count)]
     assert [*range(count)] == [row for part in rows for row in part]
     assert size == len(rows)
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
@@ -77,14 +77,14 @@ def test_an_overflow_in_another_thread_does_not_warn() -> None:
         results[i] = np.exp(np.full(4, 1e3, np.float32))
 
     results: dict[int, Array] = {}
-    with Crew(3) as crew, np.errstate(over="ignore"):
+    with ThreadTeam(3) as crew, np.errstate(over="ignore"):
         crew.run(overflow)
     assert all(np.isinf(results[i]).all() for i in range(3))
 
 
 def test_the_barrier_works_after_any_earlier_work() -> None:
     for _ in range(100):
-        with Crew(4) as crew:
+        with ThreadTeam(4) as crew:
             crew.run(lambda _: None)
             crew.run(lambda _: crew.wait())
 
@@ -101,10 +101,10 @@ def test_an_interrupt_leaves_no_thread_waiting() -> None:
 def interrupt_crews() -> None:
     for i in range(100):
         timer = threading.Timer(1e-5 * i, _thread.interrupt_main)
-        with contextlib.suppress(KeyboardInterrupt), Crew(2) as crew:
+        with contextlib.suppress(KeyboardInterrupt), ThreadTeam(2) as crew:
             timer.start()
             while True:
                 crew.run(lambda _: crew.wait())
         timer.join()
-    with Crew(2) as crew:
+    with ThreadTeam(2) as crew:
         crew.run(lambda _: crew.wait())

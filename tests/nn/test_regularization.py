@@ -16,7 +16,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
 from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
 from nnctl.nn.regularization import (
-    STRIDE,
+    EMA_EVERY,
     Regularization,
     fast_gradient_step,
     project_max_norm,
@@ -143,22 +143,22 @@ def test_an_exploding_gradient_is_clipped() -> None:
 
 def test_the_moving_average_follows_its_formula() -> None:
     average, expected = np.zeros(1), 0.0
-    for count in range(1, 5 * STRIDE):
+    for count in range(1, 5 * EMA_EVERY):
         value = math.sin(count)
         update_ema(average, np.array([value]), 0.7, count)
-        if count in (STRIDE, 2 * STRIDE, 3 * STRIDE, 4 * STRIDE):
-            decay = min(0.7, count / (count + 10)) ** STRIDE
+        if count in (EMA_EVERY, 2 * EMA_EVERY, 3 * EMA_EVERY, 4 * EMA_EVERY):
+            decay = min(0.7, count / (count + 10)) ** EMA_EVERY
             expected = decay * expected + (1 - decay) * value
         assert average[0] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("steps", "is_average"), [(STRIDE - 1, False), (STRIDE, True)])
+@pytest.mark.parametrize(("steps", "is_average"), [(EMA_EVERY - 1, False), (EMA_EVERY, True)])
 def test_the_averaged_network_is_used_after_the_first_stride(steps: int, is_average: bool) -> None:
     network = make_network([12, 3], ["softmax"], np.float32)
     bounds = Regularization(average=0.9)
     training = make_training(network, clouds(100), 0.1, steps=steps, regularization=bounds)
     list(training)
-    evaluated = training.candidate.parameters.vector
+    evaluated = training.eval_network.parameters.vector
     assert is_average == (not np.array_equal(network.parameters.vector, evaluated))
 
 
@@ -275,7 +275,7 @@ def test_validation_uses_the_averaged_weights() -> None:
     training = make_training(network, squares(300), 0.5, validation=validation, **given)
     *_, done, _ = training
     assert isinstance(done, EpochDone)
-    expected = mean_loss_and_accuracy(training.candidate, training.loss, validation)
+    expected = mean_loss_and_accuracy(training.eval_network, training.loss, validation)
     assert (done.val_loss, done.val_accuracy) == expected
     assert done.val_loss != mean_loss_and_accuracy(network, training.loss, validation)[0]
     list(make_training(plain, squares(300), 0.5))
@@ -293,10 +293,10 @@ def test_the_average_covers_all_trainable_parameters(threads: int) -> None:
         return training
 
     expected = prelus().parameters.vector.copy()
-    for count in range(STRIDE, 4 * STRIDE, STRIDE):
+    for count in range(EMA_EVERY, 4 * EMA_EVERY, EMA_EVERY):
         update_ema(expected, trained(count).network.parameters.vector, 0.9, count)
-    training = trained(4 * STRIDE - 1, regularization=Regularization(average=0.9))
-    np.testing.assert_allclose(training.candidate.parameters.vector, expected, rtol=1e-6)
+    training = trained(4 * EMA_EVERY - 1, regularization=Regularization(average=0.9))
+    np.testing.assert_allclose(training.eval_network.parameters.vector, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [30, 300])

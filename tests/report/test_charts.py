@@ -13,7 +13,7 @@ import pytest
 
 from nnctl.report import sections
 from nnctl.report.charts import Line, draw_lines, draw_points
-from nnctl.report.run_report import Portrait
+from nnctl.report.run_report import RunReport
 from nnctl.runs.directory import Run
 from nnctl.runs.evaluation import Corrupted
 from tests.processes import Processes, end_of
@@ -26,13 +26,13 @@ def test_corruptions_are_drawn_at_their_accuracies(
     accuracies = {"noise": [0.8, 0.4], "rotation": [0.7, 0.1]}
     rows = [Corrupted(name, "", [1.0, 2.0], values) for name, values in accuracies.items()]
     monkeypatch.setattr(sections, "measure_corrupted", lambda *_: rows)
-    portrait = Portrait.of(Run(trained_run), None, ignore)
-    chart = sections.draw_corruptions(portrait)
+    run_report = RunReport.of(Run(trained_run), None, ignore)
+    chart = sections.draw_corruptions(run_report)
     assert chart is not None
-    assert portrait.evaluation is not None
+    assert run_report.evaluation is not None
     paths = re.findall(r'<path d="([^"]*)"[^>]*var\(--series-', chart.svg)
     drawn = np.array([re.findall(r"[ML] \S+ (\S+)", path) for path in paths], float)
-    expected = np.array([[portrait.evaluation.accuracy, *row] for row in accuracies.values()])
+    expected = np.array([[run_report.evaluation.accuracy, *row] for row in accuracies.values()])
     ends = [drawn.min(), drawn.max()], [expected.max(), expected.min()]
     np.testing.assert_allclose(np.interp(drawn, *ends), expected, atol=1e-4)
 

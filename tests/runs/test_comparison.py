@@ -15,7 +15,7 @@ from scipy import stats
 
 from nnctl.data.dataset import open_dataset
 from nnctl.errors import DataError
-from nnctl.runs.comparison import judge, mcnemar, paired_t_test
+from nnctl.runs.comparison import mcnemar, paired_t_test, predict_validation
 from tests.runs.helpers import SMALL, begin, ignore, train
 
 MINI = open_dataset("mini", notify=ignore)
@@ -93,7 +93,7 @@ def test_both_samples_have_the_same_length() -> None:
 def test_a_network_is_evaluated_on_its_validation_images(tmp_path: Path) -> None:
     training = begin(tmp_path / "run")
     train(training)
-    results = judge(training.run, MINI)
+    results = predict_validation(training.run, MINI)
     assert results is not None
     np.testing.assert_array_equal(MINI.training.labels[-500:], results.labels)
     best = max(training.run.metrics, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
@@ -105,11 +105,11 @@ def test_a_run_without_validation_images_has_no_results(tmp_path: Path) -> None:
     config = {**SMALL, "data": {"dataset": "mini", "validation": 0, "subset": 100}}
     training = begin(tmp_path / "run", config)
     train(training)
-    assert judge(training.run, MINI) is None
+    assert predict_validation(training.run, MINI) is None
 
 
 def test_a_run_without_a_complete_epoch_is_an_error(tmp_path: Path) -> None:
     training = begin(tmp_path / "run")
     train(training, stop_after=2)
     with pytest.raises(DataError, match="no epoch of this run was completed"):
-        judge(training.run, MINI)
+        predict_validation(training.run, MINI)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nnctl.config import Config, from_mapping, replaced
 from nnctl.nn.training import Divergence
 from nnctl.runs.build import build_network
-from nnctl.runs.diagnosis import Diagnosis, diagnose, foresee, glance
+from nnctl.runs.diagnosis import Diagnosis, check_config, diagnose, health_label
 from nnctl.runs.plan import load_config
 from tests.conftest import CONFIGS
 
@@ -188,20 +188,20 @@ def test_unhealthy_layers_are_diagnosed_from_a_threshold_on(
     label: str,
 ) -> None:
     assert diagnose(config, [row(*below)], None) == []
-    assert glance(config, row(*below)["health"]) == "ok"
+    assert health_label(config, row(*below)["health"]) == "ok"
     diagnosis = one(diagnose(config, [row(*above)], None))
     assert (kind, layer) == (diagnosis.kind, diagnosis.layer)
     assert diagnosis.evidence.startswith(evidence)
     assert reason in diagnosis.reason
     assert keys == keys_in(diagnosis.cure)
     assert_has_keys(config, diagnosis.cure)
-    assert label == glance(config, row(*above)["health"])
+    assert label == health_label(config, row(*above)["health"])
 
 
 def test_the_output_layer_may_be_confident() -> None:
     last = {"dead": 0.9, "saturated": 1.0, "mean": 1.0, "std": 0.001}
     assert diagnose(TANHS, [row({}, {}, last)], None) == []
-    assert glance(TANHS, row({}, {}, last)["health"]) == "ok"
+    assert health_label(TANHS, row({}, {}, last)["health"]) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_loss_plateau_has_a_reason(
     assert reason in diagnosis.reason
     assert keys == keys_in(diagnosis.cure)[: len(keys)]
     assert_has_keys(TANHS, diagnosis.cure)
-    assert label == glance(TANHS, row(*change)["health"])
+    assert label == health_label(TANHS, row(*change)["health"])
 
 
 @pytest.mark.parametrize(
@@ -499,13 +499,13 @@ ZEROS, CONSTANT = {"init": "zeros"}, {"init": {"weights": {"name": "constant", "
 def test_a_configuration_that_cannot_learn_is_diagnosed_before_training(
     config: Config, kind: str, layer: int | None, evidence: str
 ) -> None:
-    diagnosis = one(foresee(config))
+    diagnosis = one(check_config(config))
     assert (kind, layer) == (diagnosis.kind, diagnosis.layer)
     assert evidence in diagnosis.evidence
     assert_has_keys(config, diagnosis.cure)
     setting = re.match(r"set ([\w.]+): (\{.*?\}|\w+)", diagnosis.cure)
     if setting:
-        assert foresee(replaced(config, {setting[1]: yaml.safe_load(setting[2])})) == []
+        assert check_config(replaced(config, {setting[1]: yaml.safe_load(setting[2])})) == []
 
 
 @pytest.mark.parametrize(
@@ -540,7 +540,7 @@ def test_a_configuration_that_cannot_learn_is_diagnosed_before_training(
     ],
 )
 def test_a_configuration_that_can_learn_has_no_warning(config: Config) -> None:
-    assert foresee(config) == []
+    assert check_config(config) == []
 
 
 def presets() -> Iterator[str]:
@@ -552,7 +552,7 @@ def presets() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", list(presets()))
 def test_a_preset_has_no_warning(name: str) -> None:
-    assert foresee(load_config(CONFIGS / name)) == []
+    assert check_config(load_config(CONFIGS / name)) == []
 
 
 shares = st.floats(0, 1)
@@ -564,7 +564,7 @@ LAYER = st.fixed_dictionaries(
 
 @given(st.lists(LAYER, min_size=3, max_size=3))
 def test_the_health_label_fits_its_column(health: list[dict[str, float]]) -> None:
-    assert 2 <= len(glance(config_of("relu", "sigmoid"), health)) <= 9
+    assert 2 <= len(health_label(config_of("relu", "sigmoid"), health)) <= 9
 
 
 @pytest.mark.parametrize(
@@ -576,5 +576,5 @@ def test_the_health_label_fits_its_column(health: list[dict[str, float]]) -> Non
     ],
 )
 def test_the_health_label_shows_the_worst_layer(share: float, dead: str, saturated: str) -> None:
-    assert dead == glance(RELUS, row({"dead": 0.5}, {"dead": share})["health"])
-    assert saturated == glance(TANHS, row({"saturated": share}, {})["health"])
+    assert dead == health_label(RELUS, row({"dead": 0.5}, {"dead": share})["health"])
+    assert saturated == health_label(TANHS, row({"saturated": share}, {})["health"])

@@ -25,7 +25,7 @@ def run_code(processes: Processes, tmp_path: Path) -> RunCode:
         "import os, signal, sys\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
         "from nnctl.runs.signals import *\n"
-        "end_on_what_nobody_catches()\n"
+        "exit_on_uncaught_interrupt()\n"
     )
 
     def run(code: str) -> Done:
@@ -62,7 +62,7 @@ def test_an_interrupt_during_an_import_ends_the_process(tmp_path: Path, run_code
     (tmp_path / "outer.py").write_text(
         "try:\n import inner\nexcept BaseException:\n inner = None\n", encoding="utf-8"
     )
-    done = run_code("hear(interrupt)\nimport outer\nprint('continued')")
+    done = run_code("install_handlers(interrupt)\nimport outer\nprint('continued')")
     assert (done.returncode, done.stderr, done.stdout) == (130, "Error: interrupted\n", "")
 
 
@@ -70,7 +70,7 @@ def test_an_interrupt_during_an_import_ends_the_process(tmp_path: Path, run_code
 def test_signals_outside_an_import_are_raised_except_ignored_ones(run_code: RunCode) -> None:
     code = """
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-hear(interrupt)
+install_handlers(interrupt)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     try:
         os.kill(os.getpid(), number)

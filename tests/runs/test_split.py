@@ -9,7 +9,7 @@ import pytest
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import Digits, open_dataset
-from nnctl.runs.plan import settle
+from nnctl.runs.plan import resolve_auto
 from nnctl.runs.training import split
 from tests.runs.helpers import SMALL, ignore
 
@@ -21,7 +21,7 @@ def split_of(**data: Any) -> tuple[Digits, Digits | None]:
     units = 10 if data.get("positive_digit") is None else 2
     network = {"layers": [{"units": units, "activation": "softmax"}]}
     values = {**SMALL, "data": {"dataset": "mini", **data}, "network": network}
-    return split(settle(from_mapping(values, "test"), MINI), MINI)
+    return split(resolve_auto(from_mapping(values, "test"), MINI), MINI)
 
 
 @pytest.mark.parametrize("positive_digit", [None, 9])

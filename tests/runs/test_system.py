@@ -9,7 +9,7 @@ import pytest
 import threadpoolctl
 
 from nnctl.config import Override, from_mapping, replaced
-from nnctl.data.dataset import describe
+from nnctl.data.dataset import dataset_info
 from nnctl.errors import ConfigError
 from nnctl.runs import system
 from nnctl.runs.plan import load_config
@@ -97,7 +97,7 @@ def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None
 def test_dropout_augmentation_and_more_validation_examples_need_memory() -> None:
     def needed(key: str = "", value: object = None, held_out: int = 500) -> int:
         config = replaced(from_mapping(SMALL, "test"), {key: value} if key else {})
-        return memory_needed(config, describe("mini"), held_out)
+        return memory_needed(config, dataset_info("mini"), held_out)
 
     masks = 20 * (512 + 30 + 10 + 256)  # of a block, a batch, the last batch and the probe
     assert needed("network.layers.0.dropout", 0.5) == needed() + 4 * masks

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nnctl.sweep import pool
-from nnctl.sweep.workers import Work
+from nnctl.sweep.workers import TrainTrial
 from tests.sweep.helpers import SMALL
 from tests.sweep.workers import ThreadWorkers
 
@@ -20,7 +20,7 @@ from tests.sweep.workers import ThreadWorkers
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make ``nnctl sweep`` train in a thread; call the fixture with a work to replace training."""
 
-    def use(work: Work | None = None) -> None:
+    def use(work: TrainTrial | None = None) -> None:
         monkeypatch.setattr(pool, "LocalPool", functools.partial(ThreadWorkers, work=work))
 
     use()

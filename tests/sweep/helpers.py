@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.runs.directory import Run
-from nnctl.sweep.plan import TrialMaker, read_plan
+from nnctl.sweep.plan import TrialFactory, read_plan
 from nnctl.sweep.sweep import Limits, Sweep
 from nnctl.sweep.trials import Trial, TrialResult, run_trial
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 from tests.processes import DEADLINE, ENVIRONMENT, ROOT
 from tests.runs.helpers import ignore
 
@@ -54,29 +54,29 @@ def wait_until(condition: Callable[[], bool], seconds: float = DEADLINE) -> None
         time.sleep(0.01)
 
 
-def begin_sweep(*varied: str, work: Work = run_trial, config: Path = SMALL) -> Sweep:
+def begin_sweep(*varied: str, work: TrainTrial = run_trial, config: Path = SMALL) -> Sweep:
     """Return a new sweep in the folder ``sweep``."""
     plan = read_plan(config, varied or ["training.seed=0"])
     home = Run.create_at(Path("sweep").absolute()).directory
-    return Sweep.begin(home, plan, plan.checked_points(), TrialMaker(None, ignore), work)
+    return Sweep.begin(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
 
 
 def make_trial(number: int, *, epochs: int = 3, config: Path = SMALL) -> Trial:
     """Return a trial in the working folder, outside any sweep; its number is its seed."""
     plan = read_plan(config, [f"training.seed={number}", f"training.epochs={epochs}"])
     ((point, checked),) = plan.checked_points()
-    return TrialMaker(None, ignore).make(Path.cwd(), number, point, checked, number)
+    return TrialFactory(None, ignore).make(Path.cwd(), number, point, checked, number)
 
 
-def resume_sweep(work: Work = run_trial, *, retry_failed: bool = False) -> Sweep:
+def resume_sweep(work: TrainTrial = run_trial, *, retry_failed: bool = False) -> Sweep:
     """Resume the sweep in the folder ``sweep``."""
-    maker, home = TrialMaker(None, ignore), Path("sweep").absolute()
+    maker, home = TrialFactory(None, ignore), Path("sweep").absolute()
     return Sweep.resume(home, maker, retry_failed=retry_failed, work=work)
 
 
 def train_sweep(
     sweep: Sweep,
-    workers: Workers,
+    workers: WorkerPool,
     limits: Limits | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[TrialResult]:

@@ -13,15 +13,15 @@ if __name__ == "__main__":  # not in the worker processes, which import this mod
     from nnctl.cli import main
     from nnctl.sweep import pool
     from nnctl.sweep.trials import Trial, TrialResult
-    from nnctl.sweep.workers import Work
+    from nnctl.sweep.workers import TrainTrial
     from tests.sweep import stubs
 
-    chosen: Work = getattr(stubs, sys.argv.pop(1))
+    chosen: TrainTrial = getattr(stubs, sys.argv.pop(1))
 
     class Pool(pool.LocalPool):
         """Runs the chosen work."""
 
-        def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+        def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
             """Start the chosen work instead of a training."""
             return super().submit(chosen, trial)
 

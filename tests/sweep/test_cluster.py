@@ -175,9 +175,9 @@ def test_a_trial_that_stopped_on_a_worker_can_resume_locally(workers: Cluster) -
     trial = make_trial(1)
     future = workers.submit(stubs.hold_after_two_epochs, trial)
     wait_until(lambda: epochs_of(trial.directory) == 2)
-    workers.ask_to_stop(make_trial(2))
+    workers.request_stop(make_trial(2))
     assert not future.done()
-    workers.ask_to_stop(trial)
+    workers.request_stop(trial)
     result = future.result(DEADLINE)
     assert (result.status, result.epochs) == ("interrupted", 2)
     assert str(trial.directory) not in result.reason

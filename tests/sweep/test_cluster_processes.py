@@ -123,7 +123,7 @@ def test_a_worker_that_joins_late_is_used(shared: Dask) -> None:
         wait_until(lambda: workers.free() == 1)
         other = workers.submit(run_trial, make_trial(2))
         assert other.result(DEADLINE).status == "finished"
-        workers.ask_to_stop(trial)
+        workers.request_stop(trial)
 
 
 def test_the_pool_reconnects_to_a_restarted_scheduler(
@@ -156,7 +156,7 @@ def test_a_worker_that_hangs_is_killed_and_restarted(shared: Dask) -> None:
         _, innocent = begin_and_hold(workers, 2)
         stuck = make_trial(1)
         future = workers.submit(stubs.hang, stuck)
-        workers.ask_to_stop(stuck)
+        workers.request_stop(stuck)
         log = stuck.directory / "log.txt"
         wait_until(lambda: log.exists() and "it does not stop" in log.read_text("utf-8"))
         assert "stubs.py" in log.read_text("utf-8")
@@ -200,7 +200,7 @@ def test_a_suspended_worker_does_not_delay_the_others(shared: Dask) -> None:
         workers.kill(stuck)
         with pytest.raises(BrokenExecutor):
             future.result(DEADLINE)
-        workers.ask_to_stop(trial)
+        workers.request_stop(trial)
         assert other.result(DEADLINE).status == "interrupted"
 
 

@@ -16,11 +16,11 @@ import pytest
 from nnctl.config import Override
 from nnctl.runs.checkpoint import load_checkpoint, save_checkpoint
 from nnctl.runs.directory import Run
-from nnctl.sweep.plan import TrialMaker, read_plan
+from nnctl.sweep.plan import TrialFactory, read_plan
 from nnctl.sweep.search import Search
-from nnctl.sweep.sweep import Record, Sweep
-from nnctl.sweep.trials import LOG, Curve, Trial, TrialResult, run_trial
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.sweep import Sweep, SweepState
+from nnctl.sweep.trials import LOG, MetricHistory, Trial, TrialResult, run_trial
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 from tests.conftest import CONFIGS, Nnctl
 from tests.runs.helpers import ignore
 from tests.sweep.helpers import table
@@ -28,10 +28,10 @@ from tests.sweep.helpers import table
 AGAIN = "restarted from the beginning"
 
 
-class Here(Workers):
+class Here(WorkerPool):
     """Trains one trial after another in this process."""
 
-    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         future: Future[TrialResult] = Future()
         future.set_result(work(trial, trial.dataset, lambda: False))
         return future
@@ -39,7 +39,7 @@ class Here(Workers):
     def free(self) -> int:
         return 1
 
-    def ask_to_stop(self, trial: Trial) -> None:
+    def request_stop(self, trial: Trial) -> None:
         pass
 
     def kill(self, trial: Trial) -> None:
@@ -67,7 +67,7 @@ def begin(home: Path, *, metric: str = "val_accuracy", early: str = "null", **ba
     overrides = [Override(key, value, key) for key, value in values.items()]
     plan = read_plan(home.parent / "plan.yaml", overrides=overrides)
     directory = Run.create_at(home).directory
-    return Sweep.begin(directory, plan, plan.checked_points(), TrialMaker(None, ignore))
+    return Sweep.begin(directory, plan, plan.checked_points(), TrialFactory(None, ignore))
 
 
 def journal(home: Path) -> list[dict[str, Any]]:
@@ -184,7 +184,7 @@ def test_an_edited_trial_restarts_with_the_configuration_of_the_journal(
     finished: Path, sweep: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(sweep / "trial-002")
-    train(Sweep.resume(sweep, TrialMaker(None, ignore)))
+    train(Sweep.resume(sweep, TrialFactory(None, ignore)))
     log = (sweep / "trial-002" / LOG).read_text("utf-8")
     assert AGAIN in log
     assert message in log
@@ -194,7 +194,7 @@ def test_an_edited_trial_restarts_with_the_configuration_of_the_journal(
 
 def test_a_trial_that_was_not_edited_does_not_restart(finished: Path, sweep: Path) -> None:
     before = (sweep / "trial-002" / "metrics.jsonl").read_bytes()
-    train(Sweep.resume(sweep, TrialMaker(None, ignore)))
+    train(Sweep.resume(sweep, TrialFactory(None, ignore)))
     assert AGAIN not in (sweep / "trial-002" / LOG).read_text("utf-8")
     assert rows(finished) == rows(sweep)
     assert before == (sweep / "trial-002" / "metrics.jsonl").read_bytes()
@@ -204,7 +204,7 @@ def test_an_edited_summary_does_not_make_a_trial_the_best(finished: Path, sweep:
     summary = sweep / "trial-002" / "summary.json"
     changed = {**json.loads(summary.read_text("utf-8")), "best_val_accuracy": 0.9999}
     summary.write_text(json.dumps(changed), encoding="utf-8")
-    train(Sweep.resume(sweep, TrialMaker(None, ignore)))
+    train(Sweep.resume(sweep, TrialFactory(None, ignore)))
     assert rows(finished) == rows(sweep)
     assert json.loads(summary.read_text("utf-8"))["best_val_accuracy"] < 0.9
 
@@ -282,8 +282,8 @@ def test_pruning_uses_the_scores_of_the_journal(
     }
     edit_metrics(home / "trial-001")
     reported: dict[int, list[float]] = {}
-    monkeypatch.setattr(Search, "is_hopeless", lambda _, *pair: reported.update([pair]))
-    with Sweep.resume(home, TrialMaker(None, ignore)):
+    monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
+    with Sweep.resume(home, TrialFactory(None, ignore)):
         assert reported == expected
 
 
@@ -296,10 +296,10 @@ def test_scores_missing_from_an_old_journal_are_read_from_the_run_directories(
         "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
     )
     reported: dict[int, list[float]] = {}
-    monkeypatch.setattr(Search, "is_hopeless", lambda _, *pair: reported.update([pair]))
-    with Sweep.resume(home, TrialMaker(None, ignore)) as resumed:
+    monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
+    with Sweep.resume(home, TrialFactory(None, ignore)) as resumed:
         assert [len(scores) for scores in reported.values()] == [12, 12]
-        assert resumed.results == Record(home).results
+        assert resumed.results == SweepState(home).results
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
@@ -307,9 +307,9 @@ def test_a_pipe_in_place_of_the_metrics_does_not_block(sweep: Path) -> None:
     path = sweep / "trial-002" / "metrics.jsonl"
     path.unlink()
     os.mkfifo(path)
-    assert not Curve(path, "val_loss").read()
-    record = Record(sweep)
-    trial = TrialMaker(None, ignore).restore(sweep, record.planned[1])
+    assert not MetricHistory(path, "val_loss").read()
+    record = SweepState(sweep)
+    trial = TrialFactory(None, ignore).restore(sweep, record.planned[1])
     assert run_trial(trial, trial.dataset, lambda: False).status == "finished"
     assert path.is_file()
 
@@ -320,7 +320,7 @@ def test_the_scores_of_a_trial_that_ends_between_two_looks_are_compared_with(
     pytest.importorskip("optuna")
     reported: dict[int, int] = {}
     monkeypatch.setattr(
-        Search, "is_hopeless", lambda _, number, scores: reported.update({number: len(scores)})
+        Search, "should_prune", lambda _, number, scores: reported.update({number: len(scores)})
     )
     train(begin(scratch / "sweep", early="{type: median}"))  # `Here` ends trials at once
     assert reported == {1: 2, 2: 2}

@@ -15,8 +15,8 @@ from nnctl.config import json_schema
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError, StorageError, UsageError
 from nnctl.sweep.journal import FORMAT_VERSION, NAME, Journal
-from nnctl.sweep.plan import TrialMaker, read_plan
-from nnctl.sweep.sweep import Record, Sweep
+from nnctl.sweep.plan import TrialFactory, read_plan
+from nnctl.sweep.sweep import Sweep, SweepState
 from nnctl.sweep.trials import TrialResult
 from tests.conftest import CONFIGS
 from tests.runs.helpers import ignore
@@ -224,14 +224,14 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
     tmp_path: Path, values: dict[str, int]
 ) -> None:
     plan = read_plan(CONFIGS / "smoke.yaml", [f"{key}={value}" for key, value in values.items()])
-    maker = TrialMaker(None, ignore)
+    maker = TrialFactory(None, ignore)
     with Sweep.begin(tmp_path, plan, plan.checked_points(), maker):
-        (planned,) = Record(tmp_path).planned
+        (planned,) = SweepState(tmp_path).planned
     assert maker.restore(tmp_path, planned).point == values
     journal = Journal(tmp_path)
     most = {"epochs": MAX_WHOLE, "best_epoch": MAX_WHOLE, "seed": MAX_WHOLE}
     journal.append([STARTED, ENDED | {"parameters": values} | most])
-    assert most.items() <= asdict(Record(tmp_path).results[1]).items()
+    assert most.items() <= asdict(SweepState(tmp_path).results[1]).items()
 
 
 def test_every_damage_to_a_journal_raises_an_nnctl_error(journal: Journal) -> None:

@@ -15,8 +15,8 @@ from nnctl.config import Config, Override
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.config.sweeps import Choice, Range
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
-from nnctl.sweep.plan import Plan, TrialMaker, read_plan, read_values
-from nnctl.sweep.space import Point
+from nnctl.sweep.plan import Plan, TrialFactory, read_plan, read_values
+from nnctl.sweep.space import Params
 from tests.runs.helpers import SMALL, ignore
 
 pytestmark = pytest.mark.usefixtures("scratch")
@@ -50,7 +50,7 @@ def written(text: str, *parameters: str, base: str = "base: base.yaml\n", **opti
     return read_plan(Path("s.yaml"), parameters, **options)
 
 
-def points(plan: Plan) -> list[Point]:
+def points(plan: Plan) -> list[Params]:
     """Return the points of a plan that are trained."""
     return [point for point, _ in plan.checked_points()]
 
@@ -445,7 +445,7 @@ def config_of(*parameters: str) -> Config:
     ],
 )
 def test_the_id_of_a_trial_depends_on_its_resolved_configuration(parameters: list[str]) -> None:
-    maker = TrialMaker(None, ignore)
+    maker = TrialFactory(None, ignore)
     usual = maker.identity(config_of("training.seed=0"))
     assert maker.identity(config_of(*parameters)) == usual
     assert maker.identity(config_of(f"{RATE}=0.2")) != usual
@@ -453,7 +453,7 @@ def test_the_id_of_a_trial_depends_on_its_resolved_configuration(parameters: lis
 
 
 def test_a_trial_has_a_seed_and_a_directory_and_can_be_restored() -> None:
-    maker = TrialMaker(None, ignore)
+    maker = TrialFactory(None, ignore)
     (point, config), *_ = varied(f"{UNITS}=3,4").checked_points()
     trial = maker.make(Path("home"), 12, point, config, 7)
     settled = json.loads(trial.config)
@@ -471,7 +471,7 @@ def test_a_trial_has_one_thread_unless_the_configuration_sets_another_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nnctl.runs.system.cores", lambda: 8)
-    maker = TrialMaker(None, ignore)
+    maker = TrialFactory(None, ignore)
 
     def threads(*parameters: str) -> int:
         config = config_of(f"{UNITS}=4000", "training.batch_size=500", *parameters)
@@ -529,4 +529,4 @@ def test_a_trial_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
     planned = {"trial": 1, "id": "x", "parameters": {}, "seed": 0, "config": SMALL}
     with pytest.raises(DataError, match="trial-001 is a symbolic link"):
-        TrialMaker(None, ignore).restore(tmp_path, planned)
+        TrialFactory(None, ignore).restore(tmp_path, planned)

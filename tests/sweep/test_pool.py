@@ -112,9 +112,9 @@ def test_a_process_ignores_signals_and_stops_when_its_parent_requests_it(
     wait_until(lambda: epochs_of(trial.directory) == 2)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(pids_in_logs()[0], number)
-    pool.ask_to_stop(make_trial(2))
+    pool.request_stop(make_trial(2))
     assert pool.free() == 0
-    pool.ask_to_stop(trial)
+    pool.request_stop(trial)
     result = future.result(DEADLINE)
     assert (result.status, result.epochs) == ("interrupted", 2)
     assert run_trial(trial, trial.dataset, lambda: False).status == "finished"
@@ -123,7 +123,7 @@ def test_a_process_ignores_signals_and_stops_when_its_parent_requests_it(
 def test_a_process_that_hangs_logs_its_stack_and_can_be_killed(own_pool: LocalPool) -> None:
     trial = make_trial(1)
     future = own_pool.submit(stubs.hang, trial)
-    own_pool.ask_to_stop(trial)
+    own_pool.request_stop(trial)
     wait_until(lambda: "in hang" in log_of(trial.directory))
     own_pool.kill(make_trial(2))
     assert not future.done()
@@ -140,7 +140,7 @@ def test_each_process_of_a_pool_trains_and_stops_independently() -> None:
         futures = [pool.submit(stubs.hold_after_two_epochs, trial) for trial in (first, second)]
         assert pool.free() == 0
         wait_until(lambda: [epochs_of(it.directory) for it in (first, second)] == [2, 2])
-        pool.ask_to_stop(second)
+        pool.request_stop(second)
         assert futures[1].result(DEADLINE).status == "interrupted"
         assert not futures[0].done()
         pool.kill_all()

@@ -16,7 +16,7 @@ from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import StorageError, UsageError
 from nnctl.runs.comparison import paired_t_test
 from nnctl.runs.directory import Run
-from nnctl.sweep.results import ResultFiles, Setting, cell, chances, effects, ranked
+from nnctl.sweep.results import ResultFiles, Setting, cell, compute_p_values, effects, ranked
 from nnctl.sweep.trials import Status, TrialResult
 from nnctl.views.sweep import show_results
 from tests.runs.helpers import SMALL, begin, ignore, train
@@ -180,7 +180,7 @@ def test_with_seeds_the_trials_with_the_same_seed_are_compared(metric: str) -> N
         for x, some in enumerate(scores)
         for seed, score in enumerate(some)
     ]
-    result = chances(ranked(rows, metric, 3), metric, no_dataset)
+    result = compute_p_values(ranked(rows, metric, 3), metric, no_dataset)
     assert result == [paired_t_test(scores[0], other) for other in scores[1:]]
     near, far = result
     assert near is not None
@@ -224,7 +224,7 @@ def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
     runs: list[str], metric: str
 ) -> None:
     rows = [row_of(number, run) for number, run in enumerate(runs[:3])]
-    same, bad = chances(ranked(rows, metric), metric, find)
+    same, bad = compute_p_values(ranked(rows, metric), metric, find)
     assert same == 1.0
     assert bad is not None
     assert bad < 1e-6
@@ -236,20 +236,20 @@ def test_networks_that_cannot_be_compared_have_no_p_value(runs: list[str], tmp_p
     settings = ranked(rows, ACCURACY)
     assert [setting.best.run_dir for setting in settings] == places
 
-    other, gone, bad = chances(settings, ACCURACY, find)
+    other, gone, bad = compute_p_values(settings, ACCURACY, find)
     assert (other, gone) == (None, None)
     assert bad is not None
-    assert chances(settings[2:], ACCURACY, find) == [None]
+    assert compute_p_values(settings[2:], ACCURACY, find) == [None]
 
     def lost(name: str) -> Dataset:
         raise UsageError(f"{name} is gone")
 
-    assert chances(settings, ACCURACY, lost) == [None, None, None]
+    assert compute_p_values(settings, ACCURACY, lost) == [None, None, None]
 
 
 def test_a_single_setting_is_compared_with_nothing() -> None:
     settings = ranked([row(1, x=1)], ACCURACY)
-    assert chances(settings, ACCURACY, find) == []
+    assert compute_p_values(settings, ACCURACY, find) == []
 
 
 # Files -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from nnctl.config.sweeps import SweepConfig
 from nnctl.errors import UsageError
 from nnctl.sweep.search import Search, Suggestion
-from nnctl.sweep.space import Point
+from nnctl.sweep.space import Params
 
 pytest.importorskip("optuna")
 
@@ -37,8 +37,8 @@ def pruned(early: dict[str, Any], metric: str = "val_accuracy", **sweep: Any) ->
 
 
 def tried(
-    search: Search, count: int, score: Callable[[Point], float | None], first: int = 1
-) -> list[tuple[Point, Suggestion]]:
+    search: Search, count: int, score: Callable[[Params], float | None], first: int = 1
+) -> list[tuple[Params, Suggestion]]:
     """Try points one after another; a point without a score counts as diverged."""
     points = []
     for number in range(first, first + count):
@@ -49,7 +49,7 @@ def tried(
     return points
 
 
-def hill(point: Point) -> float:
+def hill(point: Params) -> float:
     """Return a score that is best at 0.3."""
     return 1 - abs(float(point["x"]) - 0.3)
 
@@ -75,14 +75,14 @@ def test_a_search_suggests_the_same_after_a_replay() -> None:
 
 
 def test_a_search_suggests_the_same_while_others_are_running() -> None:
-    def ask(search: Search, known: list[tuple[Point, Suggestion]]) -> tuple[Point, Suggestion]:
+    def ask(search: Search, known: list[tuple[Params, Suggestion]]) -> tuple[Params, Suggestion]:
         for number, (point, suggestion) in enumerate(known, start=1):
             search.begin(number, suggestion)
             if number not in (3, 12):
                 search.end(number, "complete", hill(point))
         return search.suggest(len(known) + 1)
 
-    points: list[tuple[Point, Suggestion]] = []
+    points: list[tuple[Params, Suggestion]] = []
     for _ in range(14):
         points.append(ask(tpe(x=EVEN), points))
     assert ask(tpe(x=EVEN), points[:13]) == points[13]
@@ -147,7 +147,7 @@ def median_of(metric: str = "val_accuracy") -> Search:
     search = pruned(MEDIAN, metric)
     for number in range(1, 6):
         search.begin(number)
-        search.is_hopeless(number, [number / 10] * 6)
+        search.should_prune(number, [number / 10] * 6)
         search.end(number, "complete", number / 10)
     search.begin(6)
     return search
@@ -160,24 +160,24 @@ def test_a_trial_below_the_median_of_the_others_is_pruned(
     metric: str, bad: float, good: float
 ) -> None:
     search = median_of(metric)
-    assert [search.is_hopeless(6, [bad] * epochs) for epochs in (1, 2, 3)] == [False, False, True]
+    assert [search.should_prune(6, [bad] * epochs) for epochs in (1, 2, 3)] == [False, False, True]
     search = median_of(metric)
-    assert not search.is_hopeless(6, [good] * 6)
+    assert not search.should_prune(6, [good] * 6)
 
 
 def test_pruning_uses_the_best_epoch_and_accepts_several_epochs_at_once() -> None:
-    assert not median_of().is_hopeless(6, [0.4, 0.1, 0.1, 0.1])
-    assert median_of().is_hopeless(6, [0.1] * 4)
+    assert not median_of().should_prune(6, [0.4, 0.1, 0.1, 0.1])
+    assert median_of().should_prune(6, [0.1] * 4)
     search = median_of()
-    assert search.is_hopeless(6, [0.1] * 3)
-    assert not search.is_hopeless(6, [0.1] * 3), "nothing is new"
+    assert search.should_prune(6, [0.1] * 3)
+    assert not search.should_prune(6, [0.1] * 3), "nothing is new"
 
 
 def test_no_trial_is_pruned_before_there_are_others_to_compare_with() -> None:
     search = pruned(MEDIAN)
     for number in range(1, 9):
         search.begin(number)
-        assert not search.is_hopeless(number, [0.5 / number] * 6)
+        assert not search.should_prune(number, [0.5 / number] * 6)
         search.end(number, "unknown", None)
 
 
@@ -188,10 +188,10 @@ def test_successive_halving_keeps_one_of_eta_trials_at_each_rung() -> None:
         search.begin(number)
         epochs = range(1, 10)
         score = 0.5 - number / 100
-        ended.append(next((n for n in epochs if search.is_hopeless(number, [score] * n)), None))
+        ended.append(next((n for n in epochs if search.should_prune(number, [score] * n)), None))
     assert ended == [None, 2, 2, 2, 2, 2, 2, 2]
     search.begin(9)
-    assert not any(search.is_hopeless(9, [0.9] * n) for n in range(1, 10))
+    assert not any(search.should_prune(9, [0.9] * n) for n in range(1, 10))
 
 
 @pytest.mark.parametrize(("eta", "hopeless"), [(2, False), (4, True)])
@@ -199,7 +199,7 @@ def test_eta_determines_how_many_trials_continue(eta: int, hopeless: bool) -> No
     search = pruned({**HALVING, "eta": eta})
     for number, score in enumerate((0.9, 0.1, 0.1, 0.5), start=1):
         search.begin(number)
-        last = search.is_hopeless(number, [score] * 2)
+        last = search.should_prune(number, [score] * 2)
     assert last == hopeless
 
 
@@ -207,16 +207,16 @@ def test_hyperband_s_brackets_are_those_of_successive_halving() -> None:
     search = pruned({"type": "hyperband", "max_iter": 8, "s": 2, "eta": 2})
     search.begin(1)
     search.begin(2)
-    assert not search.is_hopeless(1, [0.5, 0.5])
-    assert [search.is_hopeless(2, scores) for scores in ([0.1], [0.1, 0.1])] == [False, True]
+    assert not search.should_prune(1, [0.5, 0.5])
+    assert [search.should_prune(2, scores) for scores in ([0.1], [0.1, 0.1])] == [False, True]
 
 
 def test_trials_of_a_grid_are_pruned_like_those_of_a_search() -> None:
     search = pruned(HALVING, method="random", trials=3)
     search.begin(1)
     search.begin(2, None)
-    assert not search.is_hopeless(1, [0.5] * 3)
-    assert search.is_hopeless(2, [0.4] * 3)
+    assert not search.should_prune(1, [0.5] * 3)
+    assert search.should_prune(2, [0.4] * 3)
 
 
 # Without Optuna ----------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from scipy import stats
 
 from nnctl.config.sweeps import Choice, Range, SweepConfig
 from nnctl.sweep.space import (
-    Point,
-    RandomDice,
+    Params,
+    RandomSampler,
     Space,
     combinations,
     corners,
@@ -41,9 +41,9 @@ def in_grid(*values: Any, most: int = 1000) -> list[Any]:
     return [point["x"] for point in combinations(space(x=list(values)), most)]
 
 
-def drawn(seed: int, count: int, **parameters: Any) -> list[Point]:
+def drawn(seed: int, count: int, **parameters: Any) -> list[Params]:
     """Return points drawn at random."""
-    dice, drawn_from = RandomDice(seed), space(**parameters)
+    dice, drawn_from = RandomSampler(seed), space(**parameters)
     return [draw(drawn_from, dice) for _ in range(count)]
 
 
@@ -286,7 +286,7 @@ def test_drawing_a_single_value_does_not_use_the_dice() -> None:
 def test_each_decision_has_a_unique_name() -> None:
     names: list[str] = []
 
-    class Notes(RandomDice):
+    class Notes(RandomSampler):
         def index(self, name: str, choice: Choice) -> int:
             names.append(name)
             return len(choice.values) - 1

@@ -13,7 +13,7 @@ from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import StorageError, UsageError
 from nnctl.nn.training import Training
 from nnctl.sweep.sweep import Limits
-from nnctl.sweep.trials import LOG, Curve, Trial, TrialResult, run_trial
+from nnctl.sweep.trials import LOG, MetricHistory, Trial, TrialResult, run_trial
 from tests.conftest import Nnctl
 from tests.runs.helpers import ignore
 from tests.sweep import stubs
@@ -97,7 +97,9 @@ def test_a_trial_with_a_damaged_checkpoint_restarts(sweep: Path) -> None:
 def test_a_trial_whose_workers_die_completes_if_it_makes_progress(
     workers: ThreadWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Curve, "read", lambda _: False)  # the sweep does not see the progress
+    monkeypatch.setattr(
+        MetricHistory, "read", lambda _: False
+    )  # the sweep does not see the progress
     sweep = begin_sweep("training.epochs=6", work=stubs.die_every_two_epochs)
     (row,) = train_sweep(sweep, workers)
     assert (row.status, row.epochs) == ("finished", 6)

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from nnctl.data.dataset import Dataset
-from nnctl.sweep.trials import Curve, Trial, TrialResult, run_trial
-from nnctl.sweep.workers import Work
+from nnctl.sweep.trials import MetricHistory, Trial, TrialResult, run_trial
+from nnctl.sweep.workers import TrainTrial
 from tests.conftest import Nnctl
 from tests.processes import DEADLINE, Processes, nnctl_command
 from tests.sweep import stubs
@@ -295,15 +295,15 @@ def test_a_dataset_folder_is_found_from_another_working_directory(
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Work:
+def watched(monkeypatch: pytest.MonkeyPatch) -> TrainTrial:
     """A training that waits after two epochs until the sweep has read their metrics.
 
     With a tiny learning rate, it waits until it is stopped.
     """
     seen: dict[Path, int] = {}
-    read = Curve.read
+    read = MetricHistory.read
 
-    def read_and_record(curve: Curve) -> bool:
+    def read_and_record(curve: MetricHistory) -> bool:
         updated = read(curve)
         seen[curve._path.parent] = len(curve.scores)
         return updated
@@ -321,13 +321,13 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Work:
 
         return run_trial(trial, dataset, wait)
 
-    monkeypatch.setattr(Curve, "read", read_and_record)
+    monkeypatch.setattr(MetricHistory, "read", read_and_record)
     return train
 
 
 @pytest.mark.parametrize("kind", ["median, min_iter: 2", "hyperband, min_iter: 2, eta: 2"])
 def test_a_pruned_trial_keeps_its_metrics(
-    nnctl: Nnctl, in_threads: Callable[..., None], watched: Work, kind: str
+    nnctl: Nnctl, in_threads: Callable[..., None], watched: TrainTrial, kind: str
 ) -> None:
     pytest.importorskip("optuna")
     rates = "[0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 1.0e-6, 1.0e-5]"

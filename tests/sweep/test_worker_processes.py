@@ -25,11 +25,11 @@ from nnctl.errors import NnctlError
 from nnctl.runs.directory import Run, cannot_write
 from nnctl.sweep import pool, process
 from nnctl.sweep import sweep as sweep_module
-from nnctl.sweep.plan import TrialMaker, read_plan
+from nnctl.sweep.plan import TrialFactory, read_plan
 from nnctl.sweep.pool import LocalPool
 from nnctl.sweep.sweep import Limits, Sweep
 from nnctl.sweep.trials import Trial, TrialResult, failed
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 from tests.conftest import CONFIGS, Nnctl
 from tests.processes import DEADLINE, Processes, end_of
 from tests.runs.helpers import ignore
@@ -82,14 +82,16 @@ def no_threads() -> Iterator[None]:
         threading.stack_size(before)
 
 
-def new_sweep(*varied: str, work: Work = describe_worker) -> Sweep:
+def new_sweep(*varied: str, work: TrainTrial = describe_worker) -> Sweep:
     """Return a sweep in the folder ``sweep``."""
     plan = read_plan(SMOKE, varied or ("training.seed=0",))
     home = Run.create_at(Path("sweep")).directory
-    return Sweep.begin(home, plan, plan.checked_points(), TrialMaker(None, ignore), work)
+    return Sweep.begin(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
 
 
-def results_of(sweep: Sweep, workers: Workers, limits: Limits | None = None) -> list[TrialResult]:
+def results_of(
+    sweep: Sweep, workers: WorkerPool, limits: Limits | None = None
+) -> list[TrialResult]:
     """Return the results of a sweep."""
     with sweep, workers:
         return [row for row in sweep.train(workers, lambda: False, limits) if row]
@@ -102,7 +104,7 @@ def trial_of(sweep: Sweep) -> Trial:
     return trial
 
 
-def outcome_of(workers: Workers, future: Future[TrialResult]) -> TrialResult:
+def outcome_of(workers: WorkerPool, future: Future[TrialResult]) -> TrialResult:
     """Wait for a trial, and until its worker is free; return the result."""
     result = future.result(DEADLINE)
     wait_until(lambda: workers.free() > 0)
@@ -167,7 +169,7 @@ class TestStart:
         with new_sweep() as sweep, LocalPool(1) as workers:
             trial = trial_of(sweep)
             future = workers.submit(wait_for_stop, trial)
-            workers.ask_to_stop(trial)
+            workers.request_stop(trial)
             assert outcome_of(workers, future).reason == "stopped"
 
     @posix
@@ -272,21 +274,21 @@ class TestSystem:
         assert "ulimit -n" in done.stderr
 
 
-class _Stuck(Workers):
+class _Stuck(WorkerPool):
     """Pool whose trial never ends; it records the calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self._future: Future[TrialResult] | None = None
 
-    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         self._future = Future()
         return self._future
 
     def free(self) -> int:
         return int(self._future is None)
 
-    def ask_to_stop(self, trial: Trial) -> None:
+    def request_stop(self, trial: Trial) -> None:
         self.calls.append("stop")
 
     def kill(self, trial: Trial) -> None:

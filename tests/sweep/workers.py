@@ -6,16 +6,16 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from nnctl.sweep.trials import Trial, TrialResult
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 
 
-class ThreadWorkers(Workers):
+class ThreadWorkers(WorkerPool):
     """Trains one trial after another in a thread; ignores the requested size.
 
     If `work` is given, it replaces the work of the sweep.
     """
 
-    def __init__(self, size: int = 1, work: Work | None = None) -> None:
+    def __init__(self, size: int = 1, work: TrainTrial | None = None) -> None:
         self.size = size
         self.killed: list[int] = []
         self._work = work
@@ -23,13 +23,13 @@ class ThreadWorkers(Workers):
         self._trial: int | None = None
         self._stop = threading.Event()
 
-    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         assert self._trial is None
         self._trial = trial.number
         self._stop.clear()
         return self._executor.submit(self._train, self._work or work, trial)
 
-    def _train(self, work: Work, trial: Trial) -> TrialResult:
+    def _train(self, work: TrainTrial, trial: Trial) -> TrialResult:
         try:
             return work(trial, trial.dataset, self._stop.is_set)
         finally:
@@ -38,7 +38,7 @@ class ThreadWorkers(Workers):
     def free(self) -> int:
         return int(self._trial is None)
 
-    def ask_to_stop(self, trial: Trial) -> None:
+    def request_stop(self, trial: Trial) -> None:
         if self._trial == trial.number:
             self._stop.set()
 

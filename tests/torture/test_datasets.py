@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nnctl.data import dataset as datasets
-from nnctl.data.dataset import Dataset, open_dataset, present_dataset
+from nnctl.data.dataset import Dataset, find_cached, open_dataset
 from nnctl.data.download import import_files
 from nnctl.data.idx import decode, header, read_idx
 from nnctl.data.registry import MINI, NAMES, TRAIN_IMAGES
@@ -166,13 +166,13 @@ def test_a_file_with_a_flipped_bit_in_the_cache_is_not_trained_on(
     monkeypatch.setattr(datasets, "MNIST", MINI)  # small files instead of large ones
     cache, random = tmp_path / "cache" / "mnist", torture.random("the cache")
     import_files(cache, mini_folder, tuple(MINI.values()))
-    assert present_dataset("mnist") is not None
+    assert find_cached("mnist") is not None
     cases = torture.cases(10, full=300)
     for _ in range(cases):
         path = random.choice([*cache.iterdir()])
         whole = path.read_bytes()
         path.write_bytes(flipped(whole, random))
-        assert present_dataset("mnist") is None
+        assert find_cached("mnist") is None
         path.write_bytes(whole)
     torture.tried("a flipped bit of a downloaded dataset", cases)
     shutil.rmtree(cache)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnctl.config import from_mapping
-from nnctl.data.dataset import describe
+from nnctl.data.dataset import dataset_info
 from nnctl.runs.system import memory_needed
 from tests.helpers import write_idx
 from tests.processes import Processes, end_of
@@ -137,4 +137,4 @@ def estimated(name: str) -> int:
     """Return the estimated bytes of one of the shapes."""
     config = from_mapping(SHAPES[name], "test")
     assert config.data.validation != "auto"
-    return memory_needed(config, describe(config.data.dataset), config.data.validation)
+    return memory_needed(config, dataset_info(config.data.dataset), config.data.validation)

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnctl.config.sweeps import SweepConfig
-from nnctl.data.dataset import present_dataset
+from nnctl.data.dataset import find_cached
 from nnctl.errors import NnctlError
 from nnctl.runs.directory import Run
 from nnctl.runs.inspection import inspect_run
-from nnctl.sweep.plan import TrialMaker
-from nnctl.sweep.results import chances, ranked
-from nnctl.sweep.sweep import Record, Sweep
+from nnctl.sweep.plan import TrialFactory
+from nnctl.sweep.results import compute_p_values, ranked
+from nnctl.sweep.sweep import Sweep, SweepState
 from nnctl.views.sweep import show_results, show_unfinished
 from tests.runs.helpers import ignore
 from tests.torture.conftest import Torture
@@ -105,17 +105,17 @@ def test_any_content_of_a_run_is_shown_or_rejected(
 
 def resume_without_training(directory: Path) -> None:
     """Use a sweep as ``sweep --resume`` does before its first trial."""
-    with Sweep.resume(directory, TrialMaker(None, ignore)) as resumed:
+    with Sweep.resume(directory, TrialFactory(None, ignore)) as resumed:
         _ = (resumed.total, resumed.left, resumed.waiting)
 
 
 def show(directory: Path) -> None:
     """Use a sweep as ``sweep --show`` and a report do."""
-    record = Record(directory)
+    record = SweepState(directory)
     config: SweepConfig = record.plan.sweep
     rows = sorted(record.results.values(), key=lambda row: row.trial)
     settings = ranked(rows, config.ranked_by, config.seeds)
-    compared = chances(settings, config.ranked_by, present_dataset) if settings else []
+    compared = compute_p_values(settings, config.ranked_by, find_cached) if settings else []
     show_results(rows, settings, compared, config.ranked_by)
     show_unfinished(record)
 

@@ -14,7 +14,7 @@ from nnctl.errors import DataError, NnctlError, UsageError
 from nnctl.sweep.cluster import remote
 from nnctl.sweep.cluster.mirror import Mirror
 from nnctl.sweep.trials import Trial, TrialResult
-from nnctl.sweep.workers import Work
+from nnctl.sweep.workers import TrainTrial
 
 _TICK = 0.5  # seconds between two fetches
 _PAUSE = 9.0  # after checkpoints took t seconds to fetch, fetch none for 9 t seconds
@@ -42,7 +42,7 @@ class Assignment:
         Address of the worker.
     """
 
-    def __init__(self, trial: Trial, work: Work, address: str) -> None:
+    def __init__(self, trial: Trial, work: TrainTrial, address: str) -> None:
         self.trial = trial
         self.address = address
         self.future: Future[TrialResult] = Future()

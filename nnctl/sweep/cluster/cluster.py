@@ -20,7 +20,7 @@ from typing import Any
 from nnctl.errors import NnctlError, UsageError
 from nnctl.sweep.cluster.assignment import Assignment, LostError
 from nnctl.sweep.trials import Trial, TrialResult, note
-from nnctl.sweep.workers import Work, Workers
+from nnctl.sweep.workers import TrainTrial, WorkerPool
 
 _PATIENCE = 8.0  # seconds for the first answer of the scheduler
 _TICK = 0.5  # seconds between two queries for the workers
@@ -30,7 +30,7 @@ _TO_LEAVE = 2.0  # seconds for the requests to stop all trials, at the end
 _Outcome = TrialResult | Exception | None  # None: the trial should start again
 
 
-class Cluster(Workers):
+class Cluster(WorkerPool):
     """Pool of the workers of a Dask cluster; each trains one trial per thread at a time.
 
     Workers may join and leave. The files of a trial are copied to this machine about once a second,
@@ -92,7 +92,7 @@ class Cluster(Workers):
             if address not in self._unusable
         }
 
-    def submit(self, work: Work, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
         """Start to train a trial, or resume it from its run directory."""
         with self._lock:
             free = self._free_slots()
@@ -108,7 +108,7 @@ class Cluster(Workers):
             self._resolve(job, NnctlError("lost the connection to the cluster"))
         return job.future
 
-    def ask_to_stop(self, trial: Trial) -> None:
+    def request_stop(self, trial: Trial) -> None:
         """Request that a running trial saves its state and stops; its status is ``interrupted``."""
         with self._lock:
             for job in self._assignments.values():

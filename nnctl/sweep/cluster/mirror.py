@@ -8,7 +8,7 @@ from dataclasses import replace
 from nnctl.files import append_lines, remove_temporaries, require_own, write_atomically
 from nnctl.runs.directory import DirectoryLock, Run, cannot_write
 from nnctl.sweep.cluster.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMARY, News
-from nnctl.sweep.trials import LOG, Trial, TrialResult, end_of_log
+from nnctl.sweep.trials import LOG, Trial, TrialResult, log_tail
 
 _ORDER = (CONFIG, METRICS, BEST, LAST, LOG)
 """Order in which files are written: a run can resume even if only the first ones are new."""
@@ -112,5 +112,5 @@ class Mirror:
             result,
             reason=result.reason.replace(result.run_dir, here),
             run_dir=here,
-            log=end_of_log(self._trial) if result.log else "",
+            log=log_tail(self._trial) if result.log else "",
         )

@@ -31,7 +31,7 @@ from nnctl.files import write_atomically
 from nnctl.runs.directory import cannot_write
 from nnctl.runs.system import single_threaded_blas
 from nnctl.sweep.trials import LOG, Trial, TrialResult, note
-from nnctl.sweep.workers import Work
+from nnctl.sweep.workers import TrainTrial
 
 CONFIG, METRICS, BEST, LAST, SUMMARY = (
     "config.yaml", "metrics.jsonl", "best.npz", "last.npz", "summary.json",
@@ -106,7 +106,7 @@ class _Outbox:
 
     trial: Trial
     """Its directory is empty until `train` starts it."""
-    work: Work
+    work: TrainTrial
     files: dict[str, tuple[int, bytes]]
     metrics: bytes = b""
     stop: bool = False
@@ -302,7 +302,7 @@ def _find_file(data: DataReference, idx_name: str, folders: list[Path]) -> Path 
 
 
 def begin(
-    key: str, trial: dict[str, Any], work: Work, data: DataReference, state: dict[str, bytes]
+    key: str, trial: dict[str, Any], work: TrainTrial, data: DataReference, state: dict[str, bytes]
 ) -> None:
     """Register a trial, before `train`.
 
