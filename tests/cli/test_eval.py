@@ -16,6 +16,7 @@ from sklearn import metrics
 
 import nnctl as face
 from nnctl.data.dataset import open_dataset
+from nnctl.errors import UsageError
 from nnctl.nn.examples import scaled
 from nnctl.views.terminal_images import print_side_by_side
 from tests.conftest import CONFIGS, Nnctl
@@ -322,6 +323,12 @@ def test_an_invalid_list_of_gains_exits_with_2(
     done = nnctl("eval", hidden["step"], f"--gain={gains}", code=2)
     assert f"{gains!r} is not a list of positive numbers, such as 1,10,inf" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("gain", [0, -1, float("nan"), "10"])
+def test_python_code_cannot_give_an_invalid_gain(hidden: dict[str, Path], gain: Any) -> None:
+    with pytest.raises(UsageError, match=f"a gain must be a number above 0, got {gain}"):
+        face.evaluate(hidden["step"], gains=[gain])
 
 
 def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: Path) -> None:
