@@ -521,7 +521,7 @@ def test_a_configuration_that_cannot_learn_is_diagnosed_before_training(
         config_of(network=ZEROS),
         config_of("relu", rate=5),
         config_of("relu", rate=1e-4),
-        config_of("relu", rate=0.49, optimizer={"momentum": 0.9}),
+        config_of("relu", rate=0.5, optimizer={"momentum": 0.9}),
         config_of("relu", rate=30, loss="quadratic"),
         config_of("relu", rate=1e-2, loss="quadratic"),
         config_of("relu", rate=1e-6, optimizer={"name": "adam"}),
