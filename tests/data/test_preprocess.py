@@ -45,6 +45,12 @@ def test_a_large_picture_is_reduced_to_the_means_of_its_blocks() -> None:
     assert preprocess.reduce(picture[:480, :480]).shape == (480, 480)
 
 
+def test_a_digit_is_cropped_to_the_smallest_box_that_contains_it() -> None:
+    ink = np.zeros((9, 8), np.float32)
+    ink[[2, 3, 6], [5, 3, 4]] = 1
+    np.testing.assert_array_equal(ink[2:7, 3:6], preprocess.crop(ink))
+
+
 def test_a_digit_fills_20_pixels_around_its_center_of_mass() -> None:
     image = preprocess.normalise(ring())
     rows, columns = (np.flatnonzero((image > 60).any(axis=axis)) for axis in (1, 0))
