@@ -214,6 +214,17 @@ class TestSystem:
                 outcome_of(workers, workers.submit(describe_worker, trial_of(sweep)))
         assert capfd.readouterr().err == ""
 
+    def test_a_worker_without_a_parent_ends_although_its_trial_goes_on(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        codes: list[int] = []
+        monkeypatch.setattr(process, "GRACE", 0.01)
+        monkeypatch.setattr(os, "_exit", codes.append)
+        inbox, (orders, parent) = process._Inbox(), multiprocessing.Pipe(duplex=False)
+        parent.close()
+        inbox.receive(orders)
+        assert (inbox.should_stop(), codes) == (True, [1])
+
     @posix
     def test_a_worker_that_dies_while_it_is_idle_is_replaced(self) -> None:
         with new_sweep("training.seed=0,1") as sweep, LocalPool(1) as workers:
