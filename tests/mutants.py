@@ -186,14 +186,14 @@ class Copy:
 def order(mutant: Mutant, covering: dict[tuple[str, int], list[str]]) -> list[str]:
     """Return the tests to run: the package's own first.
 
-    A line that no test executes in this process may be executed by a worker of a sweep, or when
-    a module is imported: then the tests of its package are run.
+    A line that is executed when its module is imported may matter to all tests. A line that is
+    never executed in this process may be executed by a worker of a sweep.
     """
     package = f"tests/{Path(mutant.place.module).parts[1]}/"
     name = f"test_{Path(mutant.place.module).stem}"
-    tests = covering.get((mutant.place.module, mutant.place.line), [])
+    tests = covering.get((mutant.place.module, mutant.place.line))
     if not tests:
-        return [package]
+        return [package] if tests is None else [package, "tests"]
     return sorted(tests, key=lambda test: (name not in test, not test.startswith(package), test))
 
 
