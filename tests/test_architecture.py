@@ -116,6 +116,13 @@ def test_an_import_does_not_load_unneeded_libraries(
     assert set() == set(unneeded.split()) & set(done.stderr.split())
 
 
+def test_the_package_lists_its_public_names_before_they_are_imported(
+    processes: Processes,
+) -> None:
+    listed = run_python(processes, "import nnctl; print(*dir(nnctl))").stdout.split()
+    assert set(nnctl.__all__) <= set(listed)
+
+
 def test_the_readme_s_architecture_lists_every_package() -> None:
     section = (ROOT / "README.md").read_text("utf-8").split("## Architecture")[1].split("\n## ")[0]
     rows = [line.split("|") for line in section.splitlines() if line.startswith("| `nnctl/")]

@@ -36,7 +36,9 @@ _PLANNED = (
 
 @click.command(
     epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100",
-    help="""Train many variants of CONFIG: a sweep file, or a training configuration with -p.
+    help="""Train many variants of a configuration and rank them.
+
+    CONFIG is a sweep file, or a training configuration together with -p.
 
     The sweep directory contains results.csv, results.jsonl and a run directory per trial. At the
     end, a leaderboard is printed. Its column p is the p-value of the difference from the best

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from nnctl.nn.activations import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Examples:
     """A set of labeled examples.
 

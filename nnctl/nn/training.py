@@ -172,7 +172,7 @@ class _Batch(NamedTuple):
         return [None if mask is None else mask[rows] for mask in self.masks]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Block:
     """Consecutive batches, and the arrays that contain the rows of all of them."""
 
@@ -182,7 +182,7 @@ class _Block:
     batches: list[_Batch]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Snapshot:
     """A state of the training in which all numbers are finite."""
 

@@ -32,7 +32,7 @@ PROBED = 1000
 """Number of test images whose activations are measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunReport:
     """Data of a run that is complete or still in training.
 

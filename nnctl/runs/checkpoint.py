@@ -94,7 +94,7 @@ _STATE = record(
 """Required keys of a checkpoint's state, and the optional ones that are read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The state of a training between two batches.
 

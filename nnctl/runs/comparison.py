@@ -22,7 +22,7 @@ ALPHA = 0.05
 _ROUNDING = 1e-14  # relative rounding error of differences that are equal otherwise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ValidationPredictions:
     """Results of a network on each validation image.
 

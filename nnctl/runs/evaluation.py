@@ -64,7 +64,7 @@ class Row:
     answer: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mistake:
     """An image that the network classifies wrongly.
 
@@ -113,7 +113,7 @@ class Amplified:
     loss: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Outputs of a network for all images of an evaluation.
 
@@ -200,7 +200,7 @@ class Selective:
     calibration_error: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The result of `evaluate`.
 

@@ -255,7 +255,7 @@ def _facts_of_run(run: Run) -> DatasetInfo:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """A training image as the network will see it.
 

@@ -20,7 +20,7 @@ from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
 _BLOCK = 1000  # images of an IDX file classified at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Output of a network for an image.
 

@@ -107,6 +107,15 @@ def test_every_command_has_help_without_docstrings() -> None:
         assert command.help != command.callback.__doc__, command.name
 
 
+def test_the_list_of_commands_shows_whole_sentences_at_80_columns(nnctl: Nnctl) -> None:
+    lines = nnctl("--help", env={"COLUMNS": "80"}).stdout.partition("Commands:")[2].splitlines()
+    summaries = [
+        line for line in lines if line.startswith("  ") and line.split()[0] in main.commands
+    ]
+    assert len(summaries) == len(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in summaries), summaries
+
+
 def test_help_is_the_same_without_docstrings(processes: Processes, nnctl: Nnctl) -> None:
     output = processes.run_nnctl("train", "--help", env={"PYTHONOPTIMIZE": "2"}).stdout
     assert "Train a network as configured in CONFIG" in output
