@@ -1,4 +1,4 @@
-"""Turns a file and overrides into a checked `Config`, or reports all mistakes; and writes YAML."""
+"""Returns the checked `Config` of a file and overrides, reports all mistakes, and writes YAML."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a copy of a configuration with new values at some dotted keys."""
+    """Return a copy of a configuration with new values for the given dotted keys."""
     overrides = [Override(key, value, key) for key, value in values.items()]
     return resolve(Document("the configuration", to_mapping(config)), overrides)
 
@@ -299,7 +299,7 @@ def _repair(data: Any, problem: Problem) -> None:
 
 
 def _depends_on(problem: Problem, wrong: Iterable[KeyPath]) -> bool:
-    """Check whether a problem may only be a consequence of a mistake that was repaired."""
+    """Check whether a problem may be caused by a wrong value that was replaced."""
     return any(
         all(step == other for step, other in zip(path, bad, strict=False))
         for path in (problem.path, *problem.about)
@@ -315,6 +315,6 @@ def _describe(problem: Problem, document: Document) -> str:
 
 
 def _line_and_column(mistake: str) -> tuple[int, int]:
-    """Return the sort key of a mistake: by position in the file, then those of the command line."""
+    """Return the sort key of a mistake: its position in the file; those in options come last."""
     match = re.match(r".*?:(\d{1,9}):(\d{1,9}): ", mistake)
     return (int(match[1]), int(match[2])) if match else (sys.maxsize, 0)

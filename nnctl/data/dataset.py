@@ -1,4 +1,4 @@
-"""Datasets: finding their files, their sizes before they are read, and splits."""
+"""Datasets: find and read their files, and split off examples for validation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Digits(NamedTuple):
     Parameters
     ----------
     images : array of uint8, shape (n, pixels)
-        Pixels: 0 is the background, 255 the stroke.
+        Pixels from 0, the background, to 255, the digit.
     labels : array of uint8, shape (n,)
         Classes: 0 to 9, or 0 and 1 for two classes.
     """

@@ -42,9 +42,9 @@ class Activation(ABC):
     positive: ClassVar[bool] = False
     """Whether no output is negative."""
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "anywhere"
-    """Layers that may use it."""
+    """Layers that may use it: all, only hidden layers, or only the output layer."""
     monotone: ClassVar[bool] = True
-    """Whether the unit with the largest z always has the largest output, alone or tied."""
+    """Whether no unit has a larger output than the unit with the largest z."""
     needs_z: ClassVar[bool] = False
     """Whether `backward` reads z; if not, `forward` may overwrite z with the outputs."""
     has_slopes: ClassVar[bool] = False
@@ -457,31 +457,31 @@ class GELU(Activation):
     def forward(self, z: Array, out: Array) -> None:
         """Multiply z by the distribution function P(z)."""
         for rows in _strips(z):
-            near = z[rows]
-            probabilities = normal_cdf(near) if self.approximate is None else _tanh_cdf(near)[0]
-            np.multiply(near, probabilities, out=out[rows])
+            strip = z[rows]
+            probabilities = normal_cdf(strip) if self.approximate is None else _tanh_cdf(strip)[0]
+            np.multiply(strip, probabilities, out=out[rows])
 
     def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
         """f' = P + z P'."""
         for rows in _strips(z):
-            near = z[rows]
+            strip = z[rows]
             if self.approximate is None:
-                slopes, densities = normal_cdf(near), normal_density(near)
+                slopes, densities = normal_cdf(strip), normal_density(strip)
             else:
-                slopes, densities = _tanh_cdf(near)
-            densities *= near
+                slopes, densities = _tanh_cdf(strip)
+            densities *= strip
             slopes += densities
             np.multiply(errors[rows], slopes, out=out[rows])
 
 
 def normal_density(z: Array) -> Array:
     """Return exp(-z²/2) / sqrt(2 pi)."""
-    near = np.clip(z, -40, 40)  # the density is 0 beyond, in float64
-    near *= near
-    near *= -0.5
-    np.exp(near, out=near)
-    near *= 1 / math.sqrt(2 * math.pi)
-    return near
+    density = np.clip(z, -40, 40)  # the density is 0 beyond, in float64
+    density *= density
+    density *= -0.5
+    np.exp(density, out=density)
+    density *= 1 / math.sqrt(2 * math.pi)
+    return density
 
 
 _CDF_STEP = 1 / 64
@@ -517,10 +517,10 @@ def normal_cdf(z: Array) -> Array:
 
 def _tanh_cdf(z: Array) -> tuple[Array, Array]:
     """Return (1 + tanh(c (z + 0.044715 z³))) / 2 with c = sqrt(2 / pi), and its derivative."""
-    near = np.clip(z, -20, 20)  # the result is 0 or 1 beyond, in float64
+    clipped = np.clip(z, -20, 20)  # the result is 0 or 1 beyond, in float64
     c = math.sqrt(2 / math.pi)
-    squares = near * near
-    cdf = np.tanh(c * near * (1 + 0.044715 * squares))
+    squares = clipped * clipped
+    cdf = np.tanh(c * clipped * (1 + 0.044715 * squares))
     slopes = (1 - cdf * cdf) * (c / 2 * (1 + 3 * 0.044715 * squares))
     cdf += 1
     cdf *= 0.5

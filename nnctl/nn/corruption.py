@@ -84,7 +84,7 @@ def thin(images: Images, pixels: float, rng: np.random.Generator) -> Images:
 
 
 CORRUPTIONS = (
-    Corruption("noise", "std, of white", (0.1, 0.2, 0.3, 0.4, 0.5), add_noise),
+    Corruption("noise", "std, white = 1", (0.1, 0.2, 0.3, 0.4, 0.5), add_noise),
     Corruption("rotation", "degrees", (10, 20, 30, 40, 50), rotate),
     Corruption("shift", "pixels", (1, 2, 3, 4, 5), shift),
     Corruption("blur", "pixels", (0.5, 1, 1.5, 2, 2.5), blur),

@@ -109,7 +109,7 @@ class Parameters:
     vector : array, shape (size,)
         All parameters.
     decaying : array
-        Slice of the vector with all weights.
+        Slice of the vector with all weights, the parameters that weight decay applies to.
     affine : array
         Slice of the vector with all weights and biases.
     weights : list of array, shape (inputs, m * u)
@@ -283,9 +283,9 @@ class Network:
 
     def as_float64(self) -> Network:
         """Return a copy of the network in float64."""
-        copy = Network(self.sizes[0], self.layers, np.float64)
-        copy.parameters.vector[...] = self.parameters.vector
-        return copy
+        network = Network(self.sizes[0], self.layers, np.float64)
+        network.parameters.vector[...] = self.parameters.vector
+        return network
 
     def amplified(self, gain: float) -> Network:
         """Return a copy with all weights and biases multiplied by `gain`, in float64.
@@ -298,16 +298,16 @@ class Network:
         ValueError
             The gain is infinite, and the activation of a hidden layer does not become a step.
         """
-        copy = self.as_float64()
+        network = self.as_float64()
         if math.isfinite(gain):
-            copy.parameters.affine *= gain
-            return copy
-        for i, function in enumerate(copy.functions[:-1]):
+            network.parameters.affine *= gain
+            return network
+        for i, function in enumerate(network.functions[:-1]):
             limit = function.limit()
             if limit is None:
-                raise ValueError(f"layer {i + 1} is {function.name}, which has no limit as a step")
-            copy.functions[i] = limit
-        return copy
+                raise ValueError(f"layer {i + 1} is {function.name}, which does not become a step")
+            network.functions[i] = limit
+        return network
 
     def weighted_inputs(self, layer: int, a: Array) -> Array:
         """Return the weighted inputs z = a W + b of a layer, counted from 0, ``(batch, maps)``."""

@@ -42,7 +42,7 @@ _BLOCK_FLOPS = 1e10  # maximum work per block, some tenths of a second: large ne
 _SNAPSHOT_STEPS = 32  # minimum number of steps between snapshots: copying a network takes time
 _FLUSH_STEPS = 32  # minimum number of steps between searches for denormal numbers
 _TINY = 1e-30  # far above the denormal numbers of float32, far below values that matter
-_PROBE_SHARE = 50  # one of this many examples is in the probe, so that measuring is cheap
+_PROBE_SHARE = 50  # the probe has 1/50 of the examples, so that measuring is cheap
 _PROBE_SIZES = (32, 256)  # minimum and maximum size of the probe
 
 
@@ -217,7 +217,7 @@ class Training:
     shuffle : numpy.random.Generator
         Generator that shuffles the examples in each epoch.
     steps : int, optional
-        Maximum number of steps. Training then ends within an epoch, which is reported as complete.
+        Maximum number of steps. If the last step is within an epoch, the epoch counts as complete.
     with_replacement : bool
         Whether to sample the examples of an epoch with replacement instead of using each one once.
     threads : int
@@ -444,10 +444,10 @@ class Training:
         return stream(self.seed, purpose, self.progress.epoch, batch)
 
     def _flush_denormals(self, block: _Block) -> None:
-        """Set tiny numbers of the optimizer state to 0: denormal ones compute 30 times slower.
+        """Set tiny numbers of the optimizer state to 0: denormal numbers are 30 times slower.
 
         With momentum, the velocity of a weight without gradient, such as that of a black pixel,
-        decays until it is denormal. This takes many steps, so a search once in a while is enough.
+        decays until it is denormal. This takes many steps, so not every step needs a search.
         """
         before = self._steps_before + block.batches[0].number
         if before // _FLUSH_STEPS < (before + len(block.batches)) // _FLUSH_STEPS:

@@ -1,7 +1,7 @@
-"""Why does a network not learn? Diagnoses from its configuration and from the health of its layers.
+"""Diagnoses why a network does not learn, from its configuration and the health of its layers.
 
 Each diagnosis has the evidence, the reason, and the key of the configuration to change. A healthy
-run has none: the thresholds below are far from the values of healthy runs.
+run has no diagnosis: the thresholds below are far from the values of healthy runs.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ SHIFTED = 3.0
 OVERFITTING = 0.10
 """Threshold for overfitting: training accuracy minus validation accuracy."""
 LEARNED = 0.9
-"""Training accuracy from which a network counts as having learned its training images."""
+"""Threshold for a network that has learned its training images: training accuracy."""
 FLAT = 0.05
-"""Relative decrease of the loss up to which the loss counts as being on a plateau."""
+"""Threshold for a loss plateau: largest relative difference of two losses that count as equal."""
 RISEN = 3
-"""A loss above this multiple of the loss of guessing was driven up by the steps."""
+"""Threshold for a loss that rises: a multiple of the loss of random guessing."""
 TINY_UPDATE = 1e-5
-"""Norm of a step relative to that of the weights below which a network cannot learn."""
+"""Threshold for updates too small to learn: norm of a step divided by that of the weights."""
 MUCH_DROPOUT = 0.5
 """Dropout rates above this are unusually high."""
 FAINT = 1e-2
@@ -77,7 +77,7 @@ TITLES = {
     "silent outputs": "dead outputs",
     "step": "step activation",
 }
-"""Terms shown to people, by kind, where the kind, which is written to files, is another word."""
+"""Usual term for a problem by its kind, where the kind, as written to files, is not the term."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Diagnosis:
 
 
 def check_config(config: Config) -> list[Diagnosis]:
-    """Return the problems that a configuration alone shows, before any training."""
+    """Return the problems that can be found in a configuration, before any training."""
     return [
         *_step_activations(config),
         *_linear(config, None),
@@ -128,7 +128,7 @@ def diagnose(
     network: Network | None,
     divergence: Divergence | None = None,
 ) -> list[Diagnosis]:
-    """Return the problems that a run's training shows.
+    """Return the problems found in the metrics and the network of a run.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def diagnose(
     network : Network, optional
         Network after the last epoch.
     divergence : Divergence, optional
-        Where the training diverged, if it did.
+        Divergence that ended the training, if any.
     """
     if divergence:
         return [_diverged(config, divergence)]
@@ -332,7 +332,7 @@ def _exponentials(config: Config) -> Iterator[Diagnosis]:
                 "exponential",
                 number,
                 f"layer {number} is a hidden layer with the exponential activation",
-                "its outputs and its derivative are unbounded and grow with each step",
+                "its outputs and its derivative are unbounded and grow with each training step",
                 f"set {_key(number, 'activation')}: relu, or softplus",
             )
 
@@ -501,7 +501,7 @@ def _saturation(
     last: Sequence[Mapping[str, Any]],
     start: Sequence[Mapping[str, Any]] | None,
 ) -> Iterator[Diagnosis]:
-    """Report layers saturated since the first epoch; later it can be the network's confidence."""
+    """Report layers saturated since the first epoch; a confident network may saturate later."""
     saturated = {
         number: now["saturated"]
         for number, (then, now) in enumerate(zip(first[:-1], last[:-1], strict=True), start=1)
@@ -519,7 +519,7 @@ def _saturation(
             number,
             f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
             f"their bounds{before if first is not last else ''}" + _also(saturated, number),
-            f"there the derivative of {name} is nearly 0, so the layer hardly learns; {why}",
+            f"there the derivative of {name} is nearly 0, so the layer learns very slowly; {why}",
             init if began_so and init else _rate_cure(config),
         )
 
@@ -543,7 +543,7 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
             f"of layer {len(health)}: {per_layer}",
             "each layer multiplies the error by its weights and by the derivative of "
             f"{' or '.join(sorted({function.name for function in hidden}))}, so the first layers "
-            "hardly learn",
+            "learn very slowly",
             init
             or (
                 "use relu in all hidden layers of network.layers, or use fewer layers"
@@ -578,8 +578,8 @@ def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator
             number,
             f"layer {number}: the activations have mean {state['mean']:.3g} and standard "
             f"deviation {state['std']:.2g}, and none is negative" + _also(shifted, number),
-            f"all images look alike to layer {number + 1}, and the gradients of each unit's "
-            "weights there all have the same sign, so the steps zigzag",
+            f"the inputs of layer {number + 1} are similar for all images, and the gradients of each "
+            "unit's weights there all have the same sign, so the steps zigzag",
             f"use tanh or elu in {_key(number, 'activation')}",
         )
 
@@ -590,7 +590,8 @@ def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diag
         yield Diagnosis(
             "faint activations",
             number,
-            f"layer {number}: the activations hardly vary between images (standard deviation "
+            f"layer {number}: the activations are nearly equal for all images (standard "
+            f"deviation "
             f"{health[number - 1]['std']:.1g})",
             FAINT_REASON,
             _init_cure(config, number) or _rate_cure(config),
@@ -600,7 +601,7 @@ def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diag
 def _loss(
     config: Config, rows: Sequence[Mapping[str, Any]], *, explained: bool
 ) -> Iterator[Diagnosis]:
-    """Report a loss on a plateau, or one that rises, unless another problem explains it."""
+    """Report a loss that stays on a plateau or rises, unless another problem explains it."""
     first, last = rows[0], rows[-1]
     classes = max(2, config.network.layers[-1].units)
     if last["train_accuracy"] > min(2 / classes, 0.75):
@@ -636,7 +637,8 @@ def _flat(
     updates = [layer["update_ratio"] for layer in rows[0]["health"]]
     if faint < len(health) and not explained:
         reason = (
-            f"the activations of layer {faint} hardly vary between images (standard deviation "
+            f"the activations of layer {faint} are nearly equal for all images (standard "
+            f"deviation "
             f"{health[faint - 1]['std']:.1g}); {FAINT_REASON}"
         )
         cure = _init_cure(config, faint) or _rate_cure(config)

@@ -69,7 +69,7 @@ Which = Literal["best", "last"]
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Error numbers of file systems without locks, such as SMB, Lustre and FUSE."""
-_HEADER_BYTES = 10_000  # bytes searched for the mark of nnctl; the path of a dataset may precede it
+_HEADER_BYTES = 10_000  # bytes to read to see who wrote a file; a dataset's path may come first
 _MAX_DIFFERENCES = 20  # listed differences between two configurations
 _LONGEST_NAME = 100  # bytes; with the time added, every file system accepts the name
 
@@ -116,7 +116,7 @@ _HEALTH = record(
 
 
 def _is_health(value: Any) -> bool:
-    """Return whether a value is the health of a layer, also one of versions without ``error``."""
+    """Return whether a value is the health of a layer; early versions did not write ``error``."""
     return _HEALTH(value) or (all_values(optional(is_number))(value) and "error" not in value)
 
 
@@ -189,7 +189,7 @@ class DirectoryLock:
         except Timeout:
             raise UsageError(
                 f"{self._directory} {self._what} by another process",
-                hint="Wait until it ends, or stop it; it saves its state.",
+                hint="Wait until that process ends, or stop it; it saves its state.",
             ) from None
         except OSError as error:
             raise cannot_write(self._directory, error) from None
@@ -264,7 +264,7 @@ class Run:
     def create_at(cls, directory: Path) -> Run:
         """Create a run in a given directory, new or empty, and return it.
 
-        Temporary files of a killed process do not count; see `require_empty`.
+        Temporary files of a killed process are ignored; see `require_empty`.
 
         Raises
         ------
@@ -375,9 +375,8 @@ class Run:
         """
         path = self.summary_path
         try:
-            summary = parse(
-                read_bytes(path), halves=True
-            )  # names of folders may be invalid Unicode
+            # The name of a folder may not be valid Unicode.
+            summary = parse(read_bytes(path), halves=True)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -522,7 +521,7 @@ class Run:
         return text
 
     def require_nothing_done(self) -> None:
-        """Check that a run without ``last.npz`` has at most one epoch to lose.
+        """Check that a run without ``last.npz`` has at most one complete epoch.
 
         Raises
         ------
@@ -560,7 +559,7 @@ class Run:
             before = rows[-1][1]["epoch"] if rows else 0
             if not _is_row(row) or row["epoch"] != before + 1 or len(row["health"]) != layers:
                 raise DamagedFileError(
-                    f"{path}:{number} is damaged: it is not the metrics of an epoch"
+                    f"{path}:{number} is damaged: the line is not the metrics of an epoch"
                 )
             rows.append((text, row))
         return rows
@@ -658,7 +657,7 @@ def config_of(checkpoint: Checkpoint, path: Path) -> Config:
 
 
 def network_of(checkpoint: Checkpoint, path: Path) -> Network:
-    """Return the network of a checkpoint as it was validated.
+    """Return the network of a checkpoint, as used for validation.
 
     With ``training.average`` it has the averaged parameters.
 
@@ -730,7 +729,7 @@ def require_empty(directory: Path) -> None:
 
 
 def require_replaceable(path: Path, beginning: re.Pattern[bytes], what: str) -> None:
-    """Check that writing to a path overwrites no file that nnctl did not write.
+    """Check that a path can be written: it does not exist, or nnctl wrote the file.
 
     Parameters
     ----------

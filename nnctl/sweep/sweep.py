@@ -39,7 +39,7 @@ from nnctl.sweep.workers import TrainTrial, WorkerPool
 
 _TICK = 0.2  # seconds between two checks of the running trials
 _GRACE = 10.0  # seconds in which a trial that timed out may save its state
-_LONGEST_STEP = 1.0  # seconds between two checks, unless this process was suspended
+_LONGEST_STEP = 1.0  # maximum seconds counted between two checks; more is a suspension
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,21 @@ class Limits:
 
 @dataclass
 class RunningTrial:
-    """A trial that is being trained."""
+    """A trial that is being trained.
+
+    Parameters
+    ----------
+    trial : Trial
+        The trial.
+    curve : MetricHistory
+        Its metrics so far.
+    epochs : int
+        Configured number of epochs.
+    looked : float
+        Time of the last check, from `time.monotonic`.
+    seconds : float
+        Training time so far.
+    """
 
     trial: Trial
     curve: MetricHistory
@@ -99,7 +113,7 @@ class SweepState:
         keys = self.plan.sweep.space.keys()
         if any(line["parameters"].keys() != keys for line in self.planned):
             raise DamagedFileError(
-                f"the journal of {directory} is damaged: its trials vary other keys than its plan"
+                f"the journal of {directory} is damaged: plan and trials vary different keys"
             )
         self.results: dict[int, TrialResult] = {}
         """Last result by trial number; trials that have restarted since are not included."""
@@ -188,7 +202,7 @@ class Sweep:
         self._journal = Journal(directory)
         self._lines: list[Mapping[str, Any]] = []
         self._files = ResultFiles(directory, list(plan.sweep.space))
-        self._agenda = TrialQueue(directory, plan, maker, self._lines.append)
+        self._queue = TrialQueue(directory, plan, maker, self._lines.append)
         self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
         self._error: NnctlError | None = None
 
@@ -225,7 +239,7 @@ class Sweep:
                 "plan": plan.to_json(),
             }
         )
-        sweep._agenda.plan(points)
+        sweep._queue.plan(points)
         sweep._flush()
         sweep._files.write([])
         return sweep
@@ -276,7 +290,7 @@ class Sweep:
         to_repeat = record.failed if retry_failed else unfinished
         sweep.results = {number: row for number, row in rows.items() if number not in to_repeat}
         sweep._lock = lock
-        sweep._agenda.replay(record.lines, sweep.results, to_repeat if retry_failed else None)
+        sweep._queue.replay(record.lines, sweep.results, to_repeat if retry_failed else None)
         sweep._files.write(sweep.results.values())
         return sweep
 
@@ -295,7 +309,7 @@ class Sweep:
     @property
     def total(self) -> int:
         """Total number of trials, as far as it is known."""
-        return self._agenda.total
+        return self._queue.total
 
     @property
     def left(self) -> int:
@@ -342,7 +356,7 @@ class Sweep:
             yield from ended
             if not ended:
                 yield None
-            if not self.running and (ending or self._agenda.is_done):
+            if not self.running and (ending or self._queue.is_done):
                 break
             self._check_running(workers, limits, ending)
             ended = self._wait(limits)
@@ -354,8 +368,8 @@ class Sweep:
         """Start a trial on each free worker while trials remain."""
         for _ in range(workers.free()):
             try:
-                trial = self._agenda.next()
-            except NnctlError as error:  # such as a dataset that was removed
+                trial = self._queue.next()
+            except NnctlError as error:  # for example, a dataset was removed
                 self._error = self._error or error
                 return
             if trial is None:
@@ -384,7 +398,7 @@ class Sweep:
                     running.asked = "the end"
                 elif running.seconds > timeout:
                     running.asked = "too long"
-                elif updated and self._agenda.should_prune(running.trial, running.curve.scores):
+                elif updated and self._queue.should_prune(running.trial, running.curve.scores):
                     running.asked = "pruned"
                 if running.asked:
                     workers.request_stop(running.trial)
@@ -399,18 +413,18 @@ class Sweep:
         try:
             result = future.result()
         except CancelledError:
-            self._agenda.requeue(trial)
+            self._queue.requeue(trial)
             return None
         except BrokenExecutor:
             return self._conclude_dead(running, limits)
-        except NnctlError as error:  # not an error of the trial, such as a full disk
+        except NnctlError as error:  # for example a full disk, which does not depend on the trial
             self._error = self._error or error
-            self._agenda.requeue(trial)
+            self._queue.requeue(trial)
             return None
         except Exception as error:
             result = failed(trial, f"{type(error).__name__}: {error}")
         if result.status == "interrupted" and running.asked is None:  # it was not requested
-            self._agenda.requeue(trial)
+            self._queue.requeue(trial)
             return None
         if result.status == "interrupted" and running.asked == "pruned":
             epoch = len(running.curve.scores)
@@ -426,7 +440,7 @@ class Sweep:
         return result
 
     def _conclude_dead(self, running: RunningTrial, limits: Limits) -> TrialResult | None:
-        """Record that a worker died; the trial fails only if it made no progress since."""
+        """Record that a worker died; the trial fails if no epoch was completed since the last time."""
         trial = running.trial
         if running.asked == "too long":
             reason = f"timeout: it did not stop after {limits.trial_timeout:g} s and was killed"
@@ -437,7 +451,7 @@ class Sweep:
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > previous:
-                self._agenda.requeue(trial, last=True)
+                self._queue.requeue(trial, last=True)
                 return None
             reason = "the worker process died twice in the same epoch: killed, or out of memory"
         note(trial, reason)
@@ -451,12 +465,12 @@ class Sweep:
         if self.config.early_terminate:
             # Other trials are compared with all scores, including those since the last check.
             running.curve.read()
-            self._agenda.should_prune(running.trial, running.curve.scores)
+            self._queue.should_prune(running.trial, running.curve.scores)
             row["scores"] = running.curve.scores
         self._lines.append({"event": "ended", "time": _now(), **row})
         if result.status == "interrupted":
             return
-        self._agenda.learn(result)
+        self._queue.learn(result)
         if result.status in FAILED:
             self._stop_after_failures(limits)
 

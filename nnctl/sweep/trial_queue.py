@@ -56,7 +56,7 @@ class TrialQueue:
 
     @property
     def total(self) -> int:
-        """Total number of trials, provided that the search never suggests a point twice."""
+        """Total number of trials, if the search does not suggest a point twice."""
         to_come = self._to_suggest - self._suggested
         return len(self._points) + to_come * self._plan.sweep.seeds
 
@@ -198,7 +198,7 @@ class TrialQueue:
             self._report_repeated(number, same)
 
     def _report_repeated(self, point: int, trial: int | None) -> None:
-        """Report the score of a suggestion that is a duplicate or has no valid configuration."""
+        """Report to the search the score of a point that was tried already or is not valid."""
         assert self._search is not None
         known = None if trial is None else self._results.get(self._points[trial])
         if trial is None:

@@ -37,7 +37,7 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     """Print the layers, the size of the training, and the problems found."""
     console = results()
     hidden = len(inspection.layers) - 1
-    kind = "a deep network" if inspection.deep else "not a deep network, which has two or more"
+    kind = "a deep network" if inspection.deep else "not a deep network (two or more hidden layers)"
     layers, weights = _count(hidden, "hidden layer"), _count(hidden + 1, "weight layer")
     say(console, f"{source}: {'-'.join(map(str, inspection.sizes))}")
     say(console, f"{weights}, {layers}: {kind}")
@@ -156,7 +156,7 @@ def _verdict(residuals: list[float]) -> str:
         return "The residuals are 0: here the outputs are linear in the weights, or constant."
     shrinks = [before / max(after, _ROUNDING) for before, after in itertools.pairwise(residuals)]
     if all(times > 3.5 for times in shrinks):
-        return "Halving Δw divides the residual by 4 or more: the derivative is right."
+        return "Halving Δw divides the residual by 4 or more: the derivative is correct."
     return "Halving Δw does not divide the residual by 4: an activation has a kink within Δw."
 
 

@@ -34,7 +34,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         Text.assemble(
             ("accuracy ", ""),
             (f"{100 * evaluation.accuracy:.2f} %", "bold green"),
-            f" ({right:,} of {evaluation.n:,} right), loss {evaluation.loss:.4f}",
+            f" ({right:,} of {evaluation.n:,} correct), loss {evaluation.loss:.4f}",
         ),
     )
     if evaluation.selective:
@@ -65,11 +65,13 @@ def _show_selective(console: Console, evaluation: Evaluation) -> None:
     """Print the coverage and the accuracy at the confidence threshold."""
     selective = evaluation.selective
     assert selective is not None
-    right = "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % right"
+    correct = (
+        "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % of them correct"
+    )
     say(
         console,
         f"confidence at least {100 * selective.threshold:.12g} %: {selective.answered:,} of "
-        f"{evaluation.n:,} answers ({100 * selective.coverage:.2f} %){right}",
+        f"{evaluation.n:,} predictions ({100 * selective.coverage:.2f} %){correct}",
     )
     error = 100 * selective.calibration_error
     say(
@@ -99,7 +101,7 @@ def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:
     """Print the worst mistakes: images in a terminal, a line for each in a file."""
     say(console, Text("\nWorst mistakes", "bold"))
     captions = [
-        f"{mistake.expected} taken for {mistake.answer}, {share(mistake.output)}"
+        f"{mistake.expected} predicted as {mistake.answer}, {share(mistake.output)}"
         for mistake in mistakes
     ]
     if console.is_terminal:
@@ -211,13 +213,13 @@ def _confusion(evaluation: Evaluation) -> Table:
 
 
 def _mistakes(evaluation: Evaluation) -> list[str]:
-    """Return the most frequent mistakes, as in ``4 taken for 9 (12x)``."""
+    """Return the most frequent mistakes, as in ``4 predicted as 9 (12x)``."""
     off_diagonal = evaluation.confusion.copy()
     np.fill_diagonal(off_diagonal, 0)
     order = np.argsort(off_diagonal, axis=None, kind="stable")[::-1][:_MOST]
     pairs = zip(*np.unravel_index(order, off_diagonal.shape), strict=True)
     return [
-        f"{evaluation.classes[digit]} taken for {evaluation.classes[answer]} "
+        f"{evaluation.classes[digit]} predicted as {evaluation.classes[answer]} "
         f"({off_diagonal[digit, answer]}x)"
         for digit, answer in pairs
         if off_diagonal[digit, answer]

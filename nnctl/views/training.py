@@ -1,4 +1,4 @@
-"""Prints a training: a table with a row per epoch, and a progress bar within the epoch."""
+"""Prints the progress of a training: a table with a row per epoch, and a progress bar."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrainingView(View):
     Parameters
     ----------
     training : TrainingRun
-        The training.
+        Training to show.
     quiet : bool
         Print only warnings.
     """
@@ -38,7 +38,7 @@ class TrainingView(View):
     def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
         self._training = training
         self._quiet = quiet
-        self._foreseen = check_config(training.config)
+        self._warnings = check_config(training.config)
         self._console = notices()
         self._progress = self._make_bar() if is_live(self._console) and not quiet else None
 
@@ -63,7 +63,7 @@ class TrainingView(View):
         if self._training.warning:
             warn(self._training.warning, self._console)
         if not self._quiet:
-            self._introduce()
+            self._print_introduction()
         if self._progress:
             self._progress.start()
 
@@ -114,7 +114,7 @@ class TrainingView(View):
             say(self._console, Text(f" {'    '.join(lines).rstrip()}", "cyan"))
         say(self._console, "")
 
-    def _introduce(self) -> None:
+    def _print_introduction(self) -> None:
         dataset, config = self._training.dataset, self._training.config
         sizes = "-".join(map(str, self._training.network.sizes))
         activations = ", ".join(layer.activation.name for layer in config.network.layers)
@@ -135,7 +135,7 @@ class TrainingView(View):
             case "stopped_early":
                 say(self._console, "training is complete: early stopping ended this run")
                 return
-        show_diagnoses(self._console, "Warnings before training:", self._foreseen)
+        show_diagnoses(self._console, "Warnings before training:", self._warnings)
         say(self._console, Text(_HEADER, style="bold"))
 
     def _row(self, done: EpochDone) -> None:
@@ -169,8 +169,8 @@ def show_result(training: TrainingRun) -> None:
             f"{100 * accuracy:.2f} %, loss {summary['best_val_loss']:.4f}",
         )
     elif best is not None:
-        right = 100 * summary["final_train_accuracy"]
-        say(console, f"trained      {summary['epochs']} epochs: training accuracy {right:.2f} %")
+        percent = 100 * summary["final_train_accuracy"]
+        say(console, f"trained      {summary['epochs']} epochs: training accuracy {percent:.2f} %")
     if summary["status"] == "stopped_early":
         say(console, f"stopped      after {summary['epochs']} epochs without further improvement")
     if best is not None:

@@ -77,7 +77,7 @@ def assert_agrees_with_scikit_learn(result: dict[str, Any], labels: Any, answers
 def test_the_tables_show_the_mistakes(nnctl: Nnctl, run: Path) -> None:
     done = nnctl("eval", run, env={"COLUMNS": "80"})
     lines = done.stdout.splitlines()
-    assert "of 1,000 right" in lines[1]
+    assert "of 1,000 correct" in lines[1]
     assert any("precision" in line and "recall" in line for line in lines)
     assert "most frequent mistakes: " in done.stdout
     assert "\x1b" not in done.stdout
@@ -392,7 +392,8 @@ def test_a_threshold_excludes_uncertain_predictions(nnctl: Nnctl, run: Path) -> 
         assert 0 < found["calibration_error"] < 0.2
     text = nnctl("eval", run, "--threshold", 0.9).stdout
     assert re.search(
-        r"confidence at least 90 %: \d+ of 1,000 answers \([\d.]+ %\), [\d.]+ % right", text
+        r"confidence at least 90 %: \d+ of 1,000 predictions \([\d.]+ %\), [\d.]+ % of them correct",
+        text,
     )
     assert "expected calibration error" in text
     assert "confidence at least 99.99999 %: " in nnctl("eval", run, "--threshold", 0.9999999).stdout

@@ -109,7 +109,7 @@ def test_the_confusion_matrix_is_colored_and_the_worst_mistakes_are_pictures(
     lines = COLOR.sub("", mistakes).splitlines()
     blocks = [line.count("\u2580") for line in lines]
     assert [count for count in blocks if count] == [56] * 14 + [28] * 14
-    assert sum(line.count(" taken for ") for line in lines) == 3
+    assert sum(line.count(" predicted as ") for line in lines) == 3
 
 
 def test_a_sweep_shows_its_trials_and_a_leaderboard() -> None:

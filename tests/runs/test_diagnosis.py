@@ -145,7 +145,7 @@ def test_only_the_cause_is_reported(
             1,
             "the backpropagated error of layer 1 is 101 times smaller than that of layer 3: a "
             "factor of 0.099 per layer",
-            "the derivative of tanh, so the first layers hardly learn",
+            "the derivative of tanh, so the first layers learn very slowly",
             ["network.layers"],
             "vanishing",
         ),
@@ -359,7 +359,7 @@ def test_a_loss_that_stays_at_that_of_guessing_is_a_plateau(
     [
         (
             [{}, {"std": 0.0099}],
-            "activations of layer 2 hardly vary between images (standard deviation 0.01)",
+            "activations of layer 2 are nearly equal for all images (standard deviation 0.01)",
             ["optimizer.learning_rate"],
             "tiny act.",
         ),

@@ -99,7 +99,7 @@ def results_of(
 
 def trial_of(sweep: Sweep) -> Trial:
     """Return the first trial of a sweep."""
-    trial = sweep._agenda.next()
+    trial = sweep._queue.next()
     assert trial is not None
     return trial
 
