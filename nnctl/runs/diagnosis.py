@@ -578,8 +578,8 @@ def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator
             number,
             f"layer {number}: the activations have mean {state['mean']:.3g} and standard "
             f"deviation {state['std']:.2g}, and none is negative" + _also(shifted, number),
-            f"the inputs of layer {number + 1} are similar for all images, and the gradients of each "
-            "unit's weights there all have the same sign, so the steps zigzag",
+            f"the inputs of layer {number + 1} are similar for all images, and the gradients of "
+            "each unit's weights there all have the same sign, so the steps zigzag",
             f"use tanh or elu in {_key(number, 'activation')}",
         )
 

@@ -440,7 +440,7 @@ class Sweep:
         return result
 
     def _conclude_dead(self, running: RunningTrial, limits: Limits) -> TrialResult | None:
-        """Record that a worker died; the trial fails if no epoch was completed since the last time."""
+        """Record that a worker died; the trial fails if it died before in the same epoch."""
         trial = running.trial
         if running.asked == "too long":
             reason = f"timeout: it did not stop after {limits.trial_timeout:g} s and was killed"

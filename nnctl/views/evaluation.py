@@ -141,8 +141,8 @@ def _show_question(console: Console, evaluation: Evaluation) -> None:
     say(console, "")
     say(
         console,
-        f'precision {row.precision:.4f}: {true_positives:,} of {answers:,} answers "{name}" '
-        "are right",
+        f'precision {row.precision:.4f}: {true_positives:,} of {answers:,} predictions "{name}" '
+        "are correct",
     )
     say(
         console,

@@ -219,7 +219,7 @@ def test_a_binary_task_has_a_confusion_matrix_of_four_numbers(nnctl: Nnctl, nine
     (_, false_alarms), (missed, found) = result["confusion"]
     answers, nines = false_alarms + found, missed + found
     assert (
-        f'precision {result["precision"]:.4f}: {found} of {answers} answers "9" are right\n'
+        f'precision {result["precision"]:.4f}: {found} of {answers} predictions "9" are correct\n'
         f"recall    {result['recall']:.4f}: {found} of {nines} images of 9 are recognized\n"
         f"F1        {result['f1']:.4f}: "
     ) in done.stdout
@@ -295,7 +295,7 @@ def test_gain_inf_needs_units_that_become_steps(
     nnctl: Nnctl, hidden: dict[str, Path], name: str
 ) -> None:
     done = nnctl("eval", hidden[name], "--gain", "10,inf", code=2)
-    assert f"layer 1 is {name}, which has no limit" in done.stderr
+    assert f"layer 1 is {name}, which does not become a step" in done.stderr
     assert "Use finite gains, such as --gain 1,10,100." in done.stderr
     assert done.stdout == ""
     _, (row,) = gains_of(nnctl, hidden[name], "10")
@@ -392,7 +392,8 @@ def test_a_threshold_excludes_uncertain_predictions(nnctl: Nnctl, run: Path) -> 
         assert 0 < found["calibration_error"] < 0.2
     text = nnctl("eval", run, "--threshold", 0.9).stdout
     assert re.search(
-        r"confidence at least 90 %: \d+ of 1,000 predictions \([\d.]+ %\), [\d.]+ % of them correct",
+        r"confidence at least 90 %: \d+ of 1,000 predictions \([\d.]+ %\), "
+        r"[\d.]+ % of them correct",
         text,
     )
     assert "expected calibration error" in text

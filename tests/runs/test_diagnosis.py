@@ -169,7 +169,7 @@ def test_only_the_cause_is_reported(
             2,
             "layer 2: the activations have mean 1 and standard deviation 0.3, and none is negative;"
             " also in layer 1",
-            "all images look alike to layer 3",
+            "the inputs of layer 3 are similar for all images",
             ["network.layers.1.activation"],
             "shifted",
         ),
