@@ -158,7 +158,7 @@ def test_a_worker_that_hangs_is_killed_and_restarted(shared: Dask) -> None:
         future = workers.submit(stubs.hang, stuck)
         workers.request_stop(stuck)
         log = stuck.directory / "log.txt"
-        wait_until(lambda: log.exists() and "it does not stop" in log.read_text("utf-8"))
+        wait_until(lambda: log.exists() and "the trial does not stop" in log.read_text("utf-8"))
         assert "stubs.py" in log.read_text("utf-8")
         workers.kill(stuck)
         workers.kill(stuck)
