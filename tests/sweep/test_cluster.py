@@ -359,6 +359,28 @@ def test_a_sweep_without_a_scheduler_does_not_start(
     assert not Path("sweep").exists()
 
 
+@pytest.mark.parametrize(
+    "mistyped",
+    [
+        "tcp://user:secret@127.0.0.1:1",
+        "tcp://secret@127.0.0.1:{port}",
+        "secret@127.0.0.1:{port}",
+        "user:secret@127.0.0.1:1",
+        "foo:secret@127.0.0.1",
+        "127.0.0.1:1?token=secret",
+        "tls://127.0.0.1:1/?token=secret#secret",
+    ],
+)
+def test_no_password_in_the_address_of_a_scheduler_is_printed(
+    nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch, mistyped: str
+) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.2)
+    words = ("sweep", SMALL, "-p", "training.seed=0,1", "--sweep-dir", "sweep")
+    run = nnctl(*words, "--scheduler", mistyped.format(port=closed_port()), code=2)
+    assert "127.0.0.1" in run.stderr
+    assert "secret" not in run.stdout + run.stderr
+
+
 def test_a_sweep_on_a_cluster_has_the_same_results_as_a_local_one(
     nnctl: Nnctl, address: str, finished: tuple[Path, str]
 ) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from typing import Any
 
-from nnctl.errors import NnctlError, UsageError
+from nnctl.errors import NnctlError, UsageError, quoted, without_secrets
 from nnctl.sweep.cluster.assignment import Assignment, LostError
 from nnctl.sweep.trials import Trial, TrialResult, note
 from nnctl.sweep.workers import TrainTrial, WorkerPool
@@ -328,14 +328,15 @@ async def _connect_first(address: str) -> Any:
     from distributed.comm.addressing import get_address_host_port
 
     hint = "Start one with: dask scheduler. It prints its address, e.g. tcp://192.0.2.1:8786."
+    shown = without_secrets(address)
     try:
         get_address_host_port(address)
-    except ValueError as error:
-        raise UsageError(f"'{address}' is not HOST:PORT: {error}", hint=hint) from None
+    except ValueError:  # its message repeats the address, without the scheme
+        raise UsageError(f"{quoted(shown)} is not HOST:PORT", hint=hint) from None
     try:
         return await _connect(address, _PATIENCE)
     except Exception:  # Dask raises various errors if another program answers
-        raise UsageError(f"no Dask scheduler answers at {address}", hint=hint) from None
+        raise UsageError(f"no Dask scheduler answers at {shown}", hint=hint) from None
 
 
 async def _close(client: Any) -> None:
