@@ -92,7 +92,7 @@ def train(
     digits = find_dataset(requested.data, None, _warn)
     final = resolve_auto(requested, digits, _warn)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
-    training = TrainingRun.begin(run, final, digits)
+    training = TrainingRun.create(run, final, digits)
     if training.warning:
         warnings.warn(training.warning, stacklevel=2)
     with stop_on_signals() as stop:

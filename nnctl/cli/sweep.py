@@ -197,7 +197,7 @@ def _begin(
 
     name = f"sweep-{config.stem.removeprefix('sweep-')}"
     home = Run.create_at(directory) if directory else Run.create(name, Path("runs"))
-    return Sweep.begin(home.directory, plan, checked, maker)
+    return Sweep.create(home.directory, plan, checked, maker)
 
 
 def _resume(directory: Path, maker: TrialFactory, *, retry_failed: bool) -> Sweep:

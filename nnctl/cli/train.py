@@ -102,7 +102,7 @@ def train(
         with stop_on_signals(interrupt) as stop:
             if not run:
                 run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
-                training = TrainingRun.begin(run, final, dataset)
+                training = TrainingRun.create(run, final, dataset)
             with TrainingView(training, quiet=quiet) as view:
                 for event in training.events(stop):
                     view.show(event)

@@ -127,7 +127,7 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
                 hint="Use --format onnx, which supports every activation.",
             )
         if activation.has_slopes:
-            add_tensor("weight", network.parameters.learned[i])
+            add_tensor("weight", network.parameters.slopes[i])
         modules.append(module)
     return modules, tensors
 

@@ -74,7 +74,7 @@ def check_gradient(
         for views, gradients in (
             (network.parameters.weights, gradient.weights),
             (network.parameters.biases, gradient.biases),
-            (network.parameters.learned, gradient.learned),
+            (network.parameters.slopes, gradient.slopes),
         ):
             values, slopes = views[layer].reshape(-1), gradients[layer].reshape(-1)
             chosen = rng.permutation(len(values))[:samples]

@@ -130,7 +130,7 @@ def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
     return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / n if n else 0.0
 
 
-def predict(network: Network, inputs: NDArray[Any], threads: int = 1) -> Array:
+def logits_of(network: Network, inputs: NDArray[Any], threads: int = 1) -> Array:
     """Return the logits ``(n, units)`` of inputs ``(n, features)``.
 
     Inputs of type uint8 are pixels 0 to 255, and are scaled to 0..1; floats are used unchanged. The
@@ -155,7 +155,7 @@ def mean_loss_and_accuracy(
     network: Network, loss: Loss, examples: Examples, threads: int = 1
 ) -> tuple[float, float]:
     """Return the mean loss and the fraction of examples that are classified correctly."""
-    logits = predict(network, examples.inputs, threads)
+    logits = logits_of(network, examples.inputs, threads)
     values = loss.values(logits, make_targets(examples.labels, logits.shape[1], logits.dtype))
     hits = int(np.count_nonzero(network.predict_classes(logits) == examples.labels))
     return float(values.mean(dtype=np.float64)), hits / len(examples)

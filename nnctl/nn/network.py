@@ -45,7 +45,7 @@ class Layer:
         return self.units * self.activation.maps
 
     @property
-    def learned(self) -> int:
+    def n_slopes(self) -> int:
         """Number of trainable parameters of the activation."""
         return self.units if self.activation.has_slopes else 0
 
@@ -116,7 +116,7 @@ class Parameters:
         Weights of each layer, as views of the vector.
     biases : list of array, shape (m * u,)
         Biases of each layer, as views of the vector.
-    learned : list of array, shape (u,) or (0,)
+    slopes : list of array, shape (u,) or (0,)
         Learned slopes of each layer's activation, as views of the vector.
     """
 
@@ -136,7 +136,7 @@ class Parameters:
         self.decaying: Array = self.vector[:end]
         self.biases = [take(layer.maps) for layer in layers]
         self.affine: Array = self.vector[:end]
-        self.learned = [take(layer.learned) for layer in layers]
+        self.slopes = [take(layer.n_slopes) for layer in layers]
 
     def shards(self, count: int) -> list[Shard]:
         """Split the vector into `count` parts of similar length, between rows of weights.
@@ -166,7 +166,7 @@ def count_parameters(inputs: int, layers: Sequence[Layer]) -> int:
     """Return the number of trainable parameters of a network with these inputs and layers."""
     count = 0
     for layer in layers:
-        count += (inputs + 1) * layer.maps + layer.learned
+        count += (inputs + 1) * layer.maps + layer.n_slopes
         inputs = layer.units
     return count
 
@@ -191,7 +191,7 @@ class Network:
         self.dtype = self.parameters.vector.dtype
         self.functions = [
             layer.activation.bind(learned)
-            for layer, learned in zip(self.layers, self.parameters.learned, strict=True)
+            for layer, learned in zip(self.layers, self.parameters.slopes, strict=True)
         ]
 
     @classmethod
@@ -252,17 +252,17 @@ class Network:
         parameters = network.parameters
         for i, layer in enumerate(layers):
             parameters.weights[i][...], parameters.biases[i][...] = arrays[i]
-            parameters.learned[i].fill(layer.activation.initial_slopes)
+            parameters.slopes[i].fill(layer.activation.initial_slopes)
         for i, values in (slopes or {}).items():
             learned = _read_array(values, f"slopes of layer {i + 1}")
-            expected = parameters.learned[i].shape if 0 <= i < len(layers) else (0,)
+            expected = parameters.slopes[i].shape if 0 <= i < len(layers) else (0,)
             if learned.shape != expected or expected == (0,):
                 raise UsageError(
                     f"layer {i + 1} has no slopes"
                     if expected == (0,)
                     else f"layer {i + 1} has {expected[0]} slopes, got {learned.shape}"
                 )
-            parameters.learned[i][...] = learned
+            parameters.slopes[i][...] = learned
         return network
 
     def initialize(self, rng: np.random.Generator) -> None:
@@ -278,7 +278,7 @@ class Network:
                 self.layers, self.parameters.biases, fans, strict=True
             ):
                 layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
-            for layer, learned in zip(self.layers, self.parameters.learned, strict=True):
+            for layer, learned in zip(self.layers, self.parameters.slopes, strict=True):
                 learned.fill(layer.activation.initial_slopes)
 
     def as_float64(self) -> Network:
@@ -447,7 +447,7 @@ class Backpropagation:
 
         self._functions = [
             layer.activation.bind(learned)
-            for layer, learned in zip(network.layers, network.parameters.learned, strict=True)
+            for layer, learned in zip(network.layers, network.parameters.slopes, strict=True)
         ]
         self._weights = network.parameters.weights
         self._biases = network.parameters.biases
@@ -467,7 +467,7 @@ class Backpropagation:
                 self.passed[i] = np.empty_like(self.outputs[i])
             if layer.activation.needs_z:
                 self._z[i] = np.empty((batch_size, layer.maps), network.dtype)
-            if layer.maps > layer.units or layer.learned:
+            if layer.maps > layer.units or layer.n_slopes:
                 self.errors[i] = np.empty((batch_size, layer.maps), network.dtype)
 
     @staticmethod
@@ -477,7 +477,7 @@ class Backpropagation:
         for layer in layers:
             width += 2 * layer.units + layer.units * bool(layer.dropout)
             width += layer.maps * layer.activation.needs_z
-            width += layer.maps * (layer.maps > layer.units or layer.learned > 0)
+            width += layer.maps * (layer.maps > layer.units or layer.n_slopes > 0)
         return width
 
     def part(self, rows: slice) -> Backpropagation:
@@ -584,7 +584,7 @@ class Backpropagation:
             for layer, errors in enumerate(self.errors):
                 # A product with ones takes half the time of a sum over the rows.
                 np.dot(self._ones, errors, out=self._gradient.biases[layer])
-                if self._gradient.learned[layer].size:  # only in hidden layers
+                if self._gradient.slopes[layer].size:  # only in hidden layers
                     self._functions[layer].write_gradient(
-                        self._z[layer], self._output_gradients[layer], self._gradient.learned[layer]
+                        self._z[layer], self._output_gradients[layer], self._gradient.slopes[layer]
                     )

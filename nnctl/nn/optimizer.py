@@ -31,7 +31,7 @@ class Optimizer(ABC):
         """Number of state vectors, each as long as the parameters, kept from step to step."""
 
     def init_state(self, parameters: Parameters) -> Array:
-        """Return the initial optimizer state, all zeros, ``(memories, size)``."""
+        """Return the initial optimizer state, all zeros, ``(n_slots, size)``."""
         return np.zeros((self.n_slots, parameters.vector.size), parameters.vector.dtype)
 
     def gradient_scale(self, learning_rate: float) -> float:
@@ -45,7 +45,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def update(
-        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
+        self, parameters: Array, gradient: Array, state: Array, learning_rate: float, count: int
     ) -> None:
         """Update all parameters, or a part of them, in place.
 
@@ -55,7 +55,7 @@ class Optimizer(ABC):
             Parameters to update.
         gradient : array, shape (n,)
             Gradient, already multiplied by `gradient_scale`; it is overwritten.
-        velocity : array, shape (memories, n)
+        state : array, shape (n_slots, n)
             Optimizer state of these parameters, as returned by `init_state`; it is updated.
         learning_rate : float
             Learning rate η of this step.
@@ -64,7 +64,7 @@ class Optimizer(ABC):
         """
 
     @abstractmethod
-    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+    def step_size(self, state: Array, learning_rate: float, count: int) -> float | Array:
         """Return the factor between a constant gradient and its step, once steps are steady."""
 
 
@@ -95,13 +95,13 @@ class SGD(Optimizer):
         return learning_rate
 
     def update(
-        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
+        self, parameters: Array, gradient: Array, state: Array, learning_rate: float, count: int
     ) -> None:
         """Update the velocity, then the parameters."""
         if not self.momentum:
             parameters -= gradient
             return
-        (v,) = velocity
+        (v,) = state
         v *= self.momentum
         v -= gradient
         if self.nesterov:
@@ -111,7 +111,7 @@ class SGD(Optimizer):
         else:
             parameters += v
 
-    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+    def step_size(self, state: Array, learning_rate: float, count: int) -> float | Array:
         """Return η / (1 - momentum), the sum of the geometric series."""
         return learning_rate / (1 - self.momentum)
 
@@ -129,17 +129,17 @@ class AdaGrad(Optimizer):
         return 1
 
     def update(
-        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
+        self, parameters: Array, gradient: Array, state: Array, learning_rate: float, count: int
     ) -> None:
         """Add the squared gradient to the sums, then update the parameters."""
-        (sums,) = velocity
+        (sums,) = state
         sums += gradient * gradient
-        gradient *= self.step_size(velocity, learning_rate, count)
+        gradient *= self.step_size(state, learning_rate, count)
         parameters -= gradient
 
-    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+    def step_size(self, state: Array, learning_rate: float, count: int) -> float | Array:
         """Return η / (sqrt(h) + epsilon), where h are the sums of squared gradients."""
-        size: Array = np.sqrt(velocity[0])
+        size: Array = np.sqrt(state[0])
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)
 
@@ -163,24 +163,24 @@ class Adam(Optimizer):
         return 2
 
     def update(
-        self, parameters: Array, gradient: Array, velocity: Array, learning_rate: float, count: int
+        self, parameters: Array, gradient: Array, state: Array, learning_rate: float, count: int
     ) -> None:
         """Update m and v, then the parameters."""
-        mean, square = velocity
+        mean, square = state
         mean *= self.beta1
         mean += (1 - self.beta1) * gradient
         square *= self.beta2
         gradient *= gradient
         gradient *= 1 - self.beta2
         square += gradient
-        step = self.step_size(velocity, learning_rate, count)
+        step = self.step_size(state, learning_rate, count)
         step *= mean
         step /= 1 - self.beta1**count
         parameters -= step
 
-    def step_size(self, velocity: Array, learning_rate: float, count: int) -> float | Array:
+    def step_size(self, state: Array, learning_rate: float, count: int) -> float | Array:
         """Return η / (sqrt(v) + epsilon)."""
-        size: Array = np.sqrt(velocity[1])
+        size: Array = np.sqrt(state[1])
         size *= 1 / math.sqrt(1 - self.beta2 ** max(count, 1))
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)

@@ -124,7 +124,7 @@ class Best:
 
 @dataclass
 class Progress:
-    """Progress of the training. Parameters, `velocity` and this are enough to resume it.
+    """Progress of the training. Parameters, `slots` and this are enough to resume it.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class _Snapshot:
     """A state of the training in which all numbers are finite."""
 
     parameters: Array
-    velocity: Array
+    slots: Array
     batch: int
     last_loss: float | None
 
@@ -196,7 +196,7 @@ class _Snapshot:
 class Training:
     """Trains a network; iterate over it to train and to receive the events.
 
-    To resume, set the parameters of the network, `progress` and `velocity` before iterating.
+    To resume, set the parameters of the network, `progress` and `slots` before iterating.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ class Training:
     ----------
     progress : Progress
         Progress so far.
-    velocity : array, shape (memories, size), or (memories + 1, size) with averaging
+    slots : array, shape (n_slots, size), or (n_slots + 1, size) with averaging
         Optimizer state, one row per state vector. With `Regularization.average`, an additional last
         row holds the exponential moving average of the parameters.
     """
@@ -252,12 +252,12 @@ class Training:
     seed: int = 0
     regularization: Regularization = field(default_factory=Regularization)
     progress: Progress = field(init=False)
-    velocity: Array = field(init=False)
+    slots: Array = field(init=False)
 
     def __post_init__(self) -> None:
         units, dtype = self.network.sizes[-1], self.network.dtype
         self.progress = Progress(shuffling=self.shuffle.bit_generator.state)
-        self.velocity = self._initial_velocity()
+        self.slots = self._initial_slots()
         self.batch_size = min(self.batch_size, len(self.examples))
         self._batches = math.ceil(len(self.examples) / self.batch_size)
         self._steps = min(self.epochs * self._batches, self.steps or sys.maxsize)
@@ -352,7 +352,7 @@ class Training:
             if settings.max_norm:
                 self._project_max_norm(settings.max_norm, thread)
             if settings.average is not None:
-                update_ema(self.velocity[-1, mine], parameters, settings.average, step)
+                update_ema(self.slots[-1, mine], parameters, settings.average, step)
 
     def _compute_output_deltas(self, batch: _Batch, rows: slice, view: Backpropagation) -> None:
         """Run the forward pass on some examples, and write the deltas of the output layer."""
@@ -553,7 +553,7 @@ class Training:
         progress.loss_sum, progress.correct, progress.seconds = 0.0, 0, 0.0
         return done
 
-    def _initial_velocity(self) -> Array:
+    def _initial_slots(self) -> Array:
         """Return the initial optimizer state, with the averaged parameters as the last row."""
         state = self.optimizer.init_state(self.network.parameters)
         if self.regularization.average is None:
@@ -562,8 +562,8 @@ class Training:
 
     @property
     def _optimizer_state(self) -> Array:
-        """State vectors of the optimizer, ``(memories, size)``, without the averaged parameters."""
-        return self.velocity[: self.optimizer.n_slots]
+        """State vectors of the optimizer, ``(n_slots, size)``, without the averaged parameters."""
+        return self.slots[: self.optimizer.n_slots]
 
     @property
     def eval_network(self) -> Network:
@@ -571,7 +571,7 @@ class Training:
         steps = min(self._steps_before + self.progress.batch, self._steps)
         if self._ema_network is None or steps < EMA_EVERY:
             return self.network
-        self._ema_network.parameters.vector[...] = self.velocity[-1]
+        self._ema_network.parameters.vector[...] = self.slots[-1]
         return self._ema_network
 
     def _update_patience(self, stopping: EarlyStopping, done: EpochDone) -> None:
@@ -588,13 +588,13 @@ class Training:
     def is_finite(self) -> bool:
         """Return whether all parameters and the optimizer state are finite."""
         return bool(
-            np.isfinite(self.network.parameters.vector).all() and np.isfinite(self.velocity).all()
+            np.isfinite(self.network.parameters.vector).all() and np.isfinite(self.slots).all()
         )
 
     def _take_snapshot(self) -> _Snapshot:
         return _Snapshot(
             self.network.parameters.vector.copy(),
-            self.velocity.copy(),
+            self.slots.copy(),
             self.progress.batch,
             self._last_loss,
         )
@@ -612,7 +612,7 @@ class Training:
             step = self.progress.batch + 1
             return Divergence(self.progress.epoch + 1, step, layer, "parameters", None)
         self.network.parameters.vector[...] = snapshot.parameters
-        self.velocity[...] = snapshot.velocity
+        self.slots[...] = snapshot.slots
         self.progress.batch, last_finite_loss = snapshot.batch, snapshot.last_loss
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(snapshot.batch * self.batch_size, end, self._block):
@@ -654,10 +654,10 @@ class Training:
             for layer in range(depth, 0, -1):
                 if not _is_finite(parameters, layer):
                     return layer, what  # type: ignore[return-value]
-        return None if np.isfinite(self.velocity).all() else (depth, "gradient")
+        return None if np.isfinite(self.slots).all() else (depth, "gradient")
 
 
 def _is_finite(parameters: Parameters, layer: int) -> bool:
     """Return whether all numbers of a layer, counted from 1, are finite."""
-    views = (parameters.weights, parameters.biases, parameters.learned)
+    views = (parameters.weights, parameters.biases, parameters.slopes)
     return all(bool(np.isfinite(view[layer - 1]).all()) for view in views)

@@ -102,7 +102,7 @@ class Checkpoint:
     ----------
     parameters : array of float32, shape (size,)
         Parameters of the network: all weights, then all biases.
-    velocity : array of float32, shape (slots * size,)
+    slots : array of float32, shape (slots * size,)
         State of the optimizer, such as the momentum; in its last ``size`` numbers the averaged
         parameters, if ``training.average`` is set.
     progress : Progress
@@ -118,7 +118,7 @@ class Checkpoint:
     """
 
     parameters: NDArray[np.float32]
-    velocity: NDArray[np.float32]
+    slots: NDArray[np.float32]
     progress: Progress
     config: Mapping[str, Any]
     dataset: Mapping[str, Any]
@@ -142,9 +142,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     np.savez(
         content,
         parameters=checkpoint.parameters,
-        velocity=checkpoint.velocity,
+        velocity=checkpoint.slots,
         state=np.array(state),
-        digest=np.array(_digest(checkpoint.parameters, checkpoint.velocity, state)),
+        digest=np.array(_digest(checkpoint.parameters, checkpoint.slots, state)),
     )
     write_atomically(path, content.getvalue())
 
@@ -188,7 +188,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     best = progress.pop("best")
     return Checkpoint(
         parameters=parameters,
-        velocity=velocity,
+        slots=velocity,
         progress=Progress(**progress, best=Best(**best) if best else None),
         config=state["config"],
         dataset=state["dataset"],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnctl.data.dataset import Dataset
 from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import make_targets, predict
+from nnctl.nn.metrics import logits_of, make_targets
 from nnctl.runs.directory import Run, config_of, network_of
 from nnctl.runs.system import cores, single_threaded_blas
 from nnctl.runs.training import split
@@ -56,7 +56,7 @@ def predict_validation(run: Run, dataset: Dataset) -> ValidationPredictions | No
         return None
     loss = make_loss(config.loss, config.network.layers[-1].activation)
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-        logits = predict(network, validation.images, threads=cores())
+        logits = logits_of(network, validation.images, threads=cores())
         targets = make_targets(validation.labels, logits.shape[1], logits.dtype)
         return ValidationPredictions(
             labels=validation.labels,

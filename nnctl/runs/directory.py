@@ -43,7 +43,7 @@ from nnctl.files import (
     write_atomically,
 )
 from nnctl.nn.activations import Array
-from nnctl.nn.metrics import predict
+from nnctl.nn.metrics import logits_of
 from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.regularization import EMA_EVERY
 from nnctl.runs.build import build_layers, build_network
@@ -453,7 +453,7 @@ class Run:
             Outputs; with softmax the probability of each digit.
         """
         network = self.network(which)
-        return network.outputs(predict(network, _as_inputs(images, network.sizes[0])))
+        return network.outputs(logits_of(network, _as_inputs(images, network.sizes[0])))
 
     def forget(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
@@ -673,7 +673,7 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
     parameters = checkpoint.parameters
     if config.training.average is not None and _step_count(config, checkpoint) >= EMA_EVERY:
-        parameters = checkpoint.velocity[-size:]
+        parameters = checkpoint.slots[-size:]
     if parameters.size != size:
         raise DamagedFileError(f"{path} is damaged: the averaged parameters are missing")
     network = build_network(config, pixels)

@@ -24,9 +24,9 @@ from nnctl.nn.metrics import (
     class_metrics,
     confusion_matrix,
     expected_calibration_error,
+    logits_of,
     make_targets,
     mean_loss_and_accuracy,
-    predict,
 )
 from nnctl.nn.network import Network
 from nnctl.runs.directory import Run, Which, config_of, network_of
@@ -388,7 +388,7 @@ def evaluate(
     loss = make_loss(config.loss, config.network.layers[-1].activation)
     examples = Examples(*digits)
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-        logits = predict(network, digits.images, threads=cores())
+        logits = logits_of(network, digits.images, threads=cores())
         values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
         amplified = [_amplify(network, loss, examples, gain) for gain in gains]
         outputs, decided = network.outputs(logits), network.predict_classes(logits)
@@ -457,7 +457,7 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
     def accuracy(corruption: Corruption, amount: float) -> float:
         images = corruption.apply(digits.images, amount, np.random.default_rng(0))
         with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-            logits = predict(network, images, threads=cores())
+            logits = logits_of(network, images, threads=cores())
         return float((network.predict_classes(logits) == digits.labels).mean())
 
     return [

@@ -168,7 +168,7 @@ def _plan(config: Config, info: DatasetInfo) -> Inspection:
                 layer=number,
                 inputs=inputs,
                 units=layer.units,
-                parameters=(inputs + 1) * layer.maps + layer.learned,
+                parameters=(inputs + 1) * layer.maps + layer.n_slopes,
                 activation=activation.name,
                 formula=activation.describe(activation.formula),
                 dropout=layer.dropout,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnctl.data.image_files import STDIN, is_idx, list_files, read_file, read_images, read_picture
 from nnctl.data.preprocess import normalise
 from nnctl.errors import DataError, UsageError
-from nnctl.nn.metrics import predict as logits_of
+from nnctl.nn.metrics import logits_of
 from nnctl.runs.directory import Run, Which, config_of, network_of
 from nnctl.runs.evaluation import SMALLEST_SIDE, class_names
 

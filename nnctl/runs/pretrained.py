@@ -68,7 +68,7 @@ def save_network(
         )
     final = resolve_auto(requested, digits, notify)
     run = Run.create_at(directory)
-    TrainingRun.begin(run, final, digits).init_from_network(network)
+    TrainingRun.create(run, final, digits).init_from_network(network)
     return run
 
 

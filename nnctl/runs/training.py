@@ -144,7 +144,7 @@ class TrainingRun:
         self._started = time.perf_counter()
 
     @classmethod
-    def begin(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
+    def create(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
         """Create a training that starts from the beginning, and write its configuration.
 
         Raises
@@ -411,7 +411,7 @@ class TrainingRun:
             self.run.checkpoint_path(which),
             Checkpoint(
                 parameters=network.parameters.vector.astype(np.float32, copy=False),
-                velocity=self.loop.velocity.astype(np.float32, copy=False).reshape(-1),
+                slots=self.loop.slots.astype(np.float32, copy=False).reshape(-1),
                 progress=self.loop.progress,
                 config=to_mapping(self.config),
                 dataset=self.dataset,
@@ -450,8 +450,8 @@ class TrainingRun:
             raise DataError(
                 f"the files of {self.dataset['name']} have changed since {path} was trained"
             )
-        ours = (self.network.parameters.vector.size, self.loop.velocity.size)
-        if (checkpoint.parameters.size, checkpoint.velocity.size) != ours:
+        ours = (self.network.parameters.vector.size, self.loop.slots.size)
+        if (checkpoint.parameters.size, checkpoint.slots.size) != ours:
             raise DataError(f"{path} does not fit {self.run.config_path}: the sizes differ")
         if checkpoint.progress.epoch > self.loop.epochs:
             raise UsageError(
@@ -463,7 +463,7 @@ class TrainingRun:
                 f"{path} is damaged: its training state does not fit the dataset and batch size"
             )
         self.network.parameters.vector[...] = checkpoint.parameters
-        self.loop.velocity.reshape(-1)[...] = checkpoint.velocity
+        self.loop.slots.reshape(-1)[...] = checkpoint.slots
         self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
 

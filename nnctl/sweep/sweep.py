@@ -207,7 +207,7 @@ class Sweep:
         self._error: NnctlError | None = None
 
     @classmethod
-    def begin(
+    def create(
         cls,
         directory: Path,
         plan: Plan,

@@ -129,7 +129,7 @@ def test_the_predicted_number_of_steps_equals_that_of_the_training(
     checked, dataset = from_mapping(config, "test"), open_dataset("mini", notify=lambda _: None)
     plan = inspect(checked)
     directory = Run.create_at(tmp_path / "run")
-    run = TrainingRun.begin(directory, resolve_auto(checked, dataset), dataset)
+    run = TrainingRun.create(directory, resolve_auto(checked, dataset), dataset)
     ends, batches = [], 0
     for event in run.events(lambda: False):
         if isinstance(event, EpochDone):

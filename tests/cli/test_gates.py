@@ -12,7 +12,7 @@ import pytest
 import nnctl as face
 from nnctl.data.gates import GATES, INPUTS
 from nnctl.nn.activations import Step
-from nnctl.nn.metrics import predict
+from nnctl.nn.metrics import logits_of
 from nnctl.nn.network import Layer, Network
 from tests.conftest import CONFIGS, Nnctl
 
@@ -42,7 +42,7 @@ def perceptrons(*layers: tuple[list[list[float]], list[float]]) -> Network:
 
 def answers(network: Network) -> tuple[int, ...]:
     """Return the outputs of a network for the four inputs of a gate."""
-    return tuple(network.predict_classes(predict(network, INPUTS)).tolist())
+    return tuple(network.predict_classes(logits_of(network, INPUTS)).tolist())
 
 
 AND, OR, NAND = ([0.5, 0.5], 0.7), ([0.5, 0.5], 0.2), ([-0.5, -0.5], -0.7)

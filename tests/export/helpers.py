@@ -26,7 +26,7 @@ from nnctl.nn.activations import (
     Swish,
 )
 from nnctl.nn.examples import scaled
-from nnctl.nn.metrics import predict
+from nnctl.nn.metrics import logits_of
 from nnctl.runs.directory import Run
 from tests.runs.helpers import SMALL, begin, ignore, train
 
@@ -94,7 +94,7 @@ def images(dataset: str = "mini") -> Array:
 def answers(run: Run, pixels: Array) -> tuple[Array, Array]:
     """Return nnctl's logits and outputs."""
     network = run.network()
-    logits = predict(network, pixels)
+    logits = logits_of(network, pixels)
     return logits, network.outputs(logits)
 
 

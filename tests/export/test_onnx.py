@@ -85,7 +85,7 @@ def test_the_outputs_agree_for_very_large_inputs(activation: Activation) -> None
     pieces = activation.maps
     network = Network(1, layers)
     network.parameters.weights[0][...] = np.linspace(1, 2, pieces)
-    network.parameters.learned[0][...] = activation.initial_slopes
+    network.parameters.slopes[0][...] = activation.initial_slopes
     network.parameters.weights[1][...] = 1
     pixels = np.array([[-1e6], [-1e4], [-100], [-20], [-1], [-1e-6], [0]], np.float32)
     pixels = np.concatenate([pixels, -pixels])

@@ -119,7 +119,7 @@ def test_tensors_have_the_names_and_shapes_of_a_state_dict(tmp_path: Path) -> No
     }
     parameters = run.network().parameters
     assert np.array_equal(tensors["0.weight"].T, parameters.weights[0])
-    assert np.array_equal(tensors["1.weight"], parameters.learned[0])
+    assert np.array_equal(tensors["1.weight"], parameters.slopes[0])
     with safe_open(file, framework="numpy") as opened:
         metadata = opened.metadata()
     assert json.loads(metadata["labels"])[9] == "9"

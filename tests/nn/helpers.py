@@ -148,7 +148,7 @@ def make_network(
     network.initialize(np.random.default_rng(0))
     for biases in network.parameters.biases:
         biases[...] = normal(*biases.shape, seed=1) / 10
-    for learned in network.parameters.learned:
+    for learned in network.parameters.slopes:
         learned[...] = normal(*learned.shape, seed=2) / 4
     return network
 
@@ -189,7 +189,7 @@ def make_training(network: Network, examples: Examples, rate: float, **settings:
 
 def bits(training: Training) -> tuple[bytes, bytes]:
     """Return the bytes of the parameters and of the optimizer state."""
-    return training.network.parameters.vector.tobytes(), training.velocity.tobytes()
+    return training.network.parameters.vector.tobytes(), training.slots.tobytes()
 
 
 def rows_of(events: Sequence[Event]) -> list[EpochDone]:
@@ -207,7 +207,7 @@ def check_resuming(create: Callable[[], Training]) -> None:
         first_part = list(itertools.islice(stopped, stop))
         resumed.progress = copy.deepcopy(stopped.progress)
         resumed.network.parameters.vector[...] = stopped.network.parameters.vector
-        resumed.velocity[...] = stopped.velocity
+        resumed.slots[...] = stopped.slots
         rest = list(resumed)
         assert len(events) == len(first_part) + len(rest)
         assert events[-1] == rest[-1]

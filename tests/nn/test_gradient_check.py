@@ -43,7 +43,7 @@ def test_correct_gradients_pass(hidden: Activation) -> None:
     assert max(error.largest for error in errors) < 1e-6
     parameters = network.parameters
     for i, error in enumerate(errors):
-        views = (parameters.weights[i], parameters.biases[i], parameters.learned[i])
+        views = (parameters.weights[i], parameters.biases[i], parameters.slopes[i])
         assert sum(view.size for view in views) == error.checked + error.skipped
         assert error.checked > error.skipped * 9
 

@@ -66,7 +66,7 @@ def test_backpropagation_computes_the_gradient(
     for actual, expected in (
         *zip(backpropagated.weights, reference.weights, strict=True),
         *zip(backpropagated.biases, reference.biases, strict=True),
-        *zip(backpropagated.learned, reference.learned, strict=True),
+        *zip(backpropagated.slopes, reference.slopes, strict=True),
     ):
         assert relative_error(actual, expected) < (1e-6 if len(layers) < 9 else 1e-5)
     smallest = min(float(np.linalg.norm(weights)) for weights in reference.weights)

@@ -93,7 +93,7 @@ def test_learned_slopes_start_at_the_initial_slope_of_the_activation() -> None:
     network = Network(4, layers)
     network.parameters.vector[...] = np.nan
     network.initialize(np.random.default_rng(0))
-    first, second = network.parameters.learned
+    first, second = network.parameters.slopes
     assert first.tolist() == [0.25] * 3
     assert second.tolist() == [-0.5] * 2
     assert np.isfinite(network.parameters.vector).all()

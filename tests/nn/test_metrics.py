@@ -19,10 +19,10 @@ from nnctl.nn.metrics import (
     class_metrics,
     confusion_matrix,
     expected_calibration_error,
+    logits_of,
     make_targets,
     mean_loss_and_accuracy,
     one_hot,
-    predict,
 )
 from nnctl.nn.network import Network
 from tests.nn.helpers import clouds, make_network
@@ -76,8 +76,8 @@ def test_bytes_are_scaled_to_0_to_1() -> None:
 def test_bytes_and_floats_give_the_same_logits(count: int) -> None:
     network = make_network([12, 5, 3], ["relu", "softmax"], np.float32)
     pixels = clouds(count).inputs
-    logits = predict(network, pixels)
-    np.testing.assert_array_equal(logits, predict(network, scaled(pixels)))
+    logits = logits_of(network, pixels)
+    np.testing.assert_array_equal(logits, logits_of(network, scaled(pixels)))
     np.testing.assert_allclose(network.logits(scaled(pixels)), logits, rtol=1e-4, atol=1e-5)
 
 

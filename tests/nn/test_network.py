@@ -26,7 +26,7 @@ def test_the_vector_contains_weights_then_biases_then_learned_slopes() -> None:
     parameters = Parameters(4, layers)
     parameters.vector[...] = np.arange(size)
     assert size == count_parameters(4, layers) == parameters.vector.size
-    views = [*parameters.weights, *parameters.biases, *parameters.learned]
+    views = [*parameters.weights, *parameters.biases, *parameters.slopes]
     shapes = [(4, 3), (3, 6), (2, 5), (3,), (6,), (5,), (3,), (0,), (0,)]
     assert shapes == [view.shape for view in views]
     np.testing.assert_array_equal(np.arange(size), np.concatenate([v.ravel() for v in views]))
@@ -51,7 +51,7 @@ def test_parameters_have_a_dtype_and_views_that_write_to_the_vector() -> None:
     parameters = Parameters(2, [Layer(1, PReLU())], np.float64)
     parameters.weights[0][1, 0] = 5
     parameters.biases[0][0] = 7
-    parameters.learned[0][0] = 9
+    parameters.slopes[0][0] = 9
     parameters.decaying *= 2
     parameters.affine += 1
     assert parameters.vector.tolist() == [1, 11, 8, 9]
@@ -62,7 +62,7 @@ def test_parameters_have_a_dtype_and_views_that_write_to_the_vector() -> None:
 def test_a_network_computes_f_of_x_w_plus_b_layer_by_layer() -> None:
     network = make_network([4, 3, 2, 5], [PReLU(), Maxout(pieces=3), "softmax"])
     (w1, w2, w3), (b1, b2, b3) = network.parameters.weights, network.parameters.biases
-    inputs, slopes = normal(6, 4), network.parameters.learned[0]
+    inputs, slopes = normal(6, 4), network.parameters.slopes[0]
     slopes[...] = [-1, 0.5, 3]
     z = inputs @ w1 + b1
     first = np.where(z > 0, z, slopes * z)

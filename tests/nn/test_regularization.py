@@ -226,7 +226,7 @@ def test_the_number_of_threads_changes_only_rounding_errors(regularization: Regu
             regularization=regularization,
         )
         assert all(event for event in training)
-        trained.append(np.concatenate([network.parameters.vector, training.velocity.ravel()]))
+        trained.append(np.concatenate([network.parameters.vector, training.slots.ravel()]))
     np.testing.assert_allclose(trained[0], trained[1], atol=2e-4)
 
 

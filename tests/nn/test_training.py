@@ -155,14 +155,14 @@ def test_every_hidden_activation_learns(hidden: Activation) -> None:
 def test_slopes_are_learned_and_do_not_decay() -> None:
     examples, rule = clouds(50), {"batch_size": 50, "weight_decay": 0.5}
     network = make_network([12, 8, 3], ["prelu", "softmax"])
-    before = copy.deepcopy(network.parameters.learned[0])
+    before = copy.deepcopy(network.parameters.slopes[0])
     targets = make_targets(examples.labels, 3, np.float64)
     loss = make_loss("cross_entropy", network.layers[-1].activation)
     inputs = scaled(examples.inputs, np.float64)
-    gradient = backpropagated_gradient(network, loss, inputs, targets).learned[0]
+    gradient = backpropagated_gradient(network, loss, inputs, targets).slopes[0]
     list(make_training(network, examples, 0.1, **rule))
     assert np.linalg.norm(gradient) > 1e-3
-    np.testing.assert_allclose(before - 0.1 * gradient, network.parameters.learned[0], rtol=1e-12)
+    np.testing.assert_allclose(before - 0.1 * gradient, network.parameters.slopes[0], rtol=1e-12)
 
 
 def test_a_single_output_learns_a_binary_task() -> None:
@@ -414,11 +414,11 @@ def test_the_velocity_of_a_black_pixel_decays_to_0_at_any_batch_size(batch_size:
     training = make_training(
         network, examples, 0.01, momentum=0.9, epochs=epochs, batch_size=batch_size
     )
-    velocity_of_pixel = training.velocity[0, :8]
+    velocity_of_pixel = training.slots[0, :8]
     velocity_of_pixel[...] = 1e-3
     list(training)
     assert (velocity_of_pixel == 0).all()
-    velocity = np.abs(training.velocity)
+    velocity = np.abs(training.slots)
     assert not ((velocity > 0) & (velocity < 1e-30)).any()  # denormal numbers are slow
 
 

@@ -44,7 +44,7 @@ def begin(directory: Path, config: Mapping[str, Any] = SMALL) -> TrainingRun:
     """Return a training that has not started."""
     dataset = open_dataset("mini", notify=ignore)
     final = from_mapping({**config, "data": {**config["data"], "fallback": None}}, "test")
-    return TrainingRun.begin(Run.create_at(directory), final, dataset)
+    return TrainingRun.create(Run.create_at(directory), final, dataset)
 
 
 def train(training: TrainingRun, stop_after: int | None = None) -> str:
@@ -72,7 +72,7 @@ def outcome(directory: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
     rows = [{key: row[key] for key in row if key != "seconds"} for row in run.metrics]
     last, best = run.checkpoint("last"), run.checkpoint("best")
     return (
-        np.concatenate([last.parameters, last.velocity]).tobytes(),
+        np.concatenate([last.parameters, last.slots]).tobytes(),
         best.parameters.tobytes(),
         rows,
     )

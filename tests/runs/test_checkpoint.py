@@ -34,7 +34,7 @@ from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, tr
 
 SAVED = Checkpoint(
     parameters=np.linspace(0, 7, 50, dtype=np.float32),
-    velocity=np.linspace(0, 3, 50, dtype=np.float32),
+    slots=np.linspace(0, 3, 50, dtype=np.float32),
     progress=Progress(
         shuffling=dict(np.random.default_rng(2**63).bit_generator.state),
         epoch=3,
@@ -76,7 +76,7 @@ def run(interrupted: Path, tmp_path: Path) -> Run:
 
 def assert_same(expected: Checkpoint, actual: Checkpoint) -> None:
     assert expected.parameters.tobytes() == actual.parameters.tobytes()
-    assert expected.velocity.tobytes() == actual.velocity.tobytes()
+    assert expected.slots.tobytes() == actual.slots.tobytes()
     assert expected.progress == actual.progress
     assert (expected.config, expected.dataset) == (actual.config, actual.dataset)
     assert expected.seconds == actual.seconds
@@ -205,7 +205,7 @@ def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(run: Run) -
 
 def test_a_checkpoint_of_another_optimizer_is_not_resumed(run: Run) -> None:
     loaded = run.checkpoint("last")
-    save_checkpoint(run.checkpoint_path("last"), replace(loaded, velocity=loaded.velocity[:1]))
+    save_checkpoint(run.checkpoint_path("last"), replace(loaded, slots=loaded.slots[:1]))
     with pytest.raises(DataError, match="does not fit"):
         resume(run.directory)
 

@@ -42,9 +42,9 @@ def test_prelu_and_maxout_have_their_own_arrays() -> None:
         weights, biases, ["prelu", {"name": "maxout", "pieces": 3}], slopes={0: [1, 2, 3]}
     )
     assert network.sizes == (4, 3, 2)
-    assert network.parameters.learned[0].tolist() == [1, 2, 3]
+    assert network.parameters.slopes[0].tolist() == [1, 2, 3]
     untrained = nnctl.Network.from_arrays(weights[:1], biases[:1], ["prelu"])
-    assert untrained.parameters.learned[0].tolist() == [0.25] * 3
+    assert untrained.parameters.slopes[0].tolist() == [0.25] * 3
 
 
 def ones(*shape: int) -> Any:

@@ -58,7 +58,7 @@ def begin_sweep(*varied: str, work: TrainTrial = run_trial, config: Path = SMALL
     """Return a new sweep in the folder ``sweep``."""
     plan = read_plan(config, varied or ["training.seed=0"])
     home = Run.create_at(Path("sweep").absolute()).directory
-    return Sweep.begin(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
+    return Sweep.create(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
 
 
 def make_trial(number: int, *, epochs: int = 3, config: Path = SMALL) -> Trial:

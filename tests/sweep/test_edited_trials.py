@@ -67,7 +67,7 @@ def begin(home: Path, *, metric: str = "val_accuracy", early: str = "null", **ba
     overrides = [Override(key, value, key) for key, value in values.items()]
     plan = read_plan(home.parent / "plan.yaml", overrides=overrides)
     directory = Run.create_at(home).directory
-    return Sweep.begin(directory, plan, plan.checked_points(), TrialFactory(None, ignore))
+    return Sweep.create(directory, plan, plan.checked_points(), TrialFactory(None, ignore))
 
 
 def journal(home: Path) -> list[dict[str, Any]]:

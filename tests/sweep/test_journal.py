@@ -225,7 +225,7 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
 ) -> None:
     plan = read_plan(CONFIGS / "smoke.yaml", [f"{key}={value}" for key, value in values.items()])
     maker = TrialFactory(None, ignore)
-    with Sweep.begin(tmp_path, plan, plan.checked_points(), maker):
+    with Sweep.create(tmp_path, plan, plan.checked_points(), maker):
         (planned,) = SweepState(tmp_path).planned
     assert maker.restore(tmp_path, planned).point == values
     journal = Journal(tmp_path)

@@ -86,7 +86,7 @@ def new_sweep(*varied: str, work: TrainTrial = describe_worker) -> Sweep:
     """Return a sweep in the folder ``sweep``."""
     plan = read_plan(SMOKE, varied or ("training.seed=0",))
     home = Run.create_at(Path("sweep")).directory
-    return Sweep.begin(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
+    return Sweep.create(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
 
 
 def results_of(
