@@ -273,7 +273,7 @@ def test_a_sweep_survives_a_worker_and_the_scheduler_and_can_resume_anywhere(
 ) -> None:
     words = (
         "sweep", SMALL, "-p", "training.seed=0,1", "-p", "optimizer.learning_rate=0.05,1e30",
-        "--epochs", 300, "--sweep-dir",
+        "--epochs", 3000, "--sweep-dir",
     )  # fmt: skip
     victim = own.start_worker("one")
     sweep = processes.start_nnctl(*words, "sweep", "--scheduler", own.address)
