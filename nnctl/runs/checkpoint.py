@@ -139,13 +139,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         }
     )
     content = io.BytesIO()
-    np.savez(
-        content,
-        parameters=checkpoint.parameters,
-        velocity=checkpoint.slots,
-        state=np.array(state),
-        digest=np.array(_digest(checkpoint.parameters, checkpoint.slots, state)),
-    )
+    try:
+        np.savez(
+            content,
+            parameters=checkpoint.parameters,
+            velocity=checkpoint.slots,
+            state=np.array(state),
+            digest=np.array(_digest(checkpoint.parameters, checkpoint.slots, state)),
+        )
+    except ValueError as error:
+        # An interrupt between two members makes the archive fail when it is closed.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
     write_atomically(path, content.getvalue())
 
 

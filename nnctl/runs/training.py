@@ -321,8 +321,8 @@ class TrainingRun:
             The run directory cannot be written.
         """
         self._started = time.perf_counter()
-        self._lock.lock()
         try:
+            self._lock.lock()
             with single_threaded_blas():
                 for event in self.loop:
                     match event:

@@ -410,6 +410,21 @@ def test_a_full_disk_ends_a_training_with_an_error_and_a_good_checkpoint(
     assert run.checkpoint("last").progress.epoch == 3
 
 
+def test_an_interrupt_between_two_arrays_of_a_checkpoint_stays_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_member = zipfile.ZipFile.open
+
+    def open_and_interrupt(*arguments: Any, **options: Any) -> None:
+        open_member(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", open_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "last.npz", SAVED)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_summary_that_cannot_be_written_is_an_error_with_a_hint_to_resume(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
