@@ -37,6 +37,7 @@ from nnctl.runs.records import (
     parse,
     record,
 )
+from nnctl.runs.signals import deferring_signals
 
 FORMAT_VERSION = 1
 _MEMBERS = ("parameters", "velocity", "state", "digest")
@@ -139,7 +140,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         }
     )
     content = io.BytesIO()
-    try:
+    # If an exception interrupts zipfile between two members, it cannot close the archive.
+    with deferring_signals():
         np.savez(
             content,
             parameters=checkpoint.parameters,
@@ -147,11 +149,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             state=np.array(state),
             digest=np.array(_digest(checkpoint.parameters, checkpoint.slots, state)),
         )
-    except ValueError as error:
-        # An interrupt between two members makes the archive fail when it is closed.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
     write_atomically(path, content.getvalue())
 
 

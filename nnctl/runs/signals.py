@@ -85,6 +85,18 @@ def handling_signals(handler: Any) -> Iterator[None]:
 
 
 @contextmanager
+def deferring_signals() -> Iterator[None]:
+    """Handle signals that arrive in a block after it: an exception there would break a library."""
+    received: list[int] = []
+    try:
+        with handling_signals(lambda number, _: received.append(number)):
+            yield
+    finally:
+        for number in received:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def stop_on_signals(again: Any = signal.default_int_handler) -> Iterator[Stop]:
     """Yield a `Stop` that the first signal sets; later signals call a handler.
 

@@ -323,30 +323,35 @@ class TrainingRun:
         self._started = time.perf_counter()
         try:
             self._lock.lock()
-            with single_threaded_blas():
-                for event in self.loop:
-                    match event:
-                        case EpochDone():
-                            self._record(event)
-                        case Finished():
-                            self._conclude(event)
-                    yield event
-                    if isinstance(event, Finished):
-                        return
-                    # A state that is not finite is not saved: the next event is its divergence.
-                    if stop() and self.loop.stop_reason() is None and self.loop.is_finite():
-                        self._save("last")
-                        interrupted = Finished("interrupted")
-                        self._conclude(interrupted)
-                        yield interrupted
-                        return
+            try:
+                yield from self._train(stop)
+            finally:
+                self._lock.unlock()
         except (OSError, StorageError) as error:
             directory = self.run.directory
             failure = cannot_write(directory, error) if isinstance(error, OSError) else error
             failure.hint = self._hint_after_failure()
             raise failure from None
-        finally:
-            self._lock.unlock()
+
+    def _train(self, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Train, record the results, and yield the events, while the directory is locked."""
+        with single_threaded_blas():
+            for event in self.loop:
+                match event:
+                    case EpochDone():
+                        self._record(event)
+                    case Finished():
+                        self._conclude(event)
+                yield event
+                if isinstance(event, Finished):
+                    return
+                # A state that is not finite is not saved: the next event is its divergence.
+                if stop() and self.loop.stop_reason() is None and self.loop.is_finite():
+                    self._save("last")
+                    interrupted = Finished("interrupted")
+                    self._conclude(interrupted)
+                    yield interrupted
+                    return
 
     def raise_unless_finished(self) -> None:
         """Raise an error if the training diverged or was interrupted.
