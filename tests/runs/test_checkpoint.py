@@ -414,7 +414,7 @@ def test_a_full_disk_ends_a_training_with_an_error_and_a_good_checkpoint(
 def test_an_interrupt_while_a_checkpoint_is_written_takes_effect_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    savez, written = np.savez, []
+    savez, written = np.savez, list[str]()
 
     def interrupt_and_save(file: Any, **arrays: Any) -> None:
         signal.raise_signal(signal.SIGINT)
