@@ -104,7 +104,7 @@ def meaning(code: str) -> str:
 
 
 def sample(count: int, seed: int) -> list[Mutant]:
-    """Return so many mutants of places drawn at random."""
+    """Return the given number of mutants, at places drawn at random."""
     rng = random.Random(seed)
     folders = [ROOT / "nnctl" / package for package in PACKAGES]
     modules = sorted(path for folder in folders for path in folder.rglob("*.py"))

@@ -36,7 +36,7 @@ def nnctl_command(*arguments: object) -> list[str]:
 
 
 class Processes:
-    """Starts processes, and kills those that are left when its ``with`` block ends.
+    """Starts processes, and kills the remaining ones when its ``with`` block ends.
 
     Each process leads its own process group, so a signal to the group reaches its children and no
     other test.
