@@ -32,7 +32,7 @@ _MAX_QUOTED = 80  # characters
 _MAX_NAMED = 3  # characters whose Unicode names are shown
 
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters and characters that change the text direction; tabs and newlines are allowed."""
+"""Control characters and marks that change the text direction, but not tabs and newlines."""
 
 
 class NnctlError(Exception):
