@@ -38,7 +38,7 @@ test-oldest:  ## run the fast tests with the oldest versions that pyproject.toml
 	$(OLDEST_BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" -W ignore::DeprecationWarning
 
 cluster-demo: .venv/developing  ## run a sweep on a local Dask cluster: a scheduler and two workers
-	$(BIN)/python -m tests.sweep.cluster_demo
+	$(BIN)/python -m tests.sweeps.cluster_demo
 
 bench: .venv/developing  ## compare the speed of training with PyTorch, JAX and scikit-learn, if installed
 	$(BIN)/python -m tests.benchmarks.epochs

@@ -16,7 +16,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     except OSError:  # the directory was deleted, so Python did not add it
         pass
 
-from nnctl.runs.signals import (
+from nnctl.signals import (
     exit_immediately,
     exit_on_uncaught_interrupt,
     ignore_signals,

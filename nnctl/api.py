@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from nnctl.analysis import evaluation
+from nnctl.analysis.evaluation import Evaluation, Split
 from nnctl.config import Document, Override, read_file
 from nnctl.nn.network import Network
-from nnctl.runs import evaluation
-from nnctl.runs.directory import Run, Which
-from nnctl.runs.evaluation import Evaluation, Split
-from nnctl.runs.plan import (
+from nnctl.runs.pretrained import save_network
+from nnctl.runs.resolve import (
     FellBack,
     FewerThreads,
     Notice,
@@ -23,9 +23,9 @@ from nnctl.runs.plan import (
     resolve_auto,
     resolve_config,
 )
-from nnctl.runs.pretrained import save_network
-from nnctl.runs.signals import stop_on_signals
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.run import Run, Which
+from nnctl.runs.training_run import TrainingRun
+from nnctl.signals import stop_on_signals
 
 
 def train(
@@ -110,7 +110,7 @@ def evaluate(
     dataset: str | None = None,
     gains: Sequence[float] = (),
 ) -> Evaluation:
-    """Evaluate a run or a run directory; see `nnctl.runs.evaluation.evaluate`."""
+    """Evaluate a run or a run directory; see `nnctl.analysis.evaluation.evaluate`."""
     return evaluation.evaluate(
         run if isinstance(run, Run) else load(run),
         split_name=split,

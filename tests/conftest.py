@@ -151,8 +151,8 @@ def copied_run(trained_run: Path, scratch: Path) -> Path:
 @pytest.fixture
 def sketched_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make reports ten times as fast: charts are plotted but not drawn, with one corruption."""
+    from nnctl.analysis.evaluation import Corrupted
     from nnctl.report import charts, sections
-    from nnctl.runs.evaluation import Corrupted
 
     charts.import_matplotlib()  # must be imported with its default settings
     from matplotlib.figure import Figure

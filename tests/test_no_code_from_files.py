@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import nnctl as package
-from nnctl.sweep.plan import TrialFactory, read_plan
-from nnctl.sweep.sweep import Sweep
+from nnctl.sweeps.plan import TrialFactory, read_plan
+from nnctl.sweeps.scheduler import Sweep
 from tests.processes import ENVIRONMENT, ROOT, Processes, check_done, end_of
 from tests.runs.helpers import ignore
 
@@ -135,5 +135,5 @@ def test_only_the_sweep_starts_processes() -> None:
         names |= {"ProcessPoolExecutor"} & set(path.read_text("utf-8").split())
         if names:
             imports[path.relative_to(folder).as_posix()] = names
-    assert imports.pop("errors.py") == {"subprocess"}  # only to quote arguments
-    assert set(imports) == {"sweep/pool.py", "sweep/process.py"}
+    assert imports.pop("text.py") == {"subprocess"}  # only to quote arguments
+    assert set(imports) == {"sweeps/pool.py", "sweeps/process.py"}

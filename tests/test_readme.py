@@ -22,7 +22,7 @@ from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.optimizer import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
-from nnctl.sweep.plan import read_plan
+from nnctl.sweeps.plan import read_plan
 from tests.conftest import CONFIGS, Nnctl
 from tests.helpers import run_command, run_python
 from tests.processes import ROOT, Processes

@@ -29,8 +29,9 @@ from nnctl.cli.predict import predict
 from nnctl.cli.report import report
 from nnctl.cli.sweep import sweep
 from nnctl.cli.train import train
-from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint, presentable
-from nnctl.runs.signals import handling_signals, interrupt
+from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint
+from nnctl.signals import handling_signals, interrupt
+from nnctl.text import presentable
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
 _THREADS = (

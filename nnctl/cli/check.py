@@ -43,16 +43,16 @@ def check(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    from nnctl.files import to_json_text
-    from nnctl.runs.directory import Run
-    from nnctl.runs.inspection import (
+    from nnctl.analysis.inspection import (
         inspect,
         inspect_run,
         report_gradients,
         sample_images,
         trained_network,
     )
-    from nnctl.runs.plan import load_config
+    from nnctl.files import to_json_text
+    from nnctl.runs.resolve import load_config
+    from nnctl.runs.run import Run
     from nnctl.views.check import show_gradients, show_inspection, show_samples
 
     settings = read_overrides(**overrides)
@@ -93,8 +93,8 @@ def check(
 
 
 def _show_activations(as_json: bool) -> None:
+    from nnctl.analysis.inspection import list_activations
     from nnctl.files import to_json_text
-    from nnctl.runs.inspection import list_activations
     from nnctl.views.check import show_activations
 
     if as_json:

@@ -74,10 +74,10 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> None:
+    from nnctl.analysis.evaluation import evaluate as evaluate_run
     from nnctl.errors import BelowThresholdError
     from nnctl.files import to_json_text
-    from nnctl.runs.directory import Run
-    from nnctl.runs.evaluation import evaluate as evaluate_run
+    from nnctl.runs.run import Run
     from nnctl.views.console import warn
     from nnctl.views.download import DownloadView
     from nnctl.views.evaluation import show_evaluation

@@ -42,9 +42,9 @@ from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
 @checkpoint_option
 @output_options
 def export(run: Path, as_json: bool, quiet: bool, **options: Any) -> None:
-    from nnctl.export.export import export as export_run
+    from nnctl.export.formats import export as export_run
     from nnctl.files import to_json_text
-    from nnctl.runs.directory import Run
+    from nnctl.runs.run import Run
 
     exported = export_run(Run.open(run), **options)
     if as_json:

@@ -27,10 +27,10 @@ from nnctl.cli.options import FOLDER, checkpoint_option
 @checkpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
 def predict(run: Path, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    from nnctl.analysis.prediction import predict as predict_files
     from nnctl.errors import DataError
     from nnctl.files import to_json_text
-    from nnctl.runs.directory import Run
-    from nnctl.runs.prediction import predict as predict_files
+    from nnctl.runs.run import Run
     from nnctl.views.prediction import PredictionView
 
     view = PredictionView()

@@ -44,7 +44,7 @@ def report(
     quiet: bool,
 ) -> None:
     from nnctl.files import to_json_text
-    from nnctl.report.report import report as write_report
+    from nnctl.report.html_report import report as write_report
     from nnctl.views.console import warn
     from nnctl.views.download import DownloadView
 

@@ -21,10 +21,10 @@ from nnctl.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nnctl.sweep.plan import Plan, TrialFactory
-    from nnctl.sweep.sweep import Sweep
-    from nnctl.sweep.trials import TrialResult
-    from nnctl.sweep.workers import WorkerPool
+    from nnctl.sweeps.plan import Plan, TrialFactory
+    from nnctl.sweeps.scheduler import Sweep
+    from nnctl.sweeps.trials import TrialResult
+    from nnctl.sweeps.workers import WorkerPool
 
 
 _PLANNED = (
@@ -113,7 +113,7 @@ def sweep(
     quiet: bool,
     **options: Any,
 ) -> None:
-    from nnctl.sweep.plan import TrialFactory
+    from nnctl.sweeps.plan import TrialFactory
     from nnctl.views.download import DownloadView
 
     _check_usage(config, resume, show, options)
@@ -169,7 +169,7 @@ def _read_plan(
     settings: tuple[str, ...],
     **others: Any,
 ) -> Plan:
-    from nnctl.sweep.plan import read_plan
+    from nnctl.sweeps.plan import read_plan
 
     names = ("dataset", "subset", "epochs", "seed", "threads")
     overrides = read_overrides(settings, **{name: others[name] for name in names})
@@ -192,8 +192,8 @@ def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> Non
 def _begin(
     config: Path, directory: Path | None, plan: Plan, checked: list[Any], maker: TrialFactory
 ) -> Sweep:
-    from nnctl.runs.directory import Run
-    from nnctl.sweep.sweep import Sweep
+    from nnctl.runs.run import Run
+    from nnctl.sweeps.scheduler import Sweep
 
     name = f"sweep-{config.stem.removeprefix('sweep-')}"
     home = Run.create_at(directory) if directory else Run.create(name, Path("runs"))
@@ -201,7 +201,7 @@ def _begin(
 
 
 def _resume(directory: Path, maker: TrialFactory, *, retry_failed: bool) -> Sweep:
-    from nnctl.sweep.sweep import Sweep
+    from nnctl.sweeps.scheduler import Sweep
 
     return Sweep.resume(directory, maker, retry_failed=retry_failed)
 
@@ -220,9 +220,9 @@ def _train(
     **_: Any,
 ) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError, StorageError
-    from nnctl.runs.signals import ignore_signals, interrupt, stop_on_signals
-    from nnctl.sweep.journal import is_sweep
-    from nnctl.sweep.sweep import Limits
+    from nnctl.signals import ignore_signals, interrupt, stop_on_signals
+    from nnctl.sweeps.journal import is_sweep
+    from nnctl.sweeps.scheduler import Limits
     from nnctl.views.sweep import SweepView
 
     limits = Limits(max_failures, trial_timeout)
@@ -255,20 +255,20 @@ def _train(
 
 
 def _start_workers(scheduler: str | None, count: int | None) -> WorkerPool:
-    from nnctl.runs.system import cores
-    from nnctl.sweep.pool import LocalPool
+    from nnctl.sweeps.pool import LocalPool
+    from nnctl.system import cores
     from nnctl.views.console import notices, say
 
     if scheduler is None:
         return LocalPool(count or cores())
-    from nnctl.sweep.cluster.cluster import Cluster
+    from nnctl.sweeps.cluster.cluster import Cluster
 
     # These messages explain why a sweep waits, so --quiet does not hide them.
     return Cluster(scheduler, notify=lambda text: say(notices(), text))
 
 
 def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
-    from nnctl.sweep.sweep import SweepState
+    from nnctl.sweeps.scheduler import SweepState
     from nnctl.views.sweep import show_unfinished
 
     record = SweepState(directory)
@@ -284,7 +284,7 @@ def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -
     from functools import cache
 
     from nnctl.data.dataset import find_cached
-    from nnctl.sweep.results import compute_p_values, ranked
+    from nnctl.sweeps.results import compute_p_values, ranked
     from nnctl.views.sweep import LEADERS, show_results
 
     find = cache(lambda name: find_cached(name, data_dir))
@@ -300,7 +300,7 @@ def _print_json(rows: Iterable[TrialResult]) -> None:
 
 def _raise_unless_done(sweep: Sweep, stopped: bool, resume_hint: str) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError
-    from nnctl.sweep.trials import COMPLETE
+    from nnctl.sweeps.trials import COMPLETE
 
     complete = sum(row.status in COMPLETE for row in sweep.results.values())
     if stopped and sweep.left:
@@ -321,7 +321,7 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, resume_hint: str) -> None:
 
 
 def _resume_hint(sweep: Sweep, scheduler: str | None, workers: int | None) -> str:
-    from nnctl.errors import shell_command
+    from nnctl.text import shell_command
 
     where = ("--scheduler", scheduler) if scheduler else ("--workers", workers) if workers else ()
     return f"Resume with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory, *where)}"

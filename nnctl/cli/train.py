@@ -20,8 +20,8 @@ from nnctl.cli.options import (
 if TYPE_CHECKING:
     from nnctl.config import Config
     from nnctl.errors import InterruptedRunError
-    from nnctl.runs.directory import Run
-    from nnctl.runs.training import TrainingRun
+    from nnctl.runs.run import Run
+    from nnctl.runs.training_run import TrainingRun
 
 
 @click.command(
@@ -67,10 +67,10 @@ def train(
     **overrides: Any,
 ) -> None:
     from nnctl.files import to_json_text
-    from nnctl.runs.directory import Run
-    from nnctl.runs.plan import find_dataset, load_config, resolve_auto
-    from nnctl.runs.signals import interrupt, stop_on_signals
-    from nnctl.runs.training import TrainingRun
+    from nnctl.runs.resolve import find_dataset, load_config, resolve_auto
+    from nnctl.runs.run import Run
+    from nnctl.runs.training_run import TrainingRun
+    from nnctl.signals import interrupt, stop_on_signals
     from nnctl.views.download import DownloadView
     from nnctl.views.training import TrainingView, show_result
 
@@ -135,7 +135,7 @@ def _show_plan(config: Config, as_json: bool) -> None:
 
 def _check_threshold(config: Config, fail_under: float | None) -> None:
     from nnctl.errors import UsageError
-    from nnctl.runs.plan import info_of_config, validation_count
+    from nnctl.runs.resolve import info_of_config, validation_count
 
     if fail_under is not None and not validation_count(config, info_of_config(config)):
         raise UsageError(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from nnctl.errors import did_you_mean, quoted
+from nnctl.text import did_you_mean, quoted
 
 
 @dataclasses.dataclass(frozen=True)

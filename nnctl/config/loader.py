@@ -19,10 +19,11 @@ from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, KeyPath, read_file
 from nnctl.config.schema import Config, Section
-from nnctl.errors import MOST_TOLD, ConfigError, did_you_mean, nearest, quoted
+from nnctl.errors import MAX_LISTED, ConfigError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
+from nnctl.text import did_you_mean, nearest, quoted
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -163,7 +164,7 @@ def _problems(
             case "missing":
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
-                if number < MOST_TOLD:
+                if number < MAX_LISTED:
                     yield _unknown_key(model, error["loc"], path, data)
                 else:  # finding suggestions is slow
                     yield Problem(path, "unknown key", of_key=True)

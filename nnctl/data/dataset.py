@@ -26,7 +26,8 @@ from nnctl.data.registry import (
     TRAIN_LABELS,
     KnownFile,
 )
-from nnctl.errors import DamagedFileError, DataError, UsageError, did_you_mean
+from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.text import did_you_mean
 
 MINI_DIRECTORY = Path(__file__).parent / "mini"
 

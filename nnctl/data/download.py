@@ -20,8 +20,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from nnctl.data.registry import MIRRORS, KnownFile
-from nnctl.errors import DataError, UsageError, quoted, without_secrets
+from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries, write_atomically
+from nnctl.text import quoted, without_secrets
 
 PATIENCE = 18.0
 """Total seconds to wait for mirrors that do not answer, divided equally among all mirrors."""

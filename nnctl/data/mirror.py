@@ -22,7 +22,7 @@ import pooch
 import requests
 from requests import exceptions as failures
 
-from nnctl.errors import without_secrets
+from nnctl.text import without_secrets
 
 SCHEMES = ("http", "https")
 _CHUNK = 8192  # bytes; a mirror that sends less within the timeout counts as silent

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from nnctl.errors import UsageError, did_you_mean
+from nnctl.errors import UsageError
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Distribution, Initializer, Zeros
+from nnctl.text import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import nnctl
 from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
-from nnctl.report.comparison import compare
+from nnctl.report.ranking import compare
 from nnctl.report.run_report import PROBED, RunReport
 from nnctl.report.sprites import SpriteSheet
 from nnctl.report.sweep_report import SweepReport
 from nnctl.report.weights import describe_network, rounding
-from nnctl.sweep.space import short_keys
+from nnctl.sweeps.space import short_keys
 
 GENERATOR = "nnctl report"
 """Name in the page's generator tag, which identifies pages of nnctl."""

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.config import Config
-from nnctl.errors import NnctlError
-from nnctl.nn.activations import Array
-from nnctl.nn.examples import scaled
-from nnctl.nn.metrics import CalibrationBin, calibration
-from nnctl.nn.network import Network
-from nnctl.runs.directory import Run
-from nnctl.runs.evaluation import (
+from nnctl.analysis.evaluation import (
     SMALLEST_SIDE,
     Evaluation,
     class_names,
     evaluate,
     says_probabilities,
 )
-from nnctl.runs.inspection import Inspection, inspect_run, trained_network
-from nnctl.runs.plan import Notify
+from nnctl.analysis.inspection import Inspection, inspect_run, trained_network
+from nnctl.config import Config
+from nnctl.errors import NnctlError
+from nnctl.nn.activations import Array
+from nnctl.nn.examples import scaled
+from nnctl.nn.metrics import CalibrationBin, calibration
+from nnctl.nn.network import Network
+from nnctl.runs.resolve import Notify
+from nnctl.runs.run import Run
 
 PROBED = 1000
 """Number of test images whose activations are measured."""

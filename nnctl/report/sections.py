@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nnctl.analysis.evaluation import Predictions, measure_corrupted
 from nnctl.data.dataset import Digits
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
 from nnctl.report.run_report import PROBED, RunReport
 from nnctl.report.sprites import Place, SpriteSheet, diverging, largest_norm
-from nnctl.runs.evaluation import Predictions, measure_corrupted
 
 WORST = 24
 """Number of worst mistakes to show."""

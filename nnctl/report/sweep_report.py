@@ -8,12 +8,12 @@ from pathlib import Path
 
 from nnctl.errors import UsageError
 from nnctl.report.charts import Chart, draw_points
-from nnctl.runs.directory import Run, require_same
-from nnctl.runs.plan import changeable
-from nnctl.sweep.results import ranked, score_of
-from nnctl.sweep.space import varied_keys
-from nnctl.sweep.sweep import SweepState
-from nnctl.sweep.trials import COMPLETE, JOURNAL, TrialResult
+from nnctl.runs.resolve import changeable
+from nnctl.runs.run import Run, require_same
+from nnctl.sweeps.results import ranked, score_of
+from nnctl.sweeps.scheduler import SweepState
+from nnctl.sweeps.space import varied_keys
+from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult
 
 _MOST_KEYS = 24  # parameters with a chart
 _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}

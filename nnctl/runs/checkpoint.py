@@ -37,7 +37,7 @@ from nnctl.runs.records import (
     parse,
     record,
 )
-from nnctl.runs.signals import deferring_signals
+from nnctl.signals import deferring_signals
 
 FORMAT_VERSION = 1
 _MEMBERS = ("parameters", "velocity", "state", "digest")

@@ -11,9 +11,9 @@ from nnctl.config.choices import write
 from nnctl.errors import UsageError
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network
-from nnctl.runs.directory import Run
-from nnctl.runs.plan import Notify, find_dataset, resolve_auto, resolve_config
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.resolve import Notify, find_dataset, resolve_auto, resolve_config
+from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
 
 
 def save_network(

@@ -14,8 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.nn.activations import ACTIVATIONS, Activation, Array
-from nnctl.runs.inspection import (
+from nnctl.analysis.inspection import (
     LARGEST_ERROR,
     GradientReport,
     Inspection,
@@ -23,6 +22,7 @@ from nnctl.runs.inspection import (
     Sample,
     list_activations,
 )
+from nnctl.nn.activations import ACTIVATIONS, Activation, Array
 from nnctl.views.console import results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve

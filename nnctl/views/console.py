@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from nnctl.errors import printable
+from nnctl.text import printable
 
 _SIZE = re.compile("[1-9][0-9]{0,3}")  # plausible numbers of lines or columns of a window
 

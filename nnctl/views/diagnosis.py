@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from nnctl.runs.diagnosis import Diagnosis
+from nnctl.diagnosis import Diagnosis
 from nnctl.views.console import say
 
 WHY = "Problems found:"

@@ -14,7 +14,7 @@ from nnctl.data.download import (
     FileStarted,
     MirrorFailed,
 )
-from nnctl.runs.plan import FellBack, FewerThreads, Notice
+from nnctl.runs.resolve import FellBack, FewerThreads, Notice
 from nnctl.views.console import View, is_live, notices, say, warn
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.runs.evaluation import Evaluation, Mistake
+from nnctl.analysis.evaluation import Evaluation, Mistake
 from nnctl.views.console import results, say
 from nnctl.views.terminal_images import print_side_by_side, share
 

@@ -6,7 +6,7 @@ import itertools
 
 from rich.text import Text
 
-from nnctl.runs.prediction import FilePrediction
+from nnctl.analysis.prediction import FilePrediction
 from nnctl.views.console import notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 

@@ -11,12 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.errors import printable, shell_command
-from nnctl.runs.comparison import ALPHA
-from nnctl.sweep.results import Effect, Setting, effects
-from nnctl.sweep.space import Params, short_keys, varied_keys
-from nnctl.sweep.sweep import RunningTrial, Sweep, SweepState
-from nnctl.sweep.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
+from nnctl.analysis.comparison import ALPHA
+from nnctl.sweeps.results import Effect, Setting, effects
+from nnctl.sweeps.scheduler import RunningTrial, Sweep, SweepState
+from nnctl.sweeps.space import Params, short_keys, varied_keys
+from nnctl.sweeps.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
+from nnctl.text import printable, shell_command
 from nnctl.views.console import View, is_live, notices, results, say, warn
 
 LEADERS = 10

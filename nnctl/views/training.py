@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.text import Text
 
-from nnctl.errors import shell_command
+from nnctl.diagnosis import check_config, health_label
 from nnctl.nn.training import BatchesDone, EpochDone, Event, Finished
-from nnctl.runs.diagnosis import check_config, health_label
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.training_run import TrainingRun
+from nnctl.text import shell_command
 from nnctl.views.console import View, is_live, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve

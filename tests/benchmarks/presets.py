@@ -49,7 +49,7 @@ def train_in_torch(name: str, seed: int) -> Iterator[float]:
     from torch import nn
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    from nnctl.runs.plan import load_config
+    from nnctl.runs.resolve import load_config
 
     config = load_config(CONFIGS / f"{name}.yaml")
     optimizer_config, training = config.optimizer, config.training

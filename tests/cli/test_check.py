@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import yaml
 
+from nnctl.analysis.inspection import GradientReport, inspect, report_gradients
+from nnctl.build import build_network
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
+from nnctl.diagnosis import TITLES
 from nnctl.nn.activations import ACTIVATIONS, Array, Sigmoid
 from nnctl.nn.gradient_check import GradientError
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.training import EpochDone
-from nnctl.runs.build import build_network
-from nnctl.runs.diagnosis import TITLES
-from nnctl.runs.directory import Run
-from nnctl.runs.inspection import GradientReport, inspect, report_gradients
-from nnctl.runs.plan import resolve_auto
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.resolve import resolve_auto
+from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
 from nnctl.views.check import show_gradients
 from nnctl.views.plots import draw_curve
 from tests.conftest import CONFIGS, Nnctl

@@ -11,7 +11,7 @@ import pytest
 
 from nnctl import api as face
 from nnctl.errors import UsageError
-from nnctl.export.export import export
+from nnctl.export.formats import export
 from tests.conftest import Nnctl
 
 pytest.importorskip("onnx")

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 import nnctl as face
+from nnctl.analysis.prediction import predict
 from nnctl.data import image_files
 from nnctl.data.dataset import MINI_DIRECTORY, open_dataset
-from nnctl.runs.prediction import predict
 from tests.conftest import CONFIGS, Nnctl
 from tests.helpers import write_idx
 from tests.photographs import DISTORTIONS, photograph

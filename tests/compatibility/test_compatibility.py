@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from nnctl.data.dataset import MINI_DIRECTORY
-from nnctl.runs.directory import Run
-from nnctl.sweep.trials import TrialResult
+from nnctl.runs.run import Run
+from nnctl.sweeps.trials import TrialResult
 from tests.conftest import Nnctl
 
 HERE = Path(__file__).parent

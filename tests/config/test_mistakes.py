@@ -10,7 +10,7 @@ import pytest
 from nnctl.config import load
 from nnctl.errors import ConfigError, DataError
 from nnctl.nn.activations import ACTIVATIONS
-from nnctl.runs.plan import find_dataset, load_config, resolve_auto
+from nnctl.runs.resolve import find_dataset, load_config, resolve_auto
 from tests.config.helpers import SMALL, mistake, mistakes, positions, written
 
 pytestmark = pytest.mark.usefixtures("scratch")

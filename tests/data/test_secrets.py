@@ -13,7 +13,8 @@ import pytest
 
 from nnctl.data import download
 from nnctl.data.download import DownloadEvent, fetch
-from nnctl.errors import DataError, UsageError, without_secrets
+from nnctl.errors import DataError, UsageError
+from nnctl.text import without_secrets
 from tests.conftest import Nnctl
 from tests.data.mirrors import Handler, MakeMirror, Mirror, closed_port, known_file
 

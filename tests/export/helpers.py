@@ -27,7 +27,7 @@ from nnctl.nn.activations import (
 )
 from nnctl.nn.examples import scaled
 from nnctl.nn.metrics import logits_of
-from nnctl.runs.directory import Run
+from nnctl.runs.run import Run
 from tests.runs.helpers import SMALL, begin, ignore, train
 
 ALL: list[Activation] = [

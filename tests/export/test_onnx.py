@@ -13,12 +13,12 @@ import pytest
 import nnctl
 from nnctl.errors import UsageError
 from nnctl.export import onnx as module
-from nnctl.export.export import export
+from nnctl.export.formats import export
 from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
 from nnctl.nn.activations import ACTIVATIONS, Activation, Array, Linear, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Layer, Network
-from nnctl.runs.directory import Run
+from nnctl.runs.run import Run
 from tests.export.helpers import (
     ALL,
     HIDDEN,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnctl.errors import UsageError
-from nnctl.export.export import export
+from nnctl.export.formats import export
 from nnctl.export.safetensors import translate
 from nnctl.nn.activations import (
     ACTIVATIONS,

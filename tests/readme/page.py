@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import nnctl
-from nnctl.report.report import report
+from nnctl.report.html_report import report
 from tests.conftest import CONFIGS
 from tests.processes import ROOT
 from tests.report.browsers import QUIET, draw, find_chromium

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.report.report import report as write_report
+from nnctl.report.html_report import report as write_report
 from tests.runs.helpers import ignore
 
 

@@ -14,7 +14,7 @@ import nnctl as api
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.activations import Array, LeakyReLU, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Network
-from nnctl.report.report import report as write_report
+from nnctl.report.html_report import report as write_report
 from nnctl.report.weights import describe_network
 from tests.conftest import CONFIGS, Nnctl
 from tests.export.helpers import HIDDEN, OUTPUT, answers, images, largest_difference, named

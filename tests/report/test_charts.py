@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnctl.analysis.evaluation import Corrupted
 from nnctl.report import sections
 from nnctl.report.charts import Line, draw_lines, draw_points
 from nnctl.report.run_report import RunReport
-from nnctl.runs.directory import Run
-from nnctl.runs.evaluation import Corrupted
+from nnctl.runs.run import Run
 from tests.processes import Processes, end_of
 from tests.runs.helpers import ignore
 

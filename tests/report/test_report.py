@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import nnctl as api
+from nnctl.analysis.comparison import mcnemar
 from nnctl.nn.training import EpochDone
 from nnctl.report import weights
 from nnctl.report.charts import import_matplotlib
-from nnctl.runs.comparison import mcnemar
 from tests.conftest import CONFIGS, Nnctl
 from tests.runs.helpers import begin
 

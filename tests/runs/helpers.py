@@ -11,8 +11,8 @@ import numpy as np
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.training import Finished
-from nnctl.runs.directory import Run
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
 
 SMALL: dict[str, Any] = {
     "data": {"dataset": "mini", "validation": 500, "subset": 2500},

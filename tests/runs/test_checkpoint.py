@@ -20,17 +20,17 @@ import numpy as np
 import pytest
 
 from nnctl import files
+from nnctl.analysis.evaluation import evaluate
+from nnctl.analysis.inspection import inspect_run, trained_network
 from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
 from nnctl.runs import checkpoint as checkpoints
-from nnctl.runs import directory as directories
+from nnctl.runs import run as run_module
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nnctl.runs.directory import Run
-from nnctl.runs.evaluation import evaluate
-from nnctl.runs.inspection import inspect_run, trained_network
+from nnctl.runs.run import Run
 from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, train
 
 SAVED = Checkpoint(
@@ -433,7 +433,7 @@ def test_a_summary_that_cannot_be_written_is_an_error_with_a_hint_to_resume(
 ) -> None:
     train(resume(run.directory))
     training = resume(run.directory)
-    monkeypatch.setattr(directories, "write_atomically", raise_disk_full)
+    monkeypatch.setattr(run_module, "write_atomically", raise_disk_full)
     with pytest.raises(NnctlError, match=r"summary\.json cannot be written: No space") as caught:
         train(training)
     assert "resume with: nnctl train --resume" in str(caught.value.hint)

@@ -11,7 +11,7 @@ import pytest
 
 import nnctl as api
 from nnctl.errors import UsageError
-from nnctl.runs.directory import DirectoryLock, Run
+from nnctl.runs.run import DirectoryLock, Run
 from tests.conftest import CONFIGS, Nnctl
 
 fcntl = pytest.importorskip("fcntl")

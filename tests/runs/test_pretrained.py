@@ -14,7 +14,7 @@ import pytest
 import nnctl
 from nnctl.errors import ConfigError, UsageError
 from nnctl.nn.activations import LeakyReLU
-from nnctl.runs.directory import Run
+from nnctl.runs.run import Run
 from tests.conftest import CONFIGS, Nnctl
 
 RNG = np.random.default_rng(0)

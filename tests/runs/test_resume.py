@@ -12,8 +12,8 @@ import pytest
 from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.nn.training import EpochDone, Finished
-from nnctl.runs.directory import Run
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
 from tests.runs.helpers import (
     EVENTS_AN_EPOCH,
     SMALL,

@@ -233,7 +233,7 @@ class Nursery:
 
 def serve() -> None:
     """Fork a process for each line of stdin, as a nursery does."""
-    for name in ("api", "cli", "sweep.plan", "views.download", "views.training"):
+    for name in ("api", "cli", "sweeps.plan", "views.download", "views.training"):
         import_module(f"nnctl.{name}")
     for name in ("rich.progress", "nnctl.data.mirror"):
         import_module(name)

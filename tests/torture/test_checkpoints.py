@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nnctl.errors import DataError, NnctlError
 from nnctl.runs.checkpoint import load_checkpoint
-from nnctl.runs.directory import Run
-from nnctl.runs.training import TrainingRun
+from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
 from tests.runs.helpers import ignore
 from tests.torture.conftest import Torture
 from tests.torture.hostile import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.runs.directory import Run
+from nnctl.runs.run import Run
 from tests.processes import Done
 from tests.torture.conftest import Torture
 from tests.torture.faults import Fault, Nursery

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import pytest
 
-from nnctl.runs.directory import Run
+from nnctl.runs.run import Run
 from tests.conftest import Nnctl, nnctl_command
 from tests.processes import DEADLINE, Processes
 from tests.terminal import read_terminal, start_in_terminal

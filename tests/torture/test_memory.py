@@ -13,14 +13,14 @@ import pytest
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import dataset_info
-from nnctl.runs.system import memory_needed
+from nnctl.runs.memory import memory_needed
 from tests.helpers import write_idx
 from tests.processes import Processes, end_of
 from tests.torture.conftest import Torture
 
 TRAIN = """
 import sys
-import nnctl.runs.training, nnctl.views.download, nnctl.views.training
+import nnctl.runs.training_run, nnctl.views.download, nnctl.views.training
 from nnctl.cli import main
 
 def status_of(name):

@@ -20,8 +20,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nnctl.cli import main
-from nnctl.errors import printable
-from nnctl.runs.directory import Run
+from nnctl.runs.run import Run
+from nnctl.text import printable
 from tests.conftest import CONFIGS, nnctl_command
 from tests.processes import DEADLINE, Processes
 from tests.terminal import in_terminal
@@ -322,7 +322,7 @@ def test_runs_within_one_second_have_different_directories(
         def now(cls, _: object = None) -> datetime:  # type: ignore[override]
             return rng.choice(times)
 
-    monkeypatch.setattr("nnctl.runs.directory.datetime", Clock)
+    monkeypatch.setattr("nnctl.runs.run.datetime", Clock)
     count = torture.cases(30, full=1000)
     made = {Run.create("run", scratch).directory for _ in range(count)}
     assert len(made) == count

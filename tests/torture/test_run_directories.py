@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnctl.analysis.inspection import inspect_run
 from nnctl.config.sweeps import SweepConfig
 from nnctl.data.dataset import find_cached
 from nnctl.errors import NnctlError
-from nnctl.runs.directory import Run
-from nnctl.runs.inspection import inspect_run
-from nnctl.sweep.plan import TrialFactory
-from nnctl.sweep.results import compute_p_values, ranked
-from nnctl.sweep.sweep import Sweep, SweepState
+from nnctl.runs.run import Run
+from nnctl.sweeps.plan import TrialFactory
+from nnctl.sweeps.results import compute_p_values, ranked
+from nnctl.sweeps.scheduler import Sweep, SweepState
 from nnctl.views.sweep import show_results, show_unfinished
 from tests.runs.helpers import ignore
 from tests.torture.conftest import Torture

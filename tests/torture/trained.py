@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nnctl.runs.directory import Run, Which
+from nnctl.runs.run import Run, Which
 from tests.runs.helpers import SMALL, outcome
 from tests.torture.faults import Fault, Nursery
 

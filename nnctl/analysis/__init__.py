@@ -1,0 +1,1 @@
+"""What is learned from a run: evaluation, prediction, comparison and inspection."""

@@ -1,0 +1,128 @@
+"""Paired tests of whether a difference between two networks is significant."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.data.dataset import Dataset
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import logits_of, make_targets
+from nnctl.runs.run import Run, config_of, network_of
+from nnctl.runs.training_run import split
+from nnctl.system import cores, single_threaded_blas
+
+ALPHA = 0.05
+"""Significance level: a difference with a larger p-value may be chance."""
+_ROUNDING = 1e-14  # relative rounding error of differences that are equal otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationPredictions:
+    """Results of a network on each validation image.
+
+    Parameters
+    ----------
+    labels : array of uint8, shape (n,)
+        True classes.
+    right : array of bool, shape (n,)
+        Whether each predicted class is right.
+    losses : array of float, shape (n,)
+        Loss of each image.
+    """
+
+    labels: NDArray[np.uint8]
+    right: NDArray[np.bool_]
+    losses: NDArray[np.float64]
+
+
+def predict_validation(run: Run, dataset: Dataset) -> ValidationPredictions | None:
+    """Evaluate the best network of a run on its validation images; None if it has none.
+
+    Raises
+    ------
+    NnctlError
+        The checkpoint cannot be read.
+    """
+    saved, path = run.checkpoint("best"), run.checkpoint_path("best")
+    network, config = network_of(saved, path), config_of(saved, path)
+    _, validation = split(config, dataset)
+    if validation is None:
+        return None
+    loss = make_loss(config.loss, config.network.layers[-1].activation)
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+        logits = logits_of(network, validation.images, threads=cores())
+        targets = make_targets(validation.labels, logits.shape[1], logits.dtype)
+        return ValidationPredictions(
+            labels=validation.labels,
+            right=network.predict_classes(logits) == validation.labels,
+            losses=loss.values(logits, targets).astype(np.float64),
+        )
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """Return the p-value of McNemar's test of whether two classifiers are equally good.
+
+    Only the images that exactly one of the two classifies correctly count. If both classifiers are
+    equally good, each such image is equally likely to be right for either of them (McNemar,
+    Psychometrika 12, 1947; here exact and two-sided).
+
+    Parameters
+    ----------
+    ours, theirs : array of bool, shape (n,)
+        Whether each classifier was right, on the same images.
+    """
+    only_ours = int(np.count_nonzero(ours & ~theirs))
+    only_theirs = int(np.count_nonzero(theirs & ~ours))
+    count, fewer = only_ours + only_theirs, min(only_ours, only_theirs)
+    tail = term = 1
+    for k in range(fewer):
+        term = term * (count - k) // (k + 1)  # the binomial coefficient of count over k + 1
+        tail += term
+    return min(1.0, 2 * tail / 2**count) if only_ours != only_theirs else 1.0
+
+
+def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the p-value of the paired t-test of whether two samples have the same mean.
+
+    Student's two-sided test of the differences of pairs, such as two settings trained with the
+    same seeds (Student, Biometrika 6, 1908). If all differences are equal, as can happen with a
+    few accuracies, their variance is 0 and the t-test is not defined; then it is the sign test.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of float
+        Values in the same order of pairs, at least two.
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    rounding = _ROUNDING * max(map(abs, [*ours, *theirs]))
+    if deviation <= rounding:
+        return 1.0 if abs(mean) <= rounding else 2 * 0.5 ** len(differences)
+    t = abs(mean) / deviation * math.sqrt(len(differences))
+    return max(1 - _share_within(t, len(differences) - 1), 0.0)
+
+
+def _share_within(t: float, freedom: int) -> float:
+    """Return the probability that Student's t is between -t and t.
+
+    For an integer number of degrees of freedom it is a finite sum (Abramowitz and Stegun, Handbook
+    of Mathematical Functions, 26.7.3 and 26.7.4).
+    """
+    angle = math.atan(t / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (k - 1) / k
+        if term < 1e-17:
+            break
+    if odd:
+        return 2 / math.pi * (angle + math.sin(angle) * total)
+    return math.sin(angle) * total

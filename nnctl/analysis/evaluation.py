@@ -1,0 +1,521 @@
+"""Evaluates a trained network on a dataset: accuracy, metrics of each class, worst mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.config import Config
+from nnctl.data.dataset import Digits, open_dataset, relabel_binary
+from nnctl.errors import UsageError
+from nnctl.nn.activations import Array, Sigmoid, Softmax
+from nnctl.nn.corruption import CORRUPTIONS, Corruption
+from nnctl.nn.examples import Examples, scaled
+from nnctl.nn.losses import Loss, make_loss
+from nnctl.nn.metrics import (
+    ClassMetrics,
+    calibration,
+    class_metrics,
+    confusion_matrix,
+    expected_calibration_error,
+    logits_of,
+    make_targets,
+    mean_loss_and_accuracy,
+)
+from nnctl.nn.network import Network
+from nnctl.runs.resolve import Notify
+from nnctl.runs.run import Run, Which, config_of, network_of
+from nnctl.runs.training_run import split
+from nnctl.system import cores, single_threaded_blas
+
+Split = Literal["test", "validation", "train"]
+
+SMALLEST_SIDE = 8
+"""Smallest height of an image of a digit, in pixels; logic gates have two inputs."""
+MOST_ROWS = 8
+"""Largest numbers of examples and of inputs for a truth table."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a truth table.
+
+    Parameters
+    ----------
+    inputs : list of float
+        Inputs from 0 to 1.
+    expected : int
+        True class.
+    outputs : list of float
+        Outputs of the network.
+    answer : int
+        Predicted class.
+    """
+
+    inputs: list[float]
+    expected: int
+    outputs: list[float]
+    answer: int
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """An image that the network classifies wrongly.
+
+    Parameters
+    ----------
+    index : int
+        Position of the image in its split, from 0.
+    expected, answer : str
+        True and predicted class.
+    output : float
+        Output for the predicted class.
+    loss : float
+        Loss of this image.
+    image : array of uint8, shape (height, width)
+        Pixels.
+    """
+
+    index: int
+    expected: str
+    answer: str
+    output: float
+    loss: float
+    image: NDArray[np.uint8]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything except the pixels as plain values."""
+        return {name: value for name, value in vars(self).items() if name != "image"}
+
+
+@dataclass(frozen=True)
+class Amplified:
+    """Result of a network whose weights and biases are all multiplied by a gain.
+
+    Parameters
+    ----------
+    gain : float
+        Factor; with infinity, sigmoid units become step units.
+    accuracy : float
+        Fraction of right answers.
+    loss : float, optional
+        Mean loss; None for an infinite gain, which has no finite logits.
+    """
+
+    gain: float
+    accuracy: float
+    loss: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Outputs of a network for all images of an evaluation.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (n, pixels)
+        Images.
+    labels, decided : array of int, shape (n,)
+        True and predicted classes.
+    outputs : array of float32, shape (n, units)
+        Outputs of the last layer.
+    losses : array of float32, shape (n,)
+        Loss of each image.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    decided: NDArray[np.int64]
+    outputs: Array
+    losses: Array
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, ``(n,)``."""
+        right: NDArray[np.bool_] = self.decided == self.labels
+        return right
+
+    @property
+    def confidences(self) -> Array:
+        """The outputs for the predicted classes, ``(n,)``; 1 - output for class 0 of one unit."""
+        if self.outputs.shape[1] == 1:
+            positive = self.outputs[:, 0]
+            return np.where(self.decided == 1, positive, 1 - positive)
+        confidences: Array = np.take_along_axis(self.outputs, self.decided[:, None], axis=1)[:, 0]
+        return confidences
+
+    @property
+    def worst(self) -> NDArray[np.int64]:
+        """The indices of the wrong answers; the highest loss is first."""
+        wrong = np.flatnonzero(~self.right)
+        return wrong[np.argsort(-self.losses[wrong], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Accuracy of a network on images with one kind of corruption.
+
+    Parameters
+    ----------
+    corruption, unit : str
+        Name of the corruption, and unit of its amounts.
+    amounts, accuracies : list of float
+        Amounts from the weakest to the strongest, and the accuracy at each.
+    """
+
+    corruption: str
+    unit: str
+    amounts: list[float]
+    accuracies: list[float]
+
+
+@dataclass(frozen=True)
+class Selective:
+    """Selective classification: accuracy of the answers above a confidence threshold.
+
+    Parameters
+    ----------
+    threshold : float
+        Smallest confidence of an answer.
+    answered : int
+        Number of images whose confidence reaches the threshold.
+    coverage : float
+        Fraction of all images that these are.
+    accuracy : float or None
+        Fraction of right answers among these; None if there are none.
+    calibration_error : float
+        Average gap between confidence and accuracy; see `expected_calibration_error`.
+    """
+
+    threshold: float
+    answered: int
+    coverage: float
+    accuracy: float | None
+    calibration_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Parameters
+    ----------
+    accuracy, loss : float
+        Fraction of right answers, and mean loss.
+    n : int
+        Number of images.
+    classes : list of str
+        Names of the classes: the digits; or "other" and the positive digit; or 0 and 1.
+    per_class : list of ClassMetrics
+        Metrics of each class.
+    confusion : array of int, shape (classes, classes)
+        Confusion matrix: number of examples by true class (rows) and predicted class (columns).
+    dataset, split, checkpoint : str
+        Names of the dataset, the split and the checkpoint.
+    run_dir : Path
+        Run directory.
+    trained_on : str
+        Name of the dataset of the training.
+    same_files : bool
+        Whether the dataset has the same files as in the training.
+    amplified : list of Amplified
+        Results for each requested gain.
+    truth_table : list of Row
+        Every example with its answer, if examples and inputs are few, as for a logic gate.
+    mistakes : list of Mistake
+        Worst mistakes, as many as requested.
+    corrupted : list of Corrupted
+        Results on corrupted images, if requested.
+    selective : Selective, optional
+        Result for the confidence threshold, if one was requested.
+    answers : Predictions
+        Outputs for all images.
+    network : Network
+        Evaluated network.
+    """
+
+    accuracy: float
+    loss: float
+    n: int
+    classes: list[str]
+    per_class: list[ClassMetrics]
+    confusion: NDArray[np.int64]
+    dataset: str
+    split: Split
+    checkpoint: Which
+    run_dir: Path
+    trained_on: str
+    same_files: bool
+    amplified: list[Amplified]
+    truth_table: list[Row]
+    mistakes: list[Mistake]
+    corrupted: list[Corrupted]
+    selective: Selective | None
+    answers: Predictions
+    network: Network
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        result: dict[str, Any] = {
+            **{name: getattr(self, name) for name in ("accuracy", "loss", "n")},
+            "per_class": [
+                {**self._class_key(i), **asdict(row)} for i, row in enumerate(self.per_class)
+            ],
+            "confusion": self.confusion.tolist(),
+            "dataset": self.dataset,
+            "split": self.split,
+            "checkpoint": self.checkpoint,
+            "run_dir": str(self.run_dir),
+        }
+        if self.is_binary:
+            positive = self.per_class[1]
+            result |= {
+                "precision": positive.precision,
+                "recall": positive.recall,
+                "f1": positive.f1,
+            }
+        if self.truth_table:
+            result["truth_table"] = [asdict(row) for row in self.truth_table]
+        if self.mistakes:
+            result["mistakes"] = [mistake.to_json() for mistake in self.mistakes]
+        if self.corrupted:
+            result["corrupted"] = [asdict(row) for row in self.corrupted]
+        if self.selective:
+            result["selective"] = asdict(self.selective)
+        if self.amplified:
+            result["gains"] = [
+                # JSON has no infinity.
+                {**asdict(row), "gain": row.gain if math.isfinite(row.gain) else "inf"}
+                for row in self.amplified
+            ]
+        return result
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there are two classes."""
+        return len(self.classes) == 2
+
+    def _class_key(self, i: int) -> dict[str, Any]:
+        return {"class": self.classes[i]} if self.is_binary else {"digit": i}
+
+
+def evaluate(
+    run: Run,
+    *,
+    split_name: Split = "test",
+    checkpoint: Which = "best",
+    dataset_name: str | None = None,
+    gains: Sequence[float] = (),
+    mistakes: int = 0,
+    corrupt: bool = False,
+    threshold: float | None = None,
+    data_dir: Path | None = None,
+    notify: Notify,
+) -> Evaluation:
+    """Evaluate a checkpoint of a run.
+
+    Parameters
+    ----------
+    run : Run
+        Run with the checkpoint.
+    split_name : str
+        ``test``, or the run's own ``validation`` or ``train`` split.
+    checkpoint : str
+        ``best`` for the best epoch, or ``last``.
+    dataset_name : str, optional
+        Name of another dataset than the run's, for the test split only.
+    gains : sequence of float
+        Factors for all weights and biases; the network is also evaluated with each of them.
+    mistakes : int
+        Number of worst mistakes to return.
+    corrupt : bool
+        Also evaluate on corrupted images.
+    threshold : float, optional
+        Confidence threshold from 0 to 1; also evaluate the answers that reach it.
+    data_dir : Path, optional
+        Folder of the datasets.
+    notify : callable
+        Receives the notices, such as the progress of a download.
+
+    Raises
+    ------
+    DataError
+        The checkpoint or the dataset is not available.
+    UsageError
+        The dataset does not fit the network, or the run does not have this split.
+    """
+    for name, value, known in (
+        ("split", split_name, get_args(Split)),
+        ("checkpoint", checkpoint, get_args(Which)),
+    ):
+        if value not in known:
+            raise UsageError(f"unknown {name} '{value}'; use one of {', '.join(known)}")
+    saved = run.checkpoint(checkpoint)
+    path = run.checkpoint_path(checkpoint)
+    network, config = network_of(saved, path), config_of(saved, path)
+    trained_on = str(saved.dataset["name"])
+    dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
+    if split_name == "test":
+        positive = config.data.positive_digit
+        digits: Digits | None = (
+            dataset.test if positive is None else relabel_binary(dataset.test, positive)
+        )
+    elif dataset.name != trained_on:
+        raise UsageError(
+            f"the {split_name} split exists only for the dataset of the training; {run.directory} "
+            f"was trained on {trained_on}",
+            hint="Omit --dataset, or use --split test.",
+        )
+    else:
+        training, validation = split(config, dataset)
+        digits = training if split_name == "train" else validation
+    if digits is None:
+        raise UsageError(f"{run.directory} has no validation examples")
+    if digits.images.shape[1] != network.sizes[0]:
+        raise UsageError(
+            f"the images of {dataset.name} have {digits.images.shape[1]} pixels; "
+            f"this network takes {network.sizes[0]}"
+        )
+    classes = class_names(config, network)
+    if digits.labels.max() >= len(classes):
+        raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
+    loss = make_loss(config.loss, config.network.layers[-1].activation)
+    examples = Examples(*digits)
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+        logits = logits_of(network, digits.images, threads=cores())
+        values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
+        amplified = [_amplify(network, loss, examples, gain) for gain in gains]
+        outputs, decided = network.outputs(logits), network.predict_classes(logits)
+    answers = Predictions(*digits, decided=decided, outputs=outputs, losses=values)
+    confusion = confusion_matrix(digits.labels, decided, len(classes))
+    return Evaluation(
+        accuracy=float(confusion.trace() / len(digits.labels)),
+        loss=float(values.mean(dtype=np.float64)),
+        n=len(digits.labels),
+        classes=classes,
+        per_class=class_metrics(confusion),
+        confusion=confusion,
+        dataset=dataset.name,
+        split=split_name,
+        checkpoint=checkpoint,
+        run_dir=run.directory,
+        trained_on=trained_on,
+        same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
+        amplified=amplified,
+        truth_table=_truth_table(answers),
+        mistakes=_mistakes(answers, mistakes, classes),
+        corrupted=measure_corrupted(network, digits) if corrupt else [],
+        selective=None if threshold is None else _select(network, answers, threshold),
+        answers=answers,
+        network=network,
+    )
+
+
+def says_probabilities(network: Network) -> bool:
+    """Return whether the outputs of a network are probabilities."""
+    return isinstance(network.functions[-1], Softmax | Sigmoid)
+
+
+def _select(network: Network, answers: Predictions, threshold: float) -> Selective:
+    """Return the result for the answers whose confidence reaches the threshold."""
+    if not says_probabilities(network):
+        raise UsageError(
+            f"the outputs of this network ({network.functions[-1].name}) are not probabilities",
+            hint="A threshold needs a network whose last layer is softmax or sigmoid.",
+        )
+    confident = answers.confidences >= threshold
+    answered = int(confident.sum())
+    return Selective(
+        threshold=threshold,
+        answered=answered,
+        coverage=answered / len(confident),
+        accuracy=float(answers.right[confident].mean()) if answered else None,
+        calibration_error=expected_calibration_error(
+            calibration(answers.confidences, answers.right)
+        ),
+    )
+
+
+def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
+    """Return the accuracy of a network on corrupted images; the corruptions have a fixed seed.
+
+    Raises
+    ------
+    UsageError
+        The examples are not images.
+    """
+    pixels = digits.images.shape[1]
+    if math.isqrt(pixels) ** 2 != pixels or pixels < SMALLEST_SIDE**2:
+        raise UsageError(f"cannot corrupt examples of {pixels} inputs: they are not images")
+
+    def accuracy(corruption: Corruption, amount: float) -> float:
+        images = corruption.apply(digits.images, amount, np.random.default_rng(0))
+        with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+            logits = logits_of(network, images, threads=cores())
+        return float((network.predict_classes(logits) == digits.labels).mean())
+
+    return [
+        Corrupted(
+            corruption.name,
+            corruption.unit,
+            list(corruption.amounts),
+            [accuracy(corruption, amount) for amount in corruption.amounts],
+        )
+        for corruption in CORRUPTIONS
+    ]
+
+
+def _mistakes(answers: Predictions, count: int, classes: Sequence[str]) -> list[Mistake]:
+    """Return the mistakes with the highest loss; the worst is first."""
+    side = math.isqrt(answers.images.shape[1])
+    square = side * side == answers.images.shape[1]
+    confidences = answers.confidences
+    return [
+        Mistake(
+            index=index,
+            expected=classes[int(answers.labels[index])],
+            answer=classes[int(answers.decided[index])],
+            output=float(confidences[index]),
+            loss=float(answers.losses[index]),
+            image=answers.images[index].reshape((side, side) if square else (1, -1)),
+        )
+        for index in answers.worst[:count].tolist()
+    ]
+
+
+def _truth_table(answers: Predictions) -> list[Row]:
+    """Return every example with its answer; nothing if there are more than `MOST_ROWS`."""
+    if max(answers.images.shape) > MOST_ROWS:
+        return []
+    columns = (scaled(answers.images), answers.labels, answers.outputs, answers.decided)
+    return [Row(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def class_names(config: Config, network: Network) -> list[str]:
+    """Return the names of the classes: digits, or "other" and the positive digit."""
+    if config.data.positive_digit is not None:
+        return ["other", str(config.data.positive_digit)]
+    return [str(digit) for digit in range(max(2, network.sizes[-1]))]
+
+
+def _amplify(network: Network, loss: Loss, examples: Examples, gain: float) -> Amplified:
+    """Evaluate a network whose weights and biases are multiplied by a gain."""
+    if not isinstance(gain, int | float) or not gain > 0:
+        raise UsageError(f"a gain must be a number above 0, got {gain}")
+    try:
+        amplified = network.amplified(gain)
+    except ValueError as error:
+        raise UsageError(
+            f"gain inf turns sigmoid and hard_sigmoid units into step units, but {error}",
+            hint="Use finite gains, such as --gain 1,10,100.",
+        ) from None
+    mean_loss, accuracy = mean_loss_and_accuracy(amplified, loss, examples)
+    if not math.isfinite(mean_loss):
+        raise UsageError(f"the network overflows with gain {gain:g}; use a smaller gain")
+    return Amplified(gain, accuracy, mean_loss if math.isfinite(gain) else None)

@@ -1,0 +1,699 @@
+"""Diagnoses why a network does not learn, from its configuration and the health of its layers.
+
+Each diagnosis has the evidence, the reason, and the key of the configuration to change. A healthy
+run has no diagnosis: the thresholds below are far from the values of healthy runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nnctl.build import build_layers, build_network
+from nnctl.config import Config
+from nnctl.data.dataset import dataset_info, open_dataset
+from nnctl.nn.activations import Array, Exponential, HardSigmoid, Linear, Sigmoid, Step
+from nnctl.nn.examples import scaled
+from nnctl.nn.health import Probe
+from nnctl.nn.initializers import Auto
+from nnctl.nn.losses import make_loss
+from nnctl.nn.metrics import Labels, make_targets
+from nnctl.nn.network import Network, Parameters
+from nnctl.nn.streams import stream
+from nnctl.nn.training import Divergence
+
+_PROBED = 256  # examples for measuring the health of the initial network
+
+DEAD = 0.4
+"""Threshold for dead units: the fraction of a layer's units that output 0 for every image."""
+SATURATED = 0.8
+"""Threshold for saturation: the fraction of a hidden layer's outputs near their bounds."""
+VANISHING = 1 / 100
+"""Threshold for vanishing gradients: norm of the first layer's error over that of the last layer.
+
+The inverse is the threshold for exploding gradients.
+"""
+SHIFTED = 3.0
+"""Threshold for the mean of activations that are never negative, in standard deviations."""
+OVERFITTING = 0.10
+"""Threshold for overfitting: training accuracy minus validation accuracy."""
+LEARNED = 0.9
+"""Threshold for a network that has learned its training images: training accuracy."""
+FLAT = 0.05
+"""Threshold for a loss plateau: largest relative difference of two losses that count as equal."""
+RISEN = 3
+"""Threshold for a loss that rises: a multiple of the loss of random guessing."""
+TINY_UPDATE = 1e-5
+"""Threshold for updates too small to learn: norm of a step divided by that of the weights."""
+MUCH_DROPOUT = 0.5
+"""Dropout rates above this are unusually high."""
+FAINT = 1e-2
+"""Threshold for vanishing activations: their standard deviation."""
+
+FAINT_REASON = (
+    "the weights are too small, so the activations shrink from layer to layer until all images "
+    "look the same"
+)
+
+LEARNING_RATES = {"cross_entropy": (1e-4, 5.0), "quadratic": (1e-2, 30.0)}
+"""Usual range of learning_rate / (1 - momentum) of sgd, by loss."""
+_ROUNDING = 1e-9  # 0.5 / (1 - 0.9) is a little more than 5
+ADAPTIVE_RATES = {"adagrad": (1e-4, 1.0), "adam": (1e-6, 0.1)}
+"""Usual range of the learning rate of optimizers that scale steps by the size of the gradients."""
+
+TITLES = {
+    "equal units": "unbroken symmetry",
+    "exponential": "exponential activation",
+    "faint activations": "vanishing activations",
+    "flat loss": "loss plateau",
+    "saturation": "saturated units",
+    "shifted activations": "activations not zero-centered",
+    "silent outputs": "dead outputs",
+    "step": "step activation",
+}
+"""Usual term for a problem by its kind, where the kind, as written to files, is not the term."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A problem that keeps a network from learning.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the problem in files and JSON; see also `title`.
+    layer : int, optional
+        Number of the layer, from 1.
+    evidence : str
+        Measured values, or settings, that show the problem.
+    reason : str
+        Explanation of why this prevents learning.
+    cure : str
+        Changes to the configuration, with their keys.
+    """
+
+    kind: str
+    layer: int | None
+    evidence: str
+    reason: str
+    cure: str
+
+    @property
+    def title(self) -> str:
+        """The problem in the field's terms, for people."""
+        return TITLES.get(self.kind, self.kind)
+
+
+def check_config(config: Config) -> list[Diagnosis]:
+    """Return the problems that can be found in a configuration, before any training."""
+    return [
+        *_step_activations(config),
+        *_linear(config, None),
+        *_deep_sigmoids(config),
+        *_exponentials(config),
+        *_equal_weights(config),
+        *_learning_rate(config),
+    ]
+
+
+def diagnose(
+    config: Config,
+    rows: Sequence[Mapping[str, Any]],
+    network: Network | None,
+    divergence: Divergence | None = None,
+) -> list[Diagnosis]:
+    """Return the problems found in the metrics and the network of a run.
+
+    Parameters
+    ----------
+    config : Config
+        Configuration of the run.
+    rows : sequence of mapping
+        Metrics of its epochs, with the health of the layers.
+    network : Network, optional
+        Network after the last epoch.
+    divergence : Divergence, optional
+        Divergence that ended the training, if any.
+    """
+    if divergence:
+        return [_diverged(config, divergence)]
+    problems = [*_step_activations(config), *_equal_weights(config), *_linear(config, network)]
+    # Early versions of nnctl did not measure the errors.
+    rows = [row for row in rows if all("error" in layer for layer in row["health"])]
+    if not rows:
+        return problems
+    health, start = rows[-1]["health"], None
+    if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
+        start = initial_health(config, network.sizes[0])
+    problems += [
+        *_silent_outputs(config, health),
+        *([] if problems else _dead(config, health, start)),
+        *_saturation(config, rows[0]["health"], health, start),
+        *_gradients(config, health),
+        *_bias_shift(config, health),
+    ]
+    problems += _loss(config, rows, explained=bool(problems))
+    if rows[-1]["train_accuracy"] < LEARNED:
+        problems += _learning_rate(config)
+    return [*problems, *_overfitting(config, rows)]
+
+
+def diagnose_initialization(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
+    """Return the problems of a network's initial weights, before any training."""
+    overflowing = [number for number, layer in enumerate(health, 1) if not _is_finite(layer)]
+    if overflowing:
+        return list(_overflow(config, overflowing[0]))
+    return [
+        *_dead(config, health, health),
+        *_saturation(config, health, health, health),
+        *_faint(config, health),
+        *_gradients(config, health),
+    ]
+
+
+def initial_health(config: Config, pixels: int) -> list[dict[str, Any]]:
+    """Return the health of the layers with the initial weights, measured without a download."""
+    network = build_network(config, pixels)
+    inputs, labels = some_examples(pixels, _PROBED, network.dtype)
+    units = network.sizes[-1]
+    probe = Probe(
+        network,
+        make_loss(config.loss, config.network.layers[-1].activation),
+        inputs,
+        make_targets(labels % max(2, units), units, network.dtype),
+        Parameters(pixels, network.layers, network.dtype),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        network.initialize(stream(config.training.seed, "initialization"))
+        return [dataclasses.asdict(layer) for layer in probe.measure(0.0)]
+
+
+def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
+    """Return bundled examples with this number of pixels, or random ones if there are none.
+
+    Returns
+    -------
+    inputs : array, shape (count, pixels)
+        Pixels from 0 to 1; fewer rows if the bundled dataset has fewer examples.
+    labels : array, shape (count,)
+        Their labels.
+    """
+    for name in ("mini", "xor"):
+        if dataset_info(name).pixels == pixels:
+            digits = open_dataset(name, notify=lambda _: None).training
+            return scaled(digits.images[:count], dtype), digits.labels[:count]
+    inputs: Array = np.random.default_rng(0).random((count, pixels)).astype(dtype)
+    return inputs, np.arange(count)
+
+
+def health_label(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
+    """Return the worst problem of an epoch in at most nine characters, or ``ok``."""
+    hidden = health[:-1]
+    dead = max((layer["dead"] for layer in hidden), default=0.0)
+    saturated = max((layer["saturated"] for layer in hidden), default=0.0)
+    if _faint_layer(health) < len(health):
+        return "tiny act."
+    for share, least, what in ((dead, DEAD, "dead"), (saturated, SATURATED, "sat.")):
+        if share >= least:
+            return f"{100 * share:.0f} % {what}".replace("100 %", "all")
+    problems = [*_gradients(config, health), *_bias_shift(config, health)]
+    return problems[0].kind.split()[0] if problems else "ok"
+
+
+def _key(layer: int, key: str) -> str:
+    """Return the dotted key of a setting of a layer, numbered from 1."""
+    return f"network.layers.{layer - 1}.{key}"
+
+
+def before_any_step(divergence: Divergence) -> bool:
+    """Return whether the very first forward pass overflowed, before any step."""
+    first = (divergence.epoch, divergence.batch, divergence.last_finite_loss) == (1, 1, None)
+    return first and divergence.what != "gradient"
+
+
+def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
+    if before_any_step(divergence):
+        return next(_overflow(config, divergence.layer))
+    rate = config.optimizer.learning_rate
+    verb = "was" if divergence.what == "gradient" else "were"
+    return Diagnosis(
+        "divergence",
+        divergence.layer,
+        f"the {divergence.what} of layer {divergence.layer} {verb} not finite in epoch "
+        f"{divergence.epoch}, batch {divergence.batch}",
+        "each step overshoots the minimum, so the numbers grow until they overflow",
+        f"lower optimizer.learning_rate (now {rate:g}), for example to {rate / 10:g}",
+    )
+
+
+def _step_activations(config: Config) -> Iterator[Diagnosis]:
+    for number, layer in enumerate(config.network.layers, start=1):
+        if isinstance(layer.activation, Step) and layer.activation.surrogate is None:
+            which = "layer 1 learns" if number == 1 else f"layers 1 to {number} learn"
+            yield Diagnosis(
+                "step",
+                number,
+                f"layer {number} uses the step activation without a surrogate",
+                f"the derivative of step is 0, so no gradient passes through it: {which} nothing",
+                f"set {_key(number, 'activation')}: {{name: step, surrogate: sigmoid}}",
+            )
+
+
+def _linear(config: Config, network: Network | None) -> Iterator[Diagnosis]:
+    """Report hidden layers that are all linear; a network's weights give the evidence."""
+    *hidden, output = config.network.layers
+    if not hidden or not all(isinstance(layer.activation, Linear) for layer in hidden):
+        return
+    units = output.units
+    if network is None:
+        evidence = (
+            f"all hidden layers are linear: the {len(hidden) + 1} layers are equivalent to one"
+        )
+    else:
+        inputs = network.sizes[0]
+        evidence = (
+            f"all hidden layers are linear: one matrix of {inputs} x {units}, the product of the "
+            f"{len(hidden) + 1} weight matrices, gives the same logits up to a relative error of "
+            f"{_distance(network):.0e}"
+        )
+    yield Diagnosis(
+        "linear collapse",
+        None,
+        evidence,
+        "a composition of linear maps is linear, so the network can do no more than one without "
+        "hidden layers",
+        f"set {_key(1, 'activation')}: relu",
+    )
+
+
+def _distance(network: Network) -> float:
+    """Return the relative error of replacing linear layers by the product of their matrices."""
+    exact = network.as_float64()
+    weights, biases = exact.parameters.weights, exact.parameters.biases
+    product, shift = weights[0], biases[0]
+    for w, b in zip(weights[1:], biases[1:], strict=True):
+        product, shift = product @ w, shift @ w + b
+    inputs = np.random.default_rng(0).random((100, network.sizes[0]))
+    logits = network.logits(inputs.astype(network.dtype))
+    largest = float(np.abs(logits).max()) or 1.0
+    return float(np.abs(inputs @ product + shift - logits).max()) / largest
+
+
+def _deep_sigmoids(config: Config) -> Iterator[Diagnosis]:
+    *hidden, _ = config.network.layers
+    steepest = 1.0
+    for layer in hidden:
+        if isinstance(layer.activation, Sigmoid):
+            steepest *= layer.activation.gain / 4
+        elif isinstance(layer.activation, HardSigmoid):
+            steepest *= 1 / 6
+    if steepest < 1 / 1000:
+        yield Diagnosis(
+            "vanishing gradients",
+            1,
+            f"{len(hidden)} hidden layers; the product of their derivatives is at most "
+            f"{steepest:.1g}",
+            "the derivative of a sigmoid is at most 1/4, so the first layers learn much more "
+            "slowly than the last",
+            "use relu or tanh in all hidden layers of network.layers, or use fewer layers",
+        )
+
+
+def _exponentials(config: Config) -> Iterator[Diagnosis]:
+    for number, layer in enumerate(config.network.layers[:-1], start=1):
+        if isinstance(layer.activation, Exponential):
+            yield Diagnosis(
+                "exponential",
+                number,
+                f"layer {number} is a hidden layer with the exponential activation",
+                "its outputs and its derivative are unbounded and grow with each training step",
+                f"set {_key(number, 'activation')}: relu, or softplus",
+            )
+
+
+def _equal_weights(config: Config) -> Iterator[Diagnosis]:
+    *hidden, _ = build_layers(config)
+    equal = {
+        number: 0.0
+        for number, layer in enumerate(hidden, start=1)
+        if not any(
+            drawn.standard_deviation(2, 2)
+            for drawn in (layer.weights_distribution, layer.biases_distribution)
+        )
+    }
+    if equal:
+        number = min(equal)
+        layer = hidden[number - 1]
+        yield Diagnosis(
+            "equal units",
+            number,
+            f"layer {number} is initialized with weights: {layer.weights_distribution.name}, "
+            f"biases: {layer.biases_distribution.name}" + _also(equal, number),
+            "all its units are identical, so they get the same gradient and stay identical",
+            _init_cure(config, number) or f"set {_key(number, 'init')}: auto",
+        )
+
+
+def _learning_rate(config: Config) -> Iterator[Diagnosis]:
+    optimizer = config.optimizer
+    rate = optimizer.learning_rate / (1 - optimizer.momentum)
+    low, high = ADAPTIVE_RATES.get(optimizer.name) or LEARNING_RATES[config.loss]
+    what = f"the {config.loss} loss" if optimizer.name == "sgd" else optimizer.name
+    if not low * (1 - _ROUNDING) <= rate <= high * (1 + _ROUNDING):
+        by_momentum = " / (1 - optimizer.momentum)" if optimizer.momentum else ""
+        high_or_low = "high" if rate > high else "low"
+        yield Diagnosis(
+            "learning rate",
+            None,
+            f"optimizer.learning_rate{by_momentum} is {rate:g}",
+            f"the learning rate is too {high_or_low} for {what}; "
+            f"usual values are between {low:g} and {high:g}",
+            f"{'lower' if rate > high else 'raise'} optimizer.learning_rate",
+        )
+
+
+def _is_dead(layer: Mapping[str, Any]) -> bool:
+    return bool(layer["dead"] >= DEAD)
+
+
+def _is_saturated(layer: Mapping[str, Any]) -> bool:
+    return bool(layer["saturated"] >= SATURATED)
+
+
+def _is_finite(layer: Mapping[str, Any]) -> bool:
+    return all(math.isfinite(value) for value in layer.values() if value is not None)
+
+
+def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
+    yield Diagnosis(
+        "overflow",
+        number,
+        f"layer {number}: its numbers overflow float32 before any training",
+        "infinite numbers have no gradient, so the network cannot learn",
+        _init_cure(config, number) or f"use relu in {_key(number, 'activation')}",
+    )
+
+
+def _init_cure(config: Config, number: int) -> str | None:
+    """Return how to initialize a layer to fit its activation; None if it already does."""
+    layer = config.network.layers[number - 1]
+    for init, key in ((layer.init, _key(number, "init")), (config.network.init, "network.init")):
+        if init is not None:
+            fits = isinstance(init.weights, Auto) and isinstance(init.biases, Auto)
+            return None if fits else f"set {key}: auto"
+    return None
+
+
+def _rate_cure(config: Config) -> str:
+    """Return the settings to lower: strong regularization first, then the learning rate."""
+    dropout = {"network.input_dropout": config.network.input_dropout}
+    for number, layer in enumerate(config.network.layers, start=1):
+        dropout[_key(number, "dropout")] = layer.dropout
+    settings = {
+        "training.adversarial": config.training.adversarial,
+        **{key: rate for key, rate in dropout.items() if rate > MUCH_DROPOUT},
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+    }
+    named = [f"{key} (now {value:g})" for key, value in settings.items() if value]
+    return "lower " + ", or ".join(named)
+
+
+def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    """Report output units near 0 for every image, which the quadratic loss cannot revive."""
+    number, output = len(health), config.network.layers[-1]
+    silent = round(health[-1]["dead"] * output.units)
+    if silent and output.units > 1 and config.loss == "quadratic":
+        init = _init_cure(config, number)
+        yield Diagnosis(
+            "silent outputs",
+            number,
+            f"layer {number}: {silent} of {output.units} outputs are near 0 for every image",
+            "the network never predicts these digits: the gradient of the quadratic loss is "
+            "proportional to the derivative of the output, which is nearly 0 there",
+            ", or ".join(
+                [
+                    *(["set loss: cross_entropy"] * isinstance(output.activation, Sigmoid)),
+                    *([init] if init else []),
+                    "try another training.seed",
+                ]
+            ),
+        )
+
+
+def _dead(
+    config: Config,
+    health: Sequence[Mapping[str, Any]],
+    start: Sequence[Mapping[str, Any]] | None,
+) -> Iterator[Diagnosis]:
+    dead = {
+        number: layer["dead"]
+        for number, layer in enumerate(health[:-1], start=1)
+        if _is_dead(layer) and not _is_saturated(layer) and number < _faint_layer(health)
+    }
+    if dead:
+        number = max(dead, key=dead.__getitem__)
+        began_dead = start is not None and _is_dead(start[number - 1])
+        name = config.network.layers[number - 1].activation.name
+        other = f"use leaky_relu in {_key(number, 'activation')}"
+        init = _init_cure(config, number) if began_dead else None
+        yield Diagnosis(
+            "dead units",
+            number,
+            f"layer {number}: {100 * dead[number]:.0f} % of the {name} units output 0 for every "
+            f"image{', already before training' if began_dead else ''}" + _also(dead, number),
+            "a unit that outputs 0 for every image has no gradient and cannot recover",
+            f"{init or _rate_cure(config)}, or {other}",
+        )
+
+
+def _faint_layer(health: Sequence[Mapping[str, Any]]) -> int:
+    """Return the first hidden layer with vanishing activations, or ``len(health) + 1``.
+
+    A layer whose units are mostly dead is not one of them.
+    """
+    for number, layer in enumerate(health[:-1], start=1):
+        if layer["std"] < FAINT and layer["dead"] < DEAD:
+            return number
+    return len(health) + 1
+
+
+def _large(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e6 else f"{number:.1e}"
+
+
+def _also(layers: Mapping[int, float], worst: int) -> str:
+    """Return a clause that names the other layers with the same problem, or nothing."""
+    others = [str(number) for number in layers if number != worst]
+    if not others:
+        return ""
+    return f"; also in layer{'s' * (len(others) > 1)} {', '.join(others)}"
+
+
+def _saturation(
+    config: Config,
+    first: Sequence[Mapping[str, Any]],
+    last: Sequence[Mapping[str, Any]],
+    start: Sequence[Mapping[str, Any]] | None,
+) -> Iterator[Diagnosis]:
+    """Report layers saturated since the first epoch; a confident network may saturate later."""
+    saturated = {
+        number: now["saturated"]
+        for number, (then, now) in enumerate(zip(first[:-1], last[:-1], strict=True), start=1)
+        if _is_saturated(then) and _is_saturated(now)
+    }
+    if saturated:
+        number = max(saturated, key=saturated.__getitem__)
+        before = f" ({100 * first[number - 1]['saturated']:.0f} % after the first epoch)"
+        init = _init_cure(config, number)
+        began_so = init is not None and (start is None or _is_saturated(start[number - 1]))
+        why = "its initial weights are too large" if began_so else "the steps were too large"
+        name = config.network.layers[number - 1].activation.name
+        yield Diagnosis(
+            "saturation",
+            number,
+            f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
+            f"their bounds{before if first is not last else ''}" + _also(saturated, number),
+            f"there the derivative of {name} is nearly 0, so the layer learns very slowly; {why}",
+            init if began_so and init else _rate_cure(config),
+        )
+
+
+def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    first, last = health[0]["error"], health[-1]["error"]
+    hidden = [layer.activation for layer in config.network.layers[:-1]]
+    if not last or _faint_layer(health) < len(health):
+        return  # vanishing activations have their own diagnosis
+    if not first and (any(isinstance(f, Step) for f in hidden) or any(map(_is_dead, health[:-1]))):
+        return  # and so have step activations and dead units
+    ratio = max(first, float(np.finfo(np.float32).tiny)) / last
+    per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} per layer"
+    init = next(filter(None, (_init_cure(config, i + 1) for i in range(len(hidden)))), None)
+    if ratio < VANISHING:
+        bounded = [function for function in hidden if function.initializer != "he_normal"]
+        yield Diagnosis(
+            "vanishing gradients",
+            1,
+            f"the backpropagated error of layer 1 is {_large(1 / ratio)} times smaller than that "
+            f"of layer {len(health)}: {per_layer}",
+            "each layer multiplies the error by its weights and by the derivative of "
+            f"{' or '.join(sorted({function.name for function in hidden}))}, so the first layers "
+            "learn very slowly",
+            init
+            or (
+                "use relu in all hidden layers of network.layers, or use fewer layers"
+                if bounded
+                else "use more units or fewer layers in network.layers"
+            ),
+        )
+    elif ratio > 1 / VANISHING:
+        yield Diagnosis(
+            "exploding gradients",
+            1,
+            f"the backpropagated error of layer 1 is {_large(ratio)} times larger than that of "
+            f"layer {len(health)}: {per_layer}",
+            "each layer multiplies the error by its weights, which are too large; no single "
+            "learning rate suits both the first and the last layers",
+            f"{init}, then choose optimizer.learning_rate as usual" if init else _rate_cure(config),
+        )
+
+
+def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    hidden = zip(config.network.layers[:-1], health[:-1], strict=True)
+    shifted = {
+        number: state["mean"] / state["std"]
+        for number, (layer, state) in enumerate(hidden, start=1)
+        if layer.activation.positive and state["mean"] > SHIFTED * state["std"] > 0
+    }
+    if shifted:
+        number = max(shifted, key=shifted.__getitem__)
+        state = health[number - 1]
+        yield Diagnosis(
+            "shifted activations",
+            number,
+            f"layer {number}: the activations have mean {state['mean']:.3g} and standard "
+            f"deviation {state['std']:.2g}, and none is negative" + _also(shifted, number),
+            f"the inputs of layer {number + 1} are similar for all images, and the gradients of "
+            "each unit's weights there all have the same sign, so the steps zigzag",
+            f"use tanh or elu in {_key(number, 'activation')}",
+        )
+
+
+def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    number = _faint_layer(health)
+    if number < len(health):
+        yield Diagnosis(
+            "faint activations",
+            number,
+            f"layer {number}: the activations are nearly equal for all images (standard "
+            f"deviation "
+            f"{health[number - 1]['std']:.1g})",
+            FAINT_REASON,
+            _init_cure(config, number) or _rate_cure(config),
+        )
+
+
+def _loss(
+    config: Config, rows: Sequence[Mapping[str, Any]], *, explained: bool
+) -> Iterator[Diagnosis]:
+    """Report a loss that stays on a plateau or rises, unless another problem explains it."""
+    first, last = rows[0], rows[-1]
+    classes = max(2, config.network.layers[-1].units)
+    if last["train_accuracy"] > min(2 / classes, 0.75):
+        return
+    began = first["train_loss"]
+    guessing = f"with an accuracy of {100 * last['train_accuracy']:.1f} %: no better than guessing"
+    was = f"was {began:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
+    evidence = f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}"
+    chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
+    stuck = config.loss == "quadratic" and _is_saturated(last["health"][-1])
+    if last["train_loss"] > max(RISEN * chance, began / 2) and not stuck:
+        if not explained:
+            yield Diagnosis(
+                "learning rate",
+                None,
+                f"{evidence}; guessing gives {chance:.3g}",
+                "the learning rate is too high: each step overshoots and makes the network more "
+                "confident in wrong answers",
+                _rate_cure(config),
+            )
+        return
+    fell = began - last["train_loss"]
+    if fell <= FLAT * began or abs(last["train_loss"] - chance) <= FLAT * chance:
+        yield from _flat(config, rows, f"{evidence}, {guessing}", explained=explained)
+
+
+def _flat(
+    config: Config, rows: Sequence[Mapping[str, Any]], evidence: str, *, explained: bool
+) -> Iterator[Diagnosis]:
+    """Report why the loss stays at that of guessing, unless another problem explains it."""
+    health, rate = rows[-1]["health"], config.optimizer.learning_rate
+    faint = _faint_layer(health)
+    updates = [layer["update_ratio"] for layer in rows[0]["health"]]
+    if faint < len(health) and not explained:
+        reason = (
+            f"the activations of layer {faint} are nearly equal for all images (standard "
+            f"deviation "
+            f"{health[faint - 1]['std']:.1g}); {FAINT_REASON}"
+        )
+        cure = _init_cure(config, faint) or _rate_cure(config)
+    elif config.loss == "quadratic" and _is_saturated(health[-1]):
+        reason = (
+            f"{100 * health[-1]['saturated']:.0f} % of the outputs are within 5 % of their bounds; "
+            "the gradient of the quadratic loss is proportional to their derivative, which is "
+            "nearly 0 there"
+        )
+        is_sigmoid = isinstance(config.network.layers[-1].activation, Sigmoid)
+        cure = _rate_cure(config) + (", or set loss: cross_entropy" if is_sigmoid else "")
+    elif explained:
+        return
+    elif 0 < max(updates) < TINY_UPDATE:
+        reason = (
+            "the learning rate is too low: a step changes the weights by less than 1/100,000 of "
+            "their norm"
+        )
+        cure = f"raise optimizer.learning_rate (now {rate:g})"
+    elif len(config.network.layers) == 1:
+        reason = (
+            "a single layer separates two classes by a straight line or plane, which may not exist "
+            "for this dataset"
+        )
+        cure = "add a hidden layer to network.layers"
+    else:
+        reason = "the network gives the same answer for every image, and the steps do not change it"
+        cure = (
+            f"divide or multiply optimizer.learning_rate (now {rate:g}) by 10, or use more units "
+            "in network.layers"
+        )
+    yield Diagnosis("flat loss", None, evidence, reason, cure)
+
+
+def _overfitting(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    last = rows[-1]
+    if last["val_accuracy"] is None or last["train_accuracy"] < LEARNED:
+        return
+    gap = last["train_accuracy"] - last["val_accuracy"]
+    if gap > OVERFITTING:
+        cures = ["raise optimizer.weight_decay"]
+        hidden = config.network.layers[:-1]
+        if hidden and not any(layer.dropout for layer in hidden):
+            cures.append("set network.layers.0.dropout: 0.5")
+        if config.data.augment is None:
+            cures.append("augment the images with data.augment: {rotate: 10, elastic: {}}")
+        if config.data.subset:
+            cures.insert(0, "train on more images with data.subset: null")
+        if config.training.early_stopping is None:
+            cures.append("stop early with training.early_stopping: {patience: 5}")
+        yield Diagnosis(
+            "overfitting",
+            None,
+            f"the accuracy is {100 * last['train_accuracy']:.1f} % on the training images, but "
+            f"{100 * last['val_accuracy']:.1f} % on the validation images",
+            "the network memorized the training images, including their noise",
+            ", or ".join(cures),
+        )

@@ -1,0 +1,120 @@
+"""Write the HTML report of runs and sweeps."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nnctl.errors import UsageError
+from nnctl.files import write_atomically
+from nnctl.report.charts import import_matplotlib
+from nnctl.report.page import GENERATOR, render
+from nnctl.report.ranking import rank
+from nnctl.report.run_report import RunReport
+from nnctl.report.sweep_report import SweepReport
+from nnctl.runs.resolve import Notify
+from nnctl.runs.run import Run, cannot_write, require_replaceable
+from nnctl.sweeps.journal import is_sweep
+
+MOST_RUNS = 20
+"""Number of runs of a sweep that a report shows: its best ones."""
+
+_LIBRARIES: dict[str, Callable[[], object]] = {
+    "Jinja": partial(importlib.import_module, "jinja2"),
+    "matplotlib": import_matplotlib,
+    "Pillow": partial(importlib.import_module, "PIL"),
+}
+_PAGE = re.compile(rf'<meta name="generator" content="{GENERATOR} '.encode())
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `report`.
+
+    Parameters
+    ----------
+    file : Path
+        The HTML file.
+    bytes : int
+        Its size.
+    reports : list of RunReport
+        The reported runs, the best first.
+    """
+
+    file: Path
+    bytes: int
+    reports: list[RunReport]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-compatible values."""
+        return {
+            "file": str(self.file),
+            "bytes": self.bytes,
+            "runs": [
+                {
+                    "run_dir": str(run_report.run.directory),
+                    "test_accuracy": run_report.evaluation.accuracy
+                    if run_report.evaluation
+                    else None,
+                    "lacking": run_report.lacking or None,
+                }
+                for run_report in self.reports
+            ],
+        }
+
+
+def report(
+    directories: Sequence[Path], file: Path, *, data_dir: Path | None = None, notify: Notify
+) -> Report:
+    """Write an HTML report of runs; several runs are compared.
+
+    Parameters
+    ----------
+    directories : sequence of Path
+        Directories of runs and sweeps.
+    file : Path
+        Output file. An earlier report is replaced; any other existing file is an error.
+    data_dir : Path, optional
+        Directory of the downloaded datasets.
+    notify : callable
+        Receives the events of a download.
+
+    Raises
+    ------
+    UsageError
+        A directory is neither a run nor a sweep, the file exists and is not a report of nnctl, or a
+        library is not installed.
+    DataError
+        A run or sweep is corrupt.
+    StorageError
+        The file cannot be written.
+    """
+    _require_libraries()
+    require_replaceable(file, _PAGE, "report")
+    studies = [SweepReport.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
+    runs = [Run.open(path) for path in directories if not is_sweep(path)]
+    runs += [run for study in studies for run in study.runs]
+    unique = {run.directory.resolve(): run for run in runs}
+    reports = rank([RunReport.of(run, data_dir, notify) for run in unique.values()])
+    # Names of directories may not be valid Unicode.
+    content = render(reports, studies).encode(errors="replace")
+    try:
+        write_atomically(file, content)
+    except OSError as error:
+        raise cannot_write(file, error) from None
+    return Report(file, len(content), reports)
+
+
+def _require_libraries() -> None:
+    for name, load in _LIBRARIES.items():
+        try:
+            load()
+        except ImportError:
+            raise UsageError(
+                f"a report requires {name}", hint="Install it with: pip install 'nnctl[plot]'"
+            ) from None

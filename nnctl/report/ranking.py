@@ -1,0 +1,142 @@
+"""Comparison of several runs: how their configurations and test accuracies differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnctl.analysis.comparison import ALPHA, mcnemar
+from nnctl.config import to_mapping
+from nnctl.report.run_report import RunReport
+from nnctl.runs.resolve import flatten
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run compared with the best run.
+
+    Parameters
+    ----------
+    run_report : RunReport
+        The run.
+    values : list of str
+        Values of the keys in which the configurations differ.
+    only_ours, only_best : int or None
+        Number of test images that only this run, or only the best run, classifies correctly.
+    chance : float or None
+        p-value of McNemar's test; None for the best run itself, and if the two runs were not
+        evaluated on the same images.
+    """
+
+    run_report: RunReport
+    values: list[str]
+    only_ours: int | None = None
+    only_best: int | None = None
+    chance: float | None = None
+
+    @property
+    def is_distinct(self) -> bool:
+        """Whether the difference from the best run is statistically significant."""
+        return self.chance is not None and self.chance < ALPHA
+
+
+def rank(reports: Sequence[RunReport]) -> list[RunReport]:
+    """Return runs by validation accuracy, the highest first; runs without one come last."""
+
+    def key(run_report: RunReport) -> tuple[float, float]:
+        row = run_report.best_row
+        return (-row["val_accuracy"], row["val_loss"]) if row else (1.0, 0.0)
+
+    return sorted(reports, key=key)
+
+
+def differing_keys(reports: Sequence[RunReport]) -> list[str]:
+    """Return the keys in which configurations differ."""
+    flat = [flatten(to_mapping(run_report.config)) for run_report in reports]
+    keys = dict.fromkeys(key for mapping in flat for key in mapping)
+    return [key for key in keys if len({json.dumps(mapping.get(key)) for mapping in flat}) > 1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of several runs.
+
+    Parameters
+    ----------
+    keys : list of str
+        Keys in which the configurations differ.
+    rows : list of Compared
+        The runs, the best first.
+    """
+
+    keys: list[str]
+    rows: list[Compared]
+
+    def sentence(self, names: Mapping[Path, str]) -> str:
+        """Return how many of the other runs differ significantly from the best, as a sentence."""
+        best, *others = self.rows
+        tested = [row for row in others if row.chance is not None]
+        name = names[best.run_report.run.directory]
+        if not tested:
+            return (
+                f"{name} has the best validation accuracy; no other run has the same test images."
+            )
+        if len(tested) == 1:
+            return f"{name} has the best validation accuracy. {_describe_difference(tested[0])}"
+        distinct = sum(row.is_distinct for row in tested)
+        return (
+            f"{name} has the best validation accuracy. On the test images it differs significantly "
+            f"from {distinct} of the other {len(tested)} (McNemar's test, p < {ALPHA:g})."
+        )
+
+
+def _describe_difference(other: Compared) -> str:
+    assert other.only_best is not None
+    assert other.only_ours is not None
+    differing = other.only_best + other.only_ours
+    verdict = "significant" if other.is_distinct else "not significant"
+    return (
+        f"Of the {differing} test images that only one of the two runs gets right, it gets "
+        f"{other.only_best} right: {verdict} (McNemar's test, p = {other.chance:.2g})."
+    )
+
+
+def compare(ranked: Sequence[RunReport]) -> Comparison:
+    """Compare each run with the first one.
+
+    Parameters
+    ----------
+    ranked : sequence of RunReport
+        The runs, the best first; see `rank`.
+    """
+    keys = differing_keys(ranked)
+    return Comparison(keys, [_compare(ranked[0], run_report, keys) for run_report in ranked])
+
+
+def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> Compared:
+    flat = flatten(to_mapping(run_report.config))
+    values = [_text(flat[key]) if key in flat else "" for key in keys]
+    if run_report is best or best.evaluation is None or run_report.evaluation is None:
+        return Compared(run_report, values)
+    theirs, ours = best.evaluation.answers, run_report.evaluation.answers
+    same_labels = np.array_equal(theirs.labels, ours.labels)
+    if not same_labels or not np.array_equal(theirs.images, ours.images):
+        return Compared(run_report, values)
+    return Compared(
+        run_report,
+        values,
+        only_ours=int(np.count_nonzero(ours.right & ~theirs.right)),
+        only_best=int(np.count_nonzero(theirs.right & ~ours.right)),
+        chance=mcnemar(ours.right, theirs.right),
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)

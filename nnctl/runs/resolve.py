@@ -1,0 +1,314 @@
+"""Checks a configuration against dataset and machine, and replaces ``auto`` by numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnctl.config import (
+    Check,
+    Config,
+    Document,
+    Override,
+    Problem,
+    read_file,
+    replaced,
+    resolve,
+    to_mapping,
+)
+from nnctl.config.schema import DataConfig
+from nnctl.data.dataset import (
+    NAMED,
+    Dataset,
+    DatasetInfo,
+    canonical_name,
+    dataset_info,
+    open_dataset,
+)
+from nnctl.data.download import DownloadEvent
+from nnctl.errors import DataError, UsageError
+from nnctl.runs.memory import check_memory
+from nnctl.runs.threads import threads_that_fit
+from nnctl.text import shell_command
+
+EPOCHS = 30
+"""Epochs for ``epochs: auto``, if ``steps`` is not set."""
+VALIDATION_SHARE = 6
+"""``validation: auto`` holds out 1/6 of the examples: MNIST's usual 10,000 of 60,000."""
+
+
+@dataclass(frozen=True)
+class FellBack:
+    """Notice that a dataset is not available and that the training uses the fallback.
+
+    Parameters
+    ----------
+    wanted, fallback : str
+        Names of the two datasets.
+    reason : str
+        Error message of the first.
+    """
+
+    wanted: str
+    fallback: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FewerThreads:
+    """Notice that fewer threads than requested are used, since a batch has too few examples."""
+
+    asked: int
+    used: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked} threads cannot share a batch of {self.used}: training with {self.used}"
+        )
+
+
+Notice = DownloadEvent | FellBack | FewerThreads
+Notify = Callable[[Notice], None]
+
+
+def check_data(config: Config) -> Iterator[Problem]:
+    """Check a configuration against its dataset and against the machine's memory."""
+    try:
+        info = dataset_info(config.data.dataset)
+    except UsageError as error:
+        stop = "" if error.message.endswith("?") else "."
+        yield Problem(("data", "dataset"), f"{error.message}{stop} {error.hint}")
+        return
+    except DataError:  # reported when the dataset is opened, unless there is a fallback
+        if config.data.fallback:  # the other settings are reduced to fit the fallback
+            yield from _check_classes(config, dataset_info(config.data.fallback))
+        return
+    yield from _check_classes(config, info)
+    yield from _check_pictures(config, info)
+    held_out = validation_count(config, info)
+    left = info.n_training - held_out
+    if left < 1:
+        yield Problem(
+            ("data", "validation"),
+            f"cannot hold out {held_out:,} of the {info.n_training:,} examples of "
+            f"{config.data.dataset}; auto holds out {info.n_training // VALIDATION_SHARE:,}",
+            about=(("data", "dataset"),),
+        )
+    elif config.data.subset and config.data.subset > left:
+        yield Problem(
+            ("data", "subset"),
+            f"{config.data.subset:,} examples are more than the {left:,} left for training",
+            about=(("data", "dataset"), ("data", "validation")),
+        )
+    yield from check_memory(config, info, held_out)
+
+
+def info_of_config(config: Config) -> DatasetInfo:
+    """Return the sizes of a configuration's dataset, or of its fallback.
+
+    Raises
+    ------
+    DataError
+        The dataset is damaged, and no fallback is configured.
+    """
+    try:
+        return dataset_info(config.data.dataset)
+    except DataError:
+        if config.data.fallback is None:
+            raise
+        return dataset_info(config.data.fallback)
+
+
+def _check_pictures(config: Config, info: DatasetInfo) -> Iterator[Problem]:
+    """Check that augmentation is used with square images only."""
+    if config.data.augment and (math.isqrt(info.pixels) ** 2 != info.pixels or info.pixels < 64):
+        yield Problem(
+            ("data", "augment"),
+            f"only square images can be augmented; the examples of '{config.data.dataset}' have "
+            f"{info.pixels} inputs",
+            about=(("data", "dataset"),),
+        )
+
+
+def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
+    """Check that the number of output units fits the number of classes."""
+    binary = config.data.positive_digit is not None
+    if binary and info.classes == 2:
+        yield Problem(
+            ("data", "positive_digit"),
+            f"the dataset '{config.data.dataset}' does not consist of digits; its classes are 0 "
+            "and 1",
+            about=(("data", "dataset"),),
+        )
+        return
+    classes = 2 if binary else info.classes
+    last = len(config.network.layers) - 1
+    units = config.network.layers[last].units
+    if units not in ((1, 2) if classes == 2 else (classes,)):
+        need = f"{classes} classes need {classes}"
+        if classes == 2:
+            need = "2 classes need 1 unit with sigmoid, or 2 with softmax"
+        yield Problem(
+            ("network", "layers", last, "units"),
+            f"the last layer has {units} unit{'s' * (units > 1)}, but {need}",
+            about=(("data", "dataset"), ("data", "positive_digit")),
+        )
+
+
+CHECKS: tuple[Check, ...] = (check_data,)
+
+
+def validation_count(config: Config, info: DatasetInfo) -> int:
+    """Return the number of validation examples."""
+    count = config.data.validation
+    return info.n_training // VALIDATION_SHARE if count == "auto" else count
+
+
+def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
+    """Read a configuration file, apply overrides, and check the result.
+
+    Raises
+    ------
+    ConfigError
+        The configuration has mistakes; the message lists all of them.
+    UsageError
+        The file is a sweep file.
+    """
+    document = read_file(path)
+    if "network" not in document.data and "parameters" in document.data:
+        raise UsageError(
+            f"{path} is a sweep file, not a training configuration",
+            hint=f"Use: {shell_command('nnctl', 'sweep', path)}",
+        )
+    return resolve_config(document, overrides)
+
+
+def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Config:
+    """Return the checked configuration of a document; see `load_config`."""
+    return resolve(document, overrides, CHECKS)
+
+
+def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dataset:
+    """Open the dataset of a configuration, or its fallback.
+
+    Raises
+    ------
+    DataError
+        The dataset is not available, and no fallback is configured.
+    """
+    try:
+        return open_dataset(data.dataset, data_dir=data_dir, notify=notify)
+    except DataError as error:
+        if data.fallback is None:
+            raise
+        notify(FellBack(data.dataset, data.fallback, error.message))
+        return open_dataset(data.fallback, data_dir=data_dir, notify=notify)
+
+
+def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: None) -> Config:
+    """Return a configuration without ``auto`` values and without a fallback.
+
+    The validation examples, the epochs and the threads are numbers, and the dataset is the one that
+    is used. If that is the fallback, ``data.validation`` and ``data.subset`` are reduced to fit it.
+
+    Parameters
+    ----------
+    config : Config
+        Configuration.
+    dataset : Dataset
+        Dataset to train on: the configured one or its fallback.
+    notify : callable
+        Receives a `FewerThreads` notice if the configuration requests too many threads.
+    """
+    info = dataset_info(dataset.name)
+    requested, threads = config.training.threads, threads_that_fit(config, info.pixels)
+    if requested not in ("auto", threads):
+        notify(FewerThreads(int(requested), threads))
+    fell_back = dataset.name != canonical_name(config.data.dataset)
+    values = {
+        "data.dataset": dataset.name,
+        "data.fallback": None,
+        "data.validation": validation_count(config, info),
+        "training.threads": threads,
+        **(_cut_down(config, info) if fell_back else {}),
+    }
+    final = replaced(config, values)
+    return replaced(final, {"training.epochs": epochs_needed(final, info)})
+
+
+def steps_per_epoch(config: Config, info: DatasetInfo) -> int:
+    """Return the number of steps per epoch."""
+    examples = config.data.subset or info.n_training - validation_count(config, info)
+    return math.ceil(examples / min(config.training.batch_size, examples))
+
+
+def epochs_needed(config: Config, info: DatasetInfo) -> int:
+    """Return the number of epochs; with ``training.steps`` the last one may be incomplete."""
+    if config.training.epochs != "auto":
+        return config.training.epochs
+    steps = config.training.steps
+    # Integer division: a float cannot represent every large integer.
+    return -(-steps // steps_per_epoch(config, info)) if steps else EPOCHS
+
+
+def _cut_down(config: Config, info: DatasetInfo) -> dict[str, Any]:
+    """Return the settings, by key, that are reduced to fit a smaller fallback dataset."""
+    held_out = min(validation_count(config, info), info.n_training // VALIDATION_SHARE)
+    subset = config.data.subset
+    too_many = subset is not None and subset > info.n_training - held_out
+    return {"data.validation": held_out, "data.subset": None if too_many else subset}
+
+
+def differences(run: Config, requested: Config) -> list[str]:
+    """Return a line for each setting that differs from a run's, except the number of epochs.
+
+    ``auto`` values and a fallback of the requested configuration do not count as differences.
+    """
+    ignored = {"training.epochs", "data.fallback"}
+    if requested.data.fallback == run.data.dataset:
+        ignored |= {"data.dataset", "data.validation", "data.subset"}
+    if canonical_name(requested.data.dataset) == run.data.dataset:
+        ignored |= {"data.dataset"}
+    threads = requested.training.threads
+    if threads != "auto" and threads_that_fit(requested, 0) == run.training.threads:
+        ignored |= {"training.threads"}
+    return [
+        f"{key}: {ours} in the run, {theirs} requested"
+        for key, (ours, theirs) in differing(run, requested).items()
+        if key not in ignored and theirs != "auto"
+    ]
+
+
+def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each dotted key in which two configurations differ."""
+    ours, theirs = flatten(to_mapping(first)), flatten(to_mapping(second))
+    pairs = {key: (ours.get(key), theirs.get(key)) for key in dict.fromkeys([*ours, *theirs])}
+    return {key: values for key, values in pairs.items() if values[0] != values[1]}
+
+
+def changeable(first: Config, second: Config) -> set[str]:
+    """Return the keys whose values may differ between the files of a run.
+
+    A run can be extended by epochs, and the folder of its dataset can be moved, since the SHA-256
+    hashes of the dataset's files are compared before they are used.
+    """
+    moved = not {first.data.dataset, second.data.dataset} & {*NAMED}
+    return {"training.epochs", "data.dataset"} if moved else {"training.epochs"}
+
+
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings and lists, by dotted key."""
+    items: Iterator[tuple[Any, Any]]
+    if isinstance(value, Mapping):
+        items = iter(value.items())
+    elif isinstance(value, list):
+        items = iter(enumerate(value))
+    else:
+        return {key: value}
+    leaves: dict[str, Any] = {}
+    for step, below in items:
+        leaves |= flatten(below, f"{key}.{step}".lstrip("."))
+    return leaves

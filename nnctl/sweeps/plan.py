@@ -1,0 +1,478 @@
+"""Reads sweep files and ``-p`` options, checks every point, and creates trials."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnctl.config import (
+    Config,
+    Document,
+    Override,
+    apply_overrides,
+    from_mapping,
+    read_file,
+    resolve,
+    to_mapping,
+)
+from nnctl.config.loader import validate
+from nnctl.config.reader import read_value
+from nnctl.config.schema import MAX_WHOLE, DataConfig
+from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
+from nnctl.data.dataset import Dataset, canonical_name
+from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
+from nnctl.runs.resolve import Notice, Notify, find_dataset, resolve_auto, resolve_config
+from nnctl.sweeps.space import (
+    Params,
+    RandomSampler,
+    combinations,
+    corners,
+    count_combinations,
+    draw,
+)
+from nnctl.sweeps.trials import Trial
+from nnctl.text import shell_command
+
+MOST_POINTS = 100_000
+_DISTRIBUTIONS = {"lin": "uniform", "log": "log_uniform_values", "int": "int_uniform"}
+_RANGE = re.compile(rf"({'|'.join(_DISTRIBUTIONS)}):(.*)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Base configuration and search space of a sweep.
+
+    Parameters
+    ----------
+    base : Document
+        Training configuration, with the overrides of the command line applied.
+    sweep : SweepConfig
+        Keys that vary and their values, method and number of trials.
+    places : mapping of str to str
+        Where each key was written, for error messages: ``sweep.yaml:9:3`` or ``-p``.
+    """
+
+    base: Document
+    sweep: SweepConfig
+    places: Mapping[str, str]
+
+    def points(self) -> Iterator[Params]:
+        """Yield the points that are known before the sweep starts; none for ``method: tpe``."""
+        space, most = self.sweep.space, self.sweep.most
+        match self.sweep.method:
+            case "grid":
+                yield from combinations(space, min(most or MOST_POINTS, MOST_POINTS))
+            case "random":
+                dice = RandomSampler(self.sweep.seed)
+                yield from (draw(space, dice) for _ in range(most or 0))
+
+    def allows(self, point: Params) -> bool:
+        """Return whether a point has a valid configuration, on any machine and dataset."""
+        try:
+            resolve(copy.deepcopy(self.base), self._overrides(point))
+        except ConfigError:
+            return False
+        return True
+
+    def config_at(self, point: Params) -> Config:
+        """Return the configuration at a point; ``a.b`` is applied after ``a``.
+
+        Raises
+        ------
+        ConfigError
+            The configuration has errors.
+        """
+        config = resolve_config(copy.deepcopy(self.base), self._overrides(point))
+        source, seeds, mistakes = self.base.source, self.sweep.seeds, []
+        if config.data.validation == 0:
+            mistakes.append(
+                f"{source}: trials are ranked by {self.sweep.ranked_by}; set data.validation"
+            )
+        if config.training.seed + seeds - 1 > MAX_WHOLE:
+            mistakes.append(
+                f"{source}: the last of {seeds} seeds would be above {MAX_WHOLE}; set training.seed"
+            )
+        if mistakes:
+            raise ConfigError(source, mistakes)
+        return config
+
+    def _overrides(self, point: Params) -> list[Override]:
+        return [
+            Override(key, copy.deepcopy(value), f"{self.places.get(key, '-p')} {key}={value}")
+            for key, value in sorted(point.items(), key=lambda item: item[0].count("."))
+        ]
+
+    def checked_points(self) -> list[tuple[Params, Config]]:
+        """Return the points with their configurations, without duplicate configurations.
+
+        The points of tpe are not known yet; instead, return points that together have each value of
+        each choice and values near both ends of each range.
+
+        Raises
+        ------
+        ConfigError
+            The configurations of some points have errors; all are listed.
+        UsageError
+            There are more than `MOST_POINTS` points.
+        """
+        sweep = self.sweep
+        count = count_combinations(sweep.space) if sweep.method == "grid" else sweep.most or 0
+        if min(count, sweep.most or count) > MOST_POINTS:
+            number = f"{count:,}" if count < 10**15 else "more than 10^15"
+            raise UsageError(
+                f"the sweep has {number} points; the maximum is {MOST_POINTS:,}",
+                hint="Vary fewer keys, or draw points at random (method: random).",
+            )
+        checked: dict[str, tuple[Params, Config]] = {}
+        mistakes: dict[str, str] = {}  # without duplicates, by key and problem
+        for point in corners(sweep.space) if sweep.method == "tpe" else self.points():
+            try:
+                config = self.config_at(point)
+            except ConfigError as error:
+                for mistake in error.mistakes:
+                    mistakes.setdefault(self._without_value(mistake, point), mistake)
+            else:
+                checked.setdefault(json.dumps(to_mapping(config)), (point, config))
+        if mistakes:
+            raise ConfigError("the sweep", list(mistakes.values()))
+        return list(checked.values())
+
+    def _without_value(self, mistake: str, point: Params) -> str:
+        """Return a message without the value, so that equal problems of a key are equal texts."""
+        for override in self._overrides(point):
+            if mistake.startswith(f"{override.source}: "):
+                return f"{override.key}: {mistake.removeprefix(override.source)}"
+        return mistake
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return {
+            "sweep": to_mapping(self.sweep, defaults=False),
+            "base": self.base.data,
+            "source": self.base.source,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Return a plan from plain values.
+
+        Raises
+        ------
+        DamagedFileError
+            The values are not a valid plan.
+        """
+        try:
+            base = Document(data["source"], dict(data["base"]))
+            sweep = validate(
+                SweepConfig, Document("the plan", dict(data["sweep"])), (check_method,)
+            )
+        except (KeyError, TypeError, ValueError, ConfigError):
+            raise DamagedFileError("the plan in the sweep's journal is damaged") from None
+        return cls(base, sweep, {})
+
+
+class TrialFactory:
+    """Factory of trials; it opens each dataset once.
+
+    Parameters
+    ----------
+    data_dir : Path, optional
+        Directory of the datasets.
+    notify : callable
+        Function that receives the events of downloads.
+    """
+
+    def __init__(self, data_dir: Path | None, notify: Notify) -> None:
+        self._data_dir = data_dir
+        self._notify = notify
+        self._datasets: dict[DataConfig, Dataset] = {}
+        self._noticed: list[Notice] = []
+
+    def fetch(self, checked: Iterable[tuple[Params, Config]]) -> None:
+        """Open or download the datasets of all configurations before the sweep starts.
+
+        Raises
+        ------
+        DataError
+            A dataset is not available.
+        """
+        for _, config in checked:
+            self._find(config.data)
+
+    def make(self, home: Path, number: int, point: Params, config: Config, seed: int) -> Trial:
+        """Return a trial of a point, with its own directory in the sweep directory.
+
+        ``threads: auto`` becomes one thread, as the workers share the cores.
+
+        Raises
+        ------
+        DataError
+            The dataset is not available.
+        """
+        dataset = self._find(config.data)
+        resolved = self._resolved_config(config, seed, dataset)
+        directory = _own_directory(home, number)
+        trial_id, text = _identity(resolved), json.dumps(resolved)
+        return Trial(number, trial_id, point, seed, text, dataset, directory)
+
+    def identity(self, config: Config) -> str:
+        """Return the ID of a trial: the first digits of its configuration's SHA-256."""
+        resolved = self._resolved_config(config, config.training.seed, self._find(config.data))
+        return _identity(resolved)
+
+    def restore(self, home: Path, planned: Mapping[str, Any]) -> Trial:
+        """Return a trial from a ``planned`` line of the journal; see `make`.
+
+        Raises
+        ------
+        ConfigError
+            The configuration is from another version of nnctl and not valid in this one.
+        DataError
+            The trial directory is a symbolic link, or the dataset is not available.
+        """
+        config = from_mapping(planned["config"], f"trial {planned['trial']} of {home}")
+        return Trial(
+            number=planned["trial"],
+            id=planned["id"],
+            point=planned["parameters"],
+            seed=planned["seed"],
+            config=json.dumps(planned["config"]),
+            dataset=self._find(config.data),
+            directory=_own_directory(home, planned["trial"]),
+        )
+
+    def _resolved_config(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
+        threads = 1 if config.training.threads == "auto" else config.training.threads
+        training = config.training.model_copy(update={"threads": threads, "seed": seed})
+        config = config.model_copy(update={"training": training})
+        return to_mapping(resolve_auto(config, dataset, self._notify_once))
+
+    def _notify_once(self, notice: Notice) -> None:
+        if notice not in self._noticed:
+            self._noticed.append(notice)
+            self._notify(notice)
+
+    def _find(self, data: DataConfig) -> Dataset:
+        key = DataConfig(dataset=data.dataset, fallback=data.fallback)
+        if key not in self._datasets:
+            self._datasets[key] = find_dataset(key, self._data_dir, self._notify)
+        return self._datasets[key]
+
+
+def _own_directory(home: Path, number: int) -> Path:
+    """Return the directory of a trial; raise DataError if it is a symbolic link."""
+    directory = home / trial_name(number)
+    if directory.is_symlink():
+        raise DataError(
+            f"{directory} is a symbolic link; nnctl does not write through links",
+            hint="Replace the link with the directory itself.",
+        )
+    return directory
+
+
+def trial_name(number: int) -> str:
+    """Return the name of a trial's directory."""
+    return f"trial-{number:03d}"
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_plan(
+    path: Path,
+    varied: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
+    *,
+    base: Path | None = None,
+    trials: int | None = None,
+    seeds: int | None = None,
+) -> Plan:
+    """Read a sweep file, or a configuration with ``-p`` options, and return the plan.
+
+    Parameters
+    ----------
+    path : Path
+        Sweep file, or training configuration if `varied` has the parameters.
+    varied : sequence of str
+        ``KEY=V1,V2,...``; they replace keys of a sweep file, or add keys.
+    overrides : sequence of Override
+        Values to set in the base configuration.
+    base : Path, optional
+        Base configuration to use instead of that of the sweep file.
+    trials : int, optional
+        Number of points; the default is the whole grid.
+    seeds : int, optional
+        Number of seeds per point.
+
+    Raises
+    ------
+    ConfigError, UsageError
+        The file is neither of these, or a value is not valid YAML.
+    """
+    values: dict[str, list[Any] | Range] = {}
+    for text in varied:
+        key, choices = read_values(text)
+        if key in values:
+            raise UsageError(f"-p {text}: {key} is given twice; list all its values in one -p")
+        values[key] = choices
+    document, pipes = read_file(path), True
+    if "base" in document.data or "parameters" in document.data:
+        if trials is not None:
+            document.data["trials"] = trials
+            document.data.pop("run_cap", None)
+        file_config, places = load_sweep(document), _places(document)
+        if base is None:
+            if file_config.base is None:
+                raise ConfigError(
+                    str(path),
+                    [f"{path}:1:1: 'base' is missing: the path of the configuration to vary"],
+                    hint="Add it to the sweep file, or use: --base CONFIG",
+                )
+            base, pipes = path.parent / file_config.base, False
+        space: dict[str, Any] = {**file_config.space, **values}
+        sweep = file_config.model_copy(update={"base": str(base), "parameters": space})
+    else:
+        if not values:
+            example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
+            raise UsageError(
+                f"{path} is not a sweep file: it has neither 'base' nor 'parameters'",
+                hint=f"To vary a training configuration: {shell_command(*example)}",
+            )
+        if base is not None:
+            raise UsageError("--base needs a sweep file; CONFIG is a training configuration")
+        ranges = any(map(_has_range, values.values()))
+        if ranges and trials is None:
+            raise UsageError(
+                "-p: a range without a count needs the number of points to draw",
+                hint="Use --trials N, or give the range a count: log:0.001:1:7 is seven values.",
+            )
+        method: Literal["grid", "random"] = "random" if ranges else "grid"
+        sweep = SweepConfig(base=str(path), parameters={**values}, method=method, trials=trials)
+        base, places = path, {}
+    update = {"parameters": _without_overridden(sweep, overrides)}
+    sweep = sweep.model_copy(update=update | ({"seeds": seeds} if seeds else {}))
+    if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
+        raise ConfigError("the sweep", mistakes)
+    # A pipe can be read only once.
+    configuration = document if base is path else read_file(base, pipes=pipes)
+    apply_overrides(configuration, overrides)
+    _make_dataset_absolute(configuration)
+    return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})
+
+
+def _without_overridden(sweep: SweepConfig, overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return the parameters without constant ones that the command line overrides."""
+    parameters: dict[str, Any] = dict(sweep.space)
+    for override in overrides:
+        value_range = parameters.get(override.key)
+        if value_range is not None and varies(value_range):
+            raise UsageError(
+                f"{override.source}: the sweep already varies {override.key}",
+                hint="Remove the option, or remove the key from the sweep.",
+            )
+        parameters.pop(override.key, None)
+    return parameters
+
+
+def _make_dataset_absolute(document: Document) -> None:
+    """Make the path of a dataset folder absolute, for other working directories."""
+    data = document.data.get("data")
+    if isinstance(data, dict) and isinstance(data.get("dataset"), str):
+        data["dataset"] = canonical_name(data["dataset"])
+
+
+def _places(document: Document) -> dict[str, str]:
+    """Return the position of each dotted key in a sweep file, including nested keys."""
+    return {
+        ".".join(map(str, path[1::2])): f"{place}:"
+        for path, place in document.keys.items()
+        if len(path) % 2 == 0 and {*path[::2]} == {"parameters"}
+    }
+
+
+def _has_range(values: Any) -> bool:
+    return any(isinstance(choice, Range) for choice in choices_within(values))
+
+
+def read_values(text: str) -> tuple[str, list[Any] | Range]:
+    """Read ``KEY=V1,V2,...`` and return the key with its list of values or its range.
+
+    Values are items of a YAML list. ``log:0.001:1:7`` stands for seven values from 0.001 to 1,
+    evenly spaced in the logarithm; ``lin:`` is evenly spaced, and ``int:`` rounds to integers.
+    Without a count, as in ``log:0.001:1``, values are drawn from the range.
+
+    Raises
+    ------
+    UsageError, ConfigError
+        The text does not have this form, or a value is not valid.
+    """
+    source = f"-p {text}"
+    key, equals, listed = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UsageError(
+            f"{source}: expected KEY=V1,V2,...",
+            hint="Example: -p optimizer.learning_rate=0.1,0.5",
+        )
+    values = read_value(f"[{listed}]", source)
+    if not values:
+        raise UsageError(f"{source}: expected KEY=V1,V2,..., but there are no values")
+    expanded: list[Any] = []
+    for value in values:
+        match = _RANGE.fullmatch(value) if isinstance(value, str) else None
+        if not match:
+            expanded.append(value)
+            continue
+        low, high, count = _read_range(match[1], match[2], source)
+        limits = {"distribution": _DISTRIBUTIONS[match[1]], "min": low, "max": high}
+        value_range = _checked(key, limits, source)
+        if count is not None:
+            expanded += _spaced(match[1], low, high, count)
+        elif len(values) > 1:
+            raise UsageError(f"{source}: a range in a list needs a count, such as {value}:5")
+        else:
+            return key, value_range
+    return key, _checked(key, expanded, source)
+
+
+def _checked(key: str, written: Any, source: str) -> Any:
+    """Validate the values of a key like those of a sweep file; return a list or range."""
+    document = Document(source, {"parameters": {key: written}})
+    return validate(SweepConfig, document, ()).parameters[key]
+
+
+def _read_range(kind: str, limits: str, source: str) -> tuple[float, float, int | None]:
+    """Return the numbers of ``LOW:HIGH:COUNT``; a missing count is None."""
+    try:
+        low, high, *counts = limits.split(":")
+        (count,) = map(int, counts) if counts else (None,)
+        numbers = float(low), float(high)
+    except ValueError:
+        raise UsageError(
+            f"{source}: expected {kind}:LOW:HIGH or {kind}:LOW:HIGH:COUNT, two numbers and an "
+            "integer"
+        ) from None
+    if count is not None and not 2 <= count <= MOST_POINTS:
+        raise UsageError(f"{source}: expected a COUNT from 2 to {MOST_POINTS:,}, got {count}")
+    return *numbers, count
+
+
+def _spaced(kind: str, low: float, high: float, count: int) -> list[float] | list[int]:
+    """Return evenly spaced numbers; for ``int`` fewer, if there are not enough integers."""
+    if kind == "int":
+        return list(dict.fromkeys(int(n) for n in np.linspace(low, high, count).round()))
+    spaced = np.geomspace if kind == "log" else np.linspace
+    numbers = [float(f"{number:.12g}") for number in spaced(low, high, count)]
+    if all(number.is_integer() for number in numbers):  # such as batch sizes
+        return [int(number) for number in numbers]
+    return numbers

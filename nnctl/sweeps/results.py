@@ -1,0 +1,322 @@
+"""The results of a sweep: result files, ranking of settings, and effects of single keys."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnctl.analysis.comparison import (
+    ValidationPredictions,
+    mcnemar,
+    paired_t_test,
+    predict_validation,
+)
+from nnctl.data.dataset import Dataset
+from nnctl.errors import NnctlError
+from nnctl.files import require_own, write_atomically
+from nnctl.runs.run import Run, cannot_write
+from nnctl.sweeps.space import Params
+from nnctl.sweeps.trials import COMPLETE, TrialResult, metrics_so_far
+
+
+class ResultFiles:
+    """``results.jsonl`` and ``results.csv``: a row per trial, in the order in which they end.
+
+    Parameters
+    ----------
+    directory : Path
+        Sweep directory.
+    keys : sequence of str
+        Keys that vary, one column each.
+    """
+
+    def __init__(self, directory: Path, keys: Sequence[str]) -> None:
+        self._lines = directory / "results.jsonl"
+        self._table = directory / "results.csv"
+        self._keys = tuple(keys)
+
+    def add(self, rows: Sequence[TrialResult]) -> None:
+        """Append rows to both files, unless another program holds them open.
+
+        Raises
+        ------
+        StorageError
+            The files cannot be written.
+        """
+        if not rows:
+            return
+        try:
+            require_own(self._lines)
+            require_own(self._table)
+            with self._lines.open("a", encoding="utf-8", newline="") as lines:
+                lines.write(_json_lines(rows))
+            with self._table.open("a", encoding="utf-8", errors="replace", newline="") as table:
+                table.write(self._csv(rows))
+        except PermissionError:
+            pass  # open in another program on Windows; `write` replaces them at the end
+        except OSError as error:
+            raise cannot_write(self._lines.parent, error) from None
+
+    def write(self, rows: Iterable[TrialResult]) -> None:
+        """Replace both files; rows are in the order of the trials. See `add`."""
+        ordered = sorted(rows, key=lambda row: row.trial)
+        try:
+            write_atomically(self._lines, _json_lines(ordered).encode())
+            write_atomically(self._table, self._csv(ordered, header=True).encode(errors="replace"))
+        except OSError as error:
+            raise cannot_write(self._lines.parent, error) from None
+
+    def _csv(self, rows: Sequence[TrialResult], *, header: bool = False) -> str:
+        """Return rows as CSV with a column for each key that varies."""
+        text = io.StringIO(newline="")
+        names = [name for name in TrialResult.__dataclass_fields__ if name != "parameters"]
+        writer = csv.DictWriter(text, [*names, *self._keys], lineterminator="\n")
+        if header:
+            writer.writeheader()
+        for row in rows:
+            cells = row.to_json()
+            parameters = {key: cell(value) for key, value in cells.pop("parameters").items()}
+            for name in ("reason", "log"):  # a row must stay on one line
+                cells[name] = " / ".join(cells[name].splitlines())
+            writer.writerow(cells | parameters)
+        return text.getvalue()
+
+
+def _json_lines(rows: Sequence[TrialResult]) -> str:
+    return "".join(f"{json.dumps(row.to_json())}\n" for row in rows)
+
+
+def cell(value: Any) -> str | int | float:
+    """Return a value for a table cell: text and numbers unchanged, other values as JSON."""
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if plain else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Summary of the trials of one point, which differ only in their seeds.
+
+    Parameters
+    ----------
+    trials : tuple of TrialResult
+        Complete trials, in the order of their seeds.
+    best : TrialResult
+        Best of these trials.
+    point : dict
+        Values of the keys that vary.
+    accuracy, loss : float
+        Mean validation accuracy and mean validation loss.
+    deviation : float or None
+        Standard deviation of the ranking metric over the seeds; None for a single seed.
+    """
+
+    trials: tuple[TrialResult, ...]
+    best: TrialResult
+    point: Params
+    accuracy: float
+    loss: float
+    deviation: float | None
+
+
+def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Setting]:
+    """Return the settings whose trials are all complete, best first.
+
+    Parameters
+    ----------
+    rows : iterable of TrialResult
+        Results in any order.
+    metric : str
+        ``val_accuracy`` or ``val_loss``; the other one breaks ties.
+    seeds : int
+        Number of trials per setting.
+    """
+    by_point: dict[str, list[TrialResult]] = {}
+    for row in sorted(rows, key=lambda row: row.trial):
+        if row.status in COMPLETE:
+            by_point.setdefault(json.dumps(row.parameters, sort_keys=True), []).append(row)
+    settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= seeds]
+    return sorted(settings, key=lambda one: _rank(one.accuracy, one.loss, metric))
+
+
+def _rank(accuracy: float, loss: float, metric: str) -> tuple[float, float]:
+    """Return a sort key that puts the best first; the other metric breaks ties."""
+    return (-accuracy, loss) if metric == "val_accuracy" else (loss, -accuracy)
+
+
+def _setting(rows: list[TrialResult], metric: str) -> Setting:
+    def rank(row: TrialResult) -> tuple[float, float]:
+        return _rank(score_of(row, "val_accuracy"), score_of(row, "val_loss"), metric)
+
+    scores = [score_of(row, metric) for row in rows]
+    return Setting(
+        trials=tuple(rows),
+        best=min(rows, key=rank),
+        point=rows[0].parameters,
+        accuracy=statistics.fmean(score_of(row, "val_accuracy") for row in rows),
+        loss=statistics.fmean(score_of(row, "val_loss") for row in rows),
+        deviation=statistics.stdev(scores) if len(scores) > 1 else None,
+    )
+
+
+def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
+    """Return a row with the metrics of the best epoch by a given metric.
+
+    Training itself always selects the epoch with the highest accuracy.
+    """
+    if metric == "val_accuracy" or row.best_epoch is None:
+        return row
+    epochs = [epoch for epoch in metrics_so_far(Path(row.run_dir)) if epoch["val_loss"] is not None]
+    if not epochs:
+        return row
+    best = min(epochs, key=lambda epoch: (epoch["val_loss"], -epoch["val_accuracy"]))
+    return replace(
+        row,
+        val_accuracy=best["val_accuracy"],
+        val_loss=best["val_loss"],
+        best_epoch=best["epoch"],
+    )
+
+
+def score_of(row: TrialResult, metric: str) -> float:
+    """Return the metric of a trial, or the worst possible value if it has none."""
+    if metric == "val_accuracy":
+        return row.val_accuracy or 0.0
+    return float("inf") if row.val_loss is None else row.val_loss
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Scores of the trials that share one value of a key.
+
+    Parameters
+    ----------
+    value : object
+        Value of the key, or the lowest and highest value of a quarter of the trials.
+    count : int
+        Number of trials.
+    mean, best : float
+        Mean and best value of the metric.
+    """
+
+    value: Any
+    count: int
+    mean: float
+    best: float
+
+
+_ROUNDED = 2.5  # images that two machines may classify differently, due to rounding
+_SAME_LOSS = 1e-3
+_MANY = 8  # values of a key; more are grouped into quarters, or cut off
+
+
+def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
+    """Return the scores of the complete trials, grouped by the values of a key.
+
+    If a key has more than eight values, numbers are grouped into quarters of the trials, and of
+    other values only the eight best are returned.
+    """
+    complete = [row for row in rows if row.status in COMPLETE]
+    groups: dict[str, list[TrialResult]] = {}
+    for row in complete:
+        groups.setdefault(json.dumps(row.parameters[key], sort_keys=True), []).append(row)
+    values = [row.parameters[key] for row in complete]
+    if len(groups) > _MANY and all(isinstance(value, int | float) for value in values):
+        complete.sort(key=lambda row: row.parameters[key])
+        quarters = [
+            complete[i * len(complete) // 4 : (i + 1) * len(complete) // 4] for i in range(4)
+        ]
+        pairs = [
+            ((quarter[0].parameters[key], quarter[-1].parameters[key]), quarter)
+            for quarter in quarters
+        ]
+    else:
+        pairs = [(group[0].parameters[key], group) for group in groups.values()]
+    result = [_effect(value, group, metric) for value, group in pairs]
+    if all(isinstance(effect.value, int | float) for effect in result):
+        return sorted(result, key=lambda effect: effect.value)
+    if len(result) > _MANY:
+        result.sort(key=lambda effect: effect.mean, reverse=metric == "val_accuracy")
+    return result[:_MANY]
+
+
+def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
+    scores = [score_of(row, metric) for row in rows]
+    best = max(scores) if metric == "val_accuracy" else min(scores)
+    return Effect(value, len(rows), statistics.fmean(scores), best)
+
+
+def compute_p_values(
+    settings: Sequence[Setting], metric: str, find: Callable[[str], Dataset | None]
+) -> list[float | None]:
+    """Return the p-value of the difference between the best setting and each other one.
+
+    With several seeds, it is from a paired t-test; trials with the same seed form a pair. With one
+    seed, the best networks are compared on the validation images: by McNemar's test if the
+    accuracy ranks, or by a paired t-test of the losses if the loss ranks.
+
+    Parameters
+    ----------
+    settings : sequence of Setting
+        Settings, best first.
+    metric : str
+        Metric that ranks them.
+    find : callable
+        Function that returns the dataset with a name, or None if it is not on this machine.
+
+    Returns
+    -------
+    list of float or None
+        One p-value for each setting except the first; None if they cannot be compared.
+    """
+    first, *others = settings
+    if first.deviation is not None:
+        first_scores = [score_of(row, metric) for row in first.trials]
+        return [
+            paired_t_test(first_scores, [score_of(row, metric) for row in other.trials])
+            if len(other.trials) == len(first_scores)
+            else None
+            for other in others
+        ]
+    evaluated = [_evaluate(setting, find) for setting in settings]
+    return [_p_value(evaluated[0], other, metric) for other in evaluated[1:]]
+
+
+def _evaluate(
+    setting: Setting, find: Callable[[str], Dataset | None]
+) -> ValidationPredictions | None:
+    """Evaluate the best network of a setting; return None if it does not match its row.
+
+    It differs if the directory was edited, or if the loss ranks and was lowest in another epoch.
+    """
+    row = setting.best
+    run = Run(Path(row.run_dir))
+    try:
+        dataset = find(run.config.data.dataset)
+        judged = predict_validation(run, dataset) if dataset else None
+    except NnctlError:
+        return None
+    if judged is None or row.val_accuracy is None or row.val_loss is None:
+        return None
+    # Due to rounding, another machine may choose the other class where two are equally likely.
+    same_accuracy = abs(judged.right.mean() - row.val_accuracy) <= _ROUNDED / len(judged.right)
+    same_loss = math.isclose(judged.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
+    return judged if same_accuracy and same_loss else None
+
+
+def _p_value(
+    best: ValidationPredictions | None, other: ValidationPredictions | None, metric: str
+) -> float | None:
+    if best is None or other is None or not np.array_equal(best.labels, other.labels):
+        return None
+    if metric == "val_accuracy":
+        return mcnemar(best.right, other.right)
+    return paired_t_test(best.losses.tolist(), other.losses.tolist())

@@ -1,0 +1,288 @@
+"""Trials: the runs of a sweep, each with its own configuration and run directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import stat
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nnctl.config import from_mapping
+from nnctl.data.dataset import Dataset
+from nnctl.errors import ConfigError, DamagedFileError, NnctlError, StorageError
+from nnctl.files import require_own
+from nnctl.runs.records import is_number, parse
+from nnctl.runs.run import Run, cannot_write
+from nnctl.runs.training_run import TrainingRun
+from nnctl.sweeps.space import Params
+
+Status = Literal["finished", "stopped_early", "pruned", "diverged", "failed", "interrupted"]
+COMPLETE = ("finished", "stopped_early")
+"""Statuses of the trials that can be ranked."""
+FAILED = ("diverged", "failed")
+"""Statuses of the trials that ended with an error."""
+
+JOURNAL = "the sweep's journal"
+"""Name of the source of a trial's configuration in messages."""
+LOG = "log.txt"
+"""Log file in a trial's directory: its events, and the output of its process."""
+_LOG_LINES = 20
+_ORPHAN_SECONDS = 15.0  # in which the worker of a killed sweep may still save its state
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep; it can be sent to another process.
+
+    Parameters
+    ----------
+    number : int
+        Trial number, from 1.
+    id : str
+        First 16 hex digits of the SHA-256 of the resolved configuration.
+    point : dict
+        Values of the keys that vary.
+    seed : int
+        Seed of initial weights and shuffling.
+    config : str
+        Resolved configuration, as JSON.
+    dataset : Dataset
+        Dataset whose files exist on this machine.
+    directory : Path
+        Run directory.
+    """
+
+    number: int
+    id: str
+    point: Params
+    seed: int
+    config: str
+    dataset: Dataset
+    directory: Path
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """Result of a trial: a row of ``results.csv``.
+
+    Parameters
+    ----------
+    trial : int
+        Trial number, from 1.
+    id : str
+        ID of the trial; see `Trial`.
+    status : str
+        How the trial ended.
+    reason : str
+        Why it ended early; empty if it did not.
+    val_accuracy, val_loss : float or None
+        Validation metrics of the best epoch by the metric of the sweep.
+    best_epoch : int or None
+        Number of this epoch, from 1.
+    epochs : int
+        Number of complete epochs.
+    seconds : float
+        Wall time of the training.
+    seed : int
+        Seed of initial weights and shuffling.
+    parameters : dict
+        Values of the keys that vary.
+    run_dir : str
+        Run directory.
+    log : str
+        Last lines of the log, if the trial failed.
+    """
+
+    trial: int
+    id: str
+    status: Status
+    reason: str
+    val_accuracy: float | None
+    val_loss: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    seed: int
+    parameters: Params
+    run_dir: str
+    log: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as plain values."""
+        return dict(vars(self))
+
+
+def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> TrialResult:
+    """Train a trial, or resume one that an earlier process started, and return its result.
+
+    An error in the trial becomes a result with status ``failed``, and is written to its log.
+
+    Parameters
+    ----------
+    trial : Trial
+        Trial to train.
+    dataset : Dataset
+        Dataset of the trial; its images may be in memory already.
+    stop : callable
+        Function that returns True when the trial should save its state and stop.
+
+    Raises
+    ------
+    StorageError
+        The disk cannot be written; this is not an error of the trial.
+    """
+    run = Run(trial.directory)
+    try:
+        note(trial, f"started by process {os.getpid()} on {platform.node()}")
+        run.wait_until_free(_ORPHAN_SECONDS)
+        reason, summary = _train(trial, run, dataset, stop)
+    except StorageError:
+        raise
+    except NnctlError as error:
+        note(trial, error.message)
+        return failed(trial, error.message)
+    except Exception as error:  # an error in a trial must not end the sweep
+        note(trial, traceback.format_exc())
+        return failed(trial, f"{type(error).__name__}: {error}")
+    note(trial, reason or summary["status"])
+    result = TrialResult(
+        trial=trial.number,
+        id=trial.id,
+        status=summary["status"],
+        reason=reason,
+        val_accuracy=summary["best_val_accuracy"],
+        val_loss=summary["best_val_loss"],
+        best_epoch=summary["best_epoch"],
+        epochs=summary["epochs"],
+        seconds=summary["seconds"],
+        seed=trial.seed,
+        parameters=trial.point,
+        run_dir=str(trial.directory),
+    )
+    return replace(result, log=log_tail(trial)) if result.status in FAILED else result
+
+
+def _train(
+    trial: Trial, run: Run, dataset: Dataset, stop: Callable[[], bool]
+) -> tuple[str, dict[str, Any]]:
+    """Train; return the reason of an early end, and the summary.
+
+    The run directory may have been edited, so it is resumed only if it has the configuration of
+    the trial. A trial may be complete although its sweep was killed before it recorded this; then
+    it is only evaluated again.
+    """
+    config = from_mapping(json.loads(trial.config), f"trial {trial.number}")
+    training = None
+    # An earlier process may have died just after it created the directory.
+    if run.config_path.exists():
+        try:
+            training = TrainingRun.from_last_checkpoint(run, config, dataset, JOURNAL)
+        except (DamagedFileError, ConfigError) as error:
+            note(trial, f"restarted from the beginning: {error.message}")
+    if training is None:
+        training = TrainingRun.restart(run, config, dataset)
+    for _ in training.events(stop):
+        pass
+    try:
+        training.raise_unless_finished()
+    except NnctlError as error:
+        return error.message, training.summary
+    return "", training.summary
+
+
+def failed(trial: Trial, reason: str) -> TrialResult:
+    """Return the result of a trial that failed, with the last lines of its log."""
+    return TrialResult(
+        trial=trial.number,
+        id=trial.id,
+        status="failed",
+        reason=reason,
+        val_accuracy=None,
+        val_loss=None,
+        best_epoch=None,
+        epochs=len(metrics_so_far(trial.directory)),
+        seconds=0.0,
+        seed=trial.seed,
+        parameters=trial.point,
+        run_dir=str(trial.directory),
+        log=log_tail(trial),
+    )
+
+
+def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a trial's complete epochs, or none if they cannot be read."""
+    try:
+        return Run(directory).metrics
+    except NnctlError:
+        return []
+
+
+class MetricHistory:
+    """Metric of a trial after each epoch, read while another process trains it.
+
+    Parameters
+    ----------
+    path : Path
+        ``metrics.jsonl`` of the trial.
+    metric : str
+        Key to read.
+    """
+
+    def __init__(self, path: Path, metric: str) -> None:
+        self.scores: list[float] = []
+        self._path = path
+        self._metric = metric
+        self._offset = 0
+
+    def read(self) -> bool:
+        """Read new epochs; return whether there were any."""
+        try:
+            status = self._path.stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would block until it is written
+                return False
+            if status.st_size < self._offset:  # the trial resumed from an earlier epoch
+                self._offset, self.scores = 0, []
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+            scores = [parse(line)[self._metric] for line in whole.split(b"\n") if line]
+        except (OSError, ValueError, TypeError, KeyError):  # its own process reports the error
+            return False
+        if not all(map(is_number, scores)):
+            return False
+        self.scores += scores
+        self._offset += len(whole) + len(end)
+        return bool(whole)
+
+
+def note(trial: Trial, text: str) -> None:
+    """Append a line with the time to a trial's log; create its directory if necessary.
+
+    Raises
+    ------
+    StorageError
+        The log cannot be written.
+    """
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        trial.directory.mkdir(parents=True, exist_ok=True)
+        require_own(trial.directory / LOG)
+        with (trial.directory / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{stamp} {text.rstrip()}\n")
+    except OSError as error:
+        raise cannot_write(trial.directory, error) from None
+
+
+def log_tail(trial: Trial) -> str:
+    """Return the last lines of a trial's log, or an empty string if it cannot be read."""
+    try:
+        lines = (trial.directory / LOG).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LOG_LINES:])

@@ -1,0 +1,50 @@
+"""Interface of the worker pools: local processes (`pool`) and Dask clusters (`cluster`)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+from nnctl.data.dataset import Dataset
+from nnctl.sweeps.trials import Trial, TrialResult
+
+TrainTrial = Callable[[Trial, Dataset, Callable[[], bool]], TrialResult]
+"""Function that trains a trial; it saves and stops when its last argument returns True.
+
+See `run_trial`.
+"""
+
+
+class WorkerPool(Executor):
+    """Pool of workers, each of which trains one trial at a time.
+
+    While a trial trains, its run directory on *this* machine grows, wherever the worker is. The
+    future of a trial returns a `TrialResult`, or raises BrokenExecutor if the worker process died.
+    It is cancelled if the trial was lost for another reason and should start again.
+    """
+
+    @abstractmethod
+    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+        """Start to train a trial, or resume it from its run directory."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # such as a second Ctrl-C: do not wait for trials to save
+            self.kill_all()
+        self.shutdown(wait=True)
+
+    @abstractmethod
+    def free(self) -> int:
+        """Return the number of trials that can start now."""
+
+    @abstractmethod
+    def request_stop(self, trial: Trial) -> None:
+        """Request that a running trial saves its state and stops; its status is ``interrupted``."""
+
+    @abstractmethod
+    def kill(self, trial: Trial) -> None:
+        """Kill the process that trains a trial; its future raises BrokenExecutor."""
+
+    @abstractmethod
+    def kill_all(self) -> None:
+        """Kill all worker processes."""

@@ -1,0 +1,84 @@
+"""Text for people: safe to print, quoted, shortened, and with suggestions for typing errors."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterable
+
+MAX_WORD = 2000
+"""Maximum length of a mistake, or of a word in a message, in characters."""
+_MAX_QUOTED = 80  # characters
+_MAX_NAMED = 3  # characters whose Unicode names are shown
+
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters and marks that change the text direction, but not tabs and newlines."""
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters escaped, so that a terminal does not obey them."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+_CREDENTIALS = re.compile(r"(?!https?://[^/:@?#]+/)((?:\w+:)?/+|).*@", re.IGNORECASE | re.DOTALL)
+_LONG_WORD = re.compile(r"\S{10000,}")  # longer than a path can be on any system
+_ADDRESS = re.compile(r"\b\w{2,}:/+\S*[^\s'\".,;:)]")
+
+
+def without_secrets(address: str) -> str:
+    """Return a URL with ``***`` in place of the user, the password and the query's values.
+
+    The URL may be mistyped, and a password may contain any character. So everything before the
+    last @ is hidden, unless a host without a port comes first: ``http://host/package@1/``.
+    """
+    hidden = _CREDENTIALS.match(address)
+    shown = f"{hidden[1]}***@{address[hidden.end() :]}" if hidden else address
+    begin, mark, query = shown.partition("#")[0].partition("?")
+    names = [part.partition("=")[:2] for part in query.split("&")]
+    return (
+        begin
+        + mark
+        + "&".join(f"{name}=***" if equals else mark and "***" for name, equals in names)
+    )
+
+
+def presentable(text: str) -> str:
+    """Return a message that is safe to print: no control characters, secrets or huge words."""
+    text = _ADDRESS.sub(lambda match: without_secrets(match[0]), text)
+    return printable(_LONG_WORD.sub(lambda match: shortened(match[0], MAX_WORD), text))
+
+
+def quoted(text: str) -> str:
+    """Return a word in quotes, with the Unicode names of letters that may look like ASCII."""
+    foreign = list(dict.fromkeys(letter for letter in text if not letter.isascii()))[:_MAX_NAMED]
+    names = [f"U+{ord(letter):04X} {unicodedata.name(letter, '')}".strip() for letter in foreign]
+    suffix = f" (with {', '.join(names)})" if names else ""
+    return f"'{shortened(text, _MAX_QUOTED)}'{suffix}"
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text with its middle replaced by "..." if it is longer than the limit."""
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to a misspelled one, or None."""
+    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the most similar known name, or ``""``."""
+    meant = nearest(name, known)
+    return f"; did you mean '{meant}'?" if meant else ""
+
+
+def shell_command(*words: object) -> str:
+    """Return a command quoted for the shell of this system."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)

@@ -1,0 +1,379 @@
+"""``nnctl sweep --resume`` and ``--show``: a resumed sweep has the same results."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nnctl.data.dataset import Dataset
+from nnctl.sweeps.trials import MetricHistory, Trial, TrialResult, run_trial
+from nnctl.sweeps.workers import TrainTrial
+from tests.conftest import Nnctl
+from tests.processes import DEADLINE, Processes, nnctl_command
+from tests.sweeps import stubs
+from tests.sweeps.helpers import SMALL, environment, epochs_of, journal, table
+
+pytestmark = pytest.mark.usefixtures("in_threads")
+JOURNAL = Path("sweep/journal.jsonl")
+RESUME = ("sweep", "--resume", "sweep")
+
+
+def cut_journal(*, kept: int, torn: int = 0) -> None:
+    """Keep the first lines of the journal, and `torn` bytes of the next one."""
+    lines = JOURNAL.read_bytes().splitlines(keepends=True)
+    JOURNAL.write_bytes(b"".join(lines[:kept]) + b"".join(lines[kept:])[:torn])
+
+
+# Interrupted sweeps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("torn", [0, 50])
+@pytest.mark.parametrize("kept", range(1, 11))
+def test_a_sweep_resumes_from_any_line_of_its_journal(
+    nnctl: Nnctl, sweep: Path, kept: int, torn: int
+) -> None:
+    before, lines = table(sweep), journal(sweep)
+    assert len(lines) == 11
+    cut_journal(kept=kept, torn=torn)
+    for trial in {1, 2, 3} - {line["trial"] for line in lines[:kept] if line["event"] == "ended"}:
+        shutil.rmtree(sweep / f"trial-{trial:03d}")
+    done = sum(line["event"] == "ended" for line in lines[:kept])
+    stderr = nnctl(*RESUME).stderr
+    assert f"{done} of them already done" in stderr or not done
+    assert table(sweep) == before
+    assert sum(line["event"] == "ended" for line in journal(sweep)) == 3
+
+
+def test_resuming_a_complete_sweep_trains_nothing(
+    nnctl: Nnctl, sweep: Path, finished: tuple[Path, str], scratch: Path
+) -> None:
+    logs = {path: path.read_bytes() for path in sweep.glob("*/log.txt")}
+    assert nnctl(*RESUME).stdout == finished[1]
+    assert nnctl("sweep", "--show", "sweep").stdout == finished[1]
+    last_line = finished[1].splitlines()[-1]
+    shown = nnctl("sweep", "--show", scratch / "sweep").stdout
+    assert shown.endswith(f"{scratch / last_line}\n")
+    assert {path: path.read_bytes() for path in sweep.glob("*/log.txt")} == logs
+
+
+def test_a_resumed_sweep_prints_all_its_trials_as_json(nnctl: Nnctl, sweep: Path) -> None:
+    cut_journal(kept=10)
+    resumed = nnctl(*RESUME, "--json").stdout.splitlines()
+    assert sorted(json.loads(line)["trial"] for line in resumed) == [1, 2, 3]
+    shown = nnctl("sweep", "--show", "sweep", "--json").stdout.splitlines()
+    assert [json.loads(line)["trial"] for line in shown] == [1, 2, 3]
+    stored = (sweep / "results.jsonl").read_text("utf-8").splitlines()
+    assert list(map(json.loads, shown)) == list(map(json.loads, stored))
+
+
+def test_unfinished_trials_are_shown_with_their_epochs(nnctl: Nnctl, sweep: Path) -> None:
+    text = (sweep / "journal.jsonl").read_text("utf-8")
+    text = text.replace('"status": "finished"', '"status": "interrupted"', 2)
+    (sweep / "journal.jsonl").write_text(text, encoding="utf-8")
+    stderr = nnctl("sweep", "--show", "sweep").stderr
+    assert "unfinished trials: 2" in stderr
+    assert stderr.count("is at epoch 3 of 3, ") == 2
+
+
+def test_retry_failed_is_refused_if_no_trial_has_failed(
+    nnctl: Nnctl, sweep: Path, finished: tuple[Path, str]
+) -> None:
+    retry = (*RESUME, "--retry-failed")
+    assert nnctl(*retry).stdout == finished[1]
+    cut_journal(kept=7)
+    before = sorted(sweep.iterdir())
+    stderr = nnctl(*retry, code=2).stderr
+    assert "no trial of sweep has failed" in stderr
+    assert "Unfinished trials: 2. To resume without --retry-failed: nnctl sweep" in stderr
+    assert sorted(sweep.iterdir()) == before
+    assert nnctl(*RESUME).stdout == finished[1]
+
+
+@pytest.mark.usefixtures("sweep")
+def test_a_journal_of_another_version_is_read_if_its_keys_are_known(nnctl: Nnctl) -> None:
+    text = JOURNAL.read_text("utf-8")
+    more = text.replace('"event": "ended"', '"event": "ended", "news": 1')
+    JOURNAL.write_text(more, encoding="utf-8")
+    assert "sweep/trial-00" in nnctl(*RESUME).stdout
+    lines = text.replace('"config": {', '"config": {"news": 1, ').splitlines(keepends=True)
+    JOURNAL.write_text("".join(line for line in lines if '"ended"' not in line), encoding="utf-8")
+    assert "unknown key 'news'" in nnctl(*RESUME, code=2).stderr
+
+
+def test_a_sweep_that_cannot_write_stops_with_a_hint_and_can_resume(
+    nnctl: Nnctl, in_threads: Callable[..., None], finished: tuple[Path, str]
+) -> None:
+    in_threads(stubs.find_the_disk_full)
+    words = ("sweep", SMALL, "-p", "training.seed=0,1,2", "--workers", 2, "--sweep-dir", "sweep")
+    stderr = nnctl(*words, code=1).stderr
+    assert "No space left on device" in stderr
+    assert "What was saved before is intact." in stderr
+    assert "nnctl sweep --resume sweep --workers 2" in stderr
+    in_threads()
+    assert "1 of them already done" in nnctl(*RESUME).stderr
+    assert table("sweep") == table(finished[0])
+
+
+def test_a_sweep_whose_journal_is_removed_cannot_resume(
+    nnctl: Nnctl, in_threads: Callable[..., None]
+) -> None:
+    def remove_journal(*_: object) -> TrialResult:
+        JOURNAL.unlink()
+        raise ValueError
+
+    in_threads(remove_journal)
+    stderr = nnctl("sweep", SMALL, "-p", "training.seed=0,1", "--sweep-dir", "sweep", code=1).stderr
+    assert "sweep/journal.jsonl cannot be written" in stderr
+    assert "start the sweep again" in stderr
+    assert not JOURNAL.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sweep_killed_at_random_moments_has_the_same_results_as_an_undisturbed_one(
+    nnctl: Nnctl, processes: Processes, seed: int
+) -> None:
+    words: tuple[object, ...] = (
+        "sweep", SMALL, "-p", "training.seed=0,1,2", "-p", "optimizer.learning_rate=0.05,1e30",
+        "--epochs", 40, "--workers", 2, "--quiet",
+    )  # fmt: skip
+    nnctl(*words, "--sweep-dir", "alone")
+    rng = random.Random(seed)
+    words = (*words, "--sweep-dir", "sweep")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    patience = 0.3
+    while True:
+        process = processes.start(nnctl_command(*words), env=environment(), **quiet)
+        try:
+            process.wait(timeout=patience * rng.uniform(1, 3))
+        except subprocess.TimeoutExpired:
+            kill_at_random(rng, process)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        patience *= 1.2  # a busy machine needs more time to make progress
+        if JOURNAL.exists() and JOURNAL.stat().st_size:
+            words = (*RESUME, "--workers", 2, "--quiet")
+        else:  # killed before the sweep started
+            shutil.rmtree("sweep", ignore_errors=True)
+    assert table("alone") == table("sweep")
+    ended = [line["trial"] for line in journal("sweep") if line["event"] == "ended"]
+    assert sorted(ended) == [1, 2, 3, 4, 5, 6]
+
+
+def kill_at_random(rng: random.Random, process: subprocess.Popen[str]) -> None:
+    """Kill a sweep, one of its workers, or all processes at once."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
+    match rng.choice(["sweep", "worker", "all"]):
+        case "worker" if workers:
+            rng.choice(workers).kill()
+            process.wait(DEADLINE)
+        case "all":
+            for member in [psutil.Process(process.pid), *family]:
+                member.kill()
+        case _:
+            process.kill()
+    process.wait(DEADLINE)
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "content"),
+    [
+        (2, "has no journal.jsonl", None),
+        (2, "is empty: the sweep was interrupted before it started", ""),
+        (3, "journal.jsonl:1 is damaged", "nonsense\n"),
+        (3, "format version 99", '{"event": "sweep", "format_version": 99}\n'),
+    ],
+)
+@pytest.mark.parametrize("option", ["--resume", "--show"])
+def test_a_directory_without_a_valid_journal_is_refused(
+    nnctl: Nnctl, option: str, code: int, expected: str, content: str | None
+) -> None:
+    Path("sweep").mkdir()
+    if content is not None:
+        JOURNAL.write_text(content, encoding="utf-8")
+    assert expected in nnctl("sweep", option, "sweep", code=code).stderr
+
+
+@pytest.mark.parametrize(
+    ("expected", "arguments"),
+    [
+        ("use exactly one of CONFIG, --resume DIR and --show DIR", ()),
+        ("use exactly one of CONFIG", (SMALL, "--resume", "sweep")),
+        (
+            "--workers and --scheduler cannot",
+            (SMALL, "--scheduler", "x:1", "--workers", 2),
+        ),
+        ("the sweep already varies training.seed", (SMALL, "-p", "training.seed=1,2", "--seed", 3)),
+        ("--retry-failed needs --resume", (SMALL, "--retry-failed")),
+        ("no option can change the trials", ("--resume", "sweep", "--epochs", 3)),
+        ("no option can change the trials", ("--resume", "sweep", "-p", "training.seed=1")),
+        ("is not a sweep directory", ("--resume", "nowhere")),
+        ("is not a sweep directory", ("--show", "nowhere")),
+        ("not in the range", (SMALL, "--workers", 10**11)),
+        ("not in the range", (SMALL, "--trial-timeout", 0)),
+        ("nan is not a finite number", (SMALL, "--trial-timeout", "nan")),
+        ("inf is not a finite number", (SMALL, "--trial-timeout", "1e400")),
+        ("not in the range", (SMALL, "--max-failures", 0)),
+    ],
+)
+def test_options_that_cannot_be_combined_are_a_usage_error(
+    nnctl: Nnctl, expected: str, arguments: tuple[object, ...]
+) -> None:
+    assert expected in nnctl("sweep", *arguments, code=2).stderr
+
+
+# Searches and seeds ------------------------------------------------------------------------------
+
+
+def write_sweep(name: str, text: str) -> None:
+    """Write a sweep file whose base is the small configuration."""
+    Path("base.yaml").write_bytes(SMALL.read_bytes())
+    Path(name).write_text(f"base: base.yaml\n{text}", encoding="utf-8")
+
+
+TPE = """\
+method: tpe
+trials: 14
+seed: 1
+parameters:
+  optimizer.learning_rate: {distribution: log_uniform_values, min: 0.001, max: 1}
+  training.batch_size: [20, 50, 100]
+  network.layers:
+    - [{units: 10, activation: softmax}]
+    - - units: {distribution: int_uniform, min: 8, max: 32}
+        activation: {values: [relu, tanh]}
+      - {units: 10, activation: softmax}
+"""
+
+
+def test_tpe_draws_from_nested_choices_and_resumes_with_the_same_points(
+    nnctl: Nnctl,
+) -> None:
+    pytest.importorskip("optuna")
+    write_sweep("tpe.yaml", TPE)
+    nnctl("sweep", "tpe.yaml", "--epochs", 1, "--sweep-dir", "sweep")
+    layers = {row["network.layers"] for row in table("sweep")}
+    assert {1, 2} == {len(json.loads(text)) for text in layers}
+    before, lines = table("sweep"), journal("sweep")
+    ended = [number for number, line in enumerate(lines, 1) if line["event"] == "ended"]
+    cut_journal(kept=ended[11])
+    for number in (13, 14):
+        shutil.rmtree(f"sweep/trial-{number:03d}", ignore_errors=True)
+    nnctl(*RESUME)
+    assert table("sweep") == before
+
+
+def test_a_dataset_folder_is_found_from_another_working_directory(
+    nnctl: Nnctl, mini_folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mini_folder, "digits")
+    words = ("-p", "training.seed=0,1,2", "--dataset", "digits", "--sweep-dir", "sweep")
+    nnctl("sweep", SMALL, *words)
+    before = table("sweep")
+    cut_journal(kept=7)
+    shutil.rmtree("sweep/trial-003")
+    (scratch / "elsewhere").mkdir()
+    monkeypatch.chdir(scratch / "elsewhere")
+    nnctl("sweep", "--resume", "../sweep")
+    assert table("../sweep") == before
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> TrainTrial:
+    """A training that waits after two epochs until the sweep has read their metrics.
+
+    With a tiny learning rate, it waits until it is stopped.
+    """
+    seen: dict[Path, int] = {}
+    read = MetricHistory.read
+
+    def read_and_record(curve: MetricHistory) -> bool:
+        updated = read(curve)
+        seen[curve._path.parent] = len(curve.scores)
+        return updated
+
+    def train(trial: Trial, dataset: Dataset, stop: stubs.Stop) -> TrialResult:
+        is_slow = trial.point["optimizer.learning_rate"] < 1e-3
+
+        def wait() -> bool:
+            while not stop():
+                was_seen = seen.get(trial.directory, 0) >= 2
+                if epochs_of(trial.directory) < 2 or (was_seen and not is_slow):
+                    return False
+                time.sleep(0.01)
+            return True
+
+        return run_trial(trial, dataset, wait)
+
+    monkeypatch.setattr(MetricHistory, "read", read_and_record)
+    return train
+
+
+@pytest.mark.parametrize("kind", ["median, min_iter: 2", "hyperband, min_iter: 2, eta: 2"])
+def test_a_pruned_trial_keeps_its_metrics(
+    nnctl: Nnctl, in_threads: Callable[..., None], watched: TrainTrial, kind: str
+) -> None:
+    pytest.importorskip("optuna")
+    rates = "[0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 1.0e-6, 1.0e-5]"
+    parameters = f"{{optimizer.learning_rate: {rates}}}"
+    write_sweep("early.yaml", f"parameters: {parameters}\nearly_terminate: {{type: {kind}}}\n")
+    in_threads(watched)
+    done = nnctl("sweep", "early.yaml", "--sweep-dir", "sweep")
+    rows = table("sweep")
+    assert [rows[0]["status"], rows[6]["status"], rows[7]["status"]] == [
+        "finished",
+        "pruned",
+        "pruned",
+    ]
+    for row in rows[6:]:
+        kept = Path(f"sweep/trial-{int(row['trial']):03d}/metrics.jsonl").read_text("utf-8")
+        assert len(kept.splitlines()) == int(row["epochs"]) == 2
+        assert "worse than other trials after epoch" in row["reason"]
+    assert "pruned trials (worse than others): " in done.stdout
+
+
+def test_a_dry_run_of_tpe_checks_the_search_space_and_lists_no_points(nnctl: Nnctl) -> None:
+    pytest.importorskip("optuna")
+    write_sweep("tpe.yaml", TPE)
+    done = nnctl("sweep", "tpe.yaml", "--dry-run")
+    assert ("tpe chooses each point from earlier results" in done.stderr, done.stdout) == (True, "")
+    write_sweep("wrong.yaml", TPE.replace("[20, 50, 100]", "[20, 0]").replace("tanh", "tahn"))
+    stderr = nnctl("sweep", "wrong.yaml", code=2).stderr
+    assert "wrong.yaml:7:3: training.batch_size=0" in stderr
+    assert "did you mean 'tanh'?" in stderr
+
+
+def test_seeds_are_ranked_by_their_mean_and_compared(nnctl: Nnctl) -> None:
+    write_sweep(
+        "seeds.yaml", "seeds: 3\nparameters:\n  optimizer.learning_rate: [0.1, 0.101, 1e-3]\n"
+    )
+    done = nnctl("sweep", "seeds.yaml", "--json", "--sweep-dir", "sweep")
+    rows = sorted(map(json.loads, done.stdout.splitlines()), key=lambda row: row["trial"])
+    assert [row["seed"] for row in rows] == [0, 1, 2] * 3
+    shown = nnctl("sweep", "--show", "sweep").stdout
+    assert "mean of 3 seeds ± standard deviation" in shown
+    means = [sum(row["val_accuracy"] for row in rows[i : i + 3]) / 3 for i in (0, 3, 6)]
+    for mean in means:
+        assert f"{100 * mean:.2f} % ±" in shown
+    unwrapped = " ".join(shown.split())
+    assert "a paired t-test over 3 seeds" in unwrapped
+    assert "not significantly better than" in unwrapped
+    best = max(range(3), key=means.__getitem__)
+    trial = shown.splitlines()[-1].rpartition("-")[2]
+    assert int(trial) in range(3 * best + 1, 3 * best + 4)

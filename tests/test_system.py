@@ -1,0 +1,108 @@
+"""Threads and memory that a training uses and that the machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+import threadpoolctl
+
+from nnctl import system
+from nnctl.config import Override, from_mapping, replaced
+from nnctl.data.dataset import dataset_info
+from nnctl.errors import ConfigError
+from nnctl.runs.memory import memory_needed
+from nnctl.runs.resolve import load_config
+from nnctl.runs.threads import threads_that_fit
+from nnctl.system import cores, memory_there
+from tests.conftest import CONFIGS
+from tests.runs.helpers import SMALL, begin
+
+
+def test_a_large_step_uses_all_cores() -> None:
+    def threads(units: int, batch_size: int) -> int:
+        layers = [{"units": units, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+        config = {
+            "network": {"layers": layers},
+            "optimizer": {"learning_rate": 0.1},
+            "training": {"batch_size": batch_size},
+        }
+        return threads_that_fit(from_mapping(config, "test"), 784)
+
+    assert threads(1024, 64) == min(cores(), 2)
+    assert threads(512, 1024) == min(cores(), 32)
+    assert [threads(100, 32), threads(30, 10), threads(4096, 1)] == [1, 1, 1]
+
+
+def blas_threads() -> list[int]:
+    """Return the number of threads of each BLAS in this process."""
+    return [
+        library["num_threads"]
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+def test_the_blas_has_one_thread_during_a_training_and_its_own_number_afterwards(
+    tmp_path: Path,
+) -> None:
+    before, training = blas_threads(), begin(tmp_path / "run")
+    events = training.events(lambda: False)
+    next(events)
+    assert set(blas_threads()) == {1}
+    assert [*events]
+    assert before == blas_threads()
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for control groups; this process belongs to ``/job/step``."""
+    own = tmp_path / "own"
+    own.write_text("3:cpu:/elsewhere\n2:memory:/job/step\n0::/job/step\n", encoding="utf-8")
+    monkeypatch.setattr(system, "_OWN_GROUPS", own)
+    monkeypatch.setattr(system, "_GROUPS", tmp_path / "groups")
+    return tmp_path / "groups"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("memory.max", "job/memory.max", "job/step/memory.max"),
+        *("memory/memory.limit_in_bytes", "memory/job/step/memory.limit_in_bytes"),
+    ],
+)
+def test_the_limit_of_a_container_is_the_memory(groups: Path, file: str) -> None:
+    (groups / file).parent.mkdir(parents=True)
+    (groups / file).write_text("300000000\n", encoding="utf-8")
+    assert memory_there() == 300_000_000
+
+
+@pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n", ""])
+def test_without_a_limit_the_memory_of_the_machine_counts(groups: Path, limit: str) -> None:
+    assert psutil.virtual_memory().total == memory_there()
+    groups.mkdir()
+    (groups / "memory.max").write_text(limit, encoding="utf-8")
+    assert psutil.virtual_memory().total == memory_there()
+
+
+def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None:
+    groups.mkdir()
+    (groups / "memory.max").write_text("600000000\n", encoding="utf-8")
+    wide = {"network.layers.0.units": 10_000, "training.batch_size": 5000}
+    overrides = [Override(key, value, f"--set {key}={value}") for key, value in wide.items()]
+    with pytest.raises(ConfigError, match=r"and this machine has 0\.6 GB; use .* a smaller batch"):
+        load_config(CONFIGS / "smoke.yaml", overrides)
+    load_config(CONFIGS / "smoke.yaml", overrides[:1])
+
+
+def test_dropout_augmentation_and_more_validation_examples_need_memory() -> None:
+    def needed(key: str = "", value: object = None, held_out: int = 500) -> int:
+        config = replaced(from_mapping(SMALL, "test"), {key: value} if key else {})
+        return memory_needed(config, dataset_info("mini"), held_out)
+
+    masks = 20 * (512 + 30 + 10 + 256)  # of a block, a batch, the last batch and the probe
+    assert needed("network.layers.0.dropout", 0.5) == needed() + 4 * masks
+    assert needed("network.input_dropout", 0.5) > needed()
+    assert needed("data.augment", {"shift": 1}) > needed()
+    assert needed(held_out=2000) > needed()
