@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnctl.config import Config
 from nnctl.data.dataset import Digits, open_dataset, relabel_binary
 from nnctl.errors import UsageError
-from nnctl.nn.activations import Array, Sigmoid, Softmax
+from nnctl.nn.activations import Sigmoid, Softmax
 from nnctl.nn.corruption import CORRUPTIONS, Corruption
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import Loss, make_loss
@@ -29,6 +29,7 @@ from nnctl.nn.metrics import (
     mean_loss_and_accuracy,
 )
 from nnctl.nn.network import Network
+from nnctl.nn.types import Array
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run, Which, config_of, network_of
 from nnctl.runs.training_run import split

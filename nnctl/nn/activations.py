@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Array = NDArray[np.floating[Any]]
+from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True)

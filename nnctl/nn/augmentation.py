@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import Array
+from nnctl.nn.types import Array
 
 GROUP = 8
 """Number of images that share a deformation."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import Array
 from nnctl.nn.augmentation import GROUP, Deformations, grid
+from nnctl.nn.types import Array
 
 Images = NDArray[np.uint8]
 

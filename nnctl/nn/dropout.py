@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nnctl.nn.activations import Array
 from nnctl.nn.network import Layer
+from nnctl.nn.types import Array
 
 _LEVELS = 2**16  # number of values that a random 16-bit integer can have
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnctl.nn.activations import Array
+from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.types import Array
 
 _STEP = 1e-4  # large enough for little rounding error; Richardson removes the h² error
 _RESOLUTION = 1e-6  # gradients below this, relative to the loss, are lost in rounding errors

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnctl.nn.activations import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.types import Array
 
 _MARGIN = 0.05  # fraction of the output range; an output this near a bound is saturated
 

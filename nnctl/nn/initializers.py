@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nnctl.nn.activations import Array
+from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True)

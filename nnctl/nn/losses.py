@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from nnctl.nn.activations import Activation, Array, Sigmoid, Softmax
+from nnctl.nn.activations import Activation, Sigmoid, Softmax
+from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import Array
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
+from nnctl.nn.types import Array
 
 Labels = NDArray[np.integer[Any]]
 

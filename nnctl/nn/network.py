@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnctl.errors import UsageError
-from nnctl.nn.activations import ACTIVATIONS, Activation, Array
+from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Distribution, Initializer, Zeros
+from nnctl.nn.types import Array
 from nnctl.text import did_you_mean
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from nnctl.nn.activations import Array
 from nnctl.nn.network import Parameters
+from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True)

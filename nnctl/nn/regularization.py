@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnctl.nn.activations import Array
 from nnctl.nn.augmentation import Augmentation
+from nnctl.nn.types import Array
 
 EMA_EVERY = 8
 """Steps between updates of the averaged weights."""

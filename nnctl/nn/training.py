@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import Array
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import Examples, scale, scaled
 from nnctl.nn.health import LayerHealth, Probe
@@ -36,6 +35,7 @@ from nnctl.nn.regularization import (
 )
 from nnctl.nn.schedules import Schedule
 from nnctl.nn.streams import Purpose, stream
+from nnctl.nn.types import Array
 
 _BLOCK = 512  # examples per block: they are gathered, and their losses computed, together
 _BLOCK_FLOPS = 1e10  # maximum work per block, some tenths of a second: large networks get less

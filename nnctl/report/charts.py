@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nnctl.nn.activations import Array
 from nnctl.nn.metrics import CalibrationBin
+from nnctl.nn.types import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,10 +21,10 @@ from nnctl.analysis.evaluation import (
 from nnctl.analysis.inspection import Inspection, inspect_run, trained_network
 from nnctl.config import Config
 from nnctl.errors import NnctlError
-from nnctl.nn.activations import Array
 from nnctl.nn.examples import scaled
 from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
+from nnctl.nn.types import Array
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 

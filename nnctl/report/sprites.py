@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import Array
+from nnctl.nn.types import Array
 
 Place = tuple[int, int]
 """Column and row of an image on its sheet."""

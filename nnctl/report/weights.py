@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.nn.activations import SELU_ALPHA, SELU_LAMBDA, Array, BoundPReLU
+from nnctl.nn.activations import SELU_ALPHA, SELU_LAMBDA, BoundPReLU
 from nnctl.nn.network import Network
+from nnctl.nn.types import Array
 
 MOST_BYTES = 1_400_000
 """Maximum size of the weights; base64 adds a third."""

@@ -42,10 +42,10 @@ from nnctl.files import (
     to_json_text,
     write_atomically,
 )
-from nnctl.nn.activations import Array
 from nnctl.nn.metrics import logits_of
 from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.regularization import EMA_EVERY
+from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 from nnctl.runs.records import (
     all_values,

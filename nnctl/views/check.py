@@ -22,7 +22,8 @@ from nnctl.analysis.inspection import (
     Sample,
     list_activations,
 )
-from nnctl.nn.activations import ACTIVATIONS, Activation, Array
+from nnctl.nn.activations import ACTIVATIONS, Activation
+from nnctl.nn.types import Array
 from nnctl.views.console import results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve

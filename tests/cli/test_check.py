@@ -18,10 +18,11 @@ from nnctl.build import build_network
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
 from nnctl.diagnosis import TITLES
-from nnctl.nn.activations import ACTIVATIONS, Array, Sigmoid
+from nnctl.nn.activations import ACTIVATIONS, Sigmoid
 from nnctl.nn.gradient_check import GradientError
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.training import EpochDone
+from nnctl.nn.types import Array
 from nnctl.runs.resolve import resolve_auto
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun

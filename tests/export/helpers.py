@@ -17,7 +17,6 @@ from nnctl.nn.activations import (
     ELU,
     GELU,
     Activation,
-    Array,
     LeakyReLU,
     Maxout,
     PReLU,
@@ -27,6 +26,7 @@ from nnctl.nn.activations import (
 )
 from nnctl.nn.examples import scaled
 from nnctl.nn.metrics import logits_of
+from nnctl.nn.types import Array
 from nnctl.runs.run import Run
 from tests.runs.helpers import SMALL, begin, ignore, train
 

@@ -16,8 +16,9 @@ from nnctl.export import onnx as module
 from nnctl.export.formats import export
 from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
-from nnctl.nn.activations import ACTIVATIONS, Activation, Array, Linear, ReLU, Sigmoid, Softmax
+from nnctl.nn.activations import ACTIVATIONS, Activation, Linear, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Layer, Network
+from nnctl.nn.types import Array
 from nnctl.runs.run import Run
 from tests.export.helpers import (
     ALL,

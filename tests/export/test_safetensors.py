@@ -16,7 +16,6 @@ from nnctl.export.safetensors import translate
 from nnctl.nn.activations import (
     ACTIVATIONS,
     Activation,
-    Array,
     Exponential,
     LeakyReLU,
     Maxout,
@@ -26,6 +25,7 @@ from nnctl.nn.activations import (
     Step,
     Swish,
 )
+from nnctl.nn.types import Array
 from tests.export.helpers import (
     HIDDEN,
     OUTPUT,

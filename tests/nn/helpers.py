@@ -19,7 +19,6 @@ from nnctl.nn.activations import (
     GELU,
     SELU,
     Activation,
-    Array,
     Exponential,
     HardSigmoid,
     LeakyReLU,
@@ -41,6 +40,7 @@ from nnctl.nn.network import Layer, Network
 from nnctl.nn.optimizer import SGD
 from nnctl.nn.schedules import ConstantSchedule
 from nnctl.nn.training import EpochDone, Event, Training
+from nnctl.nn.types import Array
 
 DEFAULTS: list[Activation] = [kind() for kind in dict.fromkeys(ACTIVATIONS.values())]
 VARIANTS: list[Activation] = [

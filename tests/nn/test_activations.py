@@ -20,7 +20,6 @@ from nnctl.nn.activations import (
     ELU,
     SELU,
     Activation,
-    Array,
     HardSigmoid,
     LeakyReLU,
     Linear,
@@ -35,6 +34,7 @@ from nnctl.nn.activations import (
     normal_cdf,
     normal_density,
 )
+from nnctl.nn.types import Array
 from tests.nn.helpers import (
     DEFAULTS,
     DIFFERENTIABLE,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnctl.data.dataset import open_dataset
-from nnctl.nn.activations import Array
 from nnctl.nn.augmentation import GROUP, Augmentation, Deformations, Elastic
+from nnctl.nn.types import Array
 
 DIGITS = open_dataset("mini", notify=lambda _: None).test.images[:50]
 EVERYTHING = Augmentation(

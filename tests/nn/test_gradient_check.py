@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Array, Sigmoid, Softmax, Step
+from nnctl.nn.activations import Activation, Sigmoid, Softmax, Step
 from nnctl.nn.gradient_check import (
     GradientError,
     check_gradient,
@@ -17,6 +17,7 @@ from nnctl.nn.gradient_check import (
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
+from nnctl.nn.types import Array
 from tests.nn.helpers import DIFFERENTIABLE, HIDDEN, labels_of, make_network, normal, small_network
 
 SMOOTH = [f for f in HIDDEN if f in DIFFERENTIABLE and not f.kinks and f.maps == 1]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Array, PReLU, Sigmoid, Softmax, Step, Tanh
+from nnctl.nn.activations import Activation, PReLU, Sigmoid, Softmax, Step, Tanh
 from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.types import Array
 from tests.nn.helpers import (
     DIFFERENTIABLE,
     HIDDEN,

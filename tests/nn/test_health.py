@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Array
+from nnctl.nn.activations import Activation
 from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network, Parameters
+from nnctl.nn.types import Array
 from tests.nn.helpers import DEFAULTS, make_network, normal
 
 

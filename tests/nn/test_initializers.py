@@ -13,7 +13,6 @@ from nnctl.nn.activations import (
     GELU,
     SELU,
     Activation,
-    Array,
     LeakyReLU,
     Maxout,
     PReLU,
@@ -32,6 +31,7 @@ from nnctl.nn.initializers import (
     Zeros,
 )
 from nnctl.nn.network import Layer, Network
+from nnctl.nn.types import Array
 from tests.nn.helpers import FUNCTIONS
 
 SHAPES = [(784, 100), (100, 784), (200, 200)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Array, PReLU, Softmax
+from nnctl.nn.activations import PReLU, Softmax
 from nnctl.nn.network import Layer, Parameters
 from nnctl.nn.optimizer import OPTIMIZERS, SGD, AdaGrad, Adam, Optimizer
+from nnctl.nn.types import Array
 from tests.nn.helpers import normal
 
 INPUTS, LAYERS = 4, [Layer(3, PReLU()), Layer(2, Softmax())]

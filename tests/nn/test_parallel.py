@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Array
 from nnctl.nn.parallel import ThreadTeam
+from nnctl.nn.types import Array
 
 pytestmark = pytest.mark.timeout(120)
 

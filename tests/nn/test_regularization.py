@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation, Array, Softmax, Step, Tanh
+from nnctl.nn.activations import Activation, Softmax, Step, Tanh
 from nnctl.nn.augmentation import Augmentation, Elastic
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import Examples, scaled
@@ -25,6 +25,7 @@ from nnctl.nn.regularization import (
 )
 from nnctl.nn.streams import stream
 from nnctl.nn.training import EpochDone, Training
+from nnctl.nn.types import Array
 from tests.nn.helpers import (
     DIFFERENTIABLE,
     HIDDEN,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nnctl.data.dataset import hold_out, open_dataset
-from nnctl.nn.activations import Activation, Array, Linear, Step
+from nnctl.nn.activations import Activation, Linear, Step
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.health import Probe
@@ -31,6 +31,7 @@ from nnctl.nn.training import (
     Event,
     Finished,
 )
+from nnctl.nn.types import Array
 from tests.nn.helpers import (
     HIDDEN,
     bits,

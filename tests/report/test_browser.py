@@ -12,8 +12,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playw
 
 import nnctl as api
 from nnctl.data.dataset import open_dataset
-from nnctl.nn.activations import Array, LeakyReLU, ReLU, Sigmoid, Softmax
+from nnctl.nn.activations import LeakyReLU, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Network
+from nnctl.nn.types import Array
 from nnctl.report.html_report import report as write_report
 from nnctl.report.weights import describe_network
 from tests.conftest import CONFIGS, Nnctl
