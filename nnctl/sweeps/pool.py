@@ -56,7 +56,7 @@ class LocalPool(WorkerPool):
         self._size = size
         self._workers: list[_Worker] = []
 
-    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         """Start a trial in an idle process, or in a new one."""
         self._workers = [worker for worker in self._workers if worker.is_running]
         for worker in self._workers:
@@ -89,11 +89,11 @@ class LocalPool(WorkerPool):
         for worker in self._workers:
             worker.kill()
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Stop the processes once they are idle."""
+    def shutdown(self) -> None:
+        """Stop the processes once they are idle, and wait for them."""
         for worker in self._workers:
             worker.close()
-        for worker in self._workers if wait else ():
+        for worker in self._workers:
             worker.join()
 
     def _workers_of(self, trial: Trial) -> list[_Worker]:

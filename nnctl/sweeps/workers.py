@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
+from typing import Protocol, Self
 
 from nnctl.data.dataset import Dataset
 from nnctl.sweeps.trials import Trial, TrialResult
@@ -16,22 +17,19 @@ See `run_trial`.
 """
 
 
-class WorkerPool(Executor):
+class WorkerPool(Protocol):
     """Pool of workers, each of which trains one trial at a time.
 
-    While a trial trains, its run directory on *this* machine grows, wherever the worker is. The
-    future of a trial returns a `TrialResult`, or raises BrokenExecutor if the worker process died.
-    It is cancelled if the trial was lost for another reason and should start again.
+    While a trial trains, its run directory on *this* machine grows, wherever the worker is.
     """
 
     @abstractmethod
-    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
-        """Start to train a trial, or resume it from its run directory."""
+    def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
+        """Start to train a trial, or resume it from its run directory.
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # such as a second Ctrl-C: do not wait for trials to save
-            self.kill_all()
-        self.shutdown(wait=True)
+        The future raises BrokenExecutor if the worker process died. It is cancelled if the trial
+        was lost for another reason and should start again.
+        """
 
     @abstractmethod
     def free(self) -> int:
@@ -48,3 +46,15 @@ class WorkerPool(Executor):
     @abstractmethod
     def kill_all(self) -> None:
         """Kill all worker processes."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Stop the workers when they are idle, and wait until they have stopped."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # such as a second Ctrl-C: do not wait for trials to save
+            self.kill_all()
+        self.shutdown()

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # not in the worker processes, which import this mod
     class Pool(pool.LocalPool):
         """Runs the chosen work."""
 
-        def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+        def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
             """Start the chosen work instead of a training."""
             return super().submit(chosen, trial)
 

@@ -31,7 +31,7 @@ AGAIN = "restarted from the beginning"
 class Here(WorkerPool):
     """Trains one trial after another in this process."""
 
-    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         future: Future[TrialResult] = Future()
         future.set_result(work(trial, trial.dataset, lambda: False))
         return future
@@ -46,6 +46,9 @@ class Here(WorkerPool):
         pass
 
     def kill_all(self) -> None:
+        pass
+
+    def shutdown(self) -> None:
         pass
 
 

@@ -291,7 +291,7 @@ class _Stuck(WorkerPool):
         self.calls: list[str] = []
         self._future: Future[TrialResult] | None = None
 
-    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         self._future = Future()
         return self._future
 
@@ -307,7 +307,7 @@ class _Stuck(WorkerPool):
     def kill_all(self) -> None:
         pass
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self) -> None:
         pass
 
 

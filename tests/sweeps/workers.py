@@ -23,7 +23,7 @@ class ThreadWorkers(WorkerPool):
         self._trial: int | None = None
         self._stop = threading.Event()
 
-    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         assert self._trial is None
         self._trial = trial.number
         self._stop.clear()
@@ -49,5 +49,5 @@ class ThreadWorkers(WorkerPool):
     def kill_all(self) -> None:
         self._stop.set()
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._executor.shutdown(wait, cancel_futures=cancel_futures)
+    def shutdown(self) -> None:
+        self._executor.shutdown()

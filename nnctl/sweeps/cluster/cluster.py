@@ -93,7 +93,7 @@ class Cluster(WorkerPool):
             if address not in self._unusable
         }
 
-    def submit(self, work: TrainTrial, /, trial: Trial) -> Future[TrialResult]:  # type: ignore[override]
+    def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         """Start to train a trial, or resume it from its run directory."""
         with self._lock:
             free = self._free_slots()
@@ -124,17 +124,9 @@ class Cluster(WorkerPool):
         """Stop all trials without waiting for them; their futures are cancelled."""
         self._close(patience=1.0)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Disconnect from the cluster; running trials stop, and their futures are cancelled.
-
-        Parameters
-        ----------
-        wait : bool
-            Whether to wait until the workers have received the request to stop.
-        cancel_futures : bool
-            Ignored; futures are always cancelled.
-        """
-        self._close(patience=10.0 if wait else 0.0)
+    def shutdown(self) -> None:
+        """Disconnect from the cluster; running trials stop, and their futures are cancelled."""
+        self._close(patience=10.0)
 
     def _close(self, patience: float) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has stopped
