@@ -66,7 +66,7 @@ OWNERS = {
     "click": {"cli"},
     "rich": {"views"},
     "yaml": {"config"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "runs", "sweeps"},
     "pooch": {"data"},
     "PIL": {"data", "report"},
     "requests": {"data"},

@@ -360,7 +360,7 @@ def evaluate(
     saved = run.checkpoint(checkpoint)
     path = run.checkpoint_path(checkpoint)
     network, config = network_of(saved, path), config_of(saved, path)
-    trained_on = str(saved.dataset["name"])
+    trained_on = saved.dataset.name
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
         positive = config.data.positive_digit
@@ -407,7 +407,7 @@ def evaluate(
         checkpoint=checkpoint,
         run_dir=run.directory,
         trained_on=trained_on,
-        same_files=dict(saved.dataset["hashes"]) == dict(dataset.hashes),
+        same_files=saved.dataset.hashes == dict(dataset.hashes),
         amplified=amplified,
         truth_table=_truth_table(answers),
         mistakes=_mistakes(answers, mistakes, classes),

@@ -249,11 +249,9 @@ def _facts_of_run(run: Run) -> DatasetInfo:
     if not run.checkpoint_path("last").exists():
         return info_of_config(run.config)
     used = run.checkpoint("last").dataset
-    subset, held_out = run.config.data.subset, used["validation"]
-    training = held_out + max(used["training"], subset or 0)
-    return DatasetInfo(
-        training, used["pixels"], classes=max(2, run.config.network.layers[-1].units)
-    )
+    subset, held_out = run.config.data.subset, used.validation
+    training = held_out + max(used.training, subset or 0)
+    return DatasetInfo(training, used.pixels, classes=max(2, run.config.network.layers[-1].units))
 
 
 @dataclass(frozen=True, eq=False)

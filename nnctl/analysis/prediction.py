@@ -120,7 +120,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
     pixels, classes = network.sizes[0], class_names(config, network)
     if pixels < SMALLEST_SIDE**2:
         raise UsageError(
-            f"{run.directory} was trained on {saved.dataset['name']}, not on images of digits",
+            f"{run.directory} was trained on {saved.dataset.name}, not on images of digits",
             hint="Use a run that was trained on digits.",
         )
 

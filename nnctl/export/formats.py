@@ -111,7 +111,7 @@ def export(
     network, config = network_of(saved, path), config_of(saved, path)
     origin = ModelMetadata(
         nnctl_version=nnctl.__version__,
-        dataset=str(saved.dataset["name"]),
+        dataset=saved.dataset.name,
         labels=class_names(config, network),
         checkpoint=checkpoint,
         epoch=saved.progress.epoch,

@@ -14,28 +14,24 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from nnctl.errors import DamagedFileError, DataError
 from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
 from nnctl.runs.records import (
-    Check,
-    all_values,
+    Count,
+    Number,
+    PositiveCount,
+    Record,
+    Share,
     check_version,
-    is_count,
-    is_mapping,
-    is_number,
-    is_positive,
-    is_share,
-    is_text,
-    one_of,
-    optional,
-    parse,
-    record,
+    first_problem,
+    parse_json,
 )
 from nnctl.signals import deferring_signals
 
@@ -44,55 +40,66 @@ _MEMBERS = ("parameters", "velocity", "state", "digest")
 _MAX_STATE = 2**24  # bytes; the state of a network of 100 layers has a hundredth of that
 
 
-def _has_bits(count: int) -> Check:
-    """Return a check for integers from 0 to 2**count - 1."""
-    return lambda value: type(value) is int and 0 <= value < 2**count
+class DatasetRecord(Record):
+    """The dataset that a run was trained on.
+
+    Parameters
+    ----------
+    name : str
+        Name of the dataset.
+    training, validation, pixels : int
+        Numbers of training and validation examples, and of inputs.
+    hashes : dict of str to str
+        The SHA-256 of each file of the dataset.
+    """
+
+    name: str
+    training: PositiveCount
+    validation: Count
+    pixels: PositiveCount
+    hashes: dict[str, str]
 
 
-_SHUFFLING = record(
-    {
-        "bit_generator": one_of("PCG64"),
-        "state": record({"state": _has_bits(128), "inc": _has_bits(128)}, closed=True),
-        "has_uint32": _has_bits(1),
-        "uinteger": _has_bits(32),
-    },
-    closed=True,
-)
-_BEST = record(
-    {"epoch": is_count, "val_accuracy": optional(is_share), "val_loss": optional(is_number)},
-    closed=True,
-)
-_STATE = record(
-    {
-        "progress": record(
-            {
-                "shuffling": _SHUFFLING,
-                "epoch": is_count,
-                "batch": is_count,
-                "loss_sum": is_number,
-                "correct": is_count,
-                "seconds": is_number,
-                "best": optional(_BEST),
-                "patience_best": optional(is_number),
-                "patience_used": is_count,
-            },
-            closed=True,
-        ),
-        "config": is_mapping,
-        "dataset": record(
-            {
-                "name": is_text,
-                "hashes": all_values(is_text),
-                "pixels": is_positive,
-                "training": is_positive,
-                "validation": is_count,
-            },
-        ),
-        "seconds": is_number,
-    },
-    {"metrics": optional(is_text)},
-)
-"""Required keys of a checkpoint's state, and the optional ones that are read."""
+class _GeneratorNumbers(Record, extra="forbid"):
+    state: Annotated[int, Field(ge=0, lt=2**128)]
+    inc: Annotated[int, Field(ge=0, lt=2**128)]
+
+
+class _GeneratorState(Record, extra="forbid"):
+    """State of NumPy's random generator PCG64."""
+
+    bit_generator: Literal["PCG64"]
+    state: _GeneratorNumbers
+    has_uint32: Annotated[int, Field(ge=0, lt=2)]
+    uinteger: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Best(Record, extra="forbid"):
+    epoch: Count
+    val_accuracy: Share | None
+    val_loss: Number | None
+
+
+class _Progress(Record, extra="forbid"):
+    shuffling: _GeneratorState
+    epoch: Count
+    batch: Count
+    loss_sum: Number
+    correct: Count
+    seconds: Number
+    best: _Best | None
+    patience_best: Number | None
+    patience_used: Count
+
+
+class _State(Record):
+    """Content of ``state``."""
+
+    progress: _Progress
+    config: dict[str, Any]
+    dataset: DatasetRecord
+    seconds: Number
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +117,8 @@ class Checkpoint:
         Position within the training, including the state of the random generator.
     config : mapping
         The resolved configuration.
-    dataset : mapping
-        The dataset that was used, with the hashes of its files.
+    dataset : DatasetRecord
+        Dataset of the training, with the hashes of its files.
     seconds : float
         Wall time so far.
     metrics : str, optional
@@ -122,7 +129,7 @@ class Checkpoint:
     slots: NDArray[np.float32]
     progress: Progress
     config: Mapping[str, Any]
-    dataset: Mapping[str, Any]
+    dataset: DatasetRecord
     seconds: float
     metrics: str | None = None
 
@@ -134,7 +141,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "format_version": FORMAT_VERSION,
             "progress": dataclasses.asdict(checkpoint.progress),
             "config": checkpoint.config,
-            "dataset": checkpoint.dataset,
+            "dataset": checkpoint.dataset.model_dump(),
             "seconds": checkpoint.seconds,
             "metrics": checkpoint.metrics,
         }
@@ -169,9 +176,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             arrays = _read_members(file)
         parameters, velocity = arrays["parameters"], arrays["velocity"]
         text = str(arrays["state"][()])
-        state = parse(text)
+        content = parse_json(text)
         intact = str(arrays["digest"][()]) == _digest(parameters, velocity, text)
-        version = state["format_version"]
+        version = content["format_version"]
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
     except DataError:
@@ -185,18 +192,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise _damaged(path, "its content does not match its checksum")
     if not (np.isfinite(parameters).all() and np.isfinite(velocity).all()):
         raise _damaged(path, "it contains numbers that are not finite")
-    if not _STATE(state):
-        raise _damaged(path, "its training state is invalid")
-    progress = state["progress"]
-    best = progress.pop("best")
+    try:
+        state = _State.model_validate(content)
+    except ValidationError as error:
+        raise _damaged(path, f"its training state is invalid ({first_problem(error)})") from None
+    progress = state.progress.model_dump(exclude={"best"})
+    best = state.progress.best
     return Checkpoint(
         parameters=parameters,
         slots=velocity,
-        progress=Progress(**progress, best=Best(**best) if best else None),
-        config=state["config"],
-        dataset=state["dataset"],
-        seconds=state["seconds"],
-        metrics=state.get("metrics"),
+        progress=Progress(**progress, best=Best(**best.model_dump()) if best else None),
+        config=state.config,
+        dataset=state.dataset,
+        seconds=state.seconds,
+        metrics=state.metrics,
     )
 
 

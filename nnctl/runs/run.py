@@ -47,7 +47,7 @@ from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.regularization import EMA_EVERY
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
-from nnctl.runs.records import (
+from nnctl.runs.line_checks import (
     all_values,
     check_version,
     each,
@@ -666,7 +666,7 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     DamagedFileError
         The parameters do not fit the configuration.
     """
-    config, pixels = config_of(checkpoint, path), checkpoint.dataset["pixels"]
+    config, pixels = config_of(checkpoint, path), checkpoint.dataset.pixels
     size = checkpoint.parameters.size
     # Compare the sizes first: an edited configuration can require more memory than exists.
     if count_parameters(pixels, build_layers(config)) != size:
@@ -683,7 +683,7 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
 
 def _step_count(config: Config, checkpoint: Checkpoint) -> int:
     """Return the number of training steps before a checkpoint."""
-    progress, examples = checkpoint.progress, checkpoint.dataset["training"]
+    progress, examples = checkpoint.progress, checkpoint.dataset.training
     batches = math.ceil(examples / config.training.batch_size)
     steps: int = progress.epoch * batches + progress.batch
     return min(steps, config.training.steps or steps)

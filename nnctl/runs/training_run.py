@@ -46,7 +46,7 @@ from nnctl.nn.training import (
     Progress,
     Training,
 )
-from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.resolve import Notify, differences, find_dataset
 from nnctl.runs.run import (
     FORMAT_VERSION,
@@ -111,13 +111,13 @@ class TrainingRun:
         self.config = config
         self._lock = run.lock()
         run.remove_temporaries()
-        self.dataset: dict[str, Any] = {
-            "name": dataset.name,
-            "training": len(training.labels),
-            "validation": 0 if validation is None else len(validation.labels),
-            "pixels": training.images.shape[1],
-            "hashes": dict(dataset.hashes),
-        }
+        self.dataset = DatasetRecord(
+            name=dataset.name,
+            training=len(training.labels),
+            validation=0 if validation is None else len(validation.labels),
+            pixels=training.images.shape[1],
+            hashes=dict(dataset.hashes),
+        )
         self.network = build_network(config, training.images.shape[1])
         self.network.initialize(stream(seed, "initialization"))
         self.loop = Training(
@@ -451,9 +451,9 @@ class TrainingRun:
             )
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        if checkpoint.dataset["hashes"] != self.dataset["hashes"]:
+        if checkpoint.dataset.hashes != self.dataset.hashes:
             raise DataError(
-                f"the files of {self.dataset['name']} have changed since {path} was trained"
+                f"the files of {self.dataset.name} have changed since {path} was trained"
             )
         ours = (self.network.parameters.vector.size, self.loop.slots.size)
         if (checkpoint.parameters.size, checkpoint.slots.size) != ours:
@@ -474,8 +474,8 @@ class TrainingRun:
 
     def _fits(self, progress: Progress) -> bool:
         """Return whether a checkpoint's state is possible in this training."""
-        examples, best = int(self.dataset["training"]), progress.best
-        validated = self.dataset["validation"] > 0
+        examples, best = self.dataset.training, progress.best
+        validated = self.dataset.validation > 0
         return (
             progress.batch <= math.ceil(examples / self.loop.batch_size)
             and progress.correct <= examples
@@ -498,7 +498,7 @@ class TrainingRun:
             "best_val_loss": best.val_loss if best else None,
             "final_train_loss": last.get("train_loss"),
             "final_train_accuracy": last.get("train_accuracy"),
-            "dataset": self.dataset,
+            "dataset": self.dataset.model_dump(),
             "seed": self.config.training.seed,
             "parameters": self.network.parameters.vector.size,
             "versions": versions(),

@@ -16,7 +16,7 @@ from typing import Any
 
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.files import append_lines, read_bytes, require_own
-from nnctl.runs.records import (
+from nnctl.runs.line_checks import (
     Check,
     all_values,
     check_version,

@@ -17,7 +17,7 @@ from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
 from nnctl.errors import ConfigError, DamagedFileError, NnctlError, StorageError
 from nnctl.files import require_own
-from nnctl.runs.records import is_number, parse
+from nnctl.runs.line_checks import is_number, parse
 from nnctl.runs.run import Run, cannot_write
 from nnctl.runs.training_run import TrainingRun
 from nnctl.sweeps.space import Params

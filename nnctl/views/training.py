@@ -118,11 +118,11 @@ class TrainingView(View):
         dataset, config = self._training.dataset, self._training.config
         sizes = "-".join(map(str, self._training.network.sizes))
         activations = ", ".join(layer.activation.name for layer in config.network.layers)
-        held_out = f", {dataset['validation']:,} held out" if dataset["validation"] else ""
+        held_out = f", {dataset.validation:,} held out" if dataset.validation else ""
         say(self._console, f"network   {sizes} ({activations})")
         say(
             self._console,
-            f"data      {dataset['name']}: {dataset['training']:,} examples{held_out}",
+            f"data      {dataset.name}: {dataset.training:,} examples{held_out}",
         )
         say(self._console, f"run       {self._training.run.directory}")
         done = self._training.done_epochs

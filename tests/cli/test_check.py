@@ -139,8 +139,8 @@ def test_the_predicted_number_of_steps_equals_that_of_the_training(
     assert sum(ends) == plan.steps
     assert ends[0] == min(plan.steps_per_epoch, plan.steps)
     assert plan.epochs == len(ends)
-    assert run.dataset["training"] == plan.examples
-    assert run.dataset["validation"] == plan.held_out
+    assert run.dataset.training == plan.examples
+    assert run.dataset.validation == plan.held_out
 
 
 def test_the_size_and_the_length_of_a_training_are_printed(nnctl: Nnctl) -> None:

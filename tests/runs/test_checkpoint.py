@@ -29,7 +29,7 @@ from nnctl.files import write_atomically
 from nnctl.nn.training import Best, Progress
 from nnctl.runs import checkpoint as checkpoints
 from nnctl.runs import run as run_module
-from nnctl.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.run import Run
 from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, train
 
@@ -48,7 +48,7 @@ SAVED = Checkpoint(
         patience_used=1,
     ),
     config={"loss": "cross_entropy"},
-    dataset={"name": "x", "hashes": {}, "pixels": 4, "training": 9, "validation": 0},
+    dataset=DatasetRecord(name="x", training=9, validation=0, pixels=4, hashes={}),
     seconds=12.5,
 )
 """A value in every field."""

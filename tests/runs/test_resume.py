@@ -292,7 +292,8 @@ def test_fewer_epochs_than_are_done_are_refused(directory: Path) -> None:
 
 def test_a_dataset_that_changed_is_refused(directory: Path) -> None:
     training = begin(directory)
-    training.dataset["hashes"] = {"train-images-idx3-ubyte.gz": "another"}
+    hashes = {"train-images-idx3-ubyte.gz": "another"}
+    training.dataset = training.dataset.model_copy(update={"hashes": hashes})
     train(training, stop_after=1)
     with pytest.raises(DataError, match="have changed since"):
         resume(directory)
