@@ -510,7 +510,7 @@ def _amplify(network: Network, loss: Loss, examples: Examples, gain: float) -> A
     if not isinstance(gain, int | float) or not gain > 0:
         raise UsageError(f"a gain must be a number above 0, got {gain}")
     try:
-        amplified = network.amplified(gain)
+        amplified = network.scaled(gain)
     except ValueError as error:
         raise UsageError(
             f"gain inf turns sigmoid and hard_sigmoid units into step units, but {error}",

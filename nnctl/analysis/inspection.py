@@ -169,7 +169,7 @@ def _plan(config: Config, info: DatasetInfo) -> Inspection:
                 layer=number,
                 inputs=inputs,
                 units=layer.units,
-                parameters=(inputs + 1) * layer.maps + layer.n_slopes,
+                parameters=(inputs + 1) * layer.columns + layer.n_slopes,
                 activation=activation.name,
                 formula=activation.describe(activation.formula),
                 dropout=layer.dropout,

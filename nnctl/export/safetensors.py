@@ -117,7 +117,7 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
         activation = layer.activation
         add_tensor("weight", network.parameters.weights[i].T)
         add_tensor("bias", network.parameters.biases[i])
-        modules.append(f"Linear({network.sizes[i]}, {layer.maps})")
+        modules.append(f"Linear({network.sizes[i]}, {layer.columns})")
         if isinstance(activation, Softmax):
             continue
         module = _module(activation, layer.units)

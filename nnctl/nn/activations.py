@@ -53,7 +53,7 @@ class Activation(ABC):
     """Values of z where the derivative jumps."""
 
     @property
-    def maps(self) -> int:
+    def pieces(self) -> int:
         """Linear pieces per unit, which are columns of z: the first piece of all units first."""
         return 1
 
@@ -67,12 +67,12 @@ class Activation(ABC):
         text = template.format(**dataclasses.asdict(self))
         return re.sub(r"(?<![\w.])1 (?=\(|[zf]\b)|/1(?=,)", "", text)
 
-    def bind(self, learned: Array) -> Activation:
+    def bind(self, slopes: Array) -> Activation:
         """Return the activation with its trainable parameters attached.
 
         Parameters
         ----------
-        learned : array, shape (units,), or (0,) if there are none
+        slopes : array, shape (units,), or (0,) if there are none
             Trainable parameters, which both passes read.
         """
         return self
@@ -94,29 +94,29 @@ class Activation(ABC):
         """Write f(z) to `out`, which may be `z` itself if each unit has one z."""
 
     @abstractmethod
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """Write dL/dz, the gradient of the loss with respect to z, to `out`.
 
         Parameters
         ----------
-        z : array, shape (batch, maps * units)
+        z : array, shape (batch, pieces * units)
             Weighted inputs passed to `forward`; valid only if `needs_z` is true.
         outputs : array, shape (batch, units)
             Activations f(z) that `forward` wrote.
-        errors : array, shape (batch, units)
+        gradient : array, shape (batch, units)
             dL/df(z).
-        out : array, shape (batch, maps * units)
-            dL/dz. It may be `errors` itself if each unit has one z and no trainable parameter.
+        out : array, shape (batch, pieces * units)
+            dL/dz. It may be `gradient` itself if each unit has one z and no trainable parameter.
         """
 
-    def write_gradient(self, z: Array, errors: Array, out: Array) -> None:  # noqa: B027
+    def write_gradient(self, z: Array, gradient: Array, out: Array) -> None:  # noqa: B027
         """Write the gradient with respect to the trainable parameters to `out`.
 
         Parameters
         ----------
-        z : array, shape (batch, maps * units)
+        z : array, shape (batch, pieces * units)
             Weighted inputs passed to `forward`.
-        errors : array, shape (batch, units)
+        gradient : array, shape (batch, units)
             dL/df(z).
         out : array, shape (units,), or (0,) if there are none
             Gradient, summed over the batch; the same shape as in `bind`.
@@ -155,14 +155,14 @@ class Step(Activation):
         compare = np.greater_equal if self.at_zero else np.greater
         compare(z, 0, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 0, or the derivative of the surrogate."""
         if self.surrogate is None:
             out.fill(0)
             return
         sigmoid, slopes = Sigmoid(), np.empty_like(z)
         sigmoid.forward(z, slopes)
-        sigmoid.backward(z, slopes, errors, out)
+        sigmoid.backward(z, slopes, gradient, out)
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,9 @@ class Sigmoid(Activation):
         np.multiply(out, 0.5, out=out)
         np.add(out, 0.5, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = gain f (1 - f)."""
-        np.multiply(errors, outputs, out=out)
+        np.multiply(gradient, outputs, out=out)
         out *= 1 - outputs
         if self.gain != 1:
             out *= self.gain
@@ -226,9 +226,9 @@ class HardSigmoid(Activation):
         np.add(out, 0.5, out=out)
         np.clip(out, 0, 1, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1/6 between the bounds."""
-        np.multiply(errors, (outputs > 0) & (outputs < 1), out=out)
+        np.multiply(gradient, (outputs > 0) & (outputs < 1), out=out)
         out *= 1 / 6
 
 
@@ -247,9 +247,9 @@ class Tanh(Activation):
         """Compute tanh(z)."""
         np.tanh(z, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 - f²."""
-        np.multiply(errors, 1 - outputs * outputs, out=out)
+        np.multiply(gradient, 1 - outputs * outputs, out=out)
 
 
 @dataclass(frozen=True)
@@ -267,9 +267,9 @@ class Softsign(Activation):
         """Divide by 1 + |z|."""
         np.divide(z, 1 + np.abs(z), out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = (1 - |f|)²."""
-        np.multiply(errors, np.square(1 - np.abs(outputs)), out=out)
+        np.multiply(gradient, np.square(1 - np.abs(outputs)), out=out)
 
 
 @dataclass(frozen=True)
@@ -292,9 +292,9 @@ class ReLU(Activation):
         # Comparing with a row of zeros is three times as fast as comparing with a scalar.
         np.maximum(z, np.zeros(z.shape[-1], z.dtype), out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where the output is positive, else 0, also at z = 0."""
-        np.multiply(errors, outputs > 0, out=out)
+        np.multiply(gradient, outputs > 0, out=out)
 
 
 @dataclass(frozen=True)
@@ -318,9 +318,9 @@ class LeakyReLU(Activation):
         """Compute max(z, negative_slope z)."""
         np.maximum(z, z * self.negative_slope, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where the output is positive, else negative_slope."""
-        _multiply_piecewise(errors, outputs > 0, 1, outputs.dtype.type(self.negative_slope), out)
+        _multiply_piecewise(gradient, outputs > 0, 1, outputs.dtype.type(self.negative_slope), out)
 
 
 @dataclass(frozen=True)
@@ -345,21 +345,21 @@ class PReLU(Activation):
         """Initial slope, the same for all units."""
         return self.initial_slope
 
-    def bind(self, learned: Array) -> Activation:
+    def bind(self, slopes: Array) -> Activation:
         """Return the activation with these slopes."""
-        return BoundPReLU(self.initial_slope, learned)
+        return BoundPReLU(self.initial_slope, slopes)
 
     def forward(self, z: Array, out: Array) -> None:
         """Use the initial slope for every unit."""
         self._untrained(z).forward(z, out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """Use the initial slope for every unit."""
-        self._untrained(z).backward(z, outputs, errors, out)
+        self._untrained(z).backward(z, outputs, gradient, out)
 
-    def write_gradient(self, z: Array, errors: Array, out: Array) -> None:
+    def write_gradient(self, z: Array, gradient: Array, out: Array) -> None:
         """df/ds = min(z, 0), with the slope s."""
-        np.einsum("bu,bu->u", errors, np.minimum(z, 0), out=out)
+        np.einsum("bu,bu->u", gradient, np.minimum(z, 0), out=out)
 
     def _untrained(self, z: Array) -> Activation:
         return self.bind(np.full(z.shape[1], self.initial_slope, z.dtype))
@@ -378,9 +378,9 @@ class BoundPReLU(PReLU):
         np.maximum(z, 0, out=out)
         out += below
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where z > 0, else the slope."""
-        _multiply_piecewise(errors, z > 0, 1, self.slopes, out)
+        _multiply_piecewise(gradient, z > 0, 1, self.slopes, out)
 
 
 @dataclass(frozen=True)
@@ -408,9 +408,9 @@ class ELU(Activation):
         np.maximum(z, 0, out=out)
         out += below
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where the output is positive, else f + alpha."""
-        _multiply_piecewise(errors, outputs > 0, 1, outputs + self.alpha, out)
+        _multiply_piecewise(gradient, outputs > 0, 1, outputs + self.alpha, out)
 
 
 @dataclass(frozen=True)
@@ -430,10 +430,10 @@ class SELU(Activation):
         ELU(SELU_ALPHA).forward(z, out)
         out *= SELU_LAMBDA
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = lambda where the output is positive, else f + lambda alpha."""
         below = outputs + SELU_LAMBDA * SELU_ALPHA
-        _multiply_piecewise(errors, outputs > 0, SELU_LAMBDA, below, out)
+        _multiply_piecewise(gradient, outputs > 0, SELU_LAMBDA, below, out)
 
 
 SELU_LAMBDA = 1.0507009873554805
@@ -461,7 +461,7 @@ class GELU(Activation):
             probabilities = normal_cdf(strip) if self.approximate is None else _tanh_cdf(strip)[0]
             np.multiply(strip, probabilities, out=out[rows])
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = P + z P'."""
         for rows in _strips(z):
             strip = z[rows]
@@ -471,7 +471,7 @@ class GELU(Activation):
                 slopes, densities = _tanh_cdf(strip)
             densities *= strip
             slopes += densities
-            np.multiply(errors[rows], slopes, out=out[rows])
+            np.multiply(gradient[rows], slopes, out=out[rows])
 
 
 def normal_density(z: Array) -> Array:
@@ -551,7 +551,7 @@ class Swish(Activation):
         Sigmoid(self.beta).forward(z, gates)
         np.multiply(z, gates, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = s + beta f (1 - s)."""
         gates = np.empty_like(z)
         Sigmoid(self.beta).forward(z, gates)
@@ -559,7 +559,7 @@ class Swish(Activation):
         slopes *= outputs
         slopes *= self.beta
         slopes += gates
-        np.multiply(errors, slopes, out=out)
+        np.multiply(gradient, slopes, out=out)
 
 
 @dataclass(frozen=True)
@@ -577,11 +577,11 @@ class Softplus(Activation):
         """Compute max(z, 0) + log(1 + exp(-|z|))."""
         np.logaddexp(z, 0, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 - exp(-f)."""
         slopes = np.expm1(-outputs)
         np.negative(slopes, out=slopes)
-        np.multiply(errors, slopes, out=out)
+        np.multiply(gradient, slopes, out=out)
 
 
 @dataclass(frozen=True)
@@ -600,9 +600,9 @@ class Exponential(Activation):
         np.minimum(z, math.log(np.finfo(z.dtype).max) - 1, out=out)
         np.exp(out, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = f."""
-        np.multiply(errors, outputs, out=out)
+        np.multiply(gradient, outputs, out=out)
 
 
 @dataclass(frozen=True)
@@ -620,10 +620,10 @@ class Linear(Activation):
         if out is not z:
             np.copyto(out, z)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1."""
-        if out is not errors:
-            np.copyto(out, errors)
+        if out is not gradient:
+            np.copyto(out, gradient)
 
 
 @dataclass(frozen=True)
@@ -648,9 +648,9 @@ class Softmax(Activation):
         # For rows of ten, a product with ones is faster than a sum, and broadcasts the result.
         out /= np.dot(out, _ones(z.shape[1], z.dtype))
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """dL/dz_i = f_i (e_i - sum_j f_j e_j), with e = dL/df(z)."""
-        np.subtract(errors, (errors * outputs).sum(axis=1, keepdims=True), out=out)
+        np.subtract(gradient, (gradient * outputs).sum(axis=1, keepdims=True), out=out)
         out *= outputs
 
 
@@ -671,11 +671,6 @@ class Maxout(Activation):
         if not 2 <= self.pieces <= 100:
             raise ValueError(f"pieces must be 2 to 100, got {self.pieces}")
 
-    @property
-    def maps(self) -> int:
-        """Number of pieces."""
-        return self.pieces
-
     def regions(self, z: Array) -> NDArray[np.intp]:
         """Return the index of the largest piece of each unit."""
         largest: NDArray[np.intp] = self._pieces_of(z).argmax(axis=1)
@@ -685,7 +680,7 @@ class Maxout(Activation):
         """Take the largest z of each unit."""
         self._pieces_of(z).max(axis=1, out=out)
 
-    def backward(self, z: Array, outputs: Array, errors: Array, out: Array) -> None:
+    def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """Pass the gradient to the largest z, or to the first of equal ones."""
         pieces = self._pieces_of(z)
         gradients = out.reshape(pieces.shape)
@@ -693,7 +688,7 @@ class Maxout(Activation):
         for k in range(self.pieces):
             chosen = unassigned & (pieces[:, k] == outputs)
             unassigned ^= chosen
-            np.multiply(errors, chosen, out=gradients[:, k])
+            np.multiply(gradient, chosen, out=gradients[:, k])
 
     def _pieces_of(self, z: Array) -> Array:
         """Return z as ``(batch, pieces, units)``."""
@@ -717,10 +712,14 @@ def _strips(z: Array) -> Iterator[slice]:
 
 
 def _multiply_piecewise(
-    errors: Array, on: NDArray[np.bool_], above: float, below: Array | np.floating[Any], out: Array
+    gradient: Array,
+    on: NDArray[np.bool_],
+    above: float,
+    below: Array | np.floating[Any],
+    out: Array,
 ) -> None:
-    """Multiply `errors` by `above` where units are on and by `below` elsewhere, into `out`."""
-    np.multiply(errors, np.where(on, below.dtype.type(above), below), out=out)
+    """Multiply `gradient` by `above` where units are on and by `below` elsewhere, into `out`."""
+    np.multiply(gradient, np.where(on, below.dtype.type(above), below), out=out)
 
 
 _KINDS: tuple[type[Activation], ...] = (

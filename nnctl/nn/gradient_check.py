@@ -194,7 +194,7 @@ def slopes_along(network: Network, inputs: Array, direction: Array) -> Array:
     outputs = backpropagation.forward(inputs, logits)
     slopes = np.empty(units, network.dtype)
     for unit, chosen in enumerate(np.eye(units)):
-        last = backpropagation.errors[-1]
+        last = backpropagation.deltas[-1]
         network.functions[-1].backward(logits, outputs, chosen[None], last)
         backpropagation.backward()
         backpropagation.write_gradient(inputs)
@@ -222,8 +222,8 @@ def backpropagated_gradient(
     backpropagation = Backpropagation(network, gradient, len(inputs))
     logits = np.empty_like(targets)
     outputs = backpropagation.forward(inputs, logits)
-    loss.errors(logits, outputs, targets, out=backpropagation.errors[-1])
-    backpropagation.errors[-1] /= len(inputs)
+    loss.gradient(logits, outputs, targets, out=backpropagation.deltas[-1])
+    backpropagation.deltas[-1] /= len(inputs)
     backpropagation.backward()
     backpropagation.write_gradient(inputs)
     return gradient

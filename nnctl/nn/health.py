@@ -79,13 +79,13 @@ class Probe:
         """Return the health of every layer; an update is `step_size` times the gradient."""
         backpropagation, count = self._backpropagation, len(self._inputs)
         outputs = backpropagation.forward(self._inputs, self._logits)
-        self._loss.errors(self._logits, outputs, self._targets, out=backpropagation.errors[-1])
-        backpropagation.errors[-1] /= count
+        self._loss.gradient(self._logits, outputs, self._targets, out=backpropagation.deltas[-1])
+        backpropagation.deltas[-1] /= count
         backpropagation.backward()
         backpropagation.write_gradient(self._inputs)
         self._gradient.vector *= step_size
-        errors = [math.sqrt(count) * _norm(layer_errors) for layer_errors in backpropagation.errors]
-        next_errors = [*errors[1:], None]
+        norms = [math.sqrt(count) * _norm(deltas) for deltas in backpropagation.deltas]
+        next_norms = [*norms[1:], None]
         return [
             LayerHealth(
                 mean=float(outputs.mean(dtype=np.float64)),
@@ -99,8 +99,8 @@ class Probe:
             for layer, outputs, error, next_error, update, weights in zip(
                 self._network.layers,
                 backpropagation.outputs,
-                errors,
-                next_errors,
+                norms,
+                next_norms,
                 self._gradient.weights,
                 self._network.parameters.weights,
                 strict=True,

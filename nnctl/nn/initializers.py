@@ -56,7 +56,7 @@ class Distribution(Initializer):
 
     @abstractmethod
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
-        """Fill `out` with random values: weights ``(fan_in, maps)`` or biases ``(maps,)``."""
+        """Fill `out` with random values: weights ``(fan_in, columns)`` or biases ``(columns,)``."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Loss(ABC):
         """Return the loss of each example, shape ``(batch,)``."""
 
     @abstractmethod
-    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """Write the deltas dL/dz of the output layer, per example, to `out`, ``(batch, units)``."""
 
 
@@ -51,7 +51,7 @@ class CategoricalCrossEntropy(Loss):
         log_sums -= shifted.sum(axis=0)
         return log_sums
 
-    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """dL/dz = f(z) - y."""
         np.subtract(outputs, targets, out=out)
 
@@ -74,7 +74,7 @@ class BinaryCrossEntropy(Loss):
         summed: Array = values.sum(axis=1)
         return summed
 
-    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """dL/dz = gain (f(z) - y)."""
         np.subtract(outputs, targets, out=out)
         if self.output.gain != 1:
@@ -93,7 +93,7 @@ class Quadratic(Loss):
         halves: Array = 0.5 * np.einsum("ij,ij->i", distances, distances)
         return halves
 
-    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """dL/dz = (f(z) - y) f'(z)."""
         np.subtract(outputs, targets, out=out)
         self.output.backward(logits, outputs, out, out)

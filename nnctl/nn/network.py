@@ -30,7 +30,7 @@ class Layer:
     activation : Activation
         Activation function f.
     weights, biases : Initializer
-        Initializers of W ``(inputs, maps)`` and b ``(maps,)``.
+        Initializers of W ``(inputs, columns)`` and b ``(columns,)``.
     dropout : float
         Dropout rate of the outputs during training.
     """
@@ -42,9 +42,9 @@ class Layer:
     dropout: float = 0.0
 
     @property
-    def maps(self) -> int:
+    def columns(self) -> int:
         """Number of columns of W and z: one per unit, or one per piece of a maxout unit."""
-        return self.units * self.activation.maps
+        return self.units * self.activation.pieces
 
     @property
     def n_slopes(self) -> int:
@@ -133,10 +133,10 @@ class Parameters:
             return self.vector[begin:end].reshape(shape)
 
         self.weights = [
-            take(fan_in, layer.maps) for fan_in, layer in zip(fans_in, layers, strict=True)
+            take(fan_in, layer.columns) for fan_in, layer in zip(fans_in, layers, strict=True)
         ]
         self.decaying: Array = self.vector[:end]
-        self.biases = [take(layer.maps) for layer in layers]
+        self.biases = [take(layer.columns) for layer in layers]
         self.affine: Array = self.vector[:end]
         self.slopes = [take(layer.n_slopes) for layer in layers]
 
@@ -168,7 +168,7 @@ def count_parameters(inputs: int, layers: Sequence[Layer]) -> int:
     """Return the number of trainable parameters of a network with these inputs and layers."""
     count = 0
     for layer in layers:
-        count += (inputs + 1) * layer.maps + layer.n_slopes
+        count += (inputs + 1) * layer.columns + layer.n_slopes
         inputs = layer.units
     return count
 
@@ -192,8 +192,8 @@ class Network:
         self.parameters = Parameters(inputs, self.layers, dtype)
         self.dtype = self.parameters.vector.dtype
         self.functions = [
-            layer.activation.bind(learned)
-            for layer, learned in zip(self.layers, self.parameters.slopes, strict=True)
+            layer.activation.bind(slopes)
+            for layer, slopes in zip(self.layers, self.parameters.slopes, strict=True)
         ]
 
     @classmethod
@@ -245,11 +245,11 @@ class Network:
             function = _read_activation(activation, i)
             arrays.append(_read_layer(matrix, row, i, layers[-1].units if layers else None))
             columns = arrays[-1][1].size
-            if columns % function.maps:
+            if columns % function.pieces:
                 raise UsageError(
-                    f"layer {i + 1}: {columns} biases are not a multiple of {function.maps} pieces"
+                    f"layer {i + 1}: {columns} biases do not fit units of {function.pieces} pieces"
                 )
-            layers.append(Layer(columns // function.maps, function))
+            layers.append(Layer(columns // function.pieces, function))
         network = cls(arrays[0][0].shape[0], layers)
         parameters = network.parameters
         for i, layer in enumerate(layers):
@@ -280,8 +280,8 @@ class Network:
                 self.layers, self.parameters.biases, fans, strict=True
             ):
                 layer.biases_distribution.fill(biases, fan_in=fan_in, fan_out=fan_out, rng=rng)
-            for layer, learned in zip(self.layers, self.parameters.slopes, strict=True):
-                learned.fill(layer.activation.initial_slopes)
+            for layer, slopes in zip(self.layers, self.parameters.slopes, strict=True):
+                slopes.fill(layer.activation.initial_slopes)
 
     def as_float64(self) -> Network:
         """Return a copy of the network in float64."""
@@ -289,7 +289,7 @@ class Network:
         network.parameters.vector[...] = self.parameters.vector
         return network
 
-    def amplified(self, gain: float) -> Network:
+    def scaled(self, gain: float) -> Network:
         """Return a copy with all weights and biases multiplied by `gain`, in float64.
 
         For an infinite gain, hidden sigmoids become step units, provided that no z is exactly 0
@@ -312,7 +312,7 @@ class Network:
         return network
 
     def weighted_inputs(self, layer: int, a: Array) -> Array:
-        """Return the weighted inputs z = a W + b of a layer, counted from 0, ``(batch, maps)``."""
+        """Return z = a W + b of a layer, counted from 0, ``(batch, columns)``."""
         z: Array = a @ self.parameters.weights[layer]
         z += self.parameters.biases[layer]
         return z
@@ -320,7 +320,7 @@ class Network:
     def apply(self, layer: int, z: Array) -> Array:
         """Return the activations f(z) of a layer, ``(batch, units)``; this may overwrite z."""
         function = self.functions[layer]
-        outputs = z if function.maps == 1 else np.empty((len(z), self.sizes[layer + 1]), z.dtype)
+        outputs = z if function.pieces == 1 else np.empty((len(z), self.sizes[layer + 1]), z.dtype)
         function.forward(z, outputs)
         return outputs
 
@@ -418,7 +418,7 @@ class Backpropagation:
 
     The backward pass propagates the deltas dL/dz from layer to layer (Nielsen, chapter 2). The
     gradient of the weights is the product of a layer's inputs and its deltas, written directly into
-    `gradient`. Gradients with respect to the pixels are computed only by `input_errors`.
+    `gradient`. Gradients with respect to the pixels are computed only by `input_gradient`.
 
     Parameters
     ----------
@@ -435,9 +435,9 @@ class Backpropagation:
     ----------
     outputs : list of array, shape (batch, units)
         Activations of every layer, after `forward`.
-    passed : list of array, shape (batch, units)
+    layer_inputs : list of array, shape (batch, units)
         Activations after dropout, the inputs of the next layer; without dropout the same arrays.
-    errors : list of array, shape (batch, maps)
+    deltas : list of array, shape (batch, columns)
         Deltas dL/dz of every layer, after `backward`. The caller writes those of the output layer.
     """
 
@@ -448,8 +448,8 @@ class Backpropagation:
             return [np.empty((batch_size, layer.units), network.dtype) for layer in network.layers]
 
         self._functions = [
-            layer.activation.bind(learned)
-            for layer, learned in zip(network.layers, network.parameters.slopes, strict=True)
+            layer.activation.bind(slopes)
+            for layer, slopes in zip(network.layers, network.parameters.slopes, strict=True)
         ]
         self._weights = network.parameters.weights
         self._biases = network.parameters.biases
@@ -458,19 +458,19 @@ class Backpropagation:
         self._whole = gradient.shards(1)[0]
         self._ones: Array = np.ones(batch_size, network.dtype)
         self.outputs = buffers()
-        self.passed = self.outputs.copy()
+        self.layer_inputs = self.outputs.copy()
         self._no_masks: list[Array | None] = [None] * len(network.layers)
         self._masks: Sequence[Array | None] = self._no_masks
         self._output_gradients = buffers()  # dL/df(z)
         self._z = self.outputs.copy()  # overwritten by the outputs, unless `backward` needs z
-        self.errors = self._output_gradients.copy()  # dL/dz
+        self.deltas = self._output_gradients.copy()  # dL/dz
         for i, layer in enumerate(network.layers):
             if dropout and layer.dropout:
-                self.passed[i] = np.empty_like(self.outputs[i])
+                self.layer_inputs[i] = np.empty_like(self.outputs[i])
             if layer.activation.needs_z:
-                self._z[i] = np.empty((batch_size, layer.maps), network.dtype)
-            if layer.maps > layer.units or layer.n_slopes:
-                self.errors[i] = np.empty((batch_size, layer.maps), network.dtype)
+                self._z[i] = np.empty((batch_size, layer.columns), network.dtype)
+            if layer.columns > layer.units or layer.n_slopes:
+                self.deltas[i] = np.empty((batch_size, layer.columns), network.dtype)
 
     @staticmethod
     def width(layers: Sequence[Layer]) -> int:
@@ -478,29 +478,31 @@ class Backpropagation:
         width = 0
         for layer in layers:
             width += 2 * layer.units + layer.units * bool(layer.dropout)
-            width += layer.maps * layer.activation.needs_z
-            width += layer.maps * (layer.maps > layer.units or layer.n_slopes > 0)
+            width += layer.columns * layer.activation.needs_z
+            width += layer.columns * (layer.columns > layer.units or layer.n_slopes > 0)
         return width
 
     def part(self, rows: slice) -> Backpropagation:
         """Return an object for some of the examples, whose buffers are views of these buffers."""
         view = copy.copy(self)
         view.outputs = [outputs[rows] for outputs in self.outputs]
-        view._output_gradients = [errors[rows] for errors in self._output_gradients]
+        view._output_gradients = [gradient[rows] for gradient in self._output_gradients]
         # Arrays that share a buffer must share it in the view, too: activations compare them with
         # `is` to find out whether they work in place.
         view._z = [
             shared if z is outputs else z[rows]
             for z, outputs, shared in zip(self._z, self.outputs, view.outputs, strict=True)
         ]
-        view.passed = [
-            shared if passed is outputs else passed[rows]
-            for passed, outputs, shared in zip(self.passed, self.outputs, view.outputs, strict=True)
+        view.layer_inputs = [
+            shared if layer_inputs is outputs else layer_inputs[rows]
+            for layer_inputs, outputs, shared in zip(
+                self.layer_inputs, self.outputs, view.outputs, strict=True
+            )
         ]
-        view.errors = [
+        view.deltas = [
             shared if by_z is by_outputs else by_z[rows]
             for by_z, by_outputs, shared in zip(
-                self.errors, self._output_gradients, view._output_gradients, strict=True
+                self.deltas, self._output_gradients, view._output_gradients, strict=True
             )
         ]
         return view
@@ -528,10 +530,10 @@ class Backpropagation:
         a = inputs
         self._z[-1] = logits
         self._masks = self._no_masks if masks is None else masks
-        for z, outputs, passed, mask, weights, biases, function in zip(
+        for z, outputs, layer_inputs, mask, weights, biases, function in zip(
             self._z,
             self.outputs,
-            self.passed,
+            self.layer_inputs,
             self._masks,
             self._weights,
             self._biases,
@@ -542,15 +544,15 @@ class Backpropagation:
             z += biases
             function.forward(z, outputs)
             if mask is not None:
-                np.multiply(outputs, mask, out=passed)
-            a = passed
+                np.multiply(outputs, mask, out=layer_inputs)
+            a = layer_inputs
         return a
 
     def backward(self) -> None:
-        """Compute the deltas of every layer from those of the output layer, ``errors[-1]``."""
+        """Compute the deltas of every layer from those of the output layer, ``deltas[-1]``."""
         for i in range(len(self._functions) - 1, 0, -1):
             below = i - 1
-            np.dot(self.errors[i], self._weights_transposed[i], out=self._output_gradients[below])
+            np.dot(self.deltas[i], self._weights_transposed[i], out=self._output_gradients[below])
             mask = self._masks[below]
             if mask is not None:
                 self._output_gradients[below] *= mask
@@ -558,13 +560,13 @@ class Backpropagation:
                 self._z[below],
                 self.outputs[below],
                 self._output_gradients[below],
-                self.errors[below],
+                self.deltas[below],
             )
 
-    def input_errors(self) -> Array:
+    def input_gradient(self) -> Array:
         """Return the gradient with respect to the inputs, ``(batch, inputs)``, after `backward`."""
-        errors: Array = np.dot(self.errors[0], self._weights_transposed[0])
-        return errors
+        gradient: Array = np.dot(self.deltas[0], self._weights_transposed[0])
+        return gradient
 
     def write_gradient(self, inputs: Array, shard: Shard | None = None) -> None:
         """Compute the gradient, or a part of it, from the inputs and the deltas of every layer.
@@ -580,12 +582,12 @@ class Backpropagation:
         # For a subset of the rows, np.dot would make a copy.
         product = np.dot if shard.is_whole else np.matmul
         for layer, rows in shard.rows:
-            a = self.passed[layer - 1] if layer else inputs
-            product(a.T[rows], self.errors[layer], out=self._gradient.weights[layer][rows])
+            a = self.layer_inputs[layer - 1] if layer else inputs
+            product(a.T[rows], self.deltas[layer], out=self._gradient.weights[layer][rows])
         if shard.is_last:
-            for layer, errors in enumerate(self.errors):
+            for layer, deltas in enumerate(self.deltas):
                 # A product with ones takes half the time of a sum over the rows.
-                np.dot(self._ones, errors, out=self._gradient.biases[layer])
+                np.dot(self._ones, deltas, out=self._gradient.biases[layer])
                 if self._gradient.slopes[layer].size:  # only in hidden layers
                     self._functions[layer].write_gradient(
                         self._z[layer], self._output_gradients[layer], self._gradient.slopes[layer]

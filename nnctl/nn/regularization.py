@@ -59,7 +59,7 @@ class Regularization:
 
 
 def fast_gradient_step(
-    inputs: Array, errors: Array, distance: float, mask: Array | None = None
+    inputs: Array, gradient: Array, distance: float, mask: Array | None = None
 ) -> None:
     """Move each example by `distance` along the gradient of its loss (adversarial training).
 
@@ -70,7 +70,7 @@ def fast_gradient_step(
     ----------
     inputs : array, shape (n, inputs)
         Inputs of the network, after dropout; they are moved in place.
-    errors : array, shape (n, inputs)
+    gradient : array, shape (n, inputs)
         Gradients of the losses with respect to the inputs; they are overwritten.
     distance : float
         Euclidean distance, in units of a pixel from black to white.
@@ -78,13 +78,13 @@ def fast_gradient_step(
         Dropout mask that was applied to the inputs.
     """
     if mask is not None:
-        errors *= mask
-    norms = _norms("ij,ij->i", errors)
+        gradient *= mask
+    norms = _norms("ij,ij->i", gradient)
     factors = np.divide(distance, norms, out=np.zeros_like(norms), where=norms > _FLAT)
-    errors *= factors[:, None]
+    gradient *= factors[:, None]
     if mask is not None:
-        errors *= mask
-    inputs += errors
+        gradient *= mask
+    inputs += gradient
 
 
 def squared_norm(vector: Array) -> float:
@@ -98,7 +98,7 @@ def squared_norm(vector: Array) -> float:
 
 
 def project_max_norm(weights: Array, max_norm: float) -> None:
-    """Scale down the columns of weights ``(inputs, maps)`` whose norm is above `max_norm`."""
+    """Scale down the columns of weights ``(inputs, columns)`` whose norm is above `max_norm`."""
     norms = _norms("ij,ij->j", weights)
     too_long = norms > max_norm
     if too_long.any():

@@ -332,12 +332,12 @@ class Training:
             if settings.adversarial:
                 view.backward()
                 input_mask = None if batch.input_mask is None else batch.input_mask[rows]
-                input_errors = view.input_errors()
+                input_gradient = view.input_gradient()
                 fast_gradient_step(
-                    batch.inputs[rows], input_errors, settings.adversarial, input_mask
+                    batch.inputs[rows], input_gradient, settings.adversarial, input_mask
                 )
                 self._compute_output_deltas(batch, rows, view)
-            view.errors[-1] *= gradient_scale / len(batch.inputs)
+            view.deltas[-1] *= gradient_scale / len(batch.inputs)
             view.backward()
             # The gradient of a weight is a sum over all examples of the batch.
             self._team.wait()
@@ -358,7 +358,7 @@ class Training:
         """Run the forward pass on some examples, and write the deltas of the output layer."""
         logits, targets = batch.logits[rows], batch.targets[rows]
         outputs = view.forward(batch.inputs[rows], logits, batch.masks_of(rows))
-        self.loss.errors(logits, outputs, targets, out=view.errors[-1])
+        self.loss.gradient(logits, outputs, targets, out=view.deltas[-1])
 
     def _clip_by_global_norm(self, gradient: Array, max_norm: float, thread: int) -> None:
         """Scale down a thread's part of the gradient if the whole gradient is too long."""

@@ -102,12 +102,12 @@ class Network {
     const outputs = [];
     let a = image;
     for (const { weights, biases, activate } of this.layers) {
-      const maps = biases.length;
+      const columns = biases.length;
       const z = Float64Array.from(biases);
       for (let i = 0; i < a.length; i++) {
         if (a[i] === 0) continue; // true of most pixels and many units
-        const row = i * maps;
-        for (let j = 0; j < maps; j++) z[j] += a[i] * weights[row + j];
+        const row = i * columns;
+        for (let j = 0; j < columns; j++) z[j] += a[i] * weights[row + j];
       }
       a = activate(z);
       outputs.push(a);

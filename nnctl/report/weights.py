@@ -68,7 +68,7 @@ def rounding(network: Network, dtype: str, images: Array) -> float:
 
 
 def _store(weights: Array, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return weights ``(inputs, maps)`` as `dtype`, and the scales of its columns, ``(maps,)``."""
+    """Return weights ``(inputs, columns)`` as `dtype`, and the scale of each column."""
     if np.dtype(dtype).kind == "i":
         scales = np.abs(weights).max(axis=0) / 127
         scales[scales == 0] = 1

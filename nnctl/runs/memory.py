@@ -45,7 +45,7 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     fans_in = [pixels, *(layer.units for layer in layers)]
     validated = min(held_out, 2000 * threads)
     numbers += max(
-        _TEMPORARY_ARRAYS * max(layer.maps for layer in layers) * batch,
+        _TEMPORARY_ARRAYS * max(layer.columns for layer in layers) * batch,
         validated * (pixels + max(map(_forward_size, fans_in, layers))),
     )
     numbers += block * (2 * pixels + sum(layer.units for layer in layers if layer.dropout))
@@ -60,7 +60,7 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
 
 def _forward_size(fan_in: int, layer: Layer) -> int:
     """Return how many numbers per example a forward pass through a layer holds at once."""
-    return fan_in + _TEMPORARY_ARRAYS * layer.maps
+    return fan_in + _TEMPORARY_ARRAYS * layer.columns
 
 
 def check_memory(config: Config, info: DatasetInfo, held_out: int) -> Iterator[Problem]:

@@ -208,14 +208,14 @@ def _curves(activation: Activation, x: Array) -> tuple[Array, Array]:
     Maxout takes several z per unit, and softmax all z of its layer: they are evaluated along
     (-x, ..., x) and (x, 0).
     """
-    if activation.maps > 1:
-        directions = np.linspace(-1, 1, activation.maps)
+    if activation.pieces > 1:
+        directions = np.linspace(-1, 1, activation.pieces)
     else:
         directions = np.array([1.0, 0.0] if activation.place == "output" else [1.0])
     z = x[:, None] * directions
-    outputs = np.empty((len(x), len(directions) // activation.maps))
+    outputs = np.empty((len(x), len(directions) // activation.pieces))
     activation.forward(z, outputs)
-    errors, slopes = np.zeros_like(outputs), np.empty_like(z)
-    errors[:, 0] = 1
-    activation.backward(z, outputs, errors, slopes)
+    gradient, slopes = np.zeros_like(outputs), np.empty_like(z)
+    gradient[:, 0] = 1
+    activation.backward(z, outputs, gradient, slopes)
     return outputs[:, 0], slopes @ directions

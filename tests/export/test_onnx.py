@@ -83,7 +83,7 @@ def test_the_outputs_agree_on_all_of_mnist(activation: Activation, tmp_path: Pat
 @pytest.mark.parametrize("activation", ALL, ids=named)
 def test_the_outputs_agree_for_very_large_inputs(activation: Activation) -> None:
     layers = [Layer(1, activation), Layer(1, Linear())]
-    pieces = activation.maps
+    pieces = activation.pieces
     network = Network(1, layers)
     network.parameters.weights[0][...] = np.linspace(1, 2, pieces)
     network.parameters.slopes[0][...] = activation.initial_slopes

@@ -69,7 +69,7 @@ PAIRS: list[tuple[str, Activation]] = [
 
 
 def forward(f: Activation, z: Array) -> Array:
-    outputs = np.full((len(z), z.shape[1] // f.maps), np.nan, z.dtype)
+    outputs = np.full((len(z), z.shape[1] // f.pieces), np.nan, z.dtype)
     f.forward(z, outputs)
     return outputs
 
@@ -83,7 +83,7 @@ def backward(f: Activation, z: Array, errors: Array) -> Array:
 
 def weighted_inputs(f: Activation, examples: int, units: int) -> Array:
     """Return different positive and negative z for a layer, none of them near a kink."""
-    shape = examples, units * f.maps
+    shape = examples, units * f.pieces
     grid = np.linspace(-6, 6, math.prod(shape))
     for kink in f.kinks:
         grid[abs(grid - kink) < 1e-3] += 2e-3

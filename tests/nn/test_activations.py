@@ -49,7 +49,7 @@ from tests.nn.helpers import (
     weighted_inputs,
 )
 
-ONE_PIECE = [f for f in FUNCTIONS if f.maps == 1]
+ONE_PIECE = [f for f in FUNCTIONS if f.pieces == 1]
 every_activation = pytest.mark.parametrize("f", FUNCTIONS, ids=str)
 every_activation_with_one_piece = pytest.mark.parametrize("f", ONE_PIECE, ids=str)
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -88,7 +88,7 @@ def test_backward_agrees_with_central_differences(f: Activation) -> None:
 def test_temporary_arrays_are_no_larger_than_the_arguments(f: Activation) -> None:
     count = 2000
     z = weighted_inputs(f, count, 200).astype(np.float32)
-    outputs, errors = np.ones((2, count, z.shape[1] // f.maps), np.float32)
+    outputs, errors = np.ones((2, count, z.shape[1] // f.pieces), np.float32)
     f.forward(z, outputs)  # fills caches
     tracemalloc.start()
     f.forward(z, outputs)
@@ -120,7 +120,7 @@ def test_float32_and_float64_agree_to_rounding(f: Activation) -> None:
 @both_dtypes
 def test_extreme_arguments_stay_finite_without_a_warning(f: Activation, dtype: DTypeLike) -> None:
     extremes = np.array([[-1e4, -100, -10, 0, 10, 100, 1e4], [1e4] * 7, [-1e4] * 7], dtype)
-    z = np.concatenate([np.roll(extremes, piece, axis=1) for piece in range(f.maps)], axis=1)
+    z = np.concatenate([np.roll(extremes, piece, axis=1) for piece in range(f.pieces)], axis=1)
     with np.errstate(all="raise", under="ignore"):
         assert np.isfinite(forward(f, z)).all()
         assert np.isfinite(backward(f, z, np.ones((3, 7), dtype))).all()
@@ -130,8 +130,8 @@ def test_extreme_arguments_stay_finite_without_a_warning(f: Activation, dtype: D
 @pytest.mark.parametrize("z", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_raise_no_error(f: Activation, z: float) -> None:
     with np.errstate(invalid="ignore"):
-        outputs = forward(f, np.full((2, 5 * f.maps), z))
-        backward(f, np.full((2, 5 * f.maps), z), np.ones((2, 5)))
+        outputs = forward(f, np.full((2, 5 * f.pieces), z))
+        backward(f, np.full((2, 5 * f.pieces), z), np.ones((2, 5)))
     if np.isnan(z) and not isinstance(f, Step):
         assert np.isnan(outputs).all()
 
@@ -146,7 +146,7 @@ def test_passes_write_to_their_output_and_read_z_only_if_needed(f: Activation) -
     for expected, actual in zip(copies, (z, outputs, errors), strict=True):
         np.testing.assert_array_equal(expected, actual)
     np.testing.assert_array_equal(backward(f, z, errors), gradient)
-    if f.maps == 1:
+    if f.pieces == 1:
         in_place, errors_in_place = z.copy(), errors.copy()
         f.forward(in_place, in_place)
         f.backward(z, in_place, errors_in_place, errors_in_place)
@@ -253,7 +253,7 @@ def test_regions_end_at_the_kinks() -> None:
     assert Maxout(4).regions(z).tolist() == [[3]]
 
 
-@pytest.mark.parametrize("f", [f for f in DIFFERENTIABLE if f.maps == 1], ids=str)
+@pytest.mark.parametrize("f", [f for f in DIFFERENTIABLE if f.pieces == 1], ids=str)
 def test_a_derivative_jumps_only_at_kinks(f: Activation) -> None:
     def slopes(z: Array) -> Array:
         return backward(f, z[:, None], np.ones((len(z), 1)))[:, 0]

@@ -20,7 +20,7 @@ from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from tests.nn.helpers import DIFFERENTIABLE, HIDDEN, labels_of, make_network, normal, small_network
 
-SMOOTH = [f for f in HIDDEN if f in DIFFERENTIABLE and not f.kinks and f.maps == 1]
+SMOOTH = [f for f in HIDDEN if f in DIFFERENTIABLE and not f.kinks and f.pieces == 1]
 
 
 def check(network: Network, loss: str = "quadratic", samples: int = 10**6) -> list[GradientError]:

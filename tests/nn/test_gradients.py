@@ -96,8 +96,8 @@ def test_backpropagation_buffers_can_be_reused(hidden: Activation) -> None:
     for seed in (3, 4):
         network.parameters.vector *= -1
         inputs, targets = batch(seed=seed)
-        loss.errors(logits, passes.forward(inputs, logits), targets, out=passes.errors[-1])
-        passes.errors[-1] /= 7
+        loss.gradient(logits, passes.forward(inputs, logits), targets, out=passes.deltas[-1])
+        passes.deltas[-1] /= 7
         passes.backward()
         passes.write_gradient(inputs)
         expected = backpropagated_gradient(network, loss, inputs, targets)

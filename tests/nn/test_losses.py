@@ -51,7 +51,7 @@ def test_errors_are_the_derivative_of_the_values(name: str, output: Activation) 
     for unit, moved in enumerate(step * np.eye(4)):
         above, below = loss.values(logits + moved, targets), loss.values(logits - moved, targets)
         expected[:, unit] = (above - below) / (2 * step)
-    loss.errors(logits, forward(output, logits), targets, out=actual)
+    loss.gradient(logits, forward(output, logits), targets, out=actual)
     rounding = 1e-8 + 1e-10 * loss.values(logits, targets).max()
     np.testing.assert_allclose(expected, actual, rtol=1e-6, atol=rounding)
 
@@ -87,7 +87,7 @@ def test_losses_of_extreme_logits_are_finite_and_keep_the_dtype(
     targets = np.array([[1, 0]] * 3, dtype)
     loss, errors = make_loss(name, output), np.full_like(logits, np.nan)
     values = loss.values(logits, targets)
-    loss.errors(logits, forward(output, logits), targets, out=errors)
+    loss.gradient(logits, forward(output, logits), targets, out=errors)
     assert np.dtype(dtype) == values.dtype
     assert np.isfinite(values).all()
     assert np.isfinite(errors).all()

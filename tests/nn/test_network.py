@@ -40,7 +40,7 @@ def test_the_width_is_the_number_of_buffered_values_per_example() -> None:
     network, examples = Network(8, layers), 10
     backpropagation = Backpropagation(network, Parameters(8, layers), examples, dropout=True)
     lists = (
-        *(backpropagation.outputs, backpropagation.passed, backpropagation.errors),
+        *(backpropagation.outputs, backpropagation.layer_inputs, backpropagation.deltas),
         *(backpropagation._output_gradients, backpropagation._z),
     )
     buffers = {id(buffer): buffer.size for buffers in lists for buffer in buffers}
@@ -165,13 +165,13 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(hidden: Activatio
     inputs, errors, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))
     whole, passes = (Backpropagation(network, gradient, 7) for gradient in gradients)
     whole.forward(inputs, logits)
-    whole.errors[-1][...] = errors
+    whole.deltas[-1][...] = errors
     whole.backward()
     whole.write_gradient(inputs)
     for rows in (slice(0, 2), slice(2, 2), slice(2, 7)):
         part = passes.part(rows)
         part.forward(inputs[rows], logits[rows])
-        part.errors[-1][...] = errors[rows]
+        part.deltas[-1][...] = errors[rows]
         part.backward()
     for shard in gradients[1].shards(3):
         passes.write_gradient(inputs, shard)

@@ -85,15 +85,15 @@ def test_backpropagation_computes_the_gradient_under_dropout_masks(hidden: Activ
         return float(loss.values(logits, targets).mean())
 
     outputs = passes.forward(inputs, logits, masks)
-    loss.errors(logits, outputs, targets, out=passes.errors[-1])
-    passes.errors[-1] /= 7
+    loss.gradient(logits, outputs, targets, out=passes.deltas[-1])
+    passes.deltas[-1] /= 7
     passes.backward()
     passes.write_gradient(inputs)
     expected = differences(mean_loss, network.parameters.vector)
     assert relative_error(gradient.vector, expected) < 1e-6
     assert np.linalg.norm(expected) > 1e-4
     by_inputs = differences(mean_loss, inputs)
-    assert relative_error(passes.input_errors(), by_inputs) < 1e-6
+    assert relative_error(passes.input_gradient(), by_inputs) < 1e-6
     assert isinstance(hidden, Step) != (np.linalg.norm(by_inputs) > 1e-4)
 
 
@@ -185,7 +185,7 @@ def run_passes(passes: Backpropagation, inputs: Array, targets: Array) -> float:
     """Run both passes with softmax and cross-entropy; return the mean loss."""
     loss, logits = make_loss("cross_entropy", Softmax()), np.empty_like(targets)
     outputs = passes.forward(inputs, logits)
-    loss.errors(logits, outputs, targets, out=passes.errors[-1])
+    loss.gradient(logits, outputs, targets, out=passes.deltas[-1])
     passes.backward()
     return float(loss.values(logits, targets).mean())
 
@@ -355,7 +355,7 @@ def test_a_step_uses_adversarial_examples_and_smoothed_targets(
     passes, gradient = passes_over(network, 30)
     loss = run_passes(passes, inputs * mask, targets)
     if regularization.adversarial:
-        fast_gradient_step(inputs, passes.input_errors() * mask, 0.3)
+        fast_gradient_step(inputs, passes.input_gradient() * mask, 0.3)
         loss = run_passes(passes, inputs * mask, targets)
     passes.write_gradient(inputs * mask)
     before = network.parameters.vector.copy()

@@ -137,9 +137,9 @@ class _Recording(Quadratic):
 
     batches: list[list[int]] = field(default_factory=list)
 
-    def errors(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         self.batches.append(outputs[:, 0].round().astype(int).tolist())
-        super().errors(logits, outputs, targets, out)
+        super().gradient(logits, outputs, targets, out)
 
 
 @pytest.mark.parametrize(
