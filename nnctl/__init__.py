@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nnctl import errors
-    from nnctl.api import evaluate, load, save, train
-    from nnctl.nn.network import Network
+    from nnctl.api import Network, evaluate, load, save, train
 
 __all__ = ["Network", "__version__", "errors", "evaluate", "load", "save", "train"]
 __version__ = "0.1.0"

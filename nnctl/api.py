@@ -13,7 +13,7 @@ import numpy as np
 from nnctl.analysis import evaluation
 from nnctl.analysis.evaluation import Evaluation, Split
 from nnctl.config import Document, Override, read_file
-from nnctl.nn.network import Network
+from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.resolve import (
     FellBack,

@@ -1,12 +1,29 @@
-"""Builds the layers, the network, the regularization and the optimizer of a configuration."""
+"""Builds the network, the optimizer and the training loop of a configuration."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from nnctl.config import Config
 from nnctl.nn.augmentation import Augmentation, Elastic
+from nnctl.nn.batches import BatchLoader
+from nnctl.nn.examples import Examples
+from nnctl.nn.loop import TrainingLoop
+from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Layer, Network
-from nnctl.nn.optimizer import OPTIMIZERS, SGD, Optimizer
-from nnctl.nn.regularization import Regularization
+from nnctl.nn.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    ClipNorm,
+    MaxNorm,
+    MovingAverage,
+    Optimizer,
+    UpdateRule,
+    WeightDecay,
+)
+from nnctl.nn.state import EarlyStopping
+from nnctl.nn.streams import stream
+from nnctl.nn.threads import ThreadTeam
 
 
 def build_layers(config: Config) -> list[Layer]:
@@ -34,22 +51,54 @@ def build_augmentation(config: Config) -> Augmentation | None:
     return Augmentation(**{**dict(augment), "elastic": elastic})
 
 
-def build_regularization(config: Config) -> Regularization:
-    """Return the regularization of a configuration."""
-    return Regularization(
-        augmentation=build_augmentation(config),
-        input_dropout=config.network.input_dropout,
-        label_smoothing=config.training.label_smoothing,
-        adversarial=config.training.adversarial,
-        clip_norm=config.optimizer.clip_norm,
-        max_norm=config.optimizer.max_norm,
-        average=config.training.average,
-    )
-
-
 def build_optimizer(config: Config) -> Optimizer:
     """Return the optimizer of a configuration."""
-    options = config.optimizer
-    if options.name == "sgd":
-        return SGD(options.learning_rate, options.weight_decay, options.momentum, options.nesterov)
-    return OPTIMIZERS[options.name](options.learning_rate, options.weight_decay)
+    options, average = config.optimizer, config.training.average
+    kind = OPTIMIZERS[options.name]
+    settings = {field.name: getattr(options, field.name) for field in fields(kind)}
+    descent = kind(**{key: value for key, value in settings.items() if value is not None})
+    before: list[UpdateRule] = []
+    if options.clip_norm is not None:
+        before.append(ClipNorm(options.clip_norm, is_scaled=isinstance(descent, SGD)))
+    if options.weight_decay:
+        before.append(WeightDecay(options.weight_decay))
+    after: list[UpdateRule] = []
+    if options.max_norm is not None:
+        after.append(MaxNorm(options.max_norm))
+    if average is not None:
+        after.append(MovingAverage(average))
+    return Optimizer(descent, tuple(before), tuple(after))
+
+
+def build_loop(
+    config: Config, network: Network, training: Examples, validation: Examples | None
+) -> TrainingLoop:
+    """Return the training loop of a configuration without ``auto`` values."""
+    options, stopping = config.training, config.training.early_stopping
+    assert options.epochs != "auto"
+    assert options.threads != "auto"
+    batches = BatchLoader(
+        training,
+        network,
+        batch_size=options.batch_size,
+        rng=stream(options.seed, "shuffling"),
+        seed=options.seed,
+        with_replacement=options.sampling == "with_replacement",
+        augmentation=build_augmentation(config),
+        input_dropout=config.network.input_dropout,
+        label_smoothing=options.label_smoothing,
+        team=ThreadTeam(options.threads),
+    )
+    return TrainingLoop(
+        network,
+        make_loss(config.loss, network.layers[-1].activation),
+        build_optimizer(config),
+        batches,
+        learning_rate=config.optimizer.learning_rate,
+        schedule=config.optimizer.schedule,
+        validation=validation,
+        epochs=options.epochs,
+        steps=options.steps,
+        early_stopping=EarlyStopping(stopping.patience, stopping.metric) if stopping else None,
+        adversarial=options.adversarial,
+    )

@@ -19,6 +19,7 @@ from nnctl.build import build_layers, build_network
 from nnctl.config import Config
 from nnctl.data.dataset import dataset_info, open_dataset
 from nnctl.nn.activations import Exponential, HardSigmoid, Linear, Sigmoid, Step
+from nnctl.nn.events import Divergence
 from nnctl.nn.examples import scaled
 from nnctl.nn.health import Probe
 from nnctl.nn.initializers import Auto
@@ -26,7 +27,6 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import Labels, make_targets
 from nnctl.nn.network import Network, Parameters
 from nnctl.nn.streams import stream
-from nnctl.nn.training import Divergence
 from nnctl.nn.types import Array
 
 _PROBED = 256  # examples for measuring the health of the initial network

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nnctl.build import build_network
 from nnctl.config import Config, from_mapping, replaced
 from nnctl.diagnosis import Diagnosis, check_config, diagnose, health_label
-from nnctl.nn.training import Divergence
+from nnctl.nn.events import Divergence
 from nnctl.runs.resolve import load_config
 from tests.conftest import CONFIGS
 

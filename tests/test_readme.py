@@ -20,7 +20,7 @@ from nnctl.config import load
 from nnctl.nn import activations
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
-from nnctl.nn.optimizer import OPTIMIZERS
+from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.sweeps.plan import read_plan
 from tests.conftest import CONFIGS, Nnctl

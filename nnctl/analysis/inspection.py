@@ -28,13 +28,13 @@ from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.augmentation import GROUP
 from nnctl.nn.dropout import Dropout
+from nnctl.nn.events import Divergence
 from nnctl.nn.examples import scaled
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
-from nnctl.nn.training import Divergence
 from nnctl.runs.memory import memory_needed
 from nnctl.runs.resolve import (
     epochs_needed,

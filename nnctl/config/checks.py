@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from nnctl.config.reader import KeyPath
 from nnctl.config.schema import Config
 from nnctl.nn.activations import Softmax
 from nnctl.nn.losses import make_loss
+from nnctl.nn.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Problem:
 
 
 Check = Callable[[Config], Iterator[Problem]]
+
+_OPTIMIZER_KEYS: dict[str, list[str]] = {}
+"""For each key that only some optimizers have, the names of these optimizers."""
+for _name, _kind in OPTIMIZERS.items():
+    for _field in fields(_kind):
+        _OPTIMIZER_KEYS.setdefault(_field.name, []).append(_name)
 
 
 def check_network(config: Config) -> Iterator[Problem]:
@@ -78,13 +85,15 @@ def check_network(config: Config) -> Iterator[Problem]:
 def check_optimizer(config: Config) -> Iterator[Problem]:
     """Check that the optimizer's settings fit each other."""
     optimizer = config.optimizer
-    if optimizer.momentum and optimizer.name != "sgd":
-        yield Problem(
-            ("optimizer", "momentum"),
-            f"momentum is for sgd only, not for {optimizer.name}",
-            about=(("optimizer", "name"),),
-        )
-    if optimizer.nesterov and not optimizer.momentum:
+    for key, names in _OPTIMIZER_KEYS.items():
+        if getattr(optimizer, key) and optimizer.name not in names:
+            yield Problem(
+                ("optimizer", key),
+                f"{key} is for {' and '.join(names)} only, not for {optimizer.name}; remove it, or "
+                f"use {' or '.join(names)}",
+                about=(("optimizer", "name"),),
+            )
+    if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
         yield Problem(
             ("optimizer", "nesterov"),
             "nesterov needs momentum, which is 0; set optimizer.momentum",

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from nnctl.config.choices import TableEntry
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES
-from nnctl.nn.optimizer import OPTIMIZERS
+from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
 
 MAX_UNITS = 1_000_000
@@ -212,6 +220,21 @@ class OptimizerConfig(Section):
         ),
     ] = 0.0
     nesterov: Annotated[bool, Field(description="SGD only: Nesterov momentum")] = False
+    beta1: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | None,
+        Field(description="Adam only: decay of the average of gradients; null: 0.9"),
+    ] = None
+    beta2: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | None,
+        Field(description="Adam only: decay of the average of squared gradients; null: 0.999"),
+    ] = None
+    epsilon: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            description="Adam and AdaGrad only: added to the divisor of each step; null: 1e-8 for "
+            "Adam, 1e-7 for AdaGrad"
+        ),
+    ] = None
     weight_decay: Annotated[
         float,
         Field(
@@ -233,6 +256,14 @@ class OptimizerConfig(Section):
         TableEntry("schedule", SCHEDULES),
         Field(description="Change of the learning rate over the epochs"),
     ] = ConstantSchedule()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_other_optimizers(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Leave out the keys of Adam and AdaGrad that are not set."""
+        unset = {key for key in ("beta1", "beta2", "epsilon") if getattr(self, key) is None}
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class EarlyStoppingConfig(Section):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nnctl.nn.backprop import Backpropagation
 from nnctl.nn.losses import Loss
-from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.network import Network, Parameters
 from nnctl.nn.types import Array
 
 _STEP = 1e-4  # large enough for little rounding error; Richardson removes the h² error
@@ -194,10 +195,9 @@ def slopes_along(network: Network, inputs: Array, direction: Array) -> Array:
     outputs = backpropagation.forward(inputs, logits)
     slopes = np.empty(units, network.dtype)
     for unit, chosen in enumerate(np.eye(units)):
-        last = backpropagation.deltas[-1]
-        network.functions[-1].backward(logits, outputs, chosen[None], last)
-        backpropagation.backward()
-        backpropagation.write_gradient(inputs)
+        deltas = backpropagation.output_deltas
+        network.functions[-1].backward(logits, outputs, chosen[None], deltas)
+        backpropagation.backward(inputs)
         slopes[unit] = gradient.vector @ direction
     return slopes
 
@@ -222,8 +222,7 @@ def backpropagated_gradient(
     backpropagation = Backpropagation(network, gradient, len(inputs))
     logits = np.empty_like(targets)
     outputs = backpropagation.forward(inputs, logits)
-    loss.gradient(logits, outputs, targets, out=backpropagation.deltas[-1])
-    backpropagation.deltas[-1] /= len(inputs)
-    backpropagation.backward()
-    backpropagation.write_gradient(inputs)
+    loss.gradient(logits, outputs, targets, out=backpropagation.output_deltas)
+    backpropagation.output_deltas[...] /= len(inputs)
+    backpropagation.backward(inputs)
     return gradient

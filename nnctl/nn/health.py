@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnctl.nn.backprop import Backpropagation
 from nnctl.nn.losses import Loss
-from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.network import Network, Parameters
 from nnctl.nn.types import Array
 
 _MARGIN = 0.05  # fraction of the output range; an output this near a bound is saturated
@@ -79,10 +80,9 @@ class Probe:
         """Return the health of every layer; an update is `step_size` times the gradient."""
         backpropagation, count = self._backpropagation, len(self._inputs)
         outputs = backpropagation.forward(self._inputs, self._logits)
-        self._loss.gradient(self._logits, outputs, self._targets, out=backpropagation.deltas[-1])
-        backpropagation.deltas[-1] /= count
-        backpropagation.backward()
-        backpropagation.write_gradient(self._inputs)
+        self._loss.gradient(self._logits, outputs, self._targets, out=backpropagation.output_deltas)
+        backpropagation.output_deltas[...] /= count
+        backpropagation.backward(self._inputs)
         self._gradient.vector *= step_size
         norms = [math.sqrt(count) * _norm(deltas) for deltas in backpropagation.deltas]
         next_norms = [*norms[1:], None]

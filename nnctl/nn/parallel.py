@@ -1,103 +1,156 @@
-"""A team of threads that work on the same training step, synchronized by a barrier."""
+"""A training step that several threads share; the mathematics is that of `nnctl.nn.step`.
+
+Each thread runs the forward and the backward pass for some of the examples. The gradient of a
+weight is a sum over all examples, so the threads then wait for each other. After that, each thread
+computes the gradient of some of the parameters, and updates them.
+"""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-Work = Callable[[int], None]
+from nnctl.nn.adversarial import perturb
+from nnctl.nn.backprop import Backpropagation
+from nnctl.nn.batches import Batch
+from nnctl.nn.network import Parameters
+from nnctl.nn.optimizers import Shard, State
+from nnctl.nn.step import Step
+from nnctl.nn.threads import ThreadTeam
+from nnctl.nn.types import Array
 
 
-class ThreadTeam:
-    """A team of threads; entering its context starts them.
-
-    NumPy releases the interpreter lock while it computes with large arrays, so the threads run in
-    parallel. The threads of a multithreaded BLAS wait for each other in a busy loop instead: if
-    other programs occupy the cores, a matrix product of 0.05 ms can take 20 ms.
-
-    With `size` 1 no thread is started, and `run` calls the work directly. With more, the calling
-    thread only waits, because an interrupt (Ctrl-C) can stop it at any moment, also while other
-    threads wait at the barrier.
+class ParallelStep:
+    """A step that is taken by a team of threads.
 
     Parameters
     ----------
-    size : int
-        Number of threads.
+    step : Step
+        The same step for one thread; its buffers are shared.
+    team : ThreadTeam
+        The threads.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, step: Step, team: ThreadTeam) -> None:
+        self._step = step
+        self._team = team
+        self._shards = split_parameters(step.network.parameters, step.gradient, step.state, team)
+        self._views = {
+            size: [(rows, passes.view(rows)) for rows in team.split(size)]
+            for size, passes in step.passes.items()
+        }
 
-    def __enter__(self) -> Self:
-        self._barrier = threading.Barrier(self.size)
-        self._outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        # One queue per thread: with a shared one, a fast thread could take the work of two.
-        count = self.size if self.size > 1 else 0
-        self._inboxes: list[queue.SimpleQueue[Work | None]] = [
-            queue.SimpleQueue() for _ in range(count)
-        ]
-        for number, inbox in enumerate(self._inboxes):
-            arguments = (number, inbox, self._outcomes, self._barrier)
-            threading.Thread(target=_work_loop, args=arguments, daemon=True).start()
-        return self
+    def run(self, batches: Sequence[Batch], first_step: int) -> None:
+        """Take one step per batch; steps are counted from 1."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._barrier.abort()
-        for inbox in self._inboxes:
-            inbox.put(None)
+        def take_steps(thread: int) -> None:
+            for step, batch in enumerate(batches, first_step):
+                self._take_part(batch, step, thread)
 
-    def run(self, work: Work) -> None:
-        """Call `work` in every thread with the thread's number, and wait until all are done.
+        self._team.run(take_steps)
 
-        Raises the first error of a thread, after all threads have ended their work.
-        """
-        if self.size == 1:
-            work(0)
-            return
-        if self._barrier.broken:
-            self._barrier.reset()
-        for inbox in self._inboxes:
-            inbox.put(work)
-        errors = [self._outcomes.get() for _ in self._inboxes]
-        for error in errors:
-            if error and not isinstance(error, threading.BrokenBarrierError):
-                raise error
+    def _take_part(self, batch: Batch, step: int, thread: int) -> None:
+        """Do a thread's part of a step: its rows of the batch, then its part of the update."""
+        serial, size = self._step, len(batch.inputs)
+        rows, passes = self._views[size][thread]
+        part, shard, learning_rate = batch.part(rows), self._shards[thread], serial.rate(step)
+        if serial.adversarial:
+            perturb(passes, serial.loss, part, serial.adversarial)
+        outputs = passes.forward(part.inputs, part.logits, part.masks)
+        serial.loss.gradient(part.logits, outputs, part.targets, out=passes.output_deltas)
+        passes.output_deltas[...] *= serial.optimizer.gradient_scale(learning_rate) / size
+        passes.propagate()
+        self._team.wait()
+        shard.write_gradient(serial.passes[size], batch.inputs)
+        serial.optimizer.update(shard, learning_rate, step)
+        self._team.wait()  # the next forward pass reads all parameters
+
+
+@dataclass(frozen=True, eq=False)
+class ThreadShard(Shard):
+    """The parameters that one thread updates: whole rows of weight matrices.
+
+    Parameters
+    ----------
+    rows : list of (int, slice)
+        Layers with weights in the shard, and the rows of their weight matrices.
+    is_last : bool
+        Whether the shard is the last one, which also contains all biases and slopes.
+    thread : int
+        Number of the thread.
+    team : ThreadTeam
+        The threads of all shards.
+    sums : list of float
+        A number per thread, shared by all shards.
+    """
+
+    rows: Sequence[tuple[int, slice]] = ()
+    is_last: bool = False
+    thread: int = 0
+    team: ThreadTeam = field(default_factory=lambda: ThreadTeam(1))
+    sums: list[float] = field(default_factory=list)
+
+    def sum(self, value: float) -> float:
+        """Return the sum of a value over all threads."""
+        self.sums[self.thread] = value
+        self.team.wait()
+        return sum(self.sums)
 
     def wait(self) -> None:
-        """Wait at the barrier, within `run`, until all threads have reached it."""
-        if self.size > 1:
-            self._barrier.wait()
+        """Wait until all threads have updated their shards."""
+        self.team.wait()
 
-    def divide(self, count: int) -> list[slice]:
-        """Split `count` rows into one slice per thread; with few rows some slices are empty."""
-        return [
-            slice(count * i // self.size, count * (i + 1) // self.size) for i in range(self.size)
-        ]
+    def write_gradient(self, passes: Backpropagation, inputs: Array) -> None:
+        """Compute the gradient of the shard, from the deltas of all examples of the batch."""
+        for layer, rows in self.rows:
+            a = passes.layer_inputs(layer, inputs)
+            # For some of the rows, np.dot would make a copy.
+            np.matmul(a.T[rows], passes.deltas[layer], out=passes.gradient.weights[layer][rows])
+        if self.is_last:
+            passes.write_bias_gradient()
 
 
-def _work_loop(
-    number: int,
-    inbox: queue.SimpleQueue[Work | None],
-    outcomes: queue.SimpleQueue[BaseException | None],
-    barrier: threading.Barrier,
-) -> None:
-    """Run the work from the inbox until it is None, and report the outcome of each."""
-    np.seterr(over="ignore", invalid="ignore")  # no warning: the loss shows an overflow
-    while (work := inbox.get()) is not None:
-        try:
-            work(number)
-        except BaseException as error:  # `run` raises it in the calling thread
-            barrier.abort()  # no other thread may wait for this one
-            outcomes.put(error)
-        else:
-            outcomes.put(None)
+def split_parameters(
+    parameters: Parameters, gradient: Parameters, state: State, team: ThreadTeam
+) -> list[ThreadShard]:
+    """Split all parameters into one shard per thread, of similar length, between rows of weights.
+
+    The gradient and the update of each shard can be computed independently of the others.
+    """
+    row_ends = np.cumsum([row.size for weights in parameters.weights for row in weights])
+    targets = parameters.decaying.size * np.arange(1, team.size) / team.size
+    cuts = [0, *row_ends[np.searchsorted(row_ends, targets)].tolist(), parameters.vector.size]
+    columns = [team.split(weights.shape[1]) for weights in parameters.weights]
+    sums = [0.0] * team.size
+    return [
+        ThreadShard(
+            parameters=parameters.vector[begin:end],
+            gradient=gradient.vector[begin:end],
+            weights=parameters.decaying[begin:end],
+            columns=[
+                weights[:, parts[thread]]
+                for weights, parts in zip(parameters.weights, columns, strict=True)
+            ],
+            state={name: values[begin:end] for name, values in state.items()},
+            rows=[*_rows_within(parameters, begin, end)],
+            is_last=thread == team.size - 1,
+            thread=thread,
+            team=team,
+            sums=sums,
+        )
+        for thread, (begin, end) in enumerate(itertools.pairwise(cuts))
+    ]
+
+
+def _rows_within(parameters: Parameters, begin: int, end: int) -> Iterator[tuple[int, slice]]:
+    """Yield the layers with weights in a range of the vector, and the rows of these weights."""
+    first = 0
+    for layer, weights in enumerate(parameters.weights):
+        inside = np.clip([begin - first, end - first], 0, weights.size)
+        first_row, end_row = (inside // weights.shape[1]).tolist()
+        if first_row < end_row:
+            yield layer, slice(first_row, end_row)
+        first += weights.size

@@ -45,6 +45,32 @@ class Schedule(ABC):
 
 
 @dataclass(frozen=True)
+class LearningRate:
+    """The learning rate as a function of the step.
+
+    Parameters
+    ----------
+    initial : float
+        Learning rate that the schedule multiplies.
+    schedule : Schedule
+        The schedule.
+    steps_per_epoch, steps : int
+        Number of steps in an epoch, and in the whole training.
+    """
+
+    initial: float
+    schedule: Schedule
+    steps_per_epoch: int
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        epoch, batch = divmod(step - 1, self.steps_per_epoch)
+        time = epoch + (batch + 0.5) / self.steps_per_epoch
+        return self.initial * self.schedule.factor(time, self.steps / self.steps_per_epoch)
+
+
+@dataclass(frozen=True)
 class ConstantSchedule(Schedule):
     """Factor 1 at all times."""
 

@@ -1,7 +1,8 @@
 """A checkpoint: everything needed to resume a training, in one ``.npz`` file without pickles.
 
-The arrays are ``parameters`` and ``velocity``; everything else is JSON in ``state``. ``digest`` is
-the SHA-256 of the three, so that even one flipped bit is detected as damage.
+The arrays are ``parameters``, ``velocity`` (the state of the optimizer) and, if it is used,
+``average`` (the averaged parameters); everything else is JSON in ``state``. ``digest`` is the
+SHA-256 of all of them, so that even one flipped bit is detected as damage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pydantic import Field, ValidationError
 
 from nnctl.errors import DamagedFileError, DataError
 from nnctl.files import write_atomically
-from nnctl.nn.training import Best, Progress
+from nnctl.nn.optimizers import EMA_EVERY
+from nnctl.nn.state import Best, Progress
 from nnctl.runs.records import (
     Count,
     Number,
@@ -36,7 +38,7 @@ from nnctl.runs.records import (
 from nnctl.signals import deferring_signals
 
 FORMAT_VERSION = 1
-_MEMBERS = ("parameters", "velocity", "state", "digest")
+_ARRAYS = ("parameters", "velocity", "average")
 _MAX_STATE = 2**24  # bytes; the state of a network of 100 layers has a hundredth of that
 
 
@@ -110,9 +112,10 @@ class Checkpoint:
     ----------
     parameters : array of float32, shape (size,)
         Parameters of the network: all weights, then all biases.
-    slots : array of float32, shape (slots * size,)
-        State of the optimizer, such as the momentum; in its last ``size`` numbers the averaged
-        parameters, if ``training.average`` is set.
+    optimizer_state : array of float32, shape (k * size,)
+        State of the optimizer: k arrays one after the other, such as the velocity.
+    average : array of float32, shape (size,) or (0,), optional
+        Averaged parameters; empty before the first average, None without ``training.average``.
     progress : Progress
         Position within the training, including the state of the random generator.
     config : mapping
@@ -126,7 +129,8 @@ class Checkpoint:
     """
 
     parameters: NDArray[np.float32]
-    slots: NDArray[np.float32]
+    optimizer_state: NDArray[np.float32]
+    average: NDArray[np.float32] | None
     progress: Progress
     config: Mapping[str, Any]
     dataset: DatasetRecord
@@ -139,23 +143,24 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     state = json.dumps(
         {
             "format_version": FORMAT_VERSION,
-            "progress": dataclasses.asdict(checkpoint.progress),
+            "progress": _progress_to_json(checkpoint.progress),
             "config": checkpoint.config,
             "dataset": checkpoint.dataset.model_dump(),
             "seconds": checkpoint.seconds,
             "metrics": checkpoint.metrics,
         }
     )
+    arrays: dict[str, Any] = {
+        "parameters": checkpoint.parameters,
+        "velocity": checkpoint.optimizer_state,
+    }
+    if checkpoint.average is not None:
+        arrays["average"] = checkpoint.average
+    digest = np.array(_digest(arrays, state))
     content = io.BytesIO()
     # If an exception interrupts zipfile between two members, it cannot close the archive.
     with deferring_signals():
-        np.savez(
-            content,
-            parameters=checkpoint.parameters,
-            velocity=checkpoint.slots,
-            state=np.array(state),
-            digest=np.array(_digest(checkpoint.parameters, checkpoint.slots, state)),
-        )
+        np.savez(content, **arrays, state=np.array(state), digest=digest)
     write_atomically(path, content.getvalue())
 
 
@@ -173,11 +178,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not path.is_file() and path.exists():
             raise DataError(f"{path} cannot be read: it is not a regular file")
         with path.open("rb") as file:
-            arrays = _read_members(file)
-        parameters, velocity = arrays["parameters"], arrays["velocity"]
-        text = str(arrays["state"][()])
+            members = _read_members(file)
+        arrays = {name: members[name] for name in _ARRAYS if name in members}
+        text = str(members["state"][()])
         content = parse_json(text)
-        intact = str(arrays["digest"][()]) == _digest(parameters, velocity, text)
+        intact = str(members["digest"][()]) == _digest(arrays, text)
         version = content["format_version"]
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
@@ -190,18 +195,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     check_version(path, version, FORMAT_VERSION)
     if not intact:
         raise _damaged(path, "its content does not match its checksum")
-    if not (np.isfinite(parameters).all() and np.isfinite(velocity).all()):
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         raise _damaged(path, "it contains numbers that are not finite")
     try:
         state = _State.model_validate(content)
     except ValidationError as error:
         raise _damaged(path, f"its training state is invalid ({first_problem(error)})") from None
-    progress = state.progress.model_dump(exclude={"best"})
-    best = state.progress.best
+    optimizer_state, average = _split_average(state, arrays)
     return Checkpoint(
-        parameters=parameters,
-        slots=velocity,
-        progress=Progress(**progress, best=Best(**best.model_dump()) if best else None),
+        parameters=arrays["parameters"],
+        optimizer_state=optimizer_state,
+        average=average,
+        progress=_progress_of(state.progress),
         config=state.config,
         dataset=state.dataset,
         seconds=state.seconds,
@@ -213,7 +218,10 @@ def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file that has exactly the members of a checkpoint."""
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
-    if sorted(info.filename for info in infos) != sorted(f"{name}.npy" for name in _MEMBERS):
+    names = [info.filename.removesuffix(".npy") for info in infos]
+    if sorted({*names, "average"}) != sorted([*_ARRAYS, "state", "digest"]) or len(names) != len(
+        set(names)
+    ):
         raise ValueError("unexpected members")
     # Compressed members could be a bomb, which grows when it is read; stored ones cannot.
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
@@ -222,16 +230,46 @@ def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
         raise ValueError("state too large")
     file.seek(0)
     with np.load(file, allow_pickle=False) as members:
-        arrays = {name: members[name] for name in _MEMBERS}
-    for name in ("parameters", "velocity"):
+        arrays = {name: members[name] for name in names}
+    for name in {*_ARRAYS} & {*names}:
         if arrays[name].dtype != np.float32 or arrays[name].ndim != 1:
             raise ValueError("not a vector of float32")
     return arrays
 
 
-def _digest(parameters: NDArray[Any], velocity: NDArray[Any], state: str) -> str:
+def _split_average(
+    state: _State, arrays: Mapping[str, NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Return the state of the optimizer and the average, which old versions wrote behind it."""
+    velocity, average = arrays["velocity"], arrays.get("average")
+    training, size = state.config.get("training"), arrays["parameters"].size
+    averages = isinstance(training, dict) and training.get("average") is not None
+    if average is not None or not averages or velocity.size < size:
+        return velocity, average
+    in_use = state.progress.epoch > 0 or state.progress.batch >= EMA_EVERY
+    return velocity[:-size], velocity[-size:] if in_use else velocity[:0]
+
+
+_WRITTEN_AS = {"rng_state": "shuffling", "best_score": "patience_best", "wait": "patience_used"}
+"""Fields of `Progress` that have another name in the file."""
+
+
+def _progress_to_json(progress: Progress) -> dict[str, Any]:
+    values = dataclasses.asdict(progress)
+    return {_WRITTEN_AS.get(name, name): value for name, value in values.items()}
+
+
+def _progress_of(written: _Progress) -> Progress:
+    values = written.model_dump()
+    names = {old: name for name, old in _WRITTEN_AS.items()}
+    progress = Progress(**{names.get(key, key): value for key, value in values.items()})
+    progress.best = Best(**values["best"]) if values["best"] else None
+    return progress
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]], state: str) -> str:
     digest = hashlib.sha256()
-    for part in (parameters.tobytes(), velocity.tobytes(), state.encode()):
+    for part in (*(arrays[name].tobytes() for name in _ARRAYS if name in arrays), state.encode()):
         digest.update(part)
     return digest.hexdigest()
 

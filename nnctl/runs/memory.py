@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nnctl.build import build_layers, build_optimizer
 from nnctl.config import Config, Problem
 from nnctl.data.dataset import DatasetInfo
-from nnctl.nn.network import Backpropagation, Layer, count_parameters
+from nnctl.nn.network import Layer, Parameters, count_parameters
 from nnctl.runs.threads import threads_that_fit
 from nnctl.system import memory_there
 
@@ -38,9 +38,9 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     trained = max(config.data.subset or info.n_training - held_out, 1)
     batch = min(config.training.batch_size, trained)
     block, probe = min(max(batch, 512), trained), min(256, info.n_training)
-    n_slots = build_optimizer(config).n_slots + (config.training.average is not None)
+    n_slots = len(build_optimizer(config).init_state(Parameters(1, layers[-1:])))
     numbers = count_parameters(pixels, layers) * (3 * (1 + n_slots) + 1)
-    numbers += Backpropagation.width(layers) * (batch + trained % batch + probe)
+    numbers += sum(map(_buffer_size, layers)) * (batch + trained % batch + probe)
     numbers += pixels * probe
     fans_in = [pixels, *(layer.units for layer in layers)]
     validated = min(held_out, 2000 * threads)
@@ -56,6 +56,13 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     if config.data.augment:
         numbers += pixels * (2 * block + _AUGMENTATION * threads)
     return 4 * numbers + 2 * info.n_training * pixels
+
+
+def _buffer_size(layer: Layer) -> int:
+    """Return how many numbers per example a backward pass through a layer holds."""
+    size = 2 * layer.units + layer.units * bool(layer.dropout)
+    size += layer.columns * layer.activation.needs_z
+    return size + layer.columns * (layer.columns > layer.units or layer.n_slopes > 0)
 
 
 def _forward_size(fan_in: int, layer: Layer) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import re
 import stat
 import sys
@@ -44,7 +43,6 @@ from nnctl.files import (
 )
 from nnctl.nn.metrics import logits_of
 from nnctl.nn.network import Network, count_parameters
-from nnctl.nn.regularization import EMA_EVERY
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
 from nnctl.runs.line_checks import (
@@ -672,21 +670,13 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     if count_parameters(pixels, build_layers(config)) != size:
         raise DamagedFileError(f"{path} is damaged: its parameters do not fit its configuration")
     parameters = checkpoint.parameters
-    if config.training.average is not None and _step_count(config, checkpoint) >= EMA_EVERY:
-        parameters = checkpoint.slots[-size:]
+    if checkpoint.average is not None and checkpoint.average.size:
+        parameters = checkpoint.average
     if parameters.size != size:
-        raise DamagedFileError(f"{path} is damaged: the averaged parameters are missing")
+        raise DamagedFileError(f"{path} is damaged: the averaged parameters do not fit")
     network = build_network(config, pixels)
     network.parameters.vector[...] = parameters
     return network
-
-
-def _step_count(config: Config, checkpoint: Checkpoint) -> int:
-    """Return the number of training steps before a checkpoint."""
-    progress, examples = checkpoint.progress, checkpoint.dataset.training
-    batches = math.ceil(examples / config.training.batch_size)
-    steps: int = progress.epoch * batches + progress.batch
-    return min(steps, config.training.steps or steps)
 
 
 def _require_final(config: Config, source: str) -> Config:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.build import build_network, build_optimizer, build_regularization
+from nnctl.build import build_loop, build_network
 from nnctl.config import Config, replaced, to_mapping
 from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out, relabel_binary
 from nnctl.diagnosis import Diagnosis, before_any_step, diagnose
@@ -33,19 +33,12 @@ from nnctl.errors import (
     StorageError,
     UsageError,
 )
+from nnctl.nn.events import Divergence, EpochDone, Event, Finished
 from nnctl.nn.examples import Examples
-from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Network
+from nnctl.nn.state import Progress
 from nnctl.nn.streams import stream
-from nnctl.nn.training import (
-    Divergence,
-    EarlyStopping,
-    EpochDone,
-    Event,
-    Finished,
-    Progress,
-    Training,
-)
+from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.resolve import Notify, differences, find_dataset
 from nnctl.runs.run import (
@@ -102,10 +95,6 @@ class TrainingRun:
 
     def __init__(self, run: Run, config: Config, dataset: Dataset) -> None:
         training, validation = split(config, dataset)
-        stopping, epochs = config.training.early_stopping, config.training.epochs
-        threads = config.training.threads
-        assert epochs != "auto"
-        assert threads != "auto"
         seed = config.training.seed
         self.run = run
         self.config = config
@@ -120,22 +109,11 @@ class TrainingRun:
         )
         self.network = build_network(config, training.images.shape[1])
         self.network.initialize(stream(seed, "initialization"))
-        self.loop = Training(
-            network=self.network,
-            loss=make_loss(config.loss, config.network.layers[-1].activation),
-            optimizer=build_optimizer(config),
-            schedule=config.optimizer.schedule,
-            examples=Examples(*training),
-            validation=Examples(*validation) if validation else None,
-            epochs=epochs,
-            batch_size=config.training.batch_size,
-            early_stopping=EarlyStopping(stopping.patience, stopping.metric) if stopping else None,
-            shuffle=stream(seed, "shuffling"),
-            steps=config.training.steps,
-            with_replacement=config.training.sampling == "with_replacement",
-            threads=threads,
-            seed=seed,
-            regularization=build_regularization(config),
+        self.loop = build_loop(
+            config,
+            self.network,
+            Examples(*training),
+            Examples(*validation) if validation else None,
         )
         self.summary: dict[str, Any] = {}
         self.diagnoses: list[Diagnosis] = []
@@ -416,7 +394,8 @@ class TrainingRun:
             self.run.checkpoint_path(which),
             Checkpoint(
                 parameters=network.parameters.vector.astype(np.float32, copy=False),
-                slots=self.loop.slots.astype(np.float32, copy=False).reshape(-1),
+                optimizer_state=np.concatenate([np.empty(0, np.float32), *self._optimizer_state()]),
+                average=self._average(),
                 progress=self.loop.progress,
                 config=to_mapping(self.config),
                 dataset=self.dataset,
@@ -424,6 +403,15 @@ class TrainingRun:
                 metrics=self._metrics.hexdigest(),
             ),
         )
+
+    def _optimizer_state(self) -> list[Array]:
+        """Return the state of the optimizer, without the averaged parameters."""
+        return [array for name, array in self.loop.state.items() if name != "average"]
+
+    def _average(self) -> Array | None:
+        """Return the averaged parameters, empty before the first average; None if not used."""
+        average = self.loop.state.get("average")
+        return average if average is None or self.loop.has_average else average[:0]
 
     def _load(self, which: Which, source: str | None) -> Checkpoint:
         """Return a checkpoint after checking that it matches the configuration."""
@@ -455,8 +443,15 @@ class TrainingRun:
             raise DataError(
                 f"the files of {self.dataset.name} have changed since {path} was trained"
             )
-        ours = (self.network.parameters.vector.size, self.loop.slots.size)
-        if (checkpoint.parameters.size, checkpoint.slots.size) != ours:
+        arrays, average = self._optimizer_state(), self.loop.state.get("average")
+        size = self.network.parameters.vector.size
+        sizes = (checkpoint.parameters.size, checkpoint.optimizer_state.size)
+        saved_average = checkpoint.average
+        if (
+            sizes != (size, size * len(arrays))
+            or (saved_average is None) != (average is None)
+            or (saved_average is not None and saved_average.size not in (0, size))
+        ):
             raise DataError(f"{path} does not fit {self.run.config_path}: the sizes differ")
         if checkpoint.progress.epoch > self.loop.epochs:
             raise UsageError(
@@ -468,7 +463,13 @@ class TrainingRun:
                 f"{path} is damaged: its training state does not fit the dataset and batch size"
             )
         self.network.parameters.vector[...] = checkpoint.parameters
-        self.loop.slots.reshape(-1)[...] = checkpoint.slots
+        if arrays:
+            for array, saved in zip(
+                arrays, np.split(checkpoint.optimizer_state, len(arrays)), strict=True
+            ):
+                array[...] = saved
+        if average is not None and saved_average is not None and saved_average.size:
+            average[...] = saved_average
         self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
 
@@ -477,7 +478,7 @@ class TrainingRun:
         examples, best = self.dataset.training, progress.best
         validated = self.dataset.validation > 0
         return (
-            progress.batch <= math.ceil(examples / self.loop.batch_size)
+            progress.batch <= math.ceil(examples / self.loop.batches.batch_size)
             and progress.correct <= examples
             and (
                 best is None
@@ -503,7 +504,7 @@ class TrainingRun:
             "parameters": self.network.parameters.vector.size,
             "versions": versions(),
             "blas": describe_blas(),
-            "threads": self.loop.threads,
+            "threads": self.loop.batches.team.size,
             "seconds": round(self._seconds(), 3),
             "run_dir": str(self.run.directory),
         }

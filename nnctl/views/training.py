@@ -9,7 +9,7 @@ import numpy as np
 from rich.text import Text
 
 from nnctl.diagnosis import check_config, health_label
-from nnctl.nn.training import BatchesDone, EpochDone, Event, Finished
+from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.training_run import TrainingRun
 from nnctl.text import shell_command
 from nnctl.views.console import View, is_live, notices, results, say, warn

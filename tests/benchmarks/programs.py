@@ -30,9 +30,9 @@ MNIST = 60_000
 FIRST_STEP = """
 import os
 from nnctl.cli import main
-from nnctl.nn.training import Training
-assert Training._take_steps
-Training._take_steps = lambda *_: os._exit(0)
+from nnctl.nn.loop import TrainingLoop
+assert TrainingLoop._train_block
+TrainingLoop._train_block = lambda *_: os._exit(0)
 main()
 """
 """Source of a program that runs nnctl, but exits when the first training step begins."""

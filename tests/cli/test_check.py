@@ -19,9 +19,9 @@ from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
 from nnctl.diagnosis import TITLES
 from nnctl.nn.activations import ACTIVATIONS, Sigmoid
+from nnctl.nn.events import EpochDone
 from nnctl.nn.gradient_check import GradientError
 from nnctl.nn.initializers import INITIALIZERS
-from nnctl.nn.training import EpochDone
 from nnctl.nn.types import Array
 from nnctl.runs.resolve import resolve_auto
 from nnctl.runs.run import Run

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.nn.training import EpochDone
+from nnctl.nn.events import EpochDone
 from nnctl.views.training import TrainingView
 from tests.conftest import CONFIGS
 from tests.processes import ENVIRONMENT, Processes, end_of, nnctl_command

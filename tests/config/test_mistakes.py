@@ -75,7 +75,7 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:1", "dropout", " here; use network.layers.0.dropout", "dropout: 0.5"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
-        ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, weight_decay, clip_norm, max_norm, schedule", "  lr: 3"),  # noqa: E501 - the whole message
+        ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, beta1, beta2, epsilon, weight_decay, clip_norm, max_norm, schedule", "  lr: 3"),  # noqa: E501 - the whole message
         ("7:1", "name", " here; use optimizer.name", "name: mine"),
         ("7:1", "<<", f"{KNOWN} data, network, loss, optimizer, training", "<<: {}"),
     ],

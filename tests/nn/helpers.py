@@ -34,12 +34,23 @@ from nnctl.nn.activations import (
     Swish,
     Tanh,
 )
+from nnctl.nn.batches import BatchLoader
+from nnctl.nn.events import EpochDone, Event
 from nnctl.nn.examples import Examples
+from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Layer, Network
-from nnctl.nn.optimizer import SGD
-from nnctl.nn.schedules import ConstantSchedule
-from nnctl.nn.training import EpochDone, Event, Training
+from nnctl.nn.optimizers import (
+    SGD,
+    ClipNorm,
+    Descent,
+    MaxNorm,
+    MovingAverage,
+    Optimizer,
+    UpdateRule,
+    WeightDecay,
+)
+from nnctl.nn.threads import ThreadTeam
 from nnctl.nn.types import Array
 
 DEFAULTS: list[Activation] = [kind() for kind in dict.fromkeys(ACTIVATIONS.values())]
@@ -170,26 +181,52 @@ def clouds(count: int, *, noise: int = 120, seed: int = 0) -> Examples:
     return Examples(pixels.astype(np.uint8), labels)
 
 
-def make_training(network: Network, examples: Examples, rate: float, **settings: Any) -> Training:
+def make_training(
+    network: Network, examples: Examples, rate: float, **settings: Any
+) -> TrainingLoop:
     """Return a training; default: SGD with cross-entropy, one epoch, batches of 10."""
-    sgd_settings = ("momentum", "nesterov", "weight_decay")
-    rule = {key: settings.pop(key) for key in sgd_settings if key in settings}
-    loss = make_loss(settings.pop("loss", "cross_entropy"), network.layers[-1].activation)
-    defaults = {
-        "schedule": ConstantSchedule(),
-        "validation": None,
-        "epochs": 1,
-        "batch_size": 10,
-        "early_stopping": None,
-        "shuffle": np.random.default_rng(5),
-    }
-    optimizer = settings.pop("optimizer", SGD(rate, **rule))
-    return Training(network, loss, optimizer, examples=examples, **{**defaults, **settings})
+
+    def take(*keys: str) -> dict[str, Any]:
+        return {key: settings.pop(key) for key in keys if key in settings}
+
+    loss = settings.pop("loss", "cross_entropy")
+    if isinstance(loss, str):
+        loss = make_loss(loss, network.layers[-1].activation)
+    descent = settings.pop("optimizer", None) or SGD(**take("momentum", "nesterov"))
+    optimizer = make_optimizer(descent, **take("weight_decay", "clip_norm", "max_norm", "average"))
+    batches = BatchLoader(
+        examples,
+        network,
+        batch_size=settings.pop("batch_size", 10),
+        rng=settings.pop("shuffle", np.random.default_rng(5)),
+        team=ThreadTeam(settings.pop("threads", 1)),
+        **take("seed", "with_replacement", "augmentation", "input_dropout", "label_smoothing"),
+    )
+    return TrainingLoop(network, loss, optimizer, batches, rate, **settings)
 
 
-def bits(training: Training) -> tuple[bytes, bytes]:
+def make_optimizer(
+    descent: Descent,
+    *,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+    max_norm: float | None = None,
+    average: float | None = None,
+) -> Optimizer:
+    """Return an optimizer with these rules."""
+    before: list[UpdateRule] = [WeightDecay(weight_decay)] if weight_decay else []
+    if clip_norm:
+        before.insert(0, ClipNorm(clip_norm, is_scaled=isinstance(descent, SGD)))
+    after: list[UpdateRule] = [MaxNorm(max_norm)] if max_norm else []
+    if average:
+        after.append(MovingAverage(average))
+    return Optimizer(descent, tuple(before), tuple(after))
+
+
+def bits(training: TrainingLoop) -> tuple[bytes, ...]:
     """Return the bytes of the parameters and of the optimizer state."""
-    return training.network.parameters.vector.tobytes(), training.slots.tobytes()
+    arrays = [training.network.parameters.vector, *training.state.values()]
+    return tuple(array.tobytes() for array in arrays)
 
 
 def rows_of(events: Sequence[Event]) -> list[EpochDone]:
@@ -198,7 +235,7 @@ def rows_of(events: Sequence[Event]) -> list[EpochDone]:
     return [dataclasses.replace(row, seconds=0) for row in rows]
 
 
-def check_resuming(create: Callable[[], Training]) -> None:
+def check_resuming(create: Callable[[], TrainingLoop]) -> None:
     """Check that training gives the same bits if it is stopped after any event and resumed."""
     whole = create()
     events = list(whole)
@@ -207,7 +244,8 @@ def check_resuming(create: Callable[[], Training]) -> None:
         first_part = list(itertools.islice(stopped, stop))
         resumed.progress = copy.deepcopy(stopped.progress)
         resumed.network.parameters.vector[...] = stopped.network.parameters.vector
-        resumed.slots[...] = stopped.slots
+        for name, values in stopped.state.items():
+            resumed.state[name][...] = values
         rest = list(resumed)
         assert len(events) == len(first_part) + len(rest)
         assert events[-1] == rest[-1]

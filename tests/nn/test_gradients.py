@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from nnctl.nn.activations import Activation, PReLU, Sigmoid, Softmax, Step, Tanh
+from nnctl.nn.backprop import Backpropagation
 from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
-from nnctl.nn.network import Backpropagation, Network, Parameters
+from nnctl.nn.network import Network, Parameters
 from nnctl.nn.types import Array
 from tests.nn.helpers import (
     DIFFERENTIABLE,
@@ -97,9 +98,8 @@ def test_backpropagation_buffers_can_be_reused(hidden: Activation) -> None:
         network.parameters.vector *= -1
         inputs, targets = batch(seed=seed)
         loss.gradient(logits, passes.forward(inputs, logits), targets, out=passes.deltas[-1])
-        passes.deltas[-1] /= 7
-        passes.backward()
-        passes.write_gradient(inputs)
+        passes.output_deltas[...] /= 7
+        passes.backward(inputs)
         expected = backpropagated_gradient(network, loss, inputs, targets)
         np.testing.assert_array_equal(expected.vector, gradient.vector)
 

@@ -15,7 +15,8 @@ from nnctl.nn.activations import (
     Swish,
     Tanh,
 )
-from nnctl.nn.network import Backpropagation, Layer, Network, Parameters, count_parameters
+from nnctl.nn.backprop import Backpropagation
+from nnctl.nn.network import Layer, Parameters, count_parameters
 from tests.nn.helpers import HIDDEN, make_network, normal
 
 
@@ -32,19 +33,6 @@ def test_the_vector_contains_weights_then_biases_then_learned_slopes() -> None:
     np.testing.assert_array_equal(np.arange(size), np.concatenate([v.ravel() for v in views]))
     np.testing.assert_array_equal(np.arange(weights), parameters.decaying)
     np.testing.assert_array_equal(np.arange(weights + biases), parameters.affine)
-
-
-def test_the_width_is_the_number_of_buffered_values_per_example() -> None:
-    hidden = [Layer(3, Tanh()), Layer(4, Maxout(pieces=3)), Layer(5, PReLU(), dropout=0.5)]
-    layers = [*hidden, Layer(6, Swish()), Layer(7, Tanh(), dropout=0.1), Layer(2, Softmax())]
-    network, examples = Network(8, layers), 10
-    backpropagation = Backpropagation(network, Parameters(8, layers), examples, dropout=True)
-    lists = (
-        *(backpropagation.outputs, backpropagation.layer_inputs, backpropagation.deltas),
-        *(backpropagation._output_gradients, backpropagation._z),
-    )
-    buffers = {id(buffer): buffer.size for buffers in lists for buffer in buffers}
-    assert Backpropagation.width(layers) * examples == sum(buffers.values())
 
 
 def test_parameters_have_a_dtype_and_views_that_write_to_the_vector() -> None:
@@ -139,40 +127,3 @@ def test_a_single_unit_predicts_1_from_an_output_of_one_half(
     network, z = make_network([4, 1], [output]), np.array([[-2], [-1e-9], [0], [1e-9], [2]])
     assert expected == network.predict_classes(z).tolist()
     assert network.predict_classes(z).dtype == np.int64
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
-def test_stretches_cover_all_parameters_evenly_in_whole_rows(count: int) -> None:
-    network = make_network([40, 30, 20, 2], ["prelu", "maxout", "softmax"])
-    parameters = network.parameters
-    shards = parameters.shards(count)
-    assert [0, *(s.end for s in shards[:-1])] == [s.begin for s in shards]
-    assert [False] * (count - 1) + [True] == [s.is_last for s in shards]
-    assert parameters.vector.size == shards[-1].end
-    for s in shards:
-        weights = [parameters.weights[layer][rows].ravel() for layer, rows in s.rows]
-        expected = parameters.decaying[s.begin : s.end]
-        assert sum(map(len, weights)) == len(expected)
-        assert all(np.shares_memory(part, expected) for part in weights)
-        assert abs(len(expected) - parameters.decaying.size / count) <= 40  # the longest row
-    assert (count == 1) == shards[-1].is_whole
-
-
-@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
-def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(hidden: Activation) -> None:
-    network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"])
-    gradients = [Parameters(6, network.layers, np.float64) for _ in range(2)]
-    inputs, errors, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))
-    whole, passes = (Backpropagation(network, gradient, 7) for gradient in gradients)
-    whole.forward(inputs, logits)
-    whole.deltas[-1][...] = errors
-    whole.backward()
-    whole.write_gradient(inputs)
-    for rows in (slice(0, 2), slice(2, 2), slice(2, 7)):
-        part = passes.part(rows)
-        part.forward(inputs[rows], logits[rows])
-        part.deltas[-1][...] = errors[rows]
-        part.backward()
-    for shard in gradients[1].shards(3):
-        passes.write_gradient(inputs, shard)
-    np.testing.assert_allclose(gradients[0].vector, gradients[1].vector, rtol=1e-12, atol=1e-14)

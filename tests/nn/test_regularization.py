@@ -9,22 +9,19 @@ import numpy as np
 import pytest
 
 from nnctl.nn.activations import Activation, Softmax, Step, Tanh
+from nnctl.nn.adversarial import fast_gradient_step
 from nnctl.nn.augmentation import Augmentation, Elastic
+from nnctl.nn.backprop import Backpropagation
+from nnctl.nn.batches import smooth
 from nnctl.nn.dropout import Dropout
+from nnctl.nn.events import EpochDone
 from nnctl.nn.examples import Examples, scaled
+from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import mean_loss_and_accuracy, one_hot
-from nnctl.nn.network import Backpropagation, Layer, Network, Parameters
-from nnctl.nn.regularization import (
-    EMA_EVERY,
-    Regularization,
-    fast_gradient_step,
-    project_max_norm,
-    squared_norm,
-    update_ema,
-)
+from nnctl.nn.network import Layer, Network, Parameters
+from nnctl.nn.optimizers import EMA_EVERY, MaxNorm, MovingAverage, Shard, squared_norm
 from nnctl.nn.streams import stream
-from nnctl.nn.training import EpochDone, Training
 from nnctl.nn.types import Array
 from tests.nn.helpers import (
     DIFFERENTIABLE,
@@ -85,10 +82,9 @@ def test_backpropagation_computes_the_gradient_under_dropout_masks(hidden: Activ
         return float(loss.values(logits, targets).mean())
 
     outputs = passes.forward(inputs, logits, masks)
-    loss.gradient(logits, outputs, targets, out=passes.deltas[-1])
-    passes.deltas[-1] /= 7
-    passes.backward()
-    passes.write_gradient(inputs)
+    loss.gradient(logits, outputs, targets, out=passes.output_deltas)
+    passes.output_deltas[...] /= 7
+    passes.backward(inputs)
     expected = differences(mean_loss, network.parameters.vector)
     assert relative_error(gradient.vector, expected) < 1e-6
     assert np.linalg.norm(expected) > 1e-4
@@ -110,11 +106,11 @@ def test_evaluation_drops_nothing() -> None:
 
 def test_label_smoothing_is_defined_as_in_szegedy_et_al() -> None:
     targets = one_hot(np.array([2, 0]), 4)
-    smooth = Regularization(label_smoothing=0.2).smooth(targets)
-    np.testing.assert_allclose(smooth, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]])
-    single = Regularization(label_smoothing=0.2).smooth(np.array([[0.0], [1.0]]))
+    smoothed = smooth(targets, 0.2)
+    np.testing.assert_allclose(smoothed, [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]])
+    single = smooth(np.array([[0.0], [1.0]]), 0.2)
     np.testing.assert_allclose(single, [[0.1], [0.9]])
-    assert Regularization().smooth(targets) is targets
+    assert smooth(targets, 0.0) is targets
 
 
 def test_adversarial_examples_move_along_the_gradient_by_the_distance() -> None:
@@ -129,7 +125,7 @@ def test_adversarial_examples_move_along_the_gradient_by_the_distance() -> None:
 def test_only_long_columns_are_scaled_down_even_if_their_squares_overflow(scale: float) -> None:
     weights = np.array([[3 * scale, 0.6, 0.0], [4 * scale, 0.8, 0.0]], np.float32)
     assert squared_norm(weights[:, 0]) == pytest.approx(25 * scale**2, rel=1e-6)
-    project_max_norm(weights, 2.0)
+    MaxNorm(2.0).update(shard_of(weights), 0.1, 1)
     np.testing.assert_allclose(weights, [[1.2, 0.6, 0], [1.6, 0.8, 0]], rtol=1e-6)
 
 
@@ -137,16 +133,18 @@ def test_an_exploding_gradient_is_clipped() -> None:
     network = make_network([16, *[64] * 12, 3], [*["relu"] * 12, "softmax"], np.float32)
     network.parameters.vector[...] = 8 * normal(network.parameters.vector.size)
     before = network.parameters.vector.copy()
-    bounds = Regularization(clip_norm=1.0)
-    assert all(make_training(network, squares(30), 1.0, batch_size=30, regularization=bounds))
+    assert all(make_training(network, squares(30), 1.0, batch_size=30, clip_norm=1.0))
     assert np.linalg.norm(network.parameters.vector - before) == pytest.approx(1, rel=0.01)
 
 
 def test_the_moving_average_follows_its_formula() -> None:
     average, expected = np.zeros(1), 0.0
+    parameters = np.zeros((1, 1))
+    shard = shard_of(parameters, average=average)
     for count in range(1, 5 * EMA_EVERY):
         value = math.sin(count)
-        update_ema(average, np.array([value]), 0.7, count)
+        parameters.fill(value)
+        MovingAverage(0.7).update(shard, 0.1, count)
         if count in (EMA_EVERY, 2 * EMA_EVERY, 3 * EMA_EVERY, 4 * EMA_EVERY):
             decay = min(0.7, count / (count + 10)) ** EMA_EVERY
             expected = decay * expected + (1 - decay) * value
@@ -156,11 +154,16 @@ def test_the_moving_average_follows_its_formula() -> None:
 @pytest.mark.parametrize(("steps", "is_average"), [(EMA_EVERY - 1, False), (EMA_EVERY, True)])
 def test_the_averaged_network_is_used_after_the_first_stride(steps: int, is_average: bool) -> None:
     network = make_network([12, 3], ["softmax"], np.float32)
-    bounds = Regularization(average=0.9)
-    training = make_training(network, clouds(100), 0.1, steps=steps, regularization=bounds)
+    training = make_training(network, clouds(100), 0.1, steps=steps, average=0.9)
     list(training)
     evaluated = training.eval_network.parameters.vector
     assert is_average == (not np.array_equal(network.parameters.vector, evaluated))
+
+
+def shard_of(weights: Array, **state: Array) -> Shard:
+    """Return the shard of a network that consists of one matrix of weights."""
+    vector = weights.reshape(-1)
+    return Shard(vector, np.zeros_like(vector), vector, [weights], state)
 
 
 def classifier() -> Network:
@@ -185,35 +188,33 @@ def run_passes(passes: Backpropagation, inputs: Array, targets: Array) -> float:
     """Run both passes with softmax and cross-entropy; return the mean loss."""
     loss, logits = make_loss("cross_entropy", Softmax()), np.empty_like(targets)
     outputs = passes.forward(inputs, logits)
-    loss.gradient(logits, outputs, targets, out=passes.deltas[-1])
-    passes.backward()
+    loss.gradient(logits, outputs, targets, out=passes.output_deltas)
+    passes.propagate()
     return float(loss.values(logits, targets).mean())
 
 
-EVERYTHING = Regularization(
-    augmentation=Augmentation(shift=1, rotate=9, elastic=Elastic(3, 2), noise=0.1),
-    input_dropout=0.2,
-    label_smoothing=0.1,
-    adversarial=0.3,
-    clip_norm=0.5,
-    max_norm=1.0,
-    average=0.9,
-)
+EVERYTHING: dict[str, Any] = {
+    "augmentation": Augmentation(shift=1, rotate=9, elastic=Elastic(3, 2), noise=0.1),
+    "input_dropout": 0.2,
+    "label_smoothing": 0.1,
+    "adversarial": 0.3,
+    "clip_norm": 0.5,
+    "max_norm": 1.0,
+    "average": 0.9,
+}
 EACH_SETTING = [
-    Regularization(),
-    *(Regularization(**{name: value}) for name, value in vars(EVERYTHING).items()),
+    {},
+    *({name: value} for name, value in EVERYTHING.items()),
     EVERYTHING,
 ]
 
 
-def names(regularization: Regularization) -> str:
-    defaults = vars(Regularization())
-    used = [name for name, value in vars(regularization).items() if value != defaults[name]]
-    return "-".join(used) or "none"
+def names(regularization: dict[str, Any]) -> str:
+    return "-".join(regularization) or "none"
 
 
 @pytest.mark.parametrize("regularization", EACH_SETTING, ids=names)
-def test_the_number_of_threads_changes_only_rounding_errors(regularization: Regularization) -> None:
+def test_the_number_of_threads_changes_only_rounding_errors(regularization: dict[str, Any]) -> None:
     trained = []
     for threads in (1, 3):
         network = with_dropout(classifier(), 0.3, 0.2, 0.0)
@@ -224,15 +225,15 @@ def test_the_number_of_threads_changes_only_rounding_errors(regularization: Regu
             threads=threads,
             momentum=0.9,
             seed=3,
-            regularization=regularization,
+            **regularization,
         )
         assert all(event for event in training)
-        trained.append(np.concatenate([network.parameters.vector, training.slots.ravel()]))
+        trained.append(np.concatenate([network.parameters.vector, *training.state.values()]))
     np.testing.assert_allclose(trained[0], trained[1], atol=2e-4)
 
 
 @pytest.mark.parametrize("regularization", EACH_SETTING, ids=names)
-def test_resuming_after_any_event_gives_the_same_bits(regularization: Regularization) -> None:
+def test_resuming_after_any_event_gives_the_same_bits(regularization: dict[str, Any]) -> None:
     check_resuming(
         lambda: make_training(
             *(with_dropout(classifier(), 0.3, 0.0, 0.0), squares(300), 0.1),
@@ -240,7 +241,7 @@ def test_resuming_after_any_event_gives_the_same_bits(regularization: Regulariza
             batch_size=30,
             momentum=0.9,
             seed=3,
-            regularization=regularization,
+            **regularization,
         )
     )
 
@@ -251,7 +252,7 @@ def test_a_clipped_step_keeps_its_direction(threads: int) -> None:
     for bound in (None, 1e-3):
         network = classifier()
         before = network.parameters.vector.copy()
-        given: dict[str, Any] = {"regularization": Regularization(clip_norm=bound)}
+        given: dict[str, Any] = {"clip_norm": bound}
         list(make_training(network, squares(30), 0.1, batch_size=30, threads=threads, **given))
         steps.append(network.parameters.vector - before)
     free, clipped = steps
@@ -262,7 +263,7 @@ def test_a_clipped_step_keeps_its_direction(threads: int) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_unit_has_longer_weights_than_max_norm(threads: int) -> None:
     network = classifier()
-    given: dict[str, Any] = {"epochs": 3, "regularization": Regularization(max_norm=0.5)}
+    given: dict[str, Any] = {"epochs": 3, "max_norm": 0.5}
     for event in make_training(network, squares(300), 1.0, threads=threads, **given):
         if isinstance(event, EpochDone):
             weights = network.parameters.weights
@@ -272,7 +273,7 @@ def test_no_unit_has_longer_weights_than_max_norm(threads: int) -> None:
 
 def test_validation_uses_the_averaged_weights() -> None:
     network, plain, validation = classifier(), classifier(), squares(60, seed=1)
-    given: dict[str, Any] = {"regularization": Regularization(average=0.99)}
+    given: dict[str, Any] = {"average": 0.99}
     training = make_training(network, squares(300), 0.5, validation=validation, **given)
     *_, done, _ = training
     assert isinstance(done, EpochDone)
@@ -288,15 +289,16 @@ def test_the_average_covers_all_trainable_parameters(threads: int) -> None:
     def prelus() -> Network:
         return make_network([16, 8, 6, 3], ["prelu", "tanh", "softmax"], np.float32)
 
-    def trained(steps: int, **given: Any) -> Training:
+    def trained(steps: int, **given: Any) -> TrainingLoop:
         training = make_training(prelus(), squares(300), 0.5, steps=steps, threads=threads, **given)
         list(training)
         return training
 
     expected = prelus().parameters.vector.copy()
     for count in range(EMA_EVERY, 4 * EMA_EVERY, EMA_EVERY):
-        update_ema(expected, trained(count).network.parameters.vector, 0.9, count)
-    training = trained(4 * EMA_EVERY - 1, regularization=Regularization(average=0.9))
+        parameters = trained(count).network.parameters.vector
+        MovingAverage(0.9).update(shard_of(parameters[None], average=expected), 0.5, count)
+    training = trained(4 * EMA_EVERY - 1, average=0.9)
     np.testing.assert_allclose(training.eval_network.parameters.vector, expected, rtol=1e-6)
 
 
@@ -304,16 +306,16 @@ def test_the_average_covers_all_trainable_parameters(threads: int) -> None:
 @pytest.mark.parametrize(
     ("rate", "regularization", "different"),
     [
-        (0.0, Regularization(), 1),
-        (0.5, Regularization(), 4),
-        (0.0, Regularization(input_dropout=0.5), 4),
-        (0.0, Regularization(augmentation=Augmentation(shift=1)), 4),
-        (0.0, Regularization(augmentation=Augmentation(noise=0.1)), 4),
+        (0.0, {}, 1),
+        (0.5, {}, 4),
+        (0.0, {"input_dropout": 0.5}, 4),
+        (0.0, {"augmentation": Augmentation(shift=1)}, 4),
+        (0.0, {"augmentation": Augmentation(noise=0.1)}, 4),
     ],
     ids=str,
 )
 def test_random_numbers_differ_between_batches_and_epochs(
-    batch_size: int, rate: float, regularization: Regularization, different: int
+    batch_size: int, rate: float, regularization: dict[str, Any], different: int
 ) -> None:
     inputs = squares(1).inputs.repeat(2 * batch_size, axis=0)
     examples = Examples(inputs, np.zeros(len(inputs), np.int64))
@@ -324,7 +326,7 @@ def test_random_numbers_differ_between_batches_and_epochs(
             epochs=2,
             steps=steps,
             batch_size=batch_size,
-            regularization=regularization,
+            **regularization,
         )
         assert isinstance(done, EpochDone)
         losses.append(done.train_loss)
@@ -335,31 +337,31 @@ def test_random_numbers_differ_between_batches_and_epochs(
 @pytest.mark.parametrize(
     "regularization",
     [
-        Regularization(adversarial=0.3),
-        Regularization(label_smoothing=0.2),
-        Regularization(input_dropout=0.4, adversarial=0.3),  # dropped inputs are not moved
+        {"adversarial": 0.3},
+        {"label_smoothing": 0.2},
+        {"input_dropout": 0.4, "adversarial": 0.3},  # dropped inputs are not moved
     ],
     ids=str,
 )
 def test_a_step_uses_adversarial_examples_and_smoothed_targets(
-    regularization: Regularization, threads: int
+    regularization: dict[str, Any], threads: int
 ) -> None:
     network, examples = classifier(), squares(30)
     order = np.random.default_rng(5).permutation(30)  # as `make_training` shuffles
-    dropout = Dropout(16, regularization.input_dropout, network.layers, 30, np.float32)
+    dropout = Dropout(16, regularization.get("input_dropout", 0.0), network.layers, 30, np.float32)
     dropout.draw(slice(None), stream(3, "dropout", 0, 0))
     mask = np.ones((30, 16), np.float32) if dropout.of_inputs is None else dropout.of_inputs
     inputs, targets = scaled(examples.inputs[order]), one_hot(examples.labels[order], 3)
-    if regularization.label_smoothing:
+    if "label_smoothing" in regularization:
         targets = 0.8 * targets + 0.2 / 3
     passes, gradient = passes_over(network, 30)
     loss = run_passes(passes, inputs * mask, targets)
-    if regularization.adversarial:
+    if "adversarial" in regularization:
         fast_gradient_step(inputs, passes.input_gradient() * mask, 0.3)
         loss = run_passes(passes, inputs * mask, targets)
-    passes.write_gradient(inputs * mask)
+    passes.backward(inputs * mask)
     before = network.parameters.vector.copy()
-    given: dict[str, Any] = {"threads": threads, "seed": 3, "regularization": regularization}
+    given: dict[str, Any] = {"threads": threads, "seed": 3, **regularization}
     *_, done, _ = make_training(network, examples, 0.1, batch_size=30, **given)
     assert isinstance(done, EpochDone)
     step = network.parameters.vector - before

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
 
+import nnctl
 import nnctl as api
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.activations import LeakyReLU, ReLU, Sigmoid, Softmax
@@ -284,7 +285,7 @@ def test_the_page_states_that_a_large_network_is_rounded(
     sizes = [(784, units), (units, 10)]
     weights = [rng.normal(size=size, scale=size[0] ** -0.5) for size in sizes]
     biases = [np.zeros(units), np.zeros(10)]
-    network = Network.from_arrays(weights, biases, [ReLU(), Softmax()])
+    network = nnctl.Network.from_arrays(weights, biases, [ReLU(), Softmax()])
     run = api.save(network, "run", dataset="mini")
     written = write_report([run.directory], scratch / "report.html", notify=ignore)
     assert written.bytes < 3_000_000

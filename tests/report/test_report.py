@@ -16,7 +16,7 @@ import pytest
 
 import nnctl as api
 from nnctl.analysis.comparison import mcnemar
-from nnctl.nn.training import EpochDone
+from nnctl.nn.events import EpochDone
 from nnctl.report import weights
 from nnctl.report.charts import import_matplotlib
 from tests.conftest import CONFIGS, Nnctl

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
-from nnctl.nn.training import Finished
+from nnctl.nn.events import Finished
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 
@@ -72,7 +72,7 @@ def outcome(directory: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
     rows = [{key: row[key] for key in row if key != "seconds"} for row in run.metrics]
     last, best = run.checkpoint("last"), run.checkpoint("best")
     return (
-        np.concatenate([last.parameters, last.slots]).tobytes(),
+        np.concatenate([last.parameters, last.optimizer_state]).tobytes(),
         best.parameters.tobytes(),
         rows,
     )

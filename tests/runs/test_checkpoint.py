@@ -26,7 +26,7 @@ from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from nnctl.files import write_atomically
-from nnctl.nn.training import Best, Progress
+from nnctl.nn.state import Best, Progress
 from nnctl.runs import checkpoint as checkpoints
 from nnctl.runs import run as run_module
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
@@ -35,17 +35,18 @@ from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, tr
 
 SAVED = Checkpoint(
     parameters=np.linspace(0, 7, 50, dtype=np.float32),
-    slots=np.linspace(0, 3, 50, dtype=np.float32),
+    optimizer_state=np.linspace(0, 3, 50, dtype=np.float32),
+    average=np.linspace(1, 2, 50, dtype=np.float32),
     progress=Progress(
-        shuffling=dict(np.random.default_rng(2**63).bit_generator.state),
+        rng_state=dict(np.random.default_rng(2**63).bit_generator.state),
         epoch=3,
         batch=17,
         loss_sum=0.1 + 0.2,
         correct=99,
         seconds=1.5,
         best=Best(2, 0.9, 0.3),
-        patience_best=0.9,
-        patience_used=1,
+        best_score=0.9,
+        wait=1,
     ),
     config={"loss": "cross_entropy"},
     dataset=DatasetRecord(name="x", training=9, validation=0, pixels=4, hashes={}),
@@ -77,7 +78,7 @@ def run(interrupted: Path, tmp_path: Path) -> Run:
 
 def assert_same(expected: Checkpoint, actual: Checkpoint) -> None:
     assert expected.parameters.tobytes() == actual.parameters.tobytes()
-    assert expected.slots.tobytes() == actual.slots.tobytes()
+    assert expected.optimizer_state.tobytes() == actual.optimizer_state.tobytes()
     assert expected.progress == actual.progress
     assert (expected.config, expected.dataset) == (actual.config, actual.dataset)
     assert expected.seconds == actual.seconds
@@ -91,7 +92,7 @@ def test_a_checkpoint_reads_back_as_it_was_written(path: Path) -> None:
 
 
 def test_the_largest_counts_are_read_back(path: Path) -> None:
-    most = replace(SAVED.progress, epoch=MAX_WHOLE, patience_used=MAX_WHOLE)
+    most = replace(SAVED.progress, epoch=MAX_WHOLE, wait=MAX_WHOLE)
     save_checkpoint(path, replace(SAVED, progress=most))
     assert most == load_checkpoint(path).progress
 
@@ -206,7 +207,9 @@ def test_a_checkpoint_that_does_not_fit_its_configuration_is_damaged(run: Run) -
 
 def test_a_checkpoint_of_another_optimizer_is_not_resumed(run: Run) -> None:
     loaded = run.checkpoint("last")
-    save_checkpoint(run.checkpoint_path("last"), replace(loaded, slots=loaded.slots[:1]))
+    save_checkpoint(
+        run.checkpoint_path("last"), replace(loaded, optimizer_state=loaded.optimizer_state[:1])
+    )
     with pytest.raises(DataError, match="does not fit"):
         resume(run.directory)
 
@@ -244,7 +247,7 @@ def test_the_configuration_of_a_checkpoint_is_checked(
         {"epoch": -1},
         {"batch": 10**6},
         {"correct": 10**6},
-        {"shuffling": {}},
+        {"rng_state": {}},
         {"best": Best(1, None, None)},
         {"best": {"epoch": 1, "val_accuracy": 0.9, "val_loss": 0.3, "unknown": 0}},
         {"loss_sum": "0"},
@@ -424,7 +427,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_takes_effect_after_it(
     monkeypatch.setattr(np, "savez", interrupt_and_save)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "last.npz", SAVED)
-    assert written == ["parameters", "velocity", "state", "digest"]
+    assert written == ["parameters", "velocity", "average", "state", "digest"]
     assert not list(tmp_path.iterdir())
 
 

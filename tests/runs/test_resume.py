@@ -11,7 +11,7 @@ import pytest
 
 from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.nn.training import EpochDone, Finished
+from nnctl.nn.events import EpochDone, Finished
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 from tests.runs.helpers import (

@@ -11,7 +11,7 @@ import pytest
 
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import StorageError, UsageError
-from nnctl.nn.training import Training
+from nnctl.nn.loop import TrainingLoop
 from nnctl.sweeps.scheduler import Limits
 from nnctl.sweeps.trials import LOG, MetricHistory, Trial, TrialResult, run_trial
 from tests.conftest import Nnctl
@@ -58,7 +58,7 @@ def test_a_trial_that_was_complete_when_its_sweep_was_killed_is_not_trained_agai
     sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = next(line for line in journal(sweep) if line["event"] == "ended")
-    monkeypatch.delattr(Training, "_take_steps")
+    monkeypatch.delattr(TrainingLoop, "_train_block")
     trial = only_trial(sweep)
     row = run_trial(trial, trial.dataset, never)
     assert row.status == "finished"

@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from nnctl.cli import main
-from nnctl.runs.checkpoint import _digest
+from nnctl.runs.checkpoint import _ARRAYS, _digest
 from tests.processes import ENVIRONMENT
 from tests.torture.conftest import Torture
 
@@ -126,15 +126,14 @@ def write_checkpoint(path: Path, members: dict[str, Any]) -> None:
     """Write any members as a checkpoint with a correct checksum."""
     state = members["state"]
     text = state if isinstance(state, str) else json.dumps(state)
-    digest = _digest(members["parameters"], members["velocity"], text)
+    arrays = {name: members[name] for name in _ARRAYS if name in members}
     with path.open("wb") as file:
         np.savez(
             file,
             allow_pickle=True,
-            parameters=members["parameters"],
-            velocity=members["velocity"],
+            **arrays,
             state=np.array(text),
-            digest=np.array(digest),
+            digest=np.array(_digest(arrays, text)),
         )
 
 

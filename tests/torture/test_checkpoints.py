@@ -75,7 +75,7 @@ def meaning(path: Path) -> tuple[object, ...]:
     """Return the content of a checkpoint."""
     loaded = load_checkpoint(path)
     return (
-        *(loaded.parameters.tobytes(), loaded.slots.tobytes(), loaded.progress),
+        *(loaded.parameters.tobytes(), loaded.optimizer_state.tobytes(), loaded.progress),
         *(loaded.config, loaded.dataset, loaded.seconds),
     )
 

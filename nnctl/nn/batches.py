@@ -1,0 +1,207 @@
+"""Minibatches: examples in random order, scaled, augmented, and with dropout masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.nn.augmentation import Augmentation
+from nnctl.nn.dropout import Dropout
+from nnctl.nn.examples import Examples, scale
+from nnctl.nn.metrics import Labels, make_targets
+from nnctl.nn.network import Network
+from nnctl.nn.state import Progress
+from nnctl.nn.streams import Purpose, stream
+from nnctl.nn.threads import ThreadTeam
+from nnctl.nn.types import Array
+
+_BLOCK = 512  # examples per block: they are gathered, and their losses computed, together
+_BLOCK_FLOPS = 1e10  # maximum work per block, some tenths of a second: large networks get less
+
+
+class Batch(NamedTuple):
+    """The examples of one step, as views of the rows of a block.
+
+    Parameters
+    ----------
+    number : int
+        Number of the batch in the epoch, counted from 0.
+    inputs : array, shape (batch, inputs)
+        Pixels from 0 to 1, after augmentation and dropout.
+    targets : array, shape (batch, units)
+        Targets of the output layer.
+    logits : array, shape (batch, units)
+        Destination of the output layer's weighted inputs.
+    masks : list of array or None, optional
+        Dropout mask for the outputs of each layer, ``(batch, units)``.
+    input_mask : array, shape (batch, inputs), optional
+        Dropout mask that is already applied to the inputs.
+    """
+
+    number: int
+    inputs: Array
+    targets: Array
+    logits: Array
+    masks: Sequence[Array | None] | None
+    input_mask: Array | None
+
+    def part(self, rows: slice) -> Batch:
+        """Return some of the examples, as views."""
+        masks = self.masks and [None if mask is None else mask[rows] for mask in self.masks]
+        input_mask = None if self.input_mask is None else self.input_mask[rows]
+        inputs, targets, logits = self.inputs[rows], self.targets[rows], self.logits[rows]
+        return Batch(self.number, inputs, targets, logits, masks, input_mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Consecutive batches, and the arrays that contain the rows of all of them."""
+
+    labels: Labels
+    targets: Array
+    logits: Array
+    batches: list[Batch]
+
+
+class BatchLoader:
+    """Prepares the batches of an epoch, some hundred examples at a time.
+
+    Parameters
+    ----------
+    examples : Examples
+        Training examples.
+    network : Network
+        Network that is trained, for its layers' sizes and dropout rates.
+    batch_size : int
+        Examples per batch, at most all of them. The last batch of an epoch may be smaller.
+    rng : numpy.random.Generator
+        Generator that shuffles the examples in each epoch.
+    seed : int
+        Seed of dropout and augmentation.
+    with_replacement : bool
+        Whether to sample the examples of an epoch with replacement instead of using each one once.
+    augmentation : Augmentation, optional
+        Random deformations of the images, different ones in each epoch.
+    input_dropout : float
+        Dropout rate of the inputs.
+    label_smoothing : float
+        Fraction of each target that is spread evenly over all classes (Szegedy et al., 2016).
+    team : ThreadTeam, optional
+        Threads that prepare the examples; default: the calling thread alone.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        network: Network,
+        *,
+        batch_size: int,
+        rng: np.random.Generator,
+        seed: int = 0,
+        with_replacement: bool = False,
+        augmentation: Augmentation | None = None,
+        input_dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        team: ThreadTeam | None = None,
+    ) -> None:
+        self.examples = examples
+        self.batch_size = min(batch_size, len(examples))
+        self.team = team or ThreadTeam(1)
+        self.rng = rng
+        self._seed = seed
+        self._with_replacement = with_replacement
+        self.augmentation = augmentation
+        self.label_smoothing = label_smoothing
+        inputs, self._units, self._dtype = network.sizes[0], network.sizes[-1], network.dtype
+        # A step with few examples is limited by reading and writing the weights.
+        flops_per_step = 6 * max(self.batch_size, 64) * network.parameters.vector.size
+        batches = min(_BLOCK // self.batch_size, int(_BLOCK_FLOPS / flops_per_step))
+        self.block_size = self.batch_size * max(1, batches)
+        self._pixels = np.empty((self.block_size, inputs), np.uint8)
+        self._inputs: Array = np.empty(self._pixels.shape, self._dtype)
+        self._logits: Array = np.empty((self.block_size, self._units), self._dtype)
+        self.dropout = Dropout(inputs, input_dropout, network.layers, self.block_size, self._dtype)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.examples) / self.batch_size)
+
+    def order(self, progress: Progress) -> NDArray[np.int64]:
+        """Return the order of examples in the current epoch; a resumed run gets the same order."""
+        self.rng.bit_generator.state = progress.rng_state
+        count = len(self.examples)
+        if self._with_replacement:
+            return self.rng.integers(count, size=count)
+        return self.rng.permutation(count)
+
+    def blocks(self, order: NDArray[np.int64], epoch: int, batch: int) -> Iterator[Block]:
+        """Yield the blocks of an epoch from a batch on, both counted from 0."""
+        for begin in range(batch * self.batch_size, len(order), self.block_size):
+            yield self._block(order[begin : begin + self.block_size], epoch, begin)
+
+    def _block(self, chosen: NDArray[np.int64], epoch: int, begin: int) -> Block:
+        """Gather the chosen examples, which begin at this position of the epoch."""
+        number = begin // self.batch_size
+        deformations = self.augmentation and self.augmentation.draw(
+            len(chosen),
+            math.isqrt(self._pixels.shape[1]),
+            self._stream("augmentation", epoch, number),
+        )
+        parts = self.team.split(len(chosen))
+
+        def gather(thread: int) -> None:
+            rows = parts[thread]
+            # All indices are valid; but without mode="clip" NumPy writes to a temporary copy.
+            np.take(self.examples.inputs, chosen[rows], 0, out=self._pixels[rows], mode="clip")
+            if deformations:
+                deformations.apply(self._pixels[rows], rows.start, out=self._inputs[rows])
+            else:
+                scale(self._pixels[rows], out=self._inputs[rows])
+
+        self.team.run(gather)
+        labels = self.examples.labels[chosen]
+        targets = smooth(make_targets(labels, self._units, self._dtype), self.label_smoothing)
+        logits = self._logits[: len(chosen)]
+        rows_of = [
+            slice(first, min(first + self.batch_size, len(chosen)))
+            for first in range(0, len(chosen), self.batch_size)
+        ]
+        batches = [
+            Batch(
+                i,
+                self._inputs[rows],
+                targets[rows],
+                logits[rows],
+                self.dropout.masks(rows) if self.dropout.is_used else None,
+                self.dropout.input_mask(rows),
+            )
+            for i, rows in enumerate(rows_of, number)
+        ]
+
+        def drop(thread: int) -> None:
+            for i in range(thread, len(batches), self.team.size):
+                self.dropout.draw(rows_of[i], self._stream("dropout", epoch, number + i))
+                inputs, mask = batches[i].inputs, batches[i].input_mask
+                if mask is not None:
+                    np.multiply(inputs, mask, out=inputs)
+
+        if self.dropout.is_used:
+            self.team.run(drop)
+        return Block(labels, targets, logits, batches)
+
+    def _stream(self, purpose: Purpose, epoch: int, batch: int) -> np.random.Generator:
+        """Return the random generator for a batch, so that no generator state has to be saved."""
+        return stream(self._seed, purpose, epoch, batch)
+
+
+def smooth(targets: Array, share: float) -> Array:
+    """Return smoothed targets ``(n, units)``; a single unit counts as two classes."""
+    if not share:
+        return targets
+    alpha = targets.dtype.type(share)
+    smoothed: Array = (1 - alpha) * targets + alpha / max(2, targets.shape[1])
+    return smoothed

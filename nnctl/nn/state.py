@@ -1,0 +1,88 @@
+"""Progress of a training: with the parameters and the optimizer's state, enough to resume it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nnctl.nn.events import EpochDone
+
+
+@dataclass
+class Best:
+    """The best epoch so far: highest validation accuracy, then lowest validation loss."""
+
+    epoch: int
+    val_accuracy: float | None
+    val_loss: float | None
+
+    def is_beaten_by(self, val_accuracy: float | None, val_loss: float | None) -> bool:
+        """Return whether a later epoch is better; without validation data it always is."""
+        if val_accuracy is None or val_loss is None:
+            return True
+        assert self.val_accuracy is not None
+        assert self.val_loss is not None
+        return (val_accuracy, -val_loss) > (self.val_accuracy, -self.val_loss)
+
+
+@dataclass
+class Progress:
+    """Progress of a training.
+
+    Parameters
+    ----------
+    rng_state : mapping
+        State of the random generator for shuffling at the start of the current epoch.
+    epoch : int
+        Number of complete epochs.
+    batch : int
+        Number of batches done in the current epoch.
+    loss_sum, correct, seconds : float, int, float
+        Sum of losses, correct predictions and wall time of these batches.
+    best : Best, optional
+        Best complete epoch.
+    best_score : float, optional
+        Best score for early stopping: the accuracy, or the negative loss.
+    wait : int
+        Number of epochs since the best score.
+    """
+
+    rng_state: Mapping[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    best: Best | None = None
+    best_score: float | None = None
+    wait: int = 0
+
+    def start_next_epoch(self, done: EpochDone, rng_state: Mapping[str, Any]) -> None:
+        """Count an epoch as complete, and note whether it is the best one."""
+        if done.is_best:
+            self.best = Best(done.epoch, done.val_accuracy, done.val_loss)
+        self.rng_state, self.epoch, self.batch = rng_state, done.epoch, 0
+        self.loss_sum, self.correct, self.seconds = 0.0, 0, 0.0
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when the metric has not improved for `patience` epochs in a row."""
+
+    patience: int
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+
+    def update(self, progress: Progress, done: EpochDone) -> None:
+        """Count the epochs since the last improvement of the metric."""
+        value = done.val_accuracy if self.metric == "val_accuracy" else done.val_loss
+        assert value is not None, "early stopping needs validation examples"
+        score = value if self.metric == "val_accuracy" else -value
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.wait = score, 0
+        else:
+            progress.wait += 1
+
+    def is_due(self, progress: Progress) -> bool:
+        """Return whether the training should stop."""
+        return progress.wait >= self.patience

@@ -1,0 +1,74 @@
+"""One step of minibatch gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nnctl.nn.adversarial import perturb
+from nnctl.nn.backprop import Backpropagation
+from nnctl.nn.batches import Batch
+from nnctl.nn.losses import Loss
+from nnctl.nn.network import Network, Parameters
+from nnctl.nn.optimizers import Optimizer, Shard, State
+
+
+class Step:
+    """One step of minibatch gradient descent; `nnctl.nn.parallel` does the same with threads.
+
+    Parameters
+    ----------
+    network : Network
+        Network to train, in place.
+    loss : Loss
+        Loss to minimize.
+    optimizer : Optimizer
+        Rules that update the parameters.
+    state : mapping of str to array
+        State of the optimizer, which is updated.
+    rate : callable
+        Function that returns the learning rate of a step, counted from 1.
+    sizes : sequence of int
+        Possible numbers of examples in a batch.
+    adversarial : float, optional
+        Distance by which examples are moved for adversarial training; see `perturb`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        optimizer: Optimizer,
+        state: State,
+        rate: Callable[[int], float],
+        sizes: Sequence[int],
+        adversarial: float | None = None,
+    ) -> None:
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.state = state
+        self.rate = rate
+        self.adversarial = adversarial
+        self.gradient = Parameters(network.sizes[0], network.layers, network.dtype)
+        # The buffers of each batch size: an epoch's last batch may be shorter than the others.
+        self.passes = {
+            size: Backpropagation(network, self.gradient, size, dropout=True) for size in sizes
+        }
+        self._parameters = Shard.whole(network.parameters, self.gradient, state)
+
+    def run(self, batches: Sequence[Batch], first_step: int) -> None:
+        """Take one step per batch; steps are counted from 1."""
+        for step, batch in enumerate(batches, first_step):
+            self._take(batch, step)
+
+    def _take(self, batch: Batch, step: int) -> None:
+        """Take a step: forward pass, gradient of the loss, backward pass, update."""
+        passes, learning_rate = self.passes[len(batch.inputs)], self.rate(step)
+        if self.adversarial:
+            perturb(passes, self.loss, batch, self.adversarial)
+        outputs = passes.forward(batch.inputs, batch.logits, batch.masks)
+        self.loss.gradient(batch.logits, outputs, batch.targets, out=passes.output_deltas)
+        # The mean over the batch; SGD multiplies the learning rate here, not into the gradient.
+        passes.output_deltas[...] *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
+        passes.backward(batch.inputs)
+        self.optimizer.update(self._parameters, learning_rate, step)
