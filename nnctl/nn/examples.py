@@ -33,8 +33,7 @@ class Examples:
 
 def scale(pixels: NDArray[np.uint8], out: Array) -> None:
     """Scale pixels from 0..255 to 0..1 and write them to `out`."""
-    np.copyto(out, pixels)  # a fifth faster than multiplying with a conversion on the way
-    out *= out.dtype.type(1 / 255)
+    np.multiply(pixels, out.dtype.type(1 / 255), out=out)
 
 
 def scaled(pixels: NDArray[np.uint8], dtype: DTypeLike = np.float32) -> Array:

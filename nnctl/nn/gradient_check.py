@@ -93,7 +93,7 @@ def check_gradient(
                 largest = max(largest, error) if math.isfinite(error) else math.inf
             steepest = max(steepest, float(np.abs(slopes).max(initial=0.0)))
         errors.append(GradientError(layer + 1, steepest, largest, checked, skipped))
-        a = network.apply(layer, network.weighted_inputs(layer, a))
+        a = network.propagate(layer, a)
     return errors
 
 

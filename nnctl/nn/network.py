@@ -1,4 +1,4 @@
-"""A fully connected network, its parameters in one flat vector, and backpropagation."""
+"""A fully connected network, and its parameters in one flat vector."""
 
 from __future__ import annotations
 
@@ -200,21 +200,22 @@ class Network:
         function.forward(z, outputs)
         return outputs
 
+    def propagate(self, layer: int, a: Array) -> Array:
+        """Return the activations of a layer from those of the layer below, ``(batch, units)``."""
+        return self.apply(layer, self.weighted_inputs(layer, a))
+
     def activations(self, inputs: Array) -> list[Array]:
         """Return the activations of every layer for inputs of shape ``(batch, inputs)``."""
-        outputs: list[Array] = []
-        a = inputs
+        outputs = [inputs]
         for layer in range(len(self.layers)):
-            a = self.apply(layer, self.weighted_inputs(layer, a))
-            outputs.append(a)
-        return outputs
+            outputs.append(self.propagate(layer, outputs[-1]))
+        return outputs[1:]
 
     def logits(self, inputs: Array) -> Array:
         """Return the logits: the weighted inputs z of the output layer, ``(batch, units)``."""
-        a = inputs
-        last = len(self.layers) - 1
+        a, last = inputs, len(self.layers) - 1
         for layer in range(last):
-            a = self.apply(layer, self.weighted_inputs(layer, a))
+            a = self.propagate(layer, a)
         return self.weighted_inputs(last, a)
 
     def outputs(self, logits: Array) -> Array:
