@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -18,11 +19,27 @@ _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use: the machine's, or a container's."""
     try:
-        return len(os.sched_getaffinity(0))
+        available = len(os.sched_getaffinity(0))
     except AttributeError:  # neither on Windows nor on macOS
-        return os.cpu_count() or 1
+        available = os.cpu_count() or 1
+    return max(1, min([available, *_core_limits()]))
+
+
+def _core_limits() -> Iterator[int]:
+    """Yield the limits of containers, such as that of ``docker --cpus=1.5``, rounded up."""
+    for folder in _control_groups("cpu"):
+        with suppress(OSError, ValueError):  # version 2: "150000 100000", or "max 100000"
+            quota, period = (folder / "cpu.max").read_text("utf-8").split()
+            yield math.ceil(int(quota) / int(period))
+        with suppress(OSError, ValueError):  # version 1: -1 is no limit
+            quota, period = (
+                int((folder / f"cpu.cfs_{name}_us").read_text("utf-8"))
+                for name in ("quota", "period")
+            )
+            if quota > 0:
+                yield math.ceil(quota / period)
 
 
 @contextmanager
@@ -69,22 +86,22 @@ def memory_there() -> int:
     import psutil
 
     limits = [int(psutil.virtual_memory().total)]
-    for folder in _control_groups():
+    for folder in _control_groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):  # version 2, version 1
             with suppress(OSError, ValueError):
                 limits.append(int((folder / name).read_text("utf-8")))
     return min(limits)
 
 
-def _control_groups() -> Iterator[Path]:
+def _control_groups(controller: str) -> Iterator[Path]:
     """Yield the folders of the control groups of this process; none outside Linux."""
     try:
         lines = _OWN_GROUPS.read_text("utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
-        _, kinds, group = line.split(":", 2)
-        if kinds in ("", "memory"):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "" or controller in controllers.split(","):
             path = PurePosixPath(group)
             for above in (path, *path.parents):
-                yield _GROUPS / kinds / above.relative_to("/")
+                yield _GROUPS / controllers / above.relative_to("/")

@@ -59,7 +59,10 @@ def test_the_blas_has_one_thread_during_a_training_and_its_own_number_afterwards
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for control groups; this process belongs to ``/job/step``."""
     own = tmp_path / "own"
-    own.write_text("3:cpu:/elsewhere\n2:memory:/job/step\n0::/job/step\n", encoding="utf-8")
+    own.write_text(
+        "3:cpu,cpuacct:/job/step\n2:memory:/job/step\n1:pids:/elsewhere\n0::/job/step\n",
+        encoding="utf-8",
+    )
     monkeypatch.setattr(system, "_OWN_GROUPS", own)
     monkeypatch.setattr(system, "_GROUPS", tmp_path / "groups")
     return tmp_path / "groups"
@@ -84,6 +87,41 @@ def test_without_a_limit_the_memory_of_the_machine_counts(groups: Path, limit: s
     groups.mkdir()
     (groups / "memory.max").write_text(limit, encoding="utf-8")
     assert psutil.virtual_memory().total == memory_there()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"job/cpu.max": "150000 100000\n", "job/step/cpu.max": "max 100000\n"}, 2),
+        ({"cpu.max": "1000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "6400000 100000\n"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+        (
+            {
+                "cpu,cpuacct/job/cpu.cfs_quota_us": "300000\n",
+                "cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+    ],
+)
+def test_the_limit_of_a_container_is_the_number_of_cores(
+    groups: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text, encoding="utf-8")
+    assert cores() == expected
 
 
 def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None:
