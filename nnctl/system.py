@@ -34,12 +34,9 @@ def _core_limits() -> Iterator[int]:
             quota, period = (folder / "cpu.max").read_text("utf-8").split()
             yield math.ceil(int(quota) / int(period))
         with suppress(OSError, ValueError):  # version 1: -1 is no limit
-            quota, period = (
-                int((folder / f"cpu.cfs_{name}_us").read_text("utf-8"))
-                for name in ("quota", "period")
-            )
-            if quota > 0:
-                yield math.ceil(quota / period)
+            limit = int((folder / "cpu.cfs_quota_us").read_text("utf-8"))
+            if limit > 0:
+                yield math.ceil(limit / int((folder / "cpu.cfs_period_us").read_text("utf-8")))
 
 
 @contextmanager
