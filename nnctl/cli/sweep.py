@@ -127,14 +127,14 @@ def sweep(
         return
     with _start_workers(options["scheduler"], options["workers"]) as workers:
         with DownloadView(quiet=quiet) as notify:
-            maker = TrialFactory(data_dir, notify)
+            factory = TrialFactory(data_dir, notify)
             if resume:
-                sweep_to_do = _resume(resume, maker, retry_failed=options["retry_failed"])
+                sweep_to_do = _resume(resume, factory, retry_failed=options["retry_failed"])
             else:
                 assert config is not None
                 assert plan is not None
-                maker.fetch(checked)
-                sweep_to_do = _begin(config, options["sweep_dir"], plan, checked, maker)
+                factory.fetch(checked)
+                sweep_to_do = _begin(config, options["sweep_dir"], plan, checked, factory)
         with sweep_to_do:
             _train(sweep_to_do, workers, data_dir, as_json=as_json, quiet=quiet, **options)
 
@@ -190,20 +190,20 @@ def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> Non
 
 
 def _begin(
-    config: Path, directory: Path | None, plan: Plan, checked: list[Any], maker: TrialFactory
+    config: Path, directory: Path | None, plan: Plan, checked: list[Any], factory: TrialFactory
 ) -> Sweep:
     from nnctl.runs.run import Run
     from nnctl.sweeps.scheduler import Sweep
 
     name = f"sweep-{config.stem.removeprefix('sweep-')}"
-    home = Run.create_at(directory) if directory else Run.create(name, Path("runs"))
-    return Sweep.create(home.directory, plan, checked, maker)
+    run = Run.create_at(directory) if directory else Run.create(name, Path("runs"))
+    return Sweep.create(run.directory, plan, checked, factory)
 
 
-def _resume(directory: Path, maker: TrialFactory, *, retry_failed: bool) -> Sweep:
+def _resume(directory: Path, factory: TrialFactory, *, retry_failed: bool) -> Sweep:
     from nnctl.sweeps.scheduler import Sweep
 
-    return Sweep.resume(directory, maker, retry_failed=retry_failed)
+    return Sweep.resume(directory, factory, retry_failed=retry_failed)
 
 
 def _train(
@@ -268,16 +268,16 @@ def _start_workers(scheduler: str | None, count: int | None) -> WorkerPool:
 
 
 def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
-    from nnctl.sweeps.scheduler import SweepState
+    from nnctl.sweeps.state import SweepState
     from nnctl.views.sweep import show_unfinished
 
-    record = SweepState(directory)
-    rows = sorted(record.results.values(), key=lambda row: row.trial)
+    state = SweepState.read(directory)
+    rows = sorted(state.results.values(), key=lambda row: row.trial)
     if as_json:
         _print_json(rows)
     else:
-        _show_results(rows, record.plan.sweep, data_dir)
-        show_unfinished(record)
+        _show_results(rows, state.plan.sweep, data_dir)
+        show_unfinished(state)
 
 
 def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -> None:
@@ -302,20 +302,21 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, resume_hint: str) -> None:
     from nnctl.errors import InterruptedRunError, NnctlError
     from nnctl.sweeps.trials import COMPLETE
 
+    total = sweep.state.total
     complete = sum(row.status in COMPLETE for row in sweep.results.values())
-    if stopped and sweep.left:
+    if stopped and sweep.state.left:
         raise InterruptedRunError(
-            f"interrupted: {complete} of {sweep.total} trials are complete, in {sweep.directory}",
+            f"interrupted: {complete} of {total} trials are complete, in {sweep.directory}",
             hint=resume_hint,
         )
     if sweep.ended_because:
         raise NnctlError(
-            f"{sweep.ended_because}; {complete} of {sweep.total} trials are complete",
+            f"{sweep.ended_because}; {complete} of {total} trials are complete",
             hint=f"{resume_hint} (add --retry-failed to train the failed trials again)",
         )
     if not complete:
         raise NnctlError(
-            f"none of the {sweep.total} trials of {sweep.directory} is complete",
+            f"none of the {total} trials of {sweep.directory} is complete",
             hint="See results.csv for the reason of each.",
         )
 

@@ -11,9 +11,9 @@ from nnctl.report.charts import Chart, draw_points
 from nnctl.runs.resolve import changeable
 from nnctl.runs.run import Run, require_same
 from nnctl.sweeps.results import ranked, score_of
-from nnctl.sweeps.scheduler import SweepState
 from nnctl.sweeps.space import varied_keys
-from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult
+from nnctl.sweeps.state import SweepState
+from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult, trial_directory
 
 _MOST_KEYS = 24  # parameters with a chart
 _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
@@ -31,7 +31,7 @@ class SweepReport:
         Search method.
     metric : str
         Metric that ranks the trials, in words.
-    complete, begun, left : int
+    complete, unfinished, left : int
         Number of trials that are complete, in training, and still to do, as far as it is known.
     charts : list of Chart
         A chart of the metric for each varied key.
@@ -43,7 +43,7 @@ class SweepReport:
     method: str
     metric: str
     complete: int
-    begun: int
+    unfinished: int
     left: int
     charts: list[Chart]
     runs: list[Run]
@@ -57,15 +57,17 @@ class SweepReport:
         NnctlError
             The journal is corrupt, no trial has started, or a run does not match the journal.
         """
-        record = SweepState(directory)
-        metric = record.plan.sweep.ranked_by
-        rows = list(record.results.values())
+        state = SweepState.read(directory)
+        metric = state.plan.sweep.ranked_by
+        rows = list(state.results.values())
         complete = [row for row in rows if row.status in COMPLETE]
         best = [setting.best.trial for setting in ranked(rows, metric)]
-        trained = [(trial, Run(record.run_dir(trial))) for trial in (*best, *record.begun)]
+        trained = [
+            (trial, Run(trial_directory(directory, trial))) for trial in (*best, *state.unfinished)
+        ]
         existing = [(trial, run) for trial, run in trained if run.config_path.is_file()][:most]
         for trial, run in existing:
-            config, planned = run.config, record.config(trial)
+            config, planned = run.config, state.config(trial)
             require_same(
                 config,
                 run.config_path,
@@ -80,14 +82,14 @@ class SweepReport:
                 f"{directory} contains no runs: no trial has started, or all were removed",
                 hint="Wait until the first trial starts.",
             )
-        keys = varied_keys(record.plan.sweep.space)
+        keys = varied_keys(state.plan.sweep.space)
         return cls(
             name=directory.resolve().name,
-            method=record.plan.sweep.method,
+            method=state.plan.sweep.method,
             metric=_METRICS[metric],
             complete=len(complete),
-            begun=len(record.begun),
-            left=record.left,
+            unfinished=len(state.unfinished),
+            left=state.left,
             charts=[_chart(complete, key, metric) for key in keys[:_MOST_KEYS] if complete],
             runs=runs,
         )

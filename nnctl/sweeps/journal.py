@@ -1,79 +1,133 @@
 """The journal of a sweep: an append-only file with one line of JSON per event.
 
-The first line, ``sweep``, holds the base configuration and the search space. ``planned`` adds a
-trial with its full configuration; ``complete`` follows after all trials that are known at the start
-of the sweep. ``started`` and ``ended`` record the start and the end of a trial. ``repeated`` is a
-suggestion that was tried before; ``impossible`` is one without a valid configuration. A line is
-synced to the disk before its event is shown or used, and the results are rebuilt from the journal.
+A line is synced to the disk before its event is shown or used. So the state of a sweep (`state`)
+can always be restored from its journal alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field, TypeAdapter
+
+import nnctl
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.files import append_lines, read_bytes, require_own
-from nnctl.runs.line_checks import (
-    Check,
-    all_values,
-    check_version,
-    each,
-    is_count,
-    is_mapping,
-    is_number,
-    is_positive,
-    is_share,
-    is_text,
-    one_of,
-    optional,
-    parse,
-    record,
-)
+from nnctl.runs.records import Count, Number, PositiveCount, Record, check_version, parse_json
 from nnctl.runs.run import cannot_write
+from nnctl.sweeps.space import Params
+from nnctl.sweeps.trials import TrialResult
 
 FORMAT_VERSION = 1
 NAME = "journal.jsonl"
-_SUGGESTION = all_values(is_number)
-_LINES: dict[str, Check] = {
-    "sweep": record({"plan": is_mapping}),
-    "planned": record(
-        {
-            "trial": is_positive,
-            "id": is_text,
-            "point": is_positive,
-            "seed": is_count,
-            "parameters": is_mapping,
-            "suggestion": optional(_SUGGESTION),
-            "config": record({"training": record({"epochs": is_count})}),
-        }
-    ),
-    "complete": record({}),
-    "repeated": record({"point": is_positive, "trial": is_positive, "suggestion": _SUGGESTION}),
-    "impossible": record({"point": is_positive, "suggestion": _SUGGESTION}),
-    "started": record({"trial": is_positive}),
-    "ended": record(
-        {
-            "trial": is_positive,
-            "id": is_text,
-            "status": one_of(
-                "finished", "stopped_early", "pruned", "diverged", "failed", "interrupted"
-            ),
-            "reason": is_text,
-            "val_accuracy": optional(is_share),
-            "val_loss": optional(is_number),
-            "best_epoch": optional(is_count),
-            "epochs": is_count,
-            "seconds": is_number,
-            "seed": is_count,
-            "parameters": is_mapping,
-        },
-        {"log": is_text, "scores": each(is_number)},
-    ),
-}
-"""Required fields of each kind of line."""
+
+Suggestion = dict[str, Number]
+"""Optuna's parameters for a point, by name."""
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+class _Training(Record):
+    epochs: Count
+
+
+class _Config(Record):
+    training: _Training
+
+
+def _require_epochs(config: dict[str, Any]) -> dict[str, Any]:
+    _Config.model_validate(config)
+    return config
+
+
+class SweepCreated(Record):
+    """The first event: base configuration and search space."""
+
+    event: Literal["sweep"] = "sweep"
+    format_version: int = FORMAT_VERSION
+    nnctl: str = nnctl.__version__
+    time: str = Field(default_factory=_now)
+    plan: dict[str, Any]
+
+
+class TrialPlanned(Record):
+    """A trial was added to the sweep, with its full configuration."""
+
+    event: Literal["planned"] = "planned"
+    trial: PositiveCount
+    id: str
+    point: PositiveCount
+    seed: Count
+    parameters: Params
+    suggestion: Suggestion | None
+    config: Annotated[dict[str, Any], AfterValidator(_require_epochs)]
+
+    @property
+    def epochs(self) -> int:
+        """Configured number of epochs."""
+        return int(self.config["training"]["epochs"])
+
+
+class PlanComplete(Record):
+    """All trials that are known at the start of the sweep are planned."""
+
+    event: Literal["complete"] = "complete"
+    trials: Count = 0
+
+
+class SuggestionRepeated(Record):
+    """The search suggested a point that was tried before."""
+
+    event: Literal["repeated"] = "repeated"
+    point: PositiveCount
+    trial: PositiveCount
+    suggestion: Suggestion
+
+
+class SuggestionImpossible(Record):
+    """The search suggested a point without a valid configuration."""
+
+    event: Literal["impossible"] = "impossible"
+    point: PositiveCount
+    suggestion: Suggestion
+
+
+class TrialStarted(Record):
+    """A worker started to train a trial, or resumed it."""
+
+    event: Literal["started"] = "started"
+    time: str = Field(default_factory=_now)
+    trial: PositiveCount
+
+
+class TrialEnded(TrialResult):
+    """A trial ended; with early termination, also its scores after each epoch."""
+
+    event: Literal["ended"] = "ended"
+    time: str = Field(default_factory=_now)
+    run_dir: Path = Field(default=Path(), exclude=True)  # it depends on where the sweep is
+    scores: list[Number] | None = None
+
+
+Event = (
+    TrialPlanned
+    | PlanComplete
+    | SuggestionRepeated
+    | SuggestionImpossible
+    | TrialStarted
+    | TrialEnded
+)
+"""An event after the first one."""
+
+_LINE: TypeAdapter[SweepCreated | Event] = TypeAdapter(
+    Annotated[SweepCreated | Event, Field(discriminator="event")]
+)
 
 
 def is_sweep(directory: Path) -> bool:
@@ -93,27 +147,35 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
 
-    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines; they are on the disk when this returns.
+    def append(self, events: Iterable[SweepCreated | Event]) -> None:
+        """Append events; they are on the disk when this returns.
 
-        Only the first line creates the file: if the journal was removed, it cannot be recreated.
+        Only the first event creates the file: if the journal was removed, it cannot be recreated.
 
         Raises
         ------
         StorageError
             They cannot be written. The journal itself stays valid.
         """
-        lines = list(lines)
-        if not lines:
+        events = list(events)
+        if not events:
             return
+        # Dumped in this order, the kind of the event is the first key of every line.
+        lines = [{"event": event.event, **event.model_dump()} for event in events]
         texts = [json.dumps(line, allow_nan=False) for line in lines]
         try:
-            append_lines(self.path, texts, create=lines[0]["event"] == "sweep")
+            append_lines(self.path, texts, create=isinstance(events[0], SweepCreated))
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
     def repair(self) -> None:
-        """Remove an incomplete last line."""
+        """Remove an incomplete last line.
+
+        Raises
+        ------
+        StorageError
+            The journal cannot be written.
+        """
         try:
             require_own(self.path)
             with self.path.open("r+b") as file:
@@ -126,8 +188,8 @@ class Journal:
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines, without an incomplete last line.
+    def read(self) -> Iterator[SweepCreated | Event]:
+        """Yield the events, without an incomplete last line; the first one is `SweepCreated`.
 
         Raises
         ------
@@ -149,43 +211,18 @@ class Journal:
         lines = content.split(b"\n")[:-1]
         if not lines:
             raise UsageError(f"{self.path} is empty: the sweep was interrupted before it started")
-        parameters: dict[int, Any] = {}  # parameters of the planned trials
-        point = 0
         for number, text in enumerate(lines, start=1):
             try:
-                line = parse(text)
-                event = line["event"]
-                version = line["format_version"] if number == 1 else FORMAT_VERSION
-                is_valid = _LINES[event]
+                values = parse_json(text)
+                if number == 1:
+                    check_version(self.path, values["format_version"], FORMAT_VERSION)
+                event = _LINE.validate_python(values)
             except (ValueError, TypeError, KeyError):
-                raise self._damaged(number, "not a valid journal line") from None
-            if (event == "sweep") != (number == 1):
-                raise self._damaged(number, f"'{event}' is out of order")
-            check_version(self.path, version, FORMAT_VERSION)
-            if not is_valid(line):
-                raise self._damaged(number, "not a valid journal line")
-            self._check_trial(number, line, parameters)
-            if "point" in line:
-                # The trials of a point are consecutive; other suggestions have no trials.
-                if line["point"] < point + (event != "planned"):
-                    raise self._damaged(number, f"point {line['point']} is out of order")
-                point = line["point"] + (event != "planned")
-            yield line
+                raise self.damaged(number, "not a valid journal line") from None
+            if isinstance(event, SweepCreated) != (number == 1):
+                raise self.damaged(number, f"'{event.event}' is out of order")
+            yield event
 
-    def _check_trial(
-        self, number: int, line: Mapping[str, Any], parameters: dict[int, Any]
-    ) -> None:
-        """Check a line against earlier lines: each trial is planned once, before it starts."""
-        event, trial = line["event"], line.get("trial")
-        if event == "planned":
-            if trial != len(parameters) + 1:
-                raise self._damaged(number, f"trial {trial} is out of order")
-            parameters[trial] = line["parameters"]
-        elif event in ("started", "ended", "repeated"):
-            if trial not in parameters:
-                raise self._damaged(number, f"trial {trial} was not planned")
-            if event == "ended" and line["parameters"] != parameters[trial]:
-                raise self._damaged(number, f"wrong parameters for trial {trial}")
-
-    def _damaged(self, number: int, problem: str) -> DamagedFileError:
+    def damaged(self, number: int, problem: str) -> DamagedFileError:
+        """Return the error for a line of the journal."""
         return DamagedFileError(f"{self.path}:{number} is damaged: {problem}")

@@ -30,6 +30,7 @@ from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
 from nnctl.runs.resolve import Notice, Notify, find_dataset, resolve_auto, resolve_config
+from nnctl.sweeps.journal import TrialPlanned
 from nnctl.sweeps.space import (
     Params,
     RandomSampler,
@@ -38,7 +39,7 @@ from nnctl.sweeps.space import (
     count_combinations,
     draw,
 )
-from nnctl.sweeps.trials import Trial
+from nnctl.sweeps.trials import Trial, trial_directory
 from nnctl.text import shell_command
 
 MOST_POINTS = 100_000
@@ -207,7 +208,7 @@ class TrialFactory:
         for _, config in checked:
             self._find(config.data)
 
-    def make(self, home: Path, number: int, point: Params, config: Config, seed: int) -> Trial:
+    def make(self, sweep: Path, number: int, point: Params, config: Config, seed: int) -> Trial:
         """Return a trial of a point, with its own directory in the sweep directory.
 
         ``threads: auto`` becomes one thread, as the workers share the cores.
@@ -219,7 +220,7 @@ class TrialFactory:
         """
         dataset = self._find(config.data)
         resolved = self._resolved_config(config, seed, dataset)
-        directory = _own_directory(home, number)
+        directory = _own_directory(sweep, number)
         trial_id, text = _identity(resolved), json.dumps(resolved)
         return Trial(number, trial_id, point, seed, text, dataset, directory)
 
@@ -228,8 +229,8 @@ class TrialFactory:
         resolved = self._resolved_config(config, config.training.seed, self._find(config.data))
         return _identity(resolved)
 
-    def restore(self, home: Path, planned: Mapping[str, Any]) -> Trial:
-        """Return a trial from a ``planned`` line of the journal; see `make`.
+    def restore(self, sweep: Path, planned: TrialPlanned) -> Trial:
+        """Return a trial from its event in the journal; see `make`.
 
         Raises
         ------
@@ -238,15 +239,15 @@ class TrialFactory:
         DataError
             The trial directory is a symbolic link, or the dataset is not available.
         """
-        config = from_mapping(planned["config"], f"trial {planned['trial']} of {home}")
+        config = from_mapping(planned.config, f"trial {planned.trial} of {sweep}")
         return Trial(
-            number=planned["trial"],
-            id=planned["id"],
-            point=planned["parameters"],
-            seed=planned["seed"],
-            config=json.dumps(planned["config"]),
+            number=planned.trial,
+            id=planned.id,
+            point=planned.parameters,
+            seed=planned.seed,
+            config=json.dumps(planned.config),
             dataset=self._find(config.data),
-            directory=_own_directory(home, planned["trial"]),
+            directory=_own_directory(sweep, planned.trial),
         )
 
     def _resolved_config(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
@@ -267,20 +268,15 @@ class TrialFactory:
         return self._datasets[key]
 
 
-def _own_directory(home: Path, number: int) -> Path:
+def _own_directory(sweep: Path, number: int) -> Path:
     """Return the directory of a trial; raise DataError if it is a symbolic link."""
-    directory = home / trial_name(number)
+    directory = trial_directory(sweep, number)
     if directory.is_symlink():
         raise DataError(
             f"{directory} is a symbolic link; nnctl does not write through links",
             hint="Replace the link with the directory itself.",
         )
     return directory
-
-
-def trial_name(number: int) -> str:
-    """Return the name of a trial's directory."""
-    return f"trial-{number:03d}"
 
 
 def _identity(config: Mapping[str, Any]) -> str:

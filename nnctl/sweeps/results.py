@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class ResultFiles:
     def _csv(self, rows: Sequence[TrialResult], *, header: bool = False) -> str:
         """Return rows as CSV with a column for each key that varies."""
         text = io.StringIO(newline="")
-        names = [name for name in TrialResult.__dataclass_fields__ if name != "parameters"]
+        names = [name for name in TrialResult.model_fields if name != "parameters"]
         writer = csv.DictWriter(text, [*names, *self._keys], lineterminator="\n")
         if header:
             writer.writeheader()
@@ -174,16 +174,12 @@ def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
     """
     if metric == "val_accuracy" or row.best_epoch is None:
         return row
-    epochs = [epoch for epoch in metrics_so_far(Path(row.run_dir)) if epoch["val_loss"] is not None]
+    epochs = [epoch for epoch in metrics_so_far(row.run_dir) if epoch["val_loss"] is not None]
     if not epochs:
         return row
     best = min(epochs, key=lambda epoch: (epoch["val_loss"], -epoch["val_accuracy"]))
-    return replace(
-        row,
-        val_accuracy=best["val_accuracy"],
-        val_loss=best["val_loss"],
-        best_epoch=best["epoch"],
-    )
+    names = {"val_accuracy": "val_accuracy", "val_loss": "val_loss", "best_epoch": "epoch"}
+    return row.model_copy(update={name: best[key] for name, key in names.items()})
 
 
 def score_of(row: TrialResult, metric: str) -> float:
@@ -298,7 +294,7 @@ def _evaluate(
     It differs if the directory was edited, or if the loss ranks and was lowest in another epoch.
     """
     row = setting.best
-    run = Run(Path(row.run_dir))
+    run = Run(row.run_dir)
     try:
         dataset = find(run.config.data.dataset)
         judged = predict_validation(run, dataset) if dataset else None

@@ -7,32 +7,30 @@ the unfinished trials resume from their run directories.
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import nnctl
-from nnctl.config import Config, from_mapping
-from nnctl.errors import DamagedFileError, NnctlError, UsageError
+from nnctl.config import Config
+from nnctl.errors import NnctlError, UsageError
 from nnctl.runs.run import DirectoryLock, require_empty
-from nnctl.sweeps.journal import FORMAT_VERSION, Journal
-from nnctl.sweeps.plan import Plan, TrialFactory, trial_name
+from nnctl.sweeps.journal import Event, Journal, SweepCreated, TrialEnded, TrialStarted
+from nnctl.sweeps.plan import Plan, TrialFactory
 from nnctl.sweeps.results import ResultFiles, at_best_epoch
 from nnctl.sweeps.space import Params
+from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trial_queue import TrialQueue
 from nnctl.sweeps.trials import (
     FAILED,
     MetricHistory,
     Trial,
     TrialResult,
-    failed,
+    append_log,
     metrics_so_far,
-    note,
     run_trial,
 )
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
@@ -67,143 +65,62 @@ class RunningTrial:
     ----------
     trial : Trial
         The trial.
-    curve : MetricHistory
-        Its metrics so far.
+    history : MetricHistory
+        Its metric so far.
     epochs : int
         Configured number of epochs.
-    looked : float
+    checked_at : float
         Time of the last check, from `time.monotonic`.
     seconds : float
         Training time so far.
+    stop_reason : str, optional
+        Why the sweep requested the trial to stop.
     """
 
     trial: Trial
-    curve: MetricHistory
+    history: MetricHistory
     epochs: int
-    looked: float
+    checked_at: float
     seconds: float = 0.0
-    asked: Literal["pruned", "too long", "the end"] | None = None
-    """Why the sweep requested the trial to stop."""
+    stop_reason: Literal["pruned", "timeout", "end of sweep"] | None = None
 
     def count_time(self) -> None:
         """Add the time since the last call, at most one second in case of a suspension."""
         now = time.monotonic()
-        self.seconds += min(now - self.looked, _LONGEST_STEP)
-        self.looked = now
-
-
-class SweepState:
-    """State of a sweep, restored from the journal in its directory.
-
-    Parameters
-    ----------
-    directory : Path
-        Sweep directory.
-
-    Raises
-    ------
-    NnctlError
-        It is not a sweep directory, or the journal is damaged; see `Journal.read`.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        header, *self.lines = Journal(directory).read()
-        self._directory = directory
-        self.plan = Plan.from_json(header["plan"])
-        self.planned = [line for line in self.lines if line["event"] == "planned"]
-        keys = self.plan.sweep.space.keys()
-        if any(line["parameters"].keys() != keys for line in self.planned):
-            raise DamagedFileError(
-                f"the journal of {directory} is damaged: plan and trials vary different keys"
-            )
-        self.results: dict[int, TrialResult] = {}
-        """Last result by trial number; trials that have restarted since are not included."""
-        self.failed: set[int] = set()
-        """Trials that have failed and have not completed since."""
-        for line in self.lines:
-            if line["event"] == "started":
-                self.results.pop(line["trial"], None)
-            elif line["event"] == "ended":
-                row = {key: line[key] for key in TrialResult.__dataclass_fields__ if key in line}
-                row["run_dir"] = str(directory / trial_name(line["trial"]))
-                result = self.results[line["trial"]] = TrialResult(**row)
-                if result.status in FAILED:
-                    self.failed.add(result.trial)
-                elif result.status != "interrupted":
-                    self.failed.discard(result.trial)
-
-    @property
-    def begun(self) -> list[int]:
-        """Trials that have started but not ended."""
-        started = {line["trial"] for line in self.lines if line["event"] == "started"}
-        done = {number for number, row in self.results.items() if _is_final(row)}
-        return sorted(started - done)
-
-    def run_dir(self, trial: int) -> Path:
-        """Return the run directory of a trial."""
-        return self._directory / trial_name(trial)
-
-    def point(self, trial: int) -> Params:
-        """Return the values that a trial has for the keys that vary."""
-        return dict(self._line(trial)["parameters"])
-
-    def config(self, trial: int) -> Config:
-        """Return the configuration of a trial.
-
-        Raises
-        ------
-        ConfigError
-            The configuration is from another version of nnctl and not valid in this one.
-        """
-        return from_mapping(self._line(trial)["config"], f"trial {trial} of {self._directory}")
-
-    def epochs(self, trial: int) -> int:
-        """Return the configured number of epochs of a trial."""
-        return int(self._line(trial)["config"]["training"]["epochs"])
-
-    def _line(self, trial: int) -> Mapping[str, Any]:
-        return next(line for line in self.planned if line["trial"] == trial)
-
-    @property
-    def left(self) -> int:
-        """Number of unfinished trials, as far as it is known."""
-        sweep, done = self.plan.sweep, sum(map(_is_final, self.results.values()))
-        suggested = sum(line["event"] in ("repeated", "impossible") for line in self.lines)
-        tried = len({line["point"] for line in self.planned}) + suggested
-        to_come = max((sweep.most or 0) - tried, 0) if sweep.method == "tpe" else 0
-        return len(self.planned) + to_come * sweep.seeds - done
+        self.seconds += min(now - self.checked_at, _LONGEST_STEP)
+        self.checked_at = now
 
 
 class Sweep:
-    """A sweep in its directory.
+    """A sweep that is trained in its directory, which is locked until the sweep is closed.
 
     Parameters
     ----------
-    directory : Path
-        Sweep directory, to which no other process writes; see `DirectoryLock`.
-    plan : Plan
-        Base configuration and search space.
-    maker : TrialFactory
+    state : SweepState
+        State of the sweep, with its search.
+    lock : DirectoryLock
+        Lock of the sweep directory.
+    factory : TrialFactory
         Factory of the trials.
     work : callable
         Function that trains a trial.
     """
 
     def __init__(
-        self, directory: Path, plan: Plan, maker: TrialFactory, work: TrainTrial = run_trial
+        self, state: SweepState, lock: DirectoryLock, factory: TrialFactory, work: TrainTrial
     ) -> None:
-        self.directory = directory
-        self.config = plan.sweep
-        self.results: dict[int, TrialResult] = {}
+        self.state = state
+        self.directory = state.directory
+        self.config = state.plan.sweep
         self.running: dict[Future[TrialResult], RunningTrial] = {}
         self.ended_because: str | None = None
         """Why the sweep stopped before its last trial, unless the user interrupted it."""
+        self._lock = lock
         self._work = work
-        self._lock: DirectoryLock | None = None
-        self._journal = Journal(directory)
-        self._lines: list[Mapping[str, Any]] = []
-        self._files = ResultFiles(directory, list(plan.sweep.space))
-        self._queue = TrialQueue(directory, plan, maker, self._lines.append)
+        self._journal = Journal(state.directory)
+        self._pending: list[SweepCreated | Event] = []  # events that are not in the journal yet
+        self._files = ResultFiles(state.directory, list(self.config.space))
+        self._queue = TrialQueue(state, factory, self._log)
         self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
         self._error: NnctlError | None = None
 
@@ -213,7 +130,7 @@ class Sweep:
         directory: Path,
         plan: Plan,
         points: list[tuple[Params, Config]],
-        maker: TrialFactory,
+        factory: TrialFactory,
         work: TrainTrial = run_trial,
     ) -> Sweep:
         """Return a new sweep in an empty directory, after writing its plan to the journal.
@@ -223,23 +140,15 @@ class Sweep:
         NnctlError
             A dataset is not available, or the directory is not empty or cannot be written.
         """
-        sweep = cls(directory, plan, maker, work)
-        sweep._lock = _lock(directory)
+        lock = _lock(directory)
         try:
             # Another process may have written here since the directory was chosen.
             require_empty(directory)
         except NnctlError:
-            sweep._lock.unlock()
+            lock.unlock()
             raise
-        sweep._lines.append(
-            {
-                "event": "sweep",
-                "format_version": FORMAT_VERSION,
-                "nnctl": nnctl.__version__,
-                "time": _now(),
-                "plan": plan.to_json(),
-            }
-        )
+        sweep = cls(SweepState(directory, plan, searching=True), lock, factory, work)
+        sweep._pending.append(SweepCreated(plan=plan.to_json()))
         sweep._queue.plan(points)
         sweep._flush()
         sweep._files.write([])
@@ -249,7 +158,7 @@ class Sweep:
     def resume(
         cls,
         directory: Path,
-        maker: TrialFactory,
+        factory: TrialFactory,
         *,
         retry_failed: bool = False,
         work: TrainTrial = run_trial,
@@ -260,7 +169,7 @@ class Sweep:
         ----------
         directory : Path
             Sweep directory.
-        maker : TrialFactory
+        factory : TrialFactory
             Factory of the unfinished trials.
         retry_failed : bool
             Whether to train only the failed trials, again.
@@ -277,50 +186,36 @@ class Sweep:
         next(Journal(directory).read())  # fails before a lock file is created
         lock = _lock(directory)
         Journal(directory).repair()
-        record = SweepState(directory)
-        if retry_failed and record.left and not record.failed:
+        state = SweepState.read(directory, searching=True)
+        if retry_failed and state.left and not state.failed:
             lock.unlock()
             raise UsageError(
                 f"no trial of {directory} has failed",
-                hint=f"Unfinished trials: {record.left}. To resume without --retry-failed: "
+                hint=f"Unfinished trials: {state.left}. To resume without --retry-failed: "
                 f"{shell_command('nnctl', 'sweep', '--resume', directory)}",
             )
-        sweep = cls(directory, record.plan, maker, work)
-        rows = record.results
-        unfinished = {number for number, row in rows.items() if not _is_final(row)}
-        to_repeat = record.failed if retry_failed else unfinished
-        sweep.results = {number: row for number, row in rows.items() if number not in to_repeat}
-        sweep._lock = lock
-        sweep._queue.replay(record.lines, sweep.results, to_repeat if retry_failed else None)
-        sweep._files.write(sweep.results.values())
+        sweep = cls(state, lock, factory, work)
+        for trial in state.failed if retry_failed else state.unfinished:
+            state.results.pop(trial, None)
+        sweep._queue.restore(only=state.failed if retry_failed else None)
+        sweep._files.write(state.results.values())
         return sweep
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock:
-            self._lock.unlock()
+        self._lock.unlock()
 
     @property
     def warning(self) -> str | None:
         """A warning for the user if nothing locks the directory; see `DirectoryLock`."""
-        return self._lock.warning if self._lock else None
+        return self._lock.warning
 
     @property
-    def total(self) -> int:
-        """Total number of trials, as far as it is known."""
-        return self._queue.total
-
-    @property
-    def left(self) -> int:
-        """Number of unfinished trials, including the running ones."""
-        return self.total - sum(map(_is_final, self.results.values()))
-
-    @property
-    def waiting(self) -> int:
-        """Number of trials that have not started."""
-        return self.total - len(self.results) - len(self.running)
+    def results(self) -> dict[int, TrialResult]:
+        """Results by trial number."""
+        return self.state.results
 
     def train(
         self, workers: WorkerPool, stop: Callable[[], bool], limits: Limits | None = None
@@ -369,17 +264,17 @@ class Sweep:
         """Start a trial on each free worker while trials remain."""
         for _ in range(workers.free()):
             try:
-                trial = self._queue.next()
+                trial = self._queue.ask()
             except NnctlError as error:  # for example, a dataset was removed
                 self._error = self._error or error
                 return
             if trial is None:
                 return
             future = workers.submit(self._work, trial)
-            curve = MetricHistory(trial.directory / "metrics.jsonl", self.config.ranked_by)
-            epochs = json.loads(trial.config)["training"]["epochs"]
-            self.running[future] = RunningTrial(trial, curve, epochs, time.monotonic())
-            self._lines.append({"event": "started", "time": _now(), "trial": trial.number})
+            history = MetricHistory(trial.directory, self.config.ranked_by)
+            epochs = self.state.planned[trial.number].epochs
+            self.running[future] = RunningTrial(trial, history, epochs, time.monotonic())
+            self._log(TrialStarted(trial=trial.number))
 
     def _wait(self, limits: Limits) -> list[TrialResult]:
         """Wait a moment for trials to end; return their results."""
@@ -393,19 +288,24 @@ class Sweep:
         timeout = limits.trial_timeout or float("inf")
         for running in self.running.values():
             running.count_time()
-            updated = running.curve.read()
-            if running.asked is None:
+            updated = running.history.read()
+            if running.stop_reason is None:
                 if ending:
-                    running.asked = "the end"
+                    running.stop_reason = "end of sweep"
                 elif running.seconds > timeout:
-                    running.asked = "too long"
-                elif updated and self._queue.should_prune(running.trial, running.curve.scores):
-                    running.asked = "pruned"
-                if running.asked:
+                    running.stop_reason = "timeout"
+                elif updated and self._should_prune(running):
+                    running.stop_reason = "pruned"
+                if running.stop_reason:
                     workers.request_stop(running.trial)
             if running.seconds > timeout + _GRACE:
-                running.asked = "too long"
+                running.stop_reason = "timeout"
                 workers.kill(running.trial)
+
+    def _should_prune(self, running: RunningTrial) -> bool:
+        point = self.state.planned[running.trial.number].point
+        search = self.state.search
+        return search is not None and search.should_prune(point, running.history.scores)
 
     def _conclude(self, future: Future[TrialResult], limits: Limits) -> TrialResult | None:
         """Record the result of a trial; return None if the trial has to start again."""
@@ -423,31 +323,31 @@ class Sweep:
             self._queue.requeue(trial)
             return None
         except Exception as error:
-            result = failed(trial, f"{type(error).__name__}: {error}")
-        if result.status == "interrupted" and running.asked is None:  # it was not requested
-            self._queue.requeue(trial)
-            return None
-        if result.status == "interrupted" and running.asked == "pruned":
-            epoch = len(running.curve.scores)
-            reason = f"pruned: worse than other trials after epoch {epoch}"
-            note(trial, reason)
-            result = replace(result, status="pruned", reason=reason)
-        elif result.status == "interrupted" and running.asked == "too long":
-            reason = f"timeout: it took longer than {limits.trial_timeout:g} s"
-            note(trial, reason)
-            result = failed(trial, reason)
-        result = at_best_epoch(result, self.config.ranked_by)
-        self._record(running, result, limits)
-        return result
+            result = TrialResult.failure(trial, f"{type(error).__name__}: {error}")
+        if result.status == "interrupted":
+            match running.stop_reason:
+                case None:  # the sweep did not request it
+                    self._queue.requeue(trial)
+                    return None
+                case "pruned":
+                    epoch = len(running.history.scores)
+                    reason = f"pruned: worse than other trials after epoch {epoch}"
+                    append_log(trial, reason)
+                    result = result.model_copy(update={"status": "pruned", "reason": reason})
+                case "timeout":
+                    reason = f"timeout: it took longer than {limits.trial_timeout:g} s"
+                    append_log(trial, reason)
+                    result = TrialResult.failure(trial, reason)
+        return self._record(running, at_best_epoch(result, self.config.ranked_by), limits)
 
     def _conclude_dead(self, running: RunningTrial, limits: Limits) -> TrialResult | None:
         """Record that a worker died; the trial fails if it died before in the same epoch."""
         trial = running.trial
-        if running.asked == "too long":
+        if running.stop_reason == "timeout":
             reason = f"timeout: it did not stop after {limits.trial_timeout:g} s and was killed"
         else:
-            note(trial, "the worker process died")
-            # Read from the disk, as the trial may have progressed since its curve was last read.
+            append_log(trial, "the worker process died")
+            # Read from the disk, as the trial may have progressed since its history was last read.
             epochs = len(metrics_so_far(trial.directory))
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
@@ -455,28 +355,23 @@ class Sweep:
                 self._queue.requeue(trial, last=True)
                 return None
             reason = "the worker process died twice in the same epoch: killed, or out of memory"
-        note(trial, reason)
-        result = failed(trial, reason)
-        self._record(running, result, limits)
-        return result
+        append_log(trial, reason)
+        return self._record(running, TrialResult.failure(trial, reason), limits)
 
-    def _record(self, running: RunningTrial, result: TrialResult, limits: Limits) -> None:
-        self.results[result.trial] = result
-        row = {key: value for key, value in result.to_json().items() if key != "run_dir"}
+    def _record(self, running: RunningTrial, result: TrialResult, limits: Limits) -> TrialResult:
+        """Record a result, and stop the sweep if too many trials have failed."""
+        scores = None
         if self.config.early_terminate:
             # Other trials are compared with all scores, including those since the last check.
-            running.curve.read()
-            self._queue.should_prune(running.trial, running.curve.scores)
-            row["scores"] = running.curve.scores
-        self._lines.append({"event": "ended", "time": _now(), **row})
-        if result.status == "interrupted":
-            return
-        self._queue.learn(result)
+            running.history.read()
+            scores = running.history.scores
+        self._log(TrialEnded(**vars(result), scores=scores))
         if result.status in FAILED:
             self._stop_after_failures(limits)
+        return result
 
     def _stop_after_failures(self, limits: Limits) -> None:
-        if self.waiting <= 0 or self.ended_because:
+        if self._queue.is_done or self.ended_because:
             return
         reasons = [row.reason for row in self.results.values() if row.status in FAILED]
         if limits.max_failures is not None and len(reasons) >= limits.max_failures:
@@ -485,10 +380,15 @@ class Sweep:
         elif len(self.results) == 3 == len(reasons) and len(set(map(_error_kind, reasons))) == 1:
             self.ended_because = f"the first three trials failed with the same error: {reasons[0]}"
 
+    def _log(self, event: Event) -> None:
+        """Apply an event to the state; `_flush` adds it to the journal."""
+        self.state.apply(event)
+        self._pending.append(event)
+
     def _flush(self) -> None:
         """Append the new events to the journal."""
-        lines, self._lines[:] = list(self._lines), []
-        self._journal.append(lines)
+        events, self._pending = self._pending, []
+        self._journal.append(events)
 
 
 def _error_kind(reason: str) -> str:
@@ -496,14 +396,6 @@ def _error_kind(reason: str) -> str:
     return re.sub(r"\d[\d.]*(e[-+]?\d+)?", "", reason)
 
 
-def _is_final(row: TrialResult) -> bool:
-    return row.status != "interrupted"
-
-
 def _lock(directory: Path) -> DirectoryLock:
     """Lock a sweep directory against other processes, until it is unlocked."""
     return DirectoryLock(directory, "is a sweep that is being trained")
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

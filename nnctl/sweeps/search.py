@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
 from nnctl.errors import UsageError
+from nnctl.sweeps.journal import (
+    Event,
+    Suggestion,
+    SuggestionImpossible,
+    SuggestionRepeated,
+    TrialEnded,
+    TrialPlanned,
+    TrialStarted,
+)
+from nnctl.sweeps.results import score_of
 from nnctl.sweeps.space import Params, draw
+from nnctl.sweeps.trials import COMPLETE, TrialResult, metrics_so_far
 
-Suggestion = dict[str, Any]
-"""Optuna's parameters for a point, by name."""
+Outcome = Literal["complete", "bad", "unknown"]
+"""Outcome of a point: with a score; worse than all scores; to be ignored."""
 
 
 class Search:
@@ -43,9 +55,11 @@ class Search:
             direction="maximize" if sweep.ranked_by == "val_accuracy" else "minimize",
             pruner=_pruner(sweep.early_terminate),
         )
-        self._trials: dict[int, Any] = {}
+        self._asked: dict[int, Any] = {}  # Optuna's trials that have no outcome yet, by point
+        self._planned: dict[int, TrialPlanned] = {}  # by trial
+        self._trials_of: dict[int, list[int]] = {}  # trial numbers of each point
 
-    def suggest(self, number: int) -> tuple[Params, Suggestion]:
+    def ask(self, number: int) -> tuple[Params, Suggestion]:
         """Return the point to try next.
 
         Each suggestion has its own seed, so that it depends only on the earlier points: a resumed
@@ -63,10 +77,62 @@ class Search:
             self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return self._ask(number)
 
-    def begin(self, number: int, suggestion: Suggestion | None = None) -> None:
-        """Register a point as running; `suggestion` holds its parameters if Optuna suggested it."""
+    def observe(self, event: Event, results: Mapping[int, TrialResult]) -> None:
+        """Learn from an event of the sweep.
+
+        Parameters
+        ----------
+        event : Event
+            The event.
+        results : mapping of int to TrialResult
+            Results of all trials after the event, by number.
+        """
+        match event:
+            case TrialPlanned(trial=trial, point=point):
+                self._planned[trial] = event
+                self._trials_of.setdefault(point, []).append(trial)
+                self.add(point, event.suggestion)
+            case TrialStarted(trial=trial):  # a trial that failed may start again
+                self.add(self._planned[trial].point, self._planned[trial].suggestion)
+            case SuggestionRepeated(point=point, trial=trial):
+                self.add(point, event.suggestion)
+                self.tell(point, *self._outcome(self._final(self._planned[trial].point, results)))
+            case SuggestionImpossible(point=point):
+                self.add(point, event.suggestion)
+                self.tell(point, "bad")
+            case TrialEnded(trial=trial) if event.is_final:
+                point = self._planned[trial].point
+                self.add(point, self._planned[trial].suggestion)
+                if self._sweep.early_terminate:
+                    scores = event.scores
+                    if scores is None:  # a journal of an early version
+                        metric, rows = self._sweep.ranked_by, metrics_so_far(results[trial].run_dir)
+                        scores = [row[metric] for row in rows if row[metric] is not None]
+                    self.should_prune(point, scores)
+                ended = self._final(point, results)
+                if len(ended) == len(self._trials_of[point]):
+                    self.tell(point, *self._outcome(ended))
+
+    def _final(self, point: int, results: Mapping[int, TrialResult]) -> list[TrialResult]:
+        """Return the final results of a point's trials."""
+        known = [results[trial] for trial in self._trials_of[point] if trial in results]
+        return [result for result in known if result.is_final]
+
+    def _outcome(self, results: Sequence[TrialResult]) -> tuple[Outcome, float | None]:
+        """Return the outcome of a point with these results."""
+        if not results or any(result.status == "failed" for result in results):
+            return "unknown", None
+        if any(result.status not in COMPLETE for result in results):
+            return "bad", None
+        metric = self._sweep.ranked_by
+        return "complete", statistics.fmean(score_of(result, metric) for result in results)
+
+    def add(self, number: int, suggestion: Suggestion | None = None) -> None:
+        """Add a point that was not asked for; with its parameters, if Optuna once suggested it."""
+        if number in self._asked:
+            return
         if suggestion is None:
-            self._trials[number] = self._study.ask()
+            self._asked[number] = self._study.ask()
         else:
             self._study.enqueue_trial(suggestion)
             self._ask(number)
@@ -81,7 +147,9 @@ class Search:
         scores : sequence of float
             Metric after each epoch.
         """
-        trial = self._trials[number]
+        if self._sweep.early_terminate is None:
+            return False
+        trial = self._asked[number]
         hopeless = False
         for epoch, score in enumerate(scores, start=1):
             if epoch > (trial.user_attrs.get("epochs") or 0):
@@ -90,25 +158,20 @@ class Search:
                 hopeless = hopeless or trial.should_prune()
         return hopeless
 
-    def end(
-        self, number: int, outcome: Literal["complete", "bad", "unknown"], score: float | None
-    ) -> None:
-        """Report the outcome of a point.
-
-        ``complete`` comes with a score, ``bad`` ranks below all scores, ``unknown`` is ignored.
-        """
+    def tell(self, number: int, outcome: Outcome, score: float | None = None) -> None:
+        """Report the outcome of a point, with its score if it is complete."""
         states = self._optuna.trial.TrialState
         state = {"complete": states.COMPLETE, "bad": states.PRUNED, "unknown": states.FAIL}[outcome]
-        self._study.tell(self._trials.pop(number), score, state=state)
+        self._study.tell(self._asked.pop(number), score, state=state)
 
     def _ask(self, number: int) -> tuple[Params, Suggestion]:
         trial = self._study.ask()
-        point = draw(self._sweep.space, _OptunaDice(trial))
-        self._trials[number] = trial
+        point = draw(self._sweep.space, _OptunaSampler(trial))
+        self._asked[number] = trial
         return point, dict(trial.params)
 
 
-class _OptunaDice:
+class _OptunaSampler:
     """Sampler that takes its values from a trial of Optuna."""
 
     def __init__(self, trial: Any) -> None:

@@ -9,15 +9,17 @@ import stat
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
 from nnctl.errors import ConfigError, DamagedFileError, NnctlError, StorageError
 from nnctl.files import require_own
-from nnctl.runs.line_checks import is_number, parse
+from nnctl.runs.records import Count, Number, PositiveCount, Record, Share, parse_json
 from nnctl.runs.run import Run, cannot_write
 from nnctl.runs.training_run import TrainingRun
 from nnctl.sweeps.space import Params
@@ -34,6 +36,12 @@ LOG = "log.txt"
 """Log file in a trial's directory: its events, and the output of its process."""
 _LOG_LINES = 20
 _ORPHAN_SECONDS = 15.0  # in which the worker of a killed sweep may still save its state
+_SCORES = TypeAdapter(list[Number])
+
+
+def trial_directory(sweep: Path, number: int) -> Path:
+    """Return the run directory of a trial."""
+    return sweep / f"trial-{number:03d}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,7 @@ class Trial:
     directory: Path
 
 
-@dataclass(frozen=True)
-class TrialResult:
+class TrialResult(Record):
     """Result of a trial: a row of ``results.csv``.
 
     Parameters
@@ -93,29 +100,54 @@ class TrialResult:
         Seed of initial weights and shuffling.
     parameters : dict
         Values of the keys that vary.
-    run_dir : str
+    run_dir : Path
         Run directory.
     log : str
         Last lines of the log, if the trial failed.
     """
 
-    trial: int
+    trial: PositiveCount
     id: str
     status: Status
     reason: str
-    val_accuracy: float | None
-    val_loss: float | None
-    best_epoch: int | None
-    epochs: int
-    seconds: float
-    seed: int
+    val_accuracy: Share | None
+    val_loss: Number | None
+    best_epoch: Count | None
+    epochs: Count
+    seconds: Number
+    seed: Count
     parameters: Params
-    run_dir: str
+    run_dir: Path = Path()
     log: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the trial does not continue when the sweep resumes."""
+        return self.status != "interrupted"
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain values."""
-        return dict(vars(self))
+        return {**self.model_dump(), "run_dir": str(self.run_dir)}
+
+    @classmethod
+    def failure(cls, trial: Trial, reason: str) -> TrialResult:
+        """Return the result of a trial that failed, with the last lines of its log."""
+        return cls(
+            trial=trial.number,
+            id=trial.id,
+            status="failed",
+            # The name of a file that is not valid Unicode cannot be stored.
+            reason=reason.encode(errors="backslashreplace").decode(),
+            val_accuracy=None,
+            val_loss=None,
+            best_epoch=None,
+            epochs=len(metrics_so_far(trial.directory)),
+            seconds=0.0,
+            seed=trial.seed,
+            parameters=trial.point,
+            run_dir=trial.directory,
+            log=log_tail(trial),
+        )
 
 
 def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> TrialResult:
@@ -139,19 +171,19 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
     """
     run = Run(trial.directory)
     try:
-        note(trial, f"started by process {os.getpid()} on {platform.node()}")
+        append_log(trial, f"started by process {os.getpid()} on {platform.node()}")
         run.wait_until_free(_ORPHAN_SECONDS)
         reason, summary = _train(trial, run, dataset, stop)
     except StorageError:
         raise
     except NnctlError as error:
-        note(trial, error.message)
-        return failed(trial, error.message)
+        append_log(trial, error.message)
+        return TrialResult.failure(trial, error.message)
     except Exception as error:  # an error in a trial must not end the sweep
-        note(trial, traceback.format_exc())
-        return failed(trial, f"{type(error).__name__}: {error}")
-    note(trial, reason or summary["status"])
-    result = TrialResult(
+        append_log(trial, traceback.format_exc())
+        return TrialResult.failure(trial, f"{type(error).__name__}: {error}")
+    append_log(trial, reason or summary["status"])
+    return TrialResult(
         trial=trial.number,
         id=trial.id,
         status=summary["status"],
@@ -163,9 +195,9 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         seconds=summary["seconds"],
         seed=trial.seed,
         parameters=trial.point,
-        run_dir=str(trial.directory),
+        run_dir=trial.directory,
+        log=log_tail(trial) if summary["status"] in FAILED else "",
     )
-    return replace(result, log=log_tail(trial)) if result.status in FAILED else result
 
 
 def _train(
@@ -184,7 +216,7 @@ def _train(
         try:
             training = TrainingRun.from_last_checkpoint(run, config, dataset, JOURNAL)
         except (DamagedFileError, ConfigError) as error:
-            note(trial, f"restarted from the beginning: {error.message}")
+            append_log(trial, f"restarted from the beginning: {error.message}")
     if training is None:
         training = TrainingRun.restart(run, config, dataset)
     for _ in training.events(stop):
@@ -194,25 +226,6 @@ def _train(
     except NnctlError as error:
         return error.message, training.summary
     return "", training.summary
-
-
-def failed(trial: Trial, reason: str) -> TrialResult:
-    """Return the result of a trial that failed, with the last lines of its log."""
-    return TrialResult(
-        trial=trial.number,
-        id=trial.id,
-        status="failed",
-        reason=reason,
-        val_accuracy=None,
-        val_loss=None,
-        best_epoch=None,
-        epochs=len(metrics_so_far(trial.directory)),
-        seconds=0.0,
-        seed=trial.seed,
-        parameters=trial.point,
-        run_dir=str(trial.directory),
-        log=log_tail(trial),
-    )
 
 
 def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
@@ -228,15 +241,15 @@ class MetricHistory:
 
     Parameters
     ----------
-    path : Path
-        ``metrics.jsonl`` of the trial.
+    directory : Path
+        Run directory of the trial.
     metric : str
         Key to read.
     """
 
-    def __init__(self, path: Path, metric: str) -> None:
+    def __init__(self, directory: Path, metric: str) -> None:
         self.scores: list[float] = []
-        self._path = path
+        self._path = Run(directory).metrics_path
         self._metric = metric
         self._offset = 0
 
@@ -251,17 +264,16 @@ class MetricHistory:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
-            scores = [parse(line)[self._metric] for line in whole.split(b"\n") if line]
+            rows = [parse_json(line) for line in whole.split(b"\n") if line]
+            scores = _SCORES.validate_python([row[self._metric] for row in rows], strict=True)
         except (OSError, ValueError, TypeError, KeyError):  # its own process reports the error
-            return False
-        if not all(map(is_number, scores)):
             return False
         self.scores += scores
         self._offset += len(whole) + len(end)
         return bool(whole)
 
 
-def note(trial: Trial, text: str) -> None:
+def append_log(trial: Trial, text: str) -> None:
     """Append a line with the time to a trial's log; create its directory if necessary.
 
     Raises

@@ -13,9 +13,16 @@ from rich.text import Text
 
 from nnctl.analysis.comparison import ALPHA
 from nnctl.sweeps.results import Effect, Setting, effects
-from nnctl.sweeps.scheduler import RunningTrial, Sweep, SweepState
+from nnctl.sweeps.scheduler import RunningTrial, Sweep
 from nnctl.sweeps.space import Params, short_keys, varied_keys
-from nnctl.sweeps.trials import COMPLETE, FAILED, TrialResult, metrics_so_far
+from nnctl.sweeps.state import SweepState
+from nnctl.sweeps.trials import (
+    COMPLETE,
+    FAILED,
+    TrialResult,
+    metrics_so_far,
+    trial_directory,
+)
 from nnctl.text import printable, shell_command
 from nnctl.views.console import View, is_live, notices, results, say, warn
 
@@ -55,7 +62,9 @@ class SweepView(View):
         if self._sweep.warning:
             warn(self._sweep.warning, self._console)
         if not self._quiet:
-            count = "1 trial" if self._sweep.total == 1 else f"{self._sweep.total} trials"
+            count = (
+                "1 trial" if self._sweep.state.total == 1 else f"{self._sweep.state.total} trials"
+            )
             done = f", {self._before} of them already done" if self._before else ""
             say(self._console, f"{count} in {self._sweep.directory}{done}")
         if self._is_live:
@@ -93,7 +102,7 @@ class SweepView(View):
         return f"loss {_number(row.val_loss)}" if self._by_loss else _percent(row.val_accuracy)
 
     def _line(self, result: TrialResult) -> Text:
-        done = f"{self._done} of {self._sweep.total} done"
+        done = f"{self._done} of {self._sweep.state.total} done"
         label = f"trial {result.trial} ({done})"
         what = describe_point(result.parameters, self._keys)
         if self._sweep.config.seeds > 1:
@@ -119,7 +128,7 @@ class SweepView(View):
         return Group(table, Text(f" {self._state()}"))
 
     def _cells(self, running: RunningTrial) -> tuple[str | Text, ...]:
-        scores, trial = running.curve.scores, running.trial
+        scores, trial = running.history.scores, running.trial
         last, best = (
             (scores[-1], (min if self._by_loss else max)(scores)) if scores else (None, None)
         )
@@ -139,14 +148,14 @@ class SweepView(View):
         parts = []
         if self._best and self._best.status in COMPLETE:
             parts.append(f"best {self._score(self._best)} (trial {self._best.trial})")
-        parts.append(f"{done} of {sweep.total} done")
+        parts.append(f"{done} of {sweep.state.total} done")
         if self._failures:
             parts.append(f"{self._failures} failed")
         new, seconds = done - self._before, time.monotonic() - self._began
         if new:
             rate = new / seconds
             parts.append(f"{rate * 60:.3g} trials per minute")
-            parts.append(f"about {_duration((sweep.total - done) / rate)} left")
+            parts.append(f"about {_duration((sweep.state.total - done) / rate)} left")
         return ", ".join(parts)
 
 
@@ -203,20 +212,22 @@ def show_results(
     if settings:
         best = settings[0].best.run_dir
         say(console, f"to evaluate it: {shell_command('nnctl', 'eval', best)}")
-        say(console, best)
+        say(console, str(best))
 
 
-def show_unfinished(record: SweepState) -> None:
+def show_unfinished(state: SweepState) -> None:
     """Print the unfinished trials on stderr, with their last epochs."""
-    console = notices()
-    for trial in record.begun:
-        scores = [row["val_accuracy"] for row in metrics_so_far(record.run_dir(trial))]
+    console, keys = notices(), varied_keys(state.plan.sweep.space)
+    for trial in state.unfinished:
+        metrics = metrics_so_far(trial_directory(state.directory, trial))
+        scores = [row["val_accuracy"] for row in metrics]
         last = f", {_percent(scores[-1])}" if scores else ""
-        epochs = f"epoch {len(scores)} of {record.epochs(trial)}"
-        what = describe_point(record.point(trial), varied_keys(record.plan.sweep.space))
+        planned = state.planned[trial]
+        epochs = f"epoch {len(scores)} of {planned.epochs}"
+        what = describe_point(planned.parameters, keys)
         say(console, f"trial {trial} is at {epochs}{last} with {what}")
-    if record.left:
-        say(console, f"unfinished trials: {record.left}")
+    if state.left:
+        say(console, f"unfinished trials: {state.left}")
 
 
 def _show_others(rows: Sequence[TrialResult]) -> None:

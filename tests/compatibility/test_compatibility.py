@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,10 @@ def test_a_sweep_of_an_earlier_version_can_be_shown_and_resumed(
     ]
 
 
-def _without_time(line: str) -> TrialResult:
-    return TrialResult(**{**json.loads(line), "seconds": 0.0})
+def _without_time(line: str) -> dict[str, Any]:
+    row: dict[str, Any] = {**json.loads(line), "seconds": 0.0}
+    assert row.keys() == TrialResult.model_fields.keys()
+    return row
 
 
 def summary_of_version_99(directory: Path) -> Path:

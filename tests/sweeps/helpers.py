@@ -70,8 +70,8 @@ def make_trial(number: int, *, epochs: int = 3, config: Path = SMALL) -> Trial:
 
 def resume_sweep(work: TrainTrial = run_trial, *, retry_failed: bool = False) -> Sweep:
     """Resume the sweep in the folder ``sweep``."""
-    maker, home = TrialFactory(None, ignore), Path("sweep").absolute()
-    return Sweep.resume(home, maker, retry_failed=retry_failed, work=work)
+    factory, home = TrialFactory(None, ignore), Path("sweep").absolute()
+    return Sweep.resume(home, factory, retry_failed=retry_failed, work=work)
 
 
 def train_sweep(

@@ -111,10 +111,10 @@ def crash_in_the_first(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResul
 def hang(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
     """Never end; write to the log when the trial should stop."""
     process._PATIENCE = 0.01
-    trials.note(trial, f"started on {dataset.name}, to hang")
+    trials.append_log(trial, f"started on {dataset.name}, to hang")
     while not stop():
         time.sleep(0.01)
-    trials.note(trial, "requested to stop")
+    trials.append_log(trial, "requested to stop")
     while True:
         time.sleep(0.01)
         stop()

@@ -109,7 +109,7 @@ def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: Cluster) -> N
     assert workers.free() == 0
     for trial, future in zip(trials, futures, strict=True):
         result = future.result(DEADLINE)
-        assert (result.status, result.run_dir) == ("finished", str(trial.directory))
+        assert (result.status, result.run_dir) == ("finished", trial.directory)
         assert train_here(trial) == outcome(trial.directory)
         here = Path("here", trial.directory.name)
         assert {path.name for path in trial.directory.iterdir()} == {

@@ -17,8 +17,9 @@ from nnctl.config import Override
 from nnctl.runs.checkpoint import load_checkpoint, save_checkpoint
 from nnctl.runs.run import Run
 from nnctl.sweeps.plan import TrialFactory, read_plan
-from nnctl.sweeps.scheduler import Sweep, SweepState
+from nnctl.sweeps.scheduler import Sweep
 from nnctl.sweeps.search import Search
+from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trials import LOG, MetricHistory, Trial, TrialResult, run_trial
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from tests.conftest import CONFIGS, Nnctl
@@ -302,7 +303,7 @@ def test_scores_missing_from_an_old_journal_are_read_from_the_run_directories(
     monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
     with Sweep.resume(home, TrialFactory(None, ignore)) as resumed:
         assert [len(scores) for scores in reported.values()] == [12, 12]
-        assert resumed.results == SweepState(home).results
+        assert resumed.results == SweepState.read(home).results
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
@@ -310,9 +311,9 @@ def test_a_pipe_in_place_of_the_metrics_does_not_block(sweep: Path) -> None:
     path = sweep / "trial-002" / "metrics.jsonl"
     path.unlink()
     os.mkfifo(path)
-    assert not MetricHistory(path, "val_loss").read()
-    record = SweepState(sweep)
-    trial = TrialFactory(None, ignore).restore(sweep, record.planned[1])
+    assert not MetricHistory(path.parent, "val_loss").read()
+    state = SweepState.read(sweep)
+    trial = TrialFactory(None, ignore).restore(sweep, state.planned[2])
     assert run_trial(trial, trial.dataset, lambda: False).status == "finished"
     assert path.is_file()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +13,92 @@ import pytest
 from nnctl.config import json_schema
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError, StorageError, UsageError
-from nnctl.sweeps.journal import FORMAT_VERSION, NAME, Journal
+from nnctl.sweeps.journal import (
+    FORMAT_VERSION,
+    NAME,
+    Event,
+    Journal,
+    SuggestionImpossible,
+    SuggestionRepeated,
+    SweepCreated,
+    TrialEnded,
+    TrialPlanned,
+    TrialStarted,
+)
 from nnctl.sweeps.plan import TrialFactory, read_plan
-from nnctl.sweeps.scheduler import Sweep, SweepState
-from nnctl.sweeps.trials import TrialResult
+from nnctl.sweeps.scheduler import Sweep
+from nnctl.sweeps.state import SweepState
 from tests.conftest import CONFIGS
 from tests.runs.helpers import ignore
 
-HEADER: dict[str, Any] = {"event": "sweep", "format_version": FORMAT_VERSION, "plan": {"ü": 1}}
-PLANNED: dict[str, Any] = {
-    "event": "planned",
-    "trial": 1,
-    "id": "a1",
-    "point": 1,
-    "seed": 3,
-    "parameters": {"x": [1]},
-    "suggestion": None,
-    "config": {"training": {"epochs": 1}},
-}
-STARTED: dict[str, Any] = {"event": "started", "trial": 1}
-ENDED: dict[str, Any] = {"event": "ended"} | asdict(
-    TrialResult(1, "a1", "failed", "a\nb", None, None, None, 0, 0.5, 3, {"x": [1]}, "trial-001")
+PLAN: dict[str, Any] = {"sweep": {"parameters": {"ü": [[1]]}}, "base": {}, "source": "base.yaml"}
+CREATED = SweepCreated(plan=PLAN)
+PLANNED = TrialPlanned(
+    trial=1,
+    id="a1",
+    point=1,
+    seed=3,
+    parameters={"ü": [1]},
+    suggestion=None,
+    config={"training": {"epochs": 1}},
 )
+STARTED = TrialStarted(trial=1)
+ENDED = TrialEnded(
+    trial=1,
+    id="a1",
+    status="failed",
+    reason="a\nb",
+    val_accuracy=None,
+    val_loss=None,
+    best_epoch=None,
+    epochs=0,
+    seconds=0.5,
+    seed=3,
+    parameters={"ü": [1]},
+)
+EVENTS = [CREATED, PLANNED, STARTED, ENDED]
+
+
+def repeated(point: int, trial: int = 1) -> SuggestionRepeated:
+    """Return the event of a suggestion that repeats a trial."""
+    return SuggestionRepeated(point=point, trial=trial, suggestion={})
+
+
+def changed(event: TrialPlanned | TrialStarted | TrialEnded, **values: Any) -> Event:
+    """Return an event with other values."""
+    return event.model_copy(update=values)
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     """A journal of four lines."""
     made = Journal(tmp_path)
-    made.append([HEADER, PLANNED, STARTED])
+    made.append([CREATED, PLANNED, STARTED])
     made.append([ENDED])
     return made
 
 
-def test_lines_are_read_in_the_order_in_which_they_were_appended(journal: Journal) -> None:
-    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
-    assert journal.path.read_bytes().count(b"\n") == 4
+def test_events_are_read_in_the_order_in_which_they_were_appended(journal: Journal) -> None:
+    assert list(journal.read()) == EVENTS
+    lines = journal.path.read_bytes().splitlines()
+    assert [next(iter(json.loads(line))) for line in lines] == ["event"] * 4
     journal.append([])
-    assert list(Journal(journal.path.parent).read()) == [HEADER, PLANNED, STARTED, ENDED]
+    assert list(Journal(journal.path.parent).read()) == EVENTS
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"event": "ended", "trial": 2}', b"\xff", b"\0" * 3])
 def test_an_incomplete_last_line_is_skipped_and_removed_by_repair(
     journal: Journal, torn: bytes
 ) -> None:
-    with journal.path.open("ab") as file:
-        file.write(torn)
-    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
-    journal.repair()
-    journal.append([STARTED])
-    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED, STARTED]
-
-
-def test_repair_does_not_change_a_complete_journal(journal: Journal) -> None:
     before = journal.path.read_bytes()
     journal.repair()
     assert journal.path.read_bytes() == before
+    with journal.path.open("ab") as file:
+        file.write(torn)
+    assert list(journal.read()) == EVENTS
+    journal.repair()
+    journal.append([STARTED])
+    assert list(journal.read()) == [*EVENTS, STARTED]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +122,11 @@ def test_repair_does_not_change_a_complete_journal(journal: Journal) -> None:
         b'{"event": "started", "trial": 1}',
         b'{"event": "started", "trial": "1"}',
         b'{"event": "complete", "note": "\\ud800"}',
-        b'{"event": "complete", "note": 1e400}',
-        b'{"event": "complete", "note": NaN}',
+        b'{"event": "complete", "trials": 1e400}',
+        b'{"event": "complete", "trials": NaN}',
         b"[" * 100_000,
+        json.dumps({**PLANNED.model_dump(), "config": {"training": {}}}).encode(),
+        json.dumps({**PLANNED.model_dump(), "parameters": {"other": [1]}}).encode(),
     ],
     ids=lambda damage: damage[:30].decode(errors="replace"),
 )
@@ -104,30 +135,36 @@ def test_a_damaged_line_is_reported_with_its_number(journal: Journal, damage: by
     lines[1] = damage
     journal.path.write_bytes(b"\n".join(lines))
     with pytest.raises(DamagedFileError, match=f"{NAME}:2 is damaged"):
-        list(journal.read())
+        SweepState.read(journal.path.parent)
 
 
 @pytest.mark.parametrize(
-    "line",
+    "event",
     [
         PLANNED,
-        PLANNED | {"trial": 3},
-        PLANNED | {"trial": 2, "point": 0},
-        STARTED | {"trial": 2},
-        ENDED | {"trial": 2},
-        ENDED | {"parameters": {"x": [2]}},
-        {"event": "repeated", "point": 2, "trial": 2, "suggestion": {}},
-        {"event": "repeated", "point": 1, "trial": 1, "suggestion": {}},
-        {"event": "impossible", "point": 1, "suggestion": {}},
+        changed(PLANNED, trial=3),
+        changed(PLANNED, trial=2, point=0),
+        changed(STARTED, trial=2),
+        changed(ENDED, trial=2),
+        changed(ENDED, parameters={"ü": [2]}),
+        repeated(2, trial=2),
+        repeated(1),
+        SuggestionImpossible(point=1, suggestion={}),
     ],
     ids=str,
 )
-def test_a_line_that_contradicts_earlier_lines_is_damage(
-    journal: Journal, line: dict[str, Any]
-) -> None:
-    journal.append([line])
+def test_a_line_that_contradicts_earlier_lines_is_damage(journal: Journal, event: Event) -> None:
+    journal.append([event])
     with pytest.raises(DamagedFileError, match=f"{NAME}:5 is damaged"):
-        list(journal.read())
+        SweepState.read(journal.path.parent)
+
+
+def test_several_suggestions_in_a_row_may_be_repetitions(journal: Journal) -> None:
+    impossible = SuggestionImpossible(point=4, suggestion={})
+    journal.append(
+        [repeated(2), repeated(3), impossible, changed(PLANNED, trial=2, id="a2", point=5)]
+    )
+    assert SweepState.read(journal.path.parent).last_point == 5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links are not for everybody there")
@@ -175,20 +212,6 @@ def test_a_journal_of_a_later_version_is_not_read(journal: Journal, version: Any
     assert caught.value.hint == "Install the version of nnctl that wrote it."
 
 
-@pytest.mark.parametrize("content", [b"", b'{"event": "sw'])
-def test_an_empty_journal_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / NAME).write_bytes(content)
-    with pytest.raises(UsageError, match="is empty: the sweep was interrupted before it started"):
-        list(Journal(tmp_path).read())
-
-
-def test_a_directory_without_a_journal_is_refused(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "runs")
-    journal.repair()
-    with pytest.raises(UsageError, match=f"is not a sweep directory: it has no {NAME}"):
-        list(journal.read())
-
-
 def test_a_journal_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     journal = Journal(tmp_path)
@@ -197,12 +220,16 @@ def test_a_journal_that_cannot_be_read_or_written_is_an_error(tmp_path: Path) ->
     for attempt in (journal.repair, lambda: journal.append([STARTED])):
         with pytest.raises(StorageError, match=f"{NAME} cannot be written"):
             attempt()
+    missing = Journal(tmp_path / "runs")
+    missing.repair()
+    with pytest.raises(UsageError, match=f"is not a sweep directory: it has no {NAME}"):
+        list(missing.read())
 
 
 def test_a_number_that_json_does_not_have_is_not_written(journal: Journal) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        journal.append([STARTED, {"event": "ended", "trial": 1, "val_loss": float("nan")}])
-    assert list(journal.read()) == [HEADER, PLANNED, STARTED, ENDED]
+        journal.append([STARTED, changed(ENDED, val_loss=float("nan"))])
+    assert list(journal.read()) == EVENTS
 
 
 def largest() -> Iterator[tuple[str, int]]:
@@ -224,14 +251,13 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
     tmp_path: Path, values: dict[str, int]
 ) -> None:
     plan = read_plan(CONFIGS / "smoke.yaml", [f"{key}={value}" for key, value in values.items()])
-    maker = TrialFactory(None, ignore)
-    with Sweep.create(tmp_path, plan, plan.checked_points(), maker):
-        (planned,) = SweepState(tmp_path).planned
-    assert maker.restore(tmp_path, planned).point == values
-    journal = Journal(tmp_path)
+    factory = TrialFactory(None, ignore)
+    with Sweep.create(tmp_path, plan, plan.checked_points(), factory):
+        planned = SweepState.read(tmp_path).planned[1]
+    assert factory.restore(tmp_path, planned).point == values
     most = {"epochs": MAX_WHOLE, "best_epoch": MAX_WHOLE, "seed": MAX_WHOLE}
-    journal.append([STARTED, ENDED | {"parameters": values} | most])
-    assert most.items() <= asdict(SweepState(tmp_path).results[1]).items()
+    Journal(tmp_path).append([STARTED, changed(ENDED, parameters=values, **most)])
+    assert most.items() <= SweepState.read(tmp_path).results[1].to_json().items()
 
 
 def test_every_damage_to_a_journal_raises_an_nnctl_error(journal: Journal) -> None:
@@ -239,7 +265,6 @@ def test_every_damage_to_a_journal_raises_an_nnctl_error(journal: Journal) -> No
     for place in range(0, len(content), 3):
         journal.path.write_bytes(content[:place] + b"\x00" + content[place + 1 :])
         try:
-            read = list(journal.read())
+            SweepState.read(journal.path.parent)
         except NnctlError:
             continue
-        assert read

@@ -15,6 +15,7 @@ from nnctl.config import Config, Override
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.config.sweeps import Choice, Range
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
+from nnctl.sweeps.journal import TrialPlanned
 from nnctl.sweeps.plan import Plan, TrialFactory, read_plan, read_values
 from nnctl.sweeps.space import Params
 from tests.runs.helpers import SMALL, ignore
@@ -463,8 +464,10 @@ def test_a_trial_has_a_seed_and_a_directory_and_can_be_restored() -> None:
         7,
     )
     assert (settled["training"]["threads"], settled["data"]["validation"]) == (1, 833)
-    line = {"trial": 12, "id": trial.id, "parameters": point, "seed": 7, "config": settled}
-    assert maker.restore(Path("home"), json.loads(json.dumps(line))) == trial
+    planned = TrialPlanned(
+        trial=12, id=trial.id, point=1, seed=7, parameters=point, suggestion=None, config=settled
+    )
+    assert maker.restore(Path("home"), planned) == trial
 
 
 def test_a_trial_has_one_thread_unless_the_configuration_sets_another_number(
@@ -527,6 +530,8 @@ def test_a_damaged_plan_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 def test_a_trial_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
-    planned = {"trial": 1, "id": "x", "parameters": {}, "seed": 0, "config": SMALL}
+    planned = TrialPlanned(
+        trial=1, id="x", point=1, seed=0, parameters={}, suggestion=None, config=SMALL
+    )
     with pytest.raises(DataError, match="trial-001 is a symbolic link"):
         TrialFactory(None, ignore).restore(tmp_path, planned)

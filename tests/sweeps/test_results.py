@@ -48,7 +48,7 @@ def row(
         seconds=1.5,
         seed=seed,
         parameters=parameters,
-        run_dir=run_dir or f"trial-{trial:03d}",
+        run_dir=Path(run_dir or f"trial-{trial:03d}"),
     )
 
 
@@ -73,8 +73,8 @@ def test_settings_are_ranked_by_the_metric_and_the_other_one_breaks_ties(
 
 @given(st.permutations(range(6)))
 def test_a_ranking_does_not_depend_on_the_order_in_which_trials_end(order: list[int]) -> None:
-    rows = [row(number, 0.9 if number % 2 else 0.8, x=number) for number in range(6)]
-    assert trials_of(ranked([rows[i] for i in order], ACCURACY)) == [[1], [3], [5], [0], [2], [4]]
+    rows = [row(number, 0.9 if number % 2 else 0.8, x=number) for number in range(1, 7)]
+    assert trials_of(ranked([rows[i] for i in order], ACCURACY)) == [[1], [3], [5], [2], [4], [6]]
 
 
 def test_a_setting_with_seeds_is_ranked_by_its_mean() -> None:
@@ -129,17 +129,17 @@ def test_an_effect_has_the_mean_and_best_score_of_the_trials_with_a_value(
 
 def test_values_that_are_not_numbers_are_in_the_order_of_their_trials() -> None:
     values: list[Any] = [{"b": 1}, None, "a", 3]
-    rows = [row(number, x=value) for number, value in enumerate(values)]
+    rows = [row(number, x=value) for number, value in enumerate(values, 1)]
     assert [effect.value for effect in effects(rows, "x", ACCURACY)] == values
 
 
 def test_many_numbers_are_grouped_into_quarters() -> None:
-    rows = [row(n, 0.5 + n / 100, x=(7 * n) % 10) for n in range(10)]
+    rows = [row(n + 1, 0.5 + n / 100, x=(7 * n) % 10) for n in range(10)]
     result = effects(rows, "x", ACCURACY)
     assert [effect.value for effect in result] == [(0, 1), (2, 4), (5, 6), (7, 9)]
     assert sum(effect.count for effect in result) == 10
     assert result[0].best == max(0.5, 0.53)
-    eight = [row(n, x=n) for n in range(8)]
+    eight = [row(n + 1, x=n) for n in range(8)]
     assert [effect.value for effect in effects(eight, "x", ACCURACY)] == list(range(8))
 
 
@@ -147,7 +147,7 @@ def test_many_numbers_are_grouped_into_quarters() -> None:
 def test_only_the_best_of_many_values_that_are_not_numbers_are_returned(
     expected: int, metric: str
 ) -> None:
-    rows = [row(n, n / 20, n / 20, x={"units": n}) for n in range(20)]
+    rows = [row(n + 1, n / 20, n / 20, x={"units": n}) for n in range(20)]
     result = effects(rows, "x", metric)
     assert len(result) == 8
     assert result[0].value == {"units": expected}
@@ -176,7 +176,7 @@ def test_with_seeds_the_trials_with_the_same_seed_are_compared(metric: str) -> N
     if metric == LOSS:
         scores = [(1 - a, 1 - b, 1 - c) for a, b, c in scores]
     rows = [
-        row(3 * x + seed, score, score, seed=seed, x=x)
+        row(3 * x + seed + 1, score, score, seed=seed, x=x)
         for x, some in enumerate(scores)
         for seed, score in enumerate(some)
     ]
@@ -223,7 +223,7 @@ def row_of(number: int, run_dir: str) -> TrialResult:
 def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
     runs: list[str], metric: str
 ) -> None:
-    rows = [row_of(number, run) for number, run in enumerate(runs[:3])]
+    rows = [row_of(number, run) for number, run in enumerate(runs[:3], 1)]
     same, bad = compute_p_values(ranked(rows, metric), metric, find)
     assert same == 1.0
     assert bad is not None
@@ -232,9 +232,9 @@ def test_without_seeds_the_best_networks_are_compared_on_the_validation_images(
 
 def test_networks_that_cannot_be_compared_have_no_p_value(runs: list[str], tmp_path: Path) -> None:
     places = [runs[0], runs[3], str(tmp_path), runs[2]]
-    rows = [row_of(n, place) for n, place in enumerate(places)]
+    rows = [row_of(n, place) for n, place in enumerate(places, 1)]
     settings = ranked(rows, ACCURACY)
-    assert [setting.best.run_dir for setting in settings] == places
+    assert [str(setting.best.run_dir) for setting in settings] == places
 
     other, gone, bad = compute_p_values(settings, ACCURACY, find)
     assert (other, gone) == (None, None)
@@ -298,7 +298,7 @@ def test_rewritten_results_are_in_the_order_of_the_trials(tmp_path: Path) -> Non
 def test_a_row_of_the_csv_file_is_one_line_for_any_log(tmp_path: Path) -> None:
     files = ResultFiles(tmp_path, [])
     log = "one\ntwo\r\nthree\u2028four"
-    result = TrialResult(**{**row(1).to_json(), "log": log, "reason": log})
+    result = row(1).model_copy(update={"log": log, "reason": log})
     files.write([result])
     assert (tmp_path / "results.csv").read_bytes().count(b"\n") == 2
     assert table(tmp_path)[0]["log"] == "one / two / three / four"

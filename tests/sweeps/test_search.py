@@ -11,7 +11,8 @@ import pytest
 
 from nnctl.config.sweeps import SweepConfig
 from nnctl.errors import UsageError
-from nnctl.sweeps.search import Search, Suggestion
+from nnctl.sweeps.journal import Suggestion
+from nnctl.sweeps.search import Search
 from nnctl.sweeps.space import Params
 
 pytest.importorskip("optuna")
@@ -42,10 +43,10 @@ def tried(
     """Try points one after another; a point without a score counts as diverged."""
     points = []
     for number in range(first, first + count):
-        point, suggestion = search.suggest(number)
+        point, suggestion = search.ask(number)
         points.append((point, suggestion))
         result = score(point)
-        search.end(number, "bad" if result is None else "complete", result)
+        search.tell(number, "bad" if result is None else "complete", result)
     return points
 
 
@@ -69,18 +70,18 @@ def test_a_search_suggests_the_same_after_a_replay() -> None:
     for count in (1, 11, 14):
         replayed = tpe(x=EVEN, y=[1, 2, 3])
         for number, (point, suggestion) in enumerate(points[:count], start=1):
-            replayed.begin(number, suggestion)
-            replayed.end(number, "complete", hill(point))
-        assert replayed.suggest(count + 1) == points[count]
+            replayed.add(number, suggestion)
+            replayed.tell(number, "complete", hill(point))
+        assert replayed.ask(count + 1) == points[count]
 
 
 def test_a_search_suggests_the_same_while_others_are_running() -> None:
     def ask(search: Search, known: list[tuple[Params, Suggestion]]) -> tuple[Params, Suggestion]:
         for number, (point, suggestion) in enumerate(known, start=1):
-            search.begin(number, suggestion)
+            search.add(number, suggestion)
             if number not in (3, 12):
-                search.end(number, "complete", hill(point))
-        return search.suggest(len(known) + 1)
+                search.tell(number, "complete", hill(point))
+        return search.ask(len(known) + 1)
 
     points: list[tuple[Params, Suggestion]] = []
     for _ in range(14):
@@ -89,18 +90,18 @@ def test_a_search_suggests_the_same_while_others_are_running() -> None:
 
 
 def test_a_search_depends_on_its_seed() -> None:
-    assert tpe(seed=1, x=EVEN).suggest(1) == tpe(seed=1, x=EVEN).suggest(1)
-    assert tpe(seed=1, x=EVEN).suggest(1) != tpe(seed=2, x=EVEN).suggest(1)
-    assert tpe(seed=2**63 - 1, x=EVEN).suggest(1)
+    assert tpe(seed=1, x=EVEN).ask(1) == tpe(seed=1, x=EVEN).ask(1)
+    assert tpe(seed=1, x=EVEN).ask(1) != tpe(seed=2, x=EVEN).ask(1)
+    assert tpe(seed=2**63 - 1, x=EVEN).ask(1)
 
 
 def test_a_search_keeps_away_from_points_that_are_running() -> None:
     idle, busy = tpe(x=EVEN), tpe(x=EVEN)
     for search in (idle, busy):
         tried(search, 15, hill)
-    running = [busy.suggest(number)[0]["x"] for number in range(16, 20)]
+    running = [busy.ask(number)[0]["x"] for number in range(16, 20)]
     assert len(set(running)) == 4
-    assert idle.suggest(20) != busy.suggest(20)
+    assert idle.ask(20) != busy.ask(20)
 
 
 def test_a_point_that_diverged_is_worse_than_all_others() -> None:
@@ -115,9 +116,9 @@ def test_a_point_with_an_unknown_outcome_does_not_affect_suggestions() -> None:
     for search in (known, unknown):
         tried(search, 12, hill)
     for number in range(13, 23):
-        unknown.suggest(number)
-        unknown.end(number, "unknown", None)
-    assert known.suggest(23) == unknown.suggest(23)
+        unknown.ask(number)
+        unknown.tell(number, "unknown", None)
+    assert known.ask(23) == unknown.ask(23)
 
 
 def test_a_conditional_space_is_searched_where_its_conditions_are_met() -> None:
@@ -146,10 +147,10 @@ def median_of(metric: str = "val_accuracy") -> Search:
     """Return a search after five trials of six epochs with the scores 0.1, 0.2, ..., 0.5."""
     search = pruned(MEDIAN, metric)
     for number in range(1, 6):
-        search.begin(number)
+        search.add(number)
         search.should_prune(number, [number / 10] * 6)
-        search.end(number, "complete", number / 10)
-    search.begin(6)
+        search.tell(number, "complete", number / 10)
+    search.add(6)
     return search
 
 
@@ -176,21 +177,21 @@ def test_pruning_uses_the_best_epoch_and_accepts_several_epochs_at_once() -> Non
 def test_no_trial_is_pruned_before_there_are_others_to_compare_with() -> None:
     search = pruned(MEDIAN)
     for number in range(1, 9):
-        search.begin(number)
+        search.add(number)
         assert not search.should_prune(number, [0.5 / number] * 6)
-        search.end(number, "unknown", None)
+        search.tell(number, "unknown", None)
 
 
 def test_successive_halving_keeps_one_of_eta_trials_at_each_rung() -> None:
     search = pruned(HALVING)
     ended = []
     for number in range(1, 9):
-        search.begin(number)
+        search.add(number)
         epochs = range(1, 10)
         score = 0.5 - number / 100
         ended.append(next((n for n in epochs if search.should_prune(number, [score] * n)), None))
     assert ended == [None, 2, 2, 2, 2, 2, 2, 2]
-    search.begin(9)
+    search.add(9)
     assert not any(search.should_prune(9, [0.9] * n) for n in range(1, 10))
 
 
@@ -198,23 +199,23 @@ def test_successive_halving_keeps_one_of_eta_trials_at_each_rung() -> None:
 def test_eta_determines_how_many_trials_continue(eta: int, hopeless: bool) -> None:
     search = pruned({**HALVING, "eta": eta})
     for number, score in enumerate((0.9, 0.1, 0.1, 0.5), start=1):
-        search.begin(number)
+        search.add(number)
         last = search.should_prune(number, [score] * 2)
     assert last == hopeless
 
 
 def test_hyperband_s_brackets_are_those_of_successive_halving() -> None:
     search = pruned({"type": "hyperband", "max_iter": 8, "s": 2, "eta": 2})
-    search.begin(1)
-    search.begin(2)
+    search.add(1)
+    search.add(2)
     assert not search.should_prune(1, [0.5, 0.5])
     assert [search.should_prune(2, scores) for scores in ([0.1], [0.1, 0.1])] == [False, True]
 
 
 def test_trials_of_a_grid_are_pruned_like_those_of_a_search() -> None:
     search = pruned(HALVING, method="random", trials=3)
-    search.begin(1)
-    search.begin(2, None)
+    search.add(1)
+    search.add(2, None)
     assert not search.should_prune(1, [0.5] * 3)
     assert search.should_prune(2, [0.4] * 3)
 

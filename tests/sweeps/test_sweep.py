@@ -233,4 +233,4 @@ def test_only_one_process_at_a_time_trains_a_sweep(nnctl: Nnctl) -> None:
             resume_sweep()
         assert "being trained by another" in nnctl("sweep", "--resume", "sweep", code=2).stderr
     with resume_sweep() as free:
-        assert free.total == 1
+        assert free.state.total == 1

@@ -27,7 +27,7 @@ from nnctl.sweeps import pool, process, scheduler
 from nnctl.sweeps.plan import TrialFactory, read_plan
 from nnctl.sweeps.pool import LocalPool
 from nnctl.sweeps.scheduler import Limits, Sweep
-from nnctl.sweeps.trials import Trial, TrialResult, failed
+from nnctl.sweeps.trials import Trial, TrialResult
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from tests.conftest import CONFIGS, Nnctl
 from tests.processes import DEADLINE, Processes, end_of
@@ -47,13 +47,13 @@ def describe_worker(trial: Trial, *_: object) -> TrialResult:
         f"BLAS threads {os.environ.get('OPENBLAS_NUM_THREADS')}",
         f"process {os.getpid()}",
     ]
-    return failed(trial, ", ".join(seen))
+    return TrialResult.failure(trial, ", ".join(seen))
 
 
 def wait_for_stop(trial: Trial, _: Dataset, stop: Stop) -> TrialResult:
     """Wait until the trial should stop."""
     wait_until(stop)
-    return failed(trial, "stopped")
+    return TrialResult.failure(trial, "stopped")
 
 
 def serve_without_threads(tasks: Connection, results: Connection, log: Path) -> None:
@@ -98,7 +98,7 @@ def results_of(
 
 def trial_of(sweep: Sweep) -> Trial:
     """Return the first trial of a sweep."""
-    trial = sweep._queue.next()
+    trial = sweep._queue.ask()
     assert trial is not None
     return trial
 

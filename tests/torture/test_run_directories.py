@@ -23,7 +23,8 @@ from nnctl.errors import NnctlError
 from nnctl.runs.run import Run
 from nnctl.sweeps.plan import TrialFactory
 from nnctl.sweeps.results import compute_p_values, ranked
-from nnctl.sweeps.scheduler import Sweep, SweepState
+from nnctl.sweeps.scheduler import Sweep
+from nnctl.sweeps.state import SweepState
 from nnctl.views.sweep import show_results, show_unfinished
 from tests.runs.helpers import ignore
 from tests.torture.conftest import Torture
@@ -106,12 +107,12 @@ def test_any_content_of_a_run_is_shown_or_rejected(
 def resume_without_training(directory: Path) -> None:
     """Use a sweep as ``sweep --resume`` does before its first trial."""
     with Sweep.resume(directory, TrialFactory(None, ignore)) as resumed:
-        _ = (resumed.total, resumed.left, resumed.waiting)
+        _ = (resumed.state.total, resumed.state.left)
 
 
 def show(directory: Path) -> None:
     """Use a sweep as ``sweep --show`` and a report do."""
-    record = SweepState(directory)
+    record = SweepState.read(directory)
     config: SweepConfig = record.plan.sweep
     rows = sorted(record.results.values(), key=lambda row: row.trial)
     settings = ranked(rows, config.ranked_by, config.seeds)

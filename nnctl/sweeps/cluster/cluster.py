@@ -19,7 +19,7 @@ from typing import Any
 
 from nnctl.errors import NnctlError, UsageError
 from nnctl.sweeps.cluster.assignment import Assignment, LostError
-from nnctl.sweeps.trials import Trial, TrialResult, note
+from nnctl.sweeps.trials import Trial, TrialResult, append_log
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from nnctl.text import quoted, without_secrets
 
@@ -209,7 +209,7 @@ class Cluster(WorkerPool):
         except LostError as error:
             outcome = None
             with contextlib.suppress(NnctlError):  # the next attempt reports a disk that is full
-                note(job.trial, f"the trial will start again: {error}")
+                append_log(job.trial, f"the trial will start again: {error}")
         except Exception as error:
             outcome = error
         self._resolve(job, outcome)

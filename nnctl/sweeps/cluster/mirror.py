@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from nnctl.files import append_lines, remove_temporaries, require_own, write_atomically
 from nnctl.runs.run import DirectoryLock, Run, cannot_write
@@ -108,9 +107,10 @@ class Mirror:
             run.write_summary({**json.loads(files[SUMMARY]), "run_dir": here})
         else:
             run.summary_path.unlink(missing_ok=True)
-        return replace(
-            result,
-            reason=result.reason.replace(result.run_dir, here),
-            run_dir=here,
-            log=log_tail(self._trial) if result.log else "",
+        return result.model_copy(
+            update={
+                "reason": result.reason.replace(str(result.run_dir), here),
+                "run_dir": self._directory,
+                "log": log_tail(self._trial) if result.log else "",
+            }
         )

@@ -29,7 +29,7 @@ from nnctl.data.registry import MNIST
 from nnctl.errors import DamagedFileError, UsageError
 from nnctl.files import write_atomically
 from nnctl.runs.run import cannot_write
-from nnctl.sweeps.trials import LOG, Trial, TrialResult, note
+from nnctl.sweeps.trials import LOG, Trial, TrialResult, append_log
 from nnctl.sweeps.workers import TrainTrial
 from nnctl.system import single_threaded_blas
 
@@ -216,7 +216,7 @@ class _Outbox:
         elif now - self.stop_requested_at > _STUCK and self.thread is not None and self.directory:
             self.stop_requested_at = float("inf")  # write the stack once
             stack = "".join(traceback.format_stack(sys._current_frames().get(self.thread)))
-            note(
+            append_log(
                 replace(self.trial, directory=self.directory),
                 f"the trial does not stop; stack:\n{stack}",
             )

@@ -1,0 +1,178 @@
+"""State of a sweep, built from the events of its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from nnctl.config import Config, from_mapping
+from nnctl.sweeps.journal import (
+    Event,
+    Journal,
+    PlanComplete,
+    SuggestionImpossible,
+    SuggestionRepeated,
+    SweepCreated,
+    TrialEnded,
+    TrialPlanned,
+    TrialStarted,
+)
+from nnctl.sweeps.plan import Plan
+from nnctl.sweeps.search import Search
+from nnctl.sweeps.trials import FAILED, TrialResult, trial_directory
+
+
+class SweepState:
+    """State of a sweep: its trials, what came of them, and what the search has learned.
+
+    A sweep that trains applies each event when it happens. `read` applies those of a journal, so a
+    resumed sweep has the same state as one that was not interrupted.
+
+    Parameters
+    ----------
+    directory : Path
+        Sweep directory.
+    plan : Plan
+        Base configuration and search space.
+    searching : bool
+        Whether to create the search, if the plan has one.
+
+    Attributes
+    ----------
+    planned : dict of int to TrialPlanned
+        Trials by number.
+    numbers : dict of str to int
+        Trial numbers by trial ID.
+    results : dict of int to TrialResult
+        Last result by trial number, without trials that have restarted since.
+    failed : set of int
+        Trials that have failed and have not completed since.
+    is_planned : bool
+        Whether all trials are planned that are known at the start of the sweep.
+    last_point : int
+        Number of the last point that was planned, or suggested without being planned.
+    """
+
+    def __init__(self, directory: Path, plan: Plan, *, searching: bool = False) -> None:
+        sweep = plan.sweep
+        self.directory = directory
+        self.plan = plan
+        self.planned: dict[int, TrialPlanned] = {}
+        self.numbers: dict[str, int] = {}
+        self.results: dict[int, TrialResult] = {}
+        self.failed: set[int] = set()
+        self.is_planned = False
+        self.last_point = 0
+        self.search: Search | None = None
+        if searching and (sweep.method == "tpe" or sweep.early_terminate):
+            self.search = Search(sweep)
+        self._started: set[int] = set()
+
+    @classmethod
+    def read(cls, directory: Path, *, searching: bool = False) -> Self:
+        """Return the state of the sweep in a directory.
+
+        Raises
+        ------
+        NnctlError
+            It is not a sweep directory, or the journal is damaged; see `Journal.read`.
+        """
+        journal = Journal(directory)
+        created, *events = journal.read()
+        assert isinstance(created, SweepCreated)
+        state = cls(directory, Plan.from_json(created.plan), searching=searching)
+        for number, event in enumerate(events, start=2):
+            assert not isinstance(event, SweepCreated)
+            try:
+                state.apply(event)
+            except ValueError as error:
+                raise journal.damaged(number, str(error)) from None
+        return state
+
+    def apply(self, event: Event) -> None:
+        """Change the state by an event.
+
+        Raises
+        ------
+        ValueError
+            The event contradicts an earlier one.
+        """
+        self._check(event)
+        match event:
+            case TrialPlanned(trial=trial, point=point):
+                self.planned[trial] = event
+                self.numbers[event.id] = trial
+                self.last_point = point
+            case SuggestionRepeated(point=point) | SuggestionImpossible(point=point):
+                self.last_point = point
+            case PlanComplete():
+                self.is_planned = True
+            case TrialStarted(trial=trial):
+                self._started.add(trial)
+                self.results.pop(trial, None)
+            case TrialEnded(trial=trial):
+                fields = {name: getattr(event, name) for name in TrialResult.model_fields}
+                fields["run_dir"] = trial_directory(self.directory, trial)
+                self.results[trial] = TrialResult(**fields)
+                if event.status in FAILED:
+                    self.failed.add(trial)
+                elif event.is_final:
+                    self.failed.discard(trial)
+        if self.search:
+            self.search.observe(event, self.results)
+
+    def _check(self, event: Event) -> None:
+        """Check an event against earlier ones: each trial is planned once, before it starts."""
+        point, trial = getattr(event, "point", None), getattr(event, "trial", None)
+        if isinstance(event, TrialPlanned):
+            if trial != len(self.planned) + 1:
+                raise ValueError(f"trial {trial} is out of order")
+            if event.parameters.keys() != self.plan.sweep.space.keys():
+                raise ValueError(f"plan and trial {trial} vary different keys")
+        elif trial is not None and trial not in self.planned:
+            raise ValueError(f"trial {trial} was not planned")
+        if (
+            isinstance(event, TrialEnded)
+            and event.parameters != self.planned[event.trial].parameters
+        ):
+            raise ValueError(f"wrong parameters for trial {trial}")
+        # The trials of a point are consecutive; other suggestions have no trials.
+        latest = self.planned.get(len(self.planned))
+        has_trials = isinstance(event, TrialPlanned) and latest and latest.point == self.last_point
+        if point is not None and point < self.last_point + (not has_trials):
+            raise ValueError(f"point {point} is out of order")
+
+    @property
+    def unfinished(self) -> list[int]:
+        """Trials that have started but not ended."""
+        return sorted(self._started - self._done)
+
+    @property
+    def to_suggest(self) -> int:
+        """Number of points that the search will still suggest."""
+        sweep = self.plan.sweep
+        return max((sweep.most or 0) - self.last_point, 0) if sweep.method == "tpe" else 0
+
+    @property
+    def total(self) -> int:
+        """Total number of trials, if the search does not suggest a point twice."""
+        return len(self.planned) + self.to_suggest * self.plan.sweep.seeds
+
+    @property
+    def left(self) -> int:
+        """Number of trials that have not ended, including the running ones."""
+        return self.total - len(self._done)
+
+    @property
+    def _done(self) -> set[int]:
+        return {trial for trial, result in self.results.items() if result.is_final}
+
+    def config(self, trial: int) -> Config:
+        """Return the configuration of a trial.
+
+        Raises
+        ------
+        ConfigError
+            The configuration is from another version of nnctl and not valid in this one.
+        """
+        return from_mapping(self.planned[trial].config, f"trial {trial} of {self.directory}")
