@@ -35,7 +35,8 @@ class LocalPool(WorkerPool):
     """Pool of local worker processes, which start on demand and train one trial after another.
 
     Each worker has its own pipes and shares no lock and no memory with others. So when a process
-    dies, it is clear which trial it was training, and the other workers continue.
+    dies, it is clear which trial it was training, and the other workers continue. A thread waits
+    for the result of each running trial.
 
     Parameters
     ----------
@@ -53,31 +54,42 @@ class LocalPool(WorkerPool):
             Path.cwd()
         except FileNotFoundError as error:
             raise _cannot_start(error) from None
-        self._size = size
-        self._workers: list[_Worker] = []
+        self._workers = [_Worker() for _ in range(size)]
+        self._idle = list(self._workers)
+        self._busy: dict[int, _Worker] = {}  # by trial number
 
     def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         """Start a trial in an idle process, or in a new one."""
-        self._workers = [worker for worker in self._workers if worker.is_running]
-        for worker in self._workers:
-            if worker.future is None and (future := worker.begin(work, trial)):
-                return future
-        worker = _Worker()
-        self._workers.append(worker)  # first, so that an interrupt while it starts finds it
-        return worker.start(work, trial)
+        future: Future[TrialResult] = Future()
+        worker = self._busy[trial.number] = self._idle.pop()
+
+        def resolve(outcome: TrialResult | Exception) -> None:
+            self._idle.append(self._busy.pop(trial.number))
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        try:
+            worker.begin(work, trial)
+            threading.Thread(target=lambda: resolve(worker.receive()), daemon=True).start()
+        except (OSError, RuntimeError) as error:  # the system allows no more processes or threads
+            worker.kill()
+            resolve(_cannot_start(error))
+        return future
 
     def free(self) -> int:
         """Return the number of trials that can start now."""
-        return self._size - sum(worker.future is not None for worker in self._workers)
+        return len(self._idle)
 
     def request_stop(self, trial: Trial) -> None:
         """Request that the process saves the trial and stops training it."""
-        for worker in self._workers_of(trial):
-            worker.request_stop()
+        if worker := self._busy.get(trial.number):
+            worker.send(STOP)
 
     def kill(self, trial: Trial) -> None:
         """Kill the process that trains a trial."""
-        for worker in self._workers_of(trial):
+        if worker := self._busy.get(trial.number):
             worker.kill()
 
     def kill_all(self) -> None:
@@ -96,121 +108,74 @@ class LocalPool(WorkerPool):
         for worker in self._workers:
             worker.join()
 
-    def _workers_of(self, trial: Trial) -> list[_Worker]:
-        return [w for w in self._workers if w.future and w.trial == trial.number]
-
 
 class _Worker:
-    """A worker process, and the thread that receives its results."""
+    """A worker process, which starts with its first trial and again if it has died.
 
-    _process: SpawnProcess
+    All methods are called in the thread of the sweep, except `receive`.
+    """
+
+    _process: SpawnProcess | None = None
     _tasks: Connection
     _results: Connection
+    _is_starting = False
 
-    def __init__(self) -> None:
-        self.future: Future[TrialResult] | None = None
-        self.trial = 0
-        self.is_running = False
-        self._task: tuple[TrainTrial, Trial]
-        self._stop_requested = self._is_ready = False
-        self._lock = threading.Lock()  # protects the attributes above
-        self._thread = threading.Thread(target=self._receive, daemon=True)
+    def begin(self, work: TrainTrial, trial: Trial) -> None:
+        """Send a trial to the process; start the process if it does not run."""
+        if self._process is None or not self._process.is_alive():
+            self._start(trial.directory / LOG)
+        self.send((work, trial))
 
-    def start(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
-        """Start the process with its first trial."""
-        future = self.future = Future()
-        self.trial, self._task = trial.number, (work, trial)
+    def _start(self, log: Path) -> None:
         context = multiprocessing.get_context("spawn")  # the same on every system
+        with _starting():
+            tasks, self._tasks = context.Pipe(duplex=False)
+            self._results, results = context.Pipe(duplex=False)
+            with tasks, results:  # the process gets copies
+                process = context.Process(target=serve, args=(tasks, results, log))
+                process.start()
+            self._process, self._is_starting = process, True
+
+    def send(self, message: object) -> None:
+        """Send a message, unless the process has died, which `receive` reports."""
+        with contextlib.suppress(OSError):
+            self._tasks.send(message)
+
+    def receive(self) -> TrialResult | Exception:
+        """Wait for the result of the trial, or for the reason why there is none."""
         try:
-            with _starting():
-                tasks, self._tasks = context.Pipe(duplex=False)
-                self._results, results = context.Pipe(duplex=False)
-                with tasks, results:  # the process gets copies
-                    arguments = tasks, results, trial.directory / LOG
-                    self._process = context.Process(target=serve, args=arguments)
-                    self._process.start()
-                self.is_running = True
-                self._thread.start()
-        except (OSError, RuntimeError) as error:  # the system allows no more processes or threads
-            self.kill()
-            self.is_running = False
-            self._resolve(_cannot_start(error))
-        return future
-
-    def begin(self, work: TrainTrial, trial: Trial) -> Future[TrialResult] | None:
-        """Start another trial; return None if the process has exited."""
-        with self._lock:
-            if not self.is_running:
-                return None
-            future = self.future = Future()
-            self.trial = trial.number
-            self._task, self._stop_requested = (work, trial), False
-            self._send(self._task)
-        return future
-
-    def request_stop(self) -> None:
-        with self._lock:
-            self._stop_requested = True
-            if self._is_ready:
-                self._send(STOP)
+            if self._is_starting:
+                if not self._results.poll(_START):
+                    self.kill()
+                if isinstance(problem := self._results.recv(), Exception):
+                    raise problem
+                self._is_starting = False
+            outcome: TrialResult | Exception = self._results.recv()
+        except (EOFError, OSError):
+            outcome = BrokenExecutor("the worker process died")
+        except Exception as error:  # it could not start, or a message cannot be unpickled
+            outcome = error
+        else:
+            return outcome
+        self.kill()
+        self.join()
+        return outcome
 
     def kill(self) -> None:
-        if self.is_running:
+        if self._process:
             self._process.kill()
 
     def close(self) -> None:
         """Let the process exit when it is idle."""
-        if self.is_running:
-            with self._lock:
-                self._tasks.close()
+        if self._process:
+            self._tasks.close()
 
     def join(self) -> None:
         """Wait until the process exits; kill it after a timeout."""
-        if self.is_running:
-            self._thread.join(GRACE)
-            self.kill()
-            self._thread.join(GRACE)
-
-    def _send(self, message: object) -> None:
-        with contextlib.suppress(OSError):  # it died, which `_receive` reports, or it was closed
-            self._tasks.send(message)
-
-    def _receive(self) -> None:
-        """Receive results, in the thread, until the process exits."""
-        error: Exception = BrokenExecutor("the worker process died")
-        try:
-            if not self._results.poll(_START):
-                self._process.kill()
-            first = self._results.recv()
-            if isinstance(first, Exception):
-                raise first
-            with self._lock:
-                self._is_ready = True
-                self._send(self._task)
-                if self._stop_requested:
-                    self._send(STOP)
-            while True:
-                self._resolve(self._results.recv())
-        except (EOFError, OSError):
-            pass
-        except Exception as reason:  # it could not start, or a message cannot be unpickled
-            error = reason
-        with self._lock:
-            self.is_running = False
-        self._results.close()
-        self._process.kill()
-        self._process.join()
-        self._resolve(error)
-
-    def _resolve(self, outcome: TrialResult | Exception) -> None:
-        with self._lock:
-            future, self.future = self.future, None
-        if future is None:
-            return
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        if self._process:
+            self._process.join(GRACE)
+            self._process.kill()
+            self._process.join(GRACE)
 
 
 def _cannot_start(error: OSError | RuntimeError) -> NnctlError:

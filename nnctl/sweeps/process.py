@@ -59,19 +59,18 @@ def serve(tasks: Connection, results: Connection, log: Path) -> None:
     _redirect_output(log)
     faulthandler.enable(2)
     inbox = _Inbox()
-    message: Any = READY
-    try:
-        from nnctl.sweeps.trials import LOG
-
-        threading.Thread(target=inbox.receive, args=(tasks,), daemon=True).start()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        message = NnctlError(f"cannot start a worker process: {reason}", hint=f"See also {log}.")
-        inbox.trials.put(None)
-    datasets: dict[str, Dataset] = {}
     with contextlib.suppress(BrokenPipeError):  # the parent is gone
-        results.send(message)
-        while (task := inbox.trials.get()) is not None:
+        try:
+            from nnctl.sweeps.trials import LOG
+
+            threading.Thread(target=inbox.receive, args=(tasks,), daemon=True).start()
+        except Exception as error:
+            reason = f"cannot start a worker process: {type(error).__name__}: {error}"
+            results.send(NnctlError(reason, hint=f"See also {log}."))
+            return
+        results.send(READY)
+        datasets: dict[str, Dataset] = {}
+        while (task := inbox.tasks.get()) is not None:
             if isinstance(task, Exception):
                 results.send(task)
                 continue
@@ -83,30 +82,22 @@ def serve(tasks: Connection, results: Connection, log: Path) -> None:
                 outcome = work(trial, dataset, inbox.should_stop)
             except Exception as error:
                 outcome = error
-            inbox.set_idle()
+            faulthandler.cancel_dump_traceback_later()
             results.send(outcome)
 
 
 class _Inbox:
-    """Messages from the parent process."""
+    """Messages from the parent process, received in a thread."""
 
     def __init__(self) -> None:
-        self.trials: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stop = False
-        self._busy = False
-        self._lock = threading.Lock()
 
     def should_stop(self) -> bool:
         return self._stop
 
-    def set_idle(self) -> None:
-        """Mark the worker as idle, after a trial."""
-        with self._lock:
-            self._busy = False
-            faulthandler.cancel_dump_traceback_later()
-
     def receive(self, tasks: Connection) -> None:
-        """Receive messages, in a thread, until the parent closes the pipe or dies; then exit."""
+        """Receive messages until the parent closes the pipe or dies; then exit."""
         while True:
             try:
                 message = tasks.recv()
@@ -115,23 +106,18 @@ class _Inbox:
             except Exception as error:  # the module of a pickled object cannot be imported
                 message = error
             if message == STOP:
-                self._request_stop()
-            else:
-                with self._lock:
-                    self._busy, self._stop = True, False  # an earlier STOP came too late
-                self.trials.put(message)
-        self._stop = True
-        self.trials.put(None)
-        time.sleep(GRACE)
-        os._exit(1)
-
-    def _request_stop(self) -> None:
-        self._stop = True
-        with self._lock:
-            if self._busy:
+                self._stop = True
                 # If no thread can start for this, the log of a hanging trial has no stack.
                 with contextlib.suppress(RuntimeError):
                     faulthandler.dump_traceback_later(_PATIENCE, file=2)
+            else:
+                self._stop = False  # an earlier STOP came too late
+                faulthandler.cancel_dump_traceback_later()
+                self.tasks.put(message)
+        self._stop = True
+        self.tasks.put(None)
+        time.sleep(GRACE)
+        os._exit(1)
 
 
 def _redirect_output(path: Path) -> None:
