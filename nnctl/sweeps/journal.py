@@ -7,126 +7,21 @@ can always be restored from its journal alone.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-import nnctl
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.files import append_lines, read_bytes, require_own
-from nnctl.runs.records import Count, Number, PositiveCount, Record, check_version, parse_json
+from nnctl.runs.records import check_version, parse_json
 from nnctl.runs.run import cannot_write
-from nnctl.sweeps.space import Params
-from nnctl.sweeps.trials import TrialResult
+from nnctl.sweeps import events
 
-FORMAT_VERSION = 1
 NAME = "journal.jsonl"
-
-Suggestion = dict[str, Number]
-"""Optuna's parameters for a point, by name."""
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-class _Training(Record):
-    epochs: Count
-
-
-class _Config(Record):
-    training: _Training
-
-
-def _require_epochs(config: dict[str, Any]) -> dict[str, Any]:
-    _Config.model_validate(config)
-    return config
-
-
-class SweepCreated(Record):
-    """The first event: base configuration and search space."""
-
-    event: Literal["sweep"] = "sweep"
-    format_version: int = FORMAT_VERSION
-    nnctl: str = nnctl.__version__
-    time: str = Field(default_factory=_now)
-    plan: dict[str, Any]
-
-
-class TrialPlanned(Record):
-    """A trial was added to the sweep, with its full configuration."""
-
-    event: Literal["planned"] = "planned"
-    trial: PositiveCount
-    id: str
-    point: PositiveCount
-    seed: Count
-    parameters: Params
-    suggestion: Suggestion | None
-    config: Annotated[dict[str, Any], AfterValidator(_require_epochs)]
-
-    @property
-    def epochs(self) -> int:
-        """Configured number of epochs."""
-        return int(self.config["training"]["epochs"])
-
-
-class PlanComplete(Record):
-    """All trials that are known at the start of the sweep are planned."""
-
-    event: Literal["complete"] = "complete"
-    trials: Count = 0
-
-
-class SuggestionRepeated(Record):
-    """The search suggested a point that was tried before."""
-
-    event: Literal["repeated"] = "repeated"
-    point: PositiveCount
-    trial: PositiveCount
-    suggestion: Suggestion
-
-
-class SuggestionImpossible(Record):
-    """The search suggested a point without a valid configuration."""
-
-    event: Literal["impossible"] = "impossible"
-    point: PositiveCount
-    suggestion: Suggestion
-
-
-class TrialStarted(Record):
-    """A worker started to train a trial, or resumed it."""
-
-    event: Literal["started"] = "started"
-    time: str = Field(default_factory=_now)
-    trial: PositiveCount
-
-
-class TrialEnded(TrialResult):
-    """A trial ended; with early termination, also its scores after each epoch."""
-
-    event: Literal["ended"] = "ended"
-    time: str = Field(default_factory=_now)
-    run_dir: Path = Field(default=Path(), exclude=True)  # it depends on where the sweep is
-    scores: list[Number] | None = None
-
-
-Event = (
-    TrialPlanned
-    | PlanComplete
-    | SuggestionRepeated
-    | SuggestionImpossible
-    | TrialStarted
-    | TrialEnded
-)
-"""An event after the first one."""
-
-_LINE: TypeAdapter[SweepCreated | Event] = TypeAdapter(
-    Annotated[SweepCreated | Event, Field(discriminator="event")]
+_LINE: TypeAdapter[events.Event] = TypeAdapter(
+    Annotated[events.Event, Field(discriminator="event")]
 )
 
 
@@ -147,7 +42,7 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
 
-    def append(self, events: Iterable[SweepCreated | Event]) -> None:
+    def append(self, new: Iterable[events.Event]) -> None:
         """Append events; they are on the disk when this returns.
 
         Only the first event creates the file: if the journal was removed, it cannot be recreated.
@@ -157,14 +52,14 @@ class Journal:
         StorageError
             They cannot be written. The journal itself stays valid.
         """
-        events = list(events)
-        if not events:
+        new = list(new)
+        if not new:
             return
-        # Dumped in this order, the kind of the event is the first key of every line.
-        lines = [{"event": event.event, **event.model_dump()} for event in events]
+        # In this order, the kind of the event is the first key of every line.
+        lines = [{"event": event.event, **event.model_dump()} for event in new]
         texts = [json.dumps(line, allow_nan=False) for line in lines]
         try:
-            append_lines(self.path, texts, create=isinstance(events[0], SweepCreated))
+            append_lines(self.path, texts, create=isinstance(new[0], events.Created))
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
@@ -188,8 +83,8 @@ class Journal:
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
-    def read(self) -> Iterator[SweepCreated | Event]:
-        """Yield the events, without an incomplete last line; the first one is `SweepCreated`.
+    def read(self) -> Iterator[events.Event]:
+        """Yield the events, without an incomplete last line; the first one is `Created`.
 
         Raises
         ------
@@ -215,11 +110,11 @@ class Journal:
             try:
                 values = parse_json(text)
                 if number == 1:
-                    check_version(self.path, values["format_version"], FORMAT_VERSION)
+                    check_version(self.path, values["format_version"], events.FORMAT_VERSION)
                 event = _LINE.validate_python(values)
             except (ValueError, TypeError, KeyError):
                 raise self.damaged(number, "not a valid journal line") from None
-            if isinstance(event, SweepCreated) != (number == 1):
+            if isinstance(event, events.Created) != (number == 1):
                 raise self.damaged(number, f"'{event.event}' is out of order")
             yield event
 

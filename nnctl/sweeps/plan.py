@@ -30,7 +30,7 @@ from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
 from nnctl.runs.resolve import Notice, Notify, find_dataset, resolve_auto, resolve_config
-from nnctl.sweeps.journal import TrialPlanned
+from nnctl.sweeps import events
 from nnctl.sweeps.space import (
     Params,
     RandomSampler,
@@ -208,8 +208,8 @@ class TrialFactory:
         for _, config in checked:
             self._find(config.data)
 
-    def make(self, sweep: Path, number: int, point: Params, config: Config, seed: int) -> Trial:
-        """Return a trial of a point, with its own directory in the sweep directory.
+    def resolve(self, config: Config, seed: int) -> dict[str, Any]:
+        """Return the resolved configuration of a trial, with its seed.
 
         ``threads: auto`` becomes one thread, as the workers share the cores.
 
@@ -218,19 +218,13 @@ class TrialFactory:
         DataError
             The dataset is not available.
         """
-        dataset = self._find(config.data)
-        resolved = self._resolved_config(config, seed, dataset)
-        directory = _own_directory(sweep, number)
-        trial_id, text = _identity(resolved), json.dumps(resolved)
-        return Trial(number, trial_id, point, seed, text, dataset, directory)
+        threads = 1 if config.training.threads == "auto" else config.training.threads
+        training = config.training.model_copy(update={"threads": threads, "seed": seed})
+        config = config.model_copy(update={"training": training})
+        return to_mapping(resolve_auto(config, self._find(config.data), self._notify_once))
 
-    def identity(self, config: Config) -> str:
-        """Return the ID of a trial: the first digits of its configuration's SHA-256."""
-        resolved = self._resolved_config(config, config.training.seed, self._find(config.data))
-        return _identity(resolved)
-
-    def restore(self, sweep: Path, planned: TrialPlanned) -> Trial:
-        """Return a trial from its event in the journal; see `make`.
+    def make(self, sweep: Path, planned: events.Planned) -> Trial:
+        """Return a planned trial, with its own directory in the sweep directory.
 
         Raises
         ------
@@ -239,6 +233,12 @@ class TrialFactory:
         DataError
             The trial directory is a symbolic link, or the dataset is not available.
         """
+        directory = trial_directory(sweep, planned.trial)
+        if directory.is_symlink():
+            raise DataError(
+                f"{directory} is a symbolic link; nnctl does not write through links",
+                hint="Replace the link with the directory itself.",
+            )
         config = from_mapping(planned.config, f"trial {planned.trial} of {sweep}")
         return Trial(
             number=planned.trial,
@@ -247,14 +247,8 @@ class TrialFactory:
             seed=planned.seed,
             config=json.dumps(planned.config),
             dataset=self._find(config.data),
-            directory=_own_directory(sweep, planned.trial),
+            directory=directory,
         )
-
-    def _resolved_config(self, config: Config, seed: int, dataset: Dataset) -> dict[str, Any]:
-        threads = 1 if config.training.threads == "auto" else config.training.threads
-        training = config.training.model_copy(update={"threads": threads, "seed": seed})
-        config = config.model_copy(update={"training": training})
-        return to_mapping(resolve_auto(config, dataset, self._notify_once))
 
     def _notify_once(self, notice: Notice) -> None:
         if notice not in self._noticed:
@@ -268,18 +262,8 @@ class TrialFactory:
         return self._datasets[key]
 
 
-def _own_directory(sweep: Path, number: int) -> Path:
-    """Return the directory of a trial; raise DataError if it is a symbolic link."""
-    directory = trial_directory(sweep, number)
-    if directory.is_symlink():
-        raise DataError(
-            f"{directory} is a symbolic link; nnctl does not write through links",
-            hint="Replace the link with the directory itself.",
-        )
-    return directory
-
-
-def _identity(config: Mapping[str, Any]) -> str:
+def trial_id(config: Mapping[str, Any]) -> str:
+    """Return the ID of a trial: the first digits of the SHA-256 of its configuration."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -18,7 +18,8 @@ from typing import Literal, Self
 from nnctl.config import Config
 from nnctl.errors import NnctlError, UsageError
 from nnctl.runs.run import DirectoryLock, require_empty
-from nnctl.sweeps.journal import Event, Journal, SweepCreated, TrialEnded, TrialStarted
+from nnctl.sweeps import events
+from nnctl.sweeps.journal import Journal
 from nnctl.sweeps.plan import Plan, TrialFactory
 from nnctl.sweeps.results import ResultFiles, at_best_epoch
 from nnctl.sweeps.space import Params
@@ -118,7 +119,7 @@ class Sweep:
         self._lock = lock
         self._work = work
         self._journal = Journal(state.directory)
-        self._pending: list[SweepCreated | Event] = []  # events that are not in the journal yet
+        self._pending: list[events.Event] = []  # not in the journal yet
         self._files = ResultFiles(state.directory, list(self.config.space))
         self._queue = TrialQueue(state, factory, self._log)
         self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
@@ -148,7 +149,7 @@ class Sweep:
             lock.unlock()
             raise
         sweep = cls(SweepState(directory, plan, searching=True), lock, factory, work)
-        sweep._pending.append(SweepCreated(plan=plan.to_json()))
+        sweep._log(events.Created(plan=plan.to_json()))
         sweep._queue.plan(points)
         sweep._flush()
         sweep._files.write([])
@@ -274,7 +275,7 @@ class Sweep:
             history = MetricHistory(trial.directory, self.config.ranked_by)
             epochs = self.state.planned[trial.number].epochs
             self.running[future] = RunningTrial(trial, history, epochs, time.monotonic())
-            self._log(TrialStarted(trial=trial.number))
+            self._log(events.Started(trial=trial.number))
 
     def _wait(self, limits: Limits) -> list[TrialResult]:
         """Wait a moment for trials to end; return their results."""
@@ -314,20 +315,20 @@ class Sweep:
         try:
             result = future.result()
         except CancelledError:
-            self._queue.requeue(trial)
+            self._queue.requeue(trial.number)
             return None
         except BrokenExecutor:
             return self._conclude_dead(running, limits)
         except NnctlError as error:  # for example a full disk, which does not depend on the trial
             self._error = self._error or error
-            self._queue.requeue(trial)
+            self._queue.requeue(trial.number)
             return None
         except Exception as error:
             result = TrialResult.failure(trial, f"{type(error).__name__}: {error}")
         if result.status == "interrupted":
             match running.stop_reason:
                 case None:  # the sweep did not request it
-                    self._queue.requeue(trial)
+                    self._queue.requeue(trial.number)
                     return None
                 case "pruned":
                     epoch = len(running.history.scores)
@@ -352,7 +353,7 @@ class Sweep:
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > previous:
-                self._queue.requeue(trial, last=True)
+                self._queue.requeue(trial.number, last=True)
                 return None
             reason = "the worker process died twice in the same epoch: killed, or out of memory"
         append_log(trial, reason)
@@ -365,7 +366,7 @@ class Sweep:
             # Other trials are compared with all scores, including those since the last check.
             running.history.read()
             scores = running.history.scores
-        self._log(TrialEnded(**vars(result), scores=scores))
+        self._log(events.Ended(**vars(result), scores=scores))
         if result.status in FAILED:
             self._stop_after_failures(limits)
         return result
@@ -380,15 +381,15 @@ class Sweep:
         elif len(self.results) == 3 == len(reasons) and len(set(map(_error_kind, reasons))) == 1:
             self.ended_because = f"the first three trials failed with the same error: {reasons[0]}"
 
-    def _log(self, event: Event) -> None:
+    def _log(self, event: events.Event) -> None:
         """Apply an event to the state; `_flush` adds it to the journal."""
         self.state.apply(event)
         self._pending.append(event)
 
     def _flush(self) -> None:
         """Append the new events to the journal."""
-        events, self._pending = self._pending, []
-        self._journal.append(events)
+        pending, self._pending = self._pending, []
+        self._journal.append(pending)
 
 
 def _error_kind(reason: str) -> str:

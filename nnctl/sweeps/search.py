@@ -9,15 +9,7 @@ from typing import Any, Literal
 
 from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
 from nnctl.errors import UsageError
-from nnctl.sweeps.journal import (
-    Event,
-    Suggestion,
-    SuggestionImpossible,
-    SuggestionRepeated,
-    TrialEnded,
-    TrialPlanned,
-    TrialStarted,
-)
+from nnctl.sweeps import events
 from nnctl.sweeps.results import score_of
 from nnctl.sweeps.space import Params, draw
 from nnctl.sweeps.trials import COMPLETE, TrialResult, metrics_so_far
@@ -56,10 +48,10 @@ class Search:
             pruner=_pruner(sweep.early_terminate),
         )
         self._asked: dict[int, Any] = {}  # Optuna's trials that have no outcome yet, by point
-        self._planned: dict[int, TrialPlanned] = {}  # by trial
+        self._planned: dict[int, events.Planned] = {}  # by trial
         self._trials_of: dict[int, list[int]] = {}  # trial numbers of each point
 
-    def ask(self, number: int) -> tuple[Params, Suggestion]:
+    def ask(self, number: int) -> tuple[Params, events.Suggestion]:
         """Return the point to try next.
 
         Each suggestion has its own seed, so that it depends only on the earlier points: a resumed
@@ -77,30 +69,30 @@ class Search:
             self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return self._ask(number)
 
-    def observe(self, event: Event, results: Mapping[int, TrialResult]) -> None:
+    def observe(self, event: events.Event, results: Mapping[int, TrialResult]) -> None:
         """Learn from an event of the sweep.
 
         Parameters
         ----------
-        event : Event
+        event : events.Event
             The event.
         results : mapping of int to TrialResult
             Results of all trials after the event, by number.
         """
         match event:
-            case TrialPlanned(trial=trial, point=point):
+            case events.Planned(trial=trial, point=point):
                 self._planned[trial] = event
                 self._trials_of.setdefault(point, []).append(trial)
                 self.add(point, event.suggestion)
-            case TrialStarted(trial=trial):  # a trial that failed may start again
+            case events.Started(trial=trial):  # a trial that failed may start again
                 self.add(self._planned[trial].point, self._planned[trial].suggestion)
-            case SuggestionRepeated(point=point, trial=trial):
+            case events.Repeated(point=point, trial=trial):
                 self.add(point, event.suggestion)
                 self.tell(point, *self._outcome(self._final(self._planned[trial].point, results)))
-            case SuggestionImpossible(point=point):
+            case events.Impossible(point=point):
                 self.add(point, event.suggestion)
                 self.tell(point, "bad")
-            case TrialEnded(trial=trial) if event.is_final:
+            case events.Ended(trial=trial) if event.is_final:
                 point = self._planned[trial].point
                 self.add(point, self._planned[trial].suggestion)
                 if self._sweep.early_terminate:
@@ -127,7 +119,7 @@ class Search:
         metric = self._sweep.ranked_by
         return "complete", statistics.fmean(score_of(result, metric) for result in results)
 
-    def add(self, number: int, suggestion: Suggestion | None = None) -> None:
+    def add(self, number: int, suggestion: events.Suggestion | None = None) -> None:
         """Add a point that was not asked for; with its parameters, if Optuna once suggested it."""
         if number in self._asked:
             return
@@ -164,7 +156,7 @@ class Search:
         state = {"complete": states.COMPLETE, "bad": states.PRUNED, "unknown": states.FAIL}[outcome]
         self._study.tell(self._asked.pop(number), score, state=state)
 
-    def _ask(self, number: int) -> tuple[Params, Suggestion]:
+    def _ask(self, number: int) -> tuple[Params, events.Suggestion]:
         trial = self._study.ask()
         point = draw(self._sweep.space, _OptunaSampler(trial))
         self._asked[number] = trial

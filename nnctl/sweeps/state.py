@@ -6,17 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from nnctl.config import Config, from_mapping
-from nnctl.sweeps.journal import (
-    Event,
-    Journal,
-    PlanComplete,
-    SuggestionImpossible,
-    SuggestionRepeated,
-    SweepCreated,
-    TrialEnded,
-    TrialPlanned,
-    TrialStarted,
-)
+from nnctl.sweeps import events
+from nnctl.sweeps.journal import Journal
 from nnctl.sweeps.plan import Plan
 from nnctl.sweeps.search import Search
 from nnctl.sweeps.trials import FAILED, TrialResult, trial_directory
@@ -39,7 +30,7 @@ class SweepState:
 
     Attributes
     ----------
-    planned : dict of int to TrialPlanned
+    planned : dict of int to events.Planned
         Trials by number.
     numbers : dict of str to int
         Trial numbers by trial ID.
@@ -57,7 +48,7 @@ class SweepState:
         sweep = plan.sweep
         self.directory = directory
         self.plan = plan
-        self.planned: dict[int, TrialPlanned] = {}
+        self.planned: dict[int, events.Planned] = {}
         self.numbers: dict[str, int] = {}
         self.results: dict[int, TrialResult] = {}
         self.failed: set[int] = set()
@@ -78,18 +69,17 @@ class SweepState:
             It is not a sweep directory, or the journal is damaged; see `Journal.read`.
         """
         journal = Journal(directory)
-        created, *events = journal.read()
-        assert isinstance(created, SweepCreated)
+        created, *others = journal.read()
+        assert isinstance(created, events.Created)
         state = cls(directory, Plan.from_json(created.plan), searching=searching)
-        for number, event in enumerate(events, start=2):
-            assert not isinstance(event, SweepCreated)
+        for number, event in enumerate(others, start=2):
             try:
                 state.apply(event)
             except ValueError as error:
                 raise journal.damaged(number, str(error)) from None
         return state
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: events.Event) -> None:
         """Change the state by an event.
 
         Raises
@@ -99,18 +89,18 @@ class SweepState:
         """
         self._check(event)
         match event:
-            case TrialPlanned(trial=trial, point=point):
+            case events.Planned(trial=trial, point=point):
                 self.planned[trial] = event
                 self.numbers[event.id] = trial
                 self.last_point = point
-            case SuggestionRepeated(point=point) | SuggestionImpossible(point=point):
+            case events.Repeated(point=point) | events.Impossible(point=point):
                 self.last_point = point
-            case PlanComplete():
+            case events.PlanComplete():
                 self.is_planned = True
-            case TrialStarted(trial=trial):
+            case events.Started(trial=trial):
                 self._started.add(trial)
                 self.results.pop(trial, None)
-            case TrialEnded(trial=trial):
+            case events.Ended(trial=trial):
                 fields = {name: getattr(event, name) for name in TrialResult.model_fields}
                 fields["run_dir"] = trial_directory(self.directory, trial)
                 self.results[trial] = TrialResult(**fields)
@@ -121,10 +111,10 @@ class SweepState:
         if self.search:
             self.search.observe(event, self.results)
 
-    def _check(self, event: Event) -> None:
+    def _check(self, event: events.Event) -> None:
         """Check an event against earlier ones: each trial is planned once, before it starts."""
         point, trial = getattr(event, "point", None), getattr(event, "trial", None)
-        if isinstance(event, TrialPlanned):
+        if isinstance(event, events.Planned):
             if trial != len(self.planned) + 1:
                 raise ValueError(f"trial {trial} is out of order")
             if event.parameters.keys() != self.plan.sweep.space.keys():
@@ -132,14 +122,15 @@ class SweepState:
         elif trial is not None and trial not in self.planned:
             raise ValueError(f"trial {trial} was not planned")
         if (
-            isinstance(event, TrialEnded)
+            isinstance(event, events.Ended)
             and event.parameters != self.planned[event.trial].parameters
         ):
             raise ValueError(f"wrong parameters for trial {trial}")
         # The trials of a point are consecutive; other suggestions have no trials.
         latest = self.planned.get(len(self.planned))
-        has_trials = isinstance(event, TrialPlanned) and latest and latest.point == self.last_point
-        if point is not None and point < self.last_point + (not has_trials):
+        if isinstance(event, events.Planned) and latest and point == latest.point:
+            point += 1
+        if point is not None and point <= self.last_point:
             raise ValueError(f"point {point} is out of order")
 
     @property

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
 from nnctl.config import Config
-from nnctl.sweeps.journal import (
-    Event,
-    PlanComplete,
-    Suggestion,
-    SuggestionImpossible,
-    SuggestionRepeated,
-    TrialPlanned,
-)
-from nnctl.sweeps.plan import TrialFactory
+from nnctl.sweeps import events
+from nnctl.sweeps.plan import TrialFactory, trial_id
 from nnctl.sweeps.space import Params
 from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trials import Trial
@@ -37,12 +29,12 @@ class TrialQueue:
     """
 
     def __init__(
-        self, state: SweepState, factory: TrialFactory, log: Callable[[Event], None]
+        self, state: SweepState, factory: TrialFactory, log: Callable[[events.Event], None]
     ) -> None:
         self._state = state
         self._factory = factory
         self._log = log
-        self._waiting: deque[Trial] = deque()
+        self._waiting: deque[int] = deque()  # trial numbers
         self._only_known = False
 
     def plan(self, points: Iterable[tuple[Params, Config]]) -> None:
@@ -58,7 +50,7 @@ class TrialQueue:
         if self._state.plan.sweep.method != "tpe":
             for number, (point, config) in enumerate(points, start=1):
                 self._plan_point(number, point, config)
-        self._log(PlanComplete(trials=len(self._state.planned)))
+        self._log(events.PlanComplete(trials=len(self._state.planned)))
 
     def restore(self, only: Container[int] | None = None) -> None:
         """Queue the trials without a result again, and complete the plan of a killed sweep.
@@ -71,19 +63,19 @@ class TrialQueue:
         Raises
         ------
         DataError
-            The dataset of an unfinished trial is not available.
+            A dataset is not available.
         """
-        state, planned = self._state, list(self._state.planned.values())
+        state = self._state
         self._only_known = only is not None
         self._waiting.extend(
-            self._factory.restore(state.directory, one)
-            for one in planned
-            if one.trial not in state.results and (only is None or one.trial in only)
+            trial
+            for trial in state.planned
+            if trial not in state.results and (only is None or trial in only)
         )
+        last = state.planned.get(len(state.planned))
         if not state.is_planned:
             self.plan(state.plan.checked_points())
-        elif planned and planned[-1].suggestion is not None:
-            last = planned[-1]
+        elif last and last.suggestion is not None:
             config = state.plan.config_at(last.parameters)
             self._plan_point(last.point, last.parameters, config, last.suggestion)
 
@@ -93,13 +85,16 @@ class TrialQueue:
         Raises
         ------
         NnctlError
-            The dataset of a suggested point is not available, or this machine cannot train it.
+            The dataset of the trial is not available, or this machine cannot train it.
         """
         while not self.is_done and not self._waiting:
             self._suggest()
-        return self._waiting.popleft() if self._waiting else None
+        if not self._waiting:
+            return None
+        planned = self._state.planned[self._waiting.popleft()]
+        return self._factory.make(self._state.directory, planned)
 
-    def requeue(self, trial: Trial, *, last: bool = False) -> None:
+    def requeue(self, trial: int, *, last: bool = False) -> None:
         """Put a trial back into the queue, at its front or at its end."""
         if last:
             self._waiting.append(trial)
@@ -119,34 +114,35 @@ class TrialQueue:
         point, suggestion = state.search.ask(number)
         # Each value was checked alone, but some combinations may still be invalid.
         if not state.plan.allows(point):
-            self._log(SuggestionImpossible(point=number, suggestion=suggestion))
+            self._log(events.Impossible(point=number, suggestion=suggestion))
             return
         config = state.plan.config_at(point)
         if not self._plan_point(number, point, config, suggestion):
-            same = state.numbers[self._factory.identity(config)]
-            self._log(SuggestionRepeated(point=number, trial=same, suggestion=suggestion))
+            same = state.numbers[trial_id(self._factory.resolve(config, config.training.seed))]
+            self._log(events.Repeated(point=number, trial=same, suggestion=suggestion))
 
     def _plan_point(
-        self, number: int, point: Params, config: Config, suggestion: Suggestion | None = None
+        self,
+        number: int,
+        point: Params,
+        config: Config,
+        suggestion: events.Suggestion | None = None,
     ) -> bool:
         """Queue the trials of a point; return whether any of them is new."""
         state = self._state
         before = len(state.planned)
-        for offset in range(state.plan.sweep.seeds):
-            seed, trial_number = config.training.seed + offset, len(state.planned) + 1
-            trial = self._factory.make(state.directory, trial_number, point, config, seed)
-            if trial.id in state.numbers:
-                continue
-            self._waiting.append(trial)
-            self._log(
-                TrialPlanned(
-                    trial=trial.number,
-                    id=trial.id,
-                    point=number,
-                    seed=seed,
-                    parameters=point,
-                    suggestion=suggestion,
-                    config=json.loads(trial.config),
-                )
+        for seed in range(config.training.seed, config.training.seed + state.plan.sweep.seeds):
+            resolved = self._factory.resolve(config, seed)
+            planned = events.Planned(
+                trial=len(state.planned) + 1,
+                id=trial_id(resolved),
+                point=number,
+                seed=seed,
+                parameters=point,
+                suggestion=suggestion,
+                config=resolved,
             )
+            if planned.id not in state.numbers:
+                self._log(planned)
+                self._waiting.append(planned.trial)
         return len(state.planned) > before

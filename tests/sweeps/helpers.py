@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.runs.run import Run
-from nnctl.sweeps.plan import TrialFactory, read_plan
+from nnctl.sweeps import events
+from nnctl.sweeps.plan import TrialFactory, read_plan, trial_id
 from nnctl.sweeps.scheduler import Limits, Sweep
+from nnctl.sweeps.space import Params
 from nnctl.sweeps.trials import Trial, TrialResult, run_trial
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from tests.processes import DEADLINE, ENVIRONMENT, ROOT
@@ -65,7 +67,21 @@ def make_trial(number: int, *, epochs: int = 3, config: Path = SMALL) -> Trial:
     """Return a trial in the working folder, outside any sweep; its number is its seed."""
     plan = read_plan(config, [f"training.seed={number}", f"training.epochs={epochs}"])
     ((point, checked),) = plan.checked_points()
-    return TrialFactory(None, ignore).make(Path.cwd(), number, point, checked, number)
+    factory = TrialFactory(None, ignore)
+    return factory.make(Path.cwd(), planned(number, point, factory.resolve(checked, number)))
+
+
+def planned(number: int, point: Params, config: dict[str, Any]) -> events.Planned:
+    """Return the event that plans a trial; its seed is that of the configuration."""
+    return events.Planned(
+        trial=number,
+        id=trial_id(config),
+        point=number,
+        seed=config["training"]["seed"],
+        parameters=point,
+        suggestion=None,
+        config=config,
+    )
 
 
 def resume_sweep(work: TrainTrial = run_trial, *, retry_failed: bool = False) -> Sweep:

@@ -313,7 +313,7 @@ def test_a_pipe_in_place_of_the_metrics_does_not_block(sweep: Path) -> None:
     os.mkfifo(path)
     assert not MetricHistory(path.parent, "val_loss").read()
     state = SweepState.read(sweep)
-    trial = TrialFactory(None, ignore).restore(sweep, state.planned[2])
+    trial = TrialFactory(None, ignore).make(sweep, state.planned[2])
     assert run_trial(trial, trial.dataset, lambda: False).status == "finished"
     assert path.is_file()
 

@@ -13,18 +13,9 @@ import pytest
 from nnctl.config import json_schema
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.errors import DamagedFileError, DataError, NnctlError, StorageError, UsageError
-from nnctl.sweeps.journal import (
-    FORMAT_VERSION,
-    NAME,
-    Event,
-    Journal,
-    SuggestionImpossible,
-    SuggestionRepeated,
-    SweepCreated,
-    TrialEnded,
-    TrialPlanned,
-    TrialStarted,
-)
+from nnctl.sweeps import events
+from nnctl.sweeps.events import FORMAT_VERSION, Event
+from nnctl.sweeps.journal import NAME, Journal
 from nnctl.sweeps.plan import TrialFactory, read_plan
 from nnctl.sweeps.scheduler import Sweep
 from nnctl.sweeps.state import SweepState
@@ -32,8 +23,8 @@ from tests.conftest import CONFIGS
 from tests.runs.helpers import ignore
 
 PLAN: dict[str, Any] = {"sweep": {"parameters": {"ü": [[1]]}}, "base": {}, "source": "base.yaml"}
-CREATED = SweepCreated(plan=PLAN)
-PLANNED = TrialPlanned(
+CREATED = events.Created(plan=PLAN)
+PLANNED = events.Planned(
     trial=1,
     id="a1",
     point=1,
@@ -42,8 +33,8 @@ PLANNED = TrialPlanned(
     suggestion=None,
     config={"training": {"epochs": 1}},
 )
-STARTED = TrialStarted(trial=1)
-ENDED = TrialEnded(
+STARTED = events.Started(trial=1)
+ENDED = events.Ended(
     trial=1,
     id="a1",
     status="failed",
@@ -59,12 +50,12 @@ ENDED = TrialEnded(
 EVENTS = [CREATED, PLANNED, STARTED, ENDED]
 
 
-def repeated(point: int, trial: int = 1) -> SuggestionRepeated:
+def repeated(point: int, trial: int = 1) -> events.Repeated:
     """Return the event of a suggestion that repeats a trial."""
-    return SuggestionRepeated(point=point, trial=trial, suggestion={})
+    return events.Repeated(point=point, trial=trial, suggestion={})
 
 
-def changed(event: TrialPlanned | TrialStarted | TrialEnded, **values: Any) -> Event:
+def changed(event: events.Planned | events.Started | events.Ended, **values: Any) -> Event:
     """Return an event with other values."""
     return event.model_copy(update=values)
 
@@ -149,7 +140,7 @@ def test_a_damaged_line_is_reported_with_its_number(journal: Journal, damage: by
         changed(ENDED, parameters={"ü": [2]}),
         repeated(2, trial=2),
         repeated(1),
-        SuggestionImpossible(point=1, suggestion={}),
+        events.Impossible(point=1, suggestion={}),
     ],
     ids=str,
 )
@@ -160,7 +151,7 @@ def test_a_line_that_contradicts_earlier_lines_is_damage(journal: Journal, event
 
 
 def test_several_suggestions_in_a_row_may_be_repetitions(journal: Journal) -> None:
-    impossible = SuggestionImpossible(point=4, suggestion={})
+    impossible = events.Impossible(point=4, suggestion={})
     journal.append(
         [repeated(2), repeated(3), impossible, changed(PLANNED, trial=2, id="a2", point=5)]
     )
@@ -254,7 +245,7 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
     factory = TrialFactory(None, ignore)
     with Sweep.create(tmp_path, plan, plan.checked_points(), factory):
         planned = SweepState.read(tmp_path).planned[1]
-    assert factory.restore(tmp_path, planned).point == values
+    assert factory.make(tmp_path, planned).point == values
     most = {"epochs": MAX_WHOLE, "best_epoch": MAX_WHOLE, "seed": MAX_WHOLE}
     Journal(tmp_path).append([STARTED, changed(ENDED, parameters=values, **most)])
     assert most.items() <= SweepState.read(tmp_path).results[1].to_json().items()

@@ -15,10 +15,10 @@ from nnctl.config import Config, Override
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.config.sweeps import Choice, Range
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
-from nnctl.sweeps.journal import TrialPlanned
-from nnctl.sweeps.plan import Plan, TrialFactory, read_plan, read_values
+from nnctl.sweeps.plan import Plan, TrialFactory, read_plan, read_values, trial_id
 from nnctl.sweeps.space import Params
 from tests.runs.helpers import SMALL, ignore
+from tests.sweeps.helpers import planned
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
@@ -446,40 +446,37 @@ def config_of(*parameters: str) -> Config:
     ],
 )
 def test_the_id_of_a_trial_depends_on_its_resolved_configuration(parameters: list[str]) -> None:
-    maker = TrialFactory(None, ignore)
-    usual = maker.identity(config_of("training.seed=0"))
-    assert maker.identity(config_of(*parameters)) == usual
-    assert maker.identity(config_of(f"{RATE}=0.2")) != usual
-    assert maker.identity(config_of("training.seed=1")) != usual
+    factory = TrialFactory(None, ignore)
+
+    def id_of(*parameters: str, seed: int = 0) -> str:
+        return trial_id(factory.resolve(config_of(*parameters), seed))
+
+    usual = id_of("training.seed=0")
+    assert id_of(*parameters) == usual
+    assert id_of(f"{RATE}=0.2") != usual
+    assert id_of("training.seed=0", seed=1) != usual
 
 
-def test_a_trial_has_a_seed_and_a_directory_and_can_be_restored() -> None:
-    maker = TrialFactory(None, ignore)
+def test_a_trial_has_a_seed_and_a_directory() -> None:
+    factory = TrialFactory(None, ignore)
     (point, config), *_ = varied(f"{UNITS}=3,4").checked_points()
-    trial = maker.make(Path("home"), 12, point, config, 7)
-    settled = json.loads(trial.config)
-    assert (trial.directory, trial.seed, settled["training"]["seed"]) == (
-        Path("home/trial-012"),
-        7,
-        7,
-    )
-    assert (settled["training"]["threads"], settled["data"]["validation"]) == (1, 833)
-    planned = TrialPlanned(
-        trial=12, id=trial.id, point=1, seed=7, parameters=point, suggestion=None, config=settled
-    )
-    assert maker.restore(Path("home"), planned) == trial
+    resolved = factory.resolve(config, 7)
+    trial = factory.make(Path("sweep"), planned(12, point, resolved))
+    assert trial.directory == Path("sweep/trial-012")
+    assert (trial.seed, resolved["training"]["seed"], trial.point) == (7, 7, point)
+    assert (resolved["training"]["threads"], resolved["data"]["validation"]) == (1, 833)
+    assert json.loads(trial.config) == resolved
 
 
 def test_a_trial_has_one_thread_unless_the_configuration_sets_another_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nnctl.system.cores", lambda: 8)
-    maker = TrialFactory(None, ignore)
+    factory = TrialFactory(None, ignore)
 
     def threads(*parameters: str) -> int:
         config = config_of(f"{UNITS}=4000", "training.batch_size=500", *parameters)
-        trial = maker.make(Path("home"), 1, {}, config, 0)
-        return int(json.loads(trial.config)["training"]["threads"])
+        return int(factory.resolve(config, 0)["training"]["threads"])
 
     assert threads() == 1
     assert threads("training.threads=2") == 2
@@ -530,8 +527,5 @@ def test_a_damaged_plan_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 def test_a_trial_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
-    planned = TrialPlanned(
-        trial=1, id="x", point=1, seed=0, parameters={}, suggestion=None, config=SMALL
-    )
     with pytest.raises(DataError, match="trial-001 is a symbolic link"):
-        TrialFactory(None, ignore).restore(tmp_path, planned)
+        TrialFactory(None, ignore).make(tmp_path, planned(1, {}, SMALL))

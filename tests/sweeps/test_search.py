@@ -11,7 +11,7 @@ import pytest
 
 from nnctl.config.sweeps import SweepConfig
 from nnctl.errors import UsageError
-from nnctl.sweeps.journal import Suggestion
+from nnctl.sweeps.events import Suggestion
 from nnctl.sweeps.search import Search
 from nnctl.sweeps.space import Params
 
