@@ -14,6 +14,7 @@ from nnctl.analysis.comparison import ALPHA, mcnemar
 from nnctl.config import to_mapping
 from nnctl.report.run_report import RunReport
 from nnctl.runs.resolve import flatten
+from nnctl.sweeps.trials import sort_key
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def rank(reports: Sequence[RunReport]) -> list[RunReport]:
     """Return runs by validation accuracy, the highest first; runs without one come last."""
 
     def key(run_report: RunReport) -> tuple[float, float]:
-        row = run_report.best_row
-        return (-row["val_accuracy"], row["val_loss"]) if row else (1.0, 0.0)
+        row = run_report.best_row or {"val_accuracy": None, "val_loss": None}
+        return sort_key(row["val_accuracy"], row["val_loss"], "val_accuracy")
 
     return sorted(reports, key=key)
 

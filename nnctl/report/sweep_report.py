@@ -10,10 +10,10 @@ from nnctl.errors import UsageError
 from nnctl.report.charts import Chart, draw_points
 from nnctl.runs.resolve import changeable
 from nnctl.runs.run import Run, require_same
-from nnctl.sweeps.results import ranked, score_of
+from nnctl.sweeps.results import ranked
 from nnctl.sweeps.space import varied_keys
 from nnctl.sweeps.state import SweepState
-from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult, trial_directory
+from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult, best_score, trial_directory
 
 _MOST_KEYS = 24  # parameters with a chart
 _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
@@ -96,8 +96,7 @@ class SweepReport:
 
 
 def _chart(rows: Sequence[TrialResult], key: str, metric: str) -> Chart:
-    scores = [score_of(row, metric) for row in rows]
-    accuracy = metric == "val_accuracy"
-    best = scores.index(max(scores) if accuracy else min(scores))
+    scores = [row.score(metric) for row in rows]
+    best = scores.index(best_score(scores, metric))
     values = [row.parameters.get(key) for row in rows]
-    return draw_points(key, values, scores, percent=accuracy, best=best)
+    return draw_points(key, values, scores, percent=metric == "val_accuracy", best=best)

@@ -25,7 +25,7 @@ from nnctl.errors import NnctlError
 from nnctl.files import require_own, write_atomically
 from nnctl.runs.run import Run, cannot_write
 from nnctl.sweeps.space import Params
-from nnctl.sweeps.trials import COMPLETE, TrialResult, metrics_so_far
+from nnctl.sweeps.trials import COMPLETE, TrialResult, best_score, metrics_so_far, sort_key
 
 
 class ResultFiles:
@@ -144,25 +144,17 @@ def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Set
         if row.status in COMPLETE:
             by_point.setdefault(json.dumps(row.parameters, sort_keys=True), []).append(row)
     settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= seeds]
-    return sorted(settings, key=lambda one: _rank(one.accuracy, one.loss, metric))
-
-
-def _rank(accuracy: float, loss: float, metric: str) -> tuple[float, float]:
-    """Return a sort key that puts the best first; the other metric breaks ties."""
-    return (-accuracy, loss) if metric == "val_accuracy" else (loss, -accuracy)
+    return sorted(settings, key=lambda one: sort_key(one.accuracy, one.loss, metric))
 
 
 def _setting(rows: list[TrialResult], metric: str) -> Setting:
-    def rank(row: TrialResult) -> tuple[float, float]:
-        return _rank(score_of(row, "val_accuracy"), score_of(row, "val_loss"), metric)
-
-    scores = [score_of(row, metric) for row in rows]
+    scores = [row.score(metric) for row in rows]
     return Setting(
         trials=tuple(rows),
-        best=min(rows, key=rank),
+        best=min(rows, key=lambda row: sort_key(row.val_accuracy, row.val_loss, metric)),
         point=rows[0].parameters,
-        accuracy=statistics.fmean(score_of(row, "val_accuracy") for row in rows),
-        loss=statistics.fmean(score_of(row, "val_loss") for row in rows),
+        accuracy=statistics.fmean(row.score("val_accuracy") for row in rows),
+        loss=statistics.fmean(row.score("val_loss") for row in rows),
         deviation=statistics.stdev(scores) if len(scores) > 1 else None,
     )
 
@@ -177,16 +169,9 @@ def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
     epochs = [epoch for epoch in metrics_so_far(row.run_dir) if epoch["val_loss"] is not None]
     if not epochs:
         return row
-    best = min(epochs, key=lambda epoch: (epoch["val_loss"], -epoch["val_accuracy"]))
+    best = min(epochs, key=lambda e: sort_key(e["val_accuracy"], e["val_loss"], metric))
     names = {"val_accuracy": "val_accuracy", "val_loss": "val_loss", "best_epoch": "epoch"}
     return row.model_copy(update={name: best[key] for name, key in names.items()})
-
-
-def score_of(row: TrialResult, metric: str) -> float:
-    """Return the metric of a trial, or the worst possible value if it has none."""
-    if metric == "val_accuracy":
-        return row.val_accuracy or 0.0
-    return float("inf") if row.val_loss is None else row.val_loss
 
 
 @dataclass(frozen=True)
@@ -245,9 +230,8 @@ def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
 
 
 def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
-    scores = [score_of(row, metric) for row in rows]
-    best = max(scores) if metric == "val_accuracy" else min(scores)
-    return Effect(value, len(rows), statistics.fmean(scores), best)
+    scores = [row.score(metric) for row in rows]
+    return Effect(value, len(rows), statistics.fmean(scores), best_score(scores, metric))
 
 
 def compute_p_values(
@@ -275,9 +259,9 @@ def compute_p_values(
     """
     first, *others = settings
     if first.deviation is not None:
-        first_scores = [score_of(row, metric) for row in first.trials]
+        first_scores = [row.score(metric) for row in first.trials]
         return [
-            paired_t_test(first_scores, [score_of(row, metric) for row in other.trials])
+            paired_t_test(first_scores, [row.score(metric) for row in other.trials])
             if len(other.trials) == len(first_scores)
             else None
             for other in others

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
 from nnctl.errors import UsageError
 from nnctl.sweeps import events
-from nnctl.sweeps.results import score_of
 from nnctl.sweeps.space import Params, draw
 from nnctl.sweeps.trials import COMPLETE, TrialResult, metrics_so_far
 
@@ -117,7 +116,7 @@ class Search:
         if any(result.status not in COMPLETE for result in results):
             return "bad", None
         metric = self._sweep.ranked_by
-        return "complete", statistics.fmean(score_of(result, metric) for result in results)
+        return "complete", statistics.fmean(result.score(metric) for result in results)
 
     def add(self, number: int, suggestion: events.Suggestion | None = None) -> None:
         """Add a point that was not asked for; with its parameters, if Optuna once suggested it."""

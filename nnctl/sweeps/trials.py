@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import stat
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +76,17 @@ class Trial:
     directory: Path
 
 
+def sort_key(accuracy: float | None, loss: float | None, metric: str) -> tuple[float, float]:
+    """Return a key that sorts the best first; the other metric breaks ties, and None is worst."""
+    key = -(accuracy or 0.0), math.inf if loss is None else loss
+    return key if metric == "val_accuracy" else key[::-1]
+
+
+def best_score(scores: Iterable[float], metric: str) -> float:
+    """Return the highest accuracy or the lowest loss."""
+    return max(scores) if metric == "val_accuracy" else min(scores)
+
+
 class TrialResult(Record):
     """Result of a trial: a row of ``results.csv``.
 
@@ -124,6 +136,12 @@ class TrialResult(Record):
     def is_final(self) -> bool:
         """Whether the trial does not continue when the sweep resumes."""
         return self.status != "interrupted"
+
+    def score(self, metric: str) -> float:
+        """Return the metric of the trial, or the worst possible value if it has none."""
+        if metric == "val_accuracy":
+            return self.val_accuracy or 0.0
+        return math.inf if self.val_loss is None else self.val_loss
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain values."""

@@ -20,7 +20,9 @@ from nnctl.sweeps.trials import (
     COMPLETE,
     FAILED,
     TrialResult,
+    best_score,
     metrics_so_far,
+    sort_key,
     trial_directory,
 )
 from nnctl.text import printable, shell_command
@@ -54,7 +56,8 @@ class SweepView(View):
         self._before = self._done = len(sweep.results)
         self._began = time.monotonic()
         rows = list(sweep.results.values())
-        self._best = min(rows, key=self._rank, default=None)
+        complete = [row for row in rows if row.status in COMPLETE]
+        self._best = min(complete, key=self._sort_key, default=None)
         self._failures = sum(row.status in FAILED for row in rows)
 
     def start(self) -> None:
@@ -80,8 +83,8 @@ class SweepView(View):
         if result:
             self._done += 1
             self._failures += result.status in FAILED
-            if self._best is None or self._rank(result) < self._rank(self._best):
-                self._best = result
+            if result.status in COMPLETE:
+                self._best = min(filter(None, (self._best, result)), key=self._sort_key)
             if not self._quiet:
                 say(self._console, self._line(result))
         if self._is_live:
@@ -91,11 +94,8 @@ class SweepView(View):
     def _by_loss(self) -> bool:
         return self._sweep.config.ranked_by == "val_loss"
 
-    def _rank(self, row: TrialResult) -> tuple[bool, float]:
-        score = row.val_loss if self._by_loss else row.val_accuracy
-        if row.status not in COMPLETE or score is None:
-            return True, 0.0
-        return False, score if self._by_loss else -score
+    def _sort_key(self, row: TrialResult) -> tuple[float, float]:
+        return sort_key(row.val_accuracy, row.val_loss, self._sweep.config.ranked_by)
 
     def _score(self, row: TrialResult) -> str:
         """Return the metric that ranks a trial, as text."""
@@ -129,9 +129,8 @@ class SweepView(View):
 
     def _cells(self, running: RunningTrial) -> tuple[str | Text, ...]:
         scores, trial = running.history.scores, running.trial
-        last, best = (
-            (scores[-1], (min if self._by_loss else max)(scores)) if scores else (None, None)
-        )
+        last = scores[-1] if scores else None
+        best = best_score(scores, self._sweep.config.ranked_by) if scores else None
         show = _number if self._by_loss else _percent
         return (
             str(trial.number),
@@ -146,7 +145,7 @@ class SweepView(View):
         """Return the status line: best trial, failures, trials per minute and time left."""
         sweep, done = self._sweep, self._done
         parts = []
-        if self._best and self._best.status in COMPLETE:
+        if self._best:
             parts.append(f"best {self._score(self._best)} (trial {self._best.trial})")
         parts.append(f"{done} of {sweep.state.total} done")
         if self._failures:
