@@ -100,7 +100,7 @@ class Range(Section):
         return self.distribution.removeprefix("q_")
 
     @property
-    def is_quantised(self) -> bool:
+    def is_quantized(self) -> bool:
         """Whether values are rounded to multiples of q."""
         return self.distribution.startswith("q_")
 
@@ -127,7 +127,7 @@ class Range(Section):
         for name in ("mu", "sigma") if bounded else ("min", "max"):
             if name in given:
                 raise ValueError(f"{self.distribution} does not use {name}; remove it")
-        if "q" in given and not self.is_quantised:
+        if "q" in given and not self.is_quantized:
             quantized = "uniform" if self.shape == "int_uniform" else self.shape
             raise ValueError(f"{self.distribution} does not use q; use q_{quantized}")
         if bounded:

@@ -72,8 +72,8 @@ class Plan:
             case "grid":
                 yield from combinations(space, min(most or MOST_POINTS, MOST_POINTS))
             case "random":
-                dice = RandomSampler(self.sweep.seed)
-                yield from (draw(space, dice) for _ in range(most or 0))
+                sampler = RandomSampler(self.sweep.seed)
+                yield from (draw(space, sampler) for _ in range(most or 0))
 
     def allows(self, point: Params) -> bool:
         """Return whether a point has a valid configuration, on any machine and dataset."""

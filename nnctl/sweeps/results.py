@@ -281,15 +281,15 @@ def _evaluate(
     run = Run(row.run_dir)
     try:
         dataset = find(run.config.data.dataset)
-        judged = predict_validation(run, dataset) if dataset else None
+        predictions = predict_validation(run, dataset) if dataset else None
     except NnctlError:
         return None
-    if judged is None or row.val_accuracy is None or row.val_loss is None:
+    if predictions is None or row.val_accuracy is None or row.val_loss is None:
         return None
     # Due to rounding, another machine may choose the other class where two are equally likely.
-    same_accuracy = abs(judged.right.mean() - row.val_accuracy) <= _ROUNDED / len(judged.right)
-    same_loss = math.isclose(judged.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
-    return judged if same_accuracy and same_loss else None
+    same_accuracy = abs(predictions.right.mean() - row.val_accuracy) <= _ROUNDED / len(predictions.right)
+    same_loss = math.isclose(predictions.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
+    return predictions if same_accuracy and same_loss else None
 
 
 def _p_value(

@@ -48,24 +48,24 @@ class RandomSampler:
         return float(self._rng.random())
 
 
-def draw(space: Space, dice: Sampler) -> Params:
+def draw(space: Space, sampler: Sampler) -> Params:
     """Return a point of the search space."""
-    return {key: _draw(spec, dice, key) for key, spec in space.items()}
+    return {key: _draw(spec, sampler, key) for key, spec in space.items()}
 
 
-def _draw(value: Any, dice: Sampler, name: str) -> Any:
+def _draw(value: Any, sampler: Sampler, name: str) -> Any:
     match value:
         case Range():
-            return quantile(value, dice.unit(name))
+            return quantile(value, sampler.unit(name))
         case Constant():
             return value.value
         case Choice():
-            index = 0 if len(value.values) == 1 else dice.index(name, value)
-            return _draw(value.values[index], dice, f"{name}[{index}]")
+            index = 0 if len(value.values) == 1 else sampler.index(name, value)
+            return _draw(value.values[index], sampler, f"{name}[{index}]")
         case dict():
-            return {key: _draw(below, dice, f"{name}.{key}") for key, below in value.items()}
+            return {key: _draw(below, sampler, f"{name}.{key}") for key, below in value.items()}
         case list():
-            return [_draw(item, dice, f"{name}.{i}") for i, item in enumerate(value)]
+            return [_draw(item, sampler, f"{name}.{i}") for i, item in enumerate(value)]
     return value
 
 
@@ -97,7 +97,7 @@ def quantile(drawn_from: Range, share: float) -> float | int:
             inside = min(max(share, 1e-9), 1 - 1e-9)
             value = NormalDist(drawn_from.mu, drawn_from.sigma).inv_cdf(inside)
             value = math.exp(min(value, 700)) if shape == "log_normal" else value
-    return _multiple(value, drawn_from.q) if drawn_from.is_quantised else value
+    return _multiple(value, drawn_from.q) if drawn_from.is_quantized else value
 
 
 def _multiple(value: float, q: float) -> float | int:
@@ -171,39 +171,28 @@ def _count(value: Any) -> int:
 def corners(space: Space) -> Iterator[Params]:
     """Yield points that together have each value of each choice and both ends of each range."""
     for share in (0.001, 0.999):  # near the ends, as a normal distribution has no ends
-        dice = _CornerSampler({}, share)
-        yield draw(space, dice)
-        for name, count in dice.seen.items():
-            yield from _corners_of(space, {}, name, count, share)
-
-
-def _corners_of(
-    space: Space, chosen: dict[str, int], name: str, count: int, share: float
-) -> Iterator[Params]:
-    """Yield points with each value of a choice, and of the choices nested in it."""
-    for index in range(count):
-        dice = _CornerSampler({**chosen, name: index}, share)
-        yield draw(space, dice)
-        nested = {
-            inner: n_values
-            for inner, n_values in dice.seen.items()
-            if inner.startswith(f"{name}[{index}]") and inner != name
-        }
-        for inner, n_values in nested.items():
-            yield from _corners_of(space, {**chosen, name: index}, inner, n_values, share)
+        known: set[str] = set()
+        indices: list[dict[str, int]] = [{}]
+        while indices:
+            sampler = _CornerSampler(indices.pop(0), share)
+            yield draw(space, sampler)
+            for name, count in sampler.counts.items():
+                if name not in known:  # of the first point, or nested in the value that changed
+                    known.add(name)
+                    indices += [{**sampler.indices, name: index} for index in range(1, count)]
 
 
 class _CornerSampler:
-    """Sampler that takes the first value of each choice unless `chosen` has another index."""
+    """Sampler that takes the first value of each choice unless `indices` has another index."""
 
-    def __init__(self, chosen: dict[str, int], share: float) -> None:
-        self._chosen = chosen
+    def __init__(self, indices: dict[str, int], share: float) -> None:
+        self.indices = indices
+        self.counts: dict[str, int] = {}
         self._share = share
-        self.seen: dict[str, int] = {}
 
     def index(self, name: str, choice: Choice) -> int:
-        self.seen[name] = len(choice.values)
-        return self._chosen.get(name, 0)
+        self.counts[name] = len(choice.values)
+        return self.indices.get(name, 0)
 
     def unit(self, name: str) -> float:
         return self._share

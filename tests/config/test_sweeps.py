@@ -71,7 +71,7 @@ def test_a_gaussian_range_has_a_mean_and_a_deviation(
 ) -> None:
     parameter = random_space(f"{{{limits}}}")["x"]
     assert isinstance(parameter, Range)
-    assert expected == (parameter.mu, parameter.sigma, parameter.is_quantised)
+    assert expected == (parameter.mu, parameter.sigma, parameter.is_quantized)
 
 
 @pytest.mark.parametrize(

@@ -377,3 +377,31 @@ def test_seeds_are_ranked_by_their_mean_and_compared(nnctl: Nnctl) -> None:
     best = max(range(3), key=means.__getitem__)
     trial = shown.splitlines()[-1].rpartition("-")[2]
     assert int(trial) in range(3 * best + 1, 3 * best + 4)
+
+
+SEARCHES = {
+    "tpe": "method: tpe\ntrials: 6\nseed: 1\nparameters: {training.batch_size: [20, 50]}\n",
+    "seeds": "method: tpe\ntrials: 4\nseeds: 2\nparameters:\n"
+    "  optimizer.learning_rate: {min: 0.01, max: 0.5}\n",
+    "pruning": "early_terminate: {type: hyperband, min_iter: 1, eta: 2}\n"
+    "parameters: {optimizer.learning_rate: [0.1, 0.05, 1.0e-6, 0.2, 1.0e-5]}\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_resumes_from_any_line_of_its_journal(nnctl: Nnctl, name: str) -> None:
+    pytest.importorskip("optuna")
+    write_sweep("search.yaml", SEARCHES[name])
+    nnctl("sweep", "search.yaml", "--epochs", 1, "--sweep-dir", "sweep")
+    before, lines = table("sweep"), journal("sweep")
+    shutil.move("sweep", "whole")
+    for kept in range(1, len(lines)):
+        shutil.copytree("whole", "sweep")
+        cut_journal(kept=kept, torn=kept % 2)
+        done = {line["trial"] for line in lines[:kept] if line["event"] == "ended"}
+        for trial in {line["trial"] for line in lines if line["event"] == "planned"} - done:
+            shutil.rmtree(f"sweep/trial-{trial:03d}")
+        nnctl(*RESUME)
+        assert table("sweep") == before, f"after {kept} lines"
+        shutil.rmtree("sweep")
