@@ -22,17 +22,15 @@ import pytest
 from nnctl.cli.sweep import _start_workers
 from nnctl.data.dataset import Dataset
 from nnctl.errors import NnctlError
-from nnctl.runs.run import Run, cannot_write
+from nnctl.runs.run import cannot_write
 from nnctl.sweeps import pool, process, scheduler
-from nnctl.sweeps.plan import TrialFactory, read_plan
 from nnctl.sweeps.pool import LocalPool
 from nnctl.sweeps.scheduler import Limits, Sweep
 from nnctl.sweeps.trials import Trial, TrialResult
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from tests.conftest import CONFIGS, Nnctl
 from tests.processes import DEADLINE, Processes, end_of
-from tests.runs.helpers import ignore
-from tests.sweeps.helpers import wait_until
+from tests.sweeps.helpers import begin_sweep, train_sweep, wait_until
 
 pytestmark = pytest.mark.usefixtures("scratch")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
@@ -83,17 +81,13 @@ def no_threads() -> Iterator[None]:
 
 def new_sweep(*varied: str, work: TrainTrial = describe_worker) -> Sweep:
     """Return a sweep in the folder ``sweep``."""
-    plan = read_plan(SMOKE, varied or ("training.seed=0",))
-    home = Run.create_at(Path("sweep")).directory
-    return Sweep.create(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
+    return begin_sweep(*varied, work=work)
 
 
-def results_of(
-    sweep: Sweep, workers: WorkerPool, limits: Limits | None = None
-) -> list[TrialResult]:
+def results_of(sweep: Sweep, workers: WorkerPool) -> list[TrialResult]:
     """Return the results of a sweep."""
-    with sweep, workers:
-        return [row for row in sweep.train(workers, lambda: False, limits) if row]
+    with workers:
+        return train_sweep(sweep, workers)
 
 
 def trial_of(sweep: Sweep) -> Trial:
