@@ -287,7 +287,9 @@ def _evaluate(
     if predictions is None or row.val_accuracy is None or row.val_loss is None:
         return None
     # Due to rounding, another machine may choose the other class where two are equally likely.
-    same_accuracy = abs(predictions.right.mean() - row.val_accuracy) <= _ROUNDED / len(predictions.right)
+    same_accuracy = abs(predictions.right.mean() - row.val_accuracy) <= _ROUNDED / len(
+        predictions.right
+    )
     same_loss = math.isclose(predictions.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
     return predictions if same_accuracy and same_loss else None
 

@@ -15,7 +15,8 @@ from nnctl.config import Config, Override
 from nnctl.config.schema import MAX_WHOLE
 from nnctl.config.sweeps import Choice, Range
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
-from nnctl.sweeps.plan import Plan, TrialFactory, read_plan, read_values, trial_id
+from nnctl.sweeps.parameter_option import read_values
+from nnctl.sweeps.plan import Plan, TrialFactory, read_plan, trial_id
 from nnctl.sweeps.space import Params
 from tests.runs.helpers import SMALL, ignore
 from tests.sweeps.helpers import planned
