@@ -14,8 +14,10 @@ from nnctl.sweeps.space import Params
 from nnctl.sweeps.trials import TrialResult
 
 FORMAT_VERSION = 1
-Suggestion = dict[str, Number]
-"""Optuna's parameters for a point, by name."""
+"""Format version of the journal."""
+
+Suggestion = dict[str, Count | Number]
+"""Optuna's parameters for a point, by name: the index of a value, or a quantile of a range."""
 
 
 def _now() -> str:

@@ -14,10 +14,10 @@ from nnctl.sweeps.trials import FAILED, TrialResult, trial_directory
 
 
 class SweepState:
-    """State of a sweep: its trials, what came of them, and what the search has learned.
+    """State of a sweep: its trials, their results, and the search.
 
-    A sweep that trains applies each event when it happens. `read` applies those of a journal, so a
-    resumed sweep has the same state as one that was not interrupted.
+    A sweep that trains applies each event when it happens. `read` applies the events of a journal,
+    so a resumed sweep has the same state as one that was not interrupted.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ class SweepState:
         Whether all trials are planned that are known at the start of the sweep.
     last_point : int
         Number of the last point that was planned, or suggested without being planned.
+    search : Search or None
+        Search that has observed all events.
     """
 
     def __init__(self, directory: Path, plan: Plan, *, searching: bool = False) -> None:
@@ -101,6 +103,7 @@ class SweepState:
                 self._started.add(trial)
                 self.results.pop(trial, None)
             case events.Ended(trial=trial):
+                self._started.add(trial)
                 fields = {name: getattr(event, name) for name in TrialResult.model_fields}
                 fields["run_dir"] = trial_directory(self.directory, trial)
                 self.results[trial] = TrialResult(**fields)
@@ -113,23 +116,21 @@ class SweepState:
 
     def _check(self, event: events.Event) -> None:
         """Check an event against earlier ones: each trial is planned once, before it starts."""
-        point, trial = getattr(event, "point", None), getattr(event, "trial", None)
+        point: int | None = getattr(event, "point", None)
+        trial: int | None = getattr(event, "trial", None)
+        latest = self.planned.get(len(self.planned))
         if isinstance(event, events.Planned):
             if trial != len(self.planned) + 1:
                 raise ValueError(f"trial {trial} is out of order")
             if event.parameters.keys() != self.plan.sweep.space.keys():
                 raise ValueError(f"plan and trial {trial} vary different keys")
-        elif trial is not None and trial not in self.planned:
-            raise ValueError(f"trial {trial} was not planned")
-        if (
-            isinstance(event, events.Ended)
-            and event.parameters != self.planned[event.trial].parameters
-        ):
-            raise ValueError(f"wrong parameters for trial {trial}")
-        # The trials of a point are consecutive; other suggestions have no trials.
-        latest = self.planned.get(len(self.planned))
-        if isinstance(event, events.Planned) and latest and point == latest.point:
-            point += 1
+            if latest and latest.point == point == self.last_point:
+                return  # the trials of a point are consecutive; other suggestions have no trials
+        elif trial is not None:
+            if trial not in self.planned:
+                raise ValueError(f"trial {trial} was not planned")
+            if getattr(event, "parameters", None) not in (None, self.planned[trial].parameters):
+                raise ValueError(f"wrong parameters for trial {trial}")
         if point is not None and point <= self.last_point:
             raise ValueError(f"point {point} is out of order")
 
