@@ -298,53 +298,60 @@ def read_plan(
         if key in values:
             raise UsageError(f"-p {text}: {key} is given twice; list all its values in one -p")
         values[key] = choices
-    document, pipes = read_file(path), True
-    if "base" in document.data or "parameters" in document.data:
+    document, places = read_file(path), dict.fromkeys(values, "-p")
+    is_sweep = "base" in document.data or "parameters" in document.data
+    if is_sweep:
         if trials is not None:
             document.data["trials"] = trials
             document.data.pop("run_cap", None)
-        file_config, places = load_sweep(document), _places(document)
-        if base is None:
-            if file_config.base is None:
-                raise ConfigError(
-                    str(path),
-                    [f"{path}:1:1: 'base' is missing: the path of the configuration to vary"],
-                    hint="Add it to the sweep file, or use: --base CONFIG",
-                )
-            base, pipes = path.parent / file_config.base, False
-        space: dict[str, Any] = {**file_config.space, **values}
-        sweep = file_config.model_copy(update={"base": str(base), "parameters": space})
+        sweep = load_sweep(document)
+        base_path = base or _base_of(sweep, path)
+        space: dict[str, Any] = {**sweep.space, **values}
+        sweep = sweep.model_copy(update={"base": str(base_path), "parameters": space})
+        places = {**_places(document), **places}
+    elif base is not None and values:
+        raise UsageError("--base needs a sweep file; CONFIG is a training configuration")
     else:
-        if not values:
-            example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
-            raise UsageError(
-                f"{path} is not a sweep file: it has neither 'base' nor 'parameters'",
-                hint=f"To vary a training configuration: {shell_command(*example)}",
-            )
-        if base is not None:
-            raise UsageError("--base needs a sweep file; CONFIG is a training configuration")
-        ranges = any(
-            isinstance(choice, Range)
-            for choices in values.values()
-            for choice in choices_within(choices)
-        )
-        if ranges and trials is None:
-            raise UsageError(
-                "-p: a range without a count needs the number of points to draw",
-                hint="Use --trials N, or give the range a count: log:0.001:1:7 is seven values.",
-            )
-        method: Literal["grid", "random"] = "random" if ranges else "grid"
-        sweep = SweepConfig(base=str(path), parameters={**values}, method=method, trials=trials)
-        base, places = path, {}
+        sweep, base_path = _sweep_over(path, values, trials), path
     update = {"parameters": _without_overridden(sweep, overrides)}
     sweep = sweep.model_copy(update=update | ({"seeds": seeds} if seeds else {}))
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
-    # A pipe can be read only once.
-    configuration = document if base is path else read_file(base, pipes=pipes)
-    apply_overrides(configuration, overrides)
-    _make_dataset_absolute(configuration)
-    return Plan(configuration, sweep, {**places, **dict.fromkeys(values, "-p")})
+    if is_sweep:  # otherwise it has been read, and a pipe can be read only once
+        document = read_file(base_path, pipes=base is not None)
+    apply_overrides(document, overrides)
+    _make_dataset_absolute(document)
+    return Plan(document, sweep, places)
+
+
+def _base_of(sweep: SweepConfig, path: Path) -> Path:
+    """Return the path of the configuration that a sweep file varies."""
+    if sweep.base is None:
+        raise ConfigError(
+            str(path),
+            [f"{path}:1:1: 'base' is missing: the path of the configuration to vary"],
+            hint="Add it to the sweep file, or use: --base CONFIG",
+        )
+    return path.parent / sweep.base
+
+
+def _sweep_over(path: Path, values: Mapping[str, Any], trials: int | None) -> SweepConfig:
+    """Return the sweep over the values of ``-p`` in a training configuration."""
+    if not values:
+        example = ("nnctl", "sweep", path, "-p", "optimizer.learning_rate=0.1,0.5,1.0")
+        raise UsageError(
+            f"{path} is not a sweep file: it has neither 'base' nor 'parameters'",
+            hint=f"To vary a training configuration: {shell_command(*example)}",
+        )
+    choices = [choice for written in values.values() for choice in choices_within(written)]
+    has_ranges = any(isinstance(choice, Range) for choice in choices)
+    if has_ranges and trials is None:
+        raise UsageError(
+            "-p: a range without a count needs the number of points to draw",
+            hint="Use --trials N, or give the range a count: log:0.001:1:7 is seven values.",
+        )
+    method: Literal["grid", "random"] = "random" if has_ranges else "grid"
+    return SweepConfig(base=str(path), parameters=dict(values), method=method, trials=trials)
 
 
 def _without_overridden(sweep: SweepConfig, overrides: Sequence[Override]) -> dict[str, Any]:
