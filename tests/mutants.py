@@ -27,7 +27,7 @@ from queue import SimpleQueue
 
 from tests.processes import ROOT, Processes
 
-PACKAGES = ("nn", "data", "config", "runs", "sweep")
+PACKAGES = ("nn", "data", "config", "runs", "sweeps")
 SECONDS_PER_TEST = 60
 SECONDS_PER_MUTANT = 900
 
