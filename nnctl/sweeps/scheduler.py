@@ -7,6 +7,7 @@ the unfinished trials resume from their run directories.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,7 @@ class Sweep:
         self._pending: list[events.Event] = []  # not in the journal yet
         self._files = ResultFiles(state.directory, list(self.config.space))
         self._queue = TrialQueue(state, factory, self._log)
+        self._limits = Limits()
         self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
         self._error: NnctlError | None = None
 
@@ -242,7 +244,7 @@ class Sweep:
         NnctlError
             A trial cannot be trained or recorded; the sweep can be resumed.
         """
-        limits = limits or Limits()
+        self._limits = limits or Limits()
         ended: list[TrialResult] = []
         while True:
             ending = bool(stop() or self._error or self.ended_because)
@@ -255,8 +257,8 @@ class Sweep:
                 yield None
             if not self.running and (ending or self._queue.is_done):
                 break
-            self._check_running(workers, limits, ending)
-            ended = self._wait(limits)
+            self._check_running(workers, ending)
+            ended = self._wait()
         self._files.write(self.results.values())
         if self._error:
             raise self._error
@@ -277,16 +279,16 @@ class Sweep:
             self.running[future] = RunningTrial(trial, history, epochs, time.monotonic())
             self._log(events.Started(trial=trial.number))
 
-    def _wait(self, limits: Limits) -> list[TrialResult]:
+    def _wait(self) -> list[TrialResult]:
         """Wait a moment for trials to end; return their results."""
         if not self.running:
             time.sleep(_TICK)  # no worker yet, but one may join
         done, _ = wait(self.running, _TICK, FIRST_COMPLETED)
-        return [result for future in done if (result := self._conclude(future, limits))]
+        return [result for future in done if (result := self._conclude(future))]
 
-    def _check_running(self, workers: WorkerPool, limits: Limits, ending: bool) -> None:
+    def _check_running(self, workers: WorkerPool, ending: bool) -> None:
         """Read the metrics of the running trials, and stop trials that should not continue."""
-        timeout = limits.trial_timeout or float("inf")
+        timeout = self._limits.trial_timeout or math.inf
         for running in self.running.values():
             running.count_time()
             updated = running.history.read()
@@ -308,7 +310,7 @@ class Sweep:
         search = self.state.search
         return search is not None and search.should_prune(point, running.history.scores)
 
-    def _conclude(self, future: Future[TrialResult], limits: Limits) -> TrialResult | None:
+    def _conclude(self, future: Future[TrialResult]) -> TrialResult | None:
         """Record the result of a trial; return None if the trial has to start again."""
         running = self.running.pop(future)
         trial = running.trial
@@ -318,7 +320,7 @@ class Sweep:
             self._queue.requeue(trial.number)
             return None
         except BrokenExecutor:
-            return self._conclude_dead(running, limits)
+            return self._conclude_dead(running)
         except NnctlError as error:  # for example a full disk, which does not depend on the trial
             self._error = self._error or error
             self._queue.requeue(trial.number)
@@ -336,16 +338,18 @@ class Sweep:
                     append_log(trial, reason)
                     result = result.model_copy(update={"status": "pruned", "reason": reason})
                 case "timeout":
-                    reason = f"timeout: it took longer than {limits.trial_timeout:g} s"
+                    reason = f"timeout: it took longer than {self._limits.trial_timeout:g} s"
                     append_log(trial, reason)
                     result = TrialResult.failure(trial, reason)
-        return self._record(running, at_best_epoch(result, self.config.ranked_by), limits)
+        return self._record(running, at_best_epoch(result, self.config.ranked_by))
 
-    def _conclude_dead(self, running: RunningTrial, limits: Limits) -> TrialResult | None:
+    def _conclude_dead(self, running: RunningTrial) -> TrialResult | None:
         """Record that a worker died; the trial fails if it died before in the same epoch."""
         trial = running.trial
         if running.stop_reason == "timeout":
-            reason = f"timeout: it did not stop after {limits.trial_timeout:g} s and was killed"
+            reason = (
+                f"timeout: it did not stop after {self._limits.trial_timeout:g} s and was killed"
+            )
         else:
             append_log(trial, "the worker process died")
             # Read from the disk, as the trial may have progressed since its history was last read.
@@ -357,9 +361,9 @@ class Sweep:
                 return None
             reason = "the worker process died twice in the same epoch: killed, or out of memory"
         append_log(trial, reason)
-        return self._record(running, TrialResult.failure(trial, reason), limits)
+        return self._record(running, TrialResult.failure(trial, reason))
 
-    def _record(self, running: RunningTrial, result: TrialResult, limits: Limits) -> TrialResult:
+    def _record(self, running: RunningTrial, result: TrialResult) -> TrialResult:
         """Record a result, and stop the sweep if too many trials have failed."""
         scores = None
         if self.config.early_terminate:
@@ -368,14 +372,14 @@ class Sweep:
             scores = running.history.scores
         self._log(events.Ended(**vars(result), scores=scores))
         if result.status in FAILED:
-            self._stop_after_failures(limits)
+            self._stop_after_failures()
         return result
 
-    def _stop_after_failures(self, limits: Limits) -> None:
+    def _stop_after_failures(self) -> None:
         if self._queue.is_done or self.ended_because:
             return
         reasons = [row.reason for row in self.results.values() if row.status in FAILED]
-        if limits.max_failures is not None and len(reasons) >= limits.max_failures:
+        if len(reasons) >= (self._limits.max_failures or math.inf):
             count = "1 trial" if len(reasons) == 1 else f"{len(reasons)} trials"
             self.ended_because = f"stopped after {count} failed"
         elif len(self.results) == 3 == len(reasons) and len(set(map(_error_kind, reasons))) == 1:
