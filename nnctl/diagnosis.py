@@ -6,11 +6,9 @@ run has no diagnosis: the thresholds below are far from the values of healthy ru
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,9 +17,9 @@ from nnctl.build import build_layers, build_network
 from nnctl.config import Config
 from nnctl.data.dataset import dataset_info, open_dataset
 from nnctl.nn.activations import Exponential, HardSigmoid, Linear, Sigmoid, Step
-from nnctl.nn.events import Divergence
+from nnctl.nn.events import Divergence, EpochMetrics
 from nnctl.nn.examples import scaled
-from nnctl.nn.health import Probe
+from nnctl.nn.health import LayerHealth, Probe
 from nnctl.nn.initializers import Auto
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import Labels, make_targets
@@ -35,7 +33,7 @@ DEAD = 0.4
 """Threshold for dead units: the fraction of a layer's units that output 0 for every image."""
 SATURATED = 0.8
 """Threshold for saturation: the fraction of a hidden layer's outputs near their bounds."""
-VANISHING = 1 / 100
+VANISHING_GRADIENT = 1 / 100
 """Threshold for vanishing gradients: norm of the first layer's error over that of the last layer.
 
 The inverse is the threshold for exploding gradients.
@@ -46,18 +44,18 @@ OVERFITTING = 0.10
 """Threshold for overfitting: training accuracy minus validation accuracy."""
 LEARNED = 0.9
 """Threshold for a network that has learned its training images: training accuracy."""
-FLAT = 0.05
+PLATEAU = 0.05
 """Threshold for a loss plateau: largest relative difference of two losses that count as equal."""
-RISEN = 3
+RISING = 3
 """Threshold for a loss that rises: a multiple of the loss of random guessing."""
 TINY_UPDATE = 1e-5
 """Threshold for updates too small to learn: norm of a step divided by that of the weights."""
-MUCH_DROPOUT = 0.5
+HIGH_DROPOUT = 0.5
 """Dropout rates above this are unusually high."""
-FAINT = 1e-2
+VANISHING_ACTIVATIONS = 1e-2
 """Threshold for vanishing activations: their standard deviation."""
 
-FAINT_REASON = (
+VANISHING_ACTIVATIONS_REASON = (
     "the weights are too small, so the activations shrink from layer to layer until all images "
     "look the same"
 )
@@ -118,14 +116,14 @@ def check_config(config: Config) -> list[Diagnosis]:
         *_linear(config, None),
         *_deep_sigmoids(config),
         *_exponentials(config),
-        *_equal_weights(config),
+        *_symmetry(config),
         *_learning_rate(config),
     ]
 
 
 def diagnose(
     config: Config,
-    rows: Sequence[Mapping[str, Any]],
+    history: Sequence[EpochMetrics],
     network: Network | None,
     divergence: Divergence | None = None,
 ) -> list[Diagnosis]:
@@ -135,7 +133,7 @@ def diagnose(
     ----------
     config : Config
         Configuration of the run.
-    rows : sequence of mapping
+    history : sequence of EpochMetrics
         Metrics of its epochs, with the health of the layers.
     network : Network, optional
         Network after the last epoch.
@@ -144,41 +142,41 @@ def diagnose(
     """
     if divergence:
         return [_diverged(config, divergence)]
-    problems = [*_step_activations(config), *_equal_weights(config), *_linear(config, network)]
+    problems = [*_step_activations(config), *_symmetry(config), *_linear(config, network)]
     # Early versions of nnctl did not measure the errors.
-    rows = [row for row in rows if all("error" in layer for layer in row["health"])]
-    if not rows:
+    history = [epoch for epoch in history if epoch.health]
+    if not history:
         return problems
-    health, start = rows[-1]["health"], None
+    health, start = history[-1].health, None
     if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
         start = initial_health(config, network.sizes[0])
     problems += [
-        *_silent_outputs(config, health),
+        *_dead_outputs(config, health),
         *([] if problems else _dead(config, health, start)),
-        *_saturation(config, rows[0]["health"], health, start),
+        *_saturation(config, history[0].health, health, start),
         *_gradients(config, health),
         *_bias_shift(config, health),
     ]
-    problems += _loss(config, rows, explained=bool(problems))
-    if rows[-1]["train_accuracy"] < LEARNED:
+    problems += _loss(config, history, explained=bool(problems))
+    if history[-1].train_accuracy < LEARNED:
         problems += _learning_rate(config)
-    return [*problems, *_overfitting(config, rows)]
+    return [*problems, *_overfitting(config, history)]
 
 
-def diagnose_initialization(config: Config, health: Sequence[Mapping[str, Any]]) -> list[Diagnosis]:
+def diagnose_initialization(config: Config, health: Sequence[LayerHealth]) -> list[Diagnosis]:
     """Return the problems of a network's initial weights, before any training."""
-    overflowing = [number for number, layer in enumerate(health, 1) if not _is_finite(layer)]
+    overflowing = [number for number, layer in enumerate(health, 1) if not layer.is_finite()]
     if overflowing:
         return list(_overflow(config, overflowing[0]))
     return [
         *_dead(config, health, health),
         *_saturation(config, health, health, health),
-        *_faint(config, health),
+        *_vanishing_activations(config, health),
         *_gradients(config, health),
     ]
 
 
-def initial_health(config: Config, pixels: int) -> list[dict[str, Any]]:
+def initial_health(config: Config, pixels: int) -> list[LayerHealth]:
     """Return the health of the layers with the initial weights, measured without a download."""
     network = build_network(config, pixels)
     inputs, labels = some_examples(pixels, _PROBED, network.dtype)
@@ -192,7 +190,7 @@ def initial_health(config: Config, pixels: int) -> list[dict[str, Any]]:
     )
     with np.errstate(over="ignore", invalid="ignore"):
         network.initialize(stream(config.training.seed, "initialization"))
-        return [dataclasses.asdict(layer) for layer in probe.measure(0.0)]
+        return probe.measure(0.0)
 
 
 def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
@@ -213,12 +211,12 @@ def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Lab
     return inputs, np.arange(count)
 
 
-def health_label(config: Config, health: Sequence[Mapping[str, Any]]) -> str:
+def health_label(config: Config, health: Sequence[LayerHealth]) -> str:
     """Return the worst problem of an epoch in at most nine characters, or ``ok``."""
     hidden = health[:-1]
-    dead = max((layer["dead"] for layer in hidden), default=0.0)
-    saturated = max((layer["saturated"] for layer in hidden), default=0.0)
-    if _faint_layer(health) < len(health):
+    dead = max((layer.dead for layer in hidden), default=0.0)
+    saturated = max((layer.saturated for layer in hidden), default=0.0)
+    if _vanishing_layer(health) < len(health):
         return "tiny act."
     for share, least, what in ((dead, DEAD, "dead"), (saturated, SATURATED, "sat.")):
         if share >= least:
@@ -232,14 +230,14 @@ def _key(layer: int, key: str) -> str:
     return f"network.layers.{layer - 1}.{key}"
 
 
-def before_any_step(divergence: Divergence) -> bool:
+def is_initial(divergence: Divergence) -> bool:
     """Return whether the very first forward pass overflowed, before any step."""
     first = (divergence.epoch, divergence.batch, divergence.last_finite_loss) == (1, 1, None)
     return first and divergence.what != "gradient"
 
 
 def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
-    if before_any_step(divergence):
+    if is_initial(divergence):
         return next(_overflow(config, divergence.layer))
     rate = config.optimizer.learning_rate
     verb = "was" if divergence.what == "gradient" else "were"
@@ -338,7 +336,7 @@ def _exponentials(config: Config) -> Iterator[Diagnosis]:
             )
 
 
-def _equal_weights(config: Config) -> Iterator[Diagnosis]:
+def _symmetry(config: Config) -> Iterator[Diagnosis]:
     *hidden, _ = build_layers(config)
     equal = {
         number: 0.0
@@ -379,16 +377,12 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
         )
 
 
-def _is_dead(layer: Mapping[str, Any]) -> bool:
-    return bool(layer["dead"] >= DEAD)
+def _is_dead(layer: LayerHealth) -> bool:
+    return bool(layer.dead >= DEAD)
 
 
-def _is_saturated(layer: Mapping[str, Any]) -> bool:
-    return bool(layer["saturated"] >= SATURATED)
-
-
-def _is_finite(layer: Mapping[str, Any]) -> bool:
-    return all(math.isfinite(value) for value in layer.values() if value is not None)
+def _is_saturated(layer: LayerHealth) -> bool:
+    return bool(layer.saturated >= SATURATED)
 
 
 def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
@@ -418,23 +412,23 @@ def _rate_cure(config: Config) -> str:
         dropout[_key(number, "dropout")] = layer.dropout
     settings = {
         "training.adversarial": config.training.adversarial,
-        **{key: rate for key, rate in dropout.items() if rate > MUCH_DROPOUT},
+        **{key: rate for key, rate in dropout.items() if rate > HIGH_DROPOUT},
         "optimizer.learning_rate": config.optimizer.learning_rate,
     }
     named = [f"{key} (now {value:g})" for key, value in settings.items() if value]
     return "lower " + ", or ".join(named)
 
 
-def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
     """Report output units near 0 for every image, which the quadratic loss cannot revive."""
     number, output = len(health), config.network.layers[-1]
-    silent = round(health[-1]["dead"] * output.units)
-    if silent and output.units > 1 and config.loss == "quadratic":
+    dead = round(health[-1].dead * output.units)
+    if dead and output.units > 1 and config.loss == "quadratic":
         init = _init_cure(config, number)
         yield Diagnosis(
             "silent outputs",
             number,
-            f"layer {number}: {silent} of {output.units} outputs are near 0 for every image",
+            f"layer {number}: {dead} of {output.units} outputs are near 0 for every image",
             "the network never predicts these digits: the gradient of the quadratic loss is "
             "proportional to the derivative of the output, which is nearly 0 there",
             ", or ".join(
@@ -449,13 +443,13 @@ def _silent_outputs(config: Config, health: Sequence[Mapping[str, Any]]) -> Iter
 
 def _dead(
     config: Config,
-    health: Sequence[Mapping[str, Any]],
-    start: Sequence[Mapping[str, Any]] | None,
+    health: Sequence[LayerHealth],
+    start: Sequence[LayerHealth] | None,
 ) -> Iterator[Diagnosis]:
     dead = {
-        number: layer["dead"]
+        number: layer.dead
         for number, layer in enumerate(health[:-1], start=1)
-        if _is_dead(layer) and not _is_saturated(layer) and number < _faint_layer(health)
+        if _is_dead(layer) and not _is_saturated(layer) and number < _vanishing_layer(health)
     }
     if dead:
         number = max(dead, key=dead.__getitem__)
@@ -473,13 +467,13 @@ def _dead(
         )
 
 
-def _faint_layer(health: Sequence[Mapping[str, Any]]) -> int:
+def _vanishing_layer(health: Sequence[LayerHealth]) -> int:
     """Return the first hidden layer with vanishing activations, or ``len(health) + 1``.
 
     A layer whose units are mostly dead is not one of them.
     """
     for number, layer in enumerate(health[:-1], start=1):
-        if layer["std"] < FAINT and layer["dead"] < DEAD:
+        if layer.std < VANISHING_ACTIVATIONS and layer.dead < DEAD:
             return number
     return len(health) + 1
 
@@ -498,19 +492,19 @@ def _also(layers: Mapping[int, float], worst: int) -> str:
 
 def _saturation(
     config: Config,
-    first: Sequence[Mapping[str, Any]],
-    last: Sequence[Mapping[str, Any]],
-    start: Sequence[Mapping[str, Any]] | None,
+    first: Sequence[LayerHealth],
+    last: Sequence[LayerHealth],
+    start: Sequence[LayerHealth] | None,
 ) -> Iterator[Diagnosis]:
     """Report layers saturated since the first epoch; a confident network may saturate later."""
     saturated = {
-        number: now["saturated"]
+        number: now.saturated
         for number, (then, now) in enumerate(zip(first[:-1], last[:-1], strict=True), start=1)
         if _is_saturated(then) and _is_saturated(now)
     }
     if saturated:
         number = max(saturated, key=saturated.__getitem__)
-        before = f" ({100 * first[number - 1]['saturated']:.0f} % after the first epoch)"
+        before = f" ({100 * first[number - 1].saturated:.0f} % after the first epoch)"
         init = _init_cure(config, number)
         began_so = init is not None and (start is None or _is_saturated(start[number - 1]))
         why = "its initial weights are too large" if began_so else "the steps were too large"
@@ -525,17 +519,17 @@ def _saturation(
         )
 
 
-def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
-    first, last = health[0]["error"], health[-1]["error"]
+def _gradients(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
+    first, last = health[0].error, health[-1].error
     hidden = [layer.activation for layer in config.network.layers[:-1]]
-    if not last or _faint_layer(health) < len(health):
+    if not last or _vanishing_layer(health) < len(health):
         return  # vanishing activations have their own diagnosis
     if not first and (any(isinstance(f, Step) for f in hidden) or any(map(_is_dead, health[:-1]))):
         return  # and so have step activations and dead units
     ratio = max(first, float(np.finfo(np.float32).tiny)) / last
     per_layer = f"a factor of {ratio ** (1 / max(1, len(hidden))):.2g} per layer"
     init = next(filter(None, (_init_cure(config, i + 1) for i in range(len(hidden)))), None)
-    if ratio < VANISHING:
+    if ratio < VANISHING_GRADIENT:
         bounded = [function for function in hidden if function.initializer != "he_normal"]
         yield Diagnosis(
             "vanishing gradients",
@@ -552,7 +546,7 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
                 else "use more units or fewer layers in network.layers"
             ),
         )
-    elif ratio > 1 / VANISHING:
+    elif ratio > 1 / VANISHING_GRADIENT:
         yield Diagnosis(
             "exploding gradients",
             1,
@@ -564,12 +558,12 @@ def _gradients(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[
         )
 
 
-def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+def _bias_shift(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
     hidden = zip(config.network.layers[:-1], health[:-1], strict=True)
     shifted = {
-        number: state["mean"] / state["std"]
+        number: state.mean / state.std
         for number, (layer, state) in enumerate(hidden, start=1)
-        if layer.activation.positive and state["mean"] > SHIFTED * state["std"] > 0
+        if layer.activation.positive and state.mean > SHIFTED * state.std > 0
     }
     if shifted:
         number = max(shifted, key=shifted.__getitem__)
@@ -577,43 +571,43 @@ def _bias_shift(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator
         yield Diagnosis(
             "shifted activations",
             number,
-            f"layer {number}: the activations have mean {state['mean']:.3g} and standard "
-            f"deviation {state['std']:.2g}, and none is negative" + _also(shifted, number),
+            f"layer {number}: the activations have mean {state.mean:.3g} and standard "
+            f"deviation {state.std:.2g}, and none is negative" + _also(shifted, number),
             f"the inputs of layer {number + 1} are similar for all images, and the gradients of "
             "each unit's weights there all have the same sign, so the steps zigzag",
             f"use tanh or elu in {_key(number, 'activation')}",
         )
 
 
-def _faint(config: Config, health: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
-    number = _faint_layer(health)
+def _vanishing_activations(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
+    number = _vanishing_layer(health)
     if number < len(health):
         yield Diagnosis(
             "faint activations",
             number,
             f"layer {number}: the activations are nearly equal for all images (standard "
             f"deviation "
-            f"{health[number - 1]['std']:.1g})",
-            FAINT_REASON,
+            f"{health[number - 1].std:.1g})",
+            VANISHING_ACTIVATIONS_REASON,
             _init_cure(config, number) or _rate_cure(config),
         )
 
 
 def _loss(
-    config: Config, rows: Sequence[Mapping[str, Any]], *, explained: bool
+    config: Config, history: Sequence[EpochMetrics], *, explained: bool
 ) -> Iterator[Diagnosis]:
     """Report a loss that stays on a plateau or rises, unless another problem explains it."""
-    first, last = rows[0], rows[-1]
+    first, last = history[0], history[-1]
     classes = max(2, config.network.layers[-1].units)
-    if last["train_accuracy"] > min(2 / classes, 0.75):
+    if last.train_accuracy > min(2 / classes, 0.75):
         return
-    began = first["train_loss"]
-    guessing = f"with an accuracy of {100 * last['train_accuracy']:.1f} %: no better than guessing"
-    was = f"was {began:.4g} in epoch {first['epoch']} and " * (len(rows) > 1)
-    evidence = f"the training loss {was}is {last['train_loss']:.4g} in epoch {last['epoch']}"
+    began = first.train_loss
+    guessing = f"with an accuracy of {100 * last.train_accuracy:.1f} %: no better than guessing"
+    was = f"was {began:.4g} in epoch {first.epoch} and " * (len(history) > 1)
+    evidence = f"the training loss {was}is {last.train_loss:.4g} in epoch {last.epoch}"
     chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
-    stuck = config.loss == "quadratic" and _is_saturated(last["health"][-1])
-    if last["train_loss"] > max(RISEN * chance, began / 2) and not stuck:
+    stuck = config.loss == "quadratic" and _is_saturated(last.health[-1])
+    if last.train_loss > max(RISING * chance, began / 2) and not stuck:
         if not explained:
             yield Diagnosis(
                 "learning rate",
@@ -624,28 +618,28 @@ def _loss(
                 _rate_cure(config),
             )
         return
-    fell = began - last["train_loss"]
-    if fell <= FLAT * began or abs(last["train_loss"] - chance) <= FLAT * chance:
-        yield from _flat(config, rows, f"{evidence}, {guessing}", explained=explained)
+    fell = began - last.train_loss
+    if fell <= PLATEAU * began or abs(last.train_loss - chance) <= PLATEAU * chance:
+        yield from _plateau(config, history, f"{evidence}, {guessing}", explained=explained)
 
 
-def _flat(
-    config: Config, rows: Sequence[Mapping[str, Any]], evidence: str, *, explained: bool
+def _plateau(
+    config: Config, history: Sequence[EpochMetrics], evidence: str, *, explained: bool
 ) -> Iterator[Diagnosis]:
     """Report why the loss stays at that of guessing, unless another problem explains it."""
-    health, rate = rows[-1]["health"], config.optimizer.learning_rate
-    faint = _faint_layer(health)
-    updates = [layer["update_ratio"] for layer in rows[0]["health"]]
-    if faint < len(health) and not explained:
+    health, rate = history[-1].health, config.optimizer.learning_rate
+    vanishing = _vanishing_layer(health)
+    updates = [layer.update_ratio for layer in history[0].health]
+    if vanishing < len(health) and not explained:
         reason = (
-            f"the activations of layer {faint} are nearly equal for all images (standard "
+            f"the activations of layer {vanishing} are nearly equal for all images (standard "
             f"deviation "
-            f"{health[faint - 1]['std']:.1g}); {FAINT_REASON}"
+            f"{health[vanishing - 1].std:.1g}); {VANISHING_ACTIVATIONS_REASON}"
         )
-        cure = _init_cure(config, faint) or _rate_cure(config)
+        cure = _init_cure(config, vanishing) or _rate_cure(config)
     elif config.loss == "quadratic" and _is_saturated(health[-1]):
         reason = (
-            f"{100 * health[-1]['saturated']:.0f} % of the outputs are within 5 % of their bounds; "
+            f"{100 * health[-1].saturated:.0f} % of the outputs are within 5 % of their bounds; "
             "the gradient of the quadratic loss is proportional to their derivative, which is "
             "nearly 0 there"
         )
@@ -674,11 +668,11 @@ def _flat(
     yield Diagnosis("flat loss", None, evidence, reason, cure)
 
 
-def _overfitting(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
-    last = rows[-1]
-    if last["val_accuracy"] is None or last["train_accuracy"] < LEARNED:
+def _overfitting(config: Config, history: Sequence[EpochMetrics]) -> Iterator[Diagnosis]:
+    last = history[-1]
+    if last.val_accuracy is None or last.train_accuracy < LEARNED:
         return
-    gap = last["train_accuracy"] - last["val_accuracy"]
+    gap = last.train_accuracy - last.val_accuracy
     if gap > OVERFITTING:
         cures = ["raise optimizer.weight_decay"]
         hidden = config.network.layers[:-1]
@@ -693,8 +687,8 @@ def _overfitting(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[
         yield Diagnosis(
             "overfitting",
             None,
-            f"the accuracy is {100 * last['train_accuracy']:.1f} % on the training images, but "
-            f"{100 * last['val_accuracy']:.1f} % on the validation images",
+            f"the accuracy is {100 * last.train_accuracy:.1f} % on the training images, but "
+            f"{100 * last.val_accuracy:.1f} % on the validation images",
             "the network memorized the training images, including their noise",
             ", or ".join(cures),
         )

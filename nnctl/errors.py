@@ -16,8 +16,10 @@ place.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from nnctl.text import MAX_WORD, shortened
 
@@ -112,3 +114,25 @@ def limit_hint(error: BaseException | None) -> str | None:
     if error.errno == errno.ENFILE:
         return "Too many files are open on this machine: close some programs."
     return None
+
+
+def cannot_write(path: Path, error: OSError) -> NnctlError:
+    """Return the error to raise for a path that cannot be written."""
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(
+            f"{path} cannot be written: {error.strerror}", hint="Choose a shorter name."
+        )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "Free some space; all saved files are intact." if full else "Use another directory."
+    return StorageError(
+        f"{path} cannot be written: {error.strerror or error}", hint=limit_hint(error) or hint
+    )
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Convert the OSError of a ``with`` block that writes to a path; see `cannot_write`."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nnctl.errors import UsageError
+
 TEMPORARY = ".nnctl-tmp"
 """Suffix of temporary files; see `is_temporary`."""
 _ATTEMPTS = 100
@@ -100,6 +102,27 @@ def require_own(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a link, a folder, a pipe or a device")
+
+
+def require_replaceable(path: Path, suffix: str) -> None:
+    """Check that an output file does not exist, or is a file with the suffix of its format.
+
+    This protects the files of the user and of the run: only another output can be overwritten.
+
+    Raises
+    ------
+    UsageError
+        The path is a file with another suffix, or a folder, a pipe or a device.
+    """
+    hint = "Use another file with --output."
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # the file does not exist, or writing it raises an error
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for another process
+        raise UsageError(f"{path} is a folder, a pipe or a device, not a file", hint=hint)
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"{path} exists and its name does not end with {suffix}", hint=hint)
 
 
 def append_lines(path: Path, lines: Iterable[str], *, create: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -46,8 +47,14 @@ def single_threaded_blas() -> Iterator[None]:
     The threads of a BLAS wait for each other in a busy loop. While other programs used the cores, a
     matrix product of 0.05 ms was seen to take 20 ms. The threads of nnctl sleep instead.
     """
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+    with _thread_pools().limit(limits=1, user_api="blas"):
         yield
+
+
+@functools.cache
+def _thread_pools() -> threadpoolctl.ThreadpoolController:
+    """Return the controller of the loaded libraries; it takes milliseconds to find them."""
+    return threadpoolctl.ThreadpoolController()
 
 
 def describe_blas() -> dict[str, Any]:

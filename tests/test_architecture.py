@@ -18,7 +18,7 @@ PACKAGE = Path(nnctl.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "errors": {"text"},
-    "files": set(),
+    "files": {"errors"},
     "signals": set(),
     "system": set(),
     "nn": set(),
@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "diagnosis",
     },
     "analysis": {"text", "errors", "system", "nn", "config", "data", "build", "diagnosis", "runs"},
-    "sweeps": {"text", "errors", "files", "system", "config", "data", "runs", "analysis"},
+    "sweeps": {"text", "errors", "files", "system", "nn", "config", "data", "runs", "analysis"},
     "export": {"errors", "files", "nn", "runs", "analysis"},
     "report": {"errors", "files", "nn", "config", "data", "runs", "analysis", "sweeps"},
     "views": {"text", "nn", "data", "diagnosis", "runs", "analysis", "sweeps"},

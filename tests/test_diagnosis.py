@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from hypothesis import strategies as st
 from nnctl.build import build_network
 from nnctl.config import Config, from_mapping, replaced
 from nnctl.diagnosis import Diagnosis, check_config, diagnose, health_label
-from nnctl.nn.events import Divergence
+from nnctl.nn.events import Divergence, EpochMetrics
+from nnctl.nn.health import LayerHealth
 from nnctl.runs.resolve import load_config
 from tests.conftest import CONFIGS
 
 Layers = Sequence[dict[str, Any]]
 
-ALIVE = {"mean": 0.2, "std": 0.3, "dead": 0.0, "saturated": 0.0, "error": 1.0, "update_ratio": 0.01}
+ALIVE = LayerHealth(
+    mean=0.2, std=0.3, dead=0.0, saturated=0.0, error=1.0, error_ratio=1.0, update_ratio=0.01
+)
 
 
 def config_of(*activations: Any, rate: float = 0.1, **settings: Any) -> Config:
@@ -32,11 +36,17 @@ def config_of(*activations: Any, rate: float = 0.1, **settings: Any) -> Config:
     return from_mapping({"network": network, "optimizer": optimizer, **settings}, "test")
 
 
-def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> dict[str, Any]:
+def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> EpochMetrics:
     """Return the metrics of an epoch; each change makes one of the first layers unhealthy."""
-    health = [{**ALIVE, **change} for change in (*changes, *[{}] * (layers - len(changes)))]
-    learned = {"train_loss": 0.2, "train_accuracy": 0.95, "val_loss": 0.3, "val_accuracy": 0.9}
-    return {"epoch": 1, **learned, "health": health, **metrics}
+    health = [replace(ALIVE, **change) for change in (*changes, *[{}] * (layers - len(changes)))]
+    values: dict[str, Any] = {
+        "train_loss": 0.2,
+        "train_accuracy": 0.95,
+        "val_loss": 0.3,
+        "val_accuracy": 0.9,
+    }
+    values |= {"epoch": 1, "learning_rate": 0.1, "seconds": 1.0, **metrics}
+    return EpochMetrics(**values, health=health)
 
 
 def one(diagnoses: list[Diagnosis]) -> Diagnosis:
@@ -96,7 +106,7 @@ SATURATED = row({"saturated": 0.95})
     ],
 )
 def test_only_the_cause_is_reported(
-    config: Config, rows: list[dict[str, Any]], kinds: list[str]
+    config: Config, rows: list[EpochMetrics], kinds: list[str]
 ) -> None:
     assert [diagnosis.kind for diagnosis in diagnose(config, rows, None)] == kinds
 
@@ -188,20 +198,20 @@ def test_unhealthy_layers_are_diagnosed_from_a_threshold_on(
     label: str,
 ) -> None:
     assert diagnose(config, [row(*below)], None) == []
-    assert health_label(config, row(*below)["health"]) == "ok"
+    assert health_label(config, row(*below).health) == "ok"
     diagnosis = one(diagnose(config, [row(*above)], None))
     assert (kind, layer) == (diagnosis.kind, diagnosis.layer)
     assert diagnosis.evidence.startswith(evidence)
     assert reason in diagnosis.reason
     assert keys == keys_in(diagnosis.cure)
     assert_has_keys(config, diagnosis.cure)
-    assert label == health_label(config, row(*above)["health"])
+    assert label == health_label(config, row(*above).health)
 
 
 def test_the_output_layer_may_be_confident() -> None:
     last = {"dead": 0.9, "saturated": 1.0, "mean": 1.0, "std": 0.001}
     assert diagnose(TANHS, [row({}, {}, last)], None) == []
-    assert health_label(TANHS, row({}, {}, last)["health"]) == "ok"
+    assert health_label(TANHS, row({}, {}, last).health) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -382,7 +392,7 @@ def test_a_loss_plateau_has_a_reason(
     assert reason in diagnosis.reason
     assert keys == keys_in(diagnosis.cure)[: len(keys)]
     assert_has_keys(TANHS, diagnosis.cure)
-    assert label == health_label(TANHS, row(*change)["health"])
+    assert label == health_label(TANHS, row(*change).health)
 
 
 @pytest.mark.parametrize(
@@ -557,13 +567,20 @@ def test_a_preset_has_no_warning(name: str) -> None:
 
 shares = st.floats(0, 1)
 sizes = st.sampled_from([0.0, 1e-30, 1e-3, 0.3, 1.0, 7.5, 1e30])
-LAYER = st.fixed_dictionaries(
-    {"mean": sizes, "std": sizes, "dead": shares, "saturated": shares, "error": sizes}
+LAYER = st.builds(
+    LayerHealth,
+    mean=sizes,
+    std=sizes,
+    dead=shares,
+    saturated=shares,
+    error=sizes,
+    error_ratio=sizes,
+    update_ratio=sizes,
 )
 
 
 @given(st.lists(LAYER, min_size=3, max_size=3))
-def test_the_health_label_fits_its_column(health: list[dict[str, float]]) -> None:
+def test_the_health_label_fits_its_column(health: list[LayerHealth]) -> None:
     assert 2 <= len(health_label(config_of("relu", "sigmoid"), health)) <= 9
 
 
@@ -576,5 +593,5 @@ def test_the_health_label_fits_its_column(health: list[dict[str, float]]) -> Non
     ],
 )
 def test_the_health_label_shows_the_worst_layer(share: float, dead: str, saturated: str) -> None:
-    assert dead == health_label(RELUS, row({"dead": 0.5}, {"dead": share})["health"])
-    assert saturated == health_label(TANHS, row({"saturated": share}, {})["health"])
+    assert dead == health_label(RELUS, row({"dead": 0.5}, {"dead": share}).health)
+    assert saturated == health_label(TANHS, row({"saturated": share}, {}).health)

@@ -5,64 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.data.dataset import Dataset
-from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import logits_of, make_targets
-from nnctl.runs.run import Run, config_of, network_of
-from nnctl.runs.training_run import split
-from nnctl.system import cores, single_threaded_blas
-
 ALPHA = 0.05
 """Significance level: a difference with a larger p-value may be chance."""
 _ROUNDING = 1e-14  # relative rounding error of differences that are equal otherwise
-
-
-@dataclass(frozen=True, eq=False)
-class ValidationPredictions:
-    """Results of a network on each validation image.
-
-    Parameters
-    ----------
-    labels : array of uint8, shape (n,)
-        True classes.
-    right : array of bool, shape (n,)
-        Whether each predicted class is right.
-    losses : array of float, shape (n,)
-        Loss of each image.
-    """
-
-    labels: NDArray[np.uint8]
-    right: NDArray[np.bool_]
-    losses: NDArray[np.float64]
-
-
-def predict_validation(run: Run, dataset: Dataset) -> ValidationPredictions | None:
-    """Evaluate the best network of a run on its validation images; None if it has none.
-
-    Raises
-    ------
-    NnctlError
-        The checkpoint cannot be read.
-    """
-    saved, path = run.checkpoint("best"), run.checkpoint_path("best")
-    network, config = network_of(saved, path), config_of(saved, path)
-    _, validation = split(config, dataset)
-    if validation is None:
-        return None
-    loss = make_loss(config.loss, config.network.layers[-1].activation)
-    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-        logits = logits_of(network, validation.images, threads=cores())
-        targets = make_targets(validation.labels, logits.shape[1], logits.dtype)
-        return ValidationPredictions(
-            labels=validation.labels,
-            right=network.predict_classes(logits) == validation.labels,
-            losses=loss.values(logits, targets).astype(np.float64),
-        )
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:

@@ -12,33 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.config import Config
-from nnctl.data.dataset import Digits, open_dataset, relabel_binary
+from nnctl.data.dataset import Dataset, Digits, image_side, open_dataset, relabel_binary
 from nnctl.errors import UsageError
 from nnctl.nn.activations import Sigmoid, Softmax
 from nnctl.nn.corruption import CORRUPTIONS, Corruption
-from nnctl.nn.examples import Examples, scaled
-from nnctl.nn.losses import Loss, make_loss
+from nnctl.nn.examples import scaled
+from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import (
     ClassMetrics,
     calibration,
     class_metrics,
     confusion_matrix,
     expected_calibration_error,
-    logits_of,
     make_targets,
-    mean_loss_and_accuracy,
 )
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
-from nnctl.runs.resolve import Notify
-from nnctl.runs.run import Run, Which, config_of, network_of
-from nnctl.runs.training_run import split
-from nnctl.system import cores, single_threaded_blas
+from nnctl.runs.inference import infer
+from nnctl.runs.resolve import Notify, split
+from nnctl.runs.run import Run, TrainedNetwork, Which
 
 Split = Literal["test", "validation", "train"]
 
-SMALLEST_SIDE = 8
-"""Smallest height of an image of a digit, in pixels; logic gates have two inputs."""
 MOST_ROWS = 8
 """Largest numbers of examples and of inputs for a truth table."""
 
@@ -135,6 +130,11 @@ class Predictions:
     decided: NDArray[np.int64]
     outputs: Array
     losses: Array
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return float(self.losses.mean(dtype=np.float64))
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -357,10 +357,8 @@ def evaluate(
     ):
         if value not in known:
             raise UsageError(f"unknown {name} '{value}'; use one of {', '.join(known)}")
-    saved = run.checkpoint(checkpoint)
-    path = run.checkpoint_path(checkpoint)
-    network, config = network_of(saved, path), config_of(saved, path)
-    trained_on = saved.dataset.name
+    trained = run.load(checkpoint)
+    network, config, trained_on = trained.network, trained.config, trained.dataset.name
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
         positive = config.data.positive_digit
@@ -386,18 +384,11 @@ def evaluate(
     classes = class_names(config, network)
     if digits.labels.max() >= len(classes):
         raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
-    loss = make_loss(config.loss, config.network.layers[-1].activation)
-    examples = Examples(*digits)
-    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-        logits = logits_of(network, digits.images, threads=cores())
-        values = loss.values(logits, make_targets(digits.labels, logits.shape[1], logits.dtype))
-        amplified = [_amplify(network, loss, examples, gain) for gain in gains]
-        outputs, decided = network.outputs(logits), network.predict_classes(logits)
-    answers = Predictions(*digits, decided=decided, outputs=outputs, losses=values)
-    confusion = confusion_matrix(digits.labels, decided, len(classes))
+    answers = _predict(network, config, digits)
+    confusion = confusion_matrix(digits.labels, answers.decided, len(classes))
     return Evaluation(
         accuracy=float(confusion.trace() / len(digits.labels)),
-        loss=float(values.mean(dtype=np.float64)),
+        loss=answers.loss,
         n=len(digits.labels),
         classes=classes,
         per_class=class_metrics(confusion),
@@ -407,8 +398,8 @@ def evaluate(
         checkpoint=checkpoint,
         run_dir=run.directory,
         trained_on=trained_on,
-        same_files=saved.dataset.hashes == dict(dataset.hashes),
-        amplified=amplified,
+        same_files=trained.dataset.hashes == dict(dataset.hashes),
+        amplified=[_amplify(trained, digits, gain) for gain in gains],
         truth_table=_truth_table(answers),
         mistakes=_mistakes(answers, mistakes, classes),
         corrupted=measure_corrupted(network, digits) if corrupt else [],
@@ -416,6 +407,29 @@ def evaluate(
         answers=answers,
         network=network,
     )
+
+
+def predict_validation(run: Run, dataset: Dataset) -> Predictions | None:
+    """Return the predictions of a run's best network for its validation images, if it has any.
+
+    Raises
+    ------
+    NnctlError
+        The checkpoint cannot be read.
+    """
+    trained = run.load("best")
+    _, validation = split(trained.config, dataset)
+    return validation and _predict(trained.network, trained.config, validation)
+
+
+def _predict(network: Network, config: Config, digits: Digits) -> Predictions:
+    """Return the predictions of a network and their losses."""
+    logits, outputs, classes = infer(network, digits.images)
+    loss = make_loss(config.loss, config.network.layers[-1].activation)
+    with np.errstate(over="ignore", invalid="ignore"):
+        targets = make_targets(digits.labels, logits.shape[1], logits.dtype)
+        losses = loss.values(logits, targets)
+    return Predictions(*digits, decided=classes, outputs=outputs, losses=losses)
 
 
 def says_probabilities(network: Network) -> bool:
@@ -452,14 +466,12 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
         The examples are not images.
     """
     pixels = digits.images.shape[1]
-    if math.isqrt(pixels) ** 2 != pixels or pixels < SMALLEST_SIDE**2:
+    if image_side(pixels) is None:
         raise UsageError(f"cannot corrupt examples of {pixels} inputs: they are not images")
 
     def accuracy(corruption: Corruption, amount: float) -> float:
         images = corruption.apply(digits.images, amount, np.random.default_rng(0))
-        with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-            logits = logits_of(network, images, threads=cores())
-        return float((network.predict_classes(logits) == digits.labels).mean())
+        return float((infer(network, images).classes == digits.labels).mean())
 
     return [
         Corrupted(
@@ -505,18 +517,20 @@ def class_names(config: Config, network: Network) -> list[str]:
     return [str(digit) for digit in range(max(2, network.sizes[-1]))]
 
 
-def _amplify(network: Network, loss: Loss, examples: Examples, gain: float) -> Amplified:
+def _amplify(trained: TrainedNetwork, digits: Digits, gain: float) -> Amplified:
     """Evaluate a network whose weights and biases are multiplied by a gain."""
     if not isinstance(gain, int | float) or not gain > 0:
         raise UsageError(f"a gain must be a number above 0, got {gain}")
     try:
-        amplified = network.scaled(gain)
+        with np.errstate(over="ignore", invalid="ignore"):
+            amplified = trained.network.scaled(gain)
     except ValueError as error:
         raise UsageError(
             f"gain inf turns sigmoid and hard_sigmoid units into step units, but {error}",
             hint="Use finite gains, such as --gain 1,10,100.",
         ) from None
-    mean_loss, accuracy = mean_loss_and_accuracy(amplified, loss, examples)
-    if not math.isfinite(mean_loss):
+    predictions = _predict(amplified, trained.config, digits)
+    if not math.isfinite(predictions.loss):
         raise UsageError(f"the network overflows with gain {gain:g}; use a smaller gain")
-    return Amplified(gain, accuracy, mean_loss if math.isfinite(gain) else None)
+    accuracy = float(predictions.right.mean())
+    return Amplified(gain, accuracy, predictions.loss if math.isfinite(gain) else None)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.analysis.evaluation import SMALLEST_SIDE, class_names
+from nnctl.analysis.evaluation import class_names
 from nnctl.build import build_augmentation, build_layers, build_network
 from nnctl.config import Config, to_mapping
-from nnctl.data.dataset import DatasetInfo, find_cached
+from nnctl.data.dataset import DatasetInfo, find_cached, image_side
 from nnctl.diagnosis import (
     Diagnosis,
     check_config,
@@ -28,7 +28,6 @@ from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.augmentation import GROUP
 from nnctl.nn.dropout import Dropout
-from nnctl.nn.events import Divergence
 from nnctl.nn.examples import scaled
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
 from nnctl.nn.losses import make_loss
@@ -40,11 +39,11 @@ from nnctl.runs.resolve import (
     epochs_needed,
     info_of_config,
     resolve_auto,
+    split,
     steps_per_epoch,
     validation_count,
 )
 from nnctl.runs.run import Run
-from nnctl.runs.training_run import split
 from nnctl.text import shell_command
 
 LARGEST_ERROR = 1e-5
@@ -230,21 +229,21 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
     DataError
         A file of the run is damaged.
     """
-    summary, config, rows = run.summary, run.config, run.metrics
-    divergence = Divergence(**summary["divergence"]) if "divergence" in summary else None
-    if divergence and divergence.layer > len(config.network.layers):
+    summary, config, history = run.summary, run.config, run.history
+    divergence = summary.divergence if summary else None
+    if divergence and not 1 <= divergence.layer <= len(config.network.layers):
         raise DamagedFileError(
             f"{run.summary_path} is damaged: it names layer {divergence.layer}, which does not "
             "exist"
         )
-    if not rows and divergence is None:
+    if not history and divergence is None:
         return inspect(config)
-    diagnoses = diagnose(config, rows, trained, divergence)
-    plan = _plan(config, _facts_of_run(run))
-    return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(rows))
+    diagnoses = diagnose(config, history, trained, divergence)
+    plan = _plan(config, _dataset_info_of(run))
+    return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(history))
 
 
-def _facts_of_run(run: Run) -> DatasetInfo:
+def _dataset_info_of(run: Run) -> DatasetInfo:
     """Return the sizes of a run's dataset, from its checkpoint if the dataset no longer exists."""
     if not run.checkpoint_path("last").exists():
         return info_of_config(run.config)
@@ -300,8 +299,8 @@ def sample_images(config: Config, count: int) -> list[Sample]:
     digits, _ = split(resolve_auto(config, dataset), dataset)
     count = min(count, len(digits.labels))
     pixels = digits.images.shape[1]
-    side = math.isqrt(pixels)
-    if side * side != pixels or side < SMALLEST_SIDE:
+    side = image_side(pixels)
+    if side is None:
         raise UsageError(
             f"cannot show samples: the examples of '{dataset.name}' have {pixels} inputs and are "
             "not images"

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.analysis.evaluation import SMALLEST_SIDE, class_names
+from nnctl.analysis.evaluation import class_names
+from nnctl.data.dataset import SMALLEST_SIDE, image_side
 from nnctl.data.image_files import STDIN, is_idx, list_files, read_file, read_images, read_picture
 from nnctl.data.preprocess import normalise
 from nnctl.errors import DataError, UsageError
-from nnctl.nn.metrics import logits_of
-from nnctl.runs.run import Run, Which, config_of, network_of
+from nnctl.runs.inference import infer
+from nnctl.runs.run import Run, Which
 
 _BLOCK = 1000  # images of an IDX file classified at a time
 
@@ -114,23 +115,20 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
     """
     if names.count(STDIN) > 1:
         raise UsageError("standard input can be read only once", hint=f"Give {STDIN} once.")
-    saved = run.checkpoint(checkpoint)
-    path = run.checkpoint_path(checkpoint)
-    network, config = network_of(saved, path), config_of(saved, path)
-    pixels, classes = network.sizes[0], class_names(config, network)
+    trained = run.load(checkpoint)
+    network = trained.network
+    pixels, classes = network.sizes[0], class_names(trained.config, network)
     if pixels < SMALLEST_SIDE**2:
         raise UsageError(
-            f"{run.directory} was trained on {saved.dataset.name}, not on images of digits",
+            f"{run.directory} was trained on {trained.dataset.name}, not on images of digits",
             hint="Use a run that was trained on digits.",
         )
 
     def answers(images: NDArray[np.uint8]) -> Iterator[Prediction]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            logits = logits_of(network, images.reshape(len(images), -1))
-            outputs, decided = network.outputs(logits), network.predict_classes(logits)
+        _, outputs, predicted = infer(network, images.reshape(len(images), -1))
         if outputs.shape[1] == 1:  # a single sigmoid unit gives the second of two classes
             outputs = np.hstack([1 - outputs, outputs])
-        rows = zip(images, outputs.tolist(), decided.tolist(), strict=True)
+        rows = zip(images, outputs.tolist(), predicted.tolist(), strict=True)
         return (Prediction(*row) for row in rows)
 
     def of_file(name: str) -> Iterator[FilePrediction]:
@@ -147,8 +145,8 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
                 for i, answer in enumerate(answers(images[begin : begin + _BLOCK]), start=begin):
                     yield FilePrediction(name, i, classes, answer)
             return
-        side = math.isqrt(pixels)
-        if side**2 != pixels:
+        side = image_side(pixels)
+        if side is None:
             raise UsageError(
                 f"the network of {run.directory} takes {pixels} pixels: not a square image",
                 hint="Use IDX files with such images.",

@@ -107,7 +107,7 @@ def train(
                 for event in training.events(stop):
                     view.show(event)
             if as_json:
-                click.echo(to_json_text(training.summary))
+                click.echo(to_json_text(training.summary.to_json()))
             else:
                 show_result(training)
     except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def _check_threshold(config: Config, fail_under: float | None) -> None:
 def _check_accuracy(training: TrainingRun, fail_under: float | None) -> None:
     from nnctl.errors import BelowThresholdError
 
-    accuracy = training.summary["best_val_accuracy"] or 0.0  # None: no validation examples
+    accuracy = training.summary.best_val_accuracy or 0.0  # None: no validation examples
     if fail_under is not None and accuracy < fail_under:
         raise BelowThresholdError(
             f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from nnctl.text import did_you_mean
 MINI_DIRECTORY = Path(__file__).parent / "mini"
 
 NAMED = ("mnist", "mini", *GATES)
+SMALLEST_SIDE = 8
+"""Smallest height of an image of a digit, in pixels."""
 """Datasets with a name; any other name is the path of a folder."""
 
 
@@ -162,6 +165,15 @@ def _copies_directory(data_dir: Path | None) -> Path | None:
 def configured_mirrors() -> tuple[str, ...]:
     """Return the mirrors in $NNCTL_MIRROR, which are separated by white space."""
     return tuple(os.environ.get("NNCTL_MIRROR", "").split())
+
+
+def image_side(pixels: int) -> int | None:
+    """Return the side of a square image of at least 8 x 8 pixels; None for other examples.
+
+    The examples of logic gates have two inputs.
+    """
+    side = math.isqrt(pixels)
+    return side if side * side == pixels and side >= SMALLEST_SIDE else None
 
 
 def canonical_name(name: str) -> str:

@@ -18,12 +18,23 @@ class BatchesDone:
 
 
 @dataclass(frozen=True)
-class EpochDone:
-    """An epoch is complete: one row of ``metrics.jsonl`` (Keras: on_epoch_end).
+class EpochMetrics:
+    """Metrics of an epoch: one line of ``metrics.jsonl``.
 
-    Training loss and accuracy are means over the epoch, measured on each batch before the update
-    with that batch. The learning rate is the one in the middle of the epoch. `seconds` is the wall
-    time of the batches, without validation.
+    Parameters
+    ----------
+    epoch : int
+        Number of the epoch, from 1.
+    train_loss, train_accuracy : float
+        Means over the epoch, measured on each batch before the update with that batch.
+    val_loss, val_accuracy : float, optional
+        Validation metrics after the epoch; None without validation examples.
+    learning_rate : float
+        Learning rate in the middle of the epoch.
+    seconds : float
+        Wall time of the batches, without validation.
+    health : list of LayerHealth
+        Health of each layer; empty in the files of early versions.
     """
 
     epoch: int
@@ -33,8 +44,14 @@ class EpochDone:
     val_accuracy: float | None
     learning_rate: float
     seconds: float
-    is_best: bool
     health: list[LayerHealth]
+
+
+@dataclass(frozen=True)
+class EpochDone(EpochMetrics):
+    """An epoch is complete (Keras: on_epoch_end); `is_best` if it is the best one so far."""
+
+    is_best: bool
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnctl.errors import UsageError
-from nnctl.files import write_atomically
+from nnctl.errors import UsageError, storage_errors
+from nnctl.files import require_replaceable, write_atomically
 from nnctl.report.charts import import_matplotlib
-from nnctl.report.page import GENERATOR, render
+from nnctl.report.page import render
 from nnctl.report.ranking import rank
 from nnctl.report.run_report import RunReport
 from nnctl.report.sweep_report import SweepReport
 from nnctl.runs.resolve import Notify
-from nnctl.runs.run import Run, cannot_write, require_replaceable
+from nnctl.runs.run import Run
 from nnctl.sweeps.journal import is_sweep
 
 MOST_RUNS = 20
@@ -29,7 +28,6 @@ _LIBRARIES: dict[str, Callable[[], object]] = {
     "matplotlib": import_matplotlib,
     "Pillow": partial(importlib.import_module, "PIL"),
 }
-_PAGE = re.compile(rf'<meta name="generator" content="{GENERATOR} '.encode())
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,8 @@ def report(
     directories : sequence of Path
         Directories of runs and sweeps.
     file : Path
-        Output file. An earlier report is replaced; any other existing file is an error.
+        Output file. An existing file is replaced if its name ends with ``.html``; otherwise it is
+        an error.
     data_dir : Path, optional
         Directory of the downloaded datasets.
     notify : callable
@@ -87,15 +86,15 @@ def report(
     Raises
     ------
     UsageError
-        A directory is neither a run nor a sweep, the file exists and is not a report of nnctl, or a
-        library is not installed.
+        A directory is neither a run nor a sweep, the file exists and its name does not end with
+        ``.html``, or a library is not installed.
     DataError
         A run or sweep is corrupt.
     StorageError
         The file cannot be written.
     """
     _require_libraries()
-    require_replaceable(file, _PAGE, "report")
+    require_replaceable(file, ".html")
     studies = [SweepReport.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
     runs += [run for study in studies for run in study.runs]
@@ -103,10 +102,8 @@ def report(
     reports = rank([RunReport.of(run, data_dir, notify) for run in unique.values()])
     # Names of directories may not be valid Unicode.
     content = render(reports, studies).encode(errors="replace")
-    try:
+    with storage_errors(file):
         write_atomically(file, content)
-    except OSError as error:
-        raise cannot_write(file, error) from None
     return Report(file, len(content), reports)
 
 

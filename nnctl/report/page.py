@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import nnctl
+from nnctl.nn.events import EpochMetrics
 from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
@@ -85,12 +86,12 @@ def _names(reports: Sequence[RunReport]) -> dict[Path, str]:
 def _overlay(ranked: Sequence[RunReport], names: dict[Path, str]) -> list[Chart]:
     """Return charts with the curves of all runs; the best ones are colored."""
 
-    def lines(key: str) -> list[Line]:
+    def lines(metric: Callable[[EpochMetrics], float | None]) -> list[Line]:
         return [
             Line(
                 names[run_report.run.directory],
                 run_report.epochs,
-                run_report.series(key),
+                run_report.series(metric),
                 position,
                 "line" if position < COLORS else "faint",
             )
@@ -98,9 +99,9 @@ def _overlay(ranked: Sequence[RunReport], names: dict[Path, str]) -> list[Chart]
         ]
 
     drawn = [
-        draw_lines("Validation accuracy", lines("val_accuracy"), percent=True),
-        draw_lines("Validation loss", lines("val_loss")),
-        draw_lines("Training loss", lines("train_loss")),
+        draw_lines("Validation accuracy", lines(lambda epoch: epoch.val_accuracy), percent=True),
+        draw_lines("Validation loss", lines(lambda epoch: epoch.val_loss)),
+        draw_lines("Training loss", lines(lambda epoch: epoch.train_loss)),
     ]
     charts = [chart for chart in drawn if chart]
     # All charts have the same legend: only the first one shows it.

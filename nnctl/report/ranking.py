@@ -13,7 +13,7 @@ import numpy as np
 from nnctl.analysis.comparison import ALPHA, mcnemar
 from nnctl.config import to_mapping
 from nnctl.report.run_report import RunReport
-from nnctl.runs.resolve import flatten
+from nnctl.runs.differences import flatten
 from nnctl.sweeps.trials import sort_key
 
 
@@ -50,8 +50,9 @@ def rank(reports: Sequence[RunReport]) -> list[RunReport]:
     """Return runs by validation accuracy, the highest first; runs without one come last."""
 
     def key(run_report: RunReport) -> tuple[float, float]:
-        row = run_report.best_row or {"val_accuracy": None, "val_loss": None}
-        return sort_key(row["val_accuracy"], row["val_loss"], "val_accuracy")
+        best = run_report.best
+        accuracy, loss = (best.val_accuracy, best.val_loss) if best else (None, None)
+        return sort_key(accuracy, loss, "val_accuracy")
 
     return sorted(reports, key=key)
 

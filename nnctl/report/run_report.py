@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnctl.analysis.evaluation import (
-    SMALLEST_SIDE,
     Evaluation,
     class_names,
     evaluate,
@@ -20,13 +18,17 @@ from nnctl.analysis.evaluation import (
 )
 from nnctl.analysis.inspection import Inspection, inspect_run, trained_network
 from nnctl.config import Config
+from nnctl.data.dataset import image_side
 from nnctl.errors import NnctlError
+from nnctl.nn.events import EpochMetrics
 from nnctl.nn.examples import scaled
+from nnctl.nn.health import LayerHealth
 from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
+from nnctl.runs.summary import Summary
 
 PROBED = 1000
 """Number of test images whose activations are measured."""
@@ -42,9 +44,9 @@ class RunReport:
         The run.
     config : Config
         Its configuration.
-    summary : dict
-        Its summary; empty during training.
-    rows : list of dict
+    summary : Summary, optional
+        Its summary; None during training.
+    history : list of EpochMetrics
         Metrics of the completed epochs.
     inspection : Inspection
         Its layers and their diagnoses.
@@ -58,8 +60,8 @@ class RunReport:
 
     run: Run
     config: Config
-    summary: dict[str, Any]
-    rows: list[dict[str, Any]]
+    summary: Summary | None
+    history: list[EpochMetrics]
     inspection: Inspection
     network: Network | None
     evaluation: Evaluation | None
@@ -87,7 +89,7 @@ class RunReport:
             run=run,
             config=run.config,
             summary=run.summary,
-            rows=run.metrics,
+            history=run.history,
             inspection=inspect_run(run, trained_network(run)),
             network=network,
             evaluation=evaluation,
@@ -102,36 +104,42 @@ class RunReport:
     @property
     def epochs(self) -> list[int]:
         """Numbers of the completed epochs."""
-        return [row["epoch"] for row in self.rows]
+        return [epoch.epoch for epoch in self.history]
 
-    def series(self, key: str) -> list[float | None]:
+    def series(self, metric: Callable[[EpochMetrics], float | None]) -> list[float | None]:
         """Return a metric for every epoch."""
-        return [row.get(key) for row in self.rows]
+        return [metric(epoch) for epoch in self.history]
 
-    def health(self, layer: int, key: str) -> list[float | None]:
+    def health(
+        self, layer: int, value: Callable[[LayerHealth], float | None]
+    ) -> list[float | None]:
         """Return a health figure of a layer, counted from 0, for every epoch."""
-        return [row["health"][layer].get(key) for row in self.rows]
+        return [value(epoch.health[layer]) if epoch.health else None for epoch in self.history]
 
     @property
-    def best_row(self) -> dict[str, Any] | None:
+    def best(self) -> EpochMetrics | None:
         """Metrics of the epoch with the best validation accuracy; None without validation."""
-        measured = [row for row in self.rows if row["val_accuracy"] is not None]
-        return max(measured, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+        measured = [
+            (epoch.val_accuracy, -epoch.val_loss, -epoch.epoch, epoch)
+            for epoch in self.history
+            if epoch.val_accuracy is not None and epoch.val_loss is not None
+        ]
+        return max(measured)[-1] if measured else None
 
     @property
     def seconds(self) -> float:
         """Total duration of the epochs."""
-        return float(sum(row["seconds"] for row in self.rows))
+        return float(sum(epoch.seconds for epoch in self.history))
 
     @property
     def status(self) -> str:
         """How the training ended, in words."""
-        return str(self.summary.get("status", "not ended")).replace("_", " ")
+        return self.summary.status.replace("_", " ") if self.summary else "not ended"
 
     @property
     def trained_on(self) -> str:
         """Name of the dataset that the run was trained on."""
-        return str(self.summary.get("dataset", {}).get("name", self.config.data.dataset))
+        return self.summary.dataset.name if self.summary else self.config.data.dataset
 
     @property
     def wrong(self) -> int:
@@ -147,26 +155,25 @@ class RunReport:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Names and values of what the training used: seed, versions, dataset hashes."""
-        dataset = dict(self.summary.get("dataset", {}))
-        hashes = dataset.pop("hashes", {})
-        blas = self.summary.get("blas") or {}
-        facts = {
-            "directory": self.run.directory.resolve(),
-            **{name: self.summary.get(name) for name in ("seed", "threads", "seconds")},
-            **self.summary.get("versions", {}),
-            "BLAS": " ".join(str(blas.get(name, "")) for name in ("name", "version")).strip(),
-            "training images": dataset.get("training"),
-            "validation images": dataset.get("validation"),
-            **{f"SHA-256 of {name}": text for name, text in hashes.items()},
-        }
+        facts: dict[str, object] = {"directory": self.run.directory.resolve()}
+        if summary := self.summary:
+            blas = [str(summary.blas.get(name, "")) for name in ("name", "version")]
+            facts |= {
+                "seed": summary.seed,
+                "threads": summary.threads,
+                "seconds": summary.seconds,
+                **summary.versions,
+                "BLAS": " ".join(blas).strip(),
+                "training images": summary.dataset.training,
+                "validation images": summary.dataset.validation,
+                **{f"SHA-256 of {name}": text for name, text in summary.dataset.hashes.items()},
+            }
         return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
     @property
     def side(self) -> int | None:
         """Side of the input images in pixels; None if inputs are not images, such as for gates."""
-        pixels = self.network.sizes[0] if self.network else 0
-        side = math.isqrt(pixels)
-        return side if side * side == pixels and side >= SMALLEST_SIDE else None
+        return image_side(self.network.sizes[0]) if self.network else None
 
     @property
     def says_probabilities(self) -> bool:

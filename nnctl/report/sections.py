@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnctl.analysis.evaluation import Predictions, measure_corrupted
 from nnctl.data.dataset import Digits
+from nnctl.nn.health import LayerHealth
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
 from nnctl.report.run_report import PROBED, RunReport
 from nnctl.report.sprites import Place, SpriteSheet, diverging, largest_norm
@@ -22,12 +24,16 @@ UNITS = 48
 LAYERS = 8
 """Number of layers whose activations are shown."""
 
-_HEALTH = (
-    ("std", "Standard deviation of the activations", False),
-    ("error", "Norm of the backpropagated errors", True),
-    ("update_ratio", "Norm of a step, relative to the weights", True),
+_Figure = Callable[[LayerHealth], float]
+_HEALTH: tuple[tuple[_Figure, str, bool], ...] = (
+    (lambda layer: layer.std, "Standard deviation of the activations", False),
+    (lambda layer: layer.error, "Norm of the backpropagated errors", True),
+    (lambda layer: layer.update_ratio, "Norm of a step, relative to the weights", True),
 )
-_SHARES = (("dead", "Dead units"), ("saturated", "Saturated outputs"))
+_SHARES: tuple[tuple[_Figure, str], ...] = (
+    (lambda layer: layer.dead, "Dead units"),
+    (lambda layer: layer.saturated, "Saturated outputs"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,20 +80,19 @@ class Cell:
 
 def draw_curves(run_report: RunReport) -> list[Chart]:
     """Return charts of loss and accuracy by epoch, and of the learning rate if it changes."""
-
-    def line(name: str, key: str, color: int) -> Line:
-        return Line(name, run_report.epochs, run_report.series(key), color)
-
-    charts = [
-        draw_lines("Loss", [line("training", "train_loss", 0), line("validation", "val_loss", 1)]),
-        draw_lines(
-            "Accuracy",
-            [line("training", "train_accuracy", 0), line("validation", "val_accuracy", 1)],
-            percent=True,
-        ),
+    epochs, series = run_report.epochs, run_report.series
+    losses = [
+        Line("training", epochs, series(lambda epoch: epoch.train_loss), 0),
+        Line("validation", epochs, series(lambda epoch: epoch.val_loss), 1),
     ]
-    if len(set(run_report.series("learning_rate"))) > 1:
-        charts.append(draw_lines("Learning rate", [line("", "learning_rate", 2)]))
+    accuracies = [
+        Line("training", epochs, series(lambda epoch: epoch.train_accuracy), 0),
+        Line("validation", epochs, series(lambda epoch: epoch.val_accuracy), 1),
+    ]
+    charts = [draw_lines("Loss", losses), draw_lines("Accuracy", accuracies, percent=True)]
+    rates = series(lambda epoch: epoch.learning_rate)
+    if len(set(rates)) > 1:
+        charts.append(draw_lines("Learning rate", [Line("", epochs, rates, 2)]))
     return [chart for chart in charts if chart]
 
 
@@ -95,15 +100,15 @@ def draw_health(run_report: RunReport) -> list[Chart]:
     """Return charts of the measured health of the layers after each epoch."""
     count = len(run_report.config.network.layers)
 
-    def lines(key: str) -> list[Line]:
+    def lines(figure: _Figure) -> list[Line]:
         return [
-            Line(f"layer {i + 1}", run_report.epochs, run_report.health(i, key), i)
+            Line(f"layer {i + 1}", run_report.epochs, run_report.health(i, figure), i)
             for i in range(count)
         ]
 
-    charts = [draw_lines(title, lines(key), log=log) for key, title, log in _HEALTH]
-    for key, title in _SHARES:
-        shares = lines(key)
+    charts = [draw_lines(title, lines(figure), log=log) for figure, title, log in _HEALTH]
+    for figure, title in _SHARES:
+        shares = lines(figure)
         if any(share for line in shares for share in line.y):
             charts.append(draw_lines(title, shares, percent=True))
     return [chart for chart in charts if chart]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nnctl.errors import UsageError
 from nnctl.report.charts import Chart, draw_points
-from nnctl.runs.resolve import changeable
-from nnctl.runs.run import Run, require_same
+from nnctl.runs.differences import changeable, require_same
+from nnctl.runs.run import Run
 from nnctl.sweeps.results import ranked
 from nnctl.sweeps.space import varied_keys
 from nnctl.sweeps.state import SweepState
@@ -73,7 +73,7 @@ class SweepReport:
                 run.config_path,
                 planned,
                 JOURNAL,
-                but=changeable(config, planned),
+                ignored=changeable(config, planned),
                 hint=f"{run.directory} was changed: remove or restore it.",
             )
         runs = [run for _, run in existing]

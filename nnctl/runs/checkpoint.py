@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from nnctl.errors import DamagedFileError, DataError
+from nnctl.config import Config, from_mapping, to_mapping
+from nnctl.errors import ConfigError, DamagedFileError, DataError
 from nnctl.files import write_atomically
 from nnctl.nn.optimizers import EMA_EVERY
 from nnctl.nn.state import Best, Progress
@@ -35,6 +36,7 @@ from nnctl.runs.records import (
     first_problem,
     parse_json,
 )
+from nnctl.runs.resolve import require_resolved
 from nnctl.signals import deferring_signals
 
 FORMAT_VERSION = 1
@@ -118,8 +120,8 @@ class Checkpoint:
         Averaged parameters; empty before the first average, None without ``training.average``.
     progress : Progress
         Position within the training, including the state of the random generator.
-    config : mapping
-        The resolved configuration.
+    config : Config
+        Resolved configuration.
     dataset : DatasetRecord
         Dataset of the training, with the hashes of its files.
     seconds : float
@@ -132,7 +134,7 @@ class Checkpoint:
     optimizer_state: NDArray[np.float32]
     average: NDArray[np.float32] | None
     progress: Progress
-    config: Mapping[str, Any]
+    config: Config
     dataset: DatasetRecord
     seconds: float
     metrics: str | None = None
@@ -144,7 +146,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         {
             "format_version": FORMAT_VERSION,
             "progress": _progress_to_json(checkpoint.progress),
-            "config": checkpoint.config,
+            "config": to_mapping(checkpoint.config),
             "dataset": checkpoint.dataset.model_dump(),
             "seconds": checkpoint.seconds,
             "metrics": checkpoint.metrics,
@@ -201,13 +203,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = _State.model_validate(content)
     except ValidationError as error:
         raise _damaged(path, f"its training state is invalid ({first_problem(error)})") from None
-    optimizer_state, average = _split_average(state, arrays)
+    try:
+        config = require_resolved(from_mapping(state.config, str(path)), str(path))
+    except ConfigError as error:
+        raise DamagedFileError(f"{path} is damaged: {error.message}") from None
+    optimizer_state, average = _split_average(state, config, arrays)
     return Checkpoint(
         parameters=arrays["parameters"],
         optimizer_state=optimizer_state,
         average=average,
         progress=_progress_of(state.progress),
-        config=state.config,
+        config=config,
         dataset=state.dataset,
         seconds=state.seconds,
         metrics=state.metrics,
@@ -238,13 +244,12 @@ def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
 
 
 def _split_average(
-    state: _State, arrays: Mapping[str, NDArray[np.float32]]
+    state: _State, config: Config, arrays: Mapping[str, NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return the state of the optimizer and the average, which old versions wrote behind it."""
     velocity, average = arrays["velocity"], arrays.get("average")
-    training, size = state.config.get("training"), arrays["parameters"].size
-    averages = isinstance(training, dict) and training.get("average") is not None
-    if average is not None or not averages or velocity.size < size:
+    size = arrays["parameters"].size
+    if average is not None or config.training.average is None or velocity.size < size:
         return velocity, average
     in_use = state.progress.epoch > 0 or state.progress.batch >= EMA_EVERY
     return velocity[:-size], velocity[-size:] if in_use else velocity[:0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,23 @@ from nnctl.config import (
     read_file,
     replaced,
     resolve,
-    to_mapping,
 )
 from nnctl.config.schema import DataConfig
 from nnctl.data.dataset import (
-    NAMED,
     Dataset,
     DatasetInfo,
+    Digits,
+    balanced_subset,
     canonical_name,
     dataset_info,
+    hold_out,
+    image_side,
     open_dataset,
+    relabel_binary,
 )
 from nnctl.data.download import DownloadEvent
-from nnctl.errors import DataError, UsageError
+from nnctl.errors import ConfigError, DataError, UsageError
+from nnctl.nn.streams import stream
 from nnctl.runs.memory import check_memory
 from nnctl.runs.threads import threads_that_fit
 from nnctl.text import shell_command
@@ -124,7 +128,7 @@ def info_of_config(config: Config) -> DatasetInfo:
 
 def _check_pictures(config: Config, info: DatasetInfo) -> Iterator[Problem]:
     """Check that augmentation is used with square images only."""
-    if config.data.augment and (math.isqrt(info.pixels) ** 2 != info.pixels or info.pixels < 64):
+    if config.data.augment and image_side(info.pixels) is None:
         yield Problem(
             ("data", "augment"),
             f"only square images can be augmented; the examples of '{config.data.dataset}' have "
@@ -254,6 +258,23 @@ def epochs_needed(config: Config, info: DatasetInfo) -> int:
     return -(-steps // steps_per_epoch(config, info)) if steps else EPOCHS
 
 
+def require_resolved(config: Config, source: str) -> Config:
+    """Return the configuration of a run; raise ConfigError if it has ``auto`` values."""
+    values = {
+        "data.validation": config.data.validation,
+        "training.epochs": config.training.epochs,
+        "training.threads": config.training.threads,
+    }
+    mistakes = [
+        f"{source}: {key}: a run needs a number here, not auto"
+        for key, value in values.items()
+        if value == "auto"
+    ]
+    if mistakes:
+        raise ConfigError(source, mistakes, hint="To start a new run: nnctl train CONFIG")
+    return config
+
+
 def _cut_down(config: Config, info: DatasetInfo) -> dict[str, Any]:
     """Return the settings, by key, that are reduced to fit a smaller fallback dataset."""
     held_out = min(validation_count(config, info), info.n_training // VALIDATION_SHARE)
@@ -262,53 +283,28 @@ def _cut_down(config: Config, info: DatasetInfo) -> dict[str, Any]:
     return {"data.validation": held_out, "data.subset": None if too_many else subset}
 
 
-def differences(run: Config, requested: Config) -> list[str]:
-    """Return a line for each setting that differs from a run's, except the number of epochs.
+def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
+    """Return the training and the validation examples of a configuration.
 
-    ``auto`` values and a fallback of the requested configuration do not count as differences.
+    Raises
+    ------
+    DataError
+        The dataset does not have more examples than are held out for validation.
     """
-    ignored = {"training.epochs", "data.fallback"}
-    if requested.data.fallback == run.data.dataset:
-        ignored |= {"data.dataset", "data.validation", "data.subset"}
-    if canonical_name(requested.data.dataset) == run.data.dataset:
-        ignored |= {"data.dataset"}
-    threads = requested.training.threads
-    if threads != "auto" and threads_that_fit(requested, 0) == run.training.threads:
-        ignored |= {"training.threads"}
-    return [
-        f"{key}: {ours} in the run, {theirs} requested"
-        for key, (ours, theirs) in differing(run, requested).items()
-        if key not in ignored and theirs != "auto"
-    ]
-
-
-def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
-    """Return both values of each dotted key in which two configurations differ."""
-    ours, theirs = flatten(to_mapping(first)), flatten(to_mapping(second))
-    pairs = {key: (ours.get(key), theirs.get(key)) for key in dict.fromkeys([*ours, *theirs])}
-    return {key: values for key, values in pairs.items() if values[0] != values[1]}
-
-
-def changeable(first: Config, second: Config) -> set[str]:
-    """Return the keys whose values may differ between the files of a run.
-
-    A run can be extended by epochs, and the folder of its dataset can be moved, since the SHA-256
-    hashes of the dataset's files are compared before they are used.
-    """
-    moved = not {first.data.dataset, second.data.dataset} & {*NAMED}
-    return {"training.epochs", "data.dataset"} if moved else {"training.epochs"}
-
-
-def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings and lists, by dotted key."""
-    items: Iterator[tuple[Any, Any]]
-    if isinstance(value, Mapping):
-        items = iter(value.items())
-    elif isinstance(value, list):
-        items = iter(enumerate(value))
-    else:
-        return {key: value}
-    leaves: dict[str, Any] = {}
-    for step, below in items:
-        leaves |= flatten(below, f"{key}.{step}".lstrip("."))
-    return leaves
+    assert config.data.validation != "auto"
+    if config.data.validation >= len(dataset.training.labels):
+        raise DataError(
+            f"cannot hold out {config.data.validation:,} of the {len(dataset.training.labels):,} "
+            f"examples of {dataset.name}"
+        )
+    training, validation = hold_out(dataset.training, config.data.validation)
+    if config.data.subset and config.data.selection == "first":
+        training = Digits(*(array[: config.data.subset] for array in training))
+    elif config.data.subset:
+        rng = stream(config.training.seed, "subset")
+        training = balanced_subset(training, config.data.subset, rng)
+    positive = config.data.positive_digit
+    if positive is not None:  # after the subset, which is balanced by digit
+        training = relabel_binary(training, positive)
+        validation = relabel_binary(validation, positive) if validation else None
+    return training, validation

@@ -3,220 +3,62 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import json
 import re
-import stat
-import sys
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
 import nnctl
 from nnctl.build import build_layers, build_network
-from nnctl.config import Config, from_mapping, read_file, resolve, to_mapping, to_yaml
-from nnctl.errors import (
-    ConfigError,
-    DamagedFileError,
-    DataError,
-    NnctlError,
-    StorageError,
-    UsageError,
-    limit_hint,
-)
+from nnctl.config import Config, read_file, resolve, to_mapping, to_yaml
+from nnctl.errors import DamagedFileError, DataError, UsageError, storage_errors
 from nnctl.files import (
-    TEMPORARY,
     append_lines,
     is_temporary,
-    read_bytes,
-    remove_temporaries,
     to_json_text,
     write_atomically,
 )
-from nnctl.nn.metrics import logits_of
+from nnctl.nn.events import EpochMetrics
 from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.types import Array
-from nnctl.runs.checkpoint import Checkpoint, load_checkpoint
-from nnctl.runs.line_checks import (
-    all_values,
-    check_version,
-    each,
-    is_count,
-    is_mapping,
-    is_number,
-    is_positive,
-    is_share,
-    is_text,
-    one_of,
-    optional,
-    parse,
-    record,
-)
-from nnctl.runs.resolve import changeable, differing
+from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint
+from nnctl.runs.differences import changeable, require_same
+from nnctl.runs.history import read_history, to_line
+from nnctl.runs.inference import infer
+from nnctl.runs.lock import LOCK_NAME, DirectoryLock
+from nnctl.runs.resolve import require_resolved
+from nnctl.runs.summary import Summary, read_summary
 from nnctl.text import shell_command
 
 Which = Literal["best", "last"]
-_LOCK = ".lock"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""Error numbers of file systems without locks, such as SMB, Lustre and FUSE."""
-_HEADER_BYTES = 10_000  # bytes to read to see who wrote a file; a dataset's path may come first
-_MAX_DIFFERENCES = 20  # listed differences between two configurations
 _LONGEST_NAME = 100  # bytes; with the time added, every file system accepts the name
 
-FORMAT_VERSION = 1
-"""Format version of a run directory, stored in ``summary.json``."""
 
-_ENDED = record(
-    {
-        "status": one_of("finished", "stopped_early", "interrupted", "diverged"),
-        "epochs": is_count,
-        "best_epoch": optional(is_count),
-        "best_val_accuracy": optional(is_share),
-        "best_val_loss": optional(is_number),
-        "seconds": is_number,
-        "dataset": record({"name": is_text, "hashes": all_values(is_text)}),
-    },
-    {
-        "divergence": record(
-            {
-                "epoch": is_count,
-                "batch": is_count,
-                "layer": is_positive,
-                "what": one_of("outputs", "gradient", "parameters"),
-                "last_finite_loss": optional(is_number),
-            },
-            closed=True,
-        ),
-        "versions": is_mapping,
-        "blas": is_mapping,
-    },
-)
-"""Required keys of a run's summary, and the optional ones that are read."""
-_HEALTH = record(
-    {
-        "mean": is_number,
-        "std": is_number,
-        "dead": is_share,
-        "saturated": is_share,
-        "error": is_number,
-        "error_ratio": optional(is_number),
-        "update_ratio": is_number,
-    }
-)
-
-
-def _is_health(value: Any) -> bool:
-    """Return whether a value is the health of a layer; early versions did not write ``error``."""
-    return _HEALTH(value) or (all_values(optional(is_number))(value) and "error" not in value)
-
-
-_ROW = record(
-    {
-        "epoch": is_positive,
-        "train_loss": is_number,
-        "train_accuracy": is_share,
-        "val_loss": optional(is_number),
-        "val_accuracy": optional(is_share),
-        "learning_rate": is_number,
-        "seconds": is_number,
-        "health": each(_is_health),
-    }
-)
-"""Required keys of the metrics of an epoch."""
-
-
-def _is_row(value: Any) -> bool:
-    """Return whether a value is the metrics of an epoch, with both validation values or neither."""
-    return _ROW(value) and (value["val_loss"] is None) == (value["val_accuracy"] is None)
-
-
-class DirectoryLock:
-    """An exclusive lock on a directory; the system releases it if the process dies.
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """The network of a checkpoint, and what it was trained with.
 
     Parameters
     ----------
-    directory : Path
-        Directory of a run or of a sweep.
-    what : str
-        Verb phrase for the error message: what another process does with the directory.
-    patience : float
-        Seconds to wait for another process to release the lock.
-
-    Attributes
-    ----------
-    warning : str or None
-        Warning for the user if the file system does not support locks; then nothing is locked.
+    network : Network
+        Network as used for validation: with ``training.average``, the averaged one.
+    config : Config
+        Configuration of the training.
+    dataset : DatasetRecord
+        Dataset of the training.
+    epoch : int
+        Number of complete epochs.
     """
 
-    def __init__(
-        self, directory: Path, what: str = "is being trained", patience: float = 0.0
-    ) -> None:
-        self.warning: str | None = None
-        self._directory = directory
-        self._what = what
-        self._lock = FileLock(directory / _LOCK, timeout=patience)
-        self.lock()
-
-    def lock(self) -> None:
-        """Acquire the lock, unless it is already held by this object.
-
-        Raises
-        ------
-        UsageError
-            Another process holds the lock.
-        StorageError
-            The directory cannot be written.
-        """
-        try:
-            unsupported = _lock_error(self._directory)
-            if unsupported:
-                self.warning = (
-                    f"{self._directory} cannot be locked: the file system does not support locks "
-                    f"({unsupported.strerror}); do not start a second training there"
-                )
-                return
-            self._lock.acquire()
-        except Timeout:
-            raise UsageError(
-                f"{self._directory} {self._what} by another process",
-                hint="Wait until that process ends, or stop it; it saves its state.",
-            ) from None
-        except OSError as error:
-            raise cannot_write(self._directory, error) from None
-
-    def unlock(self) -> None:
-        """Release the lock and remove its file."""
-        if self.warning:
-            return
-        with contextlib.suppress(OSError):  # Windows does not remove open files
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release(force=True)
-
-
-def _lock_error(directory: Path) -> OSError | None:
-    """Return the error of a file system that does not support locks, or None if it does.
-
-    On such a file system, FileLock fails in a way that depends on its version: with an error, with
-    a timeout, or with a lock file that remains after the process is killed.
-    """
-    if sys.platform == "win32":  # every file system supports locks
-        return None
-    import fcntl
-
-    with tempfile.TemporaryFile(dir=directory, prefix=".", suffix=TEMPORARY) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error if error.errno in _NO_LOCKS else None
-    return None
+    network: Network
+    config: Config
+    dataset: DatasetRecord
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -249,14 +91,10 @@ class Run:
         while True:
             suffix = "" if count == 1 else f"-{count}"
             directory = runs_dir / f"{safe}-{stamp}{suffix}"
-            try:
+            with storage_errors(directory), contextlib.suppress(FileExistsError):
                 directory.mkdir(parents=True)
-            except FileExistsError:
-                count += 1
-            except OSError as error:
-                raise cannot_write(directory, error) from None
-            else:
                 return cls(directory)
+            count += 1
 
     @classmethod
     def create_at(cls, directory: Path) -> Run:
@@ -271,10 +109,8 @@ class Run:
         StorageError
             The directory cannot be created.
         """
-        try:
+        with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(directory, error) from None
         require_empty(directory)
         return cls(directory)
 
@@ -345,7 +181,7 @@ class Run:
         UsageError
             The other process still trains the run after this time.
         """
-        DirectoryLock(self.directory, patience=seconds).unlock()
+        DirectoryLock(self.directory, timeout=seconds).unlock()
 
     def checkpoint_path(self, which: Which) -> Path:
         """Return the path of the checkpoint of the best epoch or of the last state."""
@@ -360,35 +196,21 @@ class Run:
         ConfigError
             The configuration has mistakes or ``auto`` values.
         """
-        return _require_final(resolve(read_file(self.config_path)), str(self.config_path))
+        return require_resolved(resolve(read_file(self.config_path)), str(self.config_path))
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """The result of the run; empty while it trains, or if it was killed.
+    def summary(self) -> Summary | None:
+        """The summary of the run; None while it trains, or if it was killed.
 
         Raises
         ------
         DataError
             The summary is damaged or was written by a later version.
         """
-        path = self.summary_path
-        try:
-            # The name of a folder may not be valid Unicode.
-            summary = parse(read_bytes(path), halves=True)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
-        except ValueError as error:
-            raise DamagedFileError(f"{path} is damaged: {error}") from None
-        if is_mapping(summary) and "format_version" in summary:  # the first versions wrote none
-            check_version(path, summary["format_version"], FORMAT_VERSION)
-        if not _ENDED(summary):
-            raise DamagedFileError(f"{path} is damaged: required keys are missing or invalid")
-        return dict(summary)
+        return read_summary(self.summary_path)
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def history(self) -> list[EpochMetrics]:
         """The metrics of every complete epoch, without an incomplete last line.
 
         Raises
@@ -396,7 +218,7 @@ class Run:
         DamagedFileError
             A line is not the metrics of an epoch of this run.
         """
-        return [row for _, row in self._metrics()]
+        return [metrics for _, metrics in self._read_history()]
 
     def checkpoint(self, which: Which) -> Checkpoint:
         """Read a checkpoint, and check that it was trained with the run's configuration.
@@ -414,21 +236,49 @@ class Run:
                 f"{path}: file not found; no epoch of this run was completed",
                 hint=f"Use --checkpoint last if last.npz exists, or resume: {self.resume_command}",
             )
-        saved = load_checkpoint(path)
-        trained_with, config = config_of(saved, path), self.config
+        checkpoint = load_checkpoint(path)
+        self.require_config(checkpoint.config, path)
+        return checkpoint
+
+    def require_config(self, config: Config, path: Path) -> None:
+        """Check that the configuration in a checkpoint is that of the run.
+
+        Raises
+        ------
+        DamagedFileError
+            Another setting than the number of epochs and the folder of the dataset differs.
+        """
+        expected = self.config
         require_same(
-            trained_with,
-            path,
             config,
+            path,
+            expected,
             self.config_path,
-            but=changeable(trained_with, config),
+            ignored=changeable(config, expected),
             hint=self.mismatch_hint(path),
         )
-        return saved
+
+    def load(self, which: Which = "best") -> TrainedNetwork:
+        """Return the trained network of a checkpoint, and what it was trained with.
+
+        Raises
+        ------
+        ConfigError
+            The run's configuration cannot be read.
+        DataError
+            The checkpoint is missing or damaged, or was trained with another configuration.
+        """
+        checkpoint = self.checkpoint(which)
+        return TrainedNetwork(
+            network=_network_of(checkpoint, self.checkpoint_path(which)),
+            config=checkpoint.config,
+            dataset=checkpoint.dataset,
+            epoch=checkpoint.progress.epoch,
+        )
 
     def network(self, which: Which = "best") -> Network:
-        """Return the trained network of a checkpoint."""
-        return network_of(self.checkpoint(which), self.checkpoint_path(which))
+        """Return the trained network of a checkpoint; see `load`."""
+        return self.load(which).network
 
     def predict(self, images: ArrayLike, which: Which = "best") -> Array:
         """Return the network's outputs for images.
@@ -451,21 +301,16 @@ class Run:
             Outputs; with softmax the probability of each digit.
         """
         network = self.network(which)
-        return network.outputs(logits_of(network, _as_inputs(images, network.sizes[0])))
+        return infer(network, _as_inputs(images, network.sizes[0])).outputs
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
         written = (self.config_path, self.metrics_path, self.summary_path)
         self._remove(*written, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
-    def forget_summary(self) -> None:
+    def remove_summary(self) -> None:
         """Remove the summary, which is out of date when the run is resumed."""
         self._remove(self.summary_path)
-
-    def remove_temporaries(self) -> None:
-        """Remove the temporary files of a process that was killed while it wrote."""
-        with _writing(self.directory):
-            remove_temporaries(self.directory)
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
@@ -473,23 +318,23 @@ class Run:
         text = to_yaml(to_mapping(config), comment)
         self._write(self.config_path, text)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write the summary."""
-        self._write(self.summary_path, to_json_text(summary, indent=2) + "\n")
+        self._write(self.summary_path, to_json_text(summary.to_json(), indent=2) + "\n")
 
-    def append_metrics(self, row: Mapping[str, Any]) -> str:
+    def append_metrics(self, metrics: EpochMetrics) -> str:
         """Append the metrics of an epoch to the file, and return the line."""
-        line = json.dumps(row, allow_nan=False)
+        line = to_line(metrics)
         append_lines(self.metrics_path, [line])
         return f"{line}\n"
 
-    def keep_metrics_until(self, epoch: int, sha256: str | None = None) -> str:
+    def truncate_history(self, epoch: int, sha256: str | None = None) -> str:
         """Remove the metrics of later epochs and an incomplete line; training writes them again.
 
         Parameters
         ----------
         epoch : int
-            Last epoch whose metrics are kept.
+            Last epoch whose metrics remain.
         sha256 : str, optional
             Expected SHA-256 of the remaining text, if known.
 
@@ -503,7 +348,7 @@ class Run:
         DamagedFileError
             The metrics of a remaining epoch are missing or were changed.
         """
-        lines = [line for line, _ in self._metrics()][:epoch]
+        lines = [line for line, _ in self._read_history()][:epoch]
         if len(lines) < epoch:
             raise DamagedFileError(
                 f"{self.metrics_path} is damaged: it ends with epoch {len(lines)}, but {epoch} "
@@ -526,7 +371,7 @@ class Run:
         DamagedFileError
             More epochs are complete, so ``last.npz`` existed and was removed.
         """
-        done, best = len(self.metrics), self.checkpoint_path("best")
+        done, best = len(self.history), self.checkpoint_path("best")
         if best.exists():
             done = max(done, load_checkpoint(best).progress.epoch)
         if done > 1:  # a process killed before the first checkpoint can leave one epoch
@@ -536,49 +381,19 @@ class Run:
                 hint="Restore the file, or train a new run. best.npz can still be evaluated.",
             )
 
-    def _metrics(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the lines of the metrics file, each with its parsed value."""
+    def _read_history(self) -> list[tuple[str, EpochMetrics]]:
         path = self.metrics_path
-        try:
-            content = read_bytes(path)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
-        layers = len(self.config.network.layers) if content else 0
-        rows: list[tuple[str, dict[str, Any]]] = []
-        # A last line without a line end was not written completely.
-        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            try:
-                text = line.decode()
-                row = parse(text)
-            except ValueError:
-                row = None
-            before = rows[-1][1]["epoch"] if rows else 0
-            if not _is_row(row) or row["epoch"] != before + 1 or len(row["health"]) != layers:
-                raise DamagedFileError(
-                    f"{path}:{number} is damaged: the line is not the metrics of an epoch"
-                )
-            rows.append((text, row))
-        return rows
+        layers = len(self.config.network.layers) if path.exists() else 0
+        return read_history(path, layers)
 
     def _write(self, path: Path, text: str) -> None:
-        with _writing(path):
+        with storage_errors(path):
             write_atomically(path, text.encode())
 
     def _remove(self, *paths: Path) -> None:
         for path in paths:
-            with _writing(path):
+            with storage_errors(path):
                 path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raise a `StorageError` that names the path if the ``with`` block cannot write."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error) from None
 
 
 def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
@@ -597,74 +412,9 @@ def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
     return inputs.astype(np.float32, copy=False)
 
 
-def require_same(
-    actual: Config,
-    path: Path,
-    expected: Config,
-    source: Path | str,
-    *,
-    but: Collection[str] = (),
-    hint: str | None = None,
-) -> None:
-    """Check that a file of a run has the expected configuration.
-
-    Parameters
-    ----------
-    actual : Config
-        Configuration in the file.
-    path : Path
-        Path of the file.
-    expected : Config
-        Expected configuration.
-    source : Path or str
-        Source of the expected configuration, for the message.
-    but : collection of str
-        Keys that may differ.
-    hint : str, optional
-        Hint of the error.
-
-    Raises
-    ------
-    DamagedFileError
-        The configurations differ; the message lists both values of each key that differs.
-    """
-    different = [
-        f"{key}: {ours} in {path.name}, {theirs} in {Path(source).name}"
-        for key, (ours, theirs) in differing(actual, expected).items()
-        if key not in but
-    ]
-    if different:
-        lines = [f"{path} does not match {source}; differences:", *different[:_MAX_DIFFERENCES]]
-        if more := different[_MAX_DIFFERENCES:]:
-            lines.append(f"... and {len(more):,} more")
-        raise DamagedFileError("\n  ".join(lines), hint=hint)
-
-
-def config_of(checkpoint: Checkpoint, path: Path) -> Config:
-    """Return the configuration of a checkpoint.
-
-    Raises
-    ------
-    DamagedFileError
-        The configuration is not valid.
-    """
-    try:
-        return _require_final(from_mapping(checkpoint.config, str(path)), str(path))
-    except ConfigError as error:
-        raise DamagedFileError(f"{path} is damaged: {error.message}") from None
-
-
-def network_of(checkpoint: Checkpoint, path: Path) -> Network:
-    """Return the network of a checkpoint, as used for validation.
-
-    With ``training.average`` it has the averaged parameters.
-
-    Raises
-    ------
-    DamagedFileError
-        The parameters do not fit the configuration.
-    """
-    config, pixels = config_of(checkpoint, path), checkpoint.dataset.pixels
+def _network_of(checkpoint: Checkpoint, path: Path) -> Network:
+    """Return the network of a checkpoint, as used for validation."""
+    config, pixels = checkpoint.config, checkpoint.dataset.pixels
     size = checkpoint.parameters.size
     # Compare the sizes first: an edited configuration can require more memory than exists.
     if count_parameters(pixels, build_layers(config)) != size:
@@ -679,23 +429,6 @@ def network_of(checkpoint: Checkpoint, path: Path) -> Network:
     return network
 
 
-def _require_final(config: Config, source: str) -> Config:
-    """Return the configuration of a run; raise ConfigError if it has ``auto`` values."""
-    values = {
-        "data.validation": config.data.validation,
-        "training.epochs": config.training.epochs,
-        "training.threads": config.training.threads,
-    }
-    mistakes = [
-        f"{source}: {key}: a run needs a number here, not auto"
-        for key, value in values.items()
-        if value == "auto"
-    ]
-    if mistakes:
-        raise ConfigError(source, mistakes, hint="To start a new run: nnctl train CONFIG")
-    return config
-
-
 def require_empty(directory: Path) -> None:
     """Check that a directory is empty, except for a lock and temporary files of a killed process.
 
@@ -704,61 +437,13 @@ def require_empty(directory: Path) -> None:
     UsageError
         The directory contains a run or other files.
     """
-    try:
-        if all(path.name == _LOCK or is_temporary(path) for path in directory.iterdir()):
+    with storage_errors(directory):
+        if all(path.name == LOCK_NAME or is_temporary(path) for path in directory.iterdir()):
             return
-    except OSError as error:
-        raise cannot_write(directory, error) from None
     run = Run(directory)
     raise UsageError(
         f"{directory} is not empty",
         hint=f"To resume the run in it: {run.resume_command}"
         if run.config_path.exists()
         else "Use another directory; it will be created if it does not exist.",
-    )
-
-
-def require_replaceable(path: Path, beginning: re.Pattern[bytes], what: str) -> None:
-    """Check that a path can be written: it does not exist, or nnctl wrote the file.
-
-    Parameters
-    ----------
-    path : Path
-        Path of the output file.
-    beginning : re.Pattern
-        Pattern in the first bytes of each file that the same command writes.
-    what : str
-        Name of the command that writes the file, for the message.
-
-    Raises
-    ------
-    UsageError
-        The path is a file that the command did not write, or a folder, a pipe or a device.
-    """
-    hint = "Use another file with --output."
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return  # the file does not exist, or writing it raises the error of `cannot_write`
-    if not stat.S_ISREG(mode):  # opening a pipe would wait for another process
-        raise UsageError(f"{path} is a folder, a pipe or a device, not a file", hint=hint)
-    try:
-        with path.open("rb") as file:
-            ours = beginning.search(file.read(_HEADER_BYTES))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from None
-    if not ours:
-        raise UsageError(f"{path} exists and was not written by nnctl {what}", hint=hint)
-
-
-def cannot_write(path: Path, error: OSError) -> NnctlError:
-    """Return the error to raise for a path that cannot be written."""
-    if error.errno == errno.ENAMETOOLONG:
-        return UsageError(
-            f"{path} cannot be written: {error.strerror}", hint="Choose a shorter name."
-        )
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "Free some space; all saved files are intact." if full else "Use another directory."
-    return StorageError(
-        f"{path} cannot be written: {error.strerror or error}", hint=limit_hint(error) or hint
     )

@@ -10,20 +10,18 @@ exactly the same result.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnctl.build import build_loop, build_network
-from nnctl.config import Config, replaced, to_mapping
-from nnctl.data.dataset import Dataset, Digits, balanced_subset, hold_out, relabel_binary
-from nnctl.diagnosis import Diagnosis, before_any_step, diagnose
+from nnctl.config import Config, replaced
+from nnctl.data.dataset import Dataset
+from nnctl.diagnosis import Diagnosis, diagnose, is_initial
 from nnctl.errors import (
     DamagedFileError,
     DataError,
@@ -32,52 +30,22 @@ from nnctl.errors import (
     NnctlError,
     StorageError,
     UsageError,
+    cannot_write,
+    storage_errors,
 )
-from nnctl.nn.events import Divergence, EpochDone, Event, Finished
+from nnctl.files import remove_temporaries
+from nnctl.nn.events import Divergence, EpochDone, EpochMetrics, Event, Finished
 from nnctl.nn.examples import Examples
 from nnctl.nn.network import Network
 from nnctl.nn.state import Progress
 from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
-from nnctl.runs.resolve import Notify, differences, find_dataset
-from nnctl.runs.run import (
-    FORMAT_VERSION,
-    Run,
-    Which,
-    cannot_write,
-    config_of,
-    require_empty,
-    require_same,
-)
+from nnctl.runs.differences import differences, require_same
+from nnctl.runs.resolve import Notify, find_dataset, split
+from nnctl.runs.run import Run, Which, require_empty
+from nnctl.runs.summary import Summary
 from nnctl.system import describe_blas, single_threaded_blas, versions
-
-
-def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
-    """Return the training and the validation examples of a configuration.
-
-    Raises
-    ------
-    DataError
-        The dataset does not have more examples than are held out for validation.
-    """
-    assert config.data.validation != "auto"
-    if config.data.validation >= len(dataset.training.labels):
-        raise DataError(
-            f"cannot hold out {config.data.validation:,} of the {len(dataset.training.labels):,} "
-            f"examples of {dataset.name}"
-        )
-    training, validation = hold_out(dataset.training, config.data.validation)
-    if config.data.subset and config.data.selection == "first":
-        training = Digits(*(array[: config.data.subset] for array in training))
-    elif config.data.subset:
-        rng = stream(config.training.seed, "subset")
-        training = balanced_subset(training, config.data.subset, rng)
-    positive = config.data.positive_digit
-    if positive is not None:  # after the subset, which is balanced by digit
-        training = relabel_binary(training, positive)
-        validation = relabel_binary(validation, positive) if validation else None
-    return training, validation
 
 
 class TrainingRun:
@@ -99,7 +67,7 @@ class TrainingRun:
         self.run = run
         self.config = config
         self._lock = run.lock()
-        run.remove_temporaries()
+        remove_temporaries(run.directory)
         self.dataset = DatasetRecord(
             name=dataset.name,
             training=len(training.labels),
@@ -115,8 +83,8 @@ class TrainingRun:
             Examples(*training),
             Examples(*validation) if validation else None,
         )
-        self.summary: dict[str, Any] = {}
-        self.diagnoses: list[Diagnosis] = []
+        self.history: list[EpochMetrics] = []
+        self._summary: Summary | None = None
         self._metrics = hashlib.sha256()
         self._seconds_before = 0.0
         self._started = time.perf_counter()
@@ -147,7 +115,7 @@ class TrainingRun:
         """Create a training that starts from the beginning and replaces the run's files."""
         training_run = cls(run, config, dataset)
         with training_run._unlocked_on_error():
-            run.forget()
+            run.clear()
             run.write_config(config)
         return training_run
 
@@ -234,17 +202,19 @@ class TrainingRun:
                 require_same(run.config, run.config_path, config, source)
             sha256 = None
             if path.exists():
-                saved = training_run._load("last", source)
-                training_run._check_best(saved.progress, source)
-                training_run._restore(saved, path)
-                sha256 = saved.metrics
+                checkpoint = load_checkpoint(path)
+                training_run._require_config(checkpoint, path, source)
+                training_run._check_best(checkpoint.progress, source)
+                training_run._restore(checkpoint, path)
+                sha256 = checkpoint.metrics
             else:
                 run.require_nothing_done()
             with contextlib.suppress(DamagedFileError):  # a damaged summary is replaced
                 _ = run.summary  # raises DataError if a later version of nnctl wrote the run
-            metrics = run.keep_metrics_until(training_run.loop.progress.epoch, sha256)
+            metrics = run.truncate_history(training_run.done_epochs, sha256)
             training_run._metrics.update(metrics.encode())
-            run.forget_summary()  # the run has not ended any more
+            training_run.history = run.history
+            run.remove_summary()  # the run has not ended any more
         if config != run.config:
             run.write_config(config)
         return training_run
@@ -258,13 +228,9 @@ class TrainingRun:
             The run directory cannot be written.
         """
         self.network.parameters.vector[...] = network.parameters.vector
-        try:
+        with self._lock, storage_errors(self.run.directory):
             self._save("best")
             self._save("last")
-        except OSError as error:
-            raise cannot_write(self.run.directory, error) from None
-        finally:
-            self._lock.unlock()
 
     @contextlib.contextmanager
     def _unlocked_on_error(self) -> Iterator[None]:
@@ -285,13 +251,24 @@ class TrainingRun:
         """The number of complete epochs."""
         return self.loop.progress.epoch
 
+    @property
+    def summary(self) -> Summary:
+        """The summary of the training, after its last event."""
+        assert self._summary, "the training has not ended"
+        return self._summary
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """Why the network does not learn, after the last event."""
+        return self.summary.diagnoses
+
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train, record the results, and yield the events of the training loop.
 
         Parameters
         ----------
         stop : callable
-            Called after each event; if it returns True, the training saves its state and ends.
+            Called between the events; if it returns True, the training saves its state and ends.
 
         Raises
         ------
@@ -299,37 +276,45 @@ class TrainingRun:
             The run directory cannot be written.
         """
         self._started = time.perf_counter()
+        with self._hint_to_resume(), self._lock:
+            events = iter(self.loop)
+            while self._summary is None:
+                # The caller, which runs between the events, may use all threads of the BLAS.
+                with single_threaded_blas():
+                    event = self._next_event(events, stop)
+                yield event
+
+    def _next_event(self, events: Iterator[Event], stop: Callable[[], bool]) -> Event:
+        """Return the next event of the training loop after its results are recorded."""
+        # A state that is not finite is not saved: the next event is its divergence.
+        if stop() and self.loop.stop_reason() is None and self.loop.is_finite():
+            self._save("last")
+            event: Event = Finished("interrupted")
+        else:
+            event = next(events)
+        match event:
+            case EpochDone():
+                self._record(event)
+            case Finished():
+                self._summary = self._summarize(event)
+                self.run.write_summary(self._summary)
+        return event
+
+    @contextlib.contextmanager
+    def _hint_to_resume(self) -> Iterator[None]:
+        """Add how to continue to an error of a ``with`` block that cannot write."""
         try:
-            self._lock.lock()
-            try:
-                yield from self._train(stop)
-            finally:
-                self._lock.unlock()
+            yield
         except (OSError, StorageError) as error:
             directory = self.run.directory
             failure = cannot_write(directory, error) if isinstance(error, OSError) else error
-            failure.hint = self._hint_after_failure()
+            failure.hint = (
+                "All saved files are intact. When the directory can be written again, resume with: "
+                f"{self.run.resume_command}"
+                if self.run.config_path.exists()
+                else "The run directory was removed with its saved state: start a new run."
+            )
             raise failure from None
-
-    def _train(self, stop: Callable[[], bool]) -> Iterator[Event]:
-        """Train, record the results, and yield the events, while the directory is locked."""
-        with single_threaded_blas():
-            for event in self.loop:
-                match event:
-                    case EpochDone():
-                        self._record(event)
-                    case Finished():
-                        self._conclude(event)
-                yield event
-                if isinstance(event, Finished):
-                    return
-                # A state that is not finite is not saved: the next event is its divergence.
-                if stop() and self.loop.stop_reason() is None and self.loop.is_finite():
-                    self._save("last")
-                    interrupted = Finished("interrupted")
-                    self._conclude(interrupted)
-                    yield interrupted
-                    return
 
     def raise_unless_finished(self) -> None:
         """Raise an error if the training diverged or was interrupted.
@@ -341,23 +326,15 @@ class TrainingRun:
         InterruptedRunError
             The user stopped the training; the hint is the command that resumes it.
         """
-        match self.summary["status"]:
-            case "diverged":
-                raise self._divergence_error(Divergence(**self.summary["divergence"]))
-            case "interrupted":
-                raise InterruptedRunError(
-                    f"interrupted after {self.done_epochs} of {self.config.training.epochs} "
-                    "epochs; the state is saved",
-                    hint=f"Resume with: {self.run.resume_command}",
-                )
-
-    def _hint_after_failure(self) -> str:
-        if not self.run.config_path.exists():
-            return "The run directory was removed with its saved state: start a new run."
-        return (
-            "All saved files are intact. When the directory can be written again, resume with: "
-            f"{self.run.resume_command}"
-        )
+        summary = self.summary
+        if summary.divergence:
+            raise self._divergence_error(summary.divergence)
+        if summary.status == "interrupted":
+            raise InterruptedRunError(
+                f"interrupted after {summary.epochs} of {self.config.training.epochs} epochs; "
+                "the state is saved",
+                hint=f"Resume with: {self.run.resume_command}",
+            )
 
     def _divergence_error(self, divergence: Divergence) -> DivergenceError:
         activation = self.config.network.layers[divergence.layer - 1].activation.name
@@ -367,7 +344,7 @@ class TrainingRun:
         saved = f"best.npz holds epoch {best.epoch}" if best else "No epoch was completed"
         what = f"{divergence.what} of layer {divergence.layer} ({activation})"
         verb = "is" if divergence.what == "gradient" else "are"
-        if before_any_step(divergence):
+        if is_initial(divergence):
             cure = "The initial weights are too large for float32: check network.init."
         else:
             cure = (
@@ -381,9 +358,8 @@ class TrainingRun:
         )
 
     def _record(self, done: EpochDone) -> None:
-        row = dataclasses.asdict(done)
-        del row["is_best"]
-        self._metrics.update(self.run.append_metrics(row).encode())
+        self.history.append(done)
+        self._metrics.update(self.run.append_metrics(done).encode())
         if done.is_best:
             self._save("best")
         self._save("last")
@@ -397,7 +373,7 @@ class TrainingRun:
                 optimizer_state=np.concatenate([np.empty(0, np.float32), *self._optimizer_state()]),
                 average=self._average(),
                 progress=self.loop.progress,
-                config=to_mapping(self.config),
+                config=self.config,
                 dataset=self.dataset,
                 seconds=self._seconds(),
                 metrics=self._metrics.hexdigest(),
@@ -413,23 +389,22 @@ class TrainingRun:
         average = self.loop.state.get("average")
         return average if average is None or self.loop.has_average else average[:0]
 
-    def _load(self, which: Which, source: str | None) -> Checkpoint:
-        """Return a checkpoint after checking that it matches the configuration."""
+    def _require_config(self, checkpoint: Checkpoint, path: Path, source: str | None) -> None:
+        """Check that a checkpoint was trained with the run's or, with a source, this config."""
         if source is None:
-            return self.run.checkpoint(which)
-        path = self.run.checkpoint_path(which)
-        saved = load_checkpoint(path)
-        require_same(config_of(saved, path), path, self.config, source)
-        return saved
+            self.run.require_config(checkpoint.config, path)
+        else:
+            require_same(checkpoint.config, path, self.config, source)
 
     def _check_best(self, progress: Progress, source: str | None) -> None:
         """Check that ``best.npz`` is of the best epoch according to the last checkpoint."""
         path = self.run.checkpoint_path("best")
         try:
-            load_checkpoint(path)
+            checkpoint = load_checkpoint(path)
         except DataError:  # resuming does not need the file, and the next best epoch replaces it
             return
-        best = self._load("best", source).progress
+        self._require_config(checkpoint, path, source)
+        best = checkpoint.progress
         # best.npz may be newer if the process was killed before it wrote last.npz.
         if best.epoch <= progress.epoch and best.best != progress.best:
             raise DamagedFileError(
@@ -486,33 +461,27 @@ class TrainingRun:
             )
         )
 
-    def _conclude(self, finished: Finished) -> None:
-        best = self.loop.progress.best
-        rows = self.run.metrics
-        last = rows[-1] if rows else {}
-        self.summary = {
-            "format_version": FORMAT_VERSION,
-            "status": finished.reason,
-            "epochs": self.loop.progress.epoch,
-            "best_epoch": best.epoch if best else None,
-            "best_val_accuracy": best.val_accuracy if best else None,
-            "best_val_loss": best.val_loss if best else None,
-            "final_train_loss": last.get("train_loss"),
-            "final_train_accuracy": last.get("train_accuracy"),
-            "dataset": self.dataset.model_dump(),
-            "seed": self.config.training.seed,
-            "parameters": self.network.parameters.vector.size,
-            "versions": versions(),
-            "blas": describe_blas(),
-            "threads": self.loop.batches.team.size,
-            "seconds": round(self._seconds(), 3),
-            "run_dir": str(self.run.directory),
-        }
-        if finished.divergence:
-            self.summary["divergence"] = dataclasses.asdict(finished.divergence)
-        self.diagnoses = diagnose(self.config, rows, self.network, finished.divergence)
-        self.summary["diagnoses"] = [dataclasses.asdict(one) for one in self.diagnoses]
-        self.run.write_summary(self.summary)
+    def _summarize(self, finished: Finished) -> Summary:
+        best, last = self.loop.progress.best, self.history[-1] if self.history else None
+        return Summary(
+            status=finished.reason,
+            epochs=self.done_epochs,
+            best_epoch=best.epoch if best else None,
+            best_val_accuracy=best.val_accuracy if best else None,
+            best_val_loss=best.val_loss if best else None,
+            final_train_loss=last.train_loss if last else None,
+            final_train_accuracy=last.train_accuracy if last else None,
+            dataset=self.dataset,
+            seed=self.config.training.seed,
+            parameters=self.network.parameters.vector.size,
+            versions=versions(),
+            blas=describe_blas(),
+            threads=self.loop.batches.team.size,
+            seconds=round(self._seconds(), 3),
+            run_dir=str(self.run.directory),
+            divergence=finished.divergence,
+            diagnoses=diagnose(self.config, self.history, self.network, finished.divergence),
+        )
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started

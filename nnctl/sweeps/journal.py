@@ -13,10 +13,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.errors import DamagedFileError, DataError, UsageError, cannot_write
 from nnctl.files import append_lines, read_bytes, require_own
 from nnctl.runs.records import check_version, parse_json
-from nnctl.runs.run import cannot_write
 from nnctl.sweeps import events
 
 NAME = "journal.jsonl"

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 
 from nnctl.analysis.comparison import (
-    ValidationPredictions,
     mcnemar,
     paired_t_test,
-    predict_validation,
 )
+from nnctl.analysis.evaluation import Predictions, predict_validation
 from nnctl.data.dataset import Dataset
-from nnctl.errors import NnctlError
+from nnctl.errors import NnctlError, cannot_write
 from nnctl.files import require_own, write_atomically
-from nnctl.runs.run import Run, cannot_write
+from nnctl.runs.run import Run
 from nnctl.sweeps.space import Params
-from nnctl.sweeps.trials import COMPLETE, TrialResult, best_score, metrics_so_far, sort_key
+from nnctl.sweeps.trials import COMPLETE, TrialResult, best_score, history_so_far, sort_key
 
 
 class ResultFiles:
@@ -166,12 +165,17 @@ def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
     """
     if metric == "val_accuracy" or row.best_epoch is None:
         return row
-    epochs = [epoch for epoch in metrics_so_far(row.run_dir) if epoch["val_loss"] is not None]
+    epochs = [epoch for epoch in history_so_far(row.run_dir) if epoch.val_loss is not None]
     if not epochs:
         return row
-    best = min(epochs, key=lambda e: sort_key(e["val_accuracy"], e["val_loss"], metric))
-    names = {"val_accuracy": "val_accuracy", "val_loss": "val_loss", "best_epoch": "epoch"}
-    return row.model_copy(update={name: best[key] for name, key in names.items()})
+    best = min(epochs, key=lambda epoch: sort_key(epoch.val_accuracy, epoch.val_loss, metric))
+    return row.model_copy(
+        update={
+            "val_accuracy": best.val_accuracy,
+            "val_loss": best.val_loss,
+            "best_epoch": best.epoch,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -270,9 +274,7 @@ def compute_p_values(
     return [_p_value(evaluated[0], other, metric) for other in evaluated[1:]]
 
 
-def _evaluate(
-    setting: Setting, find: Callable[[str], Dataset | None]
-) -> ValidationPredictions | None:
+def _evaluate(setting: Setting, find: Callable[[str], Dataset | None]) -> Predictions | None:
     """Evaluate the best network of a setting; return None if it does not match its row.
 
     It differs if the directory was edited, or if the loss ranks and was lowest in another epoch.
@@ -290,13 +292,11 @@ def _evaluate(
     same_accuracy = abs(predictions.right.mean() - row.val_accuracy) <= _ROUNDED / len(
         predictions.right
     )
-    same_loss = math.isclose(predictions.losses.mean(), row.val_loss, rel_tol=_SAME_LOSS)
+    same_loss = math.isclose(predictions.loss, row.val_loss, rel_tol=_SAME_LOSS)
     return predictions if same_accuracy and same_loss else None
 
 
-def _p_value(
-    best: ValidationPredictions | None, other: ValidationPredictions | None, metric: str
-) -> float | None:
+def _p_value(best: Predictions | None, other: Predictions | None, metric: str) -> float | None:
     if best is None or other is None or not np.array_equal(best.labels, other.labels):
         return None
     if metric == "val_accuracy":

@@ -18,7 +18,8 @@ from typing import Literal, Self
 
 from nnctl.config import Config
 from nnctl.errors import NnctlError, UsageError
-from nnctl.runs.run import DirectoryLock, require_empty
+from nnctl.runs.lock import DirectoryLock
+from nnctl.runs.run import require_empty
 from nnctl.sweeps import events
 from nnctl.sweeps.journal import Journal
 from nnctl.sweeps.plan import Plan, TrialFactory
@@ -32,7 +33,7 @@ from nnctl.sweeps.trials import (
     Trial,
     TrialResult,
     append_log,
-    metrics_so_far,
+    history_so_far,
     run_trial,
 )
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
@@ -353,7 +354,7 @@ class Sweep:
         else:
             append_log(trial, "the worker process died")
             # Read from the disk, as the trial may have progressed since its history was last read.
-            epochs = len(metrics_so_far(trial.directory))
+            epochs = len(history_so_far(trial.directory))
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > previous:

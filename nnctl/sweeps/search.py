@@ -11,7 +11,7 @@ from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
 from nnctl.errors import UsageError
 from nnctl.sweeps import events
 from nnctl.sweeps.space import Params, draw
-from nnctl.sweeps.trials import COMPLETE, TrialResult, metrics_so_far
+from nnctl.sweeps.trials import COMPLETE, TrialResult, history_so_far, scores_of
 
 Outcome = Literal["complete", "bad", "unknown"]
 """Outcome of a point: with a score; worse than all scores; to be ignored."""
@@ -97,8 +97,8 @@ class Search:
                 if self._sweep.early_terminate:
                     scores = event.scores
                     if scores is None:  # a journal of an early version
-                        metric, rows = self._sweep.ranked_by, metrics_so_far(results[trial].run_dir)
-                        scores = [row[metric] for row in rows if row[metric] is not None]
+                        history = history_so_far(results[trial].run_dir)
+                        scores = scores_of(history, self._sweep.ranked_by)
                     self.should_prune(point, scores)
                 ended = self._final(point, results)
                 if len(ended) == len(self._trials_of[point]):

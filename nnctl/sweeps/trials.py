@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from nnctl.config import from_mapping
 from nnctl.data.dataset import Dataset
-from nnctl.errors import ConfigError, DamagedFileError, NnctlError, StorageError
+from nnctl.errors import ConfigError, DamagedFileError, NnctlError, StorageError, storage_errors
 from nnctl.files import require_own
-from nnctl.runs.records import Count, Number, PositiveCount, Record, Share, parse_json
-from nnctl.runs.run import Run, cannot_write
+from nnctl.nn.events import EpochMetrics
+from nnctl.runs import history
+from nnctl.runs.records import Count, Number, PositiveCount, Record, Share
+from nnctl.runs.run import Run
+from nnctl.runs.summary import Summary
 from nnctl.runs.training_run import TrainingRun
 from nnctl.sweeps.space import Params
 
@@ -37,7 +38,6 @@ LOG = "log.txt"
 """Log file in a trial's directory: its events, and the output of its process."""
 _LOG_LINES = 20
 _ORPHAN_SECONDS = 15.0  # in which the worker of a killed sweep may still save its state
-_SCORES = TypeAdapter(list[Number])
 
 
 def trial_directory(sweep: Path, number: int) -> Path:
@@ -159,7 +159,7 @@ class TrialResult(Record):
             val_accuracy=None,
             val_loss=None,
             best_epoch=None,
-            epochs=len(metrics_so_far(trial.directory)),
+            epochs=len(history_so_far(trial.directory)),
             seconds=0.0,
             seed=trial.seed,
             parameters=trial.point,
@@ -200,27 +200,27 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
     except Exception as error:  # an error in a trial must not end the sweep
         append_log(trial, traceback.format_exc())
         return TrialResult.failure(trial, f"{type(error).__name__}: {error}")
-    append_log(trial, reason or summary["status"])
+    append_log(trial, reason or summary.status)
     return TrialResult(
         trial=trial.number,
         id=trial.id,
-        status=summary["status"],
+        status=summary.status,
         reason=reason,
-        val_accuracy=summary["best_val_accuracy"],
-        val_loss=summary["best_val_loss"],
-        best_epoch=summary["best_epoch"],
-        epochs=summary["epochs"],
-        seconds=summary["seconds"],
+        val_accuracy=summary.best_val_accuracy,
+        val_loss=summary.best_val_loss,
+        best_epoch=summary.best_epoch,
+        epochs=summary.epochs,
+        seconds=summary.seconds,
         seed=trial.seed,
         parameters=trial.point,
         run_dir=trial.directory,
-        log=log_tail(trial) if summary["status"] in FAILED else "",
+        log=log_tail(trial) if summary.status in FAILED else "",
     )
 
 
 def _train(
     trial: Trial, run: Run, dataset: Dataset, stop: Callable[[], bool]
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, Summary]:
     """Train; return the reason of an early end, and the summary.
 
     The run directory may have been edited, so it is resumed only if it has the configuration of
@@ -246,12 +246,19 @@ def _train(
     return "", training.summary
 
 
-def metrics_so_far(directory: Path) -> list[dict[str, Any]]:
+def history_so_far(directory: Path) -> list[EpochMetrics]:
     """Return the metrics of a trial's complete epochs, or none if they cannot be read."""
     try:
-        return Run(directory).metrics
+        return Run(directory).history
     except NnctlError:
         return []
+
+
+def scores_of(history: Iterable[EpochMetrics], metric: str) -> list[float]:
+    """Return the metric after each epoch that has one."""
+    is_accuracy = metric == "val_accuracy"
+    values = [epoch.val_accuracy if is_accuracy else epoch.val_loss for epoch in history]
+    return [value for value in values if value is not None]
 
 
 class MetricHistory:
@@ -282,11 +289,10 @@ class MetricHistory:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
-            rows = [parse_json(line) for line in whole.split(b"\n") if line]
-            scores = _SCORES.validate_python([row[self._metric] for row in rows], strict=True)
-        except (OSError, ValueError, TypeError, KeyError):  # its own process reports the error
+            epochs = [history.from_line(line) for line in whole.split(b"\n") if line]
+        except (OSError, ValueError):  # its own process reports the error
             return False
-        self.scores += scores
+        self.scores += scores_of(epochs, self._metric)
         self._offset += len(whole) + len(end)
         return bool(whole)
 
@@ -300,13 +306,11 @@ def append_log(trial: Trial, text: str) -> None:
         The log cannot be written.
     """
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    try:
+    with storage_errors(trial.directory):
         trial.directory.mkdir(parents=True, exist_ok=True)
         require_own(trial.directory / LOG)
         with (trial.directory / LOG).open("a", encoding="utf-8") as log:
             log.write(f"{stamp} {text.rstrip()}\n")
-    except OSError as error:
-        raise cannot_write(trial.directory, error) from None
 
 
 def log_tail(trial: Trial) -> str:

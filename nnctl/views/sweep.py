@@ -21,7 +21,7 @@ from nnctl.sweeps.trials import (
     FAILED,
     TrialResult,
     best_score,
-    metrics_so_far,
+    history_so_far,
     sort_key,
     trial_directory,
 )
@@ -218,8 +218,8 @@ def show_unfinished(state: SweepState) -> None:
     """Print the unfinished trials on stderr, with their last epochs."""
     console, keys = notices(), varied_keys(state.plan.sweep.space)
     for trial in state.unfinished:
-        metrics = metrics_so_far(trial_directory(state.directory, trial))
-        scores = [row["val_accuracy"] for row in metrics]
+        history = history_so_far(trial_directory(state.directory, trial))
+        scores = [epoch.val_accuracy for epoch in history]
         last = f", {_percent(scores[-1])}" if scores else ""
         planned = state.planned[trial]
         epochs = f"epoch {len(scores)} of {planned.epochs}"

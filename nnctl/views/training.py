@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,12 +93,14 @@ class TrainingView(View):
 
     def _draw_curves(self) -> None:
         """Draw the curves of loss and accuracy, if there were enough epochs."""
-        rows = self._training.run.metrics
-        if len(rows) < _MIN_EPOCHS:
+        history = self._training.history
+        if len(history) < _MIN_EPOCHS:
             return
-        curves = [("train loss", [row["train_loss"] for row in rows], "{:.3g}")]
-        if rows[-1]["val_accuracy"] is not None:
-            accuracies = [100 * row["val_accuracy"] for row in rows]
+        curves = [("train loss", [epoch.train_loss for epoch in history], "{:.3g}")]
+        accuracies = [
+            100 * epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None
+        ]
+        if accuracies:
             curves.append(("validation accuracy", accuracies, "{:.2f} %"))
         braille = self._console.encoding.lower().startswith("utf")
         captions, drawn = "", []
@@ -143,11 +144,10 @@ class TrainingView(View):
             return "-" if share is None else f"{100 * share:.2f} %"
 
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
-        health = [dataclasses.asdict(layer) for layer in done.health]
         row = (
             f"{done.epoch:>5}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
             f"  {val_loss:>9}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
-            f"  {done.seconds:>7.2f}  {health_label(self._training.config, health)}"
+            f"  {done.seconds:>7.2f}  {health_label(self._training.config, done.health)}"
         )
         # Every row that was the best so far is marked, so the last mark is the best epoch.
         marked = done.is_best and done.val_accuracy is not None
@@ -160,19 +160,19 @@ class TrainingView(View):
 def show_result(training: TrainingRun) -> None:
     """Print the result of a training on stdout; the last line is the run directory."""
     console, summary = results(), training.summary
-    best, accuracy = summary["best_epoch"], summary["best_val_accuracy"]
+    best, accuracy, loss = summary.best_epoch, summary.best_val_accuracy, summary.best_val_loss
     directory = str(training.run.directory)
-    if accuracy is not None:
+    if accuracy is not None and loss is not None:
         say(
             console,
-            f"best epoch   {best} of {summary['epochs']}: validation accuracy "
-            f"{100 * accuracy:.2f} %, loss {summary['best_val_loss']:.4f}",
+            f"best epoch   {best} of {summary.epochs}: validation accuracy "
+            f"{100 * accuracy:.2f} %, loss {loss:.4f}",
         )
-    elif best is not None:
-        percent = 100 * summary["final_train_accuracy"]
-        say(console, f"trained      {summary['epochs']} epochs: training accuracy {percent:.2f} %")
-    if summary["status"] == "stopped_early":
-        say(console, f"stopped      after {summary['epochs']} epochs without further improvement")
+    elif summary.final_train_accuracy is not None:
+        percent = 100 * summary.final_train_accuracy
+        say(console, f"trained      {summary.epochs} epochs: training accuracy {percent:.2f} %")
+    if summary.status == "stopped_early":
+        say(console, f"stopped      after {summary.epochs} epochs without further improvement")
     if best is not None:
         say(console, f"evaluate it  {shell_command('nnctl', 'eval', directory)}")
     say(console, directory)

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from nnctl.analysis.comparison import mcnemar, paired_t_test, predict_validation
+from nnctl.analysis.comparison import mcnemar, paired_t_test
+from nnctl.analysis.evaluation import predict_validation
 from nnctl.data.dataset import open_dataset
 from nnctl.errors import DataError
 from tests.runs.helpers import SMALL, begin, ignore, train
@@ -96,9 +97,9 @@ def test_a_network_is_evaluated_on_its_validation_images(tmp_path: Path) -> None
     results = predict_validation(training.run, MINI)
     assert results is not None
     np.testing.assert_array_equal(MINI.training.labels[-500:], results.labels)
-    best = max(training.run.metrics, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    assert results.right.mean() == best["val_accuracy"]
-    assert results.losses.mean() == pytest.approx(best["val_loss"], rel=1e-5)
+    summary = training.summary
+    assert results.right.mean() == summary.best_val_accuracy
+    assert results.loss == pytest.approx(summary.best_val_loss, rel=1e-5)
 
 
 def test_a_run_without_validation_images_has_no_results(tmp_path: Path) -> None:

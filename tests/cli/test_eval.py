@@ -100,10 +100,10 @@ def test_every_split_and_checkpoint_can_be_evaluated(nnctl: Nnctl, run: Path) ->
 def test_the_averaged_weights_are_evaluated(nnctl: Nnctl, scratch: Path, which: str) -> None:
     averaged = {"training.average": 0.99}
     run = face.train(CONFIGS / "smoke.yaml", epochs=1, settings=averaged, run_dir=scratch / "mean")
-    (row,) = run.metrics
+    (row,) = run.history
     found = evaluated(nnctl, run.directory, "--split", "validation", "--checkpoint", which)
-    assert found["accuracy"] == pytest.approx(row["val_accuracy"])
-    assert found["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
+    assert found["accuracy"] == pytest.approx(row.val_accuracy)
+    assert found["loss"] == pytest.approx(row.val_loss, rel=1e-5)
     raw, mean = run.checkpoint("last").parameters, run.network("last").parameters.vector
     assert not np.allclose(raw, mean, rtol=1e-3)
 

@@ -29,34 +29,28 @@ def test_the_last_line_is_the_file(nnctl: Nnctl, run: Path) -> None:
         assert Path(lines[-1]) == run / f"model.{file_format}"
         assert Path(lines[-1]).stat().st_size > 200_000
         assert any("divided by 255" in line for line in lines[:-1])
-        quiet = nnctl("export", run, "--format", file_format, "-q", "-o", "other").stdout
-        assert quiet == "other\n"
-        assert Path("other").read_bytes()[-1000:] == Path(lines[-1]).read_bytes()[-1000:]
+        quiet = nnctl(
+            "export", run, "--format", file_format, "-q", "-o", f"other-{file_format}"
+        ).stdout
+        assert quiet == f"other-{file_format}\n"
+        assert Path(quiet.strip()).read_bytes()[-1000:] == Path(lines[-1]).read_bytes()[-1000:]
     nnctl("eval", run)  # the run is unchanged
     nnctl("train", "--resume", run, "--epochs", "3")
 
 
-def test_an_export_replaces_another_export_but_no_other_file(
+def test_an_export_replaces_only_a_file_with_the_suffix_of_its_format(
     nnctl: Nnctl, run: Path, scratch: Path
 ) -> None:
     for file_format in ("onnx", "safetensors", "onnx"):
-        nnctl("export", run, "--format", file_format, "-o", "mine")
-    exported = Path(nnctl("export", run, "--format", "safetensors", "-q").stdout.rstrip("\n"))
-    foreign = {
-        "empty": b"",
-        "journal.jsonl": b'{"__metadata__":{"nnctl_version":"0.1.0"}}',
-        "notes.txt": b'nnctl wrote {"__metadata__":{"nnctl_version":"0.1.0"}}',
-        "last.npz": (run / "last.npz").read_bytes(),
-        "theirs.safetensors": exported.read_bytes().replace(b'"nnctl_version"', b'"other_version"'),
-        "theirs.onnx": Path("mine").read_bytes().replace(b"\x05nnctl", b"\x05torch", 1),
-    }
-    for name, content in foreign.items():
-        Path(name).write_bytes(content)
+        nnctl("export", run, "--format", file_format, "-o", f"mine.{file_format}")
+    others = ("journal.jsonl", "notes", "last.npz", "mine.safetensors")
+    for name in others:
+        Path(name).write_bytes(b"content")
         done = nnctl("export", run, "--format", "onnx", "-o", name, code=2)
-        assert f"{name} exists and was not written by nnctl export" in done.stderr
+        assert f"{name} exists and its name does not end with .onnx" in done.stderr
         assert "--output" in done.stderr
-        assert Path(name).read_bytes() == content
-    assert {path.name for path in scratch.iterdir()} == {*foreign, "mine", "run"}
+        assert Path(name).read_bytes() == b"content"
+    assert {path.name for path in scratch.iterdir()} == {*others, "mine.onnx", "run"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
@@ -102,7 +96,7 @@ def test_a_network_that_cannot_be_exported_is_an_error(nnctl: Nnctl, run: Path) 
     into = nnctl("export", run, "--format", "onnx", "-o", "no/such/folder/m.onnx", code=1)
     assert "cannot be written" in into.stderr
     own = nnctl("export", run, "--format", "onnx", "-o", run / "best.npz", code=2)
-    assert "a file of the run itself" in own.stderr
+    assert "best.npz exists and its name does not end with .onnx" in own.stderr
     checkpoint = run / "best.npz"
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1

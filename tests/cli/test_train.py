@@ -79,11 +79,11 @@ def test_threads_are_chosen_by_the_size_of_a_step_or_by_the_user(
 def test_the_best_epoch_has_the_highest_validation_accuracy(nnctl: Nnctl, scratch: Path) -> None:
     unsteady = ("--set", "optimizer.learning_rate=0.2", "--set", "optimizer.schedule=constant")
     done = nnctl("train", SMOKE, "--epochs", 5, *unsteady, "--run-dir", "run", "--json")
-    rows = face.load("run").metrics
-    best = min(rows, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
-    assert best["epoch"] == json.loads(done.stdout)["best_epoch"] < 5
+    rows = face.load("run").history
+    best = min(rows, key=lambda row: (-(row.val_accuracy or 0), row.val_loss))
+    assert best.epoch == json.loads(done.stdout)["best_epoch"] < 5
     evaluation = face.evaluate(scratch / "run", split="validation", checkpoint="best")
-    assert best["val_accuracy"] == pytest.approx(evaluation.accuracy)
+    assert best.val_accuracy == pytest.approx(evaluation.accuracy)
 
 
 def test_quiet_prints_only_the_results(nnctl: Nnctl) -> None:
@@ -449,7 +449,9 @@ def test_a_training_continues_when_its_progress_is_not_read(processes: Processes
     command = shlex.join(nnctl_command("train", SMOKE, "--run-dir", "run"))
     shell = processes.start(["sh", "-c", f"{command} 2>&1 >out | head -n 1 >head"])
     assert shell.wait(timeout=DEADLINE) == 0
-    assert face.load("run").summary["status"] == "finished"
+    summary = face.load("run").summary
+    assert summary
+    assert summary.status == "finished"
     assert Path("out").read_text("utf-8").splitlines()[-1] == "run"
 
 

@@ -44,12 +44,13 @@ def test_every_other_command_reads_a_run_of_an_earlier_version(
     nnctl: Nnctl, directory: Path
 ) -> None:
     run = Run.open(directory)
-    for split, key in (("validation", "best_val_accuracy"), ("train", None), ("test", None)):
+    assert run.summary
+    expected = {"validation": run.summary.best_val_accuracy}
+    for split in ("validation", "train", "test"):
         result = json.loads(nnctl("eval", directory, "--split", split, "--json").stdout)
-        if key:
-            assert run.summary[key] == result["accuracy"]
+        assert expected.get(split, result["accuracy"]) == result["accuracy"]
     nnctl("eval", directory, "--checkpoint", "last")
-    assert len(run.metrics) == json.loads(nnctl("check", directory, "--json").stdout)["epochs_done"]
+    assert len(run.history) == json.loads(nnctl("check", directory, "--json").stdout)["epochs_done"]
     answers = nnctl("predict", directory, MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz").stdout
     assert len(answers.splitlines()) == 1000
     for file_format in ("onnx", "safetensors"):
@@ -58,9 +59,9 @@ def test_every_other_command_reads_a_run_of_an_earlier_version(
 
 @pytest.mark.parametrize("directory", RUNS, indirect=True)
 def test_a_run_of_an_earlier_version_can_be_extended(nnctl: Nnctl, directory: Path) -> None:
-    before = Run.open(directory).metrics
+    before = Run.open(directory).history
     nnctl("train", "--resume", directory, "--epochs", len(before) + 1, "--quiet")
-    after = Run.open(directory).metrics
+    after = Run.open(directory).history
     assert before == after[: len(before)]
     assert len(before) + 1 == len(after)
 

@@ -150,7 +150,7 @@ def test_an_earlier_page_is_replaced_but_no_other_file(nnctl: Nnctl, trained_run
     mine = Path("mine.sh")
     mine.write_text("nnctl report $1", "utf-8")
     assert (
-        "exists and was not written by nnctl report"
+        "exists and its name does not end with .html"
         in nnctl("report", trained_run, "-o", mine, code=2).stderr
     )
     assert mine.read_text("utf-8") == "nnctl report $1"

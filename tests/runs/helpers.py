@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
-from nnctl.nn.events import Finished
+from nnctl.nn.events import EpochMetrics, Finished
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 
@@ -66,13 +67,13 @@ def resume(directory: Path) -> TrainingRun:
     return TrainingRun.resume(Run.open(directory), notify=ignore)
 
 
-def outcome(directory: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
+def outcome(directory: Path) -> tuple[bytes, bytes, list[EpochMetrics]]:
     """Return the last state, the best parameters and the metrics, without the times."""
     run = Run(directory)
-    rows = [{key: row[key] for key in row if key != "seconds"} for row in run.metrics]
+    history = [replace(epoch, seconds=0.0) for epoch in run.history]
     last, best = run.checkpoint("last"), run.checkpoint("best")
     return (
         np.concatenate([last.parameters, last.optimizer_state]).tobytes(),
         best.parameters.tobytes(),
-        rows,
+        history,
     )

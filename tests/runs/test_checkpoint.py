@@ -32,6 +32,7 @@ from nnctl.runs import run as run_module
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.run import Run
 from tests.runs.helpers import EVENTS_AN_EPOCH, SMALL, begin, ignore, resume, train
+from tests.torture.hostile import read_checkpoint, write_checkpoint
 
 SAVED = Checkpoint(
     parameters=np.linspace(0, 7, 50, dtype=np.float32),
@@ -48,7 +49,7 @@ SAVED = Checkpoint(
         best_score=0.9,
         wait=1,
     ),
-    config={"loss": "cross_entropy"},
+    config=from_mapping(SMALL, "test"),
     dataset=DatasetRecord(name="x", training=9, validation=0, pixels=4, hashes={}),
     seconds=12.5,
 )
@@ -232,11 +233,11 @@ def test_a_run_whose_checkpoint_does_not_fit_its_configuration_is_not_diagnosed(
 def test_the_configuration_of_a_checkpoint_is_checked(
     run: Run, key: str, value: Any, expected: str
 ) -> None:
-    loaded = run.checkpoint("best")
-    config: Any = json.loads(json.dumps(loaded.config))
+    path = run.checkpoint_path("best")
+    members = read_checkpoint(path)
     section, name = key.split(".")
-    config[section][name] = value
-    save_checkpoint(run.checkpoint_path("best"), replace(loaded, config=config))
+    members["state"]["config"][section][name] = value
+    write_checkpoint(path, members)
     with pytest.raises(DataError, match=expected):
         evaluate(run, split_name="validation", notify=ignore)
 
@@ -270,9 +271,9 @@ def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(tmp_
     train(begin(tmp_path / "run", config))
     run = Run(tmp_path / "run")
     best = evaluate(run, split_name="validation", notify=ignore)
-    (row,) = run.metrics
-    assert best.accuracy == row["val_accuracy"]
-    assert best.loss == pytest.approx(row["val_loss"], rel=1e-5)
+    (row,) = run.history
+    assert best.accuracy == row.val_accuracy
+    assert best.loss == pytest.approx(row.val_loss, rel=1e-5)
     validated = run.network("best").parameters.vector
     assert np.array_equal(run.checkpoint("best").parameters, validated)
     assert not np.allclose(run.checkpoint("last").parameters, validated, rtol=1e-2)
@@ -319,7 +320,7 @@ def test_damaged_metrics_are_reported_with_their_line(
     first, second, third = run.metrics_path.read_bytes().splitlines()
     run.metrics_path.write_bytes(b"\n".join([first, damage(second), third, b""]))
     with pytest.raises(DamagedFileError, match=r"metrics\.jsonl:2 is damaged"):
-        _ = run.metrics
+        _ = run.history
 
 
 @pytest.mark.parametrize("content", ["garbage", "[]", "{}", '{"status": 3}', "[" * 100_000])
@@ -358,7 +359,8 @@ def test_a_summary_has_a_format_version(run: Run) -> None:
         resume(run.directory)
     del summary["format_version"]
     run.summary_path.write_text(json.dumps(summary), "utf-8")
-    assert summary == run.summary
+    assert run.summary
+    assert run.summary.to_json() == {**summary, "format_version": 1}
 
 
 # Writes that fail -------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import pytest
 
 import nnctl as api
 from nnctl.errors import UsageError
-from nnctl.runs.run import DirectoryLock, Run
+from nnctl.runs.lock import DirectoryLock
+from nnctl.runs.run import Run
 from tests.conftest import CONFIGS, Nnctl
 
 fcntl = pytest.importorskip("fcntl")
@@ -41,7 +42,7 @@ def test_without_locks_a_run_is_trained_and_resumed_with_one_warning(
         assert done.stderr == f"Warning: {WARNING.format('run', no_locks)} training there\n"
         assert done.stdout.splitlines()[-1] == "run"
     assert not list(Path("run").glob(".*"))
-    assert len(Run(Path("run")).metrics) == 2
+    assert len(Run(Path("run")).history) == 2
 
 
 def test_without_locks_a_sweep_prints_one_warning(nnctl: Nnctl, no_locks: str) -> None:

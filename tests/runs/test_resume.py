@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_resuming_leads_to_the_same_bits_with_every_kind_of_state(
 def test_a_run_with_a_single_validation_image_is_resumed(directory: Path) -> None:
     config = changed({"data.validation": 1, "data.subset": 500, "training.epochs": 2})
     assert train(begin(directory, config), stop_after=2) == "interrupted"
-    assert Run(directory).metrics[0]["val_accuracy"] is not None
+    assert Run(directory).history[0].val_accuracy is not None
     assert train(resume(directory)) == "finished"
 
 
@@ -160,9 +161,9 @@ def test_a_run_cannot_be_resumed_while_another_process_trains_it(directory: Path
 
 
 def test_resuming_a_finished_run_removes_its_summary(finished: Path) -> None:
-    assert Run(finished).summary["status"] == "finished"
+    assert Run(finished).summary is not None
     TrainingRun.resume(Run.open(finished), epochs=5, notify=ignore)
-    assert Run(finished).summary == {}
+    assert Run(finished).summary is None
 
 
 @pytest.mark.parametrize("also_lost", ["", "metrics.jsonl", "best.npz"])
@@ -222,7 +223,7 @@ def test_a_run_killed_between_its_metrics_and_its_checkpoint_writes_the_epoch_on
 ) -> None:
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     run = Run(directory)
-    run.append_metrics({**run.metrics[-1], "epoch": 3, "train_loss": 99.0})
+    run.append_metrics(replace(run.history[-1], epoch=3, train_loss=99.0))
     with run.metrics_path.open("a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "train_lo')
     (directory / ".last.npz.0badcafe.nnctl-tmp").write_bytes(b"half a checkpoint")
@@ -242,7 +243,7 @@ def test_a_divergence_is_not_reported_as_an_interruption(directory: Path) -> Non
         if isinstance(event, Finished):
             ended.set()
     assert training.loop.is_finite()
-    assert Run(directory).summary["status"] == "diverged"
+    assert training.summary.status == "diverged"
 
 
 def test_early_stopping_continues_to_count_after_a_resume(tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_early_stopping_continues_to_count_after_a_resume(tmp_path: Path) -> Non
     stopping = {"patience": 2, "metric": "val_loss"}
     config["training"] = {**SMALL["training"], "epochs": 40, "early_stopping": stopping}
     assert train(begin(tmp_path / "whole", config)) == "stopped_early"
-    epochs = len(Run(tmp_path / "whole").metrics)
+    epochs = len(Run(tmp_path / "whole").history)
     assert epochs > 3
     for boundary in range(epochs - 3, epochs):
         directory = tmp_path / f"from-{boundary}"

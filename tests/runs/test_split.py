@@ -9,8 +9,7 @@ import pytest
 
 from nnctl.config import from_mapping
 from nnctl.data.dataset import Digits, open_dataset
-from nnctl.runs.resolve import resolve_auto
-from nnctl.runs.training_run import split
+from nnctl.runs.resolve import resolve_auto, split
 from tests.runs.helpers import SMALL, ignore
 
 MINI = open_dataset("mini", notify=ignore)

@@ -13,7 +13,7 @@ from concurrent.futures import BrokenExecutor
 from nnctl.data.dataset import Dataset
 from nnctl.errors import StorageError
 from nnctl.sweeps import process, trials
-from nnctl.sweeps.trials import Trial, TrialResult, metrics_so_far, run_trial
+from nnctl.sweeps.trials import Trial, TrialResult, history_so_far, run_trial
 
 Stop = Callable[[], bool]
 
@@ -36,7 +36,7 @@ def _train_and_hold(
 ) -> TrialResult:
     def hold() -> bool:
         while not stop():
-            if len(metrics_so_far(trial.directory)) < epochs():
+            if len(history_so_far(trial.directory)) < epochs():
                 return False
             time.sleep(0.01)
         return True
@@ -83,10 +83,10 @@ class _Death(BaseException):
 
 def die_every_two_epochs(trial: Trial, dataset: Dataset, stop: Stop) -> TrialResult:
     """Behave, in a thread, like a process that dies after every two epochs."""
-    done = len(metrics_so_far(trial.directory))
+    done = len(history_so_far(trial.directory))
 
     def die() -> bool:
-        if len(metrics_so_far(trial.directory)) >= done + 2:
+        if len(history_so_far(trial.directory)) >= done + 2:
             raise _Death
         return stop()
 

@@ -20,7 +20,8 @@ import pytest
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.data.registry import MNIST
 from nnctl.errors import DamagedFileError, NnctlError, UsageError
-from nnctl.runs.run import DirectoryLock, Run, Which
+from nnctl.runs.lock import DirectoryLock
+from nnctl.runs.run import Run, Which
 from nnctl.sweeps.cluster import assignment, cluster, remote
 from nnctl.sweeps.cluster.cluster import Cluster
 from nnctl.sweeps.trials import Trial, run_trial

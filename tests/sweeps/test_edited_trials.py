@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nnctl.config import Override
+from nnctl.config import Override, replaced
 from nnctl.runs.checkpoint import load_checkpoint, save_checkpoint
 from nnctl.runs.run import Run
 from nnctl.sweeps.plan import TrialFactory, read_plan
@@ -120,17 +120,16 @@ def take_directory(trial: Path) -> None:
 
 def train_longer(trial: Path) -> None:
     saved = load_checkpoint(trial / "last.npz")
-    training = {**saved.config["training"], "epochs": 3}
-    config = {**saved.config, "training": training}
+    config = replaced(saved.config, {"training.epochs": 3})
     save_checkpoint(trial / "last.npz", replace(saved, config=config))
 
 
 def edit_metrics(trial: Path) -> None:
     run = Run(trial)
-    first, *others = run.metrics
-    better = {**first, "val_loss": 1e-3, "val_accuracy": 0.99}
-    lines = [f"{json.dumps(row)}\n" for row in (better, *others)]
-    run.metrics_path.write_text("".join(lines), encoding="utf-8")
+    first, *others = run.history
+    run.metrics_path.unlink()
+    for epoch in (replace(first, val_loss=1e-3, val_accuracy=0.99), *others):
+        run.append_metrics(epoch)
 
 
 @pytest.mark.parametrize(
@@ -222,12 +221,13 @@ def by_loss(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ranking_by_loss_uses_the_lowest_loss_of_all_epochs(by_loss: Path) -> None:
     best_by_accuracy = []
     for trial, row in enumerate(table(by_loss), start=1):
-        metrics = Run(by_loss / f"trial-{trial:03d}").metrics
-        lowest = min(metrics, key=lambda epoch: float(epoch["val_loss"]))
-        assert float(row["val_loss"]) == lowest["val_loss"]
-        assert float(row["val_accuracy"]) == lowest["val_accuracy"]
-        assert int(row["best_epoch"]) == lowest["epoch"]
-        best_by_accuracy.append(Run(by_loss / f"trial-{trial:03d}").summary["best_epoch"])
+        run = Run(by_loss / f"trial-{trial:03d}")
+        lowest = min(run.history, key=lambda epoch: float(epoch.val_loss or 0))
+        assert float(row["val_loss"]) == lowest.val_loss
+        assert float(row["val_accuracy"]) == lowest.val_accuracy
+        assert int(row["best_epoch"]) == lowest.epoch
+        assert run.summary
+        best_by_accuracy.append(run.summary.best_epoch)
     assert best_by_accuracy != [int(row["best_epoch"]) for row in table(by_loss)]
     ended = [line for line in journal(by_loss) if line["event"] == "ended"]
     assert [line["val_loss"] for line in ended] == [
@@ -246,7 +246,7 @@ def test_pruning_uses_the_scores_of_the_journal(
 ) -> None:
     home = Path(shutil.copytree(by_loss, scratch / "sweep"))
     expected = {
-        trial: [row["val_loss"] for row in Run(home / f"trial-{trial:03d}").metrics]
+        trial: [epoch.val_loss for epoch in Run(home / f"trial-{trial:03d}").history]
         for trial in (1, 2)
     }
     edit_metrics(home / "trial-001")

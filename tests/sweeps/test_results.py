@@ -215,8 +215,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def row_of(number: int, run_dir: str) -> TrialResult:
     """Return the row of a run; a run that does not exist has a medium accuracy."""
     summary = Run(Path(run_dir)).summary
-    accuracy = summary.get("best_val_accuracy", 0.6)
-    return row(number, accuracy, summary.get("best_val_loss", 1.0), run_dir=run_dir, x=number)
+    accuracy = summary.best_val_accuracy if summary else 0.6
+    loss = summary.best_val_loss if summary else 1.0
+    return row(number, accuracy, loss, run_dir=run_dir, x=number)
 
 
 @pytest.mark.parametrize("metric", [ACCURACY, LOSS])

@@ -21,8 +21,7 @@ import pytest
 
 from nnctl.cli.sweep import _start_workers
 from nnctl.data.dataset import Dataset
-from nnctl.errors import NnctlError
-from nnctl.runs.run import cannot_write
+from nnctl.errors import NnctlError, cannot_write
 from nnctl.sweeps import pool, process, scheduler
 from nnctl.sweeps.pool import LocalPool
 from nnctl.sweeps.scheduler import Limits, Sweep

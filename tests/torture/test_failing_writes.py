@@ -131,12 +131,12 @@ def test_a_run_that_is_moved_during_training_can_be_resumed_there(
         run.rename(moved)
         assert_error(nursery.end(), f"{run} cannot be written")
         assert_saved_whole(moved)
-        epochs = len(Run(moved).metrics) + 2
+        epochs = len(Run(moved).history) + 2
         done = nursery.run(
             Fault(below=str(moved)), "train", "--resume", moved, "--epochs", epochs, "--quiet"
         )
         assert done.returncode == 0, done
-        assert [row["epoch"] for row in Run(moved).metrics] == list(range(1, epochs + 1))
+        assert [epoch.epoch for epoch in Run(moved).history] == list(range(1, epochs + 1))
         shutil.rmtree(moved)
     torture.tried("a run directory that is moved during training", cases)
 

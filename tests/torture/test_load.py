@@ -152,7 +152,7 @@ def test_a_training_of_very_many_epochs_does_not_leak_memory_or_slow_down(
     torture.tried("bytes an epoch by which its process grew", round(life.growth))
     torture.tried("% of the second tenth's time: the last tenth of that training", _percent(life))
     nnctl("train", "--resume", run, "--epochs", epochs + 5, "--quiet")
-    assert [*range(1, epochs + 6)] == [row["epoch"] for row in Run(run).metrics]
+    assert [*range(1, epochs + 6)] == [epoch.epoch for epoch in Run(run).history]
     checked = json.loads(nnctl("check", run, "--json").stdout)
     assert epochs + 5 == checked["epochs"]
     page = Path(nnctl("report", run, "--output", home / "page.html").stdout.splitlines()[-1])

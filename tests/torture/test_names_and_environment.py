@@ -302,9 +302,10 @@ def test_a_clock_that_is_set_back_breaks_nothing(torture: Torture, processes: Pr
             assert b"Traceback" not in done.stderr, done.stderr
             torture.tried("commands while the clock is set back and forth by years")
         run = Run.open(Path(f"run{number}"))
-        assert all(row["seconds"] >= 0 for row in run.metrics)
-        assert [row["epoch"] for row in run.metrics] == [1, 2][: torture.cases(1, full=2)]
-        assert run.summary["seconds"] >= 0
+        assert all(epoch.seconds >= 0 for epoch in run.history)
+        assert [epoch.epoch for epoch in run.history] == [1, 2][: torture.cases(1, full=2)]
+        assert run.summary
+        assert run.summary.seconds >= 0
 
 
 def test_runs_within_one_second_have_different_directories(

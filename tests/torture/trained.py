@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Trained:
         assert done.returncode == 0, done
         counted = fault.read_counts()
         self.steps, self.calls = counted["steps"], counted["calls"]
-        self.epochs = len(Run(self.whole).metrics)
+        self.epochs = len(Run(self.whole).history)
 
     def arguments(self, run: Path) -> list[object]:
         """Return the arguments that begin a training or resume it."""
@@ -47,7 +48,7 @@ class Trained:
     def assert_is(self, run: Path) -> None:
         """Check that a run is the same as the undisturbed one."""
         assert outcome(self.whole) == outcome(run)
-        assert list(range(1, self.epochs + 1)) == [row["epoch"] for row in Run(run).metrics]
+        assert list(range(1, self.epochs + 1)) == [epoch.epoch for epoch in Run(run).history]
         assert summary(self.whole) == summary(run)
         assert {path.name for path in self.whole.iterdir()} == {path.name for path in run.iterdir()}
 
@@ -72,13 +73,13 @@ class Trained:
         assert_saved_whole(run)
         if once and "train loss" in done.stderr:  # the training has begun
             assert f"Resume with: nnctl train --resume {run}" in done.stderr
-            assert Run(run).summary["status"] == "interrupted"
+            assert summary(run)["status"] == "interrupted"
         return True
 
 
 def summary(run: Path) -> dict[str, Any]:
     """Return the summary of a run without times and paths."""
-    whole = Run(run).summary
+    whole = json.loads(Run(run).summary_path.read_text("utf-8"))
     return {key: whole[key] for key in whole if key not in ("seconds", "run_dir")}
 
 
@@ -91,6 +92,6 @@ def assert_saved_whole(run: Path) -> None:
     saved = {
         which: left.checkpoint(which) for which in _WHICH if left.checkpoint_path(which).exists()
     }
-    epochs = [row["epoch"] for row in left.metrics]
+    epochs = [epoch.epoch for epoch in left.history]
     assert list(range(1, len(epochs) + 1)) == epochs
     assert "last" not in saved or saved["last"].progress.epoch <= len(epochs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
+from nnctl.errors import cannot_write
 from nnctl.files import append_lines, remove_temporaries, require_own, write_atomically
-from nnctl.runs.run import DirectoryLock, Run, cannot_write
+from nnctl.runs.lock import DirectoryLock
+from nnctl.runs.run import Run
+from nnctl.runs.summary import Summary
 from nnctl.sweeps.cluster.remote import BEST, CONFIG, LAST, METRICS, STATE, SUMMARY, News
 from nnctl.sweeps.trials import LOG, Trial, TrialResult, log_tail
 
@@ -104,7 +105,8 @@ class Mirror:
         here = str(self._directory)
         run = Run(self._directory)
         if SUMMARY in files:
-            run.write_summary({**json.loads(files[SUMMARY]), "run_dir": here})
+            summary = Summary.model_validate_json(files[SUMMARY])
+            run.write_summary(summary.model_copy(update={"run_dir": here}))
         else:
             run.summary_path.unlink(missing_ok=True)
         return result.model_copy(

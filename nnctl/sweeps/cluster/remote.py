@@ -26,9 +26,8 @@ from nnctl.data.dataset import Dataset, data_directory, mnist_directory, open_da
 from nnctl.data.download import sha256_of
 from nnctl.data.gates import GATES
 from nnctl.data.registry import MNIST
-from nnctl.errors import DamagedFileError, UsageError
+from nnctl.errors import DamagedFileError, UsageError, cannot_write
 from nnctl.files import write_atomically
-from nnctl.runs.run import cannot_write
 from nnctl.sweeps.trials import LOG, Trial, TrialResult, append_log
 from nnctl.sweeps.workers import TrainTrial
 from nnctl.system import single_threaded_blas

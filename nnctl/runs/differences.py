@@ -1,0 +1,109 @@
+"""Compares the configurations of a run with each other and with a requested one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnctl.config import Config, to_mapping
+from nnctl.data.dataset import NAMED, canonical_name
+from nnctl.errors import DamagedFileError
+from nnctl.runs.threads import most_threads
+
+_MAX_DIFFERENCES = 20  # listed differences between two configurations
+
+
+def differences(run: Config, requested: Config) -> list[str]:
+    """Return a line for each setting that differs from a run's, except the number of epochs.
+
+    ``auto`` values and a fallback of the requested configuration do not count as differences.
+    """
+    ignored = {"training.epochs", "data.fallback"}
+    if requested.data.fallback == run.data.dataset:
+        ignored |= {"data.dataset", "data.validation", "data.subset"}
+    if canonical_name(requested.data.dataset) == run.data.dataset:
+        ignored |= {"data.dataset"}
+    threads = requested.training.threads
+    if threads != "auto" and min(threads, most_threads(requested)) == run.training.threads:
+        ignored |= {"training.threads"}
+    return [
+        f"{key}: {ours} in the run, {theirs} requested"
+        for key, (ours, theirs) in differing(run, requested).items()
+        if key not in ignored and theirs != "auto"
+    ]
+
+
+def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each dotted key in which two configurations differ."""
+    ours, theirs = flatten(to_mapping(first)), flatten(to_mapping(second))
+    pairs = {key: (ours.get(key), theirs.get(key)) for key in dict.fromkeys([*ours, *theirs])}
+    return {key: values for key, values in pairs.items() if values[0] != values[1]}
+
+
+def changeable(first: Config, second: Config) -> set[str]:
+    """Return the keys whose values may differ between the files of a run.
+
+    A run can be extended by epochs, and the folder of its dataset can be moved, since the SHA-256
+    hashes of the dataset's files are compared before they are used.
+    """
+    moved = not {first.data.dataset, second.data.dataset} & {*NAMED}
+    return {"training.epochs", "data.dataset"} if moved else {"training.epochs"}
+
+
+def require_same(
+    actual: Config,
+    path: Path,
+    expected: Config,
+    source: Path | str,
+    *,
+    ignored: Collection[str] = (),
+    hint: str | None = None,
+) -> None:
+    """Check that a file of a run has the expected configuration.
+
+    Parameters
+    ----------
+    actual : Config
+        Configuration in the file.
+    path : Path
+        Path of the file.
+    expected : Config
+        Expected configuration.
+    source : Path or str
+        Source of the expected configuration, for the message.
+    ignored : collection of str
+        Keys that may differ.
+    hint : str, optional
+        Hint of the error.
+
+    Raises
+    ------
+    DamagedFileError
+        The configurations differ; the message lists both values of each key that differs.
+    """
+    different = [
+        f"{key}: {ours} in {path.name}, {theirs} in {Path(source).name}"
+        for key, (ours, theirs) in differing(actual, expected).items()
+        if key not in ignored
+    ]
+    if different:
+        lines = [f"{path} does not match {source}; differences:", *different[:_MAX_DIFFERENCES]]
+        if more := different[_MAX_DIFFERENCES:]:
+            lines.append(f"... and {len(more):,} more")
+        raise DamagedFileError("\n  ".join(lines), hint=hint)
+
+
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings and lists, by dotted key."""
+    items: Iterator[tuple[Any, Any]]
+    if isinstance(value, Mapping):
+        items = iter(value.items())
+    elif isinstance(value, list):
+        items = iter(enumerate(value))
+    else:
+        return {key: value}
+    leaves: dict[str, Any] = {}
+    for step, below in items:
+        leaves |= flatten(below, f"{key}.{step}".lstrip("."))
+    return leaves

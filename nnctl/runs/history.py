@@ -1,0 +1,104 @@
+"""The history of a run, ``metrics.jsonl``: one line of JSON with the metrics of each epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from nnctl.errors import DamagedFileError
+from nnctl.files import read_bytes
+from nnctl.nn.events import EpochMetrics
+from nnctl.nn.health import LayerHealth
+from nnctl.runs.records import Number, PositiveCount, Record, Share
+
+
+class _Health(Record):
+    mean: Number
+    std: Number
+    dead: Share
+    saturated: Share
+    error: Number
+    error_ratio: Number | None
+    update_ratio: Number
+
+
+def _without_early_health(health: Any) -> Any:
+    """Omit the health of early versions, which did not measure ``error``."""
+    is_early = isinstance(health, list) and all(
+        isinstance(layer, dict) and "error" not in layer for layer in health
+    )
+    return [] if is_early else health
+
+
+class _Epoch(Record):
+    epoch: PositiveCount
+    train_loss: Number
+    train_accuracy: Share
+    val_loss: Number | None
+    val_accuracy: Share | None
+    learning_rate: Number
+    seconds: Number
+    health: Annotated[list[_Health], BeforeValidator(_without_early_health)]
+
+
+def to_line(metrics: EpochMetrics) -> str:
+    """Return the line of an epoch, without a line ending."""
+    names = [field.name for field in dataclasses.fields(EpochMetrics)]
+    values = dataclasses.asdict(metrics)
+    return json.dumps({name: values[name] for name in names}, allow_nan=False)
+
+
+def from_line(line: str | bytes) -> EpochMetrics:
+    """Return the metrics in a line.
+
+    Raises
+    ------
+    ValueError
+        The line is not the metrics of an epoch.
+    """
+    record = _Epoch.model_validate_json(line)
+    if (record.val_loss is None) != (record.val_accuracy is None):
+        raise ValueError("only one of the two validation metrics is present")
+    health = [LayerHealth(**layer.model_dump()) for layer in record.health]
+    return EpochMetrics(**record.model_dump(exclude={"health"}), health=health)
+
+
+def read_history(path: Path, layers: int) -> list[tuple[str, EpochMetrics]]:
+    """Return each complete line of a metrics file with its metrics; nothing if it does not exist.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the file.
+    layers : int
+        Number of layers of the network.
+
+    Raises
+    ------
+    DamagedFileError
+        A line is not the metrics of the next epoch of this network.
+    """
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
+    history: list[tuple[str, EpochMetrics]] = []
+    # A last line without a line ending was not written completely.
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            metrics = from_line(line)
+            text = line.decode()
+        except ValueError:
+            metrics = None
+        if metrics is None or metrics.epoch != number or len(metrics.health) not in (0, layers):
+            raise DamagedFileError(
+                f"{path}:{number} is damaged: the line is not the metrics of an epoch"
+            )
+        history.append((text, metrics))
+    return history

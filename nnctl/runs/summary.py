@@ -1,0 +1,100 @@
+"""The summary of a run, ``summary.json``: how its training ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from nnctl.diagnosis import Diagnosis
+from nnctl.errors import DamagedFileError
+from nnctl.files import read_bytes
+from nnctl.nn.events import Divergence
+from nnctl.runs.checkpoint import DatasetRecord
+from nnctl.runs.records import Count, Number, Record, Share, check_version, first_problem
+
+FORMAT_VERSION = 1
+"""Format version of a run directory, stored in ``summary.json``."""
+
+
+class Summary(Record):
+    """How a training ended. Fields with a default may be missing in runs of early versions.
+
+    Parameters
+    ----------
+    status : str
+        Why the training ended.
+    epochs : int
+        Number of complete epochs.
+    best_epoch, best_val_accuracy, best_val_loss : int, float, float, optional
+        Best epoch, and its validation metrics if there are validation examples.
+    final_train_loss, final_train_accuracy : float, optional
+        Training metrics of the last complete epoch.
+    dataset : DatasetRecord
+        Dataset of the training.
+    seed, parameters, threads : int
+        Random seed, number of trained parameters, and threads per step.
+    versions, blas : dict
+        Versions of the software, and the BLAS, on which the exact bits of the result depend.
+    seconds : float
+        Wall time of the training.
+    run_dir : str
+        Run directory at the time of the training; it may have moved since.
+    divergence : Divergence, optional
+        Where the training diverged.
+    diagnoses : list of Diagnosis
+        Why the network does not learn.
+    """
+
+    format_version: int = FORMAT_VERSION
+    status: Literal["finished", "stopped_early", "interrupted", "diverged"]
+    epochs: Count
+    best_epoch: Count | None
+    best_val_accuracy: Share | None
+    best_val_loss: Number | None
+    final_train_loss: Number | None = None
+    final_train_accuracy: Share | None = None
+    dataset: DatasetRecord
+    seed: Count | None = None
+    parameters: Count | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    blas: dict[str, str | int | None] = Field(default_factory=dict)
+    threads: Count | None = None
+    seconds: Number
+    run_dir: str = ""
+    divergence: Divergence | None = None
+    diagnoses: list[Diagnosis] = Field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; ``divergence`` only if the training diverged."""
+        values = self.model_dump()
+        if self.divergence is None:
+            del values["divergence"]
+        return values
+
+
+def read_summary(path: Path) -> Summary | None:
+    """Read a summary; return None if the file does not exist.
+
+    Raises
+    ------
+    DataError
+        The summary is damaged or was written by a later version.
+    """
+    try:
+        content = json.loads(read_bytes(path))
+        if "format_version" in content:  # the first versions wrote none
+            check_version(path, content["format_version"], FORMAT_VERSION)
+        # Pydantic rejects lone surrogates, which the name of a folder may have.
+        text = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+        return Summary.model_validate_json(text)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise DamagedFileError(f"{path} is damaged: {first_problem(error)}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is damaged: {error}") from None
