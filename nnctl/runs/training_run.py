@@ -254,7 +254,7 @@ class TrainingRun:
     @property
     def summary(self) -> Summary:
         """The summary of the training, after its last event."""
-        assert self._summary, "the training has not ended"
+        assert self._summary is not None
         return self._summary
 
     @property
@@ -268,7 +268,7 @@ class TrainingRun:
         Parameters
         ----------
         stop : callable
-            Called between the events; if it returns True, the training saves its state and ends.
+            Called after each event; if it returns True, the training saves its state and ends.
 
         Raises
         ------
@@ -277,17 +277,18 @@ class TrainingRun:
         """
         self._started = time.perf_counter()
         with self._hint_to_resume(), self._lock:
-            events = iter(self.loop)
+            events, stopping = iter(self.loop), False
             while self._summary is None:
                 # The caller, which runs between the events, may use all threads of the BLAS.
                 with single_threaded_blas():
-                    event = self._next_event(events, stop)
+                    event = self._next_event(events, stopping=stopping)
                 yield event
+                stopping = self._summary is None and stop()
 
-    def _next_event(self, events: Iterator[Event], stop: Callable[[], bool]) -> Event:
+    def _next_event(self, events: Iterator[Event], *, stopping: bool) -> Event:
         """Return the next event of the training loop after its results are recorded."""
         # A state that is not finite is not saved: the next event is its divergence.
-        if stop() and self.loop.stop_reason() is None and self.loop.is_finite():
+        if stopping and self.loop.stop_reason() is None and self.loop.is_finite():
             self._save("last")
             event: Event = Finished("interrupted")
         else:
