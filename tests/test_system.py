@@ -137,13 +137,11 @@ def test_a_network_that_a_container_cannot_hold_is_refused(groups: Path) -> None
     load_config(CONFIGS / "smoke.yaml", overrides[:1])
 
 
-def test_dropout_augmentation_and_more_validation_examples_need_memory() -> None:
+def test_larger_batches_more_validation_examples_and_a_state_need_memory() -> None:
     def needed(key: str = "", value: object = None, held_out: int = 500) -> int:
         config = replaced(from_mapping(SMALL, "test"), {key: value} if key else {})
         return memory_needed(config, dataset_info("mini"), held_out)
 
-    masks = 20 * (512 + 30 + 10 + 256)  # of a block, a batch, the last batch and the probe
-    assert needed("network.layers.0.dropout", 0.5) == needed() + 4 * masks
-    assert needed("network.input_dropout", 0.5) > needed()
-    assert needed("data.augment", {"shift": 1}) > needed()
+    assert needed("training.batch_size", 1000) > needed()
+    assert needed("training.average", 0.99) > needed()
     assert needed(held_out=2000) > needed()
