@@ -10,7 +10,7 @@ from nnctl.nn.batches import BatchLoader
 from nnctl.nn.examples import Examples
 from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
-from nnctl.nn.network import Layer, Network
+from nnctl.nn.network import Layer, Network, count_parameters
 from nnctl.nn.optimizers import (
     OPTIMIZERS,
     SGD,
@@ -24,6 +24,10 @@ from nnctl.nn.optimizers import (
 from nnctl.nn.state import EarlyStopping
 from nnctl.nn.streams import stream
 from nnctl.nn.threads import ThreadTeam
+from nnctl.system import cores
+
+_FLOPS_PER_THREAD = 4e7  # a few tenths of a millisecond: several times the time to wake a thread
+_EXAMPLES_PER_THREAD = 32  # matrix products of fewer examples are slow
 
 
 def build_layers(config: Config) -> list[Layer]:
@@ -68,6 +72,22 @@ def build_optimizer(config: Config) -> Optimizer:
     if average is not None:
         after.append(MovingAverage(average))
     return Optimizer(descent, tuple(before), tuple(after))
+
+
+def choose_threads(config: Config, pixels: int) -> int:
+    """Return the number of threads for each training step; with ``auto`` 1 if steps are short."""
+    if config.training.threads != "auto":
+        return min(config.training.threads, most_threads(config))
+    examples, layers = config.training.batch_size, build_layers(config)
+    flops_of_a_step = 6 * examples * count_parameters(pixels, layers)
+    most = min(flops_of_a_step // _FLOPS_PER_THREAD, examples // _EXAMPLES_PER_THREAD)
+    return int(min(max(most, 1), cores()))
+
+
+def most_threads(config: Config) -> int:
+    """Return the largest number of threads for a step: one for each example of a batch."""
+    batch_size = config.training.batch_size
+    return min(batch_size, config.data.subset or batch_size)
 
 
 def build_loop(

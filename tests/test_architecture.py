@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "nn": set(),
     "config": {"text", "errors", "nn"},
     "data": {"text", "errors", "files"},
-    "build": {"nn", "config"},
+    "build": {"system", "nn", "config"},
     "diagnosis": {"nn", "config", "data", "build"},
     "runs": {
         "text",

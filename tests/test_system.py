@@ -9,13 +9,13 @@ import pytest
 import threadpoolctl
 
 from nnctl import system
+from nnctl.build import choose_threads
 from nnctl.config import Override, from_mapping, replaced
 from nnctl.data.dataset import dataset_info
 from nnctl.errors import ConfigError
 from nnctl.runs import training_run
 from nnctl.runs.memory import memory_needed
 from nnctl.runs.resolve import load_config
-from nnctl.runs.threads import threads_that_fit
 from nnctl.system import cores, memory_there
 from tests.conftest import CONFIGS
 from tests.runs.helpers import SMALL, begin
@@ -29,7 +29,7 @@ def test_a_large_step_uses_all_cores() -> None:
             "optimizer": {"learning_rate": 0.1},
             "training": {"batch_size": batch_size},
         }
-        return threads_that_fit(from_mapping(config, "test"), 784)
+        return choose_threads(from_mapping(config, "test"), 784)
 
     assert threads(1024, 64) == min(cores(), 2)
     assert threads(512, 1024) == min(cores(), 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,8 @@ from nnctl.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from nnctl.config import Config
     from nnctl.errors import InterruptedRunError
     from nnctl.runs.run import Run
-    from nnctl.runs.training_run import TrainingRun
 
 
 @click.command(
@@ -64,10 +63,12 @@ def train(
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
-    **overrides: Any,
+    **options: Any,
 ) -> None:
+    from nnctl.config import to_mapping, to_yaml
+    from nnctl.errors import BelowThresholdError
     from nnctl.files import to_json_text
-    from nnctl.runs.resolve import find_dataset, load_config, resolve_auto
+    from nnctl.runs.resolve import find_dataset, load_config, require_validation, resolve_auto
     from nnctl.runs.run import Run
     from nnctl.runs.training_run import TrainingRun
     from nnctl.signals import interrupt, stop_on_signals
@@ -75,34 +76,33 @@ def train(
     from nnctl.views.training import TrainingView, show_result
 
     run = Run.open(resume) if resume else None
-    source = config or (run.config_path if run else None)
-    if source is None:
+    path = config or (run.config_path if run else None)
+    if path is None:
         raise click.UsageError("expected a CONFIG or --resume RUN")
     if resume and run_dir:
         raise click.UsageError("--run-dir cannot be used with --resume, which continues in RUN")
-    settings = read_overrides(**overrides)
-    requested = load_config(source, settings)
-    _check_threshold(requested, fail_under)
+    overrides = read_overrides(**options)
+    requested = load_config(path, overrides)
+    if fail_under is not None:
+        require_validation(requested)
     if dry_run:
-        _show_plan(requested, as_json)
+        values = to_mapping(requested)
+        click.echo(json.dumps(values) if as_json else to_yaml(values), nl=as_json)
         return
 
     try:
         with DownloadView(quiet=quiet) as notify:
-            if run:
-                changes_epochs = any(setting.key == "training.epochs" for setting in settings)
-                configured = requested.training.epochs
-                epochs = configured if changes_epochs and configured != "auto" else None
-                training = TrainingRun.resume(
-                    run, requested, epochs, data_dir=data_dir, notify=notify
-                )
-            else:
-                dataset = find_dataset(requested.data, data_dir, notify)
-                final = resolve_auto(requested, dataset, notify)
-        with stop_on_signals(interrupt) as stop:
+            dataset = find_dataset((run.config if run else requested).data, data_dir, notify)
             if not run:
-                run = Run.create_at(run_dir) if run_dir else Run.create(source.stem, runs_dir)
-                training = TrainingRun.create(run, final, dataset)
+                resolved = resolve_auto(requested, dataset, notify)
+        with stop_on_signals(interrupt) as stop:
+            if run:
+                extends = any(override.key == "training.epochs" for override in overrides)
+                epochs = requested.training.epochs if extends else "auto"
+                training = TrainingRun.resume(run, dataset, requested, epochs)
+            else:
+                run = Run.create_at(run_dir) if run_dir else Run.create(path.stem, runs_dir)
+                training = TrainingRun.create(run, resolved, dataset)
             with TrainingView(training, quiet=quiet) as view:
                 for event in training.events(stop):
                     view.show(event)
@@ -113,7 +113,11 @@ def train(
     except KeyboardInterrupt:
         raise _interrupted_at_once(run) from None
     training.raise_unless_finished()
-    _check_accuracy(training, fail_under)
+    accuracy = training.summary.best_val_accuracy or 0.0  # None: no validation examples
+    if fail_under is not None and accuracy < fail_under:
+        raise BelowThresholdError(
+            f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"
+        )
 
 
 def _interrupted_at_once(run: Run | None) -> InterruptedRunError:
@@ -123,32 +127,3 @@ def _interrupted_at_once(run: Run | None) -> InterruptedRunError:
         return InterruptedRunError("interrupted before the training started")
     hint = f"Files saved earlier are intact. Resume with: {run.resume_command}"
     return InterruptedRunError("interrupted before the state was saved", hint=hint)
-
-
-def _show_plan(config: Config, as_json: bool) -> None:
-    from nnctl.config import to_mapping, to_yaml
-    from nnctl.files import to_json_text
-
-    mapping = to_mapping(config)
-    click.echo(to_json_text(mapping) if as_json else to_yaml(mapping), nl=as_json)
-
-
-def _check_threshold(config: Config, fail_under: float | None) -> None:
-    from nnctl.errors import UsageError
-    from nnctl.runs.resolve import info_of_config, validation_count
-
-    if fail_under is not None and not validation_count(config, info_of_config(config)):
-        raise UsageError(
-            "--fail-under needs validation examples, but none are held out",
-            hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",
-        )
-
-
-def _check_accuracy(training: TrainingRun, fail_under: float | None) -> None:
-    from nnctl.errors import BelowThresholdError
-
-    accuracy = training.summary.best_val_accuracy or 0.0  # None: no validation examples
-    if fail_under is not None and accuracy < fail_under:
-        raise BelowThresholdError(
-            f"the best validation accuracy, {accuracy:.4f}, is below {fail_under:g}"
-        )

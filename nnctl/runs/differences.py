@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nnctl.build import most_threads
 from nnctl.config import Config, to_mapping
 from nnctl.data.dataset import NAMED, canonical_name
 from nnctl.errors import DamagedFileError
-from nnctl.runs.threads import most_threads
 
 _MAX_DIFFERENCES = 20  # listed differences between two configurations
 
@@ -19,6 +19,7 @@ def differences(run: Config, requested: Config) -> list[str]:
 
     ``auto`` values and a fallback of the requested configuration do not count as differences.
     """
+    different = differing(run, requested)
     ignored = {"training.epochs", "data.fallback"}
     if requested.data.fallback == run.data.dataset:
         ignored |= {"data.dataset", "data.validation", "data.subset"}
@@ -29,7 +30,7 @@ def differences(run: Config, requested: Config) -> list[str]:
         ignored |= {"training.threads"}
     return [
         f"{key}: {ours} in the run, {theirs} requested"
-        for key, (ours, theirs) in differing(run, requested).items()
+        for key, (ours, theirs) in different.items()
         if key not in ignored and theirs != "auto"
     ]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nnctl.build import build_layers, build_optimizer
+from nnctl.build import build_layers, build_optimizer, choose_threads
 from nnctl.config import Config, Problem
 from nnctl.data.dataset import DatasetInfo
 from nnctl.nn.network import Parameters, count_parameters
-from nnctl.runs.threads import threads_that_fit
 from nnctl.system import memory_there
 
 _ALWAYS_ENOUGH = 256e6  # bytes; every machine has this much memory
@@ -35,7 +34,7 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     units = [layer.columns for layer in layers]
     trained = config.data.subset or max(info.n_training - held_out, 1)
     batch = min(config.training.batch_size, trained)
-    threads = threads_that_fit(config, pixels)
+    threads = choose_threads(config, pixels)
     validated = min(held_out, _VALIDATED * threads)
     n_states = len(build_optimizer(config).init_state(Parameters(1, layers[-1:])))
     numbers = count_parameters(pixels, layers) * (3 * (1 + n_states) + 1)

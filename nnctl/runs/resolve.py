@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnctl.build import choose_threads
 from nnctl.config import (
     Check,
     Config,
@@ -35,7 +36,6 @@ from nnctl.data.download import DownloadEvent
 from nnctl.errors import ConfigError, DataError, UsageError
 from nnctl.nn.streams import stream
 from nnctl.runs.memory import check_memory
-from nnctl.runs.threads import threads_that_fit
 from nnctl.text import shell_command
 
 EPOCHS = 30
@@ -65,13 +65,12 @@ class FellBack:
 class FewerThreads:
     """Notice that fewer threads than requested are used, since a batch has too few examples."""
 
-    asked: int
+    requested: int
     used: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.asked} threads cannot share a batch of {self.used}: training with {self.used}"
-        )
+        used = self.used
+        return f"{self.requested} threads cannot share a batch of {used}: training with {used}"
 
 
 Notice = DownloadEvent | FellBack | FewerThreads
@@ -195,6 +194,21 @@ def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Co
     return resolve(document, overrides, CHECKS)
 
 
+def require_validation(config: Config) -> None:
+    """Check that validation examples are held out.
+
+    Raises
+    ------
+    UsageError
+        None are held out.
+    """
+    if not validation_count(config, info_of_config(config)):
+        raise UsageError(
+            "--fail-under needs validation examples, but none are held out",
+            hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",
+        )
+
+
 def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dataset:
     """Open the dataset of a configuration, or its fallback.
 
@@ -228,7 +242,7 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
         Receives a `FewerThreads` notice if the configuration requests too many threads.
     """
     info = dataset_info(dataset.name)
-    requested, threads = config.training.threads, threads_that_fit(config, info.pixels)
+    requested, threads = config.training.threads, choose_threads(config, info.pixels)
     if requested not in ("auto", threads):
         notify(FewerThreads(int(requested), threads))
     fell_back = dataset.name != canonical_name(config.data.dataset)

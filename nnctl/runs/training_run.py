@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.differences import differences, require_same
-from nnctl.runs.resolve import Notify, find_dataset, split
+from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty
 from nnctl.runs.summary import Summary
 from nnctl.system import describe_blas, single_threaded_blas, versions
@@ -123,11 +124,9 @@ class TrainingRun:
     def resume(
         cls,
         run: Run,
+        dataset: Dataset,
         requested: Config | None = None,
-        epochs: int | None = None,
-        *,
-        data_dir: Path | None = None,
-        notify: Notify,
+        epochs: int | Literal["auto"] = "auto",
     ) -> TrainingRun:
         """Create a training that continues from the last checkpoint, or starts without one.
 
@@ -135,14 +134,12 @@ class TrainingRun:
         ----------
         run : Run
             Interrupted run, or a run to extend.
+        dataset : Dataset
+            Dataset of the run.
         requested : Config, optional
             Configuration that the user gave; only the number of epochs may differ from the run's.
-        epochs : int, optional
-            Total number of epochs; that of the run if not given.
-        data_dir : Path, optional
-            Folder of the datasets.
-        notify : callable
-            Receives the notices, such as the progress of a download.
+        epochs : int or "auto"
+            Total number of epochs; ``auto`` is that of the run.
 
         Raises
         ------
@@ -152,20 +149,13 @@ class TrainingRun:
             The dataset has changed, or a checkpoint is damaged.
         """
         config = run.config
-        if requested is not None:
-            different = differences(config, requested)
-            if different:
-                raise UsageError(
-                    "\n  ".join(
-                        [
-                            f"cannot resume {run.directory} with another configuration; "
-                            "differences:",
-                            *different,
-                        ]
-                    ),
-                    hint="Only --epochs can be changed. For other settings, train a new run.",
-                )
-        if epochs is not None:
+        if requested and (different := differences(config, requested)):
+            title = f"cannot resume {run.directory} with another configuration; differences:"
+            raise UsageError(
+                "\n  ".join([title, *different]),
+                hint="Only --epochs can be changed. For other settings, train a new run.",
+            )
+        if epochs != "auto":
             if config.training.steps:
                 raise UsageError(
                     f"{run.directory} is a run of {config.training.steps:,} steps; it cannot be "
@@ -173,7 +163,7 @@ class TrainingRun:
                     hint="Omit --epochs, or train a new run with another value of training.steps.",
                 )
             config = replaced(config, {"training.epochs": epochs})
-        return cls.from_last_checkpoint(run, config, find_dataset(config.data, data_dir, notify))
+        return cls.from_last_checkpoint(run, config, dataset)
 
     @classmethod
     def from_last_checkpoint(

@@ -41,11 +41,14 @@ def ignore(_: object) -> None:
     """Discard the notices of a download."""
 
 
+MINI = open_dataset("mini", notify=ignore)
+"""The bundled digits."""
+
+
 def begin(directory: Path, config: Mapping[str, Any] = SMALL) -> TrainingRun:
     """Return a training that has not started."""
-    dataset = open_dataset("mini", notify=ignore)
     final = from_mapping({**config, "data": {**config["data"], "fallback": None}}, "test")
-    return TrainingRun.create(Run.create_at(directory), final, dataset)
+    return TrainingRun.create(Run.create_at(directory), final, MINI)
 
 
 def train(training: TrainingRun, stop_after: int | None = None) -> str:
@@ -64,7 +67,7 @@ def train(training: TrainingRun, stop_after: int | None = None) -> str:
 
 def resume(directory: Path) -> TrainingRun:
     """Return a training that resumes the run in a directory."""
-    return TrainingRun.resume(Run.open(directory), notify=ignore)
+    return TrainingRun.resume(Run.open(directory), MINI)
 
 
 def outcome(directory: Path) -> tuple[bytes, bytes, list[EpochMetrics]]:

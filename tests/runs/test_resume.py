@@ -17,10 +17,10 @@ from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 from tests.runs.helpers import (
     EVENTS_AN_EPOCH,
+    MINI,
     SMALL,
     STEPS_AN_EPOCH,
     begin,
-    ignore,
     outcome,
     resume,
     train,
@@ -122,7 +122,7 @@ def test_a_run_with_a_single_validation_image_is_resumed(directory: Path) -> Non
 def test_a_run_that_ends_after_steps_is_not_extended_by_epochs(directory: Path) -> None:
     train(begin(directory, changed({"training.steps": 3})))
     with pytest.raises(UsageError, match="is a run of 3 steps"):
-        TrainingRun.resume(Run.open(directory), epochs=9, notify=ignore)
+        TrainingRun.resume(Run.open(directory), MINI, epochs=9)
 
 
 def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
@@ -162,7 +162,7 @@ def test_a_run_cannot_be_resumed_while_another_process_trains_it(directory: Path
 
 def test_resuming_a_finished_run_removes_its_summary(finished: Path) -> None:
     assert Run(finished).summary is not None
-    TrainingRun.resume(Run.open(finished), epochs=5, notify=ignore)
+    TrainingRun.resume(Run.open(finished), MINI, epochs=5)
     assert Run(finished).summary is None
 
 
@@ -263,7 +263,7 @@ def test_early_stopping_continues_to_count_after_a_resume(tmp_path: Path) -> Non
 def test_more_epochs_extend_a_finished_run(directory: Path, undisturbed: Any) -> None:
     train(begin(directory, changed({"training.epochs": 2})))
     run = Run.open(directory)
-    assert train(TrainingRun.resume(run, epochs=4, notify=ignore)) == "finished"
+    assert train(TrainingRun.resume(run, MINI, epochs=4)) == "finished"
     assert undisturbed == outcome(directory)
     assert run.config.training.epochs == 4
 
@@ -278,7 +278,7 @@ def test_other_changes_are_refused_with_a_list(finished: Path) -> None:
     run = Run.open(finished)
     requested = replaced(run.config, {"optimizer.learning_rate": 0.2, "network.layers.0.units": 21})
     with pytest.raises(UsageError) as caught:
-        TrainingRun.resume(run, requested, notify=ignore)
+        TrainingRun.resume(run, MINI, requested)
     assert "optimizer.learning_rate: 0.05 in the run, 0.2 requested" in caught.value.message
     assert "network.layers.0.units: 20 in the run, 21 requested" in caught.value.message
 
@@ -287,7 +287,7 @@ def test_fewer_epochs_than_are_done_are_refused(directory: Path) -> None:
     train(begin(directory), stop_after=2 * EVENTS_AN_EPOCH)
     before = contents(directory)
     with pytest.raises(UsageError, match="already has 2 complete epochs"):
-        TrainingRun.resume(Run.open(directory), epochs=1, notify=ignore)
+        TrainingRun.resume(Run.open(directory), MINI, epochs=1)
     assert before == contents(directory)
 
 

@@ -200,7 +200,7 @@ def test_a_run_of_an_earlier_version_with_too_many_threads_is_resumed(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:
-        earlier.setattr("nnctl.runs.threads.most_threads", lambda _: 1024)
+        earlier.setattr("nnctl.build.most_threads", lambda _: 1024)
         nnctl("train", SMOKE, "--threads", 40, "--epochs", 1, "--subset", 64, "--run-dir", "run")
     assert Run(Path("run")).config.training.threads == 40
     nnctl("train", "--resume", "run", "--epochs", 2)

@@ -15,7 +15,7 @@ from nnctl.errors import DataError, NnctlError
 from nnctl.runs.checkpoint import load_checkpoint
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
-from tests.runs.helpers import ignore
+from tests.runs.helpers import MINI
 from tests.torture.conftest import Torture
 from tests.torture.hostile import (
     KEPT_RUN,
@@ -49,7 +49,7 @@ def use_all_ways(directory: Path, *, train: bool) -> None:
     with contextlib.suppress(NnctlError):
         run.network("last")
     with contextlib.suppress(NnctlError):
-        training = TrainingRun.resume(run, epochs=3, notify=ignore)
+        training = TrainingRun.resume(run, MINI, epochs=3)
         try:
             for _ in training.events(lambda: False) if train else ():
                 pass
