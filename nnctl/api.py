@@ -90,9 +90,9 @@ def train(
         document, name = read_file(Path(config)), Path(config).stem
     requested = resolve_config(document, overrides)
     digits = find_dataset(requested.data, None, _warn)
-    final = resolve_auto(requested, digits, _warn)
+    resolved = resolve_auto(requested, digits, _warn)
     run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
-    training = TrainingRun.create(run, final, digits)
+    training = TrainingRun.create(run, resolved, digits)
     if training.warning:
         warnings.warn(training.warning, stacklevel=2)
     with stop_on_signals() as stop:

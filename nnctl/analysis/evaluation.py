@@ -34,12 +34,12 @@ from nnctl.runs.run import Run, TrainedNetwork, Which
 
 Split = Literal["test", "validation", "train"]
 
-MOST_ROWS = 8
+MAX_ROWS = 8
 """Largest numbers of examples and of inputs for a truth table."""
 
 
 @dataclass(frozen=True)
-class Row:
+class TruthTableRow:
     """A row of a truth table.
 
     Parameters
@@ -117,7 +117,7 @@ class Predictions:
     ----------
     images : array of uint8, shape (n, pixels)
         Images.
-    labels, decided : array of int, shape (n,)
+    labels, predicted : array of int, shape (n,)
         True and predicted classes.
     outputs : array of float32, shape (n, units)
         Outputs of the last layer.
@@ -127,7 +127,7 @@ class Predictions:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    decided: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     outputs: Array
     losses: Array
 
@@ -139,7 +139,7 @@ class Predictions:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each answer is right, ``(n,)``."""
-        right: NDArray[np.bool_] = self.decided == self.labels
+        right: NDArray[np.bool_] = self.predicted == self.labels
         return right
 
     @property
@@ -147,8 +147,8 @@ class Predictions:
         """The outputs for the predicted classes, ``(n,)``; 1 - output for class 0 of one unit."""
         if self.outputs.shape[1] == 1:
             positive = self.outputs[:, 0]
-            return np.where(self.decided == 1, positive, 1 - positive)
-        confidences: Array = np.take_along_axis(self.outputs, self.decided[:, None], axis=1)[:, 0]
+            return np.where(self.predicted == 1, positive, 1 - positive)
+        confidences: Array = np.take_along_axis(self.outputs, self.predicted[:, None], axis=1)[:, 0]
         return confidences
 
     @property
@@ -227,7 +227,7 @@ class Evaluation:
         Whether the dataset has the same files as in the training.
     amplified : list of Amplified
         Results for each requested gain.
-    truth_table : list of Row
+    truth_table : list of TruthTableRow
         Every example with its answer, if examples and inputs are few, as for a logic gate.
     mistakes : list of Mistake
         Worst mistakes, as many as requested.
@@ -235,7 +235,7 @@ class Evaluation:
         Results on corrupted images, if requested.
     selective : Selective, optional
         Result for the confidence threshold, if one was requested.
-    answers : Predictions
+    predictions : Predictions
         Outputs for all images.
     network : Network
         Evaluated network.
@@ -254,11 +254,11 @@ class Evaluation:
     trained_on: str
     same_files: bool
     amplified: list[Amplified]
-    truth_table: list[Row]
+    truth_table: list[TruthTableRow]
     mistakes: list[Mistake]
     corrupted: list[Corrupted]
     selective: Selective | None
-    answers: Predictions
+    predictions: Predictions
     network: Network
 
     def to_json(self) -> dict[str, Any]:
@@ -384,11 +384,11 @@ def evaluate(
     classes = class_names(config, network)
     if digits.labels.max() >= len(classes):
         raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
-    answers = _predict(network, config, digits)
-    confusion = confusion_matrix(digits.labels, answers.decided, len(classes))
+    predictions = _predict(network, config, digits)
+    confusion = confusion_matrix(digits.labels, predictions.predicted, len(classes))
     return Evaluation(
         accuracy=float(confusion.trace() / len(digits.labels)),
-        loss=answers.loss,
+        loss=predictions.loss,
         n=len(digits.labels),
         classes=classes,
         per_class=class_metrics(confusion),
@@ -399,12 +399,14 @@ def evaluate(
         run_dir=run.directory,
         trained_on=trained_on,
         same_files=trained.dataset.hashes == dict(dataset.hashes),
-        amplified=[_amplify(trained, digits, gain) for gain in gains],
-        truth_table=_truth_table(answers),
-        mistakes=_mistakes(answers, mistakes, classes),
+        amplified=[_evaluate_scaled(trained, digits, gain) for gain in gains],
+        truth_table=_truth_table(predictions),
+        mistakes=_mistakes(predictions, mistakes, classes),
         corrupted=measure_corrupted(network, digits) if corrupt else [],
-        selective=None if threshold is None else _select(network, answers, threshold),
-        answers=answers,
+        selective=None
+        if threshold is None
+        else _evaluate_selective(network, predictions, threshold),
+        predictions=predictions,
         network=network,
     )
 
@@ -429,30 +431,30 @@ def _predict(network: Network, config: Config, digits: Digits) -> Predictions:
     with np.errstate(over="ignore", invalid="ignore"):
         targets = make_targets(digits.labels, logits.shape[1], logits.dtype)
         losses = loss.values(logits, targets)
-    return Predictions(*digits, decided=classes, outputs=outputs, losses=losses)
+    return Predictions(*digits, predicted=classes, outputs=outputs, losses=losses)
 
 
-def says_probabilities(network: Network) -> bool:
+def gives_probabilities(network: Network) -> bool:
     """Return whether the outputs of a network are probabilities."""
     return isinstance(network.functions[-1], Softmax | Sigmoid)
 
 
-def _select(network: Network, answers: Predictions, threshold: float) -> Selective:
+def _evaluate_selective(network: Network, predictions: Predictions, threshold: float) -> Selective:
     """Return the result for the answers whose confidence reaches the threshold."""
-    if not says_probabilities(network):
+    if not gives_probabilities(network):
         raise UsageError(
             f"the outputs of this network ({network.functions[-1].name}) are not probabilities",
             hint="A threshold needs a network whose last layer is softmax or sigmoid.",
         )
-    confident = answers.confidences >= threshold
+    confident = predictions.confidences >= threshold
     answered = int(confident.sum())
     return Selective(
         threshold=threshold,
         answered=answered,
         coverage=answered / len(confident),
-        accuracy=float(answers.right[confident].mean()) if answered else None,
+        accuracy=float(predictions.right[confident].mean()) if answered else None,
         calibration_error=expected_calibration_error(
-            calibration(answers.confidences, answers.right)
+            calibration(predictions.confidences, predictions.right)
         ),
     )
 
@@ -484,30 +486,37 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
     ]
 
 
-def _mistakes(answers: Predictions, count: int, classes: Sequence[str]) -> list[Mistake]:
+def _mistakes(predictions: Predictions, count: int, classes: Sequence[str]) -> list[Mistake]:
     """Return the mistakes with the highest loss; the worst is first."""
-    side = math.isqrt(answers.images.shape[1])
-    square = side * side == answers.images.shape[1]
-    confidences = answers.confidences
+    side = math.isqrt(predictions.images.shape[1])
+    square = side * side == predictions.images.shape[1]
+    confidences = predictions.confidences
     return [
         Mistake(
             index=index,
-            expected=classes[int(answers.labels[index])],
-            answer=classes[int(answers.decided[index])],
+            expected=classes[int(predictions.labels[index])],
+            answer=classes[int(predictions.predicted[index])],
             output=float(confidences[index]),
-            loss=float(answers.losses[index]),
-            image=answers.images[index].reshape((side, side) if square else (1, -1)),
+            loss=float(predictions.losses[index]),
+            image=predictions.images[index].reshape((side, side) if square else (1, -1)),
         )
-        for index in answers.worst[:count].tolist()
+        for index in predictions.worst[:count].tolist()
     ]
 
 
-def _truth_table(answers: Predictions) -> list[Row]:
-    """Return every example with its answer; nothing if there are more than `MOST_ROWS`."""
-    if max(answers.images.shape) > MOST_ROWS:
+def _truth_table(predictions: Predictions) -> list[TruthTableRow]:
+    """Return every example with its answer; nothing if there are more than `MAX_ROWS`."""
+    if max(predictions.images.shape) > MAX_ROWS:
         return []
-    columns = (scaled(answers.images), answers.labels, answers.outputs, answers.decided)
-    return [Row(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    columns = (
+        scaled(predictions.images),
+        predictions.labels,
+        predictions.outputs,
+        predictions.predicted,
+    )
+    return [
+        TruthTableRow(*row) for row in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def class_names(config: Config, network: Network) -> list[str]:
@@ -517,7 +526,7 @@ def class_names(config: Config, network: Network) -> list[str]:
     return [str(digit) for digit in range(max(2, network.sizes[-1]))]
 
 
-def _amplify(trained: TrainedNetwork, digits: Digits, gain: float) -> Amplified:
+def _evaluate_scaled(trained: TrainedNetwork, digits: Digits, gain: float) -> Amplified:
     """Evaluate a network whose weights and biases are multiplied by a gain."""
     if not isinstance(gain, int | float) or not gain > 0:
         raise UsageError(f"a gain must be a number above 0, got {gain}")

@@ -36,8 +36,8 @@ from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
 from nnctl.runs.memory import memory_needed
 from nnctl.runs.resolve import (
+    dataset_info_of,
     epochs_needed,
-    info_of_config,
     resolve_auto,
     split,
     steps_per_epoch,
@@ -148,11 +148,11 @@ class Inspection:
 
 def inspect(config: Config) -> Inspection:
     """Return the layers and the size of a configuration, and the problems before any training."""
-    info = info_of_config(config)
+    info = dataset_info_of(config)
     measured = diagnose_initialization(config, initial_health(config, info.pixels))
     kinds = {diagnosis.kind for diagnosis in measured}
-    foreseen = [diagnosis for diagnosis in check_config(config) if diagnosis.kind not in kinds]
-    return dataclasses.replace(_plan(config, info), diagnoses=[*foreseen, *measured])
+    warnings = [diagnosis for diagnosis in check_config(config) if diagnosis.kind not in kinds]
+    return dataclasses.replace(_plan(config, info), diagnoses=[*warnings, *measured])
 
 
 def _plan(config: Config, info: DatasetInfo) -> Inspection:
@@ -239,14 +239,14 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
     if not history and divergence is None:
         return inspect(config)
     diagnoses = diagnose(config, history, trained, divergence)
-    plan = _plan(config, _dataset_info_of(run))
+    plan = _plan(config, _dataset_info_of_run(run))
     return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(history))
 
 
-def _dataset_info_of(run: Run) -> DatasetInfo:
+def _dataset_info_of_run(run: Run) -> DatasetInfo:
     """Return the sizes of a run's dataset, from its checkpoint if the dataset no longer exists."""
     if not run.checkpoint_path("last").exists():
-        return info_of_config(run.config)
+        return dataset_info_of(run.config)
     used = run.checkpoint("last").dataset
     subset, held_out = run.config.data.subset, used.validation
     training = held_out + max(used.training, subset or 0)
@@ -383,7 +383,7 @@ class GradientReport:
 
 def report_gradients(config: Config, trained: Network | None = None) -> GradientReport:
     """Compare the gradients of a configuration's network, or of a trained one, in float64."""
-    pixels = trained.sizes[0] if trained else info_of_config(config).pixels
+    pixels = trained.sizes[0] if trained else dataset_info_of(config).pixels
     layers = build_layers(config)
     smooth = [
         dataclasses.replace(layer, activation=layer.activation.differentiable()) for layer in layers

@@ -22,7 +22,7 @@ class Problem:
         Key at which the mistake is reported.
     message : str
         What is wrong, and what to do.
-    about : tuple of paths
+    related : tuple of paths
         Other keys that the mistake depends on.
     of_key : bool
         Whether the key itself is wrong, rather than its value.
@@ -30,7 +30,7 @@ class Problem:
 
     path: KeyPath
     message: str
-    about: tuple[KeyPath, ...] = ()
+    related: tuple[KeyPath, ...] = ()
     of_key: bool = False
 
 
@@ -65,7 +65,7 @@ def check_network(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("network", "layers", last, "units"),
             "softmax over one unit is always 1; use one unit per class, or sigmoid",
-            about=(activation,),
+            related=(activation,),
         )
     if output.dropout:
         yield Problem(
@@ -78,7 +78,7 @@ def check_network(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("loss",),
             f"{error}; use quadratic, or another activation in the last layer",
-            about=(activation,),
+            related=(activation,),
         )
 
 
@@ -91,20 +91,20 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
                 ("optimizer", key),
                 f"{key} is for {' and '.join(names)} only, not for {optimizer.name}; remove it, or "
                 f"use {' or '.join(names)}",
-                about=(("optimizer", "name"),),
+                related=(("optimizer", "name"),),
             )
     if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
         yield Problem(
             ("optimizer", "nesterov"),
             "nesterov needs momentum, which is 0; set optimizer.momentum",
-            about=(("optimizer", "momentum"),),
+            related=(("optimizer", "momentum"),),
         )
     if optimizer.learning_rate * optimizer.weight_decay >= 1:
         yield Problem(
             ("optimizer", "weight_decay"),
             "learning_rate * weight_decay must be below 1: each step multiplies the weights by "
             f"1 - {optimizer.learning_rate:g} * {optimizer.weight_decay:g}",
-            about=(("optimizer", "learning_rate"),),
+            related=(("optimizer", "learning_rate"),),
         )
 
 
@@ -114,7 +114,7 @@ def check_training(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("training", "early_stopping"),
             "early stopping needs validation examples, but data.validation is 0",
-            about=(("data", "validation"),),
+            related=(("data", "validation"),),
         )
 
 

@@ -92,7 +92,7 @@ def validate(
     """Return the content of a document as a model, or raise a `ConfigError` with all mistakes."""
     value, problems = _validate(model, document.data)
     if value:
-        wrong = [path for problem in problems for path in (problem.path, *problem.about)]
+        wrong = [path for problem in problems for path in (problem.path, *problem.related)]
         others = [problem for check in checks for problem in check(value)]
         problems += [problem for problem in others if not _depends_on(problem, wrong)]
     if problems:
@@ -241,9 +241,9 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, data: Any)
         siblings, elsewhere = list(member.model_fields), {}
     elif parent and "name" not in siblings and isinstance(data.get("name"), str):
         siblings = _parameters(parent[-1], data["name"])
-    about: tuple[KeyPath, ...] = ()
+    related: tuple[KeyPath, ...] = ()
     if meant := nearest(key, siblings):
-        advice, about = f"; did you mean '{meant}'?", ((*parent, meant),)
+        advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
         full_key = elsewhere[key].replace("network.layers.", "network.layers.0.")
         advice = f" here; use {full_key}"
@@ -252,7 +252,7 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, data: Any)
             f"; valid keys: {', '.join(siblings)}" if siblings else "; no other keys are allowed"
         )
         advice = did_you_mean(key, elsewhere) or known
-    return Problem(path, f"unknown key {quoted(key)}{advice}", about=about, of_key=True)
+    return Problem(path, f"unknown key {quoted(key)}{advice}", related=related, of_key=True)
 
 
 def _union_member(loc: KeyPath) -> type[BaseModel] | None:
@@ -303,7 +303,7 @@ def _depends_on(problem: Problem, wrong: Iterable[KeyPath]) -> bool:
     """Check whether a problem may be caused by a wrong value that was replaced."""
     return any(
         all(step == other for step, other in zip(path, bad, strict=False))
-        for path in (problem.path, *problem.about)
+        for path in (problem.path, *problem.related)
         for bad in wrong
     )
 

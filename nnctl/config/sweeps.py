@@ -462,14 +462,14 @@ def check_method(sweep: SweepConfig) -> Iterator[Problem]:
         yield Problem(
             ("method",),
             f"{sweep.method} needs 'trials', the number of combinations, or --trials N",
-            about=(("trials",), ("run_cap",)),
+            related=(("trials",), ("run_cap",)),
         )
     if sweep.early_terminate and sweep.seeds > 1:
         yield Problem(
             ("early_terminate",),
             "early_terminate cannot be used with seeds: the mean over the seeds is known only at "
             "the end; remove one of them",
-            about=(("seeds",),),
+            related=(("seeds",),),
         )
     yield from _check_parameters(sweep)
 
@@ -485,7 +485,7 @@ def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
         known.add(key)
         if key == "training.seed" and sweep.seeds > 1 and varies(drawn_from):
             yield Problem(
-                path, "seeds also varies training.seed; remove one of them", about=(("seeds",),)
+                path, "seeds also varies training.seed; remove one of them", related=(("seeds",),)
             )
         within = list(choices_within(drawn_from))
         if sweep.method == "grid" and any(
@@ -495,11 +495,11 @@ def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
                 path,
                 "method grid needs a list of values or a range of whole numbers; for other ranges "
                 "use random or tpe",
-                about=(("method",),),
+                related=(("method",),),
             )
         weighted = any(isinstance(choice, Choice) and choice.probabilities for choice in within)
         if sweep.method != "random" and weighted:
-            yield Problem(path, "probabilities need method random", about=(("method",),))
+            yield Problem(path, "probabilities need method random", related=(("method",),))
 
 
 def varies(drawn_from: Choice | Range) -> bool:

@@ -125,7 +125,7 @@ def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> Com
     values = [_text(flat[key]) if key in flat else "" for key in keys]
     if run_report is best or best.evaluation is None or run_report.evaluation is None:
         return Compared(run_report, values)
-    theirs, ours = best.evaluation.answers, run_report.evaluation.answers
+    theirs, ours = best.evaluation.predictions, run_report.evaluation.predictions
     same_labels = np.array_equal(theirs.labels, ours.labels)
     if not same_labels or not np.array_equal(theirs.images, ours.images):
         return Compared(run_report, values)

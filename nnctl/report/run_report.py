@@ -14,7 +14,7 @@ from nnctl.analysis.evaluation import (
     Evaluation,
     class_names,
     evaluate,
-    says_probabilities,
+    gives_probabilities,
 )
 from nnctl.analysis.inspection import Inspection, inspect_run, trained_network
 from nnctl.config import Config
@@ -144,8 +144,8 @@ class RunReport:
     @property
     def wrong(self) -> int:
         """Number of misclassified test images."""
-        answers = self.evaluation.answers if self.evaluation else None
-        return 0 if answers is None else int((~answers.right).sum())
+        predictions = self.evaluation.predictions if self.evaluation else None
+        return 0 if predictions is None else int((~predictions.right).sum())
 
     @property
     def classes(self) -> list[str]:
@@ -176,20 +176,20 @@ class RunReport:
         return image_side(self.network.sizes[0]) if self.network else None
 
     @property
-    def says_probabilities(self) -> bool:
+    def gives_probabilities(self) -> bool:
         """Whether the outputs are probabilities."""
-        return self.network is not None and says_probabilities(self.network)
+        return self.network is not None and gives_probabilities(self.network)
 
     @cached_property
     def calibration(self) -> list[CalibrationBin]:
         """Calibration bins; empty if the outputs are not probabilities."""
-        if self.evaluation is None or not self.says_probabilities:
+        if self.evaluation is None or not self.gives_probabilities:
             return []
-        answers = self.evaluation.answers
-        return calibration(answers.confidences, answers.right)
+        predictions = self.evaluation.predictions
+        return calibration(predictions.confidences, predictions.right)
 
     def images(self) -> Array:
         """Return the first test images, 0 to 1, ``(n, pixels)``; n is 0 without an evaluation."""
         if self.network is None or self.evaluation is None:
             return np.empty((0, self.network.sizes[0] if self.network else 0), np.float32)
-        return scaled(self.evaluation.answers.images[:PROBED], self.network.dtype)
+        return scaled(self.evaluation.predictions.images[:PROBED], self.network.dtype)

@@ -118,9 +118,9 @@ def draw_corruptions(run_report: RunReport) -> Chart | None:
     """Return a chart of the accuracy on corrupted test images, by strength of corruption."""
     if run_report.network is None or run_report.evaluation is None or run_report.side is None:
         return None
-    answers = run_report.evaluation.answers
-    digits = Digits(answers.images[:PROBED], answers.labels[:PROBED])
-    clean = float(answers.right[:PROBED].mean())
+    predictions = run_report.evaluation.predictions
+    digits = Digits(predictions.images[:PROBED], predictions.labels[:PROBED])
+    clean = float(predictions.right[:PROBED].mean())
     lines = [
         Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
         for i, row in enumerate(measure_corrupted(run_report.network, digits))
@@ -161,38 +161,40 @@ def confusion_cells(run_report: RunReport, sheet: SpriteSheet | None) -> list[li
     evaluation = run_report.evaluation
     if evaluation is None:
         return []
-    answers, classes, counts = evaluation.answers, evaluation.classes, evaluation.confusion
+    predictions, classes, counts = evaluation.predictions, evaluation.classes, evaluation.confusion
     wrong = counts - np.diag(counts.diagonal())
 
-    def cell(true: int, decided: int) -> Cell:
-        right = true == decided
-        count = int(counts[true, decided])
+    def cell(true: int, predicted: int) -> Cell:
+        right = true == predicted
+        count = int(counts[true, predicted])
         largest = counts[true].sum() if right else wrong.max()
-        inside = np.flatnonzero((answers.labels == true) & (answers.decided == decided))
-        worst = inside[np.argsort(-answers.losses[inside], kind="stable")]
+        inside = np.flatnonzero((predictions.labels == true) & (predictions.predicted == predicted))
+        worst = inside[np.argsort(-predictions.losses[inside], kind="stable")]
         most = IMAGES_PER_CELL // 2 if right else IMAGES_PER_CELL
-        answer = "correctly" if right else f"as {classes[decided]}"
+        answer = "correctly" if right else f"as {classes[predicted]}"
         return Cell(
             title=f"{classes[true]} classified {answer}",
             count=count,
             right=right,
             heat=count / int(largest) if count else 0.0,
-            specimens=_specimens(answers, worst[:most], sheet) if sheet else [],
+            specimens=_specimens(predictions, worst[:most], sheet) if sheet else [],
         )
 
     numbers = range(len(classes))
-    return [[cell(true, decided) for decided in numbers] for true in numbers]
+    return [[cell(true, predicted) for predicted in numbers] for true in numbers]
 
 
 def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[ExampleImage]:
     """Return the misclassified images with the highest loss, the worst first."""
     if run_report.evaluation is None or sheet is None:
         return []
-    answers, classes = run_report.evaluation.answers, run_report.evaluation.classes
-    worst = answers.worst[:WORST]
-    pairs = zip(answers.labels[worst], answers.decided[worst], strict=True)
-    mistakes = [f"{classes[label]} classified as {classes[decided]}" for label, decided in pairs]
-    specimens = _specimens(answers, worst, sheet)
+    predictions, classes = run_report.evaluation.predictions, run_report.evaluation.classes
+    worst = predictions.worst[:WORST]
+    pairs = zip(predictions.labels[worst], predictions.predicted[worst], strict=True)
+    mistakes = [
+        f"{classes[label]} classified as {classes[predicted]}" for label, predicted in pairs
+    ]
+    specimens = _specimens(predictions, worst, sheet)
     return [
         replace(specimen, caption=f"{mistake}, {specimen.caption}")
         for mistake, specimen in zip(mistakes, specimens, strict=True)
@@ -200,14 +202,14 @@ def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[Exa
 
 
 def _specimens(
-    answers: Predictions, indices: NDArray[np.integer], sheet: SpriteSheet
+    predictions: Predictions, indices: NDArray[np.integer], sheet: SpriteSheet
 ) -> list[ExampleImage]:
     """Add images to a sheet; the captions are the confidences of the network."""
     shape = (sheet.side, sheet.side)
     return [
         ExampleImage(
-            sheet.add(answers.images[index].reshape(shape)),
-            f"{100 * answers.confidences[index]:.0f} %",
+            sheet.add(predictions.images[index].reshape(shape)),
+            f"{100 * predictions.confidences[index]:.0f} %",
         )
         for index in indices
     ]

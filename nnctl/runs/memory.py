@@ -57,5 +57,5 @@ def check_memory(config: Config, info: DatasetInfo, held_out: int) -> Iterator[P
             ("network", "layers"),
             f"training this network needs about {needed / 1e9:,.1f} GB of memory, and this machine "
             f"has {available / 1e9:,.1f} GB; use fewer units or a smaller batch",
-            about=(("training", "batch_size"),),
+            related=(("training", "batch_size"),),
         )

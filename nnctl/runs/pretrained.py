@@ -148,9 +148,9 @@ def save_network(
         raise UsageError(
             f"the images of {dataset} have {pixels} pixels; this network takes {network.sizes[0]}"
         )
-    final = resolve_auto(requested, digits, notify)
+    resolved = resolve_auto(requested, digits, notify)
     run = Run.create_at(directory)
-    TrainingRun.create(run, final, digits).init_from_network(network)
+    TrainingRun.create(run, resolved, digits).init_from_network(network)
     return run
 
 

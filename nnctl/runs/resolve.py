@@ -90,7 +90,7 @@ def check_data(config: Config) -> Iterator[Problem]:
             yield from _check_classes(config, dataset_info(config.data.fallback))
         return
     yield from _check_classes(config, info)
-    yield from _check_pictures(config, info)
+    yield from _check_images(config, info)
     held_out = validation_count(config, info)
     left = info.n_training - held_out
     if left < 1:
@@ -98,18 +98,18 @@ def check_data(config: Config) -> Iterator[Problem]:
             ("data", "validation"),
             f"cannot hold out {held_out:,} of the {info.n_training:,} examples of "
             f"{config.data.dataset}; auto holds out {info.n_training // VALIDATION_SHARE:,}",
-            about=(("data", "dataset"),),
+            related=(("data", "dataset"),),
         )
     elif config.data.subset and config.data.subset > left:
         yield Problem(
             ("data", "subset"),
             f"{config.data.subset:,} examples are more than the {left:,} left for training",
-            about=(("data", "dataset"), ("data", "validation")),
+            related=(("data", "dataset"), ("data", "validation")),
         )
     yield from check_memory(config, info, held_out)
 
 
-def info_of_config(config: Config) -> DatasetInfo:
+def dataset_info_of(config: Config) -> DatasetInfo:
     """Return the sizes of a configuration's dataset, or of its fallback.
 
     Raises
@@ -125,14 +125,14 @@ def info_of_config(config: Config) -> DatasetInfo:
         return dataset_info(config.data.fallback)
 
 
-def _check_pictures(config: Config, info: DatasetInfo) -> Iterator[Problem]:
+def _check_images(config: Config, info: DatasetInfo) -> Iterator[Problem]:
     """Check that augmentation is used with square images only."""
     if config.data.augment and image_side(info.pixels) is None:
         yield Problem(
             ("data", "augment"),
             f"only square images can be augmented; the examples of '{config.data.dataset}' have "
             f"{info.pixels} inputs",
-            about=(("data", "dataset"),),
+            related=(("data", "dataset"),),
         )
 
 
@@ -144,7 +144,7 @@ def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
             ("data", "positive_digit"),
             f"the dataset '{config.data.dataset}' does not consist of digits; its classes are 0 "
             "and 1",
-            about=(("data", "dataset"),),
+            related=(("data", "dataset"),),
         )
         return
     classes = 2 if binary else info.classes
@@ -157,7 +157,7 @@ def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
         yield Problem(
             ("network", "layers", last, "units"),
             f"the last layer has {units} unit{'s' * (units > 1)}, but {need}",
-            about=(("data", "dataset"), ("data", "positive_digit")),
+            related=(("data", "dataset"), ("data", "positive_digit")),
         )
 
 
@@ -202,7 +202,7 @@ def require_validation(config: Config) -> None:
     UsageError
         None are held out.
     """
-    if not validation_count(config, info_of_config(config)):
+    if not validation_count(config, dataset_info_of(config)):
         raise UsageError(
             "--fail-under needs validation examples, but none are held out",
             hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",
@@ -251,10 +251,10 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
         "data.fallback": None,
         "data.validation": validation_count(config, info),
         "training.threads": threads,
-        **(_cut_down(config, info) if fell_back else {}),
+        **(_reduced_settings(config, info) if fell_back else {}),
     }
-    final = replaced(config, values)
-    return replaced(final, {"training.epochs": epochs_needed(final, info)})
+    resolved = replaced(config, values)
+    return replaced(resolved, {"training.epochs": epochs_needed(resolved, info)})
 
 
 def steps_per_epoch(config: Config, info: DatasetInfo) -> int:
@@ -289,7 +289,7 @@ def require_resolved(config: Config, source: str) -> Config:
     return config
 
 
-def _cut_down(config: Config, info: DatasetInfo) -> dict[str, Any]:
+def _reduced_settings(config: Config, info: DatasetInfo) -> dict[str, Any]:
     """Return the settings, by key, that are reduced to fit a smaller fallback dataset."""
     held_out = min(validation_count(config, info), info.n_training // VALIDATION_SHARE)
     subset = config.data.subset

@@ -381,7 +381,7 @@ def test_the_accuracy_under_each_corruption_is_printed(nnctl: Nnctl, run: Path, 
 
 
 def test_a_threshold_excludes_uncertain_predictions(nnctl: Nnctl, run: Path) -> None:
-    answers = face.evaluate(run).answers
+    answers = face.evaluate(run).predictions
     for threshold in (0, 0.9, 1):
         found = evaluated(nnctl, run, "--threshold", threshold)["selective"]
         sure = answers.confidences >= threshold

@@ -201,7 +201,7 @@ def test_two_runs_are_compared(nnctl: Nnctl, trained_run: Path) -> None:
     nnctl("train", SMOKE, "--epochs", 1, "--run-dir", "other", "--quiet")
     nnctl("report", "other", trained_run)
     text = text_of()
-    ours, theirs = (api.evaluate(run).answers.right for run in (trained_run, "other"))
+    ours, theirs = (api.evaluate(run).predictions.right for run in (trained_run, "other"))
     p = mcnemar(ours, theirs)
     assert "run has the best validation accuracy" in text
     differing = np.count_nonzero(ours != theirs)
