@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "build",
         "diagnosis",
     },
-    "analysis": {"text", "errors", "system", "nn", "config", "data", "build", "diagnosis", "runs"},
+    "analysis": {"text", "errors", "nn", "config", "data", "build", "diagnosis", "runs"},
     "sweeps": {"text", "errors", "files", "system", "nn", "config", "data", "runs", "analysis"},
     "export": {"errors", "files", "nn", "runs", "analysis"},
     "report": {"errors", "files", "nn", "config", "data", "runs", "analysis", "sweeps"},

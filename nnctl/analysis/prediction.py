@@ -31,18 +31,18 @@ class Prediction:
         Image as the network saw it.
     outputs : list of float
         Output of each class; with softmax its probability.
-    answer : int
+    predicted : int
         Predicted class.
     """
 
     image: NDArray[np.uint8]
     outputs: list[float]
-    answer: int
+    predicted: int
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """Result for an image of a file: an answer or an error.
+    """Result for an image of a file: a prediction or an error.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ class FilePrediction:
         Position in an IDX file, from 0; None for other files.
     classes : list of str
         Names of the classes: the digits; or "other" and the positive digit.
-    answer : Prediction, optional
+    prediction : Prediction, optional
         The network's output; None if there is an error.
     error : DataError, optional
-        Reason for a missing answer.
+        Reason for a missing prediction.
     """
 
     file: str
     index: int | None
     classes: list[str]
-    answer: Prediction | None = None
+    prediction: Prediction | None = None
     error: DataError | None = None
 
     @property
@@ -72,10 +72,10 @@ class FilePrediction:
 
     @property
     def best(self) -> list[tuple[str, float]]:
-        """The three most likely classes and their outputs; the answer is first."""
-        if self.answer is None:
+        """The three most likely classes and their outputs; the predicted one is first."""
+        if self.prediction is None:
             return []
-        outputs, chosen = self.answer.outputs, self.answer.answer
+        outputs, chosen = self.prediction.outputs, self.prediction.predicted
         order = sorted(range(len(outputs)), key=lambda i: (i != chosen, -outputs[i]))
         return [(self.classes[i], outputs[i]) for i in order[:3]]
 
@@ -84,10 +84,10 @@ class FilePrediction:
         result: dict[str, Any] = {"file": self.file}
         if self.index is not None:
             result["index"] = self.index
-        name = None if self.answer is None else self.classes[self.answer.answer]
+        name = None if self.prediction is None else self.classes[self.prediction.predicted]
         return result | {
             "digit": None if name in (None, "other") else int(str(name)),
-            "probabilities": None if self.answer is None else self.answer.outputs,
+            "probabilities": None if self.prediction is None else self.prediction.outputs,
             "error": None if self.error is None else self.error.message,
         }
 
@@ -124,7 +124,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
             hint="Use a run that was trained on digits.",
         )
 
-    def answers(images: NDArray[np.uint8]) -> Iterator[Prediction]:
+    def predict_images(images: NDArray[np.uint8]) -> Iterator[Prediction]:
         _, outputs, predicted = infer(network, images.reshape(len(images), -1))
         if outputs.shape[1] == 1:  # a single sigmoid unit gives the second of two classes
             outputs = np.hstack([1 - outputs, outputs])
@@ -142,8 +142,10 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
                     hint="IDX files are not resized: use images of the training size.",
                 )
             for begin in range(0, len(images), _BLOCK):
-                for i, answer in enumerate(answers(images[begin : begin + _BLOCK]), start=begin):
-                    yield FilePrediction(name, i, classes, answer)
+                for i, one in enumerate(
+                    predict_images(images[begin : begin + _BLOCK]), start=begin
+                ):
+                    yield FilePrediction(name, i, classes, one)
             return
         side = image_side(pixels)
         if side is None:
@@ -152,7 +154,7 @@ def predict(run: Run, names: Sequence[str], checkpoint: Which = "best") -> Itera
                 hint="Use IDX files with such images.",
             )
         image = normalise(read_picture(content), side)
-        yield FilePrediction(name, None, classes, next(answers(image[None])))
+        yield FilePrediction(name, None, classes, next(predict_images(image[None])))
 
     for name in names:
         try:

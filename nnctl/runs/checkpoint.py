@@ -85,15 +85,17 @@ class _Best(Record, extra="forbid"):
 
 
 class _Progress(Record, extra="forbid"):
-    shuffling: _GeneratorState
+    """Fields of `Progress`; an alias is the name in the file."""
+
+    rng_state: _GeneratorState = Field(alias="shuffling")
     epoch: Count
     batch: Count
     loss_sum: Number
     correct: Count
     seconds: Number
     best: _Best | None
-    patience_best: Number | None
-    patience_used: Count
+    best_score: Number | None = Field(alias="patience_best")
+    wait: Count = Field(alias="patience_used")
 
 
 class _State(Record):
@@ -255,20 +257,14 @@ def _split_average(
     return velocity[:-size], velocity[-size:] if in_use else velocity[:0]
 
 
-_WRITTEN_AS = {"rng_state": "shuffling", "best_score": "patience_best", "wait": "patience_used"}
-"""Fields of `Progress` that have another name in the file."""
-
-
 def _progress_to_json(progress: Progress) -> dict[str, Any]:
-    values = dataclasses.asdict(progress)
-    return {_WRITTEN_AS.get(name, name): value for name, value in values.items()}
+    values, fields = dataclasses.asdict(progress), _Progress.model_fields
+    return {field.alias or name: values[name] for name, field in fields.items()}
 
 
 def _progress_of(written: _Progress) -> Progress:
-    values = written.model_dump()
-    names = {old: name for name, old in _WRITTEN_AS.items()}
-    progress = Progress(**{names.get(key, key): value for key, value in values.items()})
-    progress.best = Best(**values["best"]) if values["best"] else None
+    progress = Progress(**written.model_dump(exclude={"best"}))
+    progress.best = Best(**written.best.model_dump()) if written.best else None
     return progress
 
 

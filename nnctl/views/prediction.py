@@ -42,8 +42,8 @@ class PredictionView:
             say(self._errors, f"Hint: {error.hint}")
 
     def _show_picture(self, prediction: FilePrediction) -> None:
-        assert prediction.answer is not None
-        shown = shrink(prediction.answer.image)
+        assert prediction.prediction is not None
+        shown = shrink(prediction.prediction.image)
         plain = is_plain(self._console)
         picture = draw(shown, plain=plain)
         lines = [Text.assemble("digit ", (prediction.best[0][0], "bold green")), Text("")]

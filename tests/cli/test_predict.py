@@ -215,7 +215,7 @@ def _right(run: Path, folder: Path, digits: Any, labels: Any) -> tuple[int, int]
     names = [folder / f"{i}.jpg" for i in range(len(digits))]
     for i, name in enumerate(names):
         name.write_bytes(photograph(digits[i], i, DISTORTIONS))
-    predictions = [one.answer for one in predict(face.load(run), [*map(str, names)])]
-    answers = np.array([answer.answer if answer else -1 for answer in predictions])
+    predictions = [one.prediction for one in predict(face.load(run), [*map(str, names)])]
+    answers = np.array([one.predicted if one else -1 for one in predictions])
     originals = face.load(run).predict(digits).argmax(axis=1)
     return int((originals == labels).sum()), int((answers == labels).sum())
