@@ -147,13 +147,13 @@ def diagnose(
     history = [epoch for epoch in history if epoch.health]
     if not history:
         return problems
-    health, start = history[-1].health, None
+    health, initial = history[-1].health, None
     if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
-        start = initial_health(config, network.sizes[0])
+        initial = initial_health(config, network.sizes[0])
     problems += [
         *_dead_outputs(config, health),
-        *([] if problems else _dead(config, health, start)),
-        *_saturation(config, history[0].health, health, start),
+        *([] if problems else _dead(config, health, initial)),
+        *_saturation(config, history[0].health, health, initial),
         *_gradients(config, health),
         *_bias_shift(config, health),
     ]
@@ -444,7 +444,7 @@ def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Dia
 def _dead(
     config: Config,
     health: Sequence[LayerHealth],
-    start: Sequence[LayerHealth] | None,
+    initial: Sequence[LayerHealth] | None,
 ) -> Iterator[Diagnosis]:
     dead = {
         number: layer.dead
@@ -453,15 +453,15 @@ def _dead(
     }
     if dead:
         number = max(dead, key=dead.__getitem__)
-        began_dead = start is not None and _is_dead(start[number - 1])
+        was_dead = initial is not None and _is_dead(initial[number - 1])
         name = config.network.layers[number - 1].activation.name
         other = f"use leaky_relu in {_key(number, 'activation')}"
-        init = _init_cure(config, number) if began_dead else None
+        init = _init_cure(config, number) if was_dead else None
         yield Diagnosis(
             "dead units",
             number,
             f"layer {number}: {100 * dead[number]:.0f} % of the {name} units output 0 for every "
-            f"image{', already before training' if began_dead else ''}" + _also(dead, number),
+            f"image{', already before training' if was_dead else ''}" + _also(dead, number),
             "a unit that outputs 0 for every image has no gradient and cannot recover",
             f"{init or _rate_cure(config)}, or {other}",
         )
@@ -494,7 +494,7 @@ def _saturation(
     config: Config,
     first: Sequence[LayerHealth],
     last: Sequence[LayerHealth],
-    start: Sequence[LayerHealth] | None,
+    initial: Sequence[LayerHealth] | None,
 ) -> Iterator[Diagnosis]:
     """Report layers saturated since the first epoch; a confident network may saturate later."""
     saturated = {
@@ -506,8 +506,8 @@ def _saturation(
         number = max(saturated, key=saturated.__getitem__)
         before = f" ({100 * first[number - 1].saturated:.0f} % after the first epoch)"
         init = _init_cure(config, number)
-        began_so = init is not None and (start is None or _is_saturated(start[number - 1]))
-        why = "its initial weights are too large" if began_so else "the steps were too large"
+        was_saturated = init is not None and (initial is None or _is_saturated(initial[number - 1]))
+        why = "its initial weights are too large" if was_saturated else "the steps were too large"
         name = config.network.layers[number - 1].activation.name
         yield Diagnosis(
             "saturation",
@@ -515,7 +515,7 @@ def _saturation(
             f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
             f"their bounds{before if first is not last else ''}" + _also(saturated, number),
             f"there the derivative of {name} is nearly 0, so the layer learns very slowly; {why}",
-            init if began_so and init else _rate_cure(config),
+            init if was_saturated and init else _rate_cure(config),
         )
 
 
@@ -601,13 +601,13 @@ def _loss(
     classes = max(2, config.network.layers[-1].units)
     if last.train_accuracy > min(2 / classes, 0.75):
         return
-    began = first.train_loss
+    first_loss = first.train_loss
     guessing = f"with an accuracy of {100 * last.train_accuracy:.1f} %: no better than guessing"
-    was = f"was {began:.4g} in epoch {first.epoch} and " * (len(history) > 1)
+    was = f"was {first_loss:.4g} in epoch {first.epoch} and " * (len(history) > 1)
     evidence = f"the training loss {was}is {last.train_loss:.4g} in epoch {last.epoch}"
     chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
     stuck = config.loss == "quadratic" and _is_saturated(last.health[-1])
-    if last.train_loss > max(RISING * chance, began / 2) and not stuck:
+    if last.train_loss > max(RISING * chance, first_loss / 2) and not stuck:
         if not explained:
             yield Diagnosis(
                 "learning rate",
@@ -618,8 +618,8 @@ def _loss(
                 _rate_cure(config),
             )
         return
-    fell = began - last.train_loss
-    if fell <= PLATEAU * began or abs(last.train_loss - chance) <= PLATEAU * chance:
+    decrease = first_loss - last.train_loss
+    if decrease <= PLATEAU * first_loss or abs(last.train_loss - chance) <= PLATEAU * chance:
         yield from _plateau(config, history, f"{evidence}, {guessing}", explained=explained)
 
 

@@ -14,7 +14,7 @@ ALPHA = 0.05
 _ROUNDING = 1e-14  # relative rounding error of differences that are equal otherwise
 
 
-def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Return the p-value of McNemar's test of whether two classifiers are equally good.
 
     Only the images that exactly one of the two classifies correctly count. If both classifiers are
@@ -23,20 +23,20 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
 
     Parameters
     ----------
-    ours, theirs : array of bool, shape (n,)
+    first, second : array of bool, shape (n,)
         Whether each classifier was right, on the same images.
     """
-    only_ours = int(np.count_nonzero(ours & ~theirs))
-    only_theirs = int(np.count_nonzero(theirs & ~ours))
-    count, fewer = only_ours + only_theirs, min(only_ours, only_theirs)
+    only_first = int(np.count_nonzero(first & ~second))
+    only_second = int(np.count_nonzero(second & ~first))
+    count, fewer = only_first + only_second, min(only_first, only_second)
     tail = term = 1
     for k in range(fewer):
         term = term * (count - k) // (k + 1)  # the binomial coefficient of count over k + 1
         tail += term
-    return min(1.0, 2 * tail / 2**count) if only_ours != only_theirs else 1.0
+    return min(1.0, 2 * tail / 2**count) if only_first != only_second else 1.0
 
 
-def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def paired_t_test(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the p-value of the paired t-test of whether two samples have the same mean.
 
     Student's two-sided test of the differences of pairs, such as two settings trained with the
@@ -45,12 +45,12 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
     Parameters
     ----------
-    ours, theirs : sequence of float
+    first, second : sequence of float
         Values in the same order of pairs, at least two.
     """
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    differences = [a - b for a, b in zip(first, second, strict=True)]
     mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    rounding = _ROUNDING * max(map(abs, [*ours, *theirs]))
+    rounding = _ROUNDING * max(map(abs, [*first, *second]))
     if deviation <= rounding:
         return 1.0 if abs(mean) <= rounding else 2 * 0.5 ** len(differences)
     t = abs(mean) / deviation * math.sqrt(len(differences))

@@ -37,9 +37,8 @@ def differences(run: Config, requested: Config) -> list[str]:
 
 def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
     """Return both values of each dotted key in which two configurations differ."""
-    ours, theirs = flatten(to_mapping(first)), flatten(to_mapping(second))
-    pairs = {key: (ours.get(key), theirs.get(key)) for key in dict.fromkeys([*ours, *theirs])}
-    return {key: values for key, values in pairs.items() if values[0] != values[1]}
+    a, b = flatten(to_mapping(first)), flatten(to_mapping(second))
+    return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
 def changeable(first: Config, second: Config) -> set[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from nnctl.build import build_loop, build_network
 from nnctl.config import Config, replaced
 from nnctl.data.dataset import Dataset
-from nnctl.diagnosis import Diagnosis, diagnose, is_initial
+from nnctl.diagnosis import diagnose, is_initial
 from nnctl.errors import (
     DamagedFileError,
     DataError,
@@ -246,11 +246,6 @@ class TrainingRun:
         """The summary of the training, after its last event."""
         assert self._summary is not None
         return self._summary
-
-    @property
-    def diagnoses(self) -> list[Diagnosis]:
-        """Why the network does not learn, after the last event."""
-        return self.summary.diagnoses
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train, record the results, and yield the events of the training loop.

@@ -89,7 +89,7 @@ class TrainingView(View):
                 if self._progress:
                     self._draw_curves()
                 if event.reason != "diverged":  # the command's error message explains it
-                    show_diagnoses(self._console, WHY, self._training.diagnoses)
+                    show_diagnoses(self._console, WHY, self._training.summary.diagnoses)
 
     def _draw_curves(self) -> None:
         """Draw the curves of loss and accuracy, if there were enough epochs."""
