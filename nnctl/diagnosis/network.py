@@ -1,14 +1,12 @@
 """Diagnoses why a network does not learn, from its configuration and the health of its layers.
 
-Each diagnosis has the evidence, the reason, and the key of the configuration to change. A healthy
-run has no diagnosis: the thresholds below are far from the values of healthy runs.
+A healthy run has no diagnosis: the thresholds below are far from the values of healthy runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,6 +14,7 @@ from numpy.typing import DTypeLike
 from nnctl.build import build_layers, build_network
 from nnctl.config import Config
 from nnctl.data.dataset import dataset_info, open_dataset
+from nnctl.diagnosis.base import Diagnosis
 from nnctl.nn.activations import Exponential, HardSigmoid, Linear, Sigmoid, Step
 from nnctl.nn.events import Divergence, EpochMetrics
 from nnctl.nn.examples import scaled
@@ -65,48 +64,6 @@ LEARNING_RATES = {"cross_entropy": (1e-4, 5.0), "quadratic": (1e-2, 30.0)}
 _ROUNDING = 1e-9  # 0.5 / (1 - 0.9) is a little more than 5
 ADAPTIVE_RATES = {"adagrad": (1e-4, 1.0), "adam": (1e-6, 0.1)}
 """Usual range of the learning rate of optimizers that scale steps by the size of the gradients."""
-
-TITLES = {
-    "equal units": "unbroken symmetry",
-    "exponential": "exponential activation",
-    "faint activations": "vanishing activations",
-    "flat loss": "loss plateau",
-    "saturation": "saturated units",
-    "shifted activations": "activations not zero-centered",
-    "silent outputs": "dead outputs",
-    "step": "step activation",
-}
-"""Usual term for a problem by its kind, where the kind, as written to files, is not the term."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """A problem that keeps a network from learning.
-
-    Parameters
-    ----------
-    kind : str
-        Name of the problem in files and JSON; see also `title`.
-    layer : int, optional
-        Number of the layer, from 1.
-    evidence : str
-        Measured values, or settings, that show the problem.
-    reason : str
-        Explanation of why this prevents learning.
-    cure : str
-        Changes to the configuration, with their keys.
-    """
-
-    kind: str
-    layer: int | None
-    evidence: str
-    reason: str
-    cure: str
-
-    @property
-    def title(self) -> str:
-        """The problem in the field's terms, for people."""
-        return TITLES.get(self.kind, self.kind)
 
 
 def check_config(config: Config) -> list[Diagnosis]:
