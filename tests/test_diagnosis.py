@@ -13,11 +13,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnctl import diagnosis as diagnosis_package
 from nnctl.build import build_network
 from nnctl.config import Config, from_mapping, replaced
-from nnctl.diagnosis import Diagnosis, check_config, diagnose, health_label
+from nnctl.diagnosis import Diagnosis, check_config, health_label
 from nnctl.nn.events import Divergence, EpochMetrics
 from nnctl.nn.health import LayerHealth
+from nnctl.nn.network import Network
 from nnctl.runs.resolve import load_config
 from tests.conftest import CONFIGS
 
@@ -47,6 +49,20 @@ def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> EpochMet
     }
     values |= {"epoch": 1, "learning_rate": 0.1, "seconds": 1.0, **metrics}
     return EpochMetrics(**values, health=health)
+
+
+def diagnose(
+    config: Config,
+    history: Sequence[EpochMetrics],
+    network: Network | None,
+    divergence: Divergence | None = None,
+    *,
+    steps_per_epoch: int = 1000,
+) -> list[Diagnosis]:
+    """Diagnose a training that is long enough, unless the test gives a number of steps."""
+    return diagnosis_package.diagnose(
+        config, history, network, divergence, steps_per_epoch=steps_per_epoch
+    )
 
 
 def one(diagnoses: list[Diagnosis]) -> Diagnosis:
@@ -304,23 +320,29 @@ def test_units_that_were_dead_before_training_blame_the_initial_biases() -> None
 @pytest.mark.parametrize(
     ("train", "validation", "expected"),
     [
-        (0.96, 0.85, True),
-        (0.949, 0.85, False),
-        (0.899, 0.7, False),  # the training images are not learned either
-        (0.9, 0.95, False),
-        (1.0, None, False),
+        (0.96, [0.85, 0.85, 0.85], True),
+        (0.96, [0.94, 0.85, 0.85], False),  # two epochs can be bad luck
+        (0.96, [0.85, 0.85], False),
+        (0.949, [0.85, 0.85, 0.85], False),
+        (0.96, [0.9, 0.9, 0.9], False),
+        (0.995, [0.94, 0.94, 0.94], True),  # nothing more to learn from the training images
+        (0.995, [0.96, 0.96, 0.96], False),
+        (0.899, [0.7, 0.7, 0.7], False),  # the training images are not learned either
+        (0.9, [0.95, 0.95, 0.95], False),
+        (1.0, [None, None, None], False),
     ],
 )
-def test_overfitting_is_a_gap_between_the_accuracies(
-    train: float, validation: float | None, expected: bool
+def test_overfitting_is_a_lasting_gap_between_the_accuracies(
+    train: float, validation: list[float | None], expected: bool
 ) -> None:
-    metrics = row(train_accuracy=train, val_accuracy=validation)
-    diagnoses = diagnose(RELUS, [row(), metrics], None)
+    history = [row(train_accuracy=train, val_accuracy=accuracy) for accuracy in validation]
+    diagnoses = diagnose(RELUS, history, None)
     assert len(diagnoses) == expected
     for diagnosis in diagnoses:
         assert (diagnosis.kind, diagnosis.layer) == ("overfitting", None)
-        assert diagnosis.evidence.startswith(
-            "the accuracy is 96.0 % on the training images, but 85.0 %"
+        assert diagnosis.evidence == (
+            f"the accuracy is {100 * train:.1f} % on the training images, but "
+            f"{100 * (validation[-1] or 0):.1f} % on the validation images"
         )
         assert keys_in(diagnosis.cure) == [
             "optimizer.weight_decay",
@@ -331,13 +353,35 @@ def test_overfitting_is_a_gap_between_the_accuracies(
         assert_has_keys(RELUS, diagnosis.cure)
 
 
+@pytest.mark.parametrize(
+    ("settings", "epochs", "per_epoch", "cures"),
+    [
+        ({"training.batch_size": 100_000}, 2, 1, ["training.batch_size", "training.epochs"]),
+        ({"training.steps": 3}, 1, 500, ["training.epochs", "training.steps"]),
+    ],
+)
+def test_a_network_that_has_taken_few_steps_is_not_judged_by_its_layers(
+    settings: dict[str, Any], epochs: int, per_epoch: int, cures: list[str]
+) -> None:
+    config = replaced(RELUS, settings)
+    history = [row({"dead": 0.9}, **FLAT)] * epochs
+    diagnosis = one(diagnose(config, history, None, steps_per_epoch=per_epoch))
+    assert diagnosis.kind == "too few steps"
+    steps = config.training.steps or epochs * per_epoch
+    assert diagnosis.evidence.startswith(f"{steps} steps in all; the accuracy is 10.0 %")
+    assert keys_in(diagnosis.cure) == cures
+    assert_has_keys(RELUS, diagnosis.cure)
+    learned = [row(train_accuracy=0.95, val_accuracy=0.95)] * epochs
+    assert diagnose(config, learned, None, steps_per_epoch=per_epoch) == []
+
+
 def test_the_cures_of_overfitting_omit_settings_in_use() -> None:
     metrics = row(train_accuracy=1.0, val_accuracy=0.8)
     in_use = {"data.augment": {"shift": 1}, "network.layers.0.dropout": 0.2}
     few = replaced(
         RELUS, {"data.subset": 300, "training.early_stopping": {"patience": 5}, **in_use}
     )
-    diagnosis = one(diagnose(few, [metrics], None))
+    diagnosis = one(diagnose(few, [metrics] * 3, None))
     assert keys_in(diagnosis.cure) == ["data.subset", "optimizer.weight_decay"]
 
 

@@ -238,8 +238,8 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
         )
     if not history and divergence is None:
         return inspect(config)
-    diagnoses = diagnose(config, history, trained, divergence)
     plan = _plan(config, _dataset_info_of_run(run))
+    diagnoses = diagnose(config, history, trained, divergence, steps_per_epoch=plan.steps_per_epoch)
     return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(history))
 
 

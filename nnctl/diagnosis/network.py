@@ -6,6 +6,7 @@ A healthy run has no diagnosis: the thresholds below are far from the values of 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -40,13 +41,24 @@ The inverse is the threshold for exploding gradients.
 SHIFTED = 3.0
 """Threshold for the mean of activations that are never negative, in standard deviations."""
 OVERFITTING = 0.10
-"""Threshold for overfitting: training accuracy minus validation accuracy."""
+"""Threshold for overfitting: training accuracy minus validation accuracy.
+
+Half of it is enough if nearly all training images are classified correctly.
+"""
+MEMORIZED = 0.99
+"""Training accuracy of a network that has nothing more to learn from its training images."""
+OVERFITTING_EPOCHS = 3
+"""Number of epochs in a row with such a difference; one epoch can be bad luck."""
+FEW_STEPS = 100
+"""Trainings with fewer steps are too short to judge a network that has not learned."""
 LEARNED = 0.9
 """Threshold for a network that has learned its training images: training accuracy."""
 PLATEAU = 0.05
 """Threshold for a loss plateau: largest relative difference of two losses that count as equal."""
 RISING = 3
 """Threshold for a loss that rises: a multiple of the loss of random guessing."""
+USUAL_BATCH_SIZE = 32
+"""Batch size to suggest."""
 TINY_UPDATE = 1e-5
 """Threshold for updates too small to learn: norm of a step divided by that of the weights."""
 HIGH_DROPOUT = 0.5
@@ -83,6 +95,8 @@ def diagnose(
     history: Sequence[EpochMetrics],
     network: Network | None,
     divergence: Divergence | None = None,
+    *,
+    steps_per_epoch: int,
 ) -> list[Diagnosis]:
     """Return the problems found in the metrics and the network of a run.
 
@@ -96,6 +110,8 @@ def diagnose(
         Network after the last epoch.
     divergence : Divergence, optional
         Divergence that ended the training, if any.
+    steps_per_epoch : int
+        Number of steps in a complete epoch.
     """
     if divergence:
         return [_diverged(config, divergence)]
@@ -104,6 +120,8 @@ def diagnose(
     history = [epoch for epoch in history if epoch.health]
     if not history:
         return problems
+    if too_short := [*_too_few_steps(config, history, steps_per_epoch)]:
+        return [*problems, *too_short]
     health, initial = history[-1].health, None
     if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
         initial = initial_health(config, network.sizes[0])
@@ -625,12 +643,40 @@ def _plateau(
     yield Diagnosis("flat loss", None, evidence, reason, cure)
 
 
+def _too_few_steps(
+    config: Config, history: Sequence[EpochMetrics], steps_per_epoch: int
+) -> Iterator[Diagnosis]:
+    """Report a training that was too short to learn; its other figures mean little."""
+    steps = min(len(history) * steps_per_epoch, config.training.steps or sys.maxsize)
+    last = history[-1]
+    if steps < FEW_STEPS and last.train_accuracy < LEARNED:
+        batch_size, epochs = config.training.batch_size, config.training.epochs
+        cures = ["raise training.epochs" + ("" if epochs == "auto" else f" (now {epochs:,})")]
+        if config.training.steps:
+            cures.append(f"raise training.steps (now {config.training.steps:,})")
+        if batch_size > USUAL_BATCH_SIZE:
+            cures.insert(0, f"lower training.batch_size (now {batch_size:,}) to {USUAL_BATCH_SIZE}")
+        yield Diagnosis(
+            "too few steps",
+            None,
+            f"{steps:,} step{'s' * (steps > 1)} in all; the accuracy is "
+            f"{100 * last.train_accuracy:.1f} % on the training images",
+            "each step changes the weights only a little, so a network needs hundreds of steps or "
+            "more",
+            ", or ".join(cures),
+        )
+
+
 def _overfitting(config: Config, history: Sequence[EpochMetrics]) -> Iterator[Diagnosis]:
     last = history[-1]
     if last.val_accuracy is None or last.train_accuracy < LEARNED:
         return
-    gap = last.train_accuracy - last.val_accuracy
-    if gap > OVERFITTING:
+    gaps = [
+        epoch.train_accuracy - (epoch.val_accuracy or 0.0)
+        for epoch in history[-OVERFITTING_EPOCHS:]
+    ]
+    least = OVERFITTING / 2 if last.train_accuracy >= MEMORIZED else OVERFITTING
+    if len(gaps) == OVERFITTING_EPOCHS and min(gaps) > least:
         cures = ["raise optimizer.weight_decay"]
         hidden = config.network.layers[:-1]
         if hidden and not any(layer.dropout for layer in hidden):

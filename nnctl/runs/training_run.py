@@ -466,7 +466,13 @@ class TrainingRun:
             seconds=round(self._seconds(), 3),
             run_dir=str(self.run.directory),
             divergence=finished.divergence,
-            diagnoses=diagnose(self.config, self.history, self.network, finished.divergence),
+            diagnoses=diagnose(
+                self.config,
+                self.history,
+                self.network,
+                finished.divergence,
+                steps_per_epoch=len(self.loop.batches),
+            ),
         )
 
     def _seconds(self) -> float:
