@@ -323,6 +323,15 @@ def test_damaged_metrics_are_reported_with_their_line(
         _ = run.history
 
 
+def test_the_health_of_early_versions_is_omitted(run: Run) -> None:
+    lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
+    for line in lines:
+        line["health"] = [{"mean": 0.1, "std": 0.2, "dead": 0.0, "saturated": 0.0}] * 2
+    run.metrics_path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    assert [(epoch.epoch, epoch.health) for epoch in run.history] == [(1, []), (2, []), (3, [])]
+    assert inspect_run(run, None).epochs_done == 3
+
+
 @pytest.mark.parametrize("content", ["garbage", "[]", "{}", '{"status": 3}', "[" * 100_000])
 def test_a_damaged_summary_is_reported_with_its_name(tmp_path: Path, content: str) -> None:
     run = Run(tmp_path)
