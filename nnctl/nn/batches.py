@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from nnctl.nn.augmentation import Augmentation
 from nnctl.nn.dropout import Dropout
@@ -41,6 +41,8 @@ class Batch(NamedTuple):
         Dropout mask for the outputs of each layer, ``(batch, units)``.
     input_mask : array, shape (batch, inputs), optional
         Dropout mask that is already applied to the inputs.
+    weights : array, shape (batch,), optional
+        Factor of each example's loss; see `balanced_weights`.
     """
 
     number: int
@@ -49,13 +51,15 @@ class Batch(NamedTuple):
     logits: Array
     masks: Sequence[Array | None] | None
     input_mask: Array | None
+    weights: Array | None
 
     def part(self, rows: slice) -> Batch:
         """Return some of the examples, as views."""
         masks = self.masks and [None if mask is None else mask[rows] for mask in self.masks]
         input_mask = None if self.input_mask is None else self.input_mask[rows]
+        weights = None if self.weights is None else self.weights[rows]
         inputs, targets, logits = self.inputs[rows], self.targets[rows], self.logits[rows]
-        return Batch(self.number, inputs, targets, logits, masks, input_mask)
+        return Batch(self.number, inputs, targets, logits, masks, input_mask, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,7 @@ class Block:
     labels: Labels
     targets: Array
     logits: Array
+    weights: Array | None
     batches: list[Batch]
 
 
@@ -91,6 +96,8 @@ class BatchLoader:
         Dropout rate of the inputs.
     label_smoothing : float
         Fraction of each target that is spread evenly over all classes (Szegedy et al., 2016).
+    class_weights : array, shape (classes,), optional
+        Factor of the loss of the examples of each class.
     team : ThreadTeam, optional
         Threads that prepare the examples; default: the calling thread alone.
     """
@@ -107,6 +114,7 @@ class BatchLoader:
         augmentation: Augmentation | None = None,
         input_dropout: float = 0.0,
         label_smoothing: float = 0.0,
+        class_weights: Array | None = None,
         team: ThreadTeam | None = None,
     ) -> None:
         self.examples = examples
@@ -117,6 +125,7 @@ class BatchLoader:
         self._with_replacement = with_replacement
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
         inputs, self._units, self._dtype = network.sizes[0], network.sizes[-1], network.dtype
         # A step with few examples is limited by reading and writing the weights.
         flops_per_step = 6 * max(self.batch_size, 64) * network.parameters.vector.size
@@ -165,6 +174,7 @@ class BatchLoader:
         self.team.run(gather)
         labels = self.examples.labels[chosen]
         targets = smooth(make_targets(labels, self._units, self._dtype), self.label_smoothing)
+        weights = None if self.class_weights is None else self.class_weights[labels]
         logits = self._logits[: len(chosen)]
         rows_of = [
             slice(first, min(first + self.batch_size, len(chosen)))
@@ -178,6 +188,7 @@ class BatchLoader:
                 logits[rows],
                 self.dropout.masks(rows) if self.dropout.is_used else None,
                 self.dropout.input_mask(rows),
+                None if weights is None else weights[rows],
             )
             for i, rows in enumerate(rows_of, number)
         ]
@@ -191,7 +202,7 @@ class BatchLoader:
 
         if self.dropout.is_used:
             self.team.run(drop)
-        return Block(labels, targets, logits, batches)
+        return Block(labels, targets, logits, weights, batches)
 
     def _stream(self, purpose: Purpose, epoch: int, batch: int) -> np.random.Generator:
         """Return the random generator for a batch, so that no generator state has to be saved."""
@@ -205,3 +216,16 @@ def smooth(targets: Array, share: float) -> Array:
     alpha = targets.dtype.type(share)
     smoothed: Array = (1 - alpha) * targets + alpha / max(2, targets.shape[1])
     return smoothed
+
+
+def balanced_weights(labels: Labels, classes: int, dtype: DTypeLike = np.float32) -> Array:
+    """Return weights ``(classes,)`` with which all classes add the same share to the loss.
+
+    The weight of a class is n / (k count), if k classes have examples, as "balanced" in
+    scikit-learn; 0 without examples. The mean weight of the examples is 1.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = int(np.count_nonzero(counts))
+    weights: Array = np.zeros(len(counts), dtype)
+    np.divide(len(labels), present * counts, out=weights, where=counts > 0, casting="same_kind")
+    return weights

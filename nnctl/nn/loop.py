@@ -152,7 +152,7 @@ class TrainingLoop:
         with np.errstate(over="ignore", invalid="ignore"):
             self._take_steps(block.batches, self._steps_before + self.progress.batch + 1)
             self._flush_denormals(block)
-            losses = self.loss.values(block.logits, block.targets)
+            losses = self.loss.weighted_values(block.logits, block.targets, block.weights)
         loss_sum = float(losses.sum(dtype=np.float64))
         if not math.isfinite(loss_sum):
             return False
@@ -268,8 +268,8 @@ class TrainingLoop:
         for block in self.batches.blocks(order, self.progress.epoch, first):
             for batch in block.batches:
                 self._take_steps([batch], self._steps_before + batch.number + 1)
-                loss = self.loss.values(batch.logits, batch.targets).mean(dtype=np.float64)
-                yield batch, float(loss)
+                losses = self.loss.weighted_values(batch.logits, batch.targets, batch.weights)
+                yield batch, float(losses.mean(dtype=np.float64))
             self._flush_denormals(block)
 
     def _make_probe(self) -> Probe:

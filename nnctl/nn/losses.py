@@ -30,6 +30,11 @@ class Loss(ABC):
     def values(self, logits: Array, targets: Array) -> Array:
         """Return the loss of each example, shape ``(batch,)``."""
 
+    def weighted_values(self, logits: Array, targets: Array, weights: Array | None) -> Array:
+        """Return the loss of each example times its weight, if there are weights, ``(batch,)``."""
+        values = self.values(logits, targets)
+        return values if weights is None else values * weights
+
     @abstractmethod
     def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
         """Write the deltas dL/dz of the output layer, per example, to `out`, ``(batch, units)``."""

@@ -61,6 +61,8 @@ class ParallelStep:
             perturb(passes, serial.loss, part, serial.adversarial)
         outputs = passes.forward(part.inputs, part.logits, part.masks)
         serial.loss.gradient(part.logits, outputs, part.targets, out=passes.output_deltas)
+        if part.weights is not None:
+            passes.output_deltas[...] *= part.weights[:, None]
         passes.output_deltas[...] *= serial.optimizer.gradient_scale(learning_rate) / size
         passes.propagate()
         self._team.wait()

@@ -68,6 +68,8 @@ class Step:
             perturb(passes, self.loss, batch, self.adversarial)
         outputs = passes.forward(batch.inputs, batch.logits, batch.masks)
         self.loss.gradient(batch.logits, outputs, batch.targets, out=passes.output_deltas)
+        if batch.weights is not None:
+            passes.output_deltas[...] *= batch.weights[:, None]
         # The mean over the batch. SGD multiplies the learning rate here, which is 5 % faster than
         # multiplying it into the gradient.
         passes.output_deltas[...] *= self.optimizer.gradient_scale(learning_rate) / len(outputs)

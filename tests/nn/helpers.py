@@ -200,7 +200,14 @@ def make_training(
         batch_size=settings.pop("batch_size", 10),
         rng=settings.pop("shuffle", np.random.default_rng(5)),
         team=ThreadTeam(settings.pop("threads", 1)),
-        **take("seed", "with_replacement", "augmentation", "input_dropout", "label_smoothing"),
+        **take(
+            "seed",
+            "with_replacement",
+            "augmentation",
+            "input_dropout",
+            "label_smoothing",
+            "class_weights",
+        ),
     )
     return TrainingLoop(network, loss, optimizer, batches, rate, **settings)
 

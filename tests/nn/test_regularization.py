@@ -12,7 +12,7 @@ from nnctl.nn.activations import Activation, Softmax, Step, Tanh
 from nnctl.nn.adversarial import fast_gradient_step
 from nnctl.nn.augmentation import Augmentation, Elastic
 from nnctl.nn.backprop import Backpropagation
-from nnctl.nn.batches import smooth
+from nnctl.nn.batches import balanced_weights, smooth
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.events import EpochDone
 from nnctl.nn.examples import Examples, scaled
@@ -184,19 +184,21 @@ def passes_over(network: Network, count: int) -> tuple[Backpropagation, Paramete
     return Backpropagation(network, gradient, count), gradient
 
 
-def run_passes(passes: Backpropagation, inputs: Array, targets: Array) -> float:
-    """Run both passes with softmax and cross-entropy; return the mean loss."""
+def run_passes(passes: Backpropagation, inputs: Array, targets: Array, weights: Array) -> float:
+    """Run both passes with softmax and cross-entropy; return the mean of the weighted losses."""
     loss, logits = make_loss("cross_entropy", Softmax()), np.empty_like(targets)
     outputs = passes.forward(inputs, logits)
     loss.gradient(logits, outputs, targets, out=passes.output_deltas)
+    passes.output_deltas[...] *= weights[:, None]
     passes.propagate()
-    return float(loss.values(logits, targets).mean())
+    return float((loss.values(logits, targets) * weights).mean())
 
 
 EVERYTHING: dict[str, Any] = {
     "augmentation": Augmentation(shift=1, rotate=9, elastic=Elastic(3, 2), noise=0.1),
     "input_dropout": 0.2,
     "label_smoothing": 0.1,
+    "class_weights": np.array([0.5, 1.0, 1.5], np.float32),
     "adversarial": 0.3,
     "clip_norm": 0.5,
     "max_norm": 1.0,
@@ -339,11 +341,12 @@ def test_random_numbers_differ_between_batches_and_epochs(
     [
         {"adversarial": 0.3},
         {"label_smoothing": 0.2},
+        {"class_weights": np.array([0.5, 1.0, 2.5], np.float32)},
         {"input_dropout": 0.4, "adversarial": 0.3},  # dropped inputs are not moved
     ],
     ids=str,
 )
-def test_a_step_uses_adversarial_examples_and_smoothed_targets(
+def test_a_step_uses_adversarial_examples_smoothed_targets_and_weights(
     regularization: dict[str, Any], threads: int
 ) -> None:
     network, examples = classifier(), squares(30)
@@ -355,10 +358,11 @@ def test_a_step_uses_adversarial_examples_and_smoothed_targets(
     if "label_smoothing" in regularization:
         targets = 0.8 * targets + 0.2 / 3
     passes, gradient = passes_over(network, 30)
-    loss = run_passes(passes, inputs * mask, targets)
+    weights = regularization.get("class_weights", np.ones(3, np.float32))[examples.labels[order]]
+    loss = run_passes(passes, inputs * mask, targets, weights)
     if "adversarial" in regularization:
         fast_gradient_step(inputs, passes.input_gradient() * mask, 0.3)
-        loss = run_passes(passes, inputs * mask, targets)
+        loss = run_passes(passes, inputs * mask, targets, weights)
     passes.backward(inputs * mask)
     before = network.parameters.vector.copy()
     given: dict[str, Any] = {"threads": threads, "seed": 3, **regularization}
@@ -367,3 +371,12 @@ def test_a_step_uses_adversarial_examples_and_smoothed_targets(
     step = network.parameters.vector - before
     assert relative_error(-0.1 * gradient.vector / 30, step) < 1e-4
     assert done.train_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_balanced_weights_give_each_class_the_same_share_of_the_loss() -> None:
+    labels = np.repeat([0, 1, 3], [10, 2, 8])
+    weights = balanced_weights(labels, 5)
+    assert weights.dtype == np.float32
+    shares = [weights[labels[labels == label]].sum() for label in (0, 1, 3)]
+    np.testing.assert_allclose(shares, len(labels) / 3, rtol=1e-6)
+    assert weights[[2, 4]].tolist() == [0, 0]
