@@ -105,6 +105,33 @@ class InterruptedRunError(NnctlError):
     exit_code = 130
 
 
+@contextlib.contextmanager
+def requiring(library: str, purpose: str, *, extra: str) -> Iterator[None]:
+    """Raise a `UsageError` if an import in a ``with`` block fails.
+
+    Parameters
+    ----------
+    library : str
+        Name of the library in the message.
+    purpose : str
+        What needs it: ``"--format onnx"``.
+    extra : str
+        Optional dependencies of nnctl that contain it.
+    """
+    try:
+        yield
+    except ImportError:
+        raise UsageError(
+            f"{purpose} requires {library}", hint=f"Install it with: pip install 'nnctl[{extra}]'"
+        ) from None
+
+
+def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise a `UsageError` if a value is not one of the choices."""
+    if value not in choices:
+        raise UsageError(f"unknown {name} '{value}'; choose from {', '.join(choices)}")
+
+
 def limit_hint(error: BaseException | None) -> str | None:
     """Return a hint for an error that a system limit caused, or None."""
     if not isinstance(error, OSError):

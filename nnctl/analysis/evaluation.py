@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnctl.config import Config
 from nnctl.data.dataset import Dataset, Digits, image_side, open_dataset, relabel_binary
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, require_choice
 from nnctl.nn.activations import Sigmoid, Softmax
 from nnctl.nn.corruption import CORRUPTIONS, Corruption
 from nnctl.nn.examples import scaled
@@ -351,12 +351,8 @@ def evaluate(
     UsageError
         The dataset does not fit the network, or the run does not have this split.
     """
-    for name, value, known in (
-        ("split", split_name, get_args(Split)),
-        ("checkpoint", checkpoint, get_args(Which)),
-    ):
-        if value not in known:
-            raise UsageError(f"unknown {name} '{value}'; use one of {', '.join(known)}")
+    require_choice("split", split_name, get_args(Split))
+    require_choice("checkpoint", checkpoint, get_args(Which))
     trained = run.load(checkpoint)
     network, config, trained_on = trained.network, trained.config, trained.dataset.name
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)

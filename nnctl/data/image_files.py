@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnctl.data import idx
 from nnctl.data.preprocess import WORKING_SIDE, Picture
-from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.errors import DamagedFileError, DataError, requiring
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,13 +127,8 @@ def read_picture(content: bytes) -> Picture:
     DataError
         The content is not a picture, or is incomplete or too large.
     """
-    try:
+    with requiring("Pillow", "reading images", extra="plot"):
         from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise UsageError(
-            "reading images requires Pillow",
-            hint="Install it with: pip install 'nnctl[plot]'",
-        ) from None
     Image.init()
     known = [kind for kind in _FORMATS if kind in Image.OPEN]  # Pillow may lack WebP
     try:

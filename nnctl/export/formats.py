@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import nnctl
 from nnctl.analysis.evaluation import class_names
-from nnctl.errors import UsageError, storage_errors
+from nnctl.errors import require_choice, storage_errors
 from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
 from nnctl.export.safetensors import to_safetensors
@@ -85,12 +85,8 @@ def export(
     StorageError
         The file cannot be written.
     """
-    for name, value, known in (
-        ("format", file_format, get_args(Format)),
-        ("checkpoint", checkpoint, get_args(Which)),
-    ):
-        if value not in known:
-            raise UsageError(f"unknown {name} '{value}'; choose from {', '.join(known)}")
+    require_choice("format", file_format, get_args(Format))
+    require_choice("checkpoint", checkpoint, get_args(Which))
     target = file or run.directory / f"model.{file_format}"
     require_replaceable(target, f".{file_format}")
     trained = run.load(checkpoint)

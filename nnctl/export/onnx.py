@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, requiring
 from nnctl.export.metadata import ModelMetadata, describe_images, describe_outputs
 from nnctl.nn import activations as nn
 from nnctl.nn.activations import Activation
@@ -68,13 +68,8 @@ def to_onnx(network: Network, origin: ModelMetadata, target: Path) -> tuple[byte
     UsageError
         The library is not installed, or the network exceeds the size limit of ONNX files.
     """
-    try:
+    with requiring("the onnx package", "--format onnx", extra="export"):
         import onnx
-    except ImportError:
-        raise UsageError(
-            "--format onnx requires the onnx package",
-            hint="Install it with: pip install 'nnctl[export]'",
-        ) from None
     if network.parameters.vector.nbytes > MAX_BYTES:
         raise UsageError(
             "an ONNX file can hold at most 2 GB, but this network has "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, requiring
 from nnctl.export.metadata import ModelMetadata, describe_images, describe_outputs
 from nnctl.nn.activations import (
     ELU,
@@ -74,13 +74,8 @@ def to_safetensors(network: Network, origin: ModelMetadata, target: Path) -> tup
     UsageError
         The library is not installed, or PyTorch has no module for an activation.
     """
-    try:
+    with requiring("the safetensors package", "--format safetensors", extra="export"):
         from safetensors.numpy import save
-    except ImportError:
-        raise UsageError(
-            "--format safetensors requires the safetensors package",
-            hint="Install it with: pip install 'nnctl[export]'",
-        ) from None
     modules, tensors = translate(network)
     ends_in_logits = isinstance(network.functions[-1], Softmax)
     lines = [

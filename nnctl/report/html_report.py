@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnctl.errors import UsageError, storage_errors
+from nnctl.errors import requiring, storage_errors
 from nnctl.files import require_replaceable, write_atomically
 from nnctl.report.charts import import_matplotlib
 from nnctl.report.page import render
@@ -93,7 +93,9 @@ def report(
     StorageError
         The file cannot be written.
     """
-    _require_libraries()
+    for name, load in _LIBRARIES.items():
+        with requiring(name, "a report", extra="plot"):
+            load()
     require_replaceable(file, ".html")
     studies = [SweepReport.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
@@ -105,13 +107,3 @@ def report(
     with storage_errors(file):
         write_atomically(file, content)
     return Report(file, len(content), reports)
-
-
-def _require_libraries() -> None:
-    for name, load in _LIBRARIES.items():
-        try:
-            load()
-        except ImportError:
-            raise UsageError(
-                f"a report requires {name}", hint="Install it with: pip install 'nnctl[plot]'"
-            ) from None

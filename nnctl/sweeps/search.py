@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from nnctl.config.sweeps import Choice, EarlyTermination, SweepConfig
-from nnctl.errors import UsageError
+from nnctl.errors import requiring
 from nnctl.sweeps import events
 from nnctl.sweeps.space import Params, draw
 from nnctl.sweeps.trials import COMPLETE, TrialResult, history_so_far, scores_of
@@ -32,13 +32,9 @@ class Search:
     """
 
     def __init__(self, sweep: SweepConfig) -> None:
-        try:
+        feature = "method: tpe" if sweep.method == "tpe" else "early_terminate"
+        with requiring("Optuna", feature, extra="sweep"):
             import optuna
-        except ImportError:
-            feature = "method: tpe" if sweep.method == "tpe" else "early_terminate"
-            raise UsageError(
-                f"{feature} needs Optuna", hint="Install it with: pip install 'nnctl[sweep]'"
-            ) from None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
         self._sweep = sweep

@@ -393,7 +393,7 @@ def test_a_sweep_on_a_cluster_has_the_same_results_as_a_local_one(
 
 def test_the_error_without_dask_has_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed.versions", None)
-    with pytest.raises(UsageError, match="--scheduler needs Dask") as caught:
+    with pytest.raises(UsageError, match="--scheduler requires Dask") as caught:
         Cluster("127.0.0.1:1")
     assert "nnctl[sweep]" in str(caught.value.hint)
 

@@ -231,7 +231,7 @@ def test_the_error_without_optuna_has_an_install_hint(
     expected: str, make: Callable[[], Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UsageError, match=f"{expected} needs Optuna") as caught:
+    with pytest.raises(UsageError, match=f"{expected} requires Optuna") as caught:
         make()
     assert caught.value.hint is not None
     assert "pip install 'nnctl[sweep]'" in caught.value.hint

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from typing import Any
 
-from nnctl.errors import NnctlError, UsageError
+from nnctl.errors import NnctlError, UsageError, requiring
 from nnctl.sweeps.cluster.assignment import Assignment, LostError
 from nnctl.sweeps.trials import Trial, TrialResult, append_log
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
@@ -279,12 +279,8 @@ def _import_distributed() -> None:
     UsageError
         Dask is not installed.
     """
-    try:
+    with requiring("Dask", "--scheduler", extra="sweep"):
         from distributed.versions import VersionMismatchWarning
-    except ImportError:
-        raise UsageError(
-            "--scheduler needs Dask", hint="Install it with: pip install 'nnctl[sweep]'"
-        ) from None
     warnings.filterwarnings("ignore", category=VersionMismatchWarning)
     for name in ("distributed", "distributed.client", "distributed.gc", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
