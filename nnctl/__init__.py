@@ -9,10 +9,9 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as in typing, which is slow to import
-if TYPE_CHECKING:
-    from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
     from nnctl import errors
     from nnctl.api import Network, evaluate, load, save, train
 

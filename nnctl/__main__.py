@@ -16,18 +16,12 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     except OSError:  # the directory was deleted, so Python did not add it
         pass
 
-from nnctl.signals import (
-    exit_immediately,
-    exit_on_uncaught_interrupt,
-    ignore_signals,
-    install_handlers,
-)
+from nnctl.signals import exit_immediately, ignore_signals, install_handlers
 
 
 def run() -> None:
     """Run a command and exit."""
     install_handlers(exit_immediately)
-    exit_on_uncaught_interrupt()
     # nnctl calls BLAS on one thread. If OpenBLAS tries to start more threads and fails, it sends
     # this process a SIGINT.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,8 +1,7 @@
-"""Handles Ctrl-C and other signals: the first one requests a stop, the second exits immediately.
+"""Handles Ctrl-C and other signals: the first one requests a stop, the second interrupts.
 
-A signal can arrive at any moment. Before a training begins, and where Python or a library would
-swallow the exception, the process exits. This is safe: files are always written so that a process
-may end at any time.
+Outside a training, a signal interrupts a command at once. This is safe: files are always written
+so that a process may end at any time.
 """
 
 from __future__ import annotations
@@ -10,15 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-
-TYPE_CHECKING = False  # importing it from typing takes longer than importing this module
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
-    from typing import Any, NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGHUP: POSIX only, SIGBREAK: Windows only
 _EXIT_CODE = 130
@@ -40,18 +35,6 @@ def exit_immediately(*_: object) -> NoReturn:
     with contextlib.suppress(OSError):
         os.write(2, b"Error: interrupted\n")
     os._exit(_EXIT_CODE)
-
-
-def interrupt(_: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, or exit immediately during an import; a signal handler.
-
-    A module that is being imported may catch the exception and treat it as another error.
-    """
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            exit_immediately()
-        frame = frame.f_back
-    raise KeyboardInterrupt
 
 
 def install_handlers(handler: Any) -> dict[int, Any]:
@@ -97,38 +80,14 @@ def deferring_signals() -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signals(again: Any = signal.default_int_handler) -> Iterator[Stop]:
-    """Yield a `Stop` that the first signal sets; later signals call a handler.
-
-    Parameters
-    ----------
-    again : callable
-        Handler for the second and later signals. The default raises KeyboardInterrupt, since a
-        library must not end the process.
-    """
+def stop_on_signals() -> Iterator[Stop]:
+    """Yield a `Stop` that the first signal sets; later signals raise KeyboardInterrupt."""
     stop = Stop()
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         if stop.requested:
-            again(number, frame)
+            signal.default_int_handler(number, frame)
         stop.requested = True
 
     with handling_signals(request_stop):
         yield stop
-
-
-def exit_on_uncaught_interrupt() -> None:
-    """Exit at an uncaught KeyboardInterrupt, also where Python would only print and ignore it."""
-
-    def instead_of(show: Callable[..., object]) -> Callable[..., None]:
-        def hook(*arguments: Any) -> None:
-            first = arguments[0]  # the exception's type, or an object that has it
-            kind = first if isinstance(first, type) else first.exc_type
-            if issubclass(kind, KeyboardInterrupt):
-                exit_immediately()
-            show(*arguments)
-
-        return hook
-
-    sys.excepthook = instead_of(sys.excepthook)
-    sys.unraisablehook = instead_of(sys.unraisablehook)

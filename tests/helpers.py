@@ -8,10 +8,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
+from nnctl.cli import COMMANDS, main
 from tests.processes import Done, Processes, end_of
+
+
+def load_command(name: str) -> click.Command:
+    """Import a command."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    return command
+
+
+def load_commands() -> dict[str, click.Command]:
+    """Import all commands."""
+    return {name: load_command(name) for name in COMMANDS}
 
 
 def write_idx(path: Path, array: NDArray[Any]) -> None:

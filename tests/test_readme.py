@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import nnctl as api
-from nnctl.cli import main
+from nnctl.cli import COMMANDS, main
 from nnctl.config import load
 from nnctl.nn import activations
 from nnctl.nn.activations import ACTIVATIONS
@@ -24,7 +24,7 @@ from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.sweeps.plan import read_plan
 from tests.conftest import CONFIGS, Nnctl
-from tests.helpers import run_command, run_python
+from tests.helpers import load_command, load_commands, run_command, run_python
 from tests.processes import ROOT, Processes
 from tests.readme.generate import TABLES, names_of_help, renew
 
@@ -65,13 +65,13 @@ def test_the_commands_are_accepted(
     assert done.returncode == 0, done.stderr
     calls = (configs_folder / "calls").read_text("utf-8").split("\0\0")[:-1]
     commands = [call.split("\0") for call in calls]
-    assert {name for name, *_ in commands} == main.commands.keys()
+    assert {name for name, *_ in commands} == COMMANDS.keys()
     for name, *arguments in commands:
         if name in ("train", "sweep") and not {"--resume", "--show"} & {*arguments}:
             nnctl(name, *arguments, *([] if "--dry-run" in arguments else ["--dry-run"]))
         else:
             parent = main.make_context("nnctl", [], resilient_parsing=True)
-            main.commands[name].make_context(name, arguments, parent)
+            load_command(name).make_context(name, arguments, parent)
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_the_tables_list_every_choice_and_every_configuration() -> None:
 
 
 def test_every_command_has_help_with_an_example_and_documented_options() -> None:
-    for name, command in main.commands.items():
+    for name, command in load_commands().items():
         assert f"nnctl {name}" in README
         assert "Example: nnctl" in str(command.epilog)
         assert command.help

@@ -1,4 +1,4 @@
-"""Signals at moments when Python or a library would swallow their exception."""
+"""The first signal requests a stop, the second interrupts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ RunCode = Callable[[str], Done]
 
 @pytest.fixture
 def run_code(processes: Processes, tmp_path: Path) -> RunCode:
-    """Run Python code with the signal handling of nnctl; modules in tmp_path can be imported."""
+    """Run Python code that can import nnctl's signal handling, and modules in tmp_path."""
     prelude = (
         "import os, signal, sys\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
         "from nnctl.signals import *\n"
-        "exit_on_uncaught_interrupt()\n"
     )
 
     def run(code: str) -> Done:
@@ -35,50 +34,40 @@ def run_code(processes: Processes, tmp_path: Path) -> RunCode:
     return run
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "class Deleted:\n def __del__(self): raise KeyboardInterrupt\nDeleted()",
-        "raise KeyboardInterrupt",
-    ],
-    ids=["ignored by Python", "not caught"],
-)
-def test_an_interrupt_that_nothing_catches_ends_the_process(run_code: RunCode, code: str) -> None:
-    done = run_code(code)
-    assert (done.returncode, done.stderr) == (130, "Error: interrupted\n")
-
-
-def test_other_errors_keep_their_traceback(run_code: RunCode) -> None:
-    done = run_code("raise ValueError('of nnctl itself')")
-    assert done.returncode == 1
-    assert "ValueError: of nnctl itself" in done.stderr
-
-
 @posix
-def test_an_interrupt_during_an_import_ends_the_process(tmp_path: Path, run_code: RunCode) -> None:
-    (tmp_path / "inner.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", encoding="utf-8"
+def test_a_signal_while_a_command_is_imported_ends_the_process(
+    tmp_path: Path, run_code: RunCode
+) -> None:
+    (tmp_path / "interrupting.py").write_text(
+        "import os, signal\ntry: os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: pass\n",
+        encoding="utf-8",
     )
-    (tmp_path / "outer.py").write_text(
-        "try:\n import inner\nexcept BaseException:\n inner = None\n", encoding="utf-8"
+    code = (
+        "import nnctl.cli\n"
+        f"nnctl.cli.__path__.append({str(tmp_path)!r})\n"
+        "nnctl.cli.COMMANDS['check'] = ('interrupting', '')\n"
+        "nnctl.cli.main(['check'])\n"
     )
-    done = run_code("install_handlers(interrupt)\nimport outer\nprint('continued')")
+    done = run_code(code)
     assert (done.returncode, done.stderr, done.stdout) == (130, "Error: interrupted\n", "")
 
 
 @posix
-def test_signals_outside_an_import_are_raised_except_ignored_ones(run_code: RunCode) -> None:
+def test_the_second_signal_is_raised_and_ignored_signals_stay_ignored(run_code: RunCode) -> None:
     code = """
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-install_handlers(interrupt)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    try:
-        os.kill(os.getpid(), number)
-        print(number.name, "ignored")
-    except KeyboardInterrupt:
-        print(number.name, "raised")
+    with stop_on_signals() as stop:
+        try:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            print(number.name, "ignored", stop())
+        except KeyboardInterrupt:
+            print(number.name, "raised", stop())
 """
-    assert run_code(code).stdout == "SIGINT raised\nSIGTERM raised\nSIGHUP ignored\n"
+    assert (
+        run_code(code).stdout == "SIGINT raised True\nSIGTERM raised True\nSIGHUP ignored False\n"
+    )
 
 
 @posix

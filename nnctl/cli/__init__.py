@@ -2,36 +2,41 @@
 
 Help texts are arguments and not docstrings, because ``python -OO`` removes docstrings.
 
-A command's module imports only click at its top, and the rest of nnctl when the command runs, so
-that ``nnctl --help`` does not import NumPy or rich.
+The module of a command is imported when the command runs, so that ``nnctl --help`` does not import
+NumPy or rich.
 """
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import errno
+import importlib
 import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 import nnctl
-from nnctl.cli.check import check
-from nnctl.cli.download import download
-from nnctl.cli.evaluate import evaluate
-from nnctl.cli.export import export
-from nnctl.cli.predict import predict
-from nnctl.cli.report import report
-from nnctl.cli.sweep import sweep
-from nnctl.cli.train import train
 from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint
-from nnctl.signals import handling_signals, interrupt
+from nnctl.signals import exit_immediately, handling_signals
 from nnctl.text import presentable
+
+COMMANDS = {
+    "check": ("check", "Check a configuration before training, or diagnose a run."),
+    "download": ("download", "Download MNIST into the cache and verify its SHA-256 hashes."),
+    "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
+    "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
+    "predict": ("predict", "Classify each IMAGE with the network trained in RUN."),
+    "report": ("report", "Write an HTML report of RUN that works offline."),
+    "sweep": ("sweep", "Train many variants of a configuration and rank them."),
+    "train": ("train", "Train a network as configured in CONFIG, a YAML file."),
+}
+"""Module and function of each command, and the first sentence of its help."""
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
 _THREADS = (
@@ -40,109 +45,61 @@ _THREADS = (
 )
 
 
-def _open_standard_streams() -> None:
-    """Reopen closed standard streams (``>&-``), so that later files do not get their numbers."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
-            setattr(sys, name, open(number, "r+", encoding="utf-8", closefd=False))  # noqa: SIM115
-
-
-def _encode_surrogates(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return undecodable bytes of a file name unchanged, and "?" for other characters."""
-    assert isinstance(error, UnicodeEncodeError)
-    # In UTF-16 and UTF-32 a single byte is not a valid character.
-    if not error.encoding.startswith(("utf-16", "utf-32")):
-        with contextlib.suppress(UnicodeError):
-            return codecs.lookup_error("surrogateescape")(error)
-    return codecs.replace_errors(error)
-
-
-codecs.register_error("nnctl.encode-surrogates", _encode_surrogates)
-
-
-def _close_standard_streams() -> None:
-    """Discard output that cannot be written, so that Python does not fail when it exits."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-        except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)
-
-
-def _from_os_error(error: OSError) -> NnctlError:
-    """Convert an unexpected error of the operating system."""
-    prefix = "" if error.filename is None else f"{error.filename}: "
-    kind = UsageError if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else NnctlError
-    return kind(f"{prefix}{error.strerror or error}", hint=limit_hint(error))
-
-
-@contextlib.contextmanager
-def _translating_os_errors() -> Iterator[None]:
-    """Convert errors of the operating system, except that of a closed output pipe."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
-        raise _from_os_error(error) from None
-
-
 class _Commands(click.Group):
-    """Group of all commands; the only place that catches and prints errors."""
+    """Group that imports commands when they run; the only place that catches and prints errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, and name the environment variables of its options."""
+        if cmd_name not in COMMANDS:
+            return None
+        name, _ = COMMANDS[cmd_name]
+        # Modules that are being imported may catch a KeyboardInterrupt.
+        with handling_signals(exit_immediately):
+            command: click.Command = getattr(importlib.import_module(f"nnctl.cli.{name}"), name)
+        for option in command.params:
+            if isinstance(option, click.Option) and option.envvar is None:
+                # click would use the name of the Python parameter instead.
+                long = max(option.opts, key=len).lstrip("-").replace("-", "_")
+                option.envvar = f"NNCTL_{cmd_name}_{long}".upper()
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def main(  # type: ignore[override]  # always exits, like the default mode of click
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> Any:
         """Run a command and exit."""
-        _open_standard_streams()
         args = (sys.argv[1:] if args is None else args) or ["--help"]
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a terminal shows "?" for other characters
-                piped = stream is sys.stdout and not stream.isatty()
-                stream.reconfigure(errors="nnctl.encode-surrogates" if piped else "replace")
+        _prepare_terminal()
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()
-        except (NnctlError, click.ClickException) as caught:
-            code = _show(caught)
-        except click.Abort:
-            code = _show(InterruptedRunError("interrupted"))
-        except MemoryError:
-            code = _show(NnctlError("not enough memory"))
-        except RuntimeError as caught:
-            if str(caught) != _NO_THREAD:
-                raise
-            code = _show(NnctlError("cannot start another thread", hint=_THREADS))
-        except OSError as caught:
-            is_closed_pipe = caught.errno == errno.EPIPE  # for example of `nnctl ... | head`
-            code = 1 if is_closed_pipe else _show(_from_os_error(caught))
+        except Exception as caught:
+            error = _user_error(caught)
+            suffix = self._list_environment(args[0]) if error.exit_code == 2 else ""
+            code = 1 if _is_closed_pipe(caught) else _show(error, suffix)
         finally:
-            _close_standard_streams()
+            _discard_unwritten_output()
         return sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an interruption raises an error, so that the command can clean up."""
-        with handling_signals(interrupt):
-            try:
-                with _translating_os_errors():
-                    return super().invoke(ctx)
-            except KeyboardInterrupt:
-                raise InterruptedRunError("interrupted") from None
-            except click.UsageError as error:
-                message = f"{error.format_message()}{self._list_environment(ctx)}"
-                raise click.UsageError(message, error.ctx) from None
-            except UsageError as error:
-                error.message += self._list_environment(ctx)
-                raise
+        """Run a command; a signal raises an error, so that the command can clean up."""
+        try:
+            with handling_signals(signal.default_int_handler):
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise InterruptedRunError("interrupted") from None
 
-    def _list_environment(self, ctx: click.Context) -> str:
+    def _list_environment(self, name: str) -> str:
         """List the environment variables that set options, as the typed command omits them."""
-        command = self.commands.get(ctx.invoked_subcommand or "")
+        command = self.get_command(click.Context(self), name)
         names = [
             str(option.envvar)
             for option in (command.params if command else ())
@@ -152,16 +109,67 @@ class _Commands(click.Group):
         return f"\nSet in the environment: {', '.join(variables)}" if variables else ""
 
 
-def _show(error: NnctlError | click.ClickException) -> int:
+def _prepare_terminal() -> None:
+    """Make the standard streams and the window's size in the environment safe to use."""
+    for name in ("stdin", "stdout", "stderr"):
+        # Python sets a stream that is closed (``>&-``) to None. /dev/null takes its number, which
+        # a file that is opened later must not get.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Other programs get names of files unchanged, also if they are not valid UTF-8.
+            piped = stream is sys.stdout and not stream.isatty() and stream.encoding == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if piped else "replace")
+    for name in ("COLUMNS", "LINES"):  # rich accepts 0, a billion and ²
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "80")):
+            del os.environ[name]
+
+
+def _discard_unwritten_output() -> None:
+    """Discard output that cannot be written, so that Python does not fail when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_closed_pipe(error: Exception) -> bool:
+    """Check whether output could not be written because its reader exited, such as ``head``."""
+    return isinstance(error, OSError) and error.errno == errno.EPIPE
+
+
+def _user_error(error: Exception) -> NnctlError | click.ClickException:
+    """Return the error to show to the user; raise errors in nnctl itself again."""
+    match error:
+        case NnctlError() | click.ClickException():
+            return error
+        case click.Abort():
+            return InterruptedRunError("interrupted")
+        case MemoryError():
+            return NnctlError("not enough memory")
+        case RuntimeError() if str(error) == _NO_THREAD:
+            return NnctlError("cannot start another thread", hint=_THREADS)
+        case OSError():
+            prefix = "" if error.filename is None else f"{error.filename}: "
+            kind = UsageError if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else NnctlError
+            return kind(f"{prefix}{error.strerror or error}", hint=limit_hint(error))
+    raise error
+
+
+def _show(error: NnctlError | click.ClickException, suffix: str) -> int:
     """Print an error to stderr, if that is still open, and return its exit code."""
+    message = error.message if isinstance(error, NnctlError) else error.format_message()
+    text = presentable(message + suffix)
     with handling_signals(signal.SIG_IGN), contextlib.suppress(OSError):
         if isinstance(error, click.UsageError):
-            click.UsageError(presentable(error.format_message()), error.ctx).show()
+            click.UsageError(text, error.ctx).show()
         elif isinstance(error, click.ClickException):
-            click.echo(f"Error: {presentable(error.format_message())}", err=True)
+            click.echo(f"Error: {text}", err=True)
         else:
             color = False if os.environ.get("NO_COLOR") else None
-            click.secho(f"Error: {presentable(error.message)}", err=True, fg="red", color=color)
+            click.secho(f"Error: {text}", err=True, fg="red", color=color)
             if hint := error.hint or limit_hint(error.__context__):
                 click.echo(f"Hint: {presentable(hint)}", err=True)
     return error.exit_code
@@ -182,12 +190,3 @@ def _show(error: NnctlError | click.ClickException) -> int:
 @click.version_option(nnctl.__version__, prog_name="nnctl", allow_from_autoenv=False)
 def main() -> None:
     """Run a command."""
-
-
-for _command in (download, train, evaluate, report, predict, sweep, check, export):
-    main.add_command(_command)
-    for _option in _command.params:
-        if isinstance(_option, click.Option) and _option.envvar is None:
-            # click would use the name of the Python parameter instead.
-            _long = max(_option.opts, key=len).lstrip("-").replace("-", "_")
-            _option.envvar = f"NNCTL_{_command.name}_{_long}".upper()

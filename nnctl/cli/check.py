@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from nnctl.cli.options import config_options, output_options, read_overrides
+from nnctl.analysis.inspection import (
+    inspect,
+    inspect_run,
+    list_activations,
+    report_gradients,
+    sample_images,
+    trained_network,
+)
+from nnctl.cli.options import output_options, override_options
+from nnctl.config import Override
+from nnctl.files import to_json_text
+from nnctl.runs.resolve import load_config
+from nnctl.runs.run import Run
+from nnctl.views.check import show_activations, show_gradients, show_inspection, show_samples
 
 
 @click.command(
@@ -20,7 +32,7 @@ from nnctl.cli.options import config_options, output_options, read_overrides
     """,
 )
 @click.argument("source", metavar="CONFIG|RUN", type=click.Path(path_type=Path), required=False)
-@config_options
+@override_options
 @click.option(
     "--gradients",
     is_flag=True,
@@ -41,29 +53,19 @@ def check(
     activations: bool,
     as_json: bool,
     quiet: bool,
-    **overrides: Any,
+    overrides: list[Override],
 ) -> None:
-    from nnctl.analysis.inspection import (
-        inspect,
-        inspect_run,
-        report_gradients,
-        sample_images,
-        trained_network,
-    )
-    from nnctl.files import to_json_text
-    from nnctl.runs.resolve import load_config
-    from nnctl.runs.run import Run
-    from nnctl.views.check import show_gradients, show_inspection, show_samples
-
-    settings = read_overrides(**overrides)
-    if activations == (source is not None) or (activations and (settings or gradients or samples)):
+    if activations == (source is not None) or (activations and (overrides or gradients or samples)):
         raise click.UsageError("expected a CONFIG, a RUN, or --activations alone")
     if source is None:
-        _show_activations(as_json)
+        if as_json:
+            click.echo(to_json_text({"activations": list_activations()}))
+        else:
+            show_activations()
         return
     trained = None
     if source.is_dir():
-        if settings:
+        if overrides:
             raise click.UsageError(
                 "the configuration of a RUN is fixed: remove the options that change it"
             )
@@ -71,7 +73,7 @@ def check(
         config, trained = run.config, trained_network(run)
         inspection = inspect_run(run, trained)
     else:
-        config = load_config(source, settings)
+        config = load_config(source, overrides)
         inspection = inspect(config)
     images = sample_images(config, samples) if samples else []
     report = report_gradients(config, trained) if gradients else None
@@ -90,14 +92,3 @@ def check(
             show_gradients(report)
     if report:
         report.raise_unless_right()
-
-
-def _show_activations(as_json: bool) -> None:
-    from nnctl.analysis.inspection import list_activations
-    from nnctl.files import to_json_text
-    from nnctl.views.check import show_activations
-
-    if as_json:
-        click.echo(to_json_text({"activations": list_activations()}))
-    else:
-        show_activations()

@@ -8,6 +8,11 @@ from pathlib import Path
 import click
 
 from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
+from nnctl.data import download as downloads
+from nnctl.data.dataset import mnist_directory
+from nnctl.data.registry import MNIST
+from nnctl.errors import DamagedFileError
+from nnctl.views.download import DownloadView
 
 
 @click.command(
@@ -45,12 +50,6 @@ def download(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from nnctl.data import download as downloads
-    from nnctl.data.dataset import mnist_directory
-    from nnctl.data.registry import MNIST
-    from nnctl.errors import DamagedFileError
-    from nnctl.views.download import DownloadView
-
     files = tuple(MNIST.values())
     directory = mnist_directory(data_dir)
     if source:
@@ -61,8 +60,8 @@ def download(
 
     states = {file.name: downloads.inspect(directory, file) for file in files}
     if as_json:
-        record = {"dataset": dataset, "directory": str(directory), "files": states}
-        click.echo(json.dumps(record))
+        result = {"dataset": dataset, "directory": str(directory), "files": states}
+        click.echo(json.dumps(result))
     elif verify:
         for name, state in states.items():
             click.echo(f"{name}: {state}")

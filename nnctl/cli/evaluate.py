@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from nnctl.analysis import evaluation as evaluations
+from nnctl.analysis.evaluation import Split
 from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_option, output_options
+from nnctl.errors import BelowThresholdError
+from nnctl.files import to_json_text
+from nnctl.runs.run import Run, Which
+from nnctl.views.console import warn
+from nnctl.views.download import DownloadView
+from nnctl.views.evaluation import show_evaluation
 
 
 @click.command(
@@ -68,23 +75,32 @@ from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_opti
 @output_options
 def evaluate(
     run: Path,
+    split_name: Split,
+    checkpoint: Which,
+    dataset_name: str | None,
     gains: str | None,
+    mistakes: int,
+    corrupt: bool,
+    threshold: float | None,
     fail_under: float | None,
+    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
-    **options: Any,
 ) -> None:
-    from nnctl.analysis.evaluation import evaluate as evaluate_run
-    from nnctl.errors import BelowThresholdError
-    from nnctl.files import to_json_text
-    from nnctl.runs.run import Run
-    from nnctl.views.console import warn
-    from nnctl.views.download import DownloadView
-    from nnctl.views.evaluation import show_evaluation
-
     gain_values = [] if gains is None else _read_gains(gains)
     with DownloadView(quiet=quiet) as notify:
-        evaluation = evaluate_run(Run.open(run), notify=notify, gains=gain_values, **options)
+        evaluation = evaluations.evaluate(
+            Run.open(run),
+            split_name=split_name,
+            checkpoint=checkpoint,
+            dataset_name=dataset_name,
+            gains=gain_values,
+            mistakes=mistakes,
+            corrupt=corrupt,
+            threshold=threshold,
+            data_dir=data_dir,
+            notify=notify,
+        )
     if evaluation.dataset != evaluation.trained_on:
         warn(f"{run} was trained on {evaluation.trained_on}, not on {evaluation.dataset}")
     elif not evaluation.same_files:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
+from nnctl.export import formats
+from nnctl.export.formats import Format
+from nnctl.files import to_json_text
+from nnctl.runs.run import Run, Which
 
 
 @click.command(
@@ -41,12 +44,10 @@ from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
 )
 @checkpoint_option
 @output_options
-def export(run: Path, as_json: bool, quiet: bool, **options: Any) -> None:
-    from nnctl.export.formats import export as export_run
-    from nnctl.files import to_json_text
-    from nnctl.runs.run import Run
-
-    exported = export_run(Run.open(run), **options)
+def export(
+    run: Path, file_format: Format, file: Path | None, checkpoint: Which, as_json: bool, quiet: bool
+) -> None:
+    exported = formats.export(Run.open(run), file_format, checkpoint=checkpoint, file=file)
     if as_json:
         click.echo(to_json_text(exported.to_json()))
         return

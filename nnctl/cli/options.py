@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from nnctl.config import Override
+from nnctl.config import Override
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,96 +44,71 @@ EXISTING_FOLDER = _NonEmptyPath(exists=True, file_okay=False, path_type=Path)
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
 ACCURACY = FiniteRange(0, 1)
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print results as JSON on stdout."
+)
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only results, no progress.")
+data_dir_option = click.option(
+    "--data-dir",
+    type=FOLDER,
+    envvar="NNCTL_DATA_DIR",
+    show_envvar=True,
+    help="Folder for downloads (default: the user's cache).",
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Network of the best epoch, or of the last epoch.",
+)
 
-def output_options(function: Command) -> Command:
+
+def output_options(command: Command) -> Command:
     """Add ``--json`` and ``--quiet``."""
-    function = click.option("--quiet", "-q", is_flag=True, help="Print only results, no progress.")(
-        function
-    )
-    return click.option("--json", "as_json", is_flag=True, help="Print results as JSON on stdout.")(
-        function
-    )
+    return json_option(quiet_option(command))
 
 
-def data_dir_option(function: Command) -> Command:
-    """Add ``--data-dir``."""
-    return click.option(
-        "--data-dir",
-        type=FOLDER,
-        envvar="NNCTL_DATA_DIR",
-        show_envvar=True,
-        help="Folder for downloads (default: the user's cache).",
-    )(function)
+_SET = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a value: optimizer.momentum=0.9, network.layers.0.units=100. Repeatable.",
+)
+_SHORTCUTS = {
+    "dataset": ("data.dataset", str, "mnist, mini, a logic gate, or a folder of four IDX files."),
+    "subset": ("data.subset", int, "Train on N examples only."),
+    "epochs": ("training.epochs", int, "Total number of epochs."),
+    "seed": ("training.seed", int, "Random seed."),
+    "threads": (
+        "training.threads",
+        int,
+        "Threads per training step (default: chosen from the size of a step).",
+    ),
+}
+"""Options that set a key of a configuration: the key, the type and the help of each."""
+
+OVERRIDES = ("settings", *_SHORTCUTS)
+"""Names of the options that `override_options` adds."""
 
 
-def checkpoint_option(function: Command) -> Command:
-    """Add ``--checkpoint``."""
-    return click.option(
-        "--checkpoint",
-        type=click.Choice(["best", "last"]),
-        default="best",
-        show_default=True,
-        help="Network of the best epoch, or of the last epoch.",
-    )(function)
+def override_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that override values of a configuration.
 
+    The command gets them as ``overrides``, a list of `Override`; later ones take precedence.
+    """
 
-def config_options(function: Command) -> Command:
-    """Add the options that override values of a configuration; see `read_overrides`."""
-    for decorate in reversed(
-        (
-            click.option(
-                "--set",
-                "settings",
-                metavar="KEY=VALUE",
-                multiple=True,
-                help="Override a value: optimizer.momentum=0.9, network.layers.0.units=100. "
-                "Repeatable.",
-            ),
-            click.option(
-                "--dataset",
-                metavar="NAME",
-                help="mnist, mini, a logic gate, or a folder of four IDX files.",
-            ),
-            click.option("--subset", type=int, metavar="N", help="Train on N examples only."),
-            click.option("--epochs", type=int, metavar="N", help="Total number of epochs."),
-            click.option(
-                "--seed",
-                type=int,
-                metavar="N",
-                help="Random seed.",
-            ),
-            click.option(
-                "--threads",
-                type=int,
-                metavar="N",
-                help="Threads per training step (default: chosen from the size of a step).",
-            ),
-        )
-    ):
-        function = decorate(function)
-    return function
+    @functools.wraps(command)
+    def with_overrides(*, settings: tuple[str, ...], **options: Any) -> None:
+        overrides = [Override.parse(text) for text in settings]
+        for name, (key, *_) in _SHORTCUTS.items():
+            if (value := options.pop(name)) is not None:
+                overrides.append(Override(key, value, f"--{name} {value}"))
+        command(overrides=overrides, **options)
 
-
-def read_overrides(
-    settings: tuple[str, ...],
-    dataset: str | None = None,
-    subset: int | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    threads: int | None = None,
-) -> list[Override]:
-    """Return the overrides from `config_options`; later ones take precedence."""
-    from nnctl.config import Override
-
-    named = {
-        "data.dataset": ("--dataset", dataset),
-        "data.subset": ("--subset", subset),
-        "training.epochs": ("--epochs", epochs),
-        "training.seed": ("--seed", seed),
-        "training.threads": ("--threads", threads),
-    }
-    return [Override.parse(text) for text in settings] + [
-        Override(key, value, f"{option} {value}")
-        for key, (option, value) in named.items()
-        if value is not None
-    ]
+    decorated: Callable[..., None] = with_overrides
+    for name, (_, kind, text) in reversed(_SHORTCUTS.items()):
+        metavar = "NAME" if kind is str else "N"
+        decorated = click.option(f"--{name}", type=kind, metavar=metavar, help=text)(decorated)
+    return _SET(decorated)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from nnctl.analysis import prediction as predictions
 from nnctl.cli.options import FOLDER, checkpoint_option
+from nnctl.errors import DataError
+from nnctl.files import to_json_text
+from nnctl.runs.run import Run, Which
+from nnctl.views.prediction import PredictionView
 
 
 @click.command(
@@ -26,16 +30,10 @@ from nnctl.cli.options import FOLDER, checkpoint_option
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @checkpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
-def predict(run: Path, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    from nnctl.analysis.prediction import predict as predict_files
-    from nnctl.errors import DataError
-    from nnctl.files import to_json_text
-    from nnctl.runs.run import Run
-    from nnctl.views.prediction import PredictionView
-
+def predict(run: Path, images: tuple[str, ...], checkpoint: Which, as_json: bool) -> None:
     view = PredictionView()
     failed = count = 0
-    for prediction in predict_files(Run.open(run), images, **options):
+    for prediction in predictions.predict(Run.open(run), images, checkpoint=checkpoint):
         count += 1
         failed += prediction.error is not None
         if as_json:

@@ -7,6 +7,10 @@ from pathlib import Path
 import click
 
 from nnctl.cli.options import FILE, FOLDER, data_dir_option, output_options
+from nnctl.files import to_json_text
+from nnctl.report import html_report
+from nnctl.views.console import warn
+from nnctl.views.download import DownloadView
 
 
 @click.command(
@@ -43,13 +47,8 @@ def report(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from nnctl.files import to_json_text
-    from nnctl.report.html_report import report as write_report
-    from nnctl.views.console import warn
-    from nnctl.views.download import DownloadView
-
     with DownloadView(quiet=quiet) as notify:
-        written = write_report(runs, file, data_dir=data_dir, notify=notify)
+        written = html_report.report(runs, file, data_dir=data_dir, notify=notify)
     for run_report in written.reports:
         if run_report.lacking:
             warn(f"{run_report.run.directory} was not evaluated: {run_report.lacking}")

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from nnctl.cli.options import (
     FILE,
     FOLDER,
+    OVERRIDES,
     FiniteRange,
-    config_options,
     data_dir_option,
     output_options,
-    read_overrides,
+    override_options,
 )
+from nnctl.config import Override
+from nnctl.config.sweeps import SweepConfig
+from nnctl.data.dataset import find_cached
+from nnctl.errors import InterruptedRunError, NnctlError, StorageError
+from nnctl.runs.run import Run
+from nnctl.signals import ignore_signals, stop_on_signals
+from nnctl.sweeps.cluster.cluster import Cluster
+from nnctl.sweeps.journal import is_sweep
+from nnctl.sweeps.plan import Plan, TrialFactory, read_plan
+from nnctl.sweeps.pool import LocalPool
+from nnctl.sweeps.results import compute_p_values, ranked
+from nnctl.sweeps.scheduler import Limits, Sweep
+from nnctl.sweeps.space import Params
+from nnctl.sweeps.state import SweepState
+from nnctl.sweeps.trials import COMPLETE, TrialResult
+from nnctl.sweeps.workers import WorkerPool
+from nnctl.system import cores
+from nnctl.text import shell_command
+from nnctl.views.console import notices, say
+from nnctl.views.download import DownloadView
+from nnctl.views.sweep import LEADERS, SweepView, show_plan, show_results, show_unfinished
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from nnctl.sweeps.plan import Plan, TrialFactory
-    from nnctl.sweeps.scheduler import Sweep
-    from nnctl.sweeps.trials import TrialResult
-    from nnctl.sweeps.workers import WorkerPool
-
-
-_PLANNED = (
-    *("varied", "base", "trials", "seeds", "sweep_dir", "dry_run"),
-    *("settings", "dataset", "subset", "epochs", "seed", "threads"),
-)
+_PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRIDES)
 """Options that determine which trials a sweep has, as opposed to how they run."""
 
 
@@ -72,7 +82,7 @@ _PLANNED = (
     metavar="N",
     help="Number of seeds to train each point with; points are ranked by the mean.",
 )
-@config_options
+@override_options
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
@@ -106,79 +116,80 @@ _PLANNED = (
 @output_options
 def sweep(
     config: Path | None,
+    varied: tuple[str, ...],
+    base: Path | None,
+    trials: int | None,
+    seeds: int | None,
+    overrides: list[Override],
+    workers: int | None,
+    scheduler: str | None,
+    max_failures: int | None,
+    trial_timeout: float | None,
+    sweep_dir: Path | None,
     resume: Path | None,
+    retry_failed: bool,
     show: Path | None,
+    dry_run: bool,
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
-    **options: Any,
 ) -> None:
-    from nnctl.sweeps.plan import TrialFactory
-    from nnctl.views.download import DownloadView
-
-    _check_usage(config, resume, show, options)
+    _check_usage(config, resume, show, retry_failed=retry_failed, scheduler=scheduler)
     if show:
         _show(show, data_dir, as_json)
         return
-    plan = _read_plan(config, **options) if config else None
-    checked = plan.checked_points() if plan else []
-    if plan and options["dry_run"]:
-        _list_points(plan, [point for point, _ in checked], as_json)
-        return
-    with _start_workers(options["scheduler"], options["workers"]) as workers:
+    plan = None
+    if config:
+        plan = read_plan(config, varied, overrides, base=base, trials=trials, seeds=seeds)
+        checked = plan.checked_points()
+        if dry_run:
+            _list_points(plan, [point for point, _ in checked], as_json)
+            return
+    with _start_workers(scheduler, workers) as pool:
         with DownloadView(quiet=quiet) as notify:
             factory = TrialFactory(data_dir, notify)
-            if resume:
-                sweep_to_do = _resume(resume, factory, retry_failed=options["retry_failed"])
-            else:
-                assert config is not None
-                assert plan is not None
+            if config and plan:
                 factory.fetch(checked)
-                sweep_to_do = _begin(config, options["sweep_dir"], plan, checked, factory)
-        with sweep_to_do:
-            _train(sweep_to_do, workers, data_dir, as_json=as_json, quiet=quiet, **options)
+                name = f"sweep-{config.stem.removeprefix('sweep-')}"
+                home = Run.create_at(sweep_dir) if sweep_dir else Run.create(name, Path("runs"))
+                started = Sweep.create(home.directory, plan, checked, factory)
+            elif resume:
+                started = Sweep.resume(resume, factory, retry_failed=retry_failed)
+        limits = Limits(max_failures, trial_timeout)
+        hint = _resume_hint(started.directory, scheduler, workers)
+        with started:
+            stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
+            if not as_json:
+                _show_results(list(started.results.values()), started.config, data_dir)
+            _raise_unless_done(started, stopped, hint)
 
 
 def _check_usage(
-    config: Path | None, resume: Path | None, show: Path | None, options: dict[str, Any]
+    config: Path | None,
+    resume: Path | None,
+    show: Path | None,
+    *,
+    retry_failed: bool,
+    scheduler: str | None,
 ) -> None:
-    sources = [source for source in (config, resume, show) if source is not None]
-    if len(sources) != 1:
-        raise click.UsageError("use exactly one of CONFIG, --resume DIR and --show DIR")
-    if options["retry_failed"] and not resume:
-        raise click.UsageError("--retry-failed needs --resume DIR")
+    """Raise an error for options that cannot be combined."""
     source_of = click.get_current_context().get_parameter_source
     typed = click.core.ParameterSource.COMMANDLINE
+    if sum(source is not None for source in (config, resume, show)) != 1:
+        raise click.UsageError("use exactly one of CONFIG, --resume DIR and --show DIR")
+    if retry_failed and not resume:
+        raise click.UsageError("--retry-failed needs --resume DIR")
     if config is None and any(source_of(name) is typed for name in _PLANNED):
         raise click.UsageError(
             "with --resume or --show, no option can change the trials of a sweep"
         )
-    if options["scheduler"] and source_of("workers") is typed:
+    if scheduler and source_of("workers") is typed:
         raise click.UsageError(
             "--workers and --scheduler cannot be combined; start workers on the cluster"
         )
 
 
-def _read_plan(
-    config: Path,
-    *,
-    varied: tuple[str, ...],
-    base: Path | None,
-    trials: int | None,
-    seeds: int | None,
-    settings: tuple[str, ...],
-    **others: Any,
-) -> Plan:
-    from nnctl.sweeps.plan import read_plan
-
-    names = ("dataset", "subset", "epochs", "seed", "threads")
-    overrides = read_overrides(settings, **{name: others[name] for name in names})
-    return read_plan(config, varied, overrides, base=base, trials=trials, seeds=seeds)
-
-
-def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> None:
-    from nnctl.views.sweep import show_plan
-
+def _list_points(plan: Plan, points: Sequence[Params], as_json: bool) -> None:
     if plan.sweep.method == "tpe":
         message = "tpe chooses each point from earlier results; all values and ranges are valid"
         click.echo(message, err=True)
@@ -189,88 +200,42 @@ def _list_points(plan: Plan, points: list[dict[str, Any]], as_json: bool) -> Non
         show_plan(points)
 
 
-def _begin(
-    config: Path, directory: Path | None, plan: Plan, checked: list[Any], factory: TrialFactory
-) -> Sweep:
-    from nnctl.runs.run import Run
-    from nnctl.sweeps.scheduler import Sweep
-
-    name = f"sweep-{config.stem.removeprefix('sweep-')}"
-    run = Run.create_at(directory) if directory else Run.create(name, Path("runs"))
-    return Sweep.create(run.directory, plan, checked, factory)
-
-
-def _resume(directory: Path, factory: TrialFactory, *, retry_failed: bool) -> Sweep:
-    from nnctl.sweeps.scheduler import Sweep
-
-    return Sweep.resume(directory, factory, retry_failed=retry_failed)
+def _start_workers(scheduler: str | None, count: int | None) -> WorkerPool:
+    if scheduler is None:
+        return LocalPool(count or cores())
+    # These messages explain why a sweep waits, so --quiet does not hide them.
+    return Cluster(scheduler, notify=lambda text: say(notices(), text))
 
 
 def _train(
-    sweep: Sweep,
-    trainers: WorkerPool,
-    data_dir: Path | None,
-    *,
-    workers: int | None,
-    scheduler: str | None,
-    max_failures: int | None,
-    trial_timeout: float | None,
-    as_json: bool,
-    quiet: bool,
-    **_: Any,
-) -> None:
-    from nnctl.errors import InterruptedRunError, NnctlError, StorageError
-    from nnctl.signals import ignore_signals, interrupt, stop_on_signals
-    from nnctl.sweeps.journal import is_sweep
-    from nnctl.sweeps.scheduler import Limits
-    from nnctl.views.sweep import SweepView
-
-    limits = Limits(max_failures, trial_timeout)
-    resume_hint = _resume_hint(sweep, scheduler, workers)
+    sweep: Sweep, pool: WorkerPool, limits: Limits, hint: str, *, as_json: bool, quiet: bool
+) -> bool:
+    """Train the trials and show their results; return whether a signal requested a stop."""
+    saved = "What was saved before is intact."
     if as_json:
         _print_json(sweep.results.values())
     try:
-        with stop_on_signals(interrupt) as stop, SweepView(sweep, quiet=quiet) as view:
-            for result in sweep.train(trainers, stop, limits):
+        with stop_on_signals() as stop, SweepView(sweep, quiet=quiet) as view:
+            for result in sweep.train(pool, stop, limits):
                 if result and as_json:
                     _print_json([result])
                 view.show(result)
     except KeyboardInterrupt:
         ignore_signals()
-        hint = f"What was saved before is intact. {resume_hint}"
         raise InterruptedRunError(
-            "interrupted before the trials saved their state", hint=hint
+            "interrupted before the trials saved their state", hint=f"{saved} {hint}"
         ) from None
     except NnctlError as error:
-        if not is_sweep(sweep.directory):
+        if is_sweep(sweep.directory):
+            advice = None if isinstance(error, StorageError) else error.hint
+            error.hint = f"{advice or saved} {hint}"
+        else:
             error.hint = "The journal of the sweep was removed; start the sweep again."
-            raise
-        saved = "What was saved before is intact."
-        hint = saved if isinstance(error, StorageError) else error.hint or saved
-        error.hint = f"{hint} {resume_hint}"
         raise
-    if not as_json:
-        _show_results(list(sweep.results.values()), sweep.config, data_dir)
-    _raise_unless_done(sweep, stop.requested, resume_hint)
-
-
-def _start_workers(scheduler: str | None, count: int | None) -> WorkerPool:
-    from nnctl.sweeps.pool import LocalPool
-    from nnctl.system import cores
-    from nnctl.views.console import notices, say
-
-    if scheduler is None:
-        return LocalPool(count or cores())
-    from nnctl.sweeps.cluster.cluster import Cluster
-
-    # These messages explain why a sweep waits, so --quiet does not hide them.
-    return Cluster(scheduler, notify=lambda text: say(notices(), text))
+    return stop.requested
 
 
 def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
-    from nnctl.sweeps.state import SweepState
-    from nnctl.views.sweep import show_unfinished
-
     state = SweepState.read(directory)
     rows = sorted(state.results.values(), key=lambda row: row.trial)
     if as_json:
@@ -280,13 +245,7 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
         show_unfinished(state)
 
 
-def _show_results(rows: list[TrialResult], config: Any, data_dir: Path | None) -> None:
-    from functools import cache
-
-    from nnctl.data.dataset import find_cached
-    from nnctl.sweeps.results import compute_p_values, ranked
-    from nnctl.views.sweep import LEADERS, show_results
-
+def _show_results(rows: list[TrialResult], config: SweepConfig, data_dir: Path | None) -> None:
     find = cache(lambda name: find_cached(name, data_dir))
     settings = ranked(rows, config.ranked_by, config.seeds)
     compared = compute_p_values(settings[:LEADERS], config.ranked_by, find) if settings else []
@@ -298,21 +257,19 @@ def _print_json(rows: Iterable[TrialResult]) -> None:
         click.echo(json.dumps(row.to_json()))
 
 
-def _raise_unless_done(sweep: Sweep, stopped: bool, resume_hint: str) -> None:
-    from nnctl.errors import InterruptedRunError, NnctlError
-    from nnctl.sweeps.trials import COMPLETE
-
+def _raise_unless_done(sweep: Sweep, stopped: bool, hint: str) -> None:
+    """Raise an error if trials are left, or if no trial is complete."""
     total = sweep.state.total
     complete = sum(row.status in COMPLETE for row in sweep.results.values())
     if stopped and sweep.state.left:
         raise InterruptedRunError(
             f"interrupted: {complete} of {total} trials are complete, in {sweep.directory}",
-            hint=resume_hint,
+            hint=hint,
         )
     if sweep.ended_because:
         raise NnctlError(
             f"{sweep.ended_because}; {complete} of {total} trials are complete",
-            hint=f"{resume_hint} (add --retry-failed to train the failed trials again)",
+            hint=f"{hint} (add --retry-failed to train the failed trials again)",
         )
     if not complete:
         raise NnctlError(
@@ -321,8 +278,6 @@ def _raise_unless_done(sweep: Sweep, stopped: bool, resume_hint: str) -> None:
         )
 
 
-def _resume_hint(sweep: Sweep, scheduler: str | None, workers: int | None) -> str:
-    from nnctl.text import shell_command
-
+def _resume_hint(directory: Path, scheduler: str | None, workers: int | None) -> str:
     where = ("--scheduler", scheduler) if scheduler else ("--workers", workers) if workers else ()
-    return f"Resume with: {shell_command('nnctl', 'sweep', '--resume', sweep.directory, *where)}"
+    return f"Resume with: {shell_command('nnctl', 'sweep', '--resume', directory, *where)}"

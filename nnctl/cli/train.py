@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,15 +11,19 @@ from nnctl.cli.options import (
     ACCURACY,
     FILE,
     FOLDER,
-    config_options,
     data_dir_option,
     output_options,
-    read_overrides,
+    override_options,
 )
-
-if TYPE_CHECKING:
-    from nnctl.errors import InterruptedRunError
-    from nnctl.runs.run import Run
+from nnctl.config import Override, to_mapping, to_yaml
+from nnctl.errors import BelowThresholdError, InterruptedRunError
+from nnctl.files import to_json_text
+from nnctl.runs.resolve import find_dataset, load_config, require_validation, resolve_auto
+from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
+from nnctl.signals import stop_on_signals
+from nnctl.views.download import DownloadView
+from nnctl.views.training import TrainingView, show_result
 
 
 @click.command(
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("config", type=FILE, required=False)
-@config_options
+@override_options
 @click.option("--run-dir", type=FOLDER, help="Run directory, new or empty.")
 @click.option(
     "--runs-dir",
@@ -63,25 +66,14 @@ def train(
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    overrides: list[Override],
 ) -> None:
-    from nnctl.config import to_mapping, to_yaml
-    from nnctl.errors import BelowThresholdError
-    from nnctl.files import to_json_text
-    from nnctl.runs.resolve import find_dataset, load_config, require_validation, resolve_auto
-    from nnctl.runs.run import Run
-    from nnctl.runs.training_run import TrainingRun
-    from nnctl.signals import interrupt, stop_on_signals
-    from nnctl.views.download import DownloadView
-    from nnctl.views.training import TrainingView, show_result
-
     run = Run.open(resume) if resume else None
     path = config or (run.config_path if run else None)
     if path is None:
         raise click.UsageError("expected a CONFIG or --resume RUN")
     if resume and run_dir:
         raise click.UsageError("--run-dir cannot be used with --resume, which continues in RUN")
-    overrides = read_overrides(**options)
     requested = load_config(path, overrides)
     if fail_under is not None:
         require_validation(requested)
@@ -95,7 +87,7 @@ def train(
             dataset = find_dataset((run.config if run else requested).data, data_dir, notify)
             if not run:
                 resolved = resolve_auto(requested, dataset, notify)
-        with stop_on_signals(interrupt) as stop:
+        with stop_on_signals() as stop:
             if run:
                 extends = any(override.key == "training.epochs" for override in overrides)
                 epochs = requested.training.epochs if extends else "auto"
@@ -121,8 +113,6 @@ def train(
 
 
 def _interrupted_at_once(run: Run | None) -> InterruptedRunError:
-    from nnctl.errors import InterruptedRunError
-
     if run is None or not run.config_path.exists():
         return InterruptedRunError("interrupted before the training started")
     hint = f"Files saved earlier are intact. Resume with: {run.resume_command}"

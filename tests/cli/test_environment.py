@@ -13,10 +13,11 @@ import platformdirs
 import pytest
 
 import nnctl as package
-from nnctl.cli import main
+from nnctl.cli import COMMANDS, main
 from nnctl.data.dataset import data_directory
 from nnctl.errors import DataError
 from tests.conftest import CONFIGS, Nnctl
+from tests.helpers import load_commands
 from tests.processes import Processes
 
 # No home directory -------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def test_an_unexpanded_tilde_from_platformdirs_is_not_a_folder(
 
 
 def test_every_command_has_help_without_docstrings() -> None:
-    commands: list[click.Command] = [main, *main.commands.values()]
+    commands: list[click.Command] = [main, *load_commands().values()]
     for command in commands:
         assert command.help, command.name
         assert command.callback
@@ -109,11 +110,14 @@ def test_every_command_has_help_without_docstrings() -> None:
 
 def test_the_list_of_commands_shows_whole_sentences_at_80_columns(nnctl: Nnctl) -> None:
     lines = nnctl("--help", env={"COLUMNS": "80"}).stdout.partition("Commands:")[2].splitlines()
-    summaries = [
-        line for line in lines if line.startswith("  ") and line.split()[0] in main.commands
-    ]
-    assert len(summaries) == len(main.commands)
+    summaries = [line for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS]
+    assert len(summaries) == len(COMMANDS)
     assert all(line.endswith(".") and not line.endswith("...") for line in summaries), summaries
+
+
+def test_the_list_of_commands_shows_the_first_sentence_of_their_help() -> None:
+    for name, command in load_commands().items():
+        assert COMMANDS[name][1] == command.get_short_help_str(limit=100)
 
 
 def test_help_is_the_same_without_docstrings(processes: Processes, nnctl: Nnctl) -> None:

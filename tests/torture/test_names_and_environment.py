@@ -19,10 +19,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nnctl.cli import main
 from nnctl.runs.run import Run
 from nnctl.text import printable
 from tests.conftest import CONFIGS, nnctl_command
+from tests.helpers import load_commands
 from tests.processes import DEADLINE, Processes
 from tests.terminal import in_terminal
 from tests.torture.conftest import Torture
@@ -140,7 +140,7 @@ def test_an_option_in_the_environment_is_used_or_reported(
     usual = {name: run_command(name, *given).output for name, given in _cases(run).items()}
     options = [
         (name, option)
-        for name, command in main.commands.items()
+        for name, command in load_commands().items()
         for option in command.params
         if isinstance(option, click.Option)
     ]
