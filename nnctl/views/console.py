@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import IO, Any, Literal, Self, cast
@@ -14,8 +13,6 @@ from rich.segment import Segment
 from rich.text import Text
 
 from nnctl.text import printable
-
-_SIZE = re.compile("[1-9][0-9]{0,3}")  # plausible numbers of lines or columns of a window
 
 
 class View:
@@ -43,25 +40,12 @@ def results() -> Console:
 
 def notices() -> Console:
     """Return the console of stderr."""
-    file = cast("IO[str]", _Stderr())
-    return _console(_Printable, file)
+    return _console(_Printable, cast("IO[str]", _Stderr()))
 
 
 def _console(kind: type[Console], file: IO[str] | None = None) -> Console:
-    """Return a console; implausible sizes in the variables COLUMNS and LINES are ignored."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("COLUMNS", "LINES") or _SIZE.fullmatch(value)
-    }
-    return kind(
-        file=file,
-        markup=False,
-        highlight=False,
-        emoji=False,
-        color_system=_color_system(),
-        _environ=environment,
-    )
+    colors = _color_system()
+    return kind(file=file, markup=False, highlight=False, emoji=False, color_system=colors)
 
 
 class _Printable(Console):
