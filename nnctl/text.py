@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """Return a text with tabs, line breaks and control characters escaped."""
+    return printable(text).replace("\t", "\\t").replace("\n", "\\n")
+
+
 _CREDENTIALS = re.compile(r"(?!https?://[^/:@?#]+/)((?:\w+:)?/+|).*@", re.IGNORECASE | re.DOTALL)
 _LONG_WORD = re.compile(r"\S{10000,}")  # longer than a path can be on any system
 _ADDRESS = re.compile(r"\b\w{2,}:/+\S*[^\s'\".,;:)]")
@@ -82,3 +87,38 @@ def shell_command(*words: object) -> str:
     """Return a command quoted for the shell of this system."""
     texts = [str(word) for word in words]
     return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Return a share from 0 to 1 as a percentage, or "-" if there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value as text, or "" if there is none."""
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration, for example ``9.5 s``, ``42 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    if round(seconds) < 60:
+        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def short_value(value: object, digits: int = 4) -> str:
+    """Return a configuration value as short YAML; numbers have a limited number of digits."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.{digits}g}"
+        case dict():
+            items = (f"{key}: {short_value(item, digits)}" for key, item in value.items())
+            return f"{{{', '.join(items)}}}"
+        case list():
+            return f"[{', '.join(short_value(item, digits) for item in value)}]"
+        case None:
+            return "null"
+    return printable(str(value))

@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"text", "errors", "nn", "config", "data", "build", "diagnosis", "runs"},
     "sweeps": {"text", "errors", "files", "system", "nn", "config", "data", "runs", "analysis"},
     "export": {"errors", "files", "nn", "runs", "analysis"},
-    "report": {"errors", "files", "nn", "config", "data", "runs", "analysis", "sweeps"},
+    "report": {"text", "errors", "files", "nn", "config", "data", "runs", "analysis", "sweeps"},
     "views": {"text", "nn", "data", "diagnosis", "runs", "analysis", "sweeps"},
     "cli": {
         "text",

@@ -143,7 +143,7 @@ def draw_lines(
             axes.set_yscale("log")
             _as_plain_numbers(axes.yaxis, *axes.get_ylim())
         if percent:
-            _as_percent(axes)
+            _as_percent(axes.yaxis)
 
     return Chart(title, _draw(plot), tuple(line for line, _ in drawn if line.kind != "faint"))
 
@@ -161,7 +161,7 @@ def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
         axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=_SERIES[0])
         axes.set_xlabel("activation")
         axes.grid(visible=False, axis="x")
-        _as_percent(axes)
+        _as_percent(axes.yaxis)
 
     return Chart(title, _draw(plot))
 
@@ -185,8 +185,8 @@ def draw_calibration(title: str, bins: Sequence[CalibrationBin]) -> Chart:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("confidence")
-        axes.xaxis.set_major_formatter(_percent)
-        _as_percent(axes)
+        _as_percent(axes.xaxis)
+        _as_percent(axes.yaxis)
 
     return Chart(title, _draw(plot))
 
@@ -222,7 +222,7 @@ def draw_points(
             axes.set_xscale("log")
             _as_plain_numbers(axes.xaxis, *axes.get_xlim())
         if percent:
-            _as_percent(axes)
+            _as_percent(axes.yaxis)
 
     return Chart(title, _draw(plot))
 
@@ -266,12 +266,8 @@ def _as_plain_numbers(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(lambda *_: "")
 
 
-def _as_percent(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(_percent)
-
-
-def _percent(share: float, _: object) -> str:
-    return f"{100 * share:.4g} %"
+def _as_percent(axis: Axis) -> None:
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from nnctl.report.sprites import SpriteSheet
 from nnctl.report.sweep_report import SweepReport
 from nnctl.report.weights import describe_network, rounding
 from nnctl.sweeps.space import short_keys
+from nnctl.text import duration, p_value, percent
 
 GENERATOR = "nnctl report"
 """Name in the page's generator tag, which identifies pages of nnctl."""
@@ -46,9 +47,9 @@ def render(ranked: Sequence[RunReport], studies: Sequence[SweepReport]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": _percent,
-        "chance": _chance,
-        "duration": _duration,
+        "percent": percent,
+        "p_value": p_value,
+        "duration": duration,
         "short": short_keys,
     }
     files = resources.files("nnctl.report")
@@ -143,16 +144,3 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         ),
         "sheet": sheet,
     }
-
-
-def _percent(share: float | None, digits: int = 2) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def _chance(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

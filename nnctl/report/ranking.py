@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from nnctl.config import to_mapping
 from nnctl.report.run_report import RunReport
 from nnctl.runs.differences import flatten
 from nnctl.sweeps.trials import sort_key
+from nnctl.text import short_value
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def compare(ranked: Sequence[RunReport]) -> Comparison:
 
 def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> Compared:
     flat = flatten(to_mapping(run_report.config))
-    values = [_text(flat[key]) if key in flat else "" for key in keys]
+    values = [short_value(flat[key]) if key in flat else "" for key in keys]
     if run_report is best or best.evaluation is None or run_report.evaluation is None:
         return Compared(run_report, values)
     theirs, ours = best.evaluation.predictions, run_report.evaluation.predictions
@@ -136,9 +136,3 @@ def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> Com
         only_best=int(np.count_nonzero(theirs.right & ~ours.right)),
         chance=mcnemar(ours.right, theirs.right),
     )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)

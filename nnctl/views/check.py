@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich import box
@@ -24,6 +23,7 @@ from nnctl.analysis.inspection import (
 )
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.types import Array
+from nnctl.text import short_value
 from nnctl.views.console import results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
@@ -53,7 +53,7 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     if inspection.regularization:
         say(console, "regularization:")
         for key, value in inspection.regularization.items():
-            say(console, f"  {key}: {_as_yaml(value)}")
+            say(console, f"  {key}: {short_value(value, digits=6)}")
     done = inspection.epochs_done
     if inspection.diagnoses:
         show_diagnoses(console, "Warnings:" if done is None else WHY, inspection.diagnoses)
@@ -66,13 +66,6 @@ def show_inspection(source: str, inspection: Inspection) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _as_yaml(value: Any) -> str:
-    """Return a value in the one-line notation of a configuration."""
-    if not isinstance(value, dict):
-        return f"{value:g}"
-    return "{" + ", ".join(f"{key}: {_as_yaml(part)}" for key, part in value.items()) + "}"
 
 
 def _layers(inspection: Inspection) -> Table:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from rich import progress
 from rich.filesize import decimal
 
 from nnctl.data.download import (
@@ -16,9 +15,6 @@ from nnctl.data.download import (
 )
 from nnctl.runs.resolve import FellBack, FewerThreads, Notice
 from nnctl.views.console import View, is_live, notices, say, warn
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 
 class DownloadView(View):
@@ -38,8 +34,8 @@ class DownloadView(View):
         self._quiet = quiet
         self._tell_kept = tell_kept
         self._live = is_live(self._console) and not quiet
-        self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._progress: progress.Progress | None = None
+        self._tasks: dict[str, progress.TaskID] = {}
 
     def stop(self) -> None:
         """Stop the display, and keep only the finished bars."""
@@ -81,8 +77,6 @@ class DownloadView(View):
             say(self._console, text)
 
     def _show(self, event: FileStarted) -> None:
-        from rich import progress  # most commands have nothing to download
-
         if self._progress is None:
             self._progress = progress.Progress(
                 progress.TextColumn("{task.description}"),

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnctl.analysis.evaluation import Evaluation, Mistake
+from nnctl.text import percent
 from nnctl.views.console import results, say
 from nnctl.views.terminal_images import print_side_by_side, share
 
@@ -33,7 +34,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         console,
         Text.assemble(
             ("accuracy ", ""),
-            (f"{100 * evaluation.accuracy:.2f} %", "bold green"),
+            (percent(evaluation.accuracy), "bold green"),
             f" ({right:,} of {evaluation.n:,} correct), loss {evaluation.loss:.4f}",
         ),
     )
@@ -66,17 +67,17 @@ def _show_selective(console: Console, evaluation: Evaluation) -> None:
     selective = evaluation.selective
     assert selective is not None
     correct = (
-        "" if selective.accuracy is None else f", {100 * selective.accuracy:.2f} % of them correct"
+        "" if selective.accuracy is None else f", {percent(selective.accuracy)} of them correct"
     )
     say(
         console,
         f"confidence at least {100 * selective.threshold:.12g} %: {selective.answered:,} of "
-        f"{evaluation.n:,} predictions ({100 * selective.coverage:.2f} %){correct}",
+        f"{evaluation.n:,} predictions ({percent(selective.coverage)}){correct}",
     )
-    error = 100 * selective.calibration_error
+    error = percent(selective.calibration_error)
     say(
         console,
-        f"expected calibration error {error:.2f} %: average gap between confidence and accuracy",
+        f"expected calibration error {error}: average gap between confidence and accuracy",
     )
 
 
@@ -89,11 +90,11 @@ def _corrupted(evaluation: Evaluation) -> Table:
         table.add_column(str(strength), justify="right")
     for row in evaluation.corrupted:
         cells = [
-            Text.assemble(f"{100 * accuracy:.1f} %\n", (f"{amount:g}", "dim"))
+            Text.assemble(f"{percent(accuracy, 1)}\n", (f"{amount:g}", "dim"))
             for amount, accuracy in zip(row.amounts, row.accuracies, strict=True)
         ]
         name = Text.assemble(f"{row.corruption}\n", (row.unit, "dim"))
-        table.add_row(name, f"{100 * evaluation.accuracy:.1f} %", *cells)
+        table.add_row(name, percent(evaluation.accuracy, 1), *cells)
     return table
 
 
@@ -160,7 +161,7 @@ def _show_gains(console: Console, evaluation: Evaluation) -> None:
     for row in evaluation.amplified:
         limit = "" if math.isfinite(row.gain) else " (step units)"
         loss = "-" if row.loss is None else f"{row.loss:{'.4f' if row.loss < 1e6 else '.4g'}}"
-        table.add_row(f"{row.gain:g}{limit}", f"{100 * row.accuracy:.2f} %", loss)
+        table.add_row(f"{row.gain:g}{limit}", percent(row.accuracy), loss)
     _print_table(console, "All weights and biases multiplied by a gain", table)
 
 

@@ -7,6 +7,7 @@ import itertools
 from rich.text import Text
 
 from nnctl.analysis.prediction import FilePrediction
+from nnctl.text import one_line
 from nnctl.views.console import notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 
@@ -27,7 +28,7 @@ class PredictionView:
         elif self._console.is_terminal:
             self._show_picture(prediction)
         else:
-            name, digit = _printable(prediction.name), prediction.best[0][0]
+            name, digit = one_line(prediction.name), prediction.best[0][0]
             best = ", ".join(f"{label} {share(output)}" for label, output in prediction.best)
             # rich would replace tabs by spaces.
             self._console.file.write(f"{name}\t{digit}\t{best}\n")
@@ -35,8 +36,7 @@ class PredictionView:
     def _show_error(self, prediction: FilePrediction) -> None:
         error = prediction.error
         assert error is not None
-        name = _printable(prediction.name)
-        message = Text(f"Error: {name}: {_printable(error.message)}", "red")
+        message = Text(f"Error: {one_line(prediction.name)}: {one_line(error.message)}", "red")
         say(self._errors, message)
         if error.hint:
             say(self._errors, f"Hint: {error.hint}")
@@ -51,15 +51,10 @@ class PredictionView:
             full = round(_BAR * min(max(output, 0.0), 1.0))
             bar = ("#" if plain else "█") * full
             lines.append(Text(f"{name:>5}  {share(output):>7}  {bar}"))
-        say(self._console, Text(_printable(prediction.name), "bold"))
+        say(self._console, Text(one_line(prediction.name), "bold"))
         above = max(0, len(picture) - len(lines)) // 2
         right = [*itertools.repeat(Text(""), above), *lines]
         for pixels, text in itertools.zip_longest(picture, right):
             left = pixels or Text(" " * shown.shape[1])
             print_cut(self._console, Text.assemble(left, "   ", text or ""))
         say(self._console, "")
-
-
-def _printable(text: str) -> str:
-    """Return a name with ``?`` for characters that could move the cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

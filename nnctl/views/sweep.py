@@ -25,7 +25,7 @@ from nnctl.sweeps.trials import (
     sort_key,
     trial_directory,
 )
-from nnctl.text import printable, shell_command
+from nnctl.text import duration, p_value, percent, shell_command, short_value
 from nnctl.views.console import View, is_live, notices, results, say, warn
 
 LEADERS = 10
@@ -99,7 +99,7 @@ class SweepView(View):
 
     def _score(self, row: TrialResult) -> str:
         """Return the metric that ranks a trial, as text."""
-        return f"loss {_number(row.val_loss)}" if self._by_loss else _percent(row.val_accuracy)
+        return f"loss {_number(row.val_loss)}" if self._by_loss else percent(row.val_accuracy)
 
     def _line(self, result: TrialResult) -> Text:
         done = f"{self._done} of {self._sweep.state.total} done"
@@ -131,7 +131,7 @@ class SweepView(View):
         scores, trial = running.history.scores, running.trial
         last = scores[-1] if scores else None
         best = best_score(scores, self._sweep.config.ranked_by) if scores else None
-        show = _number if self._by_loss else _percent
+        show = _number if self._by_loss else percent
         return (
             str(trial.number),
             f"{len(scores)}/{running.epochs}",
@@ -154,7 +154,7 @@ class SweepView(View):
         if new:
             rate = new / seconds
             parts.append(f"{rate * 60:.3g} trials per minute")
-            parts.append(f"about {_duration((sweep.state.total - done) / rate)} left")
+            parts.append(f"about {duration((sweep.state.total - done) / rate)} left")
         return ", ".join(parts)
 
 
@@ -220,7 +220,7 @@ def show_unfinished(state: SweepState) -> None:
     for trial in state.unfinished:
         history = history_so_far(trial_directory(state.directory, trial))
         scores = [epoch.val_accuracy for epoch in history]
-        last = f", {_percent(scores[-1])}" if scores else ""
+        last = f", {percent(scores[-1])}" if scores else ""
         planned = state.planned[trial]
         epochs = f"epoch {len(scores)} of {planned.epochs}"
         what = describe_point(planned.parameters, keys)
@@ -270,12 +270,12 @@ def _leaderboard(
         by_loss = metric == "val_loss"
         table.add_row(
             _span([row.trial for row in setting.trials]),
-            _percent(setting.accuracy) + ("" if by_loss else _plus_minus(deviation, percent=True)),
+            percent(setting.accuracy) + ("" if by_loss else _plus_minus(deviation, percent=True)),
             _number(setting.loss) + (_plus_minus(deviation) if by_loss else ""),
             *(() if with_seeds else (str(setting.best.best_epoch),)),
-            *((_p_value(p),) if compared else ()),
+            *((p_value(p),) if compared else ()),
             *(
-                [_short(setting.point[key]) for key in keys]
+                [short_value(setting.point[key]) for key in keys]
                 if in_columns
                 else [describe_point(setting.point, keys)]
             ),
@@ -287,7 +287,7 @@ def _leaderboard(
 def _width(settings: Sequence[Setting], keys: Sequence[str]) -> int:
     """Return the width of the leaderboard with one column per key, in characters."""
     columns = [
-        max(len(short), *(len(_short(setting.point[key])) for setting in settings))
+        max(len(short), *(len(short_value(setting.point[key])) for setting in settings))
         for short, key in zip(short_keys(keys), keys, strict=True)
     ]
     return 49 + sum(column + 3 for column in columns)
@@ -327,16 +327,16 @@ def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str
     table.add_column("parameter")
     for heading in ("value", "trials", "mean", "best"):
         table.add_column(heading, justify="right", overflow="fold")
-    show = _number if metric == "val_loss" else _percent
+    show = _number if metric == "val_loss" else percent
     for short, key in zip(short_keys(keys), keys, strict=True):
         key_effects: list[Effect] = effects(rows, key, metric)
         for i, effect in enumerate(key_effects):
             last = i == len(key_effects) - 1
             table.add_row(
                 "" if i else short,
-                " to ".join(map(_short, effect.value))
+                " to ".join(map(short_value, effect.value))
                 if isinstance(effect.value, tuple)
-                else _short(effect.value),
+                else short_value(effect.value),
                 str(effect.count),
                 show(effect.mean),
                 show(effect.best),
@@ -348,7 +348,7 @@ def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str
 def describe_point(point: Params, keys: Sequence[str]) -> str:
     """Return the values of the given keys of a point, on one line."""
     named = zip(short_keys(keys), keys, strict=True)
-    return ", ".join(f"{short}={_short(point[key])}" for short, key in named)
+    return ", ".join(f"{short}={short_value(point[key])}" for short, key in named)
 
 
 def varying_keys(points: Sequence[Params]) -> list[str]:
@@ -374,39 +374,5 @@ def _plus_minus(deviation: float | None, *, percent: bool = False) -> str:
     return f" ± {100 * deviation:.2f}" if percent else f" ± {deviation:.2g}"
 
 
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return ""
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in seconds, minutes, or hours and minutes."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _short(value: object) -> str:
-    """Return a value as short YAML text."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.4g}"
-        case dict():
-            return f"{{{', '.join(f'{key}: {_short(below)}' for key, below in value.items())}}}"
-        case list():
-            return f"[{', '.join(map(_short, value))}]"
-        case None:
-            return "null"
-    return printable(str(value))

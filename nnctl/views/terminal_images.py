@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from nnctl.text import percent
+
 _WIDEST = 36  # pixels; leaves room for text to the right in 80 columns
 _RAMP = " .:-=+*#%@"
 _GAP = "   "
@@ -98,4 +100,4 @@ def print_cut(console: Console, line: Text) -> None:
 
 def share(output: float) -> str:
     """Return an output as a percentage if it is from 0 to 1, else as a number."""
-    return f"{100 * output:.1f} %" if 0 <= output <= 1 else f"{output:.3g}"
+    return percent(output, 1) if 0 <= output <= 1 else f"{output:.3g}"

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from rich import progress
 from rich.text import Text
 
 from nnctl.diagnosis import check_config, health_label
 from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.training_run import TrainingRun
-from nnctl.text import shell_command
+from nnctl.text import percent, shell_command
 from nnctl.views.console import View, is_live, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 _MIN_EPOCHS = 5  # with fewer epochs no curves are drawn
 _ROWS, _COLUMNS = 4, 36  # size of a curve in characters
@@ -41,10 +37,7 @@ class TrainingView(View):
         self._console = notices()
         self._progress = self._make_bar() if is_live(self._console) and not quiet else None
 
-    def _make_bar(self) -> Progress:
-        # This import takes 20 ms; only terminals that show a bar need it.
-        from rich import progress
-
+    def _make_bar(self) -> progress.Progress:
         bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -140,9 +133,6 @@ class TrainingView(View):
         say(self._console, Text(_HEADER, style="bold"))
 
     def _row(self, done: EpochDone) -> None:
-        def percent(share: float | None) -> str:
-            return "-" if share is None else f"{100 * share:.2f} %"
-
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
         row = (
             f"{done.epoch:>5}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
@@ -166,11 +156,11 @@ def show_result(training: TrainingRun) -> None:
         say(
             console,
             f"best epoch   {best} of {summary.epochs}: validation accuracy "
-            f"{100 * accuracy:.2f} %, loss {loss:.4f}",
+            f"{percent(accuracy)}, loss {loss:.4f}",
         )
     elif summary.final_train_accuracy is not None:
-        percent = 100 * summary.final_train_accuracy
-        say(console, f"trained      {summary.epochs} epochs: training accuracy {percent:.2f} %")
+        final = percent(summary.final_train_accuracy)
+        say(console, f"trained      {summary.epochs} epochs: training accuracy {final}")
     if summary.status == "stopped_early":
         say(console, f"stopped      after {summary.epochs} epochs without further improvement")
     if best is not None:
