@@ -30,6 +30,12 @@ MAX_UNITS = 1_000_000
 MAX_WHOLE = 2**63 - 1
 """Largest integer in a configuration or in a saved file: that of NumPy's int64."""
 
+Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
+Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
+Positive = Annotated[float, Field(gt=0)]
+DropoutRate = Annotated[float, Field(ge=0, le=0.99)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Section(BaseModel):
     """Base of all models: rejects unknown keys, wrong types and numbers that are not finite."""
@@ -40,18 +46,18 @@ class Section(BaseModel):
 class ElasticConfig(Section):
     """Elastic deformation: a smooth random displacement of each pixel (Simard et al., 2003)."""
 
-    alpha: Annotated[
-        float,
-        Field(ge=0, le=1e6, description="Factor for displacements, which are drawn from -1 to 1"),
-    ] = 34.0
-    sigma: Annotated[
-        float,
-        Field(
-            gt=0.1,
-            le=1e3,
-            description="Standard deviation of the Gaussian blur of displacements, in pixels",
-        ),
-    ] = 4.0
+    alpha: float = Field(
+        default=34.0,
+        ge=0,
+        le=1e6,
+        description="Factor for displacements, which are drawn from -1 to 1",
+    )
+    sigma: float = Field(
+        default=4.0,
+        gt=0.1,
+        le=1e3,
+        description="Standard deviation of the Gaussian blur of displacements, in pixels",
+    )
 
 
 class AugmentConfig(Section):
@@ -60,88 +66,70 @@ class AugmentConfig(Section):
     Eight consecutive images share one deformation; noise is drawn for each image.
     """
 
-    shift: Annotated[float, Field(ge=0, le=1e3, description="Shift along each axis, in pixels")] = (
-        0.0
+    shift: float = Field(default=0.0, ge=0, le=1e3, description="Shift along each axis, in pixels")
+    rotate: float = Field(
+        default=0.0, ge=0, le=180, description="Rotation about the center, in degrees"
     )
-    rotate: Annotated[
-        float, Field(ge=0, le=180, description="Rotation about the center, in degrees")
-    ] = 0.0
-    scale: Annotated[
-        float,
-        Field(ge=0, le=0.9, description="Relative change of the length of each axis"),
-    ] = 0.0
-    shear: Annotated[
-        float,
-        Field(ge=0, le=80, description="Angle by which vertical lines are tilted, in degrees"),
-    ] = 0.0
-    elastic: Annotated[
-        ElasticConfig | None,
-        Field(description="Elastic deformation; {} stands for {alpha: 34, sigma: 4}"),
-    ] = None
-    noise: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=10,
-            description="Standard deviation of Gaussian noise; pixels range from 0 to 1",
-        ),
-    ] = 0.0
+    scale: float = Field(
+        default=0.0, ge=0, le=0.9, description="Relative change of the length of each axis"
+    )
+    shear: float = Field(
+        default=0.0, ge=0, le=80, description="Angle by which vertical lines are tilted, in degrees"
+    )
+    elastic: ElasticConfig | None = Field(
+        default=None, description="Elastic deformation; {} stands for {alpha: 34, sigma: 4}"
+    )
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Standard deviation of Gaussian noise; pixels range from 0 to 1",
+    )
 
 
 class DataConfig(Section):
     """The dataset, and the part of it to train on."""
 
-    dataset: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="mnist, mini (6,000 digits bundled with nnctl), a logic gate (and, or, "
-            "nand, xor) or a directory of IDX files",
-        ),
-    ] = "mnist"
-    fallback: Annotated[
-        Literal["mini"] | None,
-        Field(description="Dataset to use, with a warning, if the dataset is not available"),
-    ] = None
-    validation: Annotated[
-        Annotated[int, Field(ge=0, le=MAX_WHOLE)] | Literal["auto"],
-        Field(
-            description="Number of validation examples, held out from the end of the training set; "
-            "auto: one sixth of it (MNIST: 10,000 of 60,000)"
-        ),
-    ] = "auto"
-    subset: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_WHOLE)] | None,
-        Field(description="Number of training examples to use (null: all); see selection"),
-    ] = None
-    selection: Annotated[
-        Literal["balanced", "first"],
-        Field(
-            description="Examples of a subset: balanced (equally many per class, drawn with the "
-            "seed) or first (the first ones of the file)"
-        ),
-    ] = "balanced"
-    positive_digit: Annotated[
-        Annotated[int, Field(ge=0, le=9)] | None,
-        Field(description="Binary labels: 1 for this digit, 0 for all others"),
-    ] = None
-    augment: Annotated[
-        AugmentConfig | None,
-        Field(description="Random deformations of training images only"),
-    ] = None
+    dataset: str = Field(
+        default="mnist",
+        min_length=1,
+        description="mnist, mini (6,000 digits bundled with nnctl), a logic gate (and, or, "
+        "nand, xor) or a directory of IDX files",
+    )
+    fallback: Literal["mini"] | None = Field(
+        default=None, description="Dataset to use, with a warning, if the dataset is not available"
+    )
+    validation: Whole | Literal["auto"] = Field(
+        default="auto",
+        description="Number of validation examples, held out from the end of the training set; "
+        "auto: one sixth of it (MNIST: 10,000 of 60,000)",
+    )
+    subset: Count | None = Field(
+        default=None, description="Number of training examples to use (null: all); see selection"
+    )
+    selection: Literal["balanced", "first"] = Field(
+        default="balanced",
+        description="Examples of a subset: balanced (equally many per class, drawn with the "
+        "seed) or first (the first ones of the file)",
+    )
+    positive_digit: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        default=None, description="Binary labels: 1 for this digit, 0 for all others"
+    )
+    augment: AugmentConfig | None = Field(
+        default=None, description="Random deformations of training images only"
+    )
 
 
 class InitConfig(Section):
     """Initial parameters of a layer."""
 
-    weights: Annotated[
-        Initializer,
-        TableEntry("initializer", INITIALIZERS),
-        Field(description="auto: He for the relu family, LeCun for selu, Glorot for all others"),
-    ] = AUTO
-    biases: Annotated[
-        Initializer, TableEntry("initializer", INITIALIZERS), Field(description="auto: zeros")
-    ] = AUTO
+    weights: Annotated[Initializer, TableEntry("initializer", INITIALIZERS)] = Field(
+        default=AUTO,
+        description="auto: He for the relu family, LeCun for selu, Glorot for all others",
+    )
+    biases: Annotated[Initializer, TableEntry("initializer", INITIALIZERS)] = Field(
+        default=AUTO, description="auto: zeros"
+    )
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -164,98 +152,73 @@ class InitConfig(Section):
 class LayerConfig(Section):
     """A fully connected layer."""
 
-    units: Annotated[int, Field(ge=1, le=MAX_UNITS, description="Number of outputs")]
-    activation: Annotated[
-        Activation,
-        TableEntry("activation", ACTIVATIONS),
-        Field(description="Name of the activation, or {name: ..., PARAMETER: ...}"),
-    ]
-    init: Annotated[
-        InitConfig | None,
-        Field(description="Initial parameters of this layer; null: as in network.init"),
-    ] = None
-    dropout: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=0.99,
-            description="Fraction of outputs set to 0 in training, drawn again for each batch; "
-            "hidden layers only",
-        ),
-    ] = 0.0
+    units: int = Field(ge=1, le=MAX_UNITS, description="Number of outputs")
+    activation: Annotated[Activation, TableEntry("activation", ACTIVATIONS)] = Field(
+        description="Name of the activation, or {name: ..., PARAMETER: ...}"
+    )
+    init: InitConfig | None = Field(
+        default=None, description="Initial parameters of this layer; null: as in network.init"
+    )
+    dropout: DropoutRate = Field(
+        default=0.0,
+        description="Fraction of outputs set to 0 in training, drawn again for each batch; "
+        "hidden layers only",
+    )
 
 
 class NetworkConfig(Section):
     """The layers, from the first hidden layer to the output layer; the dataset sets the inputs."""
 
-    layers: Annotated[
-        list[LayerConfig],
-        Field(min_length=1, max_length=1000, description="Layers in order, the output layer last"),
-    ]
-    init: Annotated[InitConfig, Field(description="Initial parameters of all layers")] = (
-        InitConfig()
+    layers: list[LayerConfig] = Field(
+        min_length=1, max_length=1000, description="Layers in order, the output layer last"
     )
-    input_dropout: Annotated[
-        float,
-        Field(ge=0, le=0.99, description="Fraction of inputs set to 0 in training"),
-    ] = 0.0
+    init: InitConfig = Field(default=InitConfig(), description="Initial parameters of all layers")
+    input_dropout: DropoutRate = Field(
+        default=0.0, description="Fraction of inputs set to 0 in training"
+    )
 
 
 class OptimizerConfig(Section):
     """The optimizer, which updates the parameters after each batch."""
 
-    name: Annotated[
-        Literal[tuple(OPTIMIZERS)],  # type: ignore[valid-type]
-        Field(description="sgd (stochastic gradient descent), adagrad or adam"),
-    ] = "sgd"
-    learning_rate: Annotated[
-        float, Field(gt=0, description="Factor for the mean gradient of a batch")
-    ]
-    momentum: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="SGD only: fraction of the previous update that is added to this one",
-        ),
-    ] = 0.0
-    nesterov: Annotated[bool, Field(description="SGD only: Nesterov momentum")] = False
-    beta1: Annotated[
-        Annotated[float, Field(ge=0, lt=1)] | None,
-        Field(description="Adam only: decay of the average of gradients; null: 0.9"),
-    ] = None
-    beta2: Annotated[
-        Annotated[float, Field(ge=0, lt=1)] | None,
-        Field(description="Adam only: decay of the average of squared gradients; null: 0.999"),
-    ] = None
-    epsilon: Annotated[
-        Annotated[float, Field(gt=0)] | None,
-        Field(
-            description="Adam and AdaGrad only: added to the divisor of each step; null: 1e-8 for "
-            "Adam, 1e-7 for AdaGrad"
-        ),
-    ] = None
-    weight_decay: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Each step multiplies the weights, not the biases, by "
-            "1 - learning_rate * weight_decay; lambda / n in Nielsen's book",
-        ),
-    ] = 0.0
-    clip_norm: Annotated[
-        Annotated[float, Field(gt=0)] | None,
-        Field(description="Maximum norm of the mean gradient; longer ones are scaled down"),
-    ] = None
-    max_norm: Annotated[
-        Annotated[float, Field(gt=0)] | None,
-        Field(description="Maximum norm of the incoming weights of each unit"),
-    ] = None
-    schedule: Annotated[
-        Schedule,
-        TableEntry("schedule", SCHEDULES),
-        Field(description="Change of the learning rate over the epochs"),
-    ] = ConstantSchedule()
+    name: Literal[tuple(OPTIMIZERS)] = Field(  # type: ignore[valid-type]
+        default="sgd", description="sgd (stochastic gradient descent), adagrad or adam"
+    )
+    learning_rate: float = Field(gt=0, description="Factor for the mean gradient of a batch")
+    momentum: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="SGD only: fraction of the previous update that is added to this one",
+    )
+    nesterov: bool = Field(default=False, description="SGD only: Nesterov momentum")
+    beta1: Decay | None = Field(
+        default=None, description="Adam only: decay of the average of gradients; null: 0.9"
+    )
+    beta2: Decay | None = Field(
+        default=None,
+        description="Adam only: decay of the average of squared gradients; null: 0.999",
+    )
+    epsilon: Positive | None = Field(
+        default=None,
+        description="Adam and AdaGrad only: added to the divisor of each step; null: 1e-8 for "
+        "Adam, 1e-7 for AdaGrad",
+    )
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="Each step multiplies the weights, not the biases, by "
+        "1 - learning_rate * weight_decay; lambda / n in Nielsen's book",
+    )
+    clip_norm: Positive | None = Field(
+        default=None, description="Maximum norm of the mean gradient; longer ones are scaled down"
+    )
+    max_norm: Positive | None = Field(
+        default=None, description="Maximum norm of the incoming weights of each unit"
+    )
+    schedule: Annotated[Schedule, TableEntry("schedule", SCHEDULES)] = Field(
+        default=ConstantSchedule(), description="Change of the learning rate over the epochs"
+    )
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_other_optimizers(
@@ -269,97 +232,78 @@ class OptimizerConfig(Section):
 class EarlyStoppingConfig(Section):
     """Stops training before the last epoch if the validation metric does not improve."""
 
-    patience: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=MAX_WHOLE,
-            description="Number of consecutive epochs without improvement before stopping",
-        ),
-    ]
-    metric: Annotated[
-        Literal["val_accuracy", "val_loss"], Field(description="Metric that has to improve")
-    ] = "val_accuracy"
+    patience: Count = Field(
+        description="Number of consecutive epochs without improvement before stopping"
+    )
+    metric: Literal["val_accuracy", "val_loss"] = Field(
+        default="val_accuracy", description="Metric that has to improve"
+    )
 
 
 class TrainingConfig(Section):
     """Length of training, batches, and how the network is trained and averaged."""
 
-    epochs: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_WHOLE)] | Literal["auto"],
-        Field(description="Passes over the training set; auto: enough for steps if set, else 30"),
-    ] = "auto"
-    steps: Annotated[
-        Annotated[int, Field(ge=1, le=MAX_WHOLE)] | None,
-        Field(description="Maximum number of steps; training ends earlier if the epochs are over"),
-    ] = None
-    batch_size: Annotated[int, Field(ge=1, le=MAX_WHOLE, description="Examples per step")] = 32
-    sampling: Annotated[
-        Literal["shuffle", "with_replacement"],
-        Field(
-            description="shuffle: each example once per epoch; with_replacement: every batch is "
-            "drawn from all examples, as in Deep Learning from Scratch"
-        ),
-    ] = "shuffle"
-    seed: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=MAX_WHOLE,
-            description="Seed of all random numbers: initial weights, shuffling, subset, dropout "
-            "and augmentation",
-        ),
-    ] = 0
-    label_smoothing: Annotated[
-        float,
-        Field(
-            ge=0, lt=1, description="Fraction of each target that is spread evenly over all classes"
-        ),
-    ] = 0.0
-    adversarial: Annotated[
-        Annotated[float, Field(gt=0, le=1000)] | None,
-        Field(
-            description="Adversarial training: distance (L2 norm) by which each image is moved in "
-            "the direction of increasing loss. Black and white differ by 1; moved pixels may leave "
-            "that range"
-        ),
-    ] = None
-    average: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | None,
-        Field(
-            description="Decay per step, such as 0.999, of an exponential moving average (EMA) of "
-            "the weights, which is validated, saved and evaluated. It is updated every eighth "
-            "step; after n steps the decay is at most n / (n + 10)"
-        ),
-    ] = None
-    early_stopping: Annotated[
-        EarlyStoppingConfig | None, Field(description="Early stopping; null: train for all epochs")
-    ] = None
-    threads: Annotated[
-        Annotated[int, Field(ge=1, le=1024)] | Literal["auto"],
-        Field(
-            description="Threads per training step, at most one per example of a batch; auto: "
-            "chosen from the size of a step"
-        ),
-    ] = "auto"
+    epochs: Count | Literal["auto"] = Field(
+        default="auto",
+        description="Passes over the training set; auto: enough for steps if set, else 30",
+    )
+    steps: Count | None = Field(
+        default=None,
+        description="Maximum number of steps; training ends earlier if the epochs are over",
+    )
+    batch_size: Count = Field(default=32, description="Examples per step")
+    sampling: Literal["shuffle", "with_replacement"] = Field(
+        default="shuffle",
+        description="shuffle: each example once per epoch; with_replacement: every batch is "
+        "drawn from all examples, as in Deep Learning from Scratch",
+    )
+    seed: Whole = Field(
+        default=0,
+        description="Seed of all random numbers: initial weights, shuffling, subset, dropout "
+        "and augmentation",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of each target that is spread evenly over all classes",
+    )
+    adversarial: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        default=None,
+        description="Adversarial training: distance (L2 norm) by which each image is moved in "
+        "the direction of increasing loss. Black and white differ by 1; moved pixels may leave "
+        "that range",
+    )
+    average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Decay per step, such as 0.999, of an exponential moving average (EMA) of "
+        "the weights, which is validated, saved and evaluated. It is updated every eighth "
+        "step; after n steps the decay is at most n / (n + 10)",
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(
+        default=None, description="Early stopping; null: train for all epochs"
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        default="auto",
+        description="Threads per training step, at most one per example of a batch; auto: "
+        "chosen from the size of a step",
+    )
 
 
 class Config(Section):
     """A training configuration."""
 
-    data: Annotated[DataConfig, Field(description="Dataset")] = DataConfig()
-    network: Annotated[NetworkConfig, Field(description="Layers of the network")]
-    loss: Annotated[
-        Literal[tuple(LOSSES)],  # type: ignore[valid-type]
-        Field(
-            description="cross_entropy (with softmax or sigmoid outputs) or quadratic (half the "
-            "squared distance)"
-        ),
-    ] = "cross_entropy"
-    optimizer: Annotated[OptimizerConfig, Field(description="Optimizer")]
-    training: Annotated[
-        TrainingConfig, Field(description="Length of training, batch size and seed")
-    ] = TrainingConfig()
+    data: DataConfig = Field(default=DataConfig(), description="Dataset")
+    network: NetworkConfig = Field(description="Layers of the network")
+    loss: Literal[tuple(LOSSES)] = Field(  # type: ignore[valid-type]
+        default="cross_entropy",
+        description="cross_entropy (with softmax or sigmoid outputs) or quadratic (half the "
+        "squared distance)",
+    )
+    optimizer: OptimizerConfig = Field(description="Optimizer")
+    training: TrainingConfig = Field(
+        default=TrainingConfig(), description="Length of training, batch size and seed"
+    )
 
 
 def json_schema(model: type[Section] = Config) -> dict[str, Any]:

@@ -78,21 +78,19 @@ class Range(Section):
             "q_log_normal",
         ],
         BeforeValidator(_no_absent),
-        Field(
-            description="; ".join(f"{name}: {how}" for name, how in (_BOUNDED | _GAUSSIAN).items())
-            + "; q_...: the same, rounded to multiples of q"
-        ),
-    ]
-    min: Annotated[float | None, Field(description="Lower bound")] = None
-    max: Annotated[float | None, Field(description="Upper bound")] = None
-    mu: Annotated[
-        float, Field(ge=-_HUGE, le=_HUGE, description="normal and log_normal only: mean")
-    ] = 0.0
-    sigma: Annotated[
-        float,
-        Field(gt=0, le=_HUGE, description="normal and log_normal only: standard deviation"),
-    ] = 1.0
-    q: Annotated[float, Field(gt=0, description="q_ distributions only: step between values")] = 1.0
+    ] = Field(
+        description="; ".join(f"{name}: {how}" for name, how in (_BOUNDED | _GAUSSIAN).items())
+        + "; q_...: the same, rounded to multiples of q"
+    )
+    min: float | None = Field(default=None, description="Lower bound")
+    max: float | None = Field(default=None, description="Upper bound")
+    mu: float = Field(
+        default=0.0, ge=-_HUGE, le=_HUGE, description="normal and log_normal only: mean"
+    )
+    sigma: float = Field(
+        default=1.0, gt=0, le=_HUGE, description="normal and log_normal only: standard deviation"
+    )
+    q: float = Field(default=1.0, gt=0, description="q_ distributions only: step between values")
 
     @property
     def shape(self) -> str:
@@ -180,15 +178,14 @@ Value = Annotated[Any, AfterValidator(with_nested)]
 class Choice(Section):
     """A list of values to choose from; a value may contain more choices and ranges."""
 
-    distribution: Annotated[
-        Literal["categorical", "categorical_w_probabilities"],
-        Field(description="Distribution of a choice"),
-    ] = "categorical"
-    values: Annotated[list[Value], Field(min_length=1, description="Values to choose from")]
-    probabilities: Annotated[
-        list[Annotated[float, Field(ge=0)]] | None,
-        Field(description="Probability of each value, for method random only; default: equal"),
-    ] = None
+    distribution: Literal["categorical", "categorical_w_probabilities"] = Field(
+        default="categorical", description="Distribution of a choice"
+    )
+    values: list[Value] = Field(min_length=1, description="Values to choose from")
+    probabilities: list[Annotated[float, Field(ge=0)]] | None = Field(
+        default=None,
+        description="Probability of each value, for method random only; default: equal",
+    )
 
     @model_validator(mode="after")
     def _check_probabilities(self) -> Choice:
@@ -206,18 +203,16 @@ class Choice(Section):
 class Constant(Section):
     """A single value, which is not varied."""
 
-    distribution: Annotated[
-        Literal["constant"], Field(description="Distribution of a constant")
-    ] = "constant"
-    value: Annotated[Any, Field(description="Value of the key")]
+    distribution: Literal["constant"] = Field(
+        default="constant", description="Distribution of a constant"
+    )
+    value: Any = Field(description="Value of the key")
 
 
 class Group(Section):
     """Parameters of a section: their dotted keys begin with its key."""
 
-    parameters: Annotated[
-        dict[str, Parameter], Field(min_length=1, description="Parameters by key")
-    ]
+    parameters: dict[str, Parameter] = Field(min_length=1, description="Parameters by key")
 
 
 def _kind(value: Any) -> str:
@@ -253,11 +248,10 @@ _LIST = TypeAdapter[Any](list[Value])
 class Metric(Section):
     """The metric to rank trials by, in the form of Weights & Biases."""
 
-    name: Annotated[Literal["val_accuracy", "val_loss"], Field(description="Name of the metric")]
-    goal: Annotated[
-        Literal["maximize", "minimize"],
-        Field(description="maximize for val_accuracy, minimize for val_loss"),
-    ] = "minimize"
+    name: Literal["val_accuracy", "val_loss"] = Field(description="Name of the metric")
+    goal: Literal["maximize", "minimize"] = Field(
+        default="minimize", description="maximize for val_accuracy, minimize for val_loss"
+    )
 
     @model_validator(mode="after")
     def _check_goal(self) -> Metric:
@@ -277,30 +271,29 @@ def _no_strict(strict: bool) -> bool:
 class EarlyTermination(Section):
     """Ends a trial early if it is worse than other trials after the same number of epochs."""
 
-    type: Annotated[
-        Literal["median", "successive_halving", "hyperband"],
-        Field(
-            description="median: end a trial that is worse than the median of the others; "
-            "successive_halving (or hyperband): at the epochs min_iter, min_iter * eta, "
-            "min_iter * eta^2, ... keep the best 1/eta of the trials"
-        ),
-    ]
-    min_iter: Annotated[
-        int | None, Field(ge=1, description="First epoch after which a trial may end")
-    ] = None
-    eta: Annotated[
-        int, Field(ge=2, description="successive_halving only: one of eta trials continues")
-    ] = 3
-    max_iter: Annotated[
-        int | None, Field(ge=1, description="hyperband only, instead of min_iter: last epoch")
-    ] = None
-    s: Annotated[
-        int | None,
-        Field(ge=1, le=100, description="hyperband only, with max_iter: number of comparisons"),
-    ] = None
-    strict: Annotated[
-        bool, AfterValidator(_no_strict), Field(description="hyperband only: must be false")
-    ] = False
+    type: Literal["median", "successive_halving", "hyperband"] = Field(
+        description="median: end a trial that is worse than the median of the others; "
+        "successive_halving (or hyperband): at the epochs min_iter, min_iter * eta, "
+        "min_iter * eta^2, ... keep the best 1/eta of the trials"
+    )
+    min_iter: int | None = Field(
+        default=None, ge=1, description="First epoch after which a trial may end"
+    )
+    eta: int = Field(
+        default=3, ge=2, description="successive_halving only: one of eta trials continues"
+    )
+    max_iter: int | None = Field(
+        default=None, ge=1, description="hyperband only, instead of min_iter: last epoch"
+    )
+    s: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="hyperband only, with max_iter: number of comparisons",
+    )
+    strict: Annotated[bool, AfterValidator(_no_strict)] = Field(
+        default=False, description="hyperband only: must be false"
+    )
 
     @property
     def first_epoch(self) -> int:
@@ -340,51 +333,39 @@ class SweepConfig(Section):
 
     model_config = ConfigDict(json_schema_extra=_allow_ignored)
 
-    base: Annotated[
-        str | None,
-        Field(
-            min_length=1, description="Path of the training configuration, relative to this file"
-        ),
-    ] = None
-    method: Annotated[
-        Literal["grid", "random", "tpe"],
-        BeforeValidator(_no_bayes),
-        Field(
-            description="grid: every combination of the values; random: combinations drawn at "
-            "random; tpe: combinations that earlier trials suggest are good (needs Optuna)"
-        ),
-    ] = "grid"
-    parameters: Annotated[
-        dict[str, Parameter],
-        Field(min_length=1, description="Parameters by dotted key: a list of values, a range, ..."),
-    ]
-    trials: Annotated[
-        int | None,
-        Field(ge=1, description="Number of combinations to try; of a grid, the first ones"),
-    ] = None
-    run_cap: Annotated[int | None, Field(ge=1, description="Same as trials")] = None
-    seed: Annotated[
-        int, Field(ge=0, le=MAX_WHOLE, description="Seed of the combinations drawn")
-    ] = 0
-    seeds: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=1000,
-            description="Trainings per combination, with training.seed, training.seed + 1, ...; "
-            "combinations are ranked by their mean",
-        ),
-    ] = 1
+    base: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Path of the training configuration, relative to this file",
+    )
+    method: Annotated[Literal["grid", "random", "tpe"], BeforeValidator(_no_bayes)] = Field(
+        default="grid",
+        description="grid: every combination of the values; random: combinations drawn at "
+        "random; tpe: combinations that earlier trials suggest are good (needs Optuna)",
+    )
+    parameters: dict[str, Parameter] = Field(
+        min_length=1, description="Parameters by dotted key: a list of values, a range, ..."
+    )
+    trials: int | None = Field(
+        default=None, ge=1, description="Number of combinations to try; of a grid, the first ones"
+    )
+    run_cap: int | None = Field(default=None, ge=1, description="Same as trials")
+    seed: int = Field(default=0, ge=0, le=MAX_WHOLE, description="Seed of the combinations drawn")
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Trainings per combination, with training.seed, training.seed + 1, ...; "
+        "combinations are ranked by their mean",
+    )
     metric: Annotated[
         Annotated[Literal["val_accuracy", "val_loss"], Tag("a name")]
         | Annotated[Metric, Tag("Metric")],
         Discriminator(lambda given: "Metric" if isinstance(given, dict | Metric) else "a name"),
-        Field(description="Metric to rank trials by"),
-    ] = "val_accuracy"
-    early_terminate: Annotated[
-        EarlyTermination | None,
-        Field(description="Rule to end bad trials early (needs Optuna)"),
-    ] = None
+    ] = Field(default="val_accuracy", description="Metric to rank trials by")
+    early_terminate: EarlyTermination | None = Field(
+        default=None, description="Rule to end bad trials early (needs Optuna)"
+    )
 
     @property
     def ranked_by(self) -> str:
