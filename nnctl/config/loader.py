@@ -16,13 +16,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from nnctl.config.checks import CHECKS, Check, Problem
+from nnctl.config.choices import TableEntry
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, KeyPath, read_file
-from nnctl.config.schema import Config, Section
+from nnctl.config.schema import Config
 from nnctl.errors import MAX_LISTED, ConfigError
-from nnctl.nn.activations import ACTIVATIONS
-from nnctl.nn.initializers import INITIALIZERS
-from nnctl.nn.schedules import SCHEDULES
 from nnctl.text import did_you_mean, nearest, quoted
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,7 +47,7 @@ _EXPECTED = {
 }
 """Expected value, by the type of pydantic's error."""
 
-_PLACEHOLDERS: dict[str, Any] = {
+_PLACEHOLDERS: dict[str | int, Any] = {
     "units": 1,
     "activation": "linear",
     "learning_rate": 1e-9,
@@ -165,7 +163,7 @@ def _problems(
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
                 if number < MAX_LISTED:
-                    yield _unknown_key(model, error["loc"], path, data)
+                    yield _unknown_key(model, error["loc"], path)
                 else:  # finding suggestions is slow
                     yield Problem(path, "unknown key", of_key=True)
             case "value_error":
@@ -184,19 +182,19 @@ def _path(error: ErrorDetails, data: Any) -> KeyPath:
     path: list[str | int] = []
     *parents, last = error["loc"] or ("",)
     for step in parents:
-        if isinstance(data, dict | list) and _has(data, step):
+        if _has(data, step):
             path.append(step)
-            data = data[step]  # type: ignore[index]
-    in_data = isinstance(data, dict | list) and _has(data, last)
-    if in_data or error["type"] == "missing":
+            data = data[step]
+    if _has(data, last) or error["type"] == "missing":
         path.append(last)
     return tuple(path)
 
 
-def _has(container: dict[str, Any] | list[Any], step: str | int) -> bool:
-    if isinstance(container, dict):
-        return step in container
-    return isinstance(step, int) and step < len(container)
+def _has(data: Any, step: str | int) -> bool:
+    """Check whether a value is a mapping with a key, or a list with an index."""
+    if isinstance(data, list):
+        return isinstance(step, int) and step < len(data)
+    return isinstance(data, dict) and step in data
 
 
 def _expectation(error: ErrorDetails) -> str:
@@ -229,18 +227,13 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
     return did_you_mean(value, known)
 
 
-def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, data: Any) -> Problem:
+def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem:
     """Return the problem of an unknown key, with the key that was probably meant."""
     key, parent = str(path[-1]), path[:-1]
-    for step in parent:
-        data = data[step]
-    elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in _keys(model)}
-    section = ".".join(step for step in parent if isinstance(step, str))
-    siblings = [name for prefix, name in _keys(model) if prefix == section]
-    if member := _union_member(loc):
-        siblings, elsewhere = list(member.model_fields), {}
-    elif parent and "name" not in siblings and isinstance(data.get("name"), str):
-        siblings = _parameters(parent[-1], data["name"])
+    siblings, sections = _valid_keys(model, loc[:-1]), list(_keys(model))
+    elsewhere: dict[str, str] = {}
+    if ".".join(step for step in parent if isinstance(step, str)) in dict(sections):
+        elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in sections}
     related: tuple[KeyPath, ...] = ()
     if meant := nearest(key, siblings):
         advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
@@ -252,13 +245,31 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, data: Any)
             f"; valid keys: {', '.join(siblings)}" if siblings else "; no other keys are allowed"
         )
         advice = did_you_mean(key, elsewhere) or known
-    return Problem(path, f"unknown key {quoted(key)}{advice}", related=related, of_key=True)
+    return Problem(path, f"unknown key {quoted(key)}{advice}", related, of_key=True)
 
 
-def _union_member(loc: KeyPath) -> type[BaseModel] | None:
-    """Return the section that contains an error, if it is a member of a union."""
-    sections = {section.__name__: section for section in Section.__subclasses__()}
-    return next((sections[step] for step in reversed(loc) if step in sections), None)
+def _valid_keys(model: type[Any], loc: KeyPath) -> list[str]:
+    """Return the valid keys of a mapping, which may be a member of a union."""
+    members: dict[str, type[Any]] = {"": model}
+    for step in map(str, loc):
+        nested = [_members(member, step) for member in members.values()]
+        below = dict(item for names in nested for item in names.items())
+        members = {"": members[step]} if step in members else below or members
+    member = next(iter(members.values()))
+    if issubclass(member, BaseModel):
+        return list(member.model_fields)
+    return [field.name for field in dataclasses.fields(member)]
+
+
+def _members(model: type[Any], key: str) -> dict[str, type[Any]]:
+    """Return the sections or the table entries that a key may have, by their names in pydantic."""
+    if not issubclass(model, BaseModel) or key not in model.model_fields:
+        return {}
+    field = model.model_fields[key]
+    tables = [item.table for item in field.metadata if isinstance(item, TableEntry)]
+    return (
+        dict(tables[0]) if tables else {part.__name__: part for part in _sections(field.annotation)}
+    )
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -276,27 +287,19 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections(argument)
 
 
-def _parameters(key: str | int, name: str) -> list[str]:
-    """Return the parameters of an entry in the table of a key: an activation, for example."""
-    tables: dict[str | int, Mapping[str, type[Any]]]
-    tables = {"activation": ACTIVATIONS, "schedule": SCHEDULES}
-    kind = tables.get(key, INITIALIZERS).get(name)
-    return [field.name for field in dataclasses.fields(kind)] if kind else []
-
-
 def _repair(data: Any, problem: Problem) -> None:
     """Replace a wrong value by the default, or by a valid placeholder."""
-    path = problem.path
-    for step in path[:-1]:
-        if not (isinstance(data, dict | list) and _has(data, step)):
+    *parents, last = problem.path or ("",)
+    for step in parents:
+        if not _has(data, step):
             return
-        data = data[step]  # type: ignore[index]
-    if isinstance(data, dict) and path:
-        data.pop(path[-1], None)
-        if path[-1] in _PLACEHOLDERS and not problem.of_key:
-            data[path[-1]] = _PLACEHOLDERS[str(path[-1])]
-    elif isinstance(data, list) and path:  # the only list in the schema holds the layers
-        data[int(path[-1])] = {"units": 1, "activation": "linear"}
+        data = data[step]
+    if isinstance(data, list):  # the only list in the schema holds the layers
+        data[int(last)] = {"units": 1, "activation": "linear"}
+    elif isinstance(data, dict):
+        data.pop(last, None)
+        if last in _PLACEHOLDERS and not problem.of_key:
+            data[last] = _PLACEHOLDERS[last]
 
 
 def _depends_on(problem: Problem, wrong: Iterable[KeyPath]) -> bool:
