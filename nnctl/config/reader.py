@@ -109,28 +109,25 @@ def read_file(path: Path, *, pipes: bool = True) -> Document:
     ConfigError
         The file cannot be read or is not valid YAML. Lists every mistake found.
     """
+    hint = None
     try:
         if not pipes and not stat.S_ISREG(path.stat().st_mode):
             raise OSError(errno.EINVAL, "it is a directory, a pipe or a device")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
+        if len(content) <= MAX_BYTES:
+            return read(content.decode("utf-8-sig"), str(path))
+        mistake = f"{path}: file is larger than {MAX_BYTES:,} bytes"
     except FileNotFoundError:
-        raise ConfigError(str(path), [f"{path}: file not found"], hint=_nearby(path)) from None
+        mistake, hint = f"{path}: file not found", _nearby(path)
     except OSError as error:
-        raise ConfigError(str(path), [f"{path}: cannot read: {error.strerror}"]) from None
-    except ValueError as error:  # a NUL in the name
-        name = repr(str(path))
-        raise ConfigError(name, [f"{name}: invalid file name: {error}"]) from None
-    if len(content) > MAX_BYTES:
-        raise ConfigError(str(path), [f"{path}: file is larger than {MAX_BYTES:,} bytes"])
-    try:
-        text = content.decode("utf-8-sig")
+        mistake = f"{path}: cannot read: {error.strerror}"
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            str(path), [f"{path}:{line}: not UTF-8 text"], hint="Save the file as UTF-8."
-        ) from None
-    return read(text, str(path))
+        mistake, hint = f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8."
+    except ValueError as error:  # a NUL in the name
+        mistake = f"{str(path)!r}: invalid file name: {error}"
+    raise ConfigError(str(path), [mistake], hint=hint)
 
 
 def read(text: str, source: str) -> Document:
@@ -180,7 +177,8 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             raise ConfigError(self.source, [f"{self._position(mark)}: {what}"]) from None
         except yaml.YAMLError as error:
-            raise ConfigError(self.source, [f"{self.source}: {_first_line(error)}"]) from None
+            problem = str(error).splitlines()[0]
+            raise ConfigError(self.source, [f"{self.source}: {problem}"]) from None
         except RecursionError:
             raise ConfigError(self.source, [f"{self.source}: nested too deeply"]) from None
         if self.mistakes:
@@ -233,40 +231,33 @@ class _Builder:
 
     def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         text, kind = node.value, node.tag.rpartition(":")[2]
-        try:
-            match kind:
-                case "null":
-                    return None
-                case "bool":
-                    return text.lower() == "true"
-                case "int":
-                    base = 8 if text.startswith("0o") else 16 if "x" in text else 10
-                    return self._check_64_bits(int(text, base))
-                case "float":
-                    return self._check_finite(
-                        float(text.replace(".inf", "inf").replace(".nan", "nan"))
-                    )
-        except ValueError:
-            self.mistakes.append(
-                f"{self.values[path]}: expected a finite number of at most 64 bits, got {text[:40]}"
-            )
-            return None
+        match kind:
+            case "null":
+                return None
+            case "bool":
+                return text.lower() == "true"
+            case "int" | "float":
+                number = _number(text, kind)
+                if number is None:
+                    problem = f"expected a finite number of at most 64 bits, got {text[:40]}"
+                    self.mistakes.append(f"{self.values[path]}: {problem}")
+                return number
         if not _is_encodable(text):
             self.mistakes.append(f"{self.values[path]}: {_NOT_ENCODABLE}")
             return None
         return text
 
-    @staticmethod
-    def _check_64_bits(number: int) -> int:
-        if abs(number) >= 2**64:
-            raise ValueError
-        return number
 
-    @staticmethod
-    def _check_finite(number: float) -> float:
-        if not math.isfinite(number):
-            raise ValueError
-        return number
+def _number(text: str, kind: str) -> float | None:
+    """Return a number, or None if it is not finite or has more than 64 bits."""
+    try:
+        if kind == "int":
+            whole = int(text, 8 if text.startswith("0o") else 16 if "x" in text else 10)
+            return whole if abs(whole) < 2**64 else None
+        number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _is_encodable(text: str) -> bool:
@@ -282,7 +273,3 @@ def _matches_tag(node: yaml.Node) -> bool:
         return node.tag == _MAPPING
     pattern = _CORE_SCHEMA.get(node.tag)
     return node.tag == _TEXT or (pattern is not None and bool(re.fullmatch(pattern, node.value)))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
