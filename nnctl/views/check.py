@@ -7,24 +7,22 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from rich import box
 from rich.console import Console, Group
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from nnctl.analysis.inspection import (
     LARGEST_ERROR,
     GradientReport,
     Inspection,
-    LayerPlan,
     Sample,
     list_activations,
 )
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.types import Array
 from nnctl.text import short_value
-from nnctl.views.console import results, say
+from nnctl.views.console import is_unicode, make_table, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 from nnctl.views.terminal_images import print_side_by_side
@@ -69,29 +67,24 @@ def _count(number: int, noun: str) -> str:
 
 
 def _layers(inspection: Inspection) -> Table:
-    table = Table(box=box.SIMPLE)
-    for name in ("layer", "shape", "parameters"):
-        table.add_column(name, justify="right")
-    for name in ("activation", "initial weights"):
-        table.add_column(name)
     show_biases = any(plan.biases != "zeros" for plan in inspection.layers)
-    if show_biases:
-        table.add_column("initial biases")
+    initial = ["initial weights", "initial biases"] if show_biases else ["initial weights"]
+    table = make_table("layer", "shape", "parameters", left=["activation", *initial])
     for plan in inspection.layers:
         biases = Group(plan.biases, f"std {plan.biases_std:.3g}")
         table.add_row(
             str(plan.layer),
             f"{plan.inputs} x {plan.units}",
             f"{plan.parameters:,}",
-            Group(Text(plan.activation, "bold"), plan.formula, *_dropout(plan)),
+            Group(
+                Text(plan.activation, "bold"),
+                plan.formula,
+                *([f"dropout {plan.dropout:g}"] if plan.dropout else []),
+            ),
             Group(f"{'auto: ' if plan.auto else ''}{plan.weights}", f"std {plan.weights_std:.3g}"),
             *([biases] if show_biases else []),
         )
     return table
-
-
-def _dropout(plan: LayerPlan) -> list[str]:
-    return [f"dropout {plan.dropout:g}"] if plan.dropout else []
 
 
 def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | None) -> None:
@@ -115,9 +108,9 @@ def show_gradients(report: GradientReport) -> None:
     console = results()
     say(console, "")
     say(console, Text("Backpropagation against central differences, in float64", "bold"))
-    table = Table(box=box.SIMPLE)
-    for name in ("layer", "largest gradient", "largest relative error", "compared", "at a kink"):
-        table.add_column(name, justify="right")
+    table = make_table(
+        "layer", "largest gradient", "largest relative error", "compared", "at a kink"
+    )
     for error in report.errors:
         right = error.largest <= LARGEST_ERROR
         relative_error = f"{error.largest:.1e}" if error.checked else "-"
@@ -132,9 +125,7 @@ def show_gradients(report: GradientReport) -> None:
     for number in report.surrogates:
         say(console, f"layer {number} is checked with the surrogate of its activation")
     say(console, Text("Linear approximation of the outputs: Δf ≈ Σ ∂f/∂w Δw", "bold"))
-    table = Table(box=box.SIMPLE)
-    for name in ("length of Δw", "residual", "times smaller"):
-        table.add_column(name, justify="right")
+    table = make_table("length of Δw", "residual", "times smaller")
     before = None
     for length, residual in report.residuals:
         times = f"{before / residual:.2f}" if before and residual else ""
@@ -167,19 +158,13 @@ def show_activations() -> None:
             title.append(f" (also {', '.join(known['aliases'])})", "dim")
         if known["parameters"]:
             title.append(f"  {json.dumps(known['parameters'])}", "dim")
-        info = Table.grid(padding=(0, 1))
-        info.add_column(style="dim", no_wrap=True)
-        info.add_column()
+        info = Table.grid(Column(style="dim", no_wrap=True), "", padding=(0, 1))
         info.add_row("f", known["formula"])
         info.add_row("f'", known["derivative"])
         info.add_row("in", known["outputs"])
         info.add_row("", Text(known["advice"], "italic"))
-        drawings = _drawings(console, activation)
-        row = Table.grid(padding=(0, 2))
-        row.add_column(no_wrap=True)
-        row.add_column(no_wrap=True)
-        row.add_column()
-        row.add_row(*drawings, info)
+        row = Table.grid(Column(no_wrap=True), Column(no_wrap=True), "", padding=(0, 2))
+        row.add_row(*_drawings(console, activation), info)
         say(console, title)
         console.print(Padding(row, (0, 0, 1, 1)))
 
@@ -187,12 +172,12 @@ def show_activations() -> None:
 def _drawings(console: Console, activation: Activation) -> list[Text]:
     """Return the curves of f and f' for z from -4 to 4."""
     x = np.linspace(-_REACH, _REACH, 2 * _COLUMNS)
-    braille = console.encoding.lower().startswith("utf")
-    drawings = []
-    for values, style in zip(_curves(activation, x), ("cyan", "magenta"), strict=True):
-        lines = draw_curve(values, _ROWS, _COLUMNS, braille=braille)
-        drawings.append(Text("\n".join(lines), style))
-    return drawings
+    braille = is_unicode(console)
+    curves = (draw_curve(f, _ROWS, _COLUMNS, braille=braille) for f in _curves(activation, x))
+    return [
+        Text("\n".join(lines), style)
+        for lines, style in zip(curves, ("cyan", "magenta"), strict=True)
+    ]
 
 
 def _curves(activation: Activation, x: Array) -> tuple[Array, Array]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, Self, cast
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from nnctl.text import printable
@@ -78,6 +80,21 @@ class _Stderr:
 def _color_system() -> Literal["auto"] | None:
     """Return rich's color system: None, without colors and bold, if NO_COLOR is set."""
     return None if os.environ.get("NO_COLOR") else "auto"
+
+
+def make_table(*right: str, left: Sequence[str] = ()) -> Table:
+    """Return an empty table with columns that are aligned to the right, then to the left."""
+    table = Table(box=box.SIMPLE)
+    for name in right:
+        table.add_column(name, justify="right")
+    for name in left:
+        table.add_column(name)
+    return table
+
+
+def is_unicode(console: Console) -> bool:
+    """Return whether a console can show all characters, such as those of curves."""
+    return console.encoding.lower().startswith("utf")
 
 
 def is_live(console: Console) -> bool:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from rich import box
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from nnctl.analysis.evaluation import Evaluation, Mistake
 from nnctl.text import percent
-from nnctl.views.console import results, say
+from nnctl.views.console import make_table, results, say
 from nnctl.views.terminal_images import print_side_by_side, share
 
 _MOST = 5  # pairs of classes in the list of most frequent mistakes
@@ -83,11 +83,9 @@ def _show_selective(console: Console, evaluation: Evaluation) -> None:
 
 def _corrupted(evaluation: Evaluation) -> Table:
     """Return the accuracy on corrupted images: a row for each kind, the strongest on the right."""
-    table = Table(box=box.SIMPLE)
-    table.add_column("")
-    table.add_column("none", justify="right")
-    for strength in range(1, 1 + len(evaluation.corrupted[0].amounts)):
-        table.add_column(str(strength), justify="right")
+    strengths = range(1, 1 + len(evaluation.corrupted[0].amounts))
+    table = make_table("", "none", *map(str, strengths))
+    table.columns[0].justify = "left"
     for row in evaluation.corrupted:
         cells = [
             Text.assemble(f"{percent(accuracy, 1)}\n", (f"{amount:g}", "dim"))
@@ -114,13 +112,10 @@ def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:
 
 def _truth_table(evaluation: Evaluation) -> Table:
     """Return the network's answer to each example, and whether it is right."""
-    table = Table(box=box.SIMPLE)
     first = evaluation.truth_table[0]
     inputs = [f"x{i}" for i in range(1, len(first.inputs) + 1)]
     outputs = ["output", *(len(first.outputs) - 1) * [""]]
-    for name in (*inputs, "expected", *outputs, "answer"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    table = make_table(*inputs, "expected", *outputs, "answer", left=[""])
     for row in evaluation.truth_table:
         right = row.answer == row.expected
         table.add_row(
@@ -155,9 +150,7 @@ def _show_question(console: Console, evaluation: Evaluation) -> None:
 
 def _show_gains(console: Console, evaluation: Evaluation) -> None:
     """Print accuracy and loss of the network with its weights and biases multiplied by gains."""
-    table = Table(box=box.SIMPLE)
-    for name in ("gain", "accuracy", "loss"):
-        table.add_column(name, justify="right")
+    table = make_table("gain", "accuracy", "loss")
     for row in evaluation.amplified:
         limit = "" if math.isfinite(row.gain) else " (step units)"
         loss = "-" if row.loss is None else f"{row.loss:{'.4f' if row.loss < 1e6 else '.4g'}}"
@@ -173,9 +166,7 @@ def _print_table(console: Console, title: str, table: Table) -> None:
 
 
 def _digits(evaluation: Evaluation) -> Table:
-    table = Table(box=box.SIMPLE)
-    for name in ("digit", "precision", "recall", "F1", "examples"):
-        table.add_column(name, justify="right")
+    table = make_table("digit", "precision", "recall", "F1", "examples")
     worst = min((row.f1 for row in evaluation.per_class if row.support), default=None)
     for name, row in zip(evaluation.classes, evaluation.per_class, strict=True):
         table.add_row(
@@ -191,32 +182,30 @@ def _digits(evaluation: Evaluation) -> Table:
 
 def _confusion(evaluation: Evaluation) -> Table:
     """Return the confusion matrix: zeros as dots, the most frequent mistakes in red."""
-    table = Table(box=box.SIMPLE)
-    table.add_column("")
-    classes = len(evaluation.classes)
-    for name in evaluation.classes:
-        table.add_column(name, justify="right")
-    off_diagonal = evaluation.confusion.copy()
-    np.fill_diagonal(off_diagonal, 0)
-    most = max(1, int(off_diagonal.max()))
-    for digit in range(classes):
+    table = make_table("", *evaluation.classes)
+    most = max(1, int(_off_diagonal(evaluation).max()))
+    for digit, name in enumerate(evaluation.classes):
         cells = []
-        for answer in range(classes):
-            count = int(evaluation.confusion[digit, answer])
+        for answer, count in enumerate(evaluation.confusion[digit].tolist()):
             if digit == answer:
                 cells.append(Text(f"{count}", "green"))
             elif count:
                 cells.append(Text(f"{count}", "bold red" if count > most / 2 else "yellow"))
             else:
                 cells.append(Text("·", "dim"))
-        table.add_row(Text(evaluation.classes[digit], "bold"), *cells)
+        table.add_row(Text(name, "bold"), *cells)
     return table
+
+
+def _off_diagonal(evaluation: Evaluation) -> NDArray[np.integer]:
+    """Return the confusion matrix without the correct predictions."""
+    matrix = evaluation.confusion
+    return matrix - np.diag(np.diag(matrix))
 
 
 def _mistakes(evaluation: Evaluation) -> list[str]:
     """Return the most frequent mistakes, as in ``4 predicted as 9 (12x)``."""
-    off_diagonal = evaluation.confusion.copy()
-    np.fill_diagonal(off_diagonal, 0)
+    off_diagonal = _off_diagonal(evaluation)
     order = np.argsort(off_diagonal, axis=None, kind="stable")[::-1][:_MOST]
     pairs = zip(*np.unravel_index(order, off_diagonal.shape), strict=True)
     return [

@@ -26,7 +26,7 @@ from nnctl.sweeps.trials import (
     trial_directory,
 )
 from nnctl.text import duration, p_value, percent, shell_command, short_value
-from nnctl.views.console import View, is_live, notices, results, say, warn
+from nnctl.views.console import View, is_live, is_unicode, notices, results, say, warn
 
 LEADERS = 10
 """Number of settings in the leaderboard."""
@@ -135,7 +135,7 @@ class SweepView(View):
         return (
             str(trial.number),
             f"{len(scores)}/{running.epochs}",
-            sparkline(scores) if self._console.encoding.startswith("utf") else "",
+            sparkline(scores) if is_unicode(self._console) else "",
             show(last),
             show(best),
             Text(describe_point(trial.point, self._keys), no_wrap=True, overflow="ellipsis"),

@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from nnctl.text import percent
+from nnctl.views.console import is_unicode
 
 _WIDEST = 36  # pixels; leaves room for text to the right in 80 columns
 _RAMP = " .:-=+*#%@"
@@ -21,7 +22,7 @@ _GAP = "   "
 def is_plain(console: Console) -> bool:
     """Return whether a console lacks shades of gray or half-block characters."""
     has_grays = console.color_system in ("256", "truecolor")
-    return not (has_grays and console.encoding.startswith("utf"))
+    return not (has_grays and is_unicode(console))
 
 
 def draw(image: NDArray[np.uint8], *, plain: bool) -> list[Text]:

@@ -10,7 +10,7 @@ from nnctl.diagnosis import check_config, health_label
 from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.training_run import TrainingRun
 from nnctl.text import percent, shell_command
-from nnctl.views.console import View, is_live, notices, results, say, warn
+from nnctl.views.console import View, is_live, is_unicode, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 
@@ -95,7 +95,7 @@ class TrainingView(View):
         ]
         if accuracies:
             curves.append(("validation accuracy", accuracies, "{:.2f} %"))
-        braille = self._console.encoding.lower().startswith("utf")
+        braille = is_unicode(self._console)
         captions, drawn = "", []
         for name, values, form in curves:
             ends = f"{form.format(values[0])} to {form.format(values[-1])}"
