@@ -78,12 +78,8 @@ def train(
         "data.dataset": dataset,
         "data.subset": subset,
     }
-    overrides = _overrides(
-        {
-            **(settings or {}),
-            **{key: value for key, value in options.items() if value is not None},
-        }
-    )
+    named = {key: value for key, value in options.items() if value is not None}
+    overrides = _overrides({**(settings or {}), **named})
     if isinstance(config, Mapping):
         document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
     else:
@@ -183,11 +179,5 @@ def _overrides(values: Mapping[str, Any]) -> list[Override]:
 
 def _warn(notice: Notice) -> None:
     """Warn if another dataset or fewer threads are used than the configuration requests."""
-    if isinstance(notice, FellBack):
-        warnings.warn(
-            f"could not download {notice.wanted.upper()}: {notice.reason}\n"
-            f"Training on the bundled '{notice.fallback}' dataset instead.",
-            stacklevel=5,
-        )
-    elif isinstance(notice, FewerThreads):
-        warnings.warn(str(notice), stacklevel=4)
+    if isinstance(notice, FellBack | FewerThreads):
+        warnings.warn(str(notice), stacklevel=5 if isinstance(notice, FellBack) else 4)

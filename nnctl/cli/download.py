@@ -55,7 +55,7 @@ def download(
     if source:
         downloads.import_files(directory, source, files)
     elif not verify:
-        with DownloadView(quiet=quiet, tell_kept=True) as view:
+        with DownloadView(quiet=quiet, list_cached=True) as view:
             downloads.fetch(directory, files, mirrors=mirrors, notify=view, force=force)
 
     states = {file.name: downloads.inspect(directory, file) for file in files}

@@ -60,6 +60,13 @@ class FellBack:
     fallback: str
     reason: str
 
+    def __str__(self) -> str:
+        return (
+            f"Could not download {self.wanted.upper()}: {self.reason}\n"
+            f"Training on the bundled '{self.fallback}' dataset (6,000 digits) instead; the "
+            "accuracy will be lower."
+        )
+
 
 @dataclass(frozen=True)
 class FewerThreads:

@@ -24,22 +24,29 @@ class DownloadView(View):
     ----------
     quiet : bool
         Show only warnings.
-    tell_kept : bool
+    list_cached : bool
         Whether to list cached files that are correct. `nnctl download` lists them; other commands
         do not.
     """
 
-    def __init__(self, *, quiet: bool, tell_kept: bool = False) -> None:
+    def __init__(self, *, quiet: bool, list_cached: bool = False) -> None:
         self._console = notices()
         self._quiet = quiet
-        self._tell_kept = tell_kept
+        self._list_cached = list_cached
         self._live = is_live(self._console) and not quiet
-        self._progress: progress.Progress | None = None
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=self._console,
+        )
         self._tasks: dict[str, progress.TaskID] = {}
 
     def stop(self) -> None:
         """Stop the display, and keep only the finished bars."""
-        if self._progress:
+        if self._tasks:
             for task in self._progress.tasks:
                 if not task.finished:
                     self._progress.remove_task(task.id)
@@ -48,46 +55,24 @@ class DownloadView(View):
     def __call__(self, event: Notice) -> None:
         """Show an event."""
         match event:
-            case FileKept():
-                if self._tell_kept:
-                    self._say(f"{event.name} is already downloaded and correct")
+            case FileKept() if self._list_cached:
+                self._say(f"{event.name} is already downloaded and correct")
             case FileDamaged():
                 warn(f"{event.path} is damaged; downloading it again", self._console)
-            case FileStarted() if self._live:
-                self._show(event)
-            case BytesReceived() if self._progress:
+            case FileStarted() if self._live and event.name not in self._tasks:
+                self._progress.start()
+                self._tasks[event.name] = self._progress.add_task(event.name, total=event.size)
+            case FileStarted() if self._live:  # the previous mirror failed
+                self._progress.reset(self._tasks[event.name])
+            case BytesReceived() if self._live:
                 self._progress.advance(self._tasks[event.name], event.count)
             case MirrorFailed():
                 self._say(f"{event.url} {event.reason}")
-            case FileDone():
-                if not self._live:
-                    self._say(f"{event.name} ({decimal(event.size)}) from {event.url}")
-            case FellBack():
-                warn(
-                    f"Could not download {event.wanted.upper()}: {event.reason}\n"
-                    f"Training on the bundled '{event.fallback}' dataset (6,000 digits) instead; "
-                    "the accuracy will be lower.",
-                    self._console,
-                )
-            case FewerThreads():
+            case FileDone() if not self._live:
+                self._say(f"{event.name} ({decimal(event.size)}) from {event.url}")
+            case FellBack() | FewerThreads():
                 warn(str(event), self._console)
 
     def _say(self, text: str) -> None:
         if not self._quiet:
             say(self._console, text)
-
-    def _show(self, event: FileStarted) -> None:
-        if self._progress is None:
-            self._progress = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(bar_width=None),
-                progress.DownloadColumn(),
-                progress.TransferSpeedColumn(),
-                progress.TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._progress.start()
-        if event.name in self._tasks:  # the previous mirror failed
-            self._progress.reset(self._tasks[event.name])
-        else:
-            self._tasks[event.name] = self._progress.add_task(event.name, total=event.size)
