@@ -16,10 +16,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from nnctl.config.checks import CHECKS, Check, Problem
-from nnctl.config.choices import TableEntry
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, KeyPath, read_file
 from nnctl.config.schema import Config
+from nnctl.config.tables import TableEntry
 from nnctl.errors import MAX_LISTED, ConfigError
 from nnctl.text import did_you_mean, nearest, quoted
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from nnctl.config.choices import TableEntry
+from nnctl.config.tables import TableEntry
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nnctl.config import Document, Override
-from nnctl.config.choices import write
+from nnctl.config.tables import write
 from nnctl.errors import UsageError
 from nnctl.nn import network as core
 from nnctl.nn.activations import ACTIVATIONS, Activation

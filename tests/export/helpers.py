@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.config.choices import write
+from nnctl.config.tables import write
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.activations import (
     ACTIVATIONS,
