@@ -35,16 +35,9 @@ _GAUSSIAN = {
     "normal": "Gaussian with mean mu and standard deviation sigma",
     "log_normal": "exponential of such a Gaussian",
 }
-_ABSENT = ("beta", "q_beta", "inv_log_uniform", "inv_log_uniform_values")
 _IGNORED = ("name", "description", "project", "entity", "program")
 """Keys of Weights & Biases that nnctl ignores."""
 _HUGE = 2**53  # a float cannot represent all integers above this
-
-
-def _no_absent(distribution: Any) -> Any:
-    if distribution in _ABSENT:
-        raise ValueError(f"nnctl does not support the distribution {distribution}")
-    return distribution
 
 
 class Range(Section):
@@ -63,21 +56,18 @@ class Range(Section):
         }
     )
 
-    distribution: Annotated[
-        Literal[
-            "uniform",
-            "int_uniform",
-            "log_uniform_values",
-            "log_uniform",
-            "normal",
-            "log_normal",
-            "q_uniform",
-            "q_log_uniform_values",
-            "q_log_uniform",
-            "q_normal",
-            "q_log_normal",
-        ],
-        BeforeValidator(_no_absent),
+    distribution: Literal[
+        "uniform",
+        "int_uniform",
+        "log_uniform_values",
+        "log_uniform",
+        "normal",
+        "log_normal",
+        "q_uniform",
+        "q_log_uniform_values",
+        "q_log_uniform",
+        "q_normal",
+        "q_log_normal",
     ] = Field(
         description="; ".join(f"{name}: {how}" for name, how in (_BOUNDED | _GAUSSIAN).items())
         + "; q_...: the same, rounded to multiples of q"
@@ -138,16 +128,17 @@ class Range(Section):
             names = " and ".join(f"'{name}'" for name in missing)
             raise ValueError(f"{names} {'is' if len(missing) == 1 else 'are'} missing")
         low, high = self.bounds
+        largest = max(abs(low), abs(high))
         if low >= high:
             raise ValueError(f"min ({low:g}) must be below max ({high:g})")
         if self.shape == "log_uniform_values" and low <= 0:
             raise ValueError("min must be above 0 for a logarithm")
-        if self.shape == "log_uniform" and max(abs(low), abs(high)) > 700:
+        if self.shape == "log_uniform" and largest > 700:
             raise ValueError(
                 "min and max of log_uniform are natural logarithms, between -700 and 700; to give "
                 "the values themselves, use log_uniform_values"
             )
-        if max(abs(low), abs(high)) > _HUGE:
+        if largest > _HUGE:
             raise ValueError("min and max must be between -2^53 and 2^53")
         if self.shape == "int_uniform" and not (low.is_integer() and high.is_integer()):
             raise ValueError("min and max must be whole numbers")
