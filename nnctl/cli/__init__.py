@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import nnctl
 from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint
@@ -71,6 +72,12 @@ class _Commands(click.Group):
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command without importing them."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def main(  # type: ignore[override]  # always exits, like the default mode of click
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any

@@ -120,6 +120,19 @@ def test_the_list_of_commands_shows_the_first_sentence_of_their_help() -> None:
         assert COMMANDS[name][1] == command.get_short_help_str(limit=100)
 
 
+@pytest.mark.parametrize(
+    ("completed", "words"),
+    [({"eval", "export"}, ("nnctl", "e")), ({"--split"}, ("nnctl", "eval", "--sp"))],
+)
+def test_the_shell_completes_commands_and_options(
+    processes: Processes, completed: set[str], words: tuple[str, ...]
+) -> None:
+    typed = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    env = {"_NNCTL_COMPLETE": "bash_complete", **typed}
+    lines = processes.run_nnctl(env=env).stdout.splitlines()
+    assert completed == {line.removeprefix("plain,") for line in lines}
+
+
 def test_help_is_the_same_without_docstrings(processes: Processes, nnctl: Nnctl) -> None:
     output = processes.run_nnctl("train", "--help", env={"PYTHONOPTIMIZE": "2"}).stdout
     assert "Train a network as configured in CONFIG" in output

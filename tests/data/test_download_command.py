@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.data import registry
 from nnctl.data.dataset import MINI_DIRECTORY
 from nnctl.data.download import find, import_files
 from nnctl.data.registry import MINI, MIRRORS, NAMES
@@ -25,7 +24,7 @@ FILES = {name: (MINI_DIRECTORY / name).read_bytes() for name in GZIP_NAMES}
 @pytest.fixture(autouse=True)
 def _small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the bundled digits as MNIST: they download quickly."""
-    monkeypatch.setattr(registry, "MNIST", MINI)
+    monkeypatch.setattr("nnctl.cli.download.MNIST", MINI)
 
 
 @pytest.fixture
