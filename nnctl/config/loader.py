@@ -313,7 +313,7 @@ def _depends_on(problem: Problem, wrong: Iterable[KeyPath]) -> bool:
 
 def _describe(problem: Problem, document: Document) -> str:
     """Return a problem as text: its position, its dotted key and its message."""
-    position = document.place(problem.path, of_key=problem.of_key)
+    position = document.position(problem.path, of_key=problem.of_key)
     dotted = ".".join(map(str, problem.path))
     return f"{position}: {dotted + ': ' if dotted else ''}{problem.message}"
 

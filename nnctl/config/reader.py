@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from nnctl.errors import ConfigError
+from nnctl.errors import ConfigError, limit_hint
 
 KeyPath = tuple[str | int, ...]
 """Path of a value in a document: the keys and indices that lead to it."""
@@ -84,7 +84,7 @@ class Document:
     keys: dict[KeyPath, str] = field(default_factory=dict)
     values: dict[KeyPath, str] = field(default_factory=dict)
 
-    def place(self, path: KeyPath, *, of_key: bool = False) -> str:
+    def position(self, path: KeyPath, *, of_key: bool = False) -> str:
         """Return the position of a value or of its key; of a missing value, that of its parent."""
         if of_key and path in self.keys:
             return self.keys[path]
@@ -121,7 +121,7 @@ def read_file(path: Path, *, pipes: bool = True) -> Document:
     except FileNotFoundError:
         mistake, hint = f"{path}: file not found", _nearby(path)
     except OSError as error:
-        mistake = f"{path}: cannot read: {error.strerror}"
+        mistake, hint = f"{path}: cannot read: {error.strerror}", limit_hint(error)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         mistake, hint = f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8."

@@ -122,16 +122,16 @@ def test_all_keys_that_do_not_fit_the_document_are_reported(
 
 def test_the_position_of_a_replaced_value_is_the_override() -> None:
     document = overridden("a.c=[{d: 5}]")
-    assert document.place(("a", "c")) == "--set a.c=[{d: 5}]"
-    assert document.place(("a", "c", 0, "d")) == "--set a.c=[{d: 5}]"
-    assert document.place(("a", "c"), of_key=True) == "--set a.c=[{d: 5}]"
-    assert document.place(("a", "b")) == "c.yaml:1:8"
-    assert document.place(("f",)) == "c.yaml:3:4"
+    assert document.position(("a", "c")) == "--set a.c=[{d: 5}]"
+    assert document.position(("a", "c", 0, "d")) == "--set a.c=[{d: 5}]"
+    assert document.position(("a", "c"), of_key=True) == "--set a.c=[{d: 5}]"
+    assert document.position(("a", "b")) == "c.yaml:1:8"
+    assert document.position(("f",)) == "c.yaml:3:4"
 
 
 def test_the_position_of_a_section_that_an_override_creates_is_the_override() -> None:
     document = overridden("n.x.y=5")
     for path in (("n",), ("n", "x")):
-        assert document.place(path, of_key=True) == "--set n.x.y=5"
-        assert document.place((*path, "missing")) == "--set n.x.y=5"
+        assert document.position(path, of_key=True) == "--set n.x.y=5"
+        assert document.position((*path, "missing")) == "--set n.x.y=5"
     assert overridden(".".join("n" * 100) + "=1")  # as deep as a file may be

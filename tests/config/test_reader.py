@@ -200,10 +200,10 @@ def test_keys_and_values_have_positions() -> None:
 
 def test_a_missing_key_has_the_position_of_its_parent() -> None:
     document = read("# first\na:\n  b: {c: 1}\n", "c.yaml")
-    assert document.place(("a", "b", "missing", 0)) == "c.yaml:3:6"
-    assert document.place(("missing",)) == "c.yaml:2:1"
-    assert document.place(("a", "b", "c"), of_key=True) == "c.yaml:3:7"
-    assert document.place(("a", "b", "c")) == "c.yaml:3:10"
+    assert document.position(("a", "b", "missing", 0)) == "c.yaml:3:6"
+    assert document.position(("missing",)) == "c.yaml:2:1"
+    assert document.position(("a", "b", "c"), of_key=True) == "c.yaml:3:7"
+    assert document.position(("a", "b", "c")) == "c.yaml:3:10"
 
 
 @settings(max_examples=60)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nnctl.sweeps import pool
 from nnctl.sweeps.workers import TrainTrial
 from tests.sweeps.helpers import SMALL
 from tests.sweeps.workers import ThreadWorkers
@@ -21,7 +20,8 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make ``nnctl sweep`` train in a thread; call the fixture with a work to replace training."""
 
     def use(work: TrainTrial | None = None) -> None:
-        monkeypatch.setattr(pool, "LocalPool", functools.partial(ThreadWorkers, work=work))
+        workers = functools.partial(ThreadWorkers, work=work)
+        monkeypatch.setattr("nnctl.cli.sweep.LocalPool", workers)
 
     use()
     monkeypatch.setattr("nnctl.sweeps.scheduler._TICK", 0.02)
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("NNCTL_DATA_DIR", str(folder / "cache"))
-        patch.setattr(pool, "LocalPool", ThreadWorkers)
+        patch.setattr("nnctl.cli.sweep.LocalPool", ThreadWorkers)
         done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     (folder / "base.yaml").unlink()
