@@ -40,14 +40,20 @@ def results() -> Console:
     return _console(_Printable if sys.stdout.isatty() else Console)
 
 
-def notices() -> Console:
-    """Return the console of stderr."""
-    return _console(_Printable, cast("IO[str]", _Stderr()))
+def notices(*, quiet: bool = False) -> Console:
+    """Return the console of stderr, which prints nothing if it is quiet."""
+    return _console(_Printable, cast("IO[str]", _Stderr()), quiet=quiet)
 
 
-def _console(kind: type[Console], file: IO[str] | None = None) -> Console:
-    colors = _color_system()
-    return kind(file=file, markup=False, highlight=False, emoji=False, color_system=colors)
+def _console(kind: type[Console], file: IO[str] | None = None, *, quiet: bool = False) -> Console:
+    return kind(
+        file=file,
+        quiet=quiet,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        color_system=_color_system(),
+    )
 
 
 class _Printable(Console):
@@ -101,6 +107,7 @@ def is_live(console: Console) -> bool:
     """Return whether a console can show progress bars; otherwise views print plain lines."""
     return (
         console.is_terminal
+        and not console.quiet
         and not console.is_dumb_terminal
         and _color_system() is not None
         and os.environ.get("CI", "").lower() not in ("1", "true")
@@ -122,4 +129,5 @@ def warn(text: str, console: Console | None = None) -> None:
     console : Console, optional
         Console of a progress bar, above which the warning appears; stderr by default.
     """
-    say(console or notices(), Text.assemble(("Warning: ", "bold yellow"), text))
+    shown = console if console and not console.quiet else notices()
+    say(shown, Text.assemble(("Warning: ", "bold yellow"), text))

@@ -30,10 +30,9 @@ class DownloadView(View):
     """
 
     def __init__(self, *, quiet: bool, list_cached: bool = False) -> None:
-        self._console = notices()
-        self._quiet = quiet
+        self._console = notices(quiet=quiet)
         self._list_cached = list_cached
-        self._live = is_live(self._console) and not quiet
+        self._live = is_live(self._console)
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=None),
@@ -56,7 +55,7 @@ class DownloadView(View):
         """Show an event."""
         match event:
             case FileKept() if self._list_cached:
-                self._say(f"{event.name} is already downloaded and correct")
+                say(self._console, f"{event.name} is already downloaded and correct")
             case FileDamaged():
                 warn(f"{event.path} is damaged; downloading it again", self._console)
             case FileStarted() if self._live and event.name not in self._tasks:
@@ -67,12 +66,8 @@ class DownloadView(View):
             case BytesReceived() if self._live:
                 self._progress.advance(self._tasks[event.name], event.count)
             case MirrorFailed():
-                self._say(f"{event.url} {event.reason}")
+                say(self._console, f"{event.url} {event.reason}")
             case FileDone() if not self._live:
-                self._say(f"{event.name} ({decimal(event.size)}) from {event.url}")
+                say(self._console, f"{event.name} ({decimal(event.size)}) from {event.url}")
             case FellBack() | FewerThreads():
                 warn(str(event), self._console)
-
-    def _say(self, text: str) -> None:
-        if not self._quiet:
-            say(self._console, text)

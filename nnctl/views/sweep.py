@@ -48,10 +48,9 @@ class SweepView(View):
 
     def __init__(self, sweep: Sweep, *, quiet: bool) -> None:
         self._sweep = sweep
-        self._quiet = quiet
-        self._console = notices()
+        self._console = notices(quiet=quiet)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
-        self._is_live = is_live(self._console) and not quiet
+        self._is_live = is_live(self._console)
         self._keys = varied_keys(sweep.config.space)
         self._before = self._done = len(sweep.results)
         self._began = time.monotonic()
@@ -64,12 +63,10 @@ class SweepView(View):
         """Print the number of trials, and start the live table."""
         if self._sweep.warning:
             warn(self._sweep.warning, self._console)
-        if not self._quiet:
-            count = (
-                "1 trial" if self._sweep.state.total == 1 else f"{self._sweep.state.total} trials"
-            )
-            done = f", {self._before} of them already done" if self._before else ""
-            say(self._console, f"{count} in {self._sweep.directory}{done}")
+        total = self._sweep.state.total
+        count = "1 trial" if total == 1 else f"{total} trials"
+        done = f", {self._before} of them already done" if self._before else ""
+        say(self._console, f"{count} in {self._sweep.directory}{done}")
         if self._is_live:
             self._live.start()
 
@@ -85,8 +82,7 @@ class SweepView(View):
             self._failures += result.status in FAILED
             if result.status in COMPLETE:
                 self._best = min(filter(None, (self._best, result)), key=self._sort_key)
-            if not self._quiet:
-                say(self._console, self._line(result))
+            say(self._console, self._line(result))
         if self._is_live:
             self._live.update(self._table(), refresh=True)
 

@@ -32,10 +32,9 @@ class TrainingView(View):
 
     def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
         self._training = training
-        self._quiet = quiet
         self._warnings = check_config(training.config)
-        self._console = notices()
-        self._progress = self._make_bar() if is_live(self._console) and not quiet else None
+        self._console = notices(quiet=quiet)
+        self._progress = self._make_bar() if is_live(self._console) else None
 
     def _make_bar(self) -> progress.Progress:
         bar = progress.Progress(
@@ -54,8 +53,7 @@ class TrainingView(View):
         """Print the network, the dataset and the run directory; start the progress bar."""
         if self._training.warning:
             warn(self._training.warning, self._console)
-        if not self._quiet:
-            self._print_introduction()
+        self._print_introduction()
         if self._progress:
             self._progress.start()
 
@@ -66,8 +64,6 @@ class TrainingView(View):
 
     def show(self, event: Event) -> None:
         """Print an event."""
-        if self._quiet:
-            return
         match event:
             case BatchesDone() if self._progress:
                 self._progress.update(
