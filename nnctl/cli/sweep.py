@@ -151,8 +151,8 @@ def sweep(
             if config and plan:
                 factory.fetch(checked)
                 name = f"sweep-{config.stem.removeprefix('sweep-')}"
-                home = Run.create_at(sweep_dir) if sweep_dir else Run.create(name, Path("runs"))
-                started = Sweep.create(home.directory, plan, checked, factory)
+                run = Run.create_at(sweep_dir) if sweep_dir else Run.create(name, Path("runs"))
+                started = Sweep.create(run.directory, plan, checked, factory)
             elif resume:
                 started = Sweep.resume(resume, factory, retry_failed=retry_failed)
         limits = Limits(max_failures, trial_timeout)
