@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from nnctl.config import Config
 from nnctl.nn.augmentation import Augmentation, Elastic
-from nnctl.nn.batches import BatchLoader
+from nnctl.nn.batches import BatchLoader, balanced_weights
 from nnctl.nn.examples import Examples
 from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
@@ -97,6 +97,9 @@ def build_loop(
     options, stopping = config.training, config.training.early_stopping
     assert options.epochs != "auto"
     assert options.threads != "auto"
+    class_weights = None
+    if options.class_weights == "balanced":
+        class_weights = balanced_weights(training.labels, max(2, network.sizes[-1]))
     batches = BatchLoader(
         training,
         network,
@@ -107,6 +110,7 @@ def build_loop(
         augmentation=build_augmentation(config),
         input_dropout=config.network.input_dropout,
         label_smoothing=options.label_smoothing,
+        class_weights=class_weights,
         team=ThreadTeam(options.threads),
     )
     return TrainingLoop(

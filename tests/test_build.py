@@ -100,6 +100,10 @@ def test_settings_of_batches_and_steps_reach_the_training() -> None:
     assert not default.batches.dropout.is_used
     assert loop_with({"network.input_dropout": 0.1}).batches.dropout.of_inputs is not None
     assert loop_with({"training.label_smoothing": 0.1}).batches.label_smoothing == 0.1
+    assert default.batches.class_weights is None
+    weights = loop_with({"training.class_weights": "balanced"}).batches.class_weights
+    assert weights is not None
+    assert weights.shape == (10,)
     assert loop_with({"training.batch_size": 7}).batches.batch_size == 7
     assert loop_with({"data.augment": {"shift": 1}}).batches.augmentation == Augmentation(shift=1)
     assert (default.adversarial, loop_with({"training.adversarial": 0.1}).adversarial) == (

@@ -268,6 +268,11 @@ class TrainingConfig(Section):
         lt=1,
         description="Fraction of each target that is spread evenly over all classes",
     )
+    class_weights: Literal["balanced"] | None = Field(
+        default=None,
+        description="balanced: the loss of each example is divided by the share of its class, so "
+        "that rare classes count as much as others",
+    )
     adversarial: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         default=None,
         description="Adversarial training: distance (L2 norm) by which each image is moved in "
