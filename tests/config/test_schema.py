@@ -240,8 +240,8 @@ loss: quadratic
 optimizer: {name: sgd, learning_rate: 5.0e-324, momentum: 0.9, nesterov: true, weight_decay: 3,
             clip_norm: 1, max_norm: 2, schedule: {name: step, every: 3, warmup: 1}}
 training: {epochs: 1, steps: 2, batch_size: 3, sampling: with_replacement,
-           seed: 9223372036854775807, label_smoothing: 0.4, adversarial: 5, average: 0.6, class_weights: balanced,
-           early_stopping: {patience: 7, metric: val_loss}, threads: 8}
+           seed: 9223372036854775807, label_smoothing: 0.4, adversarial: 5, average: 0.6,
+           class_weights: balanced, early_stopping: {patience: 7, metric: val_loss}, threads: 8}
 """
 
 
