@@ -57,6 +57,12 @@ def _thread_pools() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
+@functools.cache
+def keep_blas_on_one_thread() -> None:
+    """Limit the BLAS to one thread until the process exits, for trainings that overlap in it."""
+    _thread_pools().limit(limits=1, user_api="blas")
+
+
 def describe_blas() -> dict[str, Any]:
     """Return the name, the version and the number of threads of the BLAS that NumPy uses."""
     for library in threadpoolctl.threadpool_info():

@@ -24,7 +24,7 @@ from nnctl.data.dataset import find_cached
 from nnctl.errors import InterruptedRunError, NnctlError, StorageError
 from nnctl.runs.run import Run
 from nnctl.signals import ignore_signals, stop_on_signals
-from nnctl.sweeps.cluster.cluster import Cluster
+from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.plan import Plan, TrialFactory, read_plan
 from nnctl.sweeps.pool import LocalPool
@@ -204,7 +204,7 @@ def _start_workers(scheduler: str | None, count: int | None) -> WorkerPool:
     if scheduler is None:
         return LocalPool(count or cores())
     # These messages explain why a sweep waits, so --quiet does not hide them.
-    return Cluster(scheduler, notify=lambda text: say(notices(), text))
+    return DaskPool(scheduler, notify=lambda text: say(notices(), text))
 
 
 def _train(

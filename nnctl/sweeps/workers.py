@@ -1,4 +1,4 @@
-"""Interface of the worker pools: local processes (`pool`) and Dask clusters (`cluster`)."""
+"""Interface of the worker pools: local processes (`pool`) and Dask clusters (`dask_cluster`)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -14,16 +13,9 @@ from typing import Any
 
 import psutil
 
-from nnctl.sweeps.cluster.cluster import Cluster
+from nnctl.sweeps.dask_cluster import DaskPool
 from tests.processes import Processes, kill_tree
 from tests.sweeps.helpers import environment, wait_until
-
-_PRELOAD = """\
-import os
-
-def dask_setup(worker):
-    print(f"nnctl test: worker process {os.getpid()}", flush=True)
-"""
 
 
 def closed_port() -> int:
@@ -59,11 +51,6 @@ class Process:
         """Kill the process and its children."""
         kill_tree(self._popen)
 
-    def kill_worker_alone(self) -> None:
-        """Kill the worker process; its nanny starts another one."""
-        pids = re.findall(r"nnctl test: worker process (\d+)", self.log)
-        psutil.Process(int(pids[-1])).kill()
-
 
 class Dask:
     """A Dask scheduler and its workers, with their files in a folder."""
@@ -87,12 +74,10 @@ class Dask:
         """Start a worker with one thread and its own cache, without MNIST."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        preload = folder / "print_pid.py"
-        preload.write_text(_PRELOAD, encoding="utf-8")
         worker = self._start(
             name,
             *("worker", self.address, "--name", name, "--nthreads", "1", "--no-dashboard"),
-            *("--local-directory", str(folder), "--preload", str(preload), *arguments),
+            *("--local-directory", str(folder), *arguments),
             **{"NNCTL_DATA_DIR": str(folder / "cache"), **env},
         )
         self._workers.append(worker)
@@ -102,7 +87,7 @@ class Dask:
         """Kill all workers, and wait until the scheduler has noticed."""
         while self._workers:
             self._workers.pop().kill()
-        with Cluster(self.address) as cluster:
+        with DaskPool(self.address) as cluster:
             wait_until(lambda: cluster.free() == 0)
 
     def _start(self, name: str, *arguments: str, **env: str) -> Process:
@@ -120,9 +105,9 @@ class Dask:
             )
         return Process(popen, log)
 
-    def connect(self, workers: int, notify: Callable[[str], None] = lambda _: None) -> Cluster:
+    def connect(self, workers: int, notify: Callable[[str], None] = lambda _: None) -> DaskPool:
         """Return a pool as soon as it has the given number of free workers."""
-        connected = Cluster(self.address, notify)
+        connected = DaskPool(self.address, notify, seconds=0.2)
         wait_until(lambda: connected.free() >= workers)
         return connected
 

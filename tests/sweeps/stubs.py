@@ -41,6 +41,11 @@ def _train_and_hold(
             time.sleep(0.01)
         return True
 
+    while len(history_so_far(trial.directory)) >= epochs():
+        if stop():
+            trials.append_log(trial, f"started by process {os.getpid()}, to hold")
+            return TrialResult.failure(trial, "held").model_copy(update={"status": "interrupted"})
+        time.sleep(0.01)
     return run_trial(trial, dataset, hold)
 
 

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.data.dataset import Dataset, open_dataset
-from nnctl.data.registry import MNIST
-from nnctl.errors import DamagedFileError, NnctlError, UsageError
+from nnctl.data.dataset import Dataset, find_cached, open_dataset
+from nnctl.errors import DamagedFileError, UsageError
 from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import Run, Which
-from nnctl.sweeps.cluster import assignment, cluster, remote
-from nnctl.sweeps.cluster.cluster import Cluster
+from nnctl.sweeps import dask_cluster
+from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.trials import Trial, run_trial
 from tests.conftest import Nnctl
 from tests.processes import DEADLINE, Processes, end_of
@@ -54,12 +53,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ) as running,
     ):
         # It is meant for worker processes, and would last until the end of this process.
-        patch.setattr(remote, "_keep_blas_on_one_thread", lambda: None)
+        patch.setattr(dask_cluster, "keep_blas_on_one_thread", lambda: None)
         yield running.scheduler_address
 
 
 @pytest.fixture(scope="module")
-def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskPool]:
     """A pool of the workers; they have trained before, so all their threads run."""
     with connect(address) as connected:
         with pytest.MonkeyPatch.context() as patch:
@@ -70,13 +69,13 @@ def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    monkeypatch.setattr(assignment, "_TICK", 0.1)
+def _in_an_empty_folder(scratch: Path) -> None:
+    assert not [*scratch.iterdir()]
 
 
-def connect(address: str) -> Cluster:
+def connect(address: str) -> DaskPool:
     """Return a connection as soon as both workers are free."""
-    connected = Cluster(address)
+    connected = DaskPool(address, seconds=0.1)
     wait_until(lambda: connected.free() == 2)
     return connected
 
@@ -104,7 +103,7 @@ def log_of(trial: Trial) -> str:
 # Trials ------------------------------------------------------------------------------------------
 
 
-def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: Cluster) -> None:
+def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: DaskPool) -> None:
     trials = [make_trial(number) for number in (1, 2)]
     futures = [workers.submit(run_trial, trial) for trial in trials]
     assert workers.free() == 0
@@ -121,10 +120,7 @@ def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: Cluster) -> N
     assert workers.free() == 2
 
 
-def test_the_local_files_of_a_remote_trial_grow_while_it_trains(
-    workers: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(assignment, "_PAUSE", 0)
+def test_the_local_files_of_a_remote_trial_grow_while_it_trains(workers: DaskPool) -> None:
     trial = make_trial(1)
     allow(0)
     future = workers.submit(stubs.train_as_far_as_allowed, trial)
@@ -153,26 +149,7 @@ def has_checkpoint(trial: Trial, epoch: int) -> Callable[[], bool]:
     return lambda: last.exists() and run.checkpoint("last").progress.epoch == epoch
 
 
-def test_checkpoints_that_are_slow_to_fetch_are_fetched_less_often(
-    workers: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(assignment, "_PAUSE", 1e9)
-    trial = with_changes(make_trial(1), training={"epochs": 5})
-    allow(2)
-    future = workers.submit(stubs.train_as_far_as_allowed, trial)
-    for epochs in (2, 3, 4):
-        allow(epochs)
-        wait_until(lambda epochs=epochs: epochs_of(trial.directory) == epochs)  # type: ignore[misc]
-    run = Run(trial.directory)
-    fetched = [which for which in WHICH if run.checkpoint_path(which).exists()]
-    assert fetched
-    assert all(run.checkpoint(which).progress.epoch <= 2 for which in fetched)
-    allow(99)
-    future.result(DEADLINE)
-    assert train_here(trial) == outcome(trial.directory)
-
-
-def test_a_trial_that_stopped_on_a_worker_can_resume_locally(workers: Cluster) -> None:
+def test_a_trial_that_stopped_on_a_worker_can_resume_locally(workers: DaskPool) -> None:
     trial = make_trial(1)
     future = workers.submit(stubs.hold_after_two_epochs, trial)
     wait_until(lambda: epochs_of(trial.directory) == 2)
@@ -186,7 +163,7 @@ def test_a_trial_that_stopped_on_a_worker_can_resume_locally(workers: Cluster) -
     assert train_here(trial) == outcome(trial.directory)
 
 
-def test_a_trial_that_started_locally_resumes_on_a_worker(workers: Cluster) -> None:
+def test_a_trial_that_started_locally_resumes_on_a_worker(workers: DaskPool) -> None:
     trial = make_trial(1)
     stops = iter([False, True])
     assert run_trial(trial, trial.dataset, lambda: next(stops)).status == "interrupted"
@@ -198,7 +175,7 @@ def test_a_trial_that_started_locally_resumes_on_a_worker(workers: Cluster) -> N
 
 
 def test_a_complete_trial_that_is_not_recorded_yet_is_not_trained_again(
-    workers: Cluster,
+    workers: DaskPool,
 ) -> None:
     trial = make_trial(1)
     run_trial(trial, trial.dataset, lambda: False)
@@ -208,7 +185,7 @@ def test_a_complete_trial_that_is_not_recorded_yet_is_not_trained_again(
     assert before == outcome(trial.directory)
 
 
-def test_a_trial_that_diverges_is_reported_with_its_log(workers: Cluster) -> None:
+def test_a_trial_that_diverges_is_reported_with_its_log(workers: DaskPool) -> None:
     trial = with_changes(make_trial(1), optimizer={"learning_rate": 1e30})
     result = workers.submit(run_trial, trial).result(DEADLINE)
     assert result.status == "diverged"
@@ -216,16 +193,10 @@ def test_a_trial_that_diverges_is_reported_with_its_log(workers: Cluster) -> Non
     assert result.reason in result.log
 
 
-def test_an_unexpected_error_of_the_work_is_raised_by_the_future(workers: Cluster) -> None:
-    with pytest.raises(ArithmeticError, match="two and two are five"):
-        workers.submit(stubs.raise_an_error, make_trial(1)).result(DEADLINE)
-    assert workers.free() == 2
-
-
 def test_a_directory_that_another_process_trains_is_refused(
-    workers: Cluster, monkeypatch: pytest.MonkeyPatch
+    workers: DaskPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assignment, "_ORPHAN_SECONDS", 0.1)
+    monkeypatch.setattr(dask_cluster, "_ORPHAN_SECONDS", 0.1)
     trial = make_trial(1)
     trial.directory.mkdir()
     lock = DirectoryLock(trial.directory)
@@ -235,14 +206,8 @@ def test_a_directory_that_another_process_trains_is_refused(
     assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
 
 
-def test_another_version_of_nnctl_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnctl.__version__", "8.0")
-    with pytest.raises(UsageError, match=r"nnctl 8\.0 is installed, .* nnctl 9\.0"):
-        remote.prepare("9.0", remote.DataReference("mini", {}, {}))
-
-
 def test_a_second_interrupt_disconnects_at_once_and_frees_the_workers(
-    address: str, workers: Cluster
+    address: str, workers: DaskPool
 ) -> None:
     with connect(address) as leaving:
         trials = [make_trial(number) for number in (1, 2)]
@@ -251,8 +216,6 @@ def test_a_second_interrupt_disconnects_at_once_and_frees_the_workers(
         leaving.kill_all()
         assert concurrent.futures.wait(futures, DEADLINE).not_done == set()
         assert all(future.cancelled() for future in futures)
-        with pytest.raises(NnctlError, match="lost the connection to the cluster"):
-            leaving.submit(run_trial, trials[0]).result(DEADLINE)
     for future in [workers.submit(run_trial, make_trial(number)) for number in (3, 4)]:
         assert future.result(DEADLINE).status == "finished"
 
@@ -272,15 +235,31 @@ def received() -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_datasets_of_gates_are_not_sent(workers: Cluster) -> None:
+def test_datasets_of_gates_are_not_sent(workers: DaskPool) -> None:
     trial = trial_of(open_dataset("xor", notify=ignore))
     layers = [{"units": 2, "activation": "softmax"}]
     trial = with_changes(trial, data={"validation": 0, "subset": None}, network={"layers": layers})
     assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
 
 
-def test_a_dataset_folder_is_sent_once(workers: Cluster, mini_folder: Path) -> None:
+def test_a_dataset_folder_that_a_worker_has_is_not_sent(
+    workers: DaskPool, mini_folder: Path
+) -> None:
+    trial = trial_of(open_dataset(str(mini_folder), notify=ignore))
+    assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
+    assert not received()
+    assert train_here(trial) == outcome(trial.directory)
+
+
+def test_a_dataset_folder_that_no_worker_has_is_sent_once(
+    workers: DaskPool, mini_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = open_dataset(str(mini_folder), notify=ignore)
+
+    def find_elsewhere(name: str) -> Dataset | None:
+        return None if name == dataset.name else find_cached(name)
+
+    monkeypatch.setattr(dask_cluster, "find_cached", find_elsewhere)
     first, second = (trial_of(dataset, number) for number in (1, 2))
     assert workers.submit(run_trial, first).result(DEADLINE).status == "finished"
     sent = received()
@@ -291,27 +270,15 @@ def test_a_dataset_folder_is_sent_once(workers: Cluster, mini_folder: Path) -> N
 
 
 def test_a_dataset_that_has_changed_since_the_sweep_started_is_refused(
-    workers: Cluster, mini_folder: Path
+    workers: DaskPool, mini_folder: Path
 ) -> None:
     labels = mini_folder / "train-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes() + b" ")  # no other test sends these
     dataset = open_dataset(str(mini_folder), notify=ignore)
     labels.write_bytes(labels.read_bytes() + b" ")
-    with pytest.raises(
-        DamagedFileError, match=r"worker tcp://.*: train-labels-idx1-ubyte.gz .* has"
-    ):
+    with pytest.raises(DamagedFileError, match=r"worker tcp://.*: the dataset .* has changed"):
         workers.submit(run_trial, trial_of(dataset)).result(DEADLINE)
     assert workers.free() == 2
-    assert labels.read_bytes() not in [path.read_bytes() for path in received()]
-
-
-def test_mnist_is_accepted_compressed_or_not() -> None:
-    for name, known in MNIST.items():
-        reference = remote.DataReference("mnist", {}, {name: "anything"})
-        assert reference.accepted(name) == {
-            known.gzip_name: known.sha256,
-            known.name: known.idx_sha256,
-        }
 
 
 # Addresses ---------------------------------------------------------------------------------------
@@ -331,7 +298,7 @@ class _Answering(socketserver.BaseRequestHandler):
 def test_an_address_without_a_scheduler_is_a_usage_error(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.2)
+    monkeypatch.setattr(dask_cluster, "_PATIENCE", 0.2)
     with socketserver.TCPServer(("127.0.0.1", 0), _Answering) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -341,7 +308,7 @@ def test_an_address_without_a_scheduler_is_a_usage_error(
         }.get(address, address)
         try:
             with pytest.raises(UsageError) as caught:
-                Cluster(address)
+                DaskPool(address)
         finally:
             server.shutdown()
             thread.join()
@@ -352,7 +319,7 @@ def test_an_address_without_a_scheduler_is_a_usage_error(
 def test_a_sweep_without_a_scheduler_does_not_start(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.2)
+    monkeypatch.setattr(dask_cluster, "_PATIENCE", 0.2)
     where = f"127.0.0.1:{closed_port()}"
     words = ("sweep", SMALL, "-p", "training.seed=0,1", "--sweep-dir", "sweep")
     stderr = nnctl(*words, "--scheduler", where, code=2).stderr
@@ -375,7 +342,7 @@ def test_a_sweep_without_a_scheduler_does_not_start(
 def test_no_password_in_the_address_of_a_scheduler_is_printed(
     nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch, mistyped: str
 ) -> None:
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.2)
+    monkeypatch.setattr(dask_cluster, "_PATIENCE", 0.2)
     words = ("sweep", SMALL, "-p", "training.seed=0,1", "--sweep-dir", "sweep")
     run = nnctl(*words, "--scheduler", mistyped.format(port=closed_port()), code=2)
     assert "127.0.0.1" in run.stderr
@@ -391,15 +358,24 @@ def test_a_sweep_on_a_cluster_has_the_same_results_as_a_local_one(
     nnctl("eval", "sweep/trial-001")
 
 
+def test_a_trial_on_a_cluster_that_takes_too_long_stops_and_fails(
+    nnctl: Nnctl, address: str
+) -> None:
+    words = ("sweep", SMALL, "-p", "training.seed=0", "--epochs", 10**6, "--sweep-dir", "sweep")
+    nnctl(*words, "--scheduler", address, "--trial-timeout", 0.5, code=1)
+    (row,) = table("sweep")
+    assert (row["status"], row["reason"]) == ("failed", "timeout: it took longer than 0.5 s")
+
+
 def test_the_error_without_dask_has_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed.versions", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match="--scheduler requires Dask") as caught:
-        Cluster("127.0.0.1:1")
+        DaskPool("127.0.0.1:1")
     assert "nnctl[sweep]" in str(caught.value.hint)
 
 
 def test_dask_is_not_imported_before_a_cluster_is_used(processes: Processes) -> None:
-    module = "nnctl.sweeps.cluster.cluster"
+    module = "nnctl.sweeps.dask_cluster"
     code = f"import sys, {module}; print({{'dask', 'distributed'}} & set(sys.modules))"
     process = processes.start([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert end_of(process).stdout.strip() == "set()"

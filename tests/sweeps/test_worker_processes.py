@@ -332,6 +332,6 @@ def test_a_quiet_sweep_reports_what_it_waits_for(
     def connect(address: str, notify: Callable[[str], None]) -> None:
         notify(f"the scheduler at {address} does not describe_worker; waiting for it")
 
-    monkeypatch.setattr("nnctl.cli.sweep.Cluster", connect)
+    monkeypatch.setattr("nnctl.cli.sweep.DaskPool", connect)
     _start_workers("tcp://192.0.2.1:1", None)
     assert "does not describe_worker; waiting for it" in capsys.readouterr().err
