@@ -6,8 +6,10 @@ BIN := .venv/$(SCRIPTS)
 OLDEST := .venv-oldest
 OLDEST_BIN := $(OLDEST)/$(SCRIPTS)
 
+BUNDLED := nnctl/analysis/photographs
+
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format schema readme pictures clean
+.PHONY: help train test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format schema network readme pictures clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +50,11 @@ bench-sweep: .venv/developing  ## compare the speed of sweeps: two workers, one 
 
 bench-scale: .venv/developing  ## time epochs of growing networks, and their matrix products alone
 	$(BIN)/python -m tests.benchmarks.scale
+
+network: .venv/installed  ## retrain the network that ships with nnctl, for predict without a run
+	rm -rf $(BUNDLED)
+	$(BIN)/nnctl train configs/photographs.yaml --run-dir $(BUNDLED)
+	rm -f $(BUNDLED)/last.npz $(BUNDLED)/metrics.jsonl $(BUNDLED)/.lock
 
 readme: .venv/developing  ## regenerate parts of the README: its reference and help
 	$(BIN)/python -m tests.readme.generate
