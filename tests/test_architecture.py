@@ -69,6 +69,8 @@ OWNERS = {
     "pydantic": {"config", "runs", "sweeps"},
     "pooch": {"data"},
     "PIL": {"data", "report"},
+    "pillow_heif": {"data"},
+    "scipy": {"data"},
     "requests": {"data"},
     "platformdirs": {"data"},
     "filelock": {"runs"},
@@ -130,7 +132,7 @@ def test_each_library_is_imported_only_by_its_owners() -> None:
         ("import nnctl.nn.loop", "click rich yaml pydantic pooch requests"),
         ("import nnctl.cli", "numpy rich yaml pydantic pooch requests"),
         ("import nnctl.runs.training_run", "click rich pooch requests psutil"),
-        ("import nnctl.analysis.prediction", "click rich pooch requests PIL"),
+        ("import nnctl.analysis.prediction", "click rich pooch requests PIL scipy"),
         ("import nnctl.api", "click rich pooch requests psutil"),
         (
             "import contextlib, nnctl.cli\n"

@@ -42,6 +42,8 @@ def test_the_wheel_contains_the_digits_the_schemas_and_the_licenses(wheel: Path)
     assert "nnctl/data/mini/LICENSE.md" in names
     assert "nnctl/config/sweep-schema.json" in names
     assert "nnctl/py.typed" in names
+    for part in ("best.npz", "config.yaml", "summary.json"):
+        assert f"nnctl/analysis/photographs/{part}" in names
     for part in ("page.html", "page.css", "page.js", "network.js", "handwriting.js"):
         assert f"nnctl/report/{part}" in names
     assert (CONFIGS / "schema.json").read_bytes() == schema

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from nnctl.analysis import prediction as predictions
-from nnctl.cli.options import FOLDER, checkpoint_option
+from nnctl.cli.options import ACCURACY, checkpoint_option
 from nnctl.errors import DataError
 from nnctl.files import to_json_text
-from nnctl.runs.run import Run, Which
+from nnctl.runs.run import Which
 from nnctl.views.prediction import PredictionView
 
 
 @click.command(
     "predict",
-    epilog="Example: nnctl predict runs/relu-20260921-101500 photo.jpg",
-    help="""Classify each IMAGE with the network trained in RUN.
+    epilog="Example: nnctl predict photo.jpg",
+    help="""Classify each IMAGE with the network trained in RUN, or with the one that ships with
+    nnctl.
 
-    RUN is a run directory. An IMAGE is a picture of a single digit, such as a PNG or JPEG photo of
-    pen on paper; an IDX file; a folder of pictures; or - for standard input. Pictures are
-    centered and scaled like MNIST's images, and a terminal shows them as the network sees them;
-    IDX files are used unchanged. An IMAGE that cannot be read is reported and skipped; the exit
-    code is then 3.
+    An IMAGE is a picture of a digit or of a number, such as a PNG or JPEG photo of pen on paper;
+    an IDX file; a folder of pictures; or - for standard input. Pictures are centered and scaled
+    like MNIST's images, and a terminal shows them as the network sees them; IDX files are used
+    unchanged. An IMAGE that cannot be read is reported and skipped; the exit code is then 3.
+
+    RUN is a directory with a file config.yaml. If the first argument is not such a directory, all
+    arguments are images. If a folder of pictures has folders named 0 to 9, the accuracy is printed
+    at the end.
     """,
 )
-@click.argument("run", type=FOLDER)
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("names", metavar="[RUN] IMAGE...", nargs=-1, required=True)
 @checkpoint_option
+@click.option(
+    "--threshold",
+    type=ACCURACY,
+    default=0.0,
+    metavar="P",
+    help="Answer 'no digit' if the probability is below P.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
-def predict(run: Path, images: tuple[str, ...], checkpoint: Which, as_json: bool) -> None:
+def predict(names: tuple[str, ...], checkpoint: Which, threshold: float, as_json: bool) -> None:
+    run, images = predictions.open_run(names)
     view = PredictionView()
+    if run == predictions.BUNDLED_RUN:
+        view.show_bundled()
     failed = count = 0
-    for prediction in predictions.predict(Run.open(run), images, checkpoint=checkpoint):
+    score = predictions.Score()
+    for prediction in predictions.predict(run, images, checkpoint, threshold):
         count += 1
         failed += prediction.error is not None
+        score.add(prediction)
         if as_json:
             click.echo(to_json_text(prediction.to_json()))
         else:
             view.show(prediction)
+    if score.labeled:
+        if as_json:
+            click.echo(to_json_text(score.to_json()))
+        else:
+            view.show_score(score)
     if failed:
         images_failed = "the image" if count == 1 else f"{failed} of {count} images"
         raise DataError(f"{images_failed} could not be classified")

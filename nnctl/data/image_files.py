@@ -1,6 +1,6 @@
 """Reading the user's image files: PNG, JPEG and others, IDX files, and folders of images.
 
-Pillow decodes all formats except IDX; nnctl uses it for nothing else.
+Pillow decodes all formats except IDX, for which it is not needed.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ import io
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.data import idx
-from nnctl.data.preprocess import WORKING_SIDE, Picture
-from nnctl.errors import DamagedFileError, DataError, requiring
+from nnctl.errors import DamagedFileError, DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 STDIN = "-"
+
+WORKING_SIDE = 480
+"""Longer side in pixels of the reduced picture: detailed enough for digits, and fast."""
 
 SUFFIXES = (
     ".png",
@@ -35,18 +37,47 @@ SUFFIXES = (
     ".pbm",
     ".pgm",
     ".ppm",
+    ".avif",
+    ".heic",
+    ".heif",
 )
 """Files with these suffixes are read from a folder."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
 """Names in Pillow; other formats, such as EPS, are not allowed because they start programs."""
 
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_LOW_CONTRAST = 0.25  # of strokes on white, relative to their contrast on black
 _MAX_PIXELS = 50_000_000
 _MAX_BYTES = 200_000_000
 
 
-def list_files(name: str) -> list[str]:
-    """Return the paths of the images in a folder, sorted by name; or the given file itself.
+class ImageFile(NamedTuple):
+    """An image file, and its digit if the name of its folder is that digit."""
+
+    name: str
+    label: int | None = None
+
+
+class Picture(NamedTuple):
+    """A picture in gray.
+
+    Parameters
+    ----------
+    pixels : array of float32, shape (height, width)
+        0 (black) to 1 (white).
+    reduction : float
+        Pixels of the file per pixel of the array, along each axis.
+    """
+
+    pixels: NDArray[np.float32]
+    reduction: float
+
+
+def list_files(name: str) -> list[ImageFile]:
+    """Return the images in a folder, sorted by name; or the given file itself.
+
+    If the folder has folders named 0 to 9, their images follow, labeled with these digits.
 
     Raises
     ------
@@ -54,23 +85,31 @@ def list_files(name: str) -> list[str]:
         The folder contains no image, or cannot be read.
     """
     if name == STDIN:
-        return [name]
+        return [ImageFile(name)]
     if not name:  # for example from an unset shell variable
         raise DataError("the file name is empty", hint="Pass an image or a folder of images.")
     folder = Path(name)
     try:
         if not folder.is_dir():
-            return [name]
-        files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-        images = sorted(str(path) for path in files if path.is_file())
+            return [ImageFile(name)]
+        images = [ImageFile(file) for file in _images_in(folder)]
+        for digit in range(10):
+            if (folder / str(digit)).is_dir():
+                images += [ImageFile(file, digit) for file in _images_in(folder / str(digit))]
     except (OSError, ValueError) as error:
         raise _unreadable(error) from None
     if not images:
         raise DataError(
             "the folder contains no image",
-            hint=f"Images end in {', '.join(SUFFIXES)}; folders within the folder are not read.",
+            hint=f"Images end in {', '.join(SUFFIXES)}; of the folders within the folder, only "
+            "those named 0 to 9 are read.",
         )
     return images
+
+
+def _images_in(folder: Path) -> list[str]:
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    return sorted(str(path) for path in files if path.is_file())
 
 
 def read_file(name: str) -> bytes:
@@ -115,10 +154,10 @@ def read_images(content: bytes) -> NDArray[np.uint8]:
 
 
 def read_picture(content: bytes) -> Picture:
-    """Return a picture in gray, 0 (black) to 1 (white), rotated as its EXIF orientation requires.
+    """Return a picture in gray, rotated as its EXIF orientation requires.
 
-    Transparent pixels are drawn over white. From a file with several pictures, the first is used.
-    Large pictures are reduced.
+    Transparent pixels become white, or black if the strokes are white. From a file with several
+    pictures, the first is used. Large pictures are reduced.
 
     Raises
     ------
@@ -127,9 +166,11 @@ def read_picture(content: bytes) -> Picture:
     DataError
         The content is not a picture, or is incomplete or too large.
     """
-    with requiring("Pillow", "reading images", extra="plot"):
-        from PIL import Image, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
+
     Image.init()
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+        _register_heif()
     known = [kind for kind in _FORMATS if kind in Image.OPEN]  # Pillow may lack WebP
     try:
         with warnings.catch_warnings():
@@ -138,7 +179,9 @@ def read_picture(content: bytes) -> Picture:
             with Image.open(io.BytesIO(content), formats=known) as image:
                 if image.width * image.height > _MAX_PIXELS:
                     raise _too_large(f"{image.width:,} x {image.height:,}")
-                return _to_gray(image)
+                size = max(image.size)
+                pixels = _gray_pixels(image)
+                return Picture(pixels, size / max(pixels.shape))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large("too many") from None
     except UnidentifiedImageError:
@@ -154,28 +197,36 @@ def read_picture(content: bytes) -> Picture:
         ) from None
 
 
-def _to_gray(image: Image.Image) -> Picture:
-    """Return an open picture as an array of gray values."""
+def _register_heif() -> None:
+    """Make Pillow read HEIC files, if pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise DataError(
+            "the file is a HEIC image, the format of iPhones",
+            hint="Install pillow-heif (pip install pillow-heif), or save the image as JPEG.",
+        ) from None
+    register_heif_opener()
+
+
+def _gray_pixels(image: Image.Image) -> NDArray[np.float32]:
+    """Return an open picture as an array of gray values, reduced to `WORKING_SIDE`."""
     from PIL import Image, ImageOps
 
     # A JPEG can be decoded faster at a reduced size (1/8 or more), never below this one.
     image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))
     image.load()
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        turned = Image.fromarray(_scaled(np.array(image, np.float32), image.mode != "F"))
-        turned.getexif().update(image.getexif())
-        image = turned
-    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = _over_white(image)
+        image = Image.fromarray(_scaled(np.array(image, np.float32), image.mode != "F"))
+    elif image.has_transparency_data:
+        image = _over_paper(image.convert("RGBA"))
     elif image.mode != "L":
         image = image.convert("RGB").convert("L")
-    factor = max(image.size) // (2 * WORKING_SIDE)
-    exif = image.getexif()
-    if factor > 1:
-        image = image.reduce(factor)
-        image.getexif().update(exif)
-    ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
+    if image.getextrema() == (0, 1):  # a mask, in which 1 is white
+        image = image.point(lambda level: 255 * level)
+    image.thumbnail((WORKING_SIDE, WORKING_SIDE), reducing_gap=2)
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 def _scaled(deep: NDArray[np.float32], is_whole: bool) -> NDArray[np.uint8]:
@@ -190,15 +241,16 @@ def _scaled(deep: NDArray[np.float32], is_whole: bool) -> NDArray[np.uint8]:
     return np.rint(deep, out=deep).astype(np.uint8)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    from PIL import Image
+def _over_paper(image: Image.Image) -> Image.Image:
+    """Return a transparent picture on white paper, or on black if it is hardly visible on white."""
+    from PIL import Image, ImageStat
 
-    exif = image.getexif()
-    colored = image.convert("RGBA")
-    paper = Image.new("RGBA", image.size, "white")
-    result = Image.alpha_composite(paper, colored).convert("L")
-    result.getexif().update(exif)
-    return result
+    on_white, on_black = (
+        Image.alpha_composite(Image.new("RGBA", image.size, color), image).convert("L")
+        for color in ("white", "black")
+    )
+    white, black = (ImageStat.Stat(picture).stddev[0] for picture in (on_white, on_black))
+    return on_white if white > _LOW_CONTRAST * black else on_black
 
 
 def _too_large(size: str) -> DataError:

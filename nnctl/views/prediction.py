@@ -6,10 +6,13 @@ import itertools
 
 from rich.text import Text
 
-from nnctl.analysis.prediction import FilePrediction
+from nnctl.analysis.prediction import FilePrediction, Prediction, Score
 from nnctl.text import one_line
 from nnctl.views.console import notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
+
+NO_DIGIT = "no digit"
+"""Answer if a digit is below the threshold."""
 
 _BAR = 20  # characters of a bar for 100 %
 
@@ -21,40 +24,69 @@ class PredictionView:
         self._console = results()
         self._errors = notices()
 
+    def show_bundled(self) -> None:
+        """Print on stderr that no run is given."""
+        say(self._errors, "No RUN is given: using the network that ships with nnctl.")
+
     def show(self, prediction: FilePrediction) -> None:
         """Print the prediction for an image, or its error on stderr."""
         if prediction.error is not None:
             self._show_error(prediction)
         elif self._console.is_terminal:
-            self._show_picture(prediction)
+            say(self._console, Text(one_line(prediction.name), "bold"))
+            if len(prediction.digits) > 1:
+                say(self._console, Text.assemble(*_headline(prediction)))
+            for digit in prediction.digits:
+                self._show_digit(prediction, digit)
         else:
-            name, digit = one_line(prediction.name), prediction.best[0][0]
-            best = ", ".join(f"{label} {share(output)}" for label, output in prediction.best)
+            name, answer = one_line(prediction.name), prediction.predicted or NO_DIGIT
+            if len(prediction.digits) == 1:
+                shown = prediction.best(prediction.digits[0])
+            else:
+                shown = [prediction.best(digit)[0] for digit in prediction.digits]
+            outputs = ", ".join(f"{label} {share(output)}" for label, output in shown)
             # rich would replace tabs by spaces.
-            self._console.file.write(f"{name}\t{digit}\t{best}\n")
+            self._console.file.write(f"{name}\t{answer}\t{outputs}\n")
+
+    def show_score(self, score: Score) -> None:
+        """Print the accuracy for the pictures with a label."""
+        rejected = f", {score.rejected} without an answer" if score.rejected else ""
+        say(
+            self._console,
+            f"accuracy {100 * score.accuracy:.2f} % ({score.correct} of {score.labeled} "
+            f"correct{rejected})",
+        )
 
     def _show_error(self, prediction: FilePrediction) -> None:
         error = prediction.error
         assert error is not None
-        message = Text(f"Error: {one_line(prediction.name)}: {one_line(error.message)}", "red")
+        name = one_line(prediction.name)
+        message = Text(f"Error: {name}: {one_line(error.message)}", "red")
         say(self._errors, message)
         if error.hint:
             say(self._errors, f"Hint: {error.hint}")
 
-    def _show_picture(self, prediction: FilePrediction) -> None:
-        assert prediction.prediction is not None
-        shown = shrink(prediction.prediction.image)
+    def _show_digit(self, prediction: FilePrediction, digit: Prediction) -> None:
+        shown = shrink(digit.image)
         plain = is_plain(self._console)
         picture = draw(shown, plain=plain)
-        lines = [Text.assemble("digit ", (prediction.best[0][0], "bold green")), Text("")]
-        for name, output in prediction.best:
+        single = len(prediction.digits) == 1
+        lines = [Text.assemble(*_headline(prediction)), Text("")] if single else []
+        for name, output in prediction.best(digit):
             full = round(_BAR * min(max(output, 0.0), 1.0))
             bar = ("#" if plain else "█") * full
             lines.append(Text(f"{name:>5}  {share(output):>7}  {bar}"))
-        say(self._console, Text(one_line(prediction.name), "bold"))
         above = max(0, len(picture) - len(lines)) // 2
         right = [*itertools.repeat(Text(""), above), *lines]
         for pixels, text in itertools.zip_longest(picture, right):
             left = pixels or Text(" " * shown.shape[1])
             print_cut(self._console, Text.assemble(left, "   ", text or ""))
         say(self._console, "")
+
+
+def _headline(prediction: FilePrediction) -> list[str | tuple[str, str]]:
+    """Return the answer, in the form of `Text.assemble`."""
+    if prediction.predicted is None:
+        return [(NO_DIGIT, "bold yellow")]
+    what = "digit" if len(prediction.digits) == 1 else "number"
+    return [f"{what} ", (prediction.predicted, "bold green")]
