@@ -29,7 +29,7 @@ SIDE, BOX = 28, 20
 
 _MIN_CONTRAST = 0.04  # black to white is 1; a smaller difference from the paper is not ink
 _MIN_SIGNAL = 6.0  # minimum contrast of a stroke, in standard deviations of the paper's noise
-_MIN_SEPARATION = 0.8  # fraction of the variance between two levels; a gradient has 0.75
+_MIN_SEPARATION = 0.77  # fraction of the variance between two levels; a gradient has 0.75
 _MIN_PAPER = 0.1  # minimum fraction of paper at the edges of a picture cropped to its strokes
 _PAPER, _INK = 0.2, 0.85  # fractions of a stroke's contrast: below is paper, above is full ink
 _EDGE = 0.3  # fraction of a stroke's contrast at which the box around a digit ends
@@ -252,7 +252,7 @@ def keep_digits(ink: Pixels) -> Pixels:
 def remove_frames(ink: Pixels) -> Pixels:
     """Remove closed lines around other strokes, such as a printed frame, also if strokes touch it.
 
-    The outline of a digit is not a frame: there are no strokes deep inside it.
+    The outline of a digit is not a frame, because it has no strokes deep inside.
     """
     labels, _ = ndimage.label(ink > 0, _NEIGHBORS)
     result = ink.copy()
@@ -429,5 +429,5 @@ def _strength(contrast: Pixels, noise: float) -> float:
 def _no_digit() -> DataError:
     return DataError(
         "no digit is visible in the image",
-        hint="Use a picture of a single large digit, dark on light.",
+        hint="Use a picture of large digits, dark on light.",
     )
