@@ -32,7 +32,10 @@ COMMANDS = {
     "download": ("download", "Download MNIST into the cache and verify its SHA-256 hashes."),
     "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
     "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
-    "predict": ("predict", "Classify each IMAGE with the network trained in RUN."),
+    "predict": (
+        "predict",
+        "Classify each IMAGE, with the network trained in RUN if given.",
+    ),
     "report": ("report", "Write an HTML report of RUN that works offline."),
     "sweep": ("sweep", "Train many variants of a configuration and rank them."),
     "train": ("train", "Train a network as configured in CONFIG, a YAML file."),

@@ -42,6 +42,7 @@ class FiniteRange(click.FloatRange):
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_FOLDER = _NonEmptyPath(exists=True, file_okay=False, path_type=Path)
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
+PATH = _NonEmptyPath()
 ACCURACY = FiniteRange(0, 1)
 
 json_option = click.option(

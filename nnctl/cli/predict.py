@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from nnctl.analysis import prediction as predictions
-from nnctl.cli.options import ACCURACY, checkpoint_option
+from nnctl.cli.options import ACCURACY, PATH, checkpoint_option
 from nnctl.errors import DataError
 from nnctl.files import to_json_text
 from nnctl.runs.run import Which
@@ -15,20 +15,20 @@ from nnctl.views.prediction import PredictionView
 @click.command(
     "predict",
     epilog="Example: nnctl predict photo.jpg",
-    help="""Classify each IMAGE with the network trained in RUN, or with the one that ships with
-    nnctl.
+    help="""Classify each IMAGE, with the network trained in RUN if given.
 
-    An IMAGE is a picture of a digit or of a number, such as a PNG or JPEG photo of pen on paper;
-    an IDX file; a folder of pictures; or - for standard input. Pictures are centered and scaled
-    like MNIST's images, and a terminal shows them as the network sees them; IDX files are used
-    unchanged. An IMAGE that cannot be read is reported and skipped; the exit code is then 3.
+    Without RUN, the network that ships with nnctl is used. An IMAGE is a picture of a digit or of
+    a number, such as a PNG or JPEG photo of pen on paper; an IDX file; a folder of pictures; or -
+    for standard input. Pictures are centered and scaled like MNIST's images, and a terminal shows
+    them as the network sees them; IDX files are used unchanged. An IMAGE that cannot be read is
+    reported and skipped; the exit code is then 3.
 
     RUN is a directory with a file config.yaml. If the first argument is not such a directory, all
     arguments are images. If a folder of pictures has folders named 0 to 9, the accuracy is printed
     at the end.
     """,
 )
-@click.argument("names", metavar="[RUN] IMAGE...", nargs=-1, required=True)
+@click.argument("names", type=PATH, metavar="[RUN] IMAGE...", nargs=-1, required=True)
 @checkpoint_option
 @click.option(
     "--threshold",

@@ -101,7 +101,7 @@ def test_unreadable_files_are_reported_and_the_others_classified(
     assert [one["digit"] is None for one in answers] == [True] * 9 + [False]
     assert all(isinstance(one["error"], str) for one in answers[:9])
     nnctl("predict", trained, photos / "cut.jpg", code=3)
-    assert "Error: : the file name is empty" in nnctl("predict", trained, "", code=3).stderr
+    assert "the path is empty" in nnctl("predict", trained, "", code=2).stderr
 
 
 def test_a_file_that_is_too_large_for_an_image_is_rejected(
