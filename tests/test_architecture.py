@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "system": set(),
     "nn": set(),
     "config": {"text", "errors", "nn"},
-    "data": {"text", "errors", "files"},
+    "data": {"text", "errors", "files", "nn"},
     "build": {"system", "nn", "config"},
     "diagnosis": {"nn", "config", "data", "build"},
     "runs": {

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.config import Config
-from nnctl.data.dataset import Dataset, Digits, image_side, open_dataset, relabel_binary
+from nnctl.data.dataset import Dataset, image_side, open_dataset, relabel_binary
 from nnctl.errors import UsageError, require_choice
 from nnctl.nn.activations import Sigmoid, Softmax
 from nnctl.nn.corruption import CORRUPTIONS, Corruption
-from nnctl.nn.examples import scaled
+from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import (
     ClassMetrics,
@@ -126,7 +126,7 @@ class Predictions:
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.integer[Any]]
     predicted: NDArray[np.int64]
     outputs: Array
     losses: Array
@@ -358,7 +358,7 @@ def evaluate(
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
         positive = config.data.positive_digit
-        digits: Digits | None = (
+        examples: Examples | None = (
             dataset.test if positive is None else relabel_binary(dataset.test, positive)
         )
     elif dataset.name != trained_on:
@@ -369,23 +369,23 @@ def evaluate(
         )
     else:
         training, validation = split(config, dataset)
-        digits = training if split_name == "train" else validation
-    if digits is None:
+        examples = training if split_name == "train" else validation
+    if examples is None:
         raise UsageError(f"{run.directory} has no validation examples")
-    if digits.images.shape[1] != network.sizes[0]:
+    if examples.inputs.shape[1] != network.sizes[0]:
         raise UsageError(
-            f"the images of {dataset.name} have {digits.images.shape[1]} pixels; "
+            f"the images of {dataset.name} have {examples.inputs.shape[1]} pixels; "
             f"this network takes {network.sizes[0]}"
         )
     classes = class_names(config, network)
-    if digits.labels.max() >= len(classes):
+    if examples.labels.max() >= len(classes):
         raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
-    predictions = _predict(network, config, digits)
-    confusion = confusion_matrix(digits.labels, predictions.predicted, len(classes))
+    predictions = _predict(network, config, examples)
+    confusion = confusion_matrix(examples.labels, predictions.predicted, len(classes))
     return Evaluation(
-        accuracy=float(confusion.trace() / len(digits.labels)),
+        accuracy=float(confusion.trace() / len(examples.labels)),
         loss=predictions.loss,
-        n=len(digits.labels),
+        n=len(examples.labels),
         classes=classes,
         per_class=class_metrics(confusion),
         confusion=confusion,
@@ -395,10 +395,10 @@ def evaluate(
         run_dir=run.directory,
         trained_on=trained_on,
         same_files=trained.dataset.hashes == dict(dataset.hashes),
-        amplified=[_evaluate_scaled(trained, digits, gain) for gain in gains],
+        amplified=[_evaluate_scaled(trained, examples, gain) for gain in gains],
         truth_table=_truth_table(predictions),
         mistakes=_mistakes(predictions, mistakes, classes),
-        corrupted=measure_corrupted(network, digits) if corrupt else [],
+        corrupted=measure_corrupted(network, examples) if corrupt else [],
         selective=None
         if threshold is None
         else _evaluate_selective(network, predictions, threshold),
@@ -417,17 +417,21 @@ def predict_validation(run: Run, dataset: Dataset) -> Predictions | None:
     """
     trained = run.load("best")
     _, validation = split(trained.config, dataset)
-    return validation and _predict(trained.network, trained.config, validation)
+    if validation is None:
+        return None
+    return _predict(trained.network, trained.config, validation)
 
 
-def _predict(network: Network, config: Config, digits: Digits) -> Predictions:
+def _predict(network: Network, config: Config, examples: Examples) -> Predictions:
     """Return the predictions of a network and their losses."""
-    logits, outputs, classes = infer(network, digits.images)
+    logits, outputs, classes = infer(network, examples.inputs)
     loss = make_loss(config.loss, config.network.layers[-1].activation)
     with np.errstate(over="ignore", invalid="ignore"):
-        targets = make_targets(digits.labels, logits.shape[1], logits.dtype)
+        targets = make_targets(examples.labels, logits.shape[1], logits.dtype)
         losses = loss.values(logits, targets)
-    return Predictions(*digits, predicted=classes, outputs=outputs, losses=losses)
+    return Predictions(
+        examples.inputs, examples.labels, predicted=classes, outputs=outputs, losses=losses
+    )
 
 
 def gives_probabilities(network: Network) -> bool:
@@ -455,7 +459,7 @@ def _evaluate_selective(network: Network, predictions: Predictions, threshold: f
     )
 
 
-def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
+def measure_corrupted(network: Network, examples: Examples) -> list[Corrupted]:
     """Return the accuracy of a network on corrupted images; the corruptions have a fixed seed.
 
     Raises
@@ -463,13 +467,13 @@ def measure_corrupted(network: Network, digits: Digits) -> list[Corrupted]:
     UsageError
         The examples are not images.
     """
-    pixels = digits.images.shape[1]
+    pixels = examples.inputs.shape[1]
     if image_side(pixels) is None:
         raise UsageError(f"cannot corrupt examples of {pixels} inputs: they are not images")
 
     def accuracy(corruption: Corruption, amount: float) -> float:
-        images = corruption.apply(digits.images, amount, np.random.default_rng(0))
-        return float((infer(network, images).classes == digits.labels).mean())
+        images = corruption.apply(examples.inputs, amount, np.random.default_rng(0))
+        return float((infer(network, images).classes == examples.labels).mean())
 
     return [
         Corrupted(
@@ -516,13 +520,13 @@ def _truth_table(predictions: Predictions) -> list[TruthTableRow]:
 
 
 def class_names(config: Config, network: Network) -> list[str]:
-    """Return the names of the classes: digits, or "other" and the positive digit."""
+    """Return the names of the classes: examples, or "other" and the positive digit."""
     if config.data.positive_digit is not None:
         return ["other", str(config.data.positive_digit)]
     return [str(digit) for digit in range(max(2, network.sizes[-1]))]
 
 
-def _evaluate_scaled(trained: TrainedNetwork, digits: Digits, gain: float) -> Amplified:
+def _evaluate_scaled(trained: TrainedNetwork, examples: Examples, gain: float) -> Amplified:
     """Evaluate a network whose weights and biases are multiplied by a gain."""
     if not isinstance(gain, int | float) or not gain > 0:
         raise UsageError(f"a gain must be a number above 0, got {gain}")
@@ -534,7 +538,7 @@ def _evaluate_scaled(trained: TrainedNetwork, digits: Digits, gain: float) -> Am
             f"gain inf turns sigmoid and hard_sigmoid units into step units, but {error}",
             hint="Use finite gains, such as --gain 1,10,100.",
         ) from None
-    predictions = _predict(amplified, trained.config, digits)
+    predictions = _predict(amplified, trained.config, examples)
     if not math.isfinite(predictions.loss):
         raise UsageError(f"the network overflows with gain {gain:g}; use a smaller gain")
     accuracy = float(predictions.right.mean())

@@ -296,21 +296,21 @@ def sample_images(config: Config, count: int) -> list[Sample]:
             f"cannot show samples: the dataset '{data.dataset}' has not been downloaded",
             hint=f"Download it with: {shell_command('nnctl', 'download', data.dataset)}",
         )
-    digits, _ = split(resolve_auto(config, dataset), dataset)
-    count = min(count, len(digits.labels))
-    pixels = digits.images.shape[1]
+    examples, _ = split(resolve_auto(config, dataset), dataset)
+    count = min(count, len(examples.labels))
+    pixels = examples.inputs.shape[1]
     side = image_side(pixels)
     if side is None:
         raise UsageError(
             f"cannot show samples: the examples of '{dataset.name}' have {pixels} inputs and are "
             "not images"
         )
-    seen = scaled(digits.images[:count])
+    seen = scaled(examples.inputs[:count])
     seed, augmentation = config.training.seed, build_augmentation(config)
     if augmentation:
         deformations = augmentation.draw(count * GROUP, side, stream(seed, "augmentation"))
         for i in range(count):
-            deformations.apply(digits.images[i : i + 1], i * GROUP, seen[i : i + 1])
+            deformations.apply(examples.inputs[i : i + 1], i * GROUP, seen[i : i + 1])
     dropout = Dropout(pixels, config.network.input_dropout, [], count, np.float32)
     dropout.draw(slice(None), stream(seed, "dropout"))
     if dropout.of_inputs is not None:
@@ -319,7 +319,7 @@ def sample_images(config: Config, count: int) -> list[Sample]:
     images = np.rint(255 * seen).astype(np.uint8).reshape(count, side, side)
     return [
         Sample(dataset.name, names[label], image)
-        for label, image in zip(digits.labels, images, strict=False)
+        for label, image in zip(examples.labels, images, strict=False)
     ]
 
 

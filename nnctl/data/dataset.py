@@ -9,12 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nnctl.data import download, idx, idx_cache
+from nnctl.data import download, idx
 from nnctl.data.gates import GATES, INPUTS
 from nnctl.data.registry import (
     CLASSES,
@@ -28,6 +27,7 @@ from nnctl.data.registry import (
     KnownFile,
 )
 from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.nn.examples import Examples
 from nnctl.text import did_you_mean
 
 MINI_DIRECTORY = Path(__file__).parent / "mini"
@@ -36,21 +36,6 @@ NAMED = ("mnist", "mini", *GATES)
 SMALLEST_SIDE = 8
 """Smallest height of an image of a digit, in pixels."""
 """Datasets with a name; any other name is the path of a folder."""
-
-
-class Digits(NamedTuple):
-    """Images with their labels.
-
-    Parameters
-    ----------
-    images : array of uint8, shape (n, pixels)
-        Pixels from 0, the background, to 255, the digit.
-    labels : array of uint8, shape (n,)
-        Classes: 0 to 9, or 0 and 1 for two classes.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -75,27 +60,24 @@ class Dataset:
     hashes : mapping of str to str
         SHA-256 hashes by file name. Known files are hashed uncompressed, so that compressed and
         uncompressed files have the same hash; a user's files are hashed as they are.
-    copies : Path, optional
-        Folder for uncompressed copies of large files.
     """
 
     name: str
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
-    copies: Path | None = None
 
     @functools.cached_property
-    def training(self) -> Digits:
+    def training(self) -> Examples:
         """The training set; it is read on first use."""
         return self._read(TRAIN_IMAGES, TRAIN_LABELS)
 
     @functools.cached_property
-    def test(self) -> Digits:
+    def test(self) -> Examples:
         """The test set; it is read on first use."""
         return self._read(TEST_IMAGES, TEST_LABELS)
 
-    def _read(self, images_name: str, labels_name: str) -> Digits:
-        images = self._read_images(images_name)
+    def _read(self, images_name: str, labels_name: str) -> Examples:
+        images = idx.read_idx(self.files[images_name], dimensions=3)
         labels = idx.read_idx(self.files[labels_name], dimensions=1)
         if len(images) != len(labels):
             raise DamagedFileError(
@@ -106,26 +88,19 @@ class Dataset:
             raise DataError(
                 f"{self.files[labels_name]} has the label {labels.max()}; digits are 0 to 9"
             )
-        return Digits(images.reshape(len(images), -1), labels)
-
-    def _read_images(self, name: str) -> NDArray[np.uint8]:
-        path = self.files[name]
-        if self.copies is None:
-            return idx.read_idx(path, dimensions=3)
-        sha256 = self.hashes.get(name) or self.hashes[path.name]
-        return idx_cache.read(path, self.copies / f"{sha256}.idx", dimensions=3)
+        return Examples(images.reshape(len(images), -1), labels)
 
 
 class Gate(Dataset):
     """A logic gate: its four examples are both the training set and the test set."""
 
     @functools.cached_property
-    def training(self) -> Digits:
+    def training(self) -> Examples:
         """The truth table."""
-        return Digits(INPUTS, np.array(GATES[self.name], np.uint8))
+        return Examples(INPUTS, np.array(GATES[self.name], np.uint8))
 
     @property
-    def test(self) -> Digits:
+    def test(self) -> Examples:
         """The truth table."""
         return self.training
 
@@ -152,14 +127,6 @@ def data_directory(given: Path | None = None) -> Path:
         "there is no folder for downloads: the home directory is unknown",
         hint="Name a folder with --data-dir or NNCTL_DATA_DIR, or set HOME.",
     )
-
-
-def _copies_directory(data_dir: Path | None) -> Path | None:
-    """Return the folder for uncompressed copies, or None: they only save time."""
-    try:
-        return data_directory(data_dir) / "uncompressed"
-    except DataError:
-        return None
 
 
 def configured_mirrors() -> tuple[str, ...]:
@@ -230,26 +197,24 @@ def open_dataset(
         return Gate(name, {}, {})
     if name == "mini":
         return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
-    copies = _copies_directory(data_dir)
     if name == "mnist":
         directory = mnist_directory(data_dir)
-        cached = _verified(name, directory, MNIST, copies)
+        cached = _verified(name, directory, MNIST)
         if cached:
             return cached
         tried = configured_mirrors() if mirrors is None else mirrors
         download.fetch(directory, tuple(MNIST.values()), mirrors=tried, notify=notify)
-        return _verified(name, directory, MNIST, copies) or _raise_damaged(directory)
+        return _verified(name, directory, MNIST) or _raise_damaged(directory)
     files = _folder_files(name)
     hashes = {path.name: download.sha256_of(path) for path in files.values()}
-    return Dataset(canonical_name(name), files, hashes, copies)
+    return Dataset(canonical_name(name), files, hashes)
 
 
 def find_cached(name: str, data_dir: Path | None = None) -> Dataset | None:
     """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
         if name == "mnist":
-            directory = mnist_directory(data_dir)
-            return _verified(name, directory, MNIST, _copies_directory(data_dir))
+            return _verified(name, mnist_directory(data_dir), MNIST)
         return open_dataset(name, data_dir=data_dir, notify=lambda _: None)
     except (DataError, UsageError):
         return None
@@ -260,9 +225,7 @@ def mnist_directory(data_dir: Path | None = None) -> Path:
     return data_directory(data_dir) / "mnist"
 
 
-def _verified(
-    name: str, directory: Path, known: Mapping[str, KnownFile], copies: Path | None = None
-) -> Dataset | None:
+def _verified(name: str, directory: Path, known: Mapping[str, KnownFile]) -> Dataset | None:
     """Return a dataset of known files, or None if one is missing or damaged."""
     files, hashes = {}, {}
     for file in known.values():
@@ -271,7 +234,7 @@ def _verified(
             return None
         files[file.name] = path
         hashes[file.name] = file.idx_sha256
-    return Dataset(name, files, hashes, copies)
+    return Dataset(name, files, hashes)
 
 
 def _raise_damaged(directory: Path) -> NoReturn:
@@ -306,33 +269,33 @@ def _folder_files(name: str) -> dict[str, Path]:
     return files
 
 
-def hold_out(digits: Digits, count: int) -> tuple[Digits, Digits | None]:
+def hold_out(examples: Examples, count: int) -> tuple[Examples, Examples | None]:
     """Split off the last `count` examples for validation; the second part is None if count is 0."""
     if not count:
-        return digits, None
-    cut = len(digits.labels) - count
+        return examples, None
+    cut = len(examples.labels) - count
     return (
-        Digits(digits.images[:cut], digits.labels[:cut]),
-        Digits(digits.images[cut:], digits.labels[cut:]),
+        Examples(examples.inputs[:cut], examples.labels[:cut]),
+        Examples(examples.inputs[cut:], examples.labels[cut:]),
     )
 
 
-def relabel_binary(digits: Digits, positive: int) -> Digits:
-    """Replace the labels for a binary task: 1 for the digit `positive`, 0 for all others."""
-    return Digits(digits.images, (digits.labels == positive).astype(np.uint8))
+def relabel_binary(examples: Examples, positive: int) -> Examples:
+    """Replace the labels for a binary task: 1 for the class `positive`, 0 for all others."""
+    return Examples(examples.inputs, (examples.labels == positive).astype(np.uint8))
 
 
-def balanced_subset(digits: Digits, count: int, rng: np.random.Generator) -> Digits:
+def balanced_subset(examples: Examples, count: int, rng: np.random.Generator) -> Examples:
     """Return `count` random examples, with equally many of each class, in their original order.
 
     Class sizes differ by one if `count` is not divisible by the number of classes, and by more
     only if a class does not have enough examples.
     """
-    shuffled = rng.permutation(len(digits.labels))
-    labels = digits.labels[shuffled]
+    shuffled = rng.permutation(len(examples.labels))
+    labels = examples.labels[shuffled]
     rank_in_class = np.empty(len(labels), np.int64)
     for label in range(CLASSES):
         members = labels == label
         rank_in_class[members] = np.arange(np.count_nonzero(members))
     chosen = np.sort(shuffled[np.argsort(rank_in_class, kind="stable")[:count]])
-    return Digits(digits.images[chosen], digits.labels[chosen])
+    return Examples(examples.inputs[chosen], examples.labels[chosen])

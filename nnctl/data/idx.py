@@ -91,11 +91,6 @@ def read_idx_shape(path: Path, dimensions: int) -> tuple[int, ...]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def header(shape: tuple[int, ...]) -> bytes:
-    """Return the header of an IDX file of unsigned bytes."""
-    return bytes((0, 0, _UNSIGNED_BYTE, len(shape))) + np.array(shape, ">u4").tobytes()
-
-
 def read_shape(file: IO[bytes], path: Path, dimensions: int) -> tuple[int, ...]:
     """Read the header of an open IDX file, and return its shape."""
     magic = file.read(4)

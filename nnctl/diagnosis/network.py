@@ -180,8 +180,8 @@ def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Lab
     """
     for name in ("mini", "xor"):
         if dataset_info(name).pixels == pixels:
-            digits = open_dataset(name, notify=lambda _: None).training
-            return scaled(digits.images[:count], dtype), digits.labels[:count]
+            examples = open_dataset(name, notify=lambda _: None).training
+            return scaled(examples.inputs[:count], dtype), examples.labels[:count]
     inputs: Array = np.random.default_rng(0).random((count, pixels)).astype(dtype)
     return inputs, np.arange(count)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.analysis.evaluation import Predictions, measure_corrupted
-from nnctl.data.dataset import Digits
+from nnctl.nn.examples import Examples
 from nnctl.nn.health import LayerHealth
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
 from nnctl.report.run_report import PROBED, RunReport
@@ -119,11 +119,11 @@ def draw_corruptions(run_report: RunReport) -> Chart | None:
     if run_report.network is None or run_report.evaluation is None or run_report.side is None:
         return None
     predictions = run_report.evaluation.predictions
-    digits = Digits(predictions.images[:PROBED], predictions.labels[:PROBED])
+    examples = Examples(predictions.images[:PROBED], predictions.labels[:PROBED])
     clean = float(predictions.right[:PROBED].mean())
     lines = [
         Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
-        for i, row in enumerate(measure_corrupted(run_report.network, digits))
+        for i, row in enumerate(measure_corrupted(run_report.network, examples))
     ]
     return draw_lines("Accuracy by strength of corruption", lines, x="strength", percent=True)
 

@@ -142,15 +142,15 @@ def save_network(
         "optimizer": {"learning_rate": 0.1},  # used only if the run is trained further
     }
     requested = resolve_config(Document("the network", config), overrides)
-    digits = find_dataset(requested.data, None, notify)
-    pixels = digits.training.images.shape[1]
+    opened = find_dataset(requested.data, None, notify)
+    pixels = opened.training.inputs.shape[1]
     if pixels != network.sizes[0]:
         raise UsageError(
             f"the images of {dataset} have {pixels} pixels; this network takes {network.sizes[0]}"
         )
-    resolved = resolve_auto(requested, digits, notify)
+    resolved = resolve_auto(requested, opened, notify)
     run = Run.create_at(directory)
-    TrainingRun.create(run, resolved, digits).init_from_network(network)
+    TrainingRun.create(run, resolved, opened).init_from_network(network)
     return run
 
 

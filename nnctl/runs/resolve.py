@@ -23,7 +23,6 @@ from nnctl.config.schema import DataConfig
 from nnctl.data.dataset import (
     Dataset,
     DatasetInfo,
-    Digits,
     balanced_subset,
     canonical_name,
     dataset_info,
@@ -34,6 +33,7 @@ from nnctl.data.dataset import (
 )
 from nnctl.data.download import DownloadEvent
 from nnctl.errors import ConfigError, DataError, UsageError
+from nnctl.nn.examples import Examples
 from nnctl.nn.streams import stream
 from nnctl.runs.memory import check_memory
 from nnctl.text import shell_command
@@ -304,7 +304,7 @@ def _reduced_settings(config: Config, info: DatasetInfo) -> dict[str, Any]:
     return {"data.validation": held_out, "data.subset": None if too_many else subset}
 
 
-def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
+def split(config: Config, dataset: Dataset) -> tuple[Examples, Examples | None]:
     """Return the training and the validation examples of a configuration.
 
     Raises
@@ -320,7 +320,8 @@ def split(config: Config, dataset: Dataset) -> tuple[Digits, Digits | None]:
         )
     training, validation = hold_out(dataset.training, config.data.validation)
     if config.data.subset and config.data.selection == "first":
-        training = Digits(*(array[: config.data.subset] for array in training))
+        first = slice(config.data.subset)
+        training = Examples(training.inputs[first], training.labels[first])
     elif config.data.subset:
         rng = stream(config.training.seed, "subset")
         training = balanced_subset(training, config.data.subset, rng)

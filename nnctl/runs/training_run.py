@@ -36,7 +36,6 @@ from nnctl.errors import (
 )
 from nnctl.files import remove_temporaries
 from nnctl.nn.events import Divergence, EpochDone, EpochMetrics, Event, Finished
-from nnctl.nn.examples import Examples
 from nnctl.nn.network import Network
 from nnctl.nn.state import Progress
 from nnctl.nn.streams import stream
@@ -73,16 +72,16 @@ class TrainingRun:
             name=dataset.name,
             training=len(training.labels),
             validation=0 if validation is None else len(validation.labels),
-            pixels=training.images.shape[1],
+            pixels=training.inputs.shape[1],
             hashes=dict(dataset.hashes),
         )
-        self.network = build_network(config, training.images.shape[1])
+        self.network = build_network(config, training.inputs.shape[1])
         self.network.initialize(stream(seed, "initialization"))
         self.loop = build_loop(
             config,
             self.network,
-            Examples(*training),
-            Examples(*validation) if validation else None,
+            training,
+            validation,
         )
         self.history: list[EpochMetrics] = []
         self._summary: Summary | None = None

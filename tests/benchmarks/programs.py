@@ -103,8 +103,8 @@ def digits(network: Network) -> tuple[Any, Any, Any, Any]:
     """Return training images (floats 0 to 1) and labels, then those for validation."""
     from nnctl.data.dataset import open_dataset
 
-    images, labels = open_dataset("mnist", notify=lambda _: None).training
-    x, y = images / np.float32(255), labels.astype(np.int64)
+    training = open_dataset("mnist", notify=lambda _: None).training
+    x, y = training.inputs / np.float32(255), training.labels.astype(np.int64)
     count, held_out = network.examples, len(x) - network.validation
     return x[:count], y[:count], x[held_out:], y[held_out:]
 

@@ -70,8 +70,8 @@ def grid_search(epochs: int) -> None:
     from nnctl.data.dataset import open_dataset
 
     warnings.simplefilter("ignore")  # scikit-learn warns that a few epochs have not converged
-    images, labels = open_dataset("mnist", notify=lambda _: None).training
-    fold = np.full(len(labels), -1)
+    training = open_dataset("mnist", notify=lambda _: None).training
+    fold = np.full(len(training), -1)
     fold[-VALIDATION:] = 0
     model = MLPClassifier(
         activation="logistic",
@@ -84,7 +84,7 @@ def grid_search(epochs: int) -> None:
     )
     grid = {"hidden_layer_sizes": [(units,) for units in UNITS], "learning_rate_init": RATES}
     search = GridSearchCV(model, grid, n_jobs=2, cv=PredefinedSplit(fold), refit=False)
-    search.fit(images / np.float32(255), labels)
+    search.fit(training.inputs / np.float32(255), training.labels)
     assert len(search.cv_results_["params"]) == len(RATES) * len(UNITS)
 
 

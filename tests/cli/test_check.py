@@ -336,7 +336,7 @@ def test_samples_are_shown_as_the_network_sees_them(nnctl: Nnctl) -> None:
     digits = open_dataset("mini", notify=lambda _: None).training
     assert [sample["label"] for sample in plain] == [str(label) for label in digits.labels[:4]]
     for i, sample in enumerate(plain):
-        assert np.array_equal(sample["image"], digits.images[i].reshape(28, 28))
+        assert np.array_equal(sample["image"], digits.inputs[i].reshape(28, 28))
         moved = np.abs(np.array(deformed[i]["image"]) - sample["image"]).mean()
         assert 3 < moved < 60
     assert deformed == again
@@ -351,7 +351,7 @@ def test_dropout_is_printed_and_shown_in_samples(nnctl: Nnctl) -> None:
     assert "dropout 0.4" in printed
     samples = json.loads(nnctl("check", SMOKE, "--samples", 50, "--json", *dropping).stdout)
     images = np.array([sample["image"] for sample in samples["samples"]])
-    whole = open_dataset("mini", notify=lambda _: None).training.images[:50].reshape(-1, 28, 28)
+    whole = open_dataset("mini", notify=lambda _: None).training.inputs[:50].reshape(-1, 28, 28)
     ink = whole > 0
     assert 0.45 < (images[ink] > 0).mean() < 0.55
     assert np.array_equal(images[images > 0], whole[images > 0])

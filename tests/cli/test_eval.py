@@ -36,7 +36,7 @@ def run(trained_run: Path) -> Path:
 def few(mini_folder: Path) -> Path:
     """A dataset with the 52 zeros, ones and twos of the first 180 test digits."""
     few = np.flatnonzero(TEST.labels < 3)[:52]
-    write_idx(mini_folder / "t10k-images-idx3-ubyte", TEST.images[few].reshape(-1, 28, 28))
+    write_idx(mini_folder / "t10k-images-idx3-ubyte", TEST.inputs[few].reshape(-1, 28, 28))
     write_idx(mini_folder / "t10k-labels-idx1-ubyte", TEST.labels[few])
     for packed in mini_folder.glob("t10k-*.gz"):
         packed.unlink()
@@ -54,7 +54,7 @@ def test_json_has_the_fixed_keys_and_agrees_with_scikit_learn(nnctl: Nnctl, run:
     assert " ".join(result) == (
         "accuracy loss n per_class confusion dataset split checkpoint run_dir"
     )
-    probabilities = face.load(run).predict(TEST.images).astype(np.float64)
+    probabilities = face.load(run).predict(TEST.inputs).astype(np.float64)
     predictions = probabilities.argmax(axis=1)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     log_loss = metrics.log_loss(TEST.labels, probabilities)
@@ -167,7 +167,7 @@ def assert_a_binary_task_agrees_with_scikit_learn(result: dict[str, Any], answer
 
 def test_a_binary_task_agrees_with_scikit_learn(nnctl: Nnctl, nine: Path) -> None:
     result = evaluated(nnctl, nine)
-    outputs = face.load(nine).predict(TEST.images).astype(np.float64)
+    outputs = face.load(nine).predict(TEST.inputs).astype(np.float64)
     assert outputs.shape == (1000, 1)
     assert_a_binary_task_agrees_with_scikit_learn(result, outputs[:, 0] >= 0.5)
     log_loss = metrics.log_loss(TEST.labels == 9, outputs[:, 0])
@@ -182,7 +182,7 @@ def test_a_binary_task_may_have_two_outputs(nnctl: Nnctl, scratch: Path) -> None
         IS_IT_A_NINE, dataset="mini", epochs=2, run_dir=scratch / "run", settings=settings
     )
     result = evaluated(nnctl, "run")
-    outputs = run.predict(TEST.images)
+    outputs = run.predict(TEST.inputs)
     assert outputs.shape == (1000, 2)
     assert_a_binary_task_agrees_with_scikit_learn(result, outputs.argmax(axis=1) == 1)
 
@@ -192,7 +192,7 @@ def test_a_probability_of_one_half_is_the_positive_class(nnctl: Nnctl, scratch: 
     run = face.train(
         IS_IT_A_NINE, dataset="mini", epochs=1, run_dir=scratch / "run", settings=settings
     )
-    assert set(run.predict(TEST.images).ravel().tolist()) == {0.5}
+    assert set(run.predict(TEST.inputs).ravel().tolist()) == {0.5}
     result = evaluated(nnctl, "run")
     assert result["recall"] == 1.0
     assert result["precision"] == result["accuracy"] == result["per_class"][1]["support"] / 1000
@@ -274,7 +274,7 @@ def test_sigmoid_neurons_become_perceptrons(nnctl: Nnctl, hidden: dict[str, Path
     by_gain = {row["gain"]: row["accuracy"] for row in rows}
     parameters = face.load(hidden["sigmoid"]).network().parameters
     (w1, w2), (b1, b2) = parameters.weights, parameters.biases
-    fires = (scaled(TEST.images, np.float64) @ w1 + b1 > 0).astype(np.float64)
+    fires = (scaled(TEST.inputs, np.float64) @ w1 + b1 > 0).astype(np.float64)
     by_hand = metrics.accuracy_score(TEST.labels, (fires @ w2 + b2).argmax(axis=1))
     assert by_hand == pytest.approx(by_gain["inf"])
     assert by_gain[1e6] == by_gain["inf"] < by_gain[1] == result["accuracy"]
@@ -332,7 +332,7 @@ def test_python_code_cannot_give_an_invalid_gain(hidden: dict[str, Path], gain: 
 
 
 def test_the_worst_mistakes_are_those_with_the_highest_loss(nnctl: Nnctl, run: Path) -> None:
-    probabilities = face.load(run).predict(TEST.images)
+    probabilities = face.load(run).predict(TEST.inputs)
     losses = -np.log(probabilities[np.arange(len(TEST.labels)), TEST.labels])
     wrong = probabilities.argmax(axis=1) != TEST.labels
     expected = sorted(np.flatnonzero(wrong).tolist(), key=lambda i: -losses[i])[:3]

@@ -42,7 +42,7 @@ def photos(scratch: Path) -> Path:
     folder = scratch / "photos"
     folder.mkdir()
     for i in range(3):
-        (folder / f"{i}.JPG").write_bytes(photograph(DIGITS.images[i], i))
+        (folder / f"{i}.JPG").write_bytes(photograph(DIGITS.inputs[i], i))
     (folder / "notes.txt").write_text("7, 2, 1", "utf-8")
     return folder
 
@@ -140,7 +140,7 @@ def test_idx_files_are_not_preprocessed(nnctl: Nnctl, trained: Path) -> None:
     done = nnctl("predict", trained, MINI_DIRECTORY / "t10k-images-idx3-ubyte.gz", "--json")
     answers = objects(done.stdout)
     assert list(range(1000)) == [one["index"] for one in answers]
-    expected = face.load(trained).predict(DIGITS.images)
+    expected = face.load(trained).predict(DIGITS.inputs)
     assert expected.argmax(axis=1).tolist() == [one["digit"] for one in answers]
     assert np.allclose(expected, [one["probabilities"] for one in answers], atol=1e-6)
 
@@ -198,7 +198,7 @@ def test_the_bundled_network_is_that_of_its_preset() -> None:
     assert summary.best_val_accuracy is not None
     assert summary.best_val_accuracy > 0.985
     assert sum(path.stat().st_size for path in BUNDLED_RUN.directory.iterdir()) < 400_000
-    right = BUNDLED_RUN.predict(DIGITS.images).argmax(axis=1) == DIGITS.labels
+    right = BUNDLED_RUN.predict(DIGITS.inputs).argmax(axis=1) == DIGITS.labels
     assert right.mean() > 0.985
 
 
@@ -229,7 +229,7 @@ def test_a_first_argument_that_is_neither_a_run_nor_an_image_is_an_error(
 
 def _number(indices: Sequence[int]) -> bytes:
     """Return a picture of bundled digits next to each other, three times as large as needed."""
-    digits = np.hstack([255 - DIGITS.images[i].reshape(28, 28) for i in indices])
+    digits = np.hstack([255 - DIGITS.inputs[i].reshape(28, 28) for i in indices])
     return encoded(digits.repeat(30, 0).repeat(30, 1) / 255)
 
 
@@ -242,7 +242,7 @@ def test_several_digits_are_a_number(nnctl: Nnctl, scratch: Path) -> None:
     for i, digit in enumerate(one["digits"]):
         assert np.argmax(digit["probabilities"]) == digit["digit"] == DIGITS.labels[i]
         box = digit["box"]
-        inked = np.argwhere(DIGITS.images[i].reshape(28, 28) > 127) * 30
+        inked = np.argwhere(DIGITS.inputs[i].reshape(28, 28) > 127) * 30
         (top, left), (bottom, right) = inked.min(axis=0), inked.max(axis=0) + 30
         expected = {"left": left + 840 * i, "top": top, "right": right + 840 * i, "bottom": bottom}
         assert box == pytest.approx(expected, abs=35)
@@ -271,7 +271,7 @@ def test_a_folder_per_digit_gives_the_accuracy(nnctl: Nnctl, scratch: Path) -> N
     for i, label in enumerate(labels):
         folder = scratch / "digits" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.png").write_bytes(photograph(DIGITS.images[i], i))
+        (folder / f"{i}.png").write_bytes(photograph(DIGITS.inputs[i], i))
     (scratch / "digits" / "0" / "damaged.png").write_bytes(b"?")
     done = nnctl("predict", "digits", code=3)
     *lines, accuracy = done.stdout.splitlines()
@@ -305,7 +305,7 @@ def test_a_terminal_without_color_draws_images_with_letters(
 
 
 def test_distorted_photographs_of_the_bundled_digits(trained: Path, scratch: Path) -> None:
-    originals, photographs = _right(trained, scratch, DIGITS.images[:12], DIGITS.labels[:12])
+    originals, photographs = _right(trained, scratch, DIGITS.inputs[:12], DIGITS.labels[:12])
     assert photographs >= originals - 1
 
 
@@ -313,7 +313,7 @@ def test_distorted_photographs_of_the_bundled_digits(trained: Path, scratch: Pat
 @pytest.mark.usefixtures("with_mnist")
 def test_the_bundled_network_reaches_the_accuracy_in_its_preset() -> None:
     test = open_dataset("mnist", notify=lambda _: None).test
-    assert (BUNDLED_RUN.predict(test.images).argmax(axis=1) == test.labels).mean() > 0.992
+    assert (BUNDLED_RUN.predict(test.inputs).argmax(axis=1) == test.labels).mean() > 0.992
 
 
 @pytest.mark.slow
@@ -321,7 +321,7 @@ def test_the_bundled_network_reaches_the_accuracy_in_its_preset() -> None:
 def test_distorted_photographs_of_mnist(scratch: Path) -> None:
     run = face.train(CONFIGS / "relu.yaml", run_dir=scratch / "run")
     test = open_dataset("mnist", notify=lambda _: None).test
-    originals, photographs = _right(run.directory, scratch, test.images[:100], test.labels[:100])
+    originals, photographs = _right(run.directory, scratch, test.inputs[:100], test.labels[:100])
     assert originals >= 98
     assert photographs >= 95
 

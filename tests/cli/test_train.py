@@ -421,12 +421,12 @@ def test_the_python_api_trains_evaluates_and_predicts() -> None:
     assert evaluation.accuracy > 0.8
     loaded = face.load(run.directory)
     digits = open_dataset("mini", notify=lambda _: None).test
-    probabilities = loaded.predict(digits.images.reshape(-1, 28, 28))
+    probabilities = loaded.predict(digits.inputs.reshape(-1, 28, 28))
     assert probabilities.shape == (1000, 10)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     hits = probabilities.argmax(axis=1) == digits.labels
     assert evaluation.accuracy == pytest.approx(hits.mean())
-    np.testing.assert_allclose(probabilities, loaded.predict(digits.images / 255), atol=1e-5)
+    np.testing.assert_allclose(probabilities, loaded.predict(digits.inputs / 255), atol=1e-5)
     assert run.directory.parent == Path("runs")
 
 

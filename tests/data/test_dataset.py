@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from nnctl.data.dataset import (
     MINI_DIRECTORY,
     DatasetInfo,
-    Digits,
     balanced_subset,
     canonical_name,
     configured_mirrors,
@@ -37,6 +36,7 @@ from nnctl.data.registry import (
     TRAIN_LABELS,
 )
 from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.nn.examples import Examples
 from tests.data.conftest import digits_folder, idx_bytes, snapshot
 
 
@@ -45,9 +45,9 @@ def no_download(event: DownloadEvent) -> None:
     raise AssertionError(event)
 
 
-def assert_same(expected: Digits, actual: Digits) -> None:
+def assert_same(expected: Examples, actual: Examples) -> None:
     """Compare images and labels."""
-    np.testing.assert_array_equal(expected.images, actual.images)
+    np.testing.assert_array_equal(expected.inputs, actual.inputs)
     np.testing.assert_array_equal(expected.labels, actual.labels)
 
 
@@ -57,8 +57,8 @@ def assert_same(expected: Digits, actual: Digits) -> None:
 def test_mini_is_the_beginning_of_mnist(with_mnist: Path) -> None:
     mini = open_dataset("mini", notify=no_download)
     mnist = open_dataset("mnist", notify=no_download)
-    assert_same(Digits(mnist.training.images[:5000], mnist.training.labels[:5000]), mini.training)
-    assert_same(Digits(mnist.test.images[:1000], mnist.test.labels[:1000]), mini.test)
+    assert_same(Examples(mnist.training.inputs[:5000], mnist.training.labels[:5000]), mini.training)
+    assert_same(Examples(mnist.test.inputs[:1000], mnist.test.labels[:1000]), mini.test)
     assert with_mnist == data_directory()
 
 
@@ -76,7 +76,7 @@ def test_the_known_sizes_of_a_dataset_are_those_of_its_files(
         request.getfixturevalue("with_mnist")
     info = dataset_info(name)
     dataset = open_dataset(name, notify=no_download)
-    assert (info.n_training, info.pixels) == dataset.training.images.shape
+    assert (info.n_training, info.pixels) == dataset.training.inputs.shape
     assert set(range(info.classes)) == set(dataset.training.labels) == set(dataset.test.labels)
     known = MINI if name == "mini" else MNIST
     assert {name: file.idx_sha256 for name, file in known.items()} == dataset.hashes
@@ -138,14 +138,14 @@ def test_a_gate_has_the_labels_of_its_truth_table(
     dataset = open_dataset(name, notify=no_download)
     assert DatasetInfo(n_training=4, pixels=2, classes=2) == dataset_info(name)
     assert_same(dataset.training, dataset.test)
-    inputs = dataset.training.images
+    inputs = dataset.training.inputs
     assert sorted(map(tuple, inputs.tolist())) == [(0, 0), (0, 255), (255, 0), (255, 255)]
     expected = gate(inputs[:, 0], inputs[:, 1]).astype(int)
     assert expected.tolist() == dataset.training.labels.tolist()
 
 
 def test_the_inputs_of_a_gate_are_read_only() -> None:
-    inputs = open_dataset("and", notify=no_download).training.images
+    inputs = open_dataset("and", notify=no_download).training.inputs
     with pytest.raises(ValueError, match="read-only"):
         inputs[0, 0] = 1
 
@@ -169,7 +169,7 @@ def test_a_folder_of_four_files_is_a_dataset(tmp_path: Path, compressed: bool) -
     before = snapshot(folder)
     assert DatasetInfo(n_training=30, pixels=12, classes=10) == dataset_info(str(folder))
     dataset = open_dataset(str(folder), notify=no_download)
-    assert (dataset.training.images.shape, dataset.test.images.shape) == ((30, 12), (20, 12))
+    assert (dataset.training.inputs.shape, dataset.test.inputs.shape) == ((30, 12), (20, 12))
     assert [i % 10 for i in range(20)] == dataset.test.labels.tolist()
     assert str(folder) == dataset.name
     assert set(before) == set(dataset.hashes)
@@ -187,7 +187,7 @@ def test_compressed_and_uncompressed_folders_are_the_same_dataset(tmp_path: Path
     assert_same(plain.training, packed.training)
     assert_same(plain.test, packed.test)
     raw = (tmp_path / "False" / TRAIN_IMAGES).read_bytes()
-    assert raw[16:] == plain.training.images.tobytes()
+    assert raw[16:] == plain.training.inputs.tobytes()
 
 
 def test_all_missing_files_of_a_folder_are_named(tmp_path: Path) -> None:
@@ -242,17 +242,17 @@ def test_the_error_of_an_unknown_name_lists_the_datasets(suggestion: str, name: 
 # Splits ------------------------------------------------------------------------------------------
 
 
-def digits_of(labels: list[int]) -> Digits:
+def digits_of(labels: list[int]) -> Examples:
     """Return digits with a single pixel, whose value is the position."""
     positions = np.arange(len(labels)).reshape(-1, 1).astype(np.uint8)
-    return Digits(positions, np.array(labels, np.uint8))
+    return Examples(positions, np.array(labels, np.uint8))
 
 
 def test_the_last_digits_are_held_out() -> None:
     training, validation = hold_out(digits_of([5, 0, 4, 1, 9]), 2)
     assert_same(digits_of([5, 0, 4]), training)
     assert validation is not None
-    assert validation.images.tolist() == [[3], [4]]
+    assert validation.inputs.tolist() == [[3], [4]]
     assert validation.labels.tolist() == [1, 9]
 
 
@@ -266,7 +266,7 @@ def test_a_binary_task_has_the_labels_zero_and_one() -> None:
     relabeled = relabel_binary(digits, 9)
     assert relabeled.labels.tolist() == [1, 0, 1, 0]
     assert relabeled.labels.dtype == np.uint8
-    assert digits.images.tolist() == relabeled.images.tolist()
+    assert digits.inputs.tolist() == relabeled.inputs.tolist()
     assert digits.labels.tolist() == [9, 0, 9, 1]
 
 
@@ -274,7 +274,7 @@ def test_subsets_of_mini_are_balanced_and_depend_on_the_seed() -> None:
     training = open_dataset("mini", notify=no_download).training
     one, two = (balanced_subset(training, 1000, np.random.default_rng(seed)) for seed in (1, 2))
     assert np.bincount(one.labels).tolist() == [100] * 10
-    assert not np.array_equal(one.images, two.images)
+    assert not np.array_equal(one.inputs, two.inputs)
 
 
 @settings(deadline=None)
@@ -283,7 +283,7 @@ def test_a_subset_is_as_balanced_as_possible(data: st.DataObject, labels: list[i
     digits = digits_of(labels)
     count = data.draw(st.integers(1, len(labels)))
     subset = balanced_subset(digits, count, np.random.default_rng(0))
-    positions = subset.images[:, 0].tolist()
+    positions = subset.inputs[:, 0].tolist()
     assert count == len(positions)
     assert sorted(set(positions)) == positions
     assert [labels[position] for position in positions] == subset.labels.tolist()

@@ -95,8 +95,8 @@ def test_neither_polarity_nor_uneven_light_matters(paper: float, shade: float) -
 @pytest.mark.parametrize("kind", ["none", *DISTORTIONS])
 def test_a_digit_survives_each_distortion(kind: str) -> None:
     for i in range(5):
-        content = photograph(DIGITS.images[i], i, [kind])
-        alike = similarity(in_file(content), DIGITS.images[i])
+        content = photograph(DIGITS.inputs[i], i, [kind])
+        alike = similarity(in_file(content), DIGITS.inputs[i])
         assert alike > (0.6 if kind == "rotate" else 0.8), (i, alike)
 
 
@@ -119,7 +119,7 @@ def test_specks_and_the_edge_of_a_table_are_removed_and_a_second_stroke_is_kept(
 
 
 def test_an_image_of_mnist_is_unchanged() -> None:
-    image = DIGITS.images[0].reshape(28, 28)
+    image = DIGITS.inputs[0].reshape(28, 28)
     for picture in (image, 255 - image):
         assert difference(image, in_file(encoded(picture / 255))) < 1
 
@@ -146,20 +146,20 @@ def test_the_digit_scales_with_the_size_of_the_image() -> None:
 def test_strokes_on_a_transparent_background_are_visible(ink: str) -> None:
     for i in range(5):
         picture = Image.new("RGBA", (280, 280), ink)
-        picture.putalpha(enlarged(255 - DIGITS.images[i]).convert("L"))
+        picture.putalpha(enlarged(255 - DIGITS.inputs[i]).convert("L"))
         for mode in ("RGBA", "LA"):
             image = in_file(_saved(picture.convert(mode), "PNG"))
-            assert similarity(image, DIGITS.images[i]) > 0.85
+            assert similarity(image, DIGITS.inputs[i]) > 0.85
 
 
 def test_a_picture_that_is_cropped_to_its_strokes_has_a_digit() -> None:
     for i in range(6):
-        large = np.asarray(enlarged(DIGITS.images[i]))
+        large = np.asarray(enlarged(DIGITS.inputs[i]))
         rows, columns = (np.flatnonzero((large < 195).any(axis=axis)) for axis in (1, 0))
         cropped = large[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         for pixels in (cropped, 255 - cropped):
             image = in_file(_saved(Image.fromarray(pixels), "PNG"))
-            assert similarity(image, DIGITS.images[i]) > 0.85, i
+            assert similarity(image, DIGITS.inputs[i]) > 0.85, i
 
 
 def _framed(large: Image.Image, seed: int) -> Iterator[Image.Image]:
@@ -188,14 +188,14 @@ def _framed(large: Image.Image, seed: int) -> Iterator[Image.Image]:
 
 def test_a_printed_frame_or_line_is_not_part_of_the_digit() -> None:
     for i in range(2):
-        for kind, page in enumerate(_framed(enlarged(DIGITS.images[i]), i)):
+        for kind, page in enumerate(_framed(enlarged(DIGITS.inputs[i]), i)):
             image = in_file(_saved(page, "PNG"))
-            assert similarity(image, DIGITS.images[i]) > 0.6, (i, kind)
+            assert similarity(image, DIGITS.inputs[i]) > 0.6, (i, kind)
 
 
 def test_a_mask_of_zeros_and_ones_is_an_image() -> None:
     for i in range(5):
-        mask = (DIGITS.images[i].reshape(28, 28) > 127).astype(np.uint8)
+        mask = (DIGITS.inputs[i].reshape(28, 28) > 127).astype(np.uint8)
         for pixels in (mask, mask.repeat(10, 0).repeat(10, 1)):
             assert similarity(in_file(_saved(Image.fromarray(pixels), "PNG")), mask) > 0.9
 
@@ -204,7 +204,7 @@ def _row(indices: Sequence[int], gap: int = 30) -> Image.Image:
     """Return a picture of digits next to each other."""
     parts = []
     for i in indices:
-        large = np.asarray(enlarged(DIGITS.images[i]))
+        large = np.asarray(enlarged(DIGITS.inputs[i]))
         columns = np.flatnonzero((large < 195).any(axis=0))
         parts += [np.full((280, gap), 255, np.uint8), large[:, columns[0] : columns[-1] + 1]]
     return Image.fromarray(np.hstack([*parts, parts[0]]))
@@ -227,7 +227,7 @@ def test_digits_in_a_row_are_found_from_left_to_right() -> None:
         digits = preprocess.find_digits(picture.pixels)
         assert len(digits) == len(indices)
         for digit, i in zip(digits, indices, strict=True):
-            assert similarity(digit.image, DIGITS.images[i]) > 0.9
+            assert similarity(digit.image, DIGITS.inputs[i]) > 0.9
         lefts = [digit.box.left for digit in digits]
         assert lefts == sorted(lefts)
 
@@ -299,7 +299,7 @@ def test_the_orientation_in_the_exif_data_is_applied() -> None:
 
 
 def test_a_file_that_is_not_a_usable_image_is_an_error_with_a_hint() -> None:
-    good = photograph(DIGITS.images[0], 0)
+    good = photograph(DIGITS.inputs[0], 0)
     png = encoded(ring())
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")

@@ -88,7 +88,7 @@ _FOLDER = tempfile.TemporaryDirectory()
 @functools.cache
 def images(dataset: str = "mini") -> Array:
     """Return all test images, scaled to 0..1."""
-    return scaled(open_dataset(dataset, notify=ignore).test.images)
+    return scaled(open_dataset(dataset, notify=ignore).test.inputs)
 
 
 def answers(run: Run, pixels: Array) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from nnctl.data.dataset import open_dataset
 from nnctl.nn.augmentation import GROUP, Augmentation, Deformations, Elastic
 from nnctl.nn.types import Array
 
-DIGITS = open_dataset("mini", notify=lambda _: None).test.images[:50]
+DIGITS = open_dataset("mini", notify=lambda _: None).test.inputs[:50]
 EVERYTHING = Augmentation(
     shift=3, rotate=20, scale=0.2, shear=15, elastic=Elastic(alpha=40, sigma=3), noise=0.1
 )

@@ -18,7 +18,7 @@ from nnctl.nn.corruption import (
     thin,
 )
 
-DIGITS = open_dataset("mini", notify=lambda _: None).test.images[:45]
+DIGITS = open_dataset("mini", notify=lambda _: None).test.inputs[:45]
 PICTURES = DIGITS.reshape(-1, 28, 28)
 
 

@@ -391,9 +391,8 @@ def test_the_network_learns_to_classify_digits(output: str, loss: str, rate: flo
     digits, held_out = hold_out(open_dataset("mini", notify=lambda _: None).training, 1000)
     assert held_out is not None
     network = make_network([784, 30, 10], ["sigmoid", output], np.float32)
-    validation = Examples(held_out.images, held_out.labels)
-    given: dict[str, Any] = {"loss": loss, "epochs": 3, "validation": validation}
-    rows = rows_of(list(make_training(network, Examples(*digits), rate, **given)))
+    given: dict[str, Any] = {"loss": loss, "epochs": 3, "validation": held_out}
+    rows = rows_of(list(make_training(network, digits, rate, **given)))
     assert rows[-1].val_accuracy is not None
     assert rows[-1].val_accuracy > 0.85
     assert rows[-1].train_loss < rows[0].train_loss / 1.5

@@ -224,7 +224,7 @@ def test_the_page_can_be_printed(page_file: Path, open_page: Open) -> None:
 
 def outputs_in(page: Page, count: int, network: Network | None = None) -> Array:
     """Return the outputs of a network for the first test images, computed by the page."""
-    pixels = open_dataset("mini", notify=ignore).test.images[:count]
+    pixels = open_dataset("mini", notify=ignore).test.inputs[:count]
     outputs = page.evaluate(
         """([description, base64]) => {
             const model = description ? new Network(description) : network;

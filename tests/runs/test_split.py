@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from nnctl.config import from_mapping
-from nnctl.data.dataset import Digits, open_dataset
+from nnctl.data.dataset import open_dataset
+from nnctl.nn.examples import Examples
 from nnctl.runs.resolve import resolve_auto, split
 from tests.runs.helpers import SMALL, ignore
 
 MINI = open_dataset("mini", notify=ignore)
 
 
-def split_of(**data: Any) -> tuple[Digits, Digits | None]:
+def split_of(**data: Any) -> tuple[Examples, Examples | None]:
     """Split the bundled digits with these values of the section ``data``."""
     units = 10 if data.get("positive_digit") is None else 2
     network = {"layers": [{"units": units, "activation": "softmax"}]}
@@ -29,13 +30,13 @@ def test_the_last_sixth_is_held_out_and_never_trained_on(positive_digit: int | N
     assert validation is not None
     assert (len(training.labels), len(validation.labels)) == (4167, 833)
     np.testing.assert_array_equal(
-        MINI.training.images, np.concatenate([training.images, validation.images])
+        MINI.training.inputs, np.concatenate([training.inputs, validation.inputs])
     )
 
 
 def test_selection_first_takes_the_beginning_of_the_file() -> None:
     training, _ = split_of(subset=1000, selection="first")
-    np.testing.assert_array_equal(MINI.training.images[:1000], training.images)
+    np.testing.assert_array_equal(MINI.training.inputs[:1000], training.inputs)
     np.testing.assert_array_equal(MINI.training.labels[:1000], training.labels)
 
 

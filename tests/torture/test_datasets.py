@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnctl.data import dataset as datasets
 from nnctl.data.dataset import Dataset, find_cached, open_dataset
 from nnctl.data.download import import_files
-from nnctl.data.idx import decode, header, read_idx
+from nnctl.data.idx import decode, read_idx
 from nnctl.data.registry import MINI, NAMES, TRAIN_IMAGES
 from nnctl.errors import DamagedFileError, DataError, NnctlError
 from tests.conftest import CONFIGS, Nnctl
@@ -104,8 +104,8 @@ def test_any_file_in_a_user_s_folder_is_opened_or_rejected(
     torture.tried("any IDX file in a user's folder, opened")
     try:
         opened = open_dataset(str(own), data_dir=folder / "cache", notify=ignore)
-        assert len(opened.training.images) == len(opened.training.labels)
-        assert len(opened.test.images) == len(opened.test.labels)
+        assert len(opened.training.inputs) == len(opened.training.labels)
+        assert len(opened.test.inputs) == len(opened.test.labels)
     except NnctlError as error:
         assert str(own) in error.message  # noqa: PT017
     (own / f"{which}.gz").unlink(missing_ok=True)
@@ -118,7 +118,7 @@ def test_decompression_bombs_need_little_memory(
     megabyte = gzip.compress(bytes(2**20), 9)
     for shape in ((some, 1024, 1024), (5, 4, 3), (2**31, 1, 1)):
         path = tmp_path / "images.gz"
-        path.write_bytes(gzip.compress(header(shape)) + megabyte * 2000)
+        path.write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, *shape)) + megabyte * 2000)
         done = run_command("predict", KEPT_RUN, path, codes=[3])
         assert "could not be classified" in done.output
         torture.tried("a bomb in an IDX file")
@@ -152,7 +152,7 @@ def test_a_flipped_bit_in_a_known_file_is_reported(
         with pytest.raises(DamagedFileError, match="is damaged"):
             open_dataset("mini", notify=ignore)
         path.write_bytes(whole)
-    assert open_dataset("mini", notify=ignore).training.images.shape == (5000, 784)
+    assert open_dataset("mini", notify=ignore).training.inputs.shape == (5000, 784)
     torture.tried("a flipped bit of a known dataset", cases)
 
 
