@@ -1,4 +1,4 @@
-"""One request to a mirror, through pooch.
+"""One file from one mirror: pooch retrieves it with a downloader that has limits.
 
 A mirror's URL may contain a password or token, and so may the messages of a mirror or a library. So
 error messages are written here; they quote only URLs without secrets.
@@ -6,16 +6,16 @@ error messages are written here; they quote only URLs without secrets.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from http.client import responses
-from types import SimpleNamespace
-from typing import NamedTuple
+from pathlib import Path
+from typing import IO, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import pooch
@@ -52,24 +52,26 @@ class Limits(NamedTuple):
     patience : float
         Seconds without a connection or without new bytes.
     rate : float
-        Minimum average bytes per second in each window.
-    window : float
-        Length of a window in seconds.
+        Minimum average bytes per second.
+    grace : float
+        Seconds at the beginning during which the average may be lower.
     """
 
     size: int
     patience: float
     rate: float
-    window: float
+    grace: float
 
 
-def receive(url: str, limits: Limits, progress: Callable[[int], None]) -> bytes:
-    """Return the content of a file with a known size.
+def retrieve(url: str, known_hash: str, limits: Limits, progress: Callable[[int], None]) -> bytes:
+    """Return the verified content of a file.
 
     Parameters
     ----------
     url : str
         URL of the file.
+    known_hash : str
+        Algorithm and hash, such as ``sha256:440f...``.
     limits : Limits
         Size of the file, and when to abandon the mirror.
     progress : callable
@@ -78,114 +80,108 @@ def receive(url: str, limits: Limits, progress: Callable[[int], None]) -> bytes:
     Raises
     ------
     MirrorError
-        The request failed, or the number of received bytes is not the file's size.
+        The request failed, or the content is not that of the file.
     """
-    request = _Request(url, limits)
-    threading.Thread(target=request.run, daemon=True).start()
-    try:
-        request.wait(progress)
-    finally:
-        request.abandon()
-    if request.error:
-        raise request.error
-    if request.received < limits.size:
-        raise MirrorError(f"sent only {request.received:,} of {limits.size:,} bytes")
-    return b"".join(request.chunks)
+    pooch.get_logger().setLevel(logging.CRITICAL)  # it logs addresses
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = pooch.retrieve(url, known_hash, "file", folder, None, Download(limits, progress))
+        except ValueError:
+            algorithm = {"sha256": "SHA-256", "md5": "MD5"}[known_hash.partition(":")[0]]
+            raise MirrorError(f"sent wrong content: its {algorithm} is not the known one") from None
+        return Path(path).read_bytes()
 
 
-class _Request:
-    """A request that runs in its own thread, so that it can be abandoned.
+class Download:
+    """A downloader for `pooch.retrieve` that ends at given limits.
 
-    Timeouts do not cover name resolution, or a host with many addresses that do not answer.
+    The request runs in its own thread, so that it can be abandoned: the timeouts of requests do
+    not cover name resolution, a host with many addresses that do not answer, or slow headers.
     """
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, limits: Limits, progress: Callable[[int], None]) -> None:
         self.received = 0
-        self.chunks: list[bytes] = []
-        self.error: MirrorError | None = None
-        self._url = url
+        self.ended = threading.Event()
         self._limits = limits
-        self._ended = threading.Event()
-        self._response: requests.Response | None = None
-        self._is_abandoned = False
+        self._progress = progress
+        self._error: MirrorError | None = None
+        self._is_redirected = self._is_answered = self._is_abandoned = False
 
-    def wait(self, progress: Callable[[int], None]) -> None:
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        """Write the content of a URL to a file.
+
+        Raises
+        ------
+        MirrorError
+            The request failed, or the number of received bytes is not the file's size.
+        """
+        with Path(output_file).open("wb") as file:
+            threading.Thread(target=self._receive, args=(url, file), daemon=True).start()
+            try:
+                self.wait()
+            finally:
+                self._is_abandoned = True  # the thread ends when it receives the next bytes
+        if self._error:
+            raise self._error
+        if self.received < self._limits.size:
+            raise MirrorError(f"sent only {self.received:,} of {self._limits.size:,} bytes")
+
+    def wait(self) -> None:
         """Wait until the request ends; raise an error if too few bytes arrive."""
-        reported, silent = 0, 0.0
-        before, elapsed = 0, 0.0
-        while not self._ended.wait(_TICK):
+        limits, reported, silent, elapsed = self._limits, 0, 0.0, 0.0
+        while not self.ended.wait(_TICK):
             # Ticks are counted, because a clock also counts time while the process is suspended.
             silent += _TICK
             elapsed += _TICK
             received = self.received
             if received > reported:
-                progress(received - reported)
+                self._progress(received - reported)
                 reported, silent = received, 0.0
-            if silent >= self._limits.patience:
+            if silent >= limits.patience:
                 raise self._timed_out()
-            if elapsed >= self._limits.window:
-                if received - before < self._limits.rate * elapsed:
-                    raise UnreachableError(
-                        f"sent fewer than {self._limits.rate:,} bytes per second for "
-                        f"{self._limits.window:.0f} s"
-                    )
-                before, elapsed = received, 0.0
-        progress(self.received - reported)
+            if received < limits.rate * (elapsed - limits.grace):
+                raise UnreachableError(f"sent fewer than {limits.rate:,} bytes per second")
+        self._progress(self.received - reported)
 
-    def abandon(self) -> None:
-        """Accept no more bytes; the thread ends when it receives the next ones."""
-        self._is_abandoned = True
-
-    def run(self) -> None:
+    def _receive(self, url: str, file: IO[bytes]) -> None:
         """Receive the file, and store the error if it fails."""
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # it logs addresses and headers
-        download = pooch.HTTPDownloader(
-            chunk_size=_CHUNK,
-            timeout=self._limits.patience,
-            headers={"Accept-Encoding": "identity", "User-Agent": "nnctl"},
-            hooks={"response": self._check},
-        )
+        headers = {"Accept-Encoding": "identity", "User-Agent": "nnctl"}
+        hooks = {"response": self._check_redirect}
         try:
-            download(self._url, self, None)
+            with requests.get(
+                url, stream=True, timeout=self._limits.patience, headers=headers, hooks=hooks
+            ) as response:
+                status = response.status_code
+                if status not in range(200, 300):
+                    raise MirrorError(f"answered {status} {responses.get(status, '')}".rstrip())
+                self._is_answered = True
+                # Some servers declare .gz files as an encoding, which must not be undone.
+                for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                    self._write(chunk, file)
         except MirrorError as error:
-            self.error = error
+            self._error = error
         except Exception as error:
-            self.error = self._explained(error)
+            self._error = self._explained(error)
         finally:
-            if self._response is not None:
-                self._response.close()
-            self._ended.set()
+            self.ended.set()
 
-    def _check(self, response: requests.Response, **_: object) -> None:
-        """Reject a response without the file before its body, which may be endless, is read."""
-        self._response = response
-        if response.is_redirect and response.headers["Location"]:
-            target = urljoin(response.url, response.headers["Location"])
-            if urlsplit(target).scheme not in SCHEMES:
-                shown = without_secrets(target)
-                raise MirrorError(f"redirects to {shown}, which is not an http:// or https:// URL")
-            response.close()
-        elif response.status_code not in range(200, 300):
-            status = response.status_code
-            raise MirrorError(f"answered {status} {responses.get(status, '')}".rstrip())
-        else:  # Some servers declare .gz files as an encoding, which requests would undo.
-            raw = response.raw
-            read = functools.partial(raw.read, decode_content=False)
-            response.raw = SimpleNamespace(read=read, close=raw.close)
+    def _check_redirect(self, response: requests.Response, **_: object) -> None:
+        """Reject a redirect to another scheme, and never read its body, which may be endless."""
+        if not (response.is_redirect and response.headers["Location"]):
+            return
+        self._is_redirected = True
+        response.close()
+        target = urljoin(response.url, response.headers["Location"])
+        if urlsplit(target).scheme not in SCHEMES:
+            shown = without_secrets(target)
+            raise MirrorError(f"redirects to {shown}, which is not an http:// or https:// URL")
 
-    def write(self, chunk: bytes) -> None:
-        """Store a chunk; pooch calls this method."""
+    def _write(self, chunk: bytes, file: IO[bytes]) -> None:
         if self._is_abandoned or self.received + len(chunk) > self._limits.size:
             raise MirrorError("sent more bytes than the file has")
-        self.chunks.append(chunk)
+        file.write(chunk)
         self.received += len(chunk)
-
-    def flush(self) -> None:
-        """Do nothing; pooch requires this method."""
-
-    @property
-    def _is_answered(self) -> bool:
-        return self._response is not None and not self._response.is_redirect
 
     def _timed_out(self) -> MirrorError:
         failure = "sent almost nothing for" if self._is_answered else "did not answer within"
@@ -199,8 +195,6 @@ class _Request:
                 return self._timed_out()
             case _ if self._is_answered and isinstance(cause, TimeoutError):
                 return self._timed_out()
-            case ValueError() if self._is_answered:  # the Content-Length is not a number
-                return UnreachableError("did not send a valid HTTP response")
             case _ if self._is_answered:
                 return MirrorError(f"closed the connection after {self.received:,} bytes")
             case failures.TooManyRedirects():
@@ -215,7 +209,7 @@ class _Request:
                 return UnreachableError(f"cannot be reached: {_describe(cause)}")
             case failures.ConnectionError():
                 return UnreachableError("did not send a valid HTTP response")
-            case _ if self._response is not None:
+            case _ if self._is_redirected:
                 return MirrorError("redirects to an invalid URL")
         return UnreachableError(
             "cannot be reached: check its URL, and http_proxy, https_proxy, all_proxy, "

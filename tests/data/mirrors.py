@@ -261,11 +261,12 @@ HTML = b"<!DOCTYPE html><title>Log in to the guests' network</title>"
 LINE = b"x" * 8192
 FEW = r"sent only [\d,]+ of [\d,]+ bytes"
 MANY = "sent more bytes than the file has"
-ANOTHER = "sent wrong content: its SHA-256 is not that of MNIST"
+ANOTHER = "sent wrong content: its SHA-256 is not the known one"
 CUT = r"closed the connection after [\d,]+ bytes"
 SILENT = r"did not answer within \d+ s"
 STOPPED = r"sent almost nothing for \d+ s"
 UNREACHED = "cannot be reached: .+"
+TOO_SLOW = "sent fewer than 8,000 bytes per second"
 NO_HTTP = "did not send a valid HTTP response"
 ELSEWHERE = "redirects to {}, which is not an http:// or https:// URL"
 
@@ -310,7 +311,7 @@ FAULTS = {
     "stalls before the headers": Fault(stall(0), SILENT, slow=True),
     "stalls in the headers": Fault(stall(0, b"HTTP/1.1 200"), SILENT, slow=True),
     "stalls in the body": Fault(stall(0.9), STOPPED, slow=True),
-    "drips bytes": Fault(drip, STOPPED, slow=True),
+    "drips bytes": Fault(drip, TOO_SLOW, slow=True),
     "drips headers": Fault(endless(OK, b"X: x\r\n", 0.05), SILENT, slow=True),
     # Attacks
     "a redirect to a file": Fault(
@@ -359,7 +360,7 @@ FAULTS = {
         raw(b"HTTP/1.1 404 " + LINE + b"\r\n\r\n"), "answered 404 Not Found"
     ),
     "another protocol": Fault(raw(b"SSH-2.0-OpenSSH_9.6\r\n"), NO_HTTP),
-    "a length that is not a number": Fault(raw(OK + b"Content-Length: x\r\n\r\n"), NO_HTTP),
+    "a length that is not a number": Fault(raw(OK + b"Content-Length: x\r\n\r\n"), FEW),
     "a length below zero": Fault(raw(OK + b"Content-Length: -1\r\n\r\n"), FEW),
     "a length beyond all": Fault(raw(OK + b"Content-Length: %d\r\n\r\n" % 10**40, b"x"), CUT),
     "a chunk that is none": Fault(raw(CHUNKED, b"zz\r\nx\r\n0\r\n\r\n"), CUT),
