@@ -50,8 +50,8 @@ def report(
     with DownloadView(quiet=quiet) as notify:
         written = html_report.report(runs, file, data_dir=data_dir, notify=notify)
     for run_report in written.reports:
-        if run_report.lacking:
-            warn(f"{run_report.run.directory} was not evaluated: {run_report.lacking}")
+        if run_report.evaluation_error:
+            warn(f"{run_report.run.directory} was not evaluated: {run_report.evaluation_error}")
     click.echo(to_json_text(written.to_json()) if as_json else written.file)
     if open_it and click.launch(str(written.file.resolve())):
         warn(f"could not start a browser; open {written.file} yourself")

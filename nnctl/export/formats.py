@@ -90,14 +90,14 @@ def export(
     target = file or run.directory / f"model.{file_format}"
     require_replaceable(target, f".{file_format}")
     trained = run.load(checkpoint)
-    origin = ModelMetadata(
+    metadata = ModelMetadata(
         nnctl_version=nnctl.__version__,
         dataset=trained.dataset.name,
         labels=class_names(trained.config, trained.network),
         checkpoint=checkpoint,
         epoch=trained.epoch,
     )
-    content, usage = FORMATS[file_format](trained.network, origin, target)
+    content, usage = FORMATS[file_format](trained.network, metadata, target)
     with storage_errors(target):
         write_atomically(target, content)
     return Export(target, file_format, len(content), checkpoint, run.directory, usage)

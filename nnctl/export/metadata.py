@@ -33,7 +33,7 @@ class ModelMetadata:
     checkpoint: str
     epoch: int
 
-    def metadata(self, network: Network) -> dict[str, str]:
+    def to_strings(self, network: Network) -> dict[str, str]:
         """Return the metadata as strings, including descriptions of inputs and outputs."""
         return {
             "nnctl_version": self.nnctl_version,

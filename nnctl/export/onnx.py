@@ -51,14 +51,14 @@ class _Graph:
         return output
 
 
-def to_onnx(network: Network, origin: ModelMetadata, target: Path) -> tuple[bytes, str]:
+def to_onnx(network: Network, metadata: ModelMetadata, target: Path) -> tuple[bytes, str]:
     """Return the content of an ONNX file, and a description of its inputs and outputs.
 
     Parameters
     ----------
     network : Network
         A trained network.
-    origin : ModelMetadata
+    metadata : ModelMetadata
         Metadata to store in the file.
     target : Path
         Not used; the exporters of all formats have the same signature.
@@ -108,12 +108,13 @@ def to_onnx(network: Network, origin: ModelMetadata, target: Path) -> tuple[byte
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="nnctl",
-        producer_version=origin.nnctl_version,
-        doc_string=f"A classifier of {origin.dataset}, trained with nnctl {origin.nnctl_version}.\n"
+        producer_version=metadata.nnctl_version,
+        doc_string=f"A classifier of {metadata.dataset}, "
+        f"trained with nnctl {metadata.nnctl_version}.\n"
         f"Input images: {images}.\nOutput logits: weighted inputs z of the last layer.\n"
         f"Output probabilities: {outputs}.",
     )
-    onnx.helper.set_model_props(model, origin.metadata(network))
+    onnx.helper.set_model_props(model, metadata.to_strings(network))
     onnx.checker.check_model(model, full_check=True)
     usage = "\n".join(
         [

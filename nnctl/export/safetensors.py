@@ -57,14 +57,14 @@ _MUST_BE_ONE: dict[type[Activation], str] = {Sigmoid: "gain", Swish: "beta"}
 """Parameters that PyTorch's modules lack; the modules are equivalent only if they are 1."""
 
 
-def to_safetensors(network: Network, origin: ModelMetadata, target: Path) -> tuple[bytes, str]:
+def to_safetensors(network: Network, metadata: ModelMetadata, target: Path) -> tuple[bytes, str]:
     """Return the content of a safetensors file, and the PyTorch code that loads it.
 
     Parameters
     ----------
     network : Network
         A trained network.
-    origin : ModelMetadata
+    metadata : ModelMetadata
         Metadata to store in the file.
     target : Path
         Path of the file, for the code that loads it.
@@ -91,7 +91,7 @@ def to_safetensors(network: Network, origin: ModelMetadata, target: Path) -> tup
         else f"# returns {describe_outputs(network)}",
         f"model.load_state_dict(load_file({str(target)!r}))",
     ]
-    return save(tensors, metadata=origin.metadata(network)), "\n".join(lines)
+    return save(tensors, metadata=metadata.to_strings(network)), "\n".join(lines)
 
 
 def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32]]]:

@@ -33,7 +33,7 @@ COLORS = 8
 """Number of line colors; further lines are gray."""
 
 _SIZE = (3.5, 2.2)  # inches
-_MOST_POINTS = 500  # per line: more would not be visible
+_MAX_POINTS = 500  # per line: more would not be visible
 _BOTTOM = 1e-12  # lowest value on a logarithmic axis, which cannot show 0
 
 # matplotlib draws with these placeholder colors; the page replaces them with its CSS variables.
@@ -71,7 +71,7 @@ _STYLE: Any = {
     "lines.solid_capstyle": "round",
 }
 
-Kind = Literal["line", "dashes", "faint"]
+Kind = Literal["line", "dashes", "thin"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Line:
     color : int
         Index of the color, from 0.
     kind : str
-        "line", "dashes", or "faint" for a thin gray line behind the others.
+        "line", "dashes", or "thin" for a thin gray line behind the others.
     """
 
     name: str
@@ -125,13 +125,13 @@ def draw_lines(
         return None
 
     def plot(axes: Axes) -> None:
-        # Draw faint lines first, so that they are behind the others.
-        for line, points in sorted(drawn, key=lambda pair: pair[0].kind != "faint"):
+        # Draw thin lines first, so that they are behind the others.
+        for line, points in sorted(drawn, key=lambda pair: pair[0].kind != "thin"):
             axes.plot(
                 points[:, 0],
                 points[:, 1],
-                color=_MUTED if line.kind == "faint" else _SERIES[line.color % COLORS],
-                linewidth=0.6 if line.kind == "faint" else 1.5,
+                color=_MUTED if line.kind == "thin" else _SERIES[line.color % COLORS],
+                linewidth=0.6 if line.kind == "thin" else 1.5,
                 linestyle="--" if line.kind == "dashes" else "-",
                 marker="o" if len(points) == 1 else "",
                 markersize=4,
@@ -145,7 +145,7 @@ def draw_lines(
         if percent:
             _as_percent(axes.yaxis)
 
-    return Chart(title, _draw(plot), tuple(line for line, _ in drawn if line.kind != "faint"))
+    return Chart(title, _draw(plot), tuple(line for line, _ in drawn if line.kind != "thin"))
 
 
 def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
@@ -246,13 +246,13 @@ def _shortened(name: str, length: int = 12) -> str:
 
 
 def _points(line: Line, log: bool) -> Array:
-    """Return the points of a line to draw, ``(n, 2)``, thinned out to `_MOST_POINTS`."""
+    """Return the points of a line to draw, ``(n, 2)``, thinned out to `_MAX_POINTS`."""
     pairs = [
         (x, y)
         for x, y in zip(line.x, line.y, strict=True)
         if y is not None and math.isfinite(y) and (not log or y > _BOTTOM)
     ]
-    step = max(1, math.ceil(len(pairs) / _MOST_POINTS))
+    step = max(1, math.ceil(len(pairs) / _MAX_POINTS))
     return np.array(pairs[::-step][::-1], np.float64).reshape(-1, 2)  # keeps the last point
 
 

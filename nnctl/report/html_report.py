@@ -20,7 +20,7 @@ from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 from nnctl.sweeps.journal import is_sweep
 
-MOST_RUNS = 20
+MAX_RUNS = 20
 """Number of runs of a sweep that a report shows: its best ones."""
 
 _LIBRARIES: dict[str, Callable[[], object]] = {
@@ -59,7 +59,7 @@ class Report:
                     "test_accuracy": run_report.evaluation.accuracy
                     if run_report.evaluation
                     else None,
-                    "lacking": run_report.lacking or None,
+                    "lacking": run_report.evaluation_error or None,
                 }
                 for run_report in self.reports
             ],
@@ -97,13 +97,13 @@ def report(
         with requiring(name, "a report", extra="plot"):
             load()
     require_replaceable(file, ".html")
-    studies = [SweepReport.of(path, MOST_RUNS) for path in directories if is_sweep(path)]
+    sweeps = [SweepReport.of(path, MAX_RUNS) for path in directories if is_sweep(path)]
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
-    runs += [run for study in studies for run in study.runs]
+    runs += [run for sweep in sweeps for run in sweep.runs]
     unique = {run.directory.resolve(): run for run in runs}
     reports = rank([RunReport.of(run, data_dir, notify) for run in unique.values()])
     # Names of directories may not be valid Unicode.
-    content = render(reports, studies).encode(errors="replace")
+    content = render(reports, sweeps).encode(errors="replace")
     with storage_errors(file):
         write_atomically(file, content)
     return Report(file, len(content), reports)

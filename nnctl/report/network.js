@@ -74,27 +74,16 @@ function floatOfHalf(half) {
     : sign * 2 ** -14 * (fraction / 1024);
 }
 
-// Converters from bytes to numbers, by NumPy type name.
-const DTYPES = {
-  float32: (bytes) => new Float32Array(bytes.buffer),
-  float16: (bytes) => Float32Array.from(new Uint16Array(bytes.buffer), floatOfHalf),
-  int8: (bytes) => new Int8Array(bytes.buffer),
-};
-
 class Network {
-  // description: {inputs, dtype, layers: [{activation, parameters, units, weights, scales, biases}]};
-  // weights are stored row by row (a row per input) and multiplied by the scale of their column.
-  constructor({ inputs, dtype, layers }) {
+  // description: {inputs, layers: [{activation, parameters, weights, biases}]}; weights are in half
+  // precision, row by row (a row per input), and biases in single precision.
+  constructor({ inputs, layers }) {
     this.inputs = inputs;
-    this.layers = layers.map((layer) => {
-      const stored = DTYPES[dtype](bytesOf(layer.weights));
-      const scales = DTYPES.float32(bytesOf(layer.scales));
-      return {
-        weights: Float32Array.from(stored, (weight, i) => weight * scales[i % scales.length]),
-        biases: DTYPES.float32(bytesOf(layer.biases)),
-        activate: (z) => ACTIVATIONS[layer.activation](z, layer.parameters),
-      };
-    });
+    this.layers = layers.map((layer) => ({
+      weights: Float32Array.from(new Uint16Array(bytesOf(layer.weights).buffer), floatOfHalf),
+      biases: new Float32Array(bytesOf(layer.biases).buffer),
+      activate: (z) => ACTIVATIONS[layer.activation](z, layer.parameters),
+    }));
   }
 
   // Returns the outputs of every layer for an image of numbers from 0 to 1.

@@ -5,11 +5,11 @@ const element = (id) => document.getElementById(id);
 const read = (id) => (element(id) ? JSON.parse(element(id).textContent) : null);
 
 // Returns a clickable figure with a digit from the page's sprite sheet.
-function digitOf({ place, caption }) {
+function digitOf({ position, caption }) {
   const figure = element("digit-template").content.firstElementChild.cloneNode(true);
   const digit = figure.querySelector(".digit");
-  digit.style.setProperty("--column", place[0]);
-  digit.style.setProperty("--row", place[1]);
+  digit.style.setProperty("--column", position[0]);
+  digit.style.setProperty("--row", position[1]);
   figure.querySelector("figcaption").textContent = caption;
   return figure;
 }
@@ -20,14 +20,14 @@ function listenToConfusion(table) {
   table.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    const { title, count, specimens } = cells[button.dataset.cell];
+    const { title, count, examples } = cells[button.dataset.cell];
     table.querySelectorAll("[aria-pressed=true]").forEach((other) => {
       other.setAttribute("aria-pressed", "false");
     });
     button.setAttribute("aria-pressed", "true");
-    const subset = specimens.length < count ? `, the ${specimens.length} worst of ${count}` : "";
+    const subset = examples.length < count ? `, the ${examples.length} worst of ${count}` : "";
     shown.querySelector("h4").textContent = title + subset;
-    shown.querySelector(".digits").replaceChildren(...specimens.map(digitOf));
+    shown.querySelector(".digits").replaceChildren(...examples.map(digitOf));
     shown.hidden = false;
   });
 }
@@ -86,7 +86,7 @@ class Board {
     }
     board.querySelector("#clear").addEventListener("click", () => this.clear());
     document.addEventListener("click", (event) => {
-      const digit = event.target.closest("figure.specimen .digit");
+      const digit = event.target.closest("figure.example .digit");
       if (digit) this.show(digit);
     });
   }

@@ -14,10 +14,10 @@ from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
 from nnctl.report.ranking import compare
-from nnctl.report.run_report import PROBED, RunReport
+from nnctl.report.run_report import MEASURED_IMAGES, RunReport
 from nnctl.report.sprites import SpriteSheet
 from nnctl.report.sweep_report import SweepReport
-from nnctl.report.weights import describe_network, rounding
+from nnctl.report.weights import describe_network
 from nnctl.sweeps.space import short_keys
 from nnctl.text import duration, p_value, percent
 
@@ -27,14 +27,14 @@ GENERATOR = "nnctl report"
 _SCRIPTS = ("network.js", "handwriting.js", "page.js")
 
 
-def render(ranked: Sequence[RunReport], studies: Sequence[SweepReport]) -> str:
+def render(ranked: Sequence[RunReport], sweeps: Sequence[SweepReport]) -> str:
     """Return the page of one or several runs.
 
     Parameters
     ----------
     ranked : sequence of RunReport
         The runs, the best first; the page shows the first one in full.
-    studies : sequence of SweepReport
+    sweeps : sequence of SweepReport
         The sweeps that the runs belong to.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,22 +56,22 @@ def render(ranked: Sequence[RunReport], studies: Sequence[SweepReport]) -> str:
     names = _names(ranked)
     several = len(ranked) > 1
     return environment.get_template("page.html").render(
-        title=_title(ranked, studies),
+        title=_title(ranked, sweeps),
         generator=f"{GENERATOR} {nnctl.__version__}",
         style=files.joinpath("page.css").read_text("utf-8"),
         scripts=[files.joinpath(name).read_text("utf-8") for name in _SCRIPTS],
         names=names,
         comparison=compare(ranked) if several else None,
         overlaid=_overlay(ranked, names) if several else [],
-        studies=studies,
+        sweeps=sweeps,
         **_context_of(ranked[0]),
     )
 
 
-def _title(ranked: Sequence[RunReport], studies: Sequence[SweepReport]) -> str:
+def _title(ranked: Sequence[RunReport], sweeps: Sequence[SweepReport]) -> str:
     if len(ranked) == 1:
         return ranked[0].name
-    return ", ".join(study.name for study in studies) or f"{len(ranked)} runs"
+    return ", ".join(sweep.name for sweep in sweeps) or f"{len(ranked)} runs"
 
 
 def _names(reports: Sequence[RunReport]) -> dict[Path, str]:
@@ -94,7 +94,7 @@ def _overlay(ranked: Sequence[RunReport], names: dict[Path, str]) -> list[Chart]
                 run_report.epochs,
                 run_report.series(metric),
                 position,
-                "line" if position < COLORS else "faint",
+                "line" if position < COLORS else "thin",
             )
             for position, run_report in enumerate(ranked)
         ]
@@ -126,7 +126,7 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
             f"{i}-{j}": asdict(cell)
             for i, row in enumerate(confusion)
             for j, cell in enumerate(row)
-            if cell.specimens
+            if cell.examples
         },
         "worst": sections.worst_mistakes(run_report, sheet),
         "calibration": draw_calibration("Accuracy by confidence", bins) if bins else None,
@@ -134,13 +134,8 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         "corruptions": sections.draw_corruptions(run_report),
         "health": sections.draw_health(run_report),
         "distributions": sections.draw_distributions(run_report),
-        "probed": PROBED,
+        "measured_images": MEASURED_IMAGES,
         "weights": sections.draw_weights(run_report),
         "network": description,
-        "rounding": (
-            rounding(run_report.network, description["dtype"], run_report.images())
-            if run_report.network and description
-            else 0.0
-        ),
         "sheet": sheet,
     }

@@ -18,7 +18,7 @@ from nnctl.text import short_value
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedRun:
     """A run compared with the best run.
 
     Parameters
@@ -27,23 +27,23 @@ class Compared:
         The run.
     values : list of str
         Values of the keys in which the configurations differ.
-    only_ours, only_best : int or None
+    only_this, only_best : int or None
         Number of test images that only this run, or only the best run, classifies correctly.
-    chance : float or None
+    p_value : float or None
         p-value of McNemar's test; None for the best run itself, and if the two runs were not
         evaluated on the same images.
     """
 
     run_report: RunReport
     values: list[str]
-    only_ours: int | None = None
+    only_this: int | None = None
     only_best: int | None = None
-    chance: float | None = None
+    p_value: float | None = None
 
     @property
     def is_distinct(self) -> bool:
         """Whether the difference from the best run is statistically significant."""
-        return self.chance is not None and self.chance < ALPHA
+        return self.p_value is not None and self.p_value < ALPHA
 
 
 def rank(reports: Sequence[RunReport]) -> list[RunReport]:
@@ -72,17 +72,17 @@ class Comparison:
     ----------
     keys : list of str
         Keys in which the configurations differ.
-    rows : list of Compared
+    rows : list of ComparedRun
         The runs, the best first.
     """
 
     keys: list[str]
-    rows: list[Compared]
+    rows: list[ComparedRun]
 
     def sentence(self, names: Mapping[Path, str]) -> str:
         """Return how many of the other runs differ significantly from the best, as a sentence."""
         best, *others = self.rows
-        tested = [row for row in others if row.chance is not None]
+        tested = [row for row in others if row.p_value is not None]
         name = names[best.run_report.run.directory]
         if not tested:
             return (
@@ -97,14 +97,14 @@ class Comparison:
         )
 
 
-def _describe_difference(other: Compared) -> str:
+def _describe_difference(other: ComparedRun) -> str:
     assert other.only_best is not None
-    assert other.only_ours is not None
-    differing = other.only_best + other.only_ours
+    assert other.only_this is not None
+    differing = other.only_best + other.only_this
     verdict = "significant" if other.is_distinct else "not significant"
     return (
         f"Of the {differing} test images that only one of the two runs gets right, it gets "
-        f"{other.only_best} right: {verdict} (McNemar's test, p = {other.chance:.2g})."
+        f"{other.only_best} right: {verdict} (McNemar's test, p = {other.p_value:.2g})."
     )
 
 
@@ -120,19 +120,19 @@ def compare(ranked: Sequence[RunReport]) -> Comparison:
     return Comparison(keys, [_compare(ranked[0], run_report, keys) for run_report in ranked])
 
 
-def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> Compared:
+def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> ComparedRun:
     flat = flatten(to_mapping(run_report.config))
     values = [short_value(flat[key]) if key in flat else "" for key in keys]
     if run_report is best or best.evaluation is None or run_report.evaluation is None:
-        return Compared(run_report, values)
+        return ComparedRun(run_report, values)
     theirs, ours = best.evaluation.predictions, run_report.evaluation.predictions
     same_labels = np.array_equal(theirs.labels, ours.labels)
     if not same_labels or not np.array_equal(theirs.images, ours.images):
-        return Compared(run_report, values)
-    return Compared(
+        return ComparedRun(run_report, values)
+    return ComparedRun(
         run_report,
         values,
-        only_ours=int(np.count_nonzero(ours.right & ~theirs.right)),
+        only_this=int(np.count_nonzero(ours.right & ~theirs.right)),
         only_best=int(np.count_nonzero(theirs.right & ~ours.right)),
-        chance=mcnemar(ours.right, theirs.right),
+        p_value=mcnemar(ours.right, theirs.right),
     )

@@ -30,7 +30,7 @@ from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 from nnctl.runs.summary import Summary
 
-PROBED = 1000
+MEASURED_IMAGES = 1000
 """Number of test images whose activations are measured."""
 
 
@@ -54,7 +54,7 @@ class RunReport:
         Network of the best epoch; None before the first epoch is complete.
     evaluation : Evaluation, optional
         Evaluation of the network on the test set; None if either is not available.
-    lacking : str
+    evaluation_error : str
         Why the evaluation is missing; empty if it exists.
     """
 
@@ -65,7 +65,7 @@ class RunReport:
     inspection: Inspection
     network: Network | None
     evaluation: Evaluation | None
-    lacking: str
+    evaluation_error: str
 
     @classmethod
     def of(cls, run: Run, data_dir: Path | None, notify: Notify) -> RunReport:
@@ -77,12 +77,12 @@ class RunReport:
             The configuration or the metrics cannot be read.
         """
         network = evaluation = None
-        lacking = ""
+        evaluation_error = ""
         try:
             evaluation = evaluate(run, data_dir=data_dir, notify=notify)
             network = evaluation.network  # a running training may have saved another one by now
         except NnctlError as error:
-            lacking = error.message
+            evaluation_error = error.message
             with contextlib.suppress(NnctlError):
                 network = run.network()
         return cls(
@@ -93,7 +93,7 @@ class RunReport:
             inspection=inspect_run(run, trained_network(run)),
             network=network,
             evaluation=evaluation,
-            lacking=lacking,
+            evaluation_error=evaluation_error,
         )
 
     @property
@@ -153,12 +153,12 @@ class RunReport:
         return class_names(self.config, self.network) if self.network else []
 
     @property
-    def facts(self) -> list[tuple[str, str]]:
+    def environment(self) -> list[tuple[str, str]]:
         """Names and values of what the training used: seed, versions, dataset hashes."""
-        facts: dict[str, object] = {"directory": self.run.directory.resolve()}
+        rows: dict[str, object] = {"directory": self.run.directory.resolve()}
         if summary := self.summary:
             blas = [str(summary.blas.get(name, "")) for name in ("name", "version")]
-            facts |= {
+            rows |= {
                 "seed": summary.seed,
                 "threads": summary.threads,
                 "seconds": summary.seconds,
@@ -168,7 +168,7 @@ class RunReport:
                 "validation images": summary.dataset.validation,
                 **{f"SHA-256 of {name}": text for name, text in summary.dataset.hashes.items()},
             }
-        return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+        return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
 
     @property
     def side(self) -> int | None:
@@ -192,4 +192,4 @@ class RunReport:
         """Return the first test images, 0 to 1, ``(n, pixels)``; n is 0 without an evaluation."""
         if self.network is None or self.evaluation is None:
             return np.empty((0, self.network.sizes[0] if self.network else 0), np.float32)
-        return scaled(self.evaluation.predictions.images[:PROBED], self.network.dtype)
+        return scaled(self.evaluation.predictions.images[:MEASURED_IMAGES], self.network.dtype)

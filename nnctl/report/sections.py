@@ -12,8 +12,8 @@ from nnctl.analysis.evaluation import Predictions, measure_corrupted
 from nnctl.nn.examples import Examples
 from nnctl.nn.health import LayerHealth
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
-from nnctl.report.run_report import PROBED, RunReport
-from nnctl.report.sprites import Place, SpriteSheet, diverging, largest_norm
+from nnctl.report.run_report import MEASURED_IMAGES, RunReport
+from nnctl.report.sprites import Position, SpriteSheet, diverging, largest_norm
 
 WORST = 24
 """Number of worst mistakes to show."""
@@ -42,13 +42,13 @@ class ExampleImage:
 
     Parameters
     ----------
-    place : pair of int
+    position : pair of int
         Column and row on the sprite sheet.
     caption : str
         Caption.
     """
 
-    place: Place
+    position: Position
     caption: str
 
 
@@ -67,7 +67,7 @@ class Cell:
     heat : float
         Color intensity from 0 to 1: on the diagonal, the share of the class; elsewhere, the count
         relative to that of the worst cell.
-    specimens : list of ExampleImage
+    examples : list of ExampleImage
         Some of the images, the worst first.
     """
 
@@ -75,7 +75,7 @@ class Cell:
     count: int
     right: bool
     heat: float
-    specimens: list[ExampleImage]
+    examples: list[ExampleImage]
 
 
 def draw_curves(run_report: RunReport) -> list[Chart]:
@@ -119,8 +119,8 @@ def draw_corruptions(run_report: RunReport) -> Chart | None:
     if run_report.network is None or run_report.evaluation is None or run_report.side is None:
         return None
     predictions = run_report.evaluation.predictions
-    examples = Examples(predictions.images[:PROBED], predictions.labels[:PROBED])
-    clean = float(predictions.right[:PROBED].mean())
+    examples = Examples(predictions.images[:MEASURED_IMAGES], predictions.labels[:MEASURED_IMAGES])
+    clean = float(predictions.right[:MEASURED_IMAGES].mean())
     lines = [
         Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
         for i, row in enumerate(measure_corrupted(run_report.network, examples))
@@ -177,7 +177,7 @@ def confusion_cells(run_report: RunReport, sheet: SpriteSheet | None) -> list[li
             count=count,
             right=right,
             heat=count / int(largest) if count else 0.0,
-            specimens=_specimens(predictions, worst[:most], sheet) if sheet else [],
+            examples=_example_images(predictions, worst[:most], sheet) if sheet else [],
         )
 
     numbers = range(len(classes))
@@ -194,14 +194,14 @@ def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[Exa
     mistakes = [
         f"{classes[label]} classified as {classes[predicted]}" for label, predicted in pairs
     ]
-    specimens = _specimens(predictions, worst, sheet)
+    examples = _example_images(predictions, worst, sheet)
     return [
-        replace(specimen, caption=f"{mistake}, {specimen.caption}")
-        for mistake, specimen in zip(mistakes, specimens, strict=True)
+        replace(example, caption=f"{mistake}, {example.caption}")
+        for mistake, example in zip(mistakes, examples, strict=True)
     ]
 
 
-def _specimens(
+def _example_images(
     predictions: Predictions, indices: NDArray[np.integer], sheet: SpriteSheet
 ) -> list[ExampleImage]:
     """Add images to a sheet; the captions are the confidences of the network."""

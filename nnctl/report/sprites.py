@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnctl.nn.types import Array
 
-Place = tuple[int, int]
+Position = tuple[int, int]
 """Column and row of an image on its sheet."""
 
 _COLUMNS = 40  # per sheet
@@ -30,36 +30,36 @@ class SpriteSheet:
     """
 
     side: int
-    _pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    _images: list[NDArray[np.uint8]] = field(default_factory=list)
 
     @property
-    def places(self) -> list[Place]:
+    def positions(self) -> list[Position]:
         """Column and row of each image."""
-        return [self._place(number) for number in range(len(self._pictures))]
+        return [self._position(number) for number in range(len(self._images))]
 
-    def add(self, picture: NDArray[np.uint8]) -> Place:
+    def add(self, picture: NDArray[np.uint8]) -> Position:
         """Add an image, ``(side, side)`` or ``(side, side, 4)``, and return its column and row."""
-        self._pictures.append(picture)
-        return self._place(len(self._pictures) - 1)
+        self._images.append(picture)
+        return self._position(len(self._images) - 1)
 
     @property
     def columns(self) -> int:
         """Number of columns."""
-        return min(len(self._pictures), _COLUMNS)
+        return min(len(self._images), _COLUMNS)
 
     def to_url(self) -> str:
         """Return the sheet, which must not be empty, as a PNG in a ``data:`` URL."""
         from PIL import Image
 
         rows = [
-            np.concatenate(self._filled(self._pictures[begin : begin + _COLUMNS]), axis=1)
-            for begin in range(0, len(self._pictures), _COLUMNS)
+            np.concatenate(self._filled(self._images[begin : begin + _COLUMNS]), axis=1)
+            for begin in range(0, len(self._images), _COLUMNS)
         ]
         content = io.BytesIO()
         Image.fromarray(np.concatenate(rows)).save(content, "png", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
-    def _place(self, number: int) -> Place:
+    def _position(self, number: int) -> Position:
         return number % _COLUMNS, number // _COLUMNS
 
     def _filled(self, row: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:

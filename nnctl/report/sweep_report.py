@@ -15,7 +15,7 @@ from nnctl.sweeps.space import varied_keys
 from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult, best_score, trial_directory
 
-_MOST_KEYS = 24  # parameters with a chart
+_MAX_CHARTS = 24  # parameters with a chart
 _METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
 
 
@@ -44,12 +44,12 @@ class SweepReport:
     metric: str
     complete: int
     unfinished: int
-    left: int
+    remaining: int
     charts: list[Chart]
     runs: list[Run]
 
     @classmethod
-    def of(cls, directory: Path, most: int) -> SweepReport:
+    def of(cls, directory: Path, max_runs: int) -> SweepReport:
         """Read the journal of a sweep, and open its best runs that still exist.
 
         Raises
@@ -65,7 +65,7 @@ class SweepReport:
         trained = [
             (trial, Run(trial_directory(directory, trial))) for trial in (*best, *state.unfinished)
         ]
-        existing = [(trial, run) for trial, run in trained if run.config_path.is_file()][:most]
+        existing = [(trial, run) for trial, run in trained if run.config_path.is_file()][:max_runs]
         for trial, run in existing:
             config, planned = run.config, state.config(trial)
             require_same(
@@ -89,8 +89,8 @@ class SweepReport:
             metric=_METRICS[metric],
             complete=len(complete),
             unfinished=len(state.unfinished),
-            left=state.left,
-            charts=[_chart(complete, key, metric) for key in keys[:_MOST_KEYS] if complete],
+            remaining=state.left,
+            charts=[_chart(complete, key, metric) for key in keys[:_MAX_CHARTS] if complete],
             runs=runs,
         )
 

@@ -85,20 +85,14 @@ def test_the_same_run_gives_the_same_page(nnctl: Nnctl, trained_run: Path, scrat
     assert len(pages) == 1
 
 
-@pytest.mark.parametrize(
-    ("most_bytes", "note"),
-    [
-        (110_000, "rounded to 16 bits"),
-        (60_000, "rounded to 8 bits"),
-        (10_000, "too large for this page"),
-    ],
-)
-def test_the_page_states_that_a_large_network_is_rounded(
-    nnctl: Nnctl, trained_run: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, note: str
+def test_the_page_states_that_weights_are_rounded_or_the_network_is_too_large(
+    nnctl: Nnctl, trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "MOST_BYTES", most_bytes)
     nnctl("report", trained_run)
-    assert note in text_of()
+    assert "rounded to 16 bits" in text_of()
+    monkeypatch.setattr(weights, "MAX_WEIGHTS", 10_000)
+    nnctl("report", trained_run)
+    assert "too large for this page" in text_of()
 
 
 @pytest.mark.parametrize("config", ["gates/xor.yaml", "gates/and.yaml", "is-it-a-nine.yaml"])
