@@ -59,7 +59,7 @@ def mnist_cache(mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from nnctl.data.registry import MNIST
 
     cache = tmp_path_factory.mktemp("cache")
-    import_files(cache / "mnist", mnist_folder, tuple(MNIST.values()))
+    import_files(cache / "mnist", mnist_folder, MNIST)
     return cache
 
 

@@ -212,7 +212,7 @@ class Evaluation:
     n : int
         Number of images.
     classes : list of str
-        Names of the classes: the digits; or "other" and the positive digit; or 0 and 1.
+        Names of the classes, such as the digits; or "other" and the positive class.
     per_class : list of ClassMetrics
         Metrics of each class.
     confusion : array of int, shape (classes, classes)
@@ -303,7 +303,8 @@ class Evaluation:
         return len(self.classes) == 2
 
     def _class_key(self, i: int) -> dict[str, Any]:
-        return {"class": self.classes[i]} if self.is_binary else {"digit": i}
+        name = self.classes[i]
+        return {"digit": i} if name == str(i) and not self.is_binary else {"class": name}
 
 
 def evaluate(
@@ -377,7 +378,7 @@ def evaluate(
             f"the images of {dataset.name} have {examples.inputs.shape[1]} pixels; "
             f"this network takes {network.sizes[0]}"
         )
-    classes = class_names(config, network)
+    classes = class_names(config, network.sizes[-1], trained.dataset.classes)
     if examples.labels.max() >= len(classes):
         raise UsageError(f"{dataset.name} has more classes than the {len(classes)} of this network")
     predictions = _predict(network, config, examples)
@@ -519,11 +520,23 @@ def _truth_table(predictions: Predictions) -> list[TruthTableRow]:
     ]
 
 
-def class_names(config: Config, network: Network) -> list[str]:
-    """Return the names of the classes: examples, or "other" and the positive digit."""
-    if config.data.positive_digit is not None:
-        return ["other", str(config.data.positive_digit)]
-    return [str(digit) for digit in range(max(2, network.sizes[-1]))]
+def class_names(config: Config, units: int, names: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the classes, or "other" and the positive class.
+
+    Parameters
+    ----------
+    config : Config
+        Configuration of the run.
+    units : int
+        Number of output units.
+    names : sequence of str, optional
+        Names of the dataset's classes (default: numbers).
+    """
+    known = list(names or map(str, range(max(2, units))))
+    positive = config.data.positive_digit
+    if positive is None:
+        return known
+    return ["other", known[positive] if names else str(positive)]
 
 
 def _evaluate_scaled(trained: TrainedNetwork, examples: Examples, gain: float) -> Amplified:

@@ -250,7 +250,8 @@ def _dataset_info_of_run(run: Run) -> DatasetInfo:
     used = run.checkpoint("last").dataset
     subset, held_out = run.config.data.subset, used.validation
     training = held_out + max(used.training, subset or 0)
-    return DatasetInfo(training, used.pixels, classes=max(2, run.config.network.layers[-1].units))
+    names = used.classes or class_names(run.config, run.config.network.layers[-1].units)
+    return DatasetInfo(training, used.pixels, tuple(names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +316,7 @@ def sample_images(config: Config, count: int) -> list[Sample]:
     dropout.draw(slice(None), stream(seed, "dropout"))
     if dropout.of_inputs is not None:
         seen *= dropout.of_inputs > 0  # without the scaling of the remaining inputs
-    names = class_names(config, build_network(config, pixels))
+    names = class_names(config, config.network.layers[-1].units, dataset.class_names)
     images = np.rint(255 * seen).astype(np.uint8).reshape(count, side, side)
     return [
         Sample(dataset.name, names[label], image)

@@ -76,7 +76,7 @@ class FilePrediction:
     label : int, optional
         Digit that the picture shows, if its folder is named so.
     classes : list of str
-        Names of the classes: the digits; or "other" and the positive digit.
+        Names of the classes, such as the digits; or "other" and the positive class.
     digits : list of Prediction
         Outputs for each digit, from left to right; empty if there is an error.
     threshold : float
@@ -132,6 +132,8 @@ class FilePrediction:
             result["index"] = self.index
         if self.label is not None:
             result["label"] = self.label
+        if number is None and predicted not in (None, "other"):
+            result["class"] = predicted
         result |= {
             "digit": None if single is None or number is None else int(number),
             "probabilities": None if single is None else single.outputs,
@@ -255,7 +257,8 @@ def predict(
         raise UsageError("standard input can be read only once", hint=f"Give {STDIN} once.")
     trained = run.load(checkpoint)
     network = trained.network
-    pixels, classes = network.sizes[0], class_names(trained.config, network)
+    pixels = network.sizes[0]
+    classes = class_names(trained.config, network.sizes[-1], trained.dataset.classes)
     if pixels < SMALLEST_SIDE**2:
         raise UsageError(
             f"{run.directory} was trained on {trained.dataset.name}, not on images of digits",

@@ -1,4 +1,4 @@
-"""``nnctl download``: download MNIST into the cache."""
+"""``nnctl download``: download a dataset into the cache."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import click
 
-from nnctl.cli.options import EXISTING_FOLDER, data_dir_option, output_options
+from nnctl.cli.options import EXISTING_PATH, data_dir_option, output_options
 from nnctl.data import download as downloads
-from nnctl.data.dataset import mnist_directory
-from nnctl.data.registry import MNIST
+from nnctl.data.dataset import dataset_directory
+from nnctl.data.registry import DATASETS
 from nnctl.errors import DamagedFileError
 from nnctl.views.download import DownloadView
 
 
 @click.command(
-    epilog="Example: nnctl download --mirror http://127.0.0.1:8765/",
-    help="Download MNIST into the cache and verify its SHA-256 hashes.",
+    epilog="Example: nnctl download fashion-mnist",
+    help="Download MNIST, or the named dataset, into the cache and verify it.",
 )
-@click.argument("dataset", default="mnist", type=click.Choice(["mnist"]), metavar="[mnist]")
+@click.argument("dataset", default="mnist", type=click.Choice(list(DATASETS)))
 @click.option(
     "--mirror",
     "mirrors",
@@ -30,7 +30,11 @@ from nnctl.views.download import DownloadView
     help="Try this URL first. Repeatable.",
 )
 @click.option(
-    "--from", "source", type=EXISTING_FOLDER, help="Copy the files from this folder instead."
+    "--from",
+    "source",
+    type=EXISTING_PATH,
+    help="Copy the dataset from this folder or file instead: IDX files, mnist.npz, mnist.pkl.gz, "
+    "CSV files, or a folder of images per class.",
 )
 @data_dir_option
 @click.option(
@@ -50,15 +54,15 @@ def download(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    files = tuple(MNIST.values())
-    directory = mnist_directory(data_dir)
+    known = DATASETS[dataset]
+    directory = dataset_directory(dataset, data_dir)
     if source:
-        downloads.import_files(directory, source, files)
+        downloads.import_files(directory, source, known)
     elif not verify:
         with DownloadView(quiet=quiet, list_cached=True) as view:
-            downloads.fetch(directory, files, mirrors=mirrors, notify=view, force=force)
+            downloads.fetch(directory, known, mirrors=mirrors, notify=view, force=force)
 
-    states = {file.name: downloads.inspect(directory, file) for file in files}
+    states = {file.name: downloads.inspect(directory, file) for file in known.files}
     if as_json:
         result = {"dataset": dataset, "directory": str(directory), "files": states}
         click.echo(json.dumps(result))
@@ -66,9 +70,10 @@ def download(
         for name, state in states.items():
             click.echo(f"{name}: {state}")
     else:
-        click.echo(f"MNIST is in {directory}")
+        click.echo(f"{known.title} is in {directory}")
     wrong = [f"{name} is {state}" for name, state in states.items() if state != "right"]
     if wrong:
         raise DamagedFileError(
-            f"in {directory}, {', '.join(wrong)}", hint="Download it with: nnctl download"
+            f"in {directory}, {', '.join(wrong)}",
+            hint=f"Download it with: nnctl download {dataset}",
         )

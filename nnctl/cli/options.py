@@ -40,7 +40,7 @@ class FiniteRange(click.FloatRange):
 
 
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
-EXISTING_FOLDER = _NonEmptyPath(exists=True, file_okay=False, path_type=Path)
+EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
 PATH = _NonEmptyPath()
 ACCURACY = FiniteRange(0, 1)
@@ -78,7 +78,11 @@ _SET = click.option(
     help="Override a value: optimizer.momentum=0.9, network.layers.0.units=100. Repeatable.",
 )
 _SHORTCUTS = {
-    "dataset": ("data.dataset", str, "mnist, mini, a logic gate, or a folder of four IDX files."),
+    "dataset": (
+        "data.dataset",
+        str,
+        "mnist, fashion-mnist and others, mini, a logic gate, or a folder or file.",
+    ),
     "subset": ("data.subset", int, "Train on N examples only."),
     "epochs": ("training.epochs", int, "Total number of epochs."),
     "seed": ("training.seed", int, "Random seed."),

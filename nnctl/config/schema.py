@@ -93,8 +93,9 @@ class DataConfig(Section):
     dataset: str = Field(
         default="mnist",
         min_length=1,
-        description="mnist, mini (6,000 digits bundled with nnctl), a logic gate (and, or, "
-        "nand, xor) or a directory of IDX files",
+        description="mnist, fashion-mnist, kmnist, qmnist, emnist-digits, emnist-letters, mini "
+        "(6,000 digits bundled with nnctl), a logic gate (and, or, nand, xor), or a directory "
+        "or file of images",
     )
     fallback: Literal["mini"] | None = Field(
         default=None, description="Dataset to use, with a warning, if the dataset is not available"

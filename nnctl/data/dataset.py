@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,38 +15,42 @@ from typing import NoReturn
 
 import numpy as np
 
-from nnctl.data import download, idx
+from nnctl.data import download, idx, readers
 from nnctl.data.gates import GATES, INPUTS
 from nnctl.data.registry import (
-    CLASSES,
+    DATASETS,
+    DIGITS,
     MINI,
-    MNIST,
     NAMES,
     TEST_IMAGES,
     TEST_LABELS,
     TRAIN_IMAGES,
     TRAIN_LABELS,
-    KnownFile,
+    KnownDataset,
 )
 from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.files import remove_temporaries, write_atomically
 from nnctl.nn.examples import Examples
 from nnctl.text import did_you_mean
 
 MINI_DIRECTORY = Path(__file__).parent / "mini"
 
-NAMED = ("mnist", "mini", *GATES)
+NAMED = (*DATASETS, "mini", *GATES)
+"""Datasets with a name; any other name is the path of a folder or file."""
+
 SMALLEST_SIDE = 8
 """Smallest height of an image of a digit, in pixels."""
-"""Datasets with a name; any other name is the path of a folder."""
+
+_HASHES = "hashes.json"
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Sizes of a dataset that are known before it is read."""
+    """Sizes and class names of a dataset, which are known before its images are read."""
 
     n_training: int
     pixels: int
-    classes: int
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class Dataset:
     files : mapping of str to Path
         Paths by the name of the IDX file.
     hashes : mapping of str to str
-        SHA-256 hashes by file name. Known files are hashed uncompressed, so that compressed and
-        uncompressed files have the same hash; a user's files are hashed as they are.
+        SHA-256 hashes by file name. Files of MNIST are hashed uncompressed, so that compressed and
+        uncompressed files have the same hash; other files are hashed as they are.
     """
 
     name: str
@@ -76,6 +82,12 @@ class Dataset:
         """The test set; it is read on first use."""
         return self._read(TEST_IMAGES, TEST_LABELS)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        known = _known(self.name)
+        return known.class_names if known else _class_names(self.files[TRAIN_LABELS])
+
     def _read(self, images_name: str, labels_name: str) -> Examples:
         images = idx.read_idx(self.files[images_name], dimensions=3)
         labels = idx.read_idx(self.files[labels_name], dimensions=1)
@@ -84,9 +96,13 @@ class Dataset:
                 f"{self.files[images_name]} has {len(images):,} images, but "
                 f"{self.files[labels_name].name} has {len(labels):,} labels"
             )
-        if labels.max() >= CLASSES:
+        if known := _known(self.name):
+            images = images.transpose(0, 2, 1) if known.transposed else images
+            labels = labels - np.uint8(known.first_label)  # a missing class 0 becomes 255
+        if labels.max() >= len(self.class_names):
             raise DataError(
-                f"{self.files[labels_name]} has the label {labels.max()}; digits are 0 to 9"
+                f"{self.files[labels_name]} has the label {labels.max()}; the dataset has "
+                f"{len(self.class_names)} classes, 0 to {len(self.class_names) - 1}"
             )
         return Examples(images.reshape(len(images), -1), labels)
 
@@ -103,6 +119,35 @@ class Gate(Dataset):
     def test(self) -> Examples:
         """The truth table."""
         return self.training
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The two values of a bit."""
+        return DIGITS[:2]
+
+
+def _class_names(labels_file: Path) -> tuple[str, ...]:
+    """Return the class names of a user's labels: the numbers from 0, at least ten of them.
+
+    Raises
+    ------
+    DataError
+        The labels start at 1, or skip numbers above 9.
+    """
+    present = np.unique(idx.read_idx(labels_file, dimensions=1))
+    last = int(present[-1])
+    if present[0] == 1 and last >= len(DIGITS):
+        raise DataError(
+            f"{labels_file} has the labels 1 to {last}; classes are counted from 0",
+            hint="Subtract 1 from all labels, or replace 10 by 0 if it stands for the digit 0.",
+        )
+    missing = np.setdiff1d(np.arange(len(DIGITS), last), present)
+    if missing.size:
+        raise DataError(
+            f"{labels_file} has the label {last}, but no label {missing[0]}",
+            hint="Labels are numbers from 0, without gaps.",
+        )
+    return tuple(str(label) for label in range(max(len(DIGITS), last + 1)))
 
 
 def data_directory(given: Path | None = None) -> Path:
@@ -149,23 +194,26 @@ def canonical_name(name: str) -> str:
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return the sizes of a dataset without downloading it.
+    """Return the sizes and class names of a dataset without downloading it.
 
     Raises
     ------
     UsageError
-        The name is neither a known dataset nor a folder.
+        The name is neither a known dataset nor a folder or file.
     DataError
-        A file of the folder is missing or damaged.
+        A file is missing, damaged or not a dataset.
     """
-    if name == "mnist":
-        return DatasetInfo(n_training=60_000, pixels=784, classes=CLASSES)
-    if name == "mini":
-        return DatasetInfo(n_training=5_000, pixels=784, classes=CLASSES)
+    if known := _known(name):
+        return DatasetInfo(known.n_training, 784, known.class_names)
     if name in GATES:
-        return DatasetInfo(n_training=len(INPUTS), pixels=2, classes=2)
-    count, *sides = idx.read_idx_shape(_folder_files(name)[TRAIN_IMAGES], dimensions=3)
-    return DatasetInfo(n_training=count, pixels=int(np.prod(sides)), classes=CLASSES)
+        return DatasetInfo(len(INPUTS), 2, DIGITS[:2])
+    files = _user_files(name)
+    count, *sides = idx.read_idx_shape(files[TRAIN_IMAGES], dimensions=3)
+    return DatasetInfo(count, math.prod(sides), _class_names(files[TRAIN_LABELS]))
+
+
+def _known(name: str) -> KnownDataset | None:
+    return MINI if name == "mini" else DATASETS.get(name)
 
 
 def open_dataset(
@@ -175,12 +223,12 @@ def open_dataset(
     mirrors: Sequence[str] | None = None,
     notify: download.Notify,
 ) -> Dataset:
-    """Return a dataset with verified files; MNIST is downloaded if it is missing.
+    """Return a dataset with verified files; a known one is downloaded if it is missing.
 
     Parameters
     ----------
     name : str
-        Dataset: ``mnist``, ``mini``, a logic gate, or a folder of four IDX files.
+        Dataset: a name in `NAMED`, or a folder or file; see `nnctl.data.readers`.
     data_dir : Path, optional
         Folder for downloads; see `data_directory`.
     mirrors : sequence of str, optional
@@ -197,15 +245,14 @@ def open_dataset(
         return Gate(name, {}, {})
     if name == "mini":
         return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
-    if name == "mnist":
-        directory = mnist_directory(data_dir)
-        cached = _verified(name, directory, MNIST)
-        if cached:
+    if known := DATASETS.get(name):
+        directory = dataset_directory(name, data_dir)
+        if cached := _verified(name, directory, known):
             return cached
         tried = configured_mirrors() if mirrors is None else mirrors
-        download.fetch(directory, tuple(MNIST.values()), mirrors=tried, notify=notify)
-        return _verified(name, directory, MNIST) or _raise_damaged(directory)
-    files = _folder_files(name)
+        download.fetch(directory, known, mirrors=tried, notify=notify)
+        return _verified(name, directory, known) or _raise_damaged(directory)
+    files = _user_files(name)
     hashes = {path.name: download.sha256_of(path) for path in files.values()}
     return Dataset(canonical_name(name), files, hashes)
 
@@ -213,59 +260,104 @@ def open_dataset(
 def find_cached(name: str, data_dir: Path | None = None) -> Dataset | None:
     """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
-        if name == "mnist":
-            return _verified(name, mnist_directory(data_dir), MNIST)
+        if known := DATASETS.get(name):
+            return _verified(name, dataset_directory(name, data_dir), known)
         return open_dataset(name, data_dir=data_dir, notify=lambda _: None)
     except (DataError, UsageError):
         return None
 
 
-def mnist_directory(data_dir: Path | None = None) -> Path:
-    """Return the folder for MNIST's files."""
-    return data_directory(data_dir) / "mnist"
+def dataset_directory(name: str, data_dir: Path | None = None) -> Path:
+    """Return the folder for the files of a known dataset."""
+    return data_directory(data_dir) / name
 
 
-def _verified(name: str, directory: Path, known: Mapping[str, KnownFile]) -> Dataset | None:
+def _verified(name: str, directory: Path, known: KnownDataset) -> Dataset | None:
     """Return a dataset of known files, or None if one is missing or damaged."""
     files, hashes = {}, {}
-    for file in known.values():
+    for file in known.files:
         path = download.find(directory, file)
         if path is None:
             return None
         files[file.name] = path
-        hashes[file.name] = file.idx_sha256
+        if file.idx_sha256:
+            hashes[file.name] = file.idx_sha256
+        else:
+            hashes[path.name] = download.sha256_of(path)
     return Dataset(name, files, hashes)
 
 
 def _raise_damaged(directory: Path) -> NoReturn:
     raise DamagedFileError(
-        f"the dataset in {directory} is damaged", hint="Reinstall nnctl, or download MNIST again."
+        f"the dataset in {directory} is damaged", hint="Reinstall nnctl, or download it again."
     )
 
 
-def _folder_files(name: str) -> dict[str, Path]:
-    """Return the four files in a user's folder, each compressed or uncompressed."""
-    folder = Path(name)
+def _user_files(name: str) -> Mapping[str, Path]:
+    """Return the four IDX files of a user's folder, or of what its data was converted to."""
+    source = Path(name)
     try:
-        is_folder = folder.is_dir()
-    except OSError:  # the name is not valid as a path
-        is_folder = False
-    if not is_folder:
+        is_folder, exists = source.is_dir(), source.exists()
+    except (OSError, ValueError):  # the name is not valid as a path
+        is_folder = exists = False
+    if not exists:
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
-            hint=f"A dataset is mnist, mini, a logic gate ({', '.join(GATES)}), or a folder with "
-            "four IDX files.",
+            hint=f"A dataset is {', '.join(DATASETS)}, mini, a logic gate ({', '.join(GATES)}), or "
+            f"a folder or file of images: {readers.ACCEPTED}.",
         )
-    files, missing = {}, []
-    for wanted in NAMES:
-        candidates = [folder / f"{wanted}.gz", folder / wanted]
-        present = [path for path in candidates if path.is_file()]
-        if present:
-            files[wanted] = present[0]
-        else:
-            missing.append(f"{wanted}[.gz]")
+    if not is_folder and not source.is_file():
+        raise DataError(f"{name} is neither a folder nor a regular file")
+    files = readers.find_idx_files(source)
+    if files is None:
+        container = readers.find_container(source)
+        try:
+            states = [path.stat() for path in container.files]
+        except OSError as error:
+            raise DataError(f"{name} cannot be read: {error.strerror}") from None
+        signature = tuple((state.st_size, state.st_mtime_ns) for state in states)
+        return _converted(source.resolve(), signature)
+    missing = [f"{wanted}[.gz]" for wanted in NAMES if wanted not in files]
     if missing:
-        raise DataError(f"missing files in {folder}: {', '.join(missing)}")
+        raise DataError(f"missing files in {source}: {', '.join(missing)}")
+    return files
+
+
+@functools.lru_cache(maxsize=8)
+def _converted(source: Path, _: tuple[tuple[int, int], ...]) -> Mapping[str, Path]:
+    """Return IDX files in the cache with the content of another folder or file.
+
+    The cache is found by the hash of the source, and its own files are verified by their hashes, so
+    neither a changed source nor a damaged cache is used.
+
+    Parameters
+    ----------
+    source : Path
+        Folder or file; see `nnctl.data.readers`.
+    _ : tuple
+        Sizes and times of its files: this process hashes them again if they have changed.
+    """
+    directory = data_directory() / "converted" / readers.find_container(source).key()[:32]
+    files = {name: directory / name for name in NAMES}
+    try:
+        hashes = json.loads((directory / _HASHES).read_text("utf-8"))
+        if hashes == {name: download.sha256_of(path) for name, path in files.items()}:
+            return files
+    except (OSError, ValueError, DataError):
+        pass  # it was not converted yet, or the cache is damaged
+    contents = {name: idx.encode(array) for name, array in readers.read(source).items()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(directory)
+        for name, content in contents.items():
+            write_atomically(files[name], content)
+        write_atomically(directory / _HASHES, json.dumps(hashes).encode())
+    except OSError as error:
+        raise DataError(
+            f"{directory} cannot be written: {error.strerror or error}",
+            hint="Set NNCTL_DATA_DIR to another folder: it is needed to convert images.",
+        ) from None
     return files
 
 
@@ -294,7 +386,7 @@ def balanced_subset(examples: Examples, count: int, rng: np.random.Generator) ->
     shuffled = rng.permutation(len(examples.labels))
     labels = examples.labels[shuffled]
     rank_in_class = np.empty(len(labels), np.int64)
-    for label in range(CLASSES):
+    for label in np.unique(labels):
         members = labels == label
         rank_in_class[members] = np.arange(np.count_nonzero(members))
     chosen = np.sort(shuffled[np.argsort(rank_in_class, kind="stable")[:count]])

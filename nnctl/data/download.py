@@ -1,4 +1,4 @@
-"""Downloading MNIST into the cache: each file comes from the first mirror with the right content.
+"""Downloading datasets: each file comes from the first mirror with the right content.
 
 A mirror may be silent, slow or hostile. Its data is limited to the size of the file, and only
 verified content is written to the cache. A mirror is abandoned if it sends nothing for its share of
@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import os
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +22,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from nnctl.data.registry import MIRRORS, KnownFile
+from nnctl.data import idx
+from nnctl.data.registry import DATASETS, TEST_LABELS, TRAIN_LABELS, KnownDataset, KnownFile
 from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries, write_atomically
 from nnctl.text import quoted, without_secrets
@@ -32,6 +36,9 @@ SLOWEST = 8_000
 
 GRACE = 60.0
 """Seconds at the beginning during which a mirror may be slower."""
+
+MAX_BYTES = 100_000_000
+"""Limit for a file of unknown size."""
 
 _SCHEMES = ("http", "https")
 
@@ -53,11 +60,11 @@ class FileDamaged:
 
 @dataclass(frozen=True)
 class FileStarted:
-    """The download of a file of `size` bytes from a mirror begins."""
+    """The download of a file of `size` bytes from a mirror begins; None: the size is not known."""
 
     name: str
     url: str
-    size: int
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -93,18 +100,43 @@ State = Literal["right", "missing", "damaged"]
 
 def find(directory: Path, file: KnownFile) -> Path | None:
     """Return the path of a verified file in a folder, compressed or not; None if there is none."""
-    for path, size, sha256 in (
-        (directory / file.gzip_name, file.size, file.sha256),
-        (directory / file.name, file.idx_size, file.idx_sha256),
-    ):
-        if _size_of(path) == size and sha256_of(path) == sha256:
-            return path
+    compressed, plain = directory / file.gzip_name, directory / file.name
+    if file.hash is None:
+        return compressed if _size_of(compressed) and _is_idx(compressed, file) else None
+    if _matches(compressed, file.size, file.hash):
+        return compressed
+    if file.idx_sha256 and _matches(plain, file.idx_size, file.idx_sha256):
+        return plain
     return None
+
+
+def _matches(path: Path, size: int | None, known_hash: str) -> bool:
+    actual = _size_of(path)
+    return actual is not None and size in (None, actual) and hash_of(path, known_hash) == known_hash
+
+
+def _is_idx(path: Path, file: KnownFile) -> bool:
+    """Return whether a file begins like an IDX file; reading it verifies its length and CRC-32."""
+    try:
+        idx.read_idx_shape(path, _dimensions(file))
+    except DataError:
+        return False
+    return True
+
+
+def _dimensions(file: KnownFile) -> int:
+    return 1 if file.name in (TRAIN_LABELS, TEST_LABELS) else 3
 
 
 def inspect(directory: Path, file: KnownFile) -> State:
     """Check whether a known file is in a folder and has the right content."""
-    if find(directory, file):
+    if path := find(directory, file):
+        if file.hash:
+            return "right"
+        try:
+            idx.read_idx(path, _dimensions(file))
+        except DataError:
+            return "damaged"
         return "right"
     present = (directory / file.gzip_name).exists() or (directory / file.name).exists()
     return "damaged" if present else "missing"
@@ -120,11 +152,18 @@ def _size_of(path: Path) -> int | None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
+    return hash_of(path, "")
+
+
+def hash_of(path: Path, known_hash: str) -> str:
+    """Return the hash of a file in the form of a known one: SHA-256, or ``md5:`` and MD5."""
+    prefix = "md5:" if known_hash.startswith("md5:") else ""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "md5" if prefix else "sha256")
     except OSError as error:
         raise _unreadable(path, error) from None
+    return prefix + digest.hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
@@ -133,20 +172,20 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 
 def fetch(
     directory: Path,
-    files: Sequence[KnownFile],
+    dataset: KnownDataset,
     *,
     mirrors: Sequence[str] = (),
     notify: Notify,
     force: bool = False,
 ) -> None:
-    """Download the files that are missing or damaged in a folder.
+    """Download the files of a dataset that are missing or damaged in a folder.
 
     Parameters
     ----------
     directory : Path
-        Cache folder; it is created when a file has to be written.
-    files : sequence of KnownFile
-        Files that the folder must contain afterwards.
+        Cache folder of the dataset; it is created when a file has to be written.
+    dataset : KnownDataset
+        Dataset whose files the folder must contain afterwards.
     mirrors : sequence of str
         Base URLs to try first.
     notify : callable
@@ -162,10 +201,10 @@ def fetch(
         No mirror served a file, or it cannot be written. Files that were downloaded before it are
         saved, except with `force`.
     """
-    tried = [*map(check_mirror, mirrors), *MIRRORS]
+    tried = [*map(check_mirror, mirrors), *dataset.mirrors]
     remove_temporaries(directory)
     wanted = []
-    for file in files:
+    for file in dataset.files:
         state = inspect(directory, file)
         if state == "right" and not force:
             notify(FileKept(file.name))
@@ -176,15 +215,44 @@ def fetch(
         wanted.append(file)
     if not wanted:
         return
-    downloader = _Downloader(tried, notify)
-    received = ((file, downloader.receive(file)) for file in wanted)
-    with _writing(directory):
-        for file, content in list(received) if force else received:
-            write_atomically(directory / file.gzip_name, content)
+    with _writing(directory), tempfile.TemporaryDirectory() as folder:
+        downloader = _Downloader(tried, Path(folder), notify)
+        received = _receive(downloader, dataset, wanted, directory)
+        for path, content in list(received) if force else received:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
 
 
-def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> None:
-    """Copy all files from a local folder, compressed or not, into the cache, and verify them.
+def _receive(
+    downloader: _Downloader, dataset: KnownDataset, wanted: Sequence[KnownFile], directory: Path
+) -> Iterator[tuple[Path, bytes]]:
+    """Download files, and yield their paths in the cache and their contents."""
+    if dataset.archive is None:
+        for file in wanted:
+            yield directory / file.gzip_name, downloader.receive(file).read_bytes()
+        return
+    archive = downloader.receive(dataset.archive)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for other in DATASETS.values():  # all datasets in the archive: it is large
+                for file in other.files if other.archive == dataset.archive else ():
+                    content = opened.read(f"gzip/{file.published_name}")
+                    yield directory.parent / other.name / file.gzip_name, content
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DataError(f"{dataset.archive.published_name} has other content: {error}") from None
+
+
+def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
+    """Copy a dataset from local files into the cache, and verify it by its content.
+
+    Parameters
+    ----------
+    directory : Path
+        Cache folder of the dataset.
+    source : Path
+        Folder with the four IDX files, or another folder or file that `nnctl.data.readers` reads.
+    dataset : KnownDataset
+        Dataset that it must contain.
 
     Raises
     ------
@@ -192,20 +260,75 @@ def import_files(directory: Path, source: Path, files: Sequence[KnownFile]) -> N
         Files are missing or have wrong content (the message lists all of them), or the cache cannot
         be written. In these cases no file is copied.
     """
-    if not source.is_dir():
-        raise DataError(f"{source} is not a folder")
-    paths = {file.name: find(source, file) for file in files}
-    wrong = [name for name, path in paths.items() if path is None]
-    if wrong:
+    from nnctl.data import readers  # most commands do not need it
+
+    prefixes = [dataset.files[0].published_name.partition("train")[0], ""]
+    found = readers.find_idx_files(source, prefixes)
+    contents, problems = {}, []
+    if found is None:
+        for file, array in zip(dataset.files, readers.read(source).values(), strict=True):
+            contents[file.name] = idx.encode(array)
+            if hashlib.sha256(contents[file.name]).hexdigest() != file.idx_sha256:
+                count = f"{len(array):,} {'images' if array.ndim == 3 else 'labels'}"
+                problems.append(f"{file.name}: its {count} are not those of {dataset.title}")
+    else:
+        for file in dataset.files:
+            path = found.get(file.name)
+            if path is None:
+                problems.append(f"{file.name}[.gz] is missing")
+                continue
+            try:
+                name, contents[name] = _verified_content(path, file)
+            except DataError as error:
+                problems.append(error.message)
+    if problems:
+        lines = "\n  ".join([f"{source} does not contain {dataset.title}:", *problems])
         raise DataError(
-            f"missing or damaged files in {source}: {', '.join(wrong)}",
-            hint="Each file may be compressed, as published (.gz), or uncompressed.",
+            lines, hint=f"To train on other data than {dataset.title}, use --dataset {source}"
         )
     with _writing(directory):
         remove_temporaries(directory)
-        for path in paths.values():
-            assert path is not None
-            write_atomically(directory / path.name, path.read_bytes())
+        for name, content in contents.items():
+            write_atomically(directory / name, content)
+
+
+def _verified_content(path: Path, file: KnownFile) -> tuple[str, bytes]:
+    """Return the name in the cache and the content of a file, if it is the known one.
+
+    Raises
+    ------
+    DataError
+        It is another file; the message says which, if possible.
+    """
+    if _size_of(path) is None:
+        raise DataError(f"{path} is not a file")
+    content = path.read_bytes()
+    if file.hash and _hash(content, file.hash) == file.hash:
+        return file.gzip_name, content
+    plain = idx.decompressed(content, path)
+    if file.idx_sha256 and _hash(plain, "") == file.idx_sha256:
+        return file.name, plain
+    idx.decode(plain, path, _dimensions(file))  # says what is wrong with another file
+    if file.hash is None:
+        return file.gzip_name, gzip.compress(plain, 1) if plain is content else content
+    for known in DATASETS.values():
+        for other in known.files:
+            if _hash(content, other.hash or "") == other.hash or (
+                _hash(plain, "") == other.idx_sha256
+            ):
+                raise DataError(f"{path} is {other.name} of {known.title}")
+    raise DataError(
+        f"{path} has the format of {file.name}, but not its content"
+        if file.idx_sha256
+        else f"{path} has the format of {file.name}, but is not the published file"
+    )
+
+
+def _hash(content: bytes, known_hash: str) -> str:
+    """Return the hash of a content in the form of a known one."""
+    if known_hash.startswith("md5:"):
+        return f"md5:{hashlib.md5(content, usedforsecurity=False).hexdigest()}"
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextlib.contextmanager
@@ -242,35 +365,36 @@ def check_mirror(mirror: str) -> str:
 class _Downloader:
     """Tries all mirrors in turn for each file."""
 
-    def __init__(self, mirrors: Sequence[str], notify: Notify) -> None:
+    def __init__(self, mirrors: Sequence[str], folder: Path, notify: Notify) -> None:
         self._mirrors = list(dict.fromkeys(mirrors))
+        self._folder = folder
         self._notify = notify
-        self._patience = PATIENCE / len(self._mirrors)
+        self._patience = PATIENCE / max(1, len(self._mirrors))
 
-    def receive(self, file: KnownFile) -> bytes:
-        """Return the verified content of a file, or raise an error that lists all failures."""
+    def receive(self, file: KnownFile) -> Path:
+        """Return the path of a verified file, or raise an error that lists all failures."""
         from nnctl.data import mirror  # imports pooch, which is slow
 
         failures = []
         for base in tuple(self._mirrors):
             parts = urlsplit(base)
-            address = parts._replace(path=parts.path + file.gzip_name).geturl()
+            address = parts._replace(path=parts.path + file.published_name).geturl()
             shown = without_secrets(address)
             self._notify(FileStarted(file.name, shown, file.size))
-            limits = mirror.Limits(file.size, self._patience, SLOWEST, GRACE)
+            limits = mirror.Limits(file.size, MAX_BYTES, self._patience, SLOWEST, GRACE)
             report = partial(self._report_bytes, file)
             try:
-                content = mirror.retrieve(address, f"sha256:{file.sha256}", limits, report)
+                path = mirror.retrieve(address, str(file.hash), self._folder, limits, report)
             except mirror.MirrorError as error:
                 self._notify(MirrorFailed(file.name, shown, str(error)))
                 failures.append(f"{urlsplit(shown).netloc.rpartition('@')[2]} {error}")
                 if isinstance(error, mirror.UnreachableError):
                     self._mirrors.remove(base)
             else:
-                self._notify(FileDone(file.name, shown, file.size))
-                return content
+                self._notify(FileDone(file.name, shown, path.stat().st_size))
+                return path
         raise DataError(
-            "\n  ".join([f"no mirror served {file.gzip_name}:", *failures]),
+            "\n  ".join([f"no mirror served {file.published_name}:", *failures]),
             hint="Choose another mirror with --mirror URL or NNCTL_MIRROR, or copy local files "
             "with: nnctl download --from DIR",
         )

@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import ssl
-import tempfile
 import threading
 from collections.abc import Callable
 from http.client import responses
@@ -47,8 +46,10 @@ class Limits(NamedTuple):
 
     Parameters
     ----------
-    size : int
+    size : int, optional
         Size of the file in bytes.
+    max_size : int
+        Maximum size, if the size is not known.
     patience : float
         Seconds without a connection or without new bytes.
     rate : float
@@ -57,21 +58,26 @@ class Limits(NamedTuple):
         Seconds at the beginning during which the average may be lower.
     """
 
-    size: int
+    size: int | None
+    max_size: int
     patience: float
     rate: float
     grace: float
 
 
-def retrieve(url: str, known_hash: str, limits: Limits, progress: Callable[[int], None]) -> bytes:
-    """Return the verified content of a file.
+def retrieve(
+    url: str, known_hash: str, folder: Path, limits: Limits, progress: Callable[[int], None]
+) -> Path:
+    """Download a file into a folder, and return its path if it has the right content.
 
     Parameters
     ----------
     url : str
         URL of the file.
     known_hash : str
-        Algorithm and hash, such as ``sha256:440f...``.
+        SHA-256, or ``md5:`` and MD5.
+    folder : Path
+        Temporary folder.
     limits : Limits
         Size of the file, and when to abandon the mirror.
     progress : callable
@@ -83,13 +89,13 @@ def retrieve(url: str, known_hash: str, limits: Limits, progress: Callable[[int]
         The request failed, or the content is not that of the file.
     """
     pooch.get_logger().setLevel(logging.CRITICAL)  # it logs addresses
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = pooch.retrieve(url, known_hash, "file", folder, None, Download(limits, progress))
-        except ValueError:
-            algorithm = {"sha256": "SHA-256", "md5": "MD5"}[known_hash.partition(":")[0]]
-            raise MirrorError(f"sent wrong content: its {algorithm} is not the known one") from None
-        return Path(path).read_bytes()
+    name = known_hash.rpartition(":")[2]
+    try:
+        downloader = Download(limits, progress)
+        return Path(pooch.retrieve(url, known_hash, name, folder, downloader=downloader))
+    except ValueError:
+        algorithm = "MD5" if known_hash.startswith("md5:") else "SHA-256"
+        raise MirrorError(f"sent wrong content: its {algorithm} is not the known one") from None
 
 
 class Download:
@@ -104,7 +110,7 @@ class Download:
         self.ended = threading.Event()
         self._limits = limits
         self._progress = progress
-        self._error: MirrorError | None = None
+        self._error: Exception | None = None
         self._is_redirected = self._is_answered = self._is_abandoned = False
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
@@ -114,6 +120,8 @@ class Download:
         ------
         MirrorError
             The request failed, or the number of received bytes is not the file's size.
+        OSError
+            The file cannot be written.
         """
         with Path(output_file).open("wb") as file:
             threading.Thread(target=self._receive, args=(url, file), daemon=True).start()
@@ -123,8 +131,9 @@ class Download:
                 self._is_abandoned = True  # the thread ends when it receives the next bytes
         if self._error:
             raise self._error
-        if self.received < self._limits.size:
-            raise MirrorError(f"sent only {self.received:,} of {self._limits.size:,} bytes")
+        size = self._limits.size
+        if size is not None and self.received < size:
+            raise MirrorError(f"sent only {self.received:,} of {size:,} bytes")
 
     def wait(self) -> None:
         """Wait until the request ends; raise an error if too few bytes arrive."""
@@ -160,7 +169,7 @@ class Download:
                 for chunk in response.raw.stream(_CHUNK, decode_content=False):
                     self._write(chunk, file)
         except MirrorError as error:
-            self._error = error
+            self._error = self._error or error
         except Exception as error:
             self._error = self._explained(error)
         finally:
@@ -178,9 +187,14 @@ class Download:
             raise MirrorError(f"redirects to {shown}, which is not an http:// or https:// URL")
 
     def _write(self, chunk: bytes, file: IO[bytes]) -> None:
-        if self._is_abandoned or self.received + len(chunk) > self._limits.size:
+        limit = self._limits.max_size if self._limits.size is None else self._limits.size
+        if self._is_abandoned or self.received + len(chunk) > limit:
             raise MirrorError("sent more bytes than the file has")
-        file.write(chunk)
+        try:
+            file.write(chunk)
+        except OSError as error:  # not the fault of the mirror
+            self._error = error
+            raise MirrorError("could not be saved") from None
         self.received += len(chunk)
 
     def _timed_out(self) -> MirrorError:

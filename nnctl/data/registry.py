@@ -1,8 +1,24 @@
-"""Files with known SHA-256 hashes, and the mirrors that serve them."""
+"""Datasets that are known by name: their files with hashes, mirrors and names of classes.
+
+The sizes and hashes of Fashion-MNIST, KMNIST and EMNIST are those that TensorFlow Datasets pins,
+and the MD5 hashes of QMNIST those of torchvision. EMNIST's archive has a hash; no hashes of the
+files in it are published, so these are verified by their structure and by the CRC-32 of gzip only.
+"""
 
 from __future__ import annotations
 
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+TRAIN_IMAGES = "train-images-idx3-ubyte"
+TRAIN_LABELS = "train-labels-idx1-ubyte"
+TEST_IMAGES = "t10k-images-idx3-ubyte"
+TEST_LABELS = "t10k-labels-idx1-ubyte"
+NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+"""The four files of every dataset."""
+
+DIGITS = tuple(string.digits)
 
 
 @dataclass(frozen=True)
@@ -12,37 +28,82 @@ class KnownFile:
     Parameters
     ----------
     name : str
-        File name without ``.gz``.
-    size, sha256 : int, str
-        Size in bytes and hash of the gzip file.
-    idx_size, idx_sha256 : int, str
-        Size in bytes and hash of the uncompressed IDX file.
+        File name in the cache, without ``.gz``.
+    size : int, optional
+        Size of the gzip file in bytes.
+    hash : str, optional
+        SHA-256 of the gzip file, or ``md5:`` and its MD5, as in a registry of pooch. None: the file
+        is verified by its structure only.
+    idx_size, idx_sha256 : int, str, optional
+        Size in bytes and SHA-256 of the uncompressed IDX file.
+    remote_name : str, optional
+        Name on mirrors, or in an archive, if it is not ``<name>.gz``.
     """
 
     name: str
-    size: int
-    sha256: str
-    idx_size: int
-    idx_sha256: str
+    size: int | None = None
+    hash: str | None = None
+    idx_size: int | None = None
+    idx_sha256: str | None = None
+    remote_name: str | None = None
 
     @property
     def gzip_name(self) -> str:
-        """File name on mirrors."""
+        """Name of the compressed file in the cache."""
         return f"{self.name}.gz"
 
+    @property
+    def published_name(self) -> str:
+        """Name on mirrors, or in an archive."""
+        return self.remote_name or self.gzip_name
 
-TRAIN_IMAGES = "train-images-idx3-ubyte"
-TRAIN_LABELS = "train-labels-idx1-ubyte"
-TEST_IMAGES = "t10k-images-idx3-ubyte"
-TEST_LABELS = "t10k-labels-idx1-ubyte"
-NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
-"""The four files of every dataset."""
 
-CLASSES = 10
+@dataclass(frozen=True)
+class KnownDataset:
+    """A dataset that has a name.
 
-MNIST = {
-    file.name: file
-    for file in (
+    Parameters
+    ----------
+    name : str
+        Name in a configuration, and of its folder in the cache.
+    title : str
+        Name for people.
+    files : tuple of KnownFile
+        The files, in the order of `NAMES`.
+    mirrors : tuple of str
+        Base URLs, in the order in which they are tried after the user's own mirrors.
+    n_training : int
+        Number of training examples.
+    class_names : tuple of str
+        Names of the classes.
+    archive : KnownFile, optional
+        Zip archive that contains the files.
+    transposed : bool
+        Whether rows and columns of the images in the files are swapped.
+    first_label : int
+        Label of the first class.
+    """
+
+    name: str
+    title: str
+    files: tuple[KnownFile, ...]
+    mirrors: tuple[str, ...] = ()
+    n_training: int = 60_000
+    class_names: tuple[str, ...] = DIGITS
+    archive: KnownFile | None = None
+    transposed: bool = False
+    first_label: int = 0
+
+    @property
+    def by_name(self) -> Mapping[str, KnownFile]:
+        """The files by name."""
+        return {file.name: file for file in self.files}
+
+
+MNIST = KnownDataset(
+    "mnist",
+    "MNIST",
+    (
         KnownFile(
             TRAIN_IMAGES,
             9912422,
@@ -71,12 +132,18 @@ MNIST = {
             10008,
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
-    )
-}
+    ),
+    (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://raw.githubusercontent.com/fgnt/mnist/master/",
+    ),
+)
 
-MINI = {
-    file.name: file
-    for file in (
+MINI = KnownDataset(
+    "mini",
+    "mini",
+    (
         KnownFile(
             TRAIN_IMAGES,
             804877,
@@ -105,12 +172,126 @@ MINI = {
             1008,
             "832c0d20f0dc42e575488c75a83a970787d4c8d4d05831b2ef03701b4a478a90",
         ),
+    ),
+    n_training=5_000,
+)
+"""The first examples of MNIST; they are part of the package."""
+
+FASHION_MNIST = KnownDataset(
+    "fashion-mnist",
+    "Fashion-MNIST",
+    (
+        KnownFile(
+            TRAIN_IMAGES,
+            26421880,
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        ),
+        KnownFile(
+            TRAIN_LABELS,
+            29515,
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        ),
+        KnownFile(
+            TEST_IMAGES,
+            4422102,
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        ),
+        KnownFile(
+            TEST_LABELS,
+            5148,
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+    ),
+    (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    class_names=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"),
+        *("Bag", "Ankle boot"),
+    ),
+)
+
+KMNIST = KnownDataset(
+    "kmnist",
+    "KMNIST",
+    (
+        KnownFile(
+            TRAIN_IMAGES,
+            18165135,
+            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+        ),
+        KnownFile(
+            TRAIN_LABELS,
+            29497,
+            "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+        ),
+        KnownFile(
+            TEST_IMAGES,
+            3041136,
+            "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+        ),
+        KnownFile(
+            TEST_LABELS,
+            5120,
+            "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        ),
+    ),
+    ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+    class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+)
+
+QMNIST = KnownDataset(
+    "qmnist",
+    "QMNIST",
+    tuple(
+        KnownFile(name, hash=f"md5:{md5}", remote_name=f"qmnist-{remote_name}.gz")
+        for name, remote_name, md5 in (
+            (TRAIN_IMAGES, "train-images-idx3-ubyte", "ed72d4157d28c017586c42bc6afe6370"),
+            (TRAIN_LABELS, "train-labels-idx2-int", "0058f8dd561b90ffdd0f734c6a30e5e4"),
+            (TEST_IMAGES, "test-images-idx3-ubyte", "1394631089c404de565df7b7aeaf9412"),
+            (TEST_LABELS, "test-labels-idx2-int", "5b5b05890a5e13444e108efe57b788aa"),
+        )
+    ),
+    ("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
+)
+
+
+def _emnist(part: str, n_training: int, class_names: tuple[str, ...], first: int) -> KnownDataset:
+    """Return a part of EMNIST; all parts are in one archive."""
+    return KnownDataset(
+        f"emnist-{part}",
+        f"EMNIST {part}",
+        tuple(
+            KnownFile(name, remote_name=f"emnist-{part}-{name.replace('t10k', 'test')}.gz")
+            for name in NAMES
+        ),
+        (
+            "https://biometrics.nist.gov/cs_links/EMNIST/",
+            "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/",
+        ),
+        n_training,
+        class_names,
+        archive=KnownFile(
+            "gzip.zip",
+            561753746,
+            "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+            remote_name="gzip.zip",
+        ),
+        transposed=True,
+        first_label=first,
+    )
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        MNIST,
+        FASHION_MNIST,
+        KMNIST,
+        QMNIST,
+        _emnist("digits", 240_000, DIGITS, 0),
+        _emnist("letters", 124_800, tuple(string.ascii_lowercase), 1),
     )
 }
-
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "https://raw.githubusercontent.com/fgnt/mnist/master/",
-)
-"""Mirrors of MNIST in the order in which they are tried, after the user's own mirrors."""
+"""The datasets that can be downloaded."""

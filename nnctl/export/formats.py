@@ -93,7 +93,7 @@ def export(
     metadata = ModelMetadata(
         nnctl_version=nnctl.__version__,
         dataset=trained.dataset.name,
-        labels=class_names(trained.config, trained.network),
+        labels=class_names(trained.config, trained.network.sizes[-1], trained.dataset.classes),
         checkpoint=checkpoint,
         epoch=trained.epoch,
     )

@@ -147,10 +147,13 @@ class RunReport:
         predictions = self.evaluation.predictions if self.evaluation else None
         return 0 if predictions is None else int((~predictions.right).sum())
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """Class names."""
-        return class_names(self.config, self.network) if self.network else []
+        if self.network is None:
+            return []
+        names = self.run.checkpoint("best").dataset.classes
+        return class_names(self.config, self.network.sizes[-1], names)
 
     @property
     def environment(self) -> list[tuple[str, str]]:

@@ -55,6 +55,8 @@ class DatasetRecord(Record):
         Numbers of training and validation examples, and of inputs.
     hashes : dict of str to str
         The SHA-256 of each file of the dataset.
+    classes : list of str, optional
+        Names of the classes; None in checkpoints of old versions.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DatasetRecord(Record):
     validation: Count
     pixels: PositiveCount
     hashes: dict[str, str]
+    classes: list[str] | None = None
 
 
 class _GeneratorNumbers(Record, extra="forbid"):

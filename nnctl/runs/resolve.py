@@ -146,7 +146,7 @@ def _check_images(config: Config, info: DatasetInfo) -> Iterator[Problem]:
 def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
     """Check that the number of output units fits the number of classes."""
     binary = config.data.positive_digit is not None
-    if binary and info.classes == 2:
+    if binary and len(info.class_names) == 2:
         yield Problem(
             ("data", "positive_digit"),
             f"the dataset '{config.data.dataset}' does not consist of digits; its classes are 0 "
@@ -154,7 +154,7 @@ def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
             related=(("data", "dataset"),),
         )
         return
-    classes = 2 if binary else info.classes
+    classes = 2 if binary else len(info.class_names)
     last = len(config.network.layers) - 1
     units = config.network.layers[last].units
     if units not in ((1, 2) if classes == 2 else (classes,)):

@@ -74,6 +74,7 @@ class TrainingRun:
             validation=0 if validation is None else len(validation.labels),
             pixels=training.inputs.shape[1],
             hashes=dict(dataset.hashes),
+            classes=list(dataset.class_names),
         )
         self.network = build_network(config, training.inputs.shape[1])
         self.network.initialize(stream(seed, "initialization"))

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import nnctl
-from nnctl.data.dataset import Dataset, data_directory, find_cached, mnist_directory
+from nnctl.data.dataset import Dataset, data_directory, dataset_directory, find_cached
+from nnctl.data.registry import DATASETS
 from nnctl.errors import (
     DamagedFileError,
     DataError,
@@ -173,12 +174,12 @@ def _open_dataset(segment: Segment) -> Dataset | None:
     key = hashlib.sha256(json.dumps([name, sorted(hashes.items())]).encode()).hexdigest()[:16]
     dataset = _datasets.get(key) or find_cached(name)
     if dataset is None or dict(dataset.hashes) != hashes:
-        mnist = name == "mnist"
-        folder = mnist_directory() if mnist else data_directory() / "received" / key
+        known = name in DATASETS
+        folder = dataset_directory(name) if known else data_directory() / "received" / key
         for file_name, content in segment.contents.items():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / file_name, content)
-        dataset = find_cached(name if mnist else str(folder))
+        dataset = find_cached(name if known else str(folder))
     if dataset is None or dict(dataset.hashes) != hashes:
         if segment.contents:
             raise DamagedFileError(f"the dataset {name} has changed since the sweep started")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import nnctl.data.mirror  # noqa: F401 - slow, and must not delay a download
 from nnctl.data.download import DownloadEvent, fetch
-from nnctl.data.registry import KnownFile
+from nnctl.data.registry import KnownDataset, KnownFile
 from nnctl.errors import DataError
 
 
@@ -37,13 +37,22 @@ FILES = (A, B)
 CONTENTS = {A.gzip_name: A_PACKED, B.gzip_name: B_PACKED}
 
 
+KNOWN_MIRRORS: list[str] = []
+"""The mirrors of the dataset that the tests download."""
+
+
+def known(files: Sequence[KnownFile] = FILES) -> KnownDataset:
+    """Return a dataset with these files."""
+    return KnownDataset("digits", "Digits", tuple(files), tuple(KNOWN_MIRRORS))
+
+
 def ask(
     cache: Path, *mirrors: str, files: Sequence[KnownFile] = FILES, force: bool = False
 ) -> tuple[list[DownloadEvent], str]:
     """Download files; return the events and the error message, if there is one."""
     events: list[DownloadEvent] = []
     try:
-        fetch(cache, files, mirrors=mirrors, notify=events.append, force=force)
+        fetch(cache, known(files), mirrors=mirrors, notify=events.append, force=force)
     except DataError as error:
         return events, error.message
     return events, ""

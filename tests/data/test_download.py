@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import re
 import socket
@@ -20,6 +19,7 @@ import pytest
 
 from nnctl.data import download
 from nnctl.data import mirror as mirrors
+from nnctl.data.dataset import MINI_DIRECTORY
 from nnctl.data.download import (
     BytesReceived,
     DownloadEvent,
@@ -31,8 +31,10 @@ from nnctl.data.download import (
     import_files,
     inspect,
 )
+from nnctl.data.registry import MINI
 from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries
+from tests.data import mirrors as mirror_tests
 from tests.data.conftest import PLANTS, snapshot
 from tests.data.mirrors import (
     A_PACKED,
@@ -61,7 +63,7 @@ KEPT = [FileKept("a-images"), FileKept("b-labels")]
 def known_host(monkeypatch: pytest.MonkeyPatch) -> str:
     """The only known mirror: a closed port."""
     host = f"127.0.0.1:{closed_port()}"
-    monkeypatch.setattr(download, "MIRRORS", (f"http://{host}/known/",))
+    monkeypatch.setattr(mirror_tests, "KNOWN_MIRRORS", [f"http://{host}/known/"])
     monkeypatch.setattr(download, "PATIENCE", 180.0)  # tolerates a busy machine
     return host
 
@@ -74,7 +76,10 @@ def cache(tmp_path: Path) -> Path:
 
 def done(url: str) -> list[DownloadEvent]:
     """Return the final events of both files if a mirror serves them."""
-    return [FileDone(file.name, f"{url}{file.gzip_name}", file.size) for file in FILES]
+    return [
+        FileDone(file.name, f"{url}{file.gzip_name}", len(CONTENTS[file.gzip_name]))
+        for file in FILES
+    ]
 
 
 def results(events: list[DownloadEvent]) -> list[DownloadEvent]:
@@ -97,7 +102,7 @@ def test_files_come_from_the_first_mirror_that_has_them(cache: Path, mirror: Mak
     started = [event for event in events if isinstance(event, FileStarted)]
     assert started == [FileStarted(f.name, f"{first.url}{f.gzip_name}", f.size) for f in FILES]
     received = [event.count for event in events if isinstance(event, BytesReceived)]
-    assert sum(received) == A.size + B.size
+    assert sum(received) == len(A_PACKED) + len(B_PACKED)
     assert contents(cache) == CONTENTS
     assert (first.requests, second.requests) == (["/a-images.gz", "/b-labels.gz"], [])
 
@@ -109,8 +114,8 @@ def test_each_file_is_requested_from_each_mirror_until_one_has_it(
     events, _ = ask(cache, first.url, second.url)
     assert results(events) == [
         MirrorFailed("a-images", f"{first.url}a-images.gz", "answered 404 Not Found"),
-        FileDone("a-images", f"{second.url}a-images.gz", A.size),
-        FileDone("b-labels", f"{first.url}b-labels.gz", B.size),
+        FileDone("a-images", f"{second.url}a-images.gz", len(A_PACKED)),
+        FileDone("b-labels", f"{first.url}b-labels.gz", len(B_PACKED)),
     ]
     assert contents(cache) == CONTENTS
 
@@ -206,9 +211,9 @@ def test_the_fault_of_a_mirror_is_reported_and_the_next_one_is_tried(
 @pytest.mark.parametrize(
     ("reason", "answer"),
     [
-        (f"sent only 6 of {A.size:,} bytes", lambda to, _: to.reply(b"<html>")),
+        (f"sent only 6 of {len(A_PACKED):,} bytes", lambda to, _: to.reply(b"<html>")),
         (
-            f"closed the connection after {A.size - 9:,} bytes",
+            f"closed the connection after {len(A_PACKED) - 9:,} bytes",
             lambda to, right: to.reply(right[:-9], length=len(right)),
         ),
         ("answered 404 Not Found", lambda to, _: to.send_error(404, "\x1b[31m")),
@@ -389,7 +394,7 @@ class Ticks(threading.Event):
 def wait(counts: list[int], patience: float = 1e6) -> int:
     """Wait for a download with these numbers of bytes per tick; return the reported sum."""
     reported: list[int] = []
-    limits = mirrors.Limits(10**10, patience, download.SLOWEST, download.GRACE)
+    limits = mirrors.Limits(10**10, 0, patience, download.SLOWEST, download.GRACE)
     started = mirrors.Download(limits, reported.append)
     started.ended = Ticks(started, counts)
     started.wait()
@@ -432,14 +437,17 @@ def test_a_mirror_that_sends_nothing_is_abandoned_after_its_patience() -> None:
 def test_mirrors_share_the_patience(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[mirrors.Limits] = []
 
-    def retrieve(_: str, __: str, limits: mirrors.Limits, *___: object) -> bytes:
+    def retrieve(_: str, __: str, folder: Path, limits: mirrors.Limits, *___: object) -> Path:
         seen.append(limits)
-        return A_PACKED
+        (folder / "file").write_bytes(A_PACKED)
+        return folder / "file"
 
     monkeypatch.setattr(download, "PATIENCE", 6.0)
     monkeypatch.setattr(mirrors, "retrieve", retrieve)
     ask(cache, "http://x/", "http://y/", "http://x/", files=[A])
-    assert seen == [mirrors.Limits(A.size, 2.0, download.SLOWEST, download.GRACE)]
+    assert seen == [
+        mirrors.Limits(len(A_PACKED), download.MAX_BYTES, 2.0, download.SLOWEST, download.GRACE)
+    ]
 
 
 def test_a_mirror_that_is_too_slow_is_abandoned_for_all_files(
@@ -463,7 +471,7 @@ def test_a_mirror_that_is_too_slow_is_abandoned_for_all_files(
 
 
 def test_a_read_only_folder_is_reported_before_anything_is_downloaded(
-    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
     good = mirror(CONTENTS)
@@ -471,9 +479,8 @@ def test_a_read_only_folder_is_reported_before_anything_is_downloaded(
     for force in (False, True):
         assert expected == ask(cache, good.url, force=force)[1]
     assert good.requests == []
-    (tmp_path / A.gzip_name).write_bytes(A_PACKED)
     with pytest.raises(DataError, match=re.escape(expected)):
-        import_files(cache, tmp_path, [A])
+        import_files(cache, MINI_DIRECTORY, MINI)
     assert contents(cache) == {}
 
 
@@ -483,10 +490,8 @@ def test_a_folder_that_cannot_be_created_is_a_data_error(
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "digits"
     assert f"{folder} cannot be written: " in ask(folder, mirror(CONTENTS).url)[1]
-    for file, content in zip(FILES, CONTENTS.values(), strict=True):
-        (tmp_path / file.name).write_bytes(gzip.decompress(content))
     with pytest.raises(DataError, match="cannot be written"):
-        import_files(folder, tmp_path, FILES)
+        import_files(folder, MINI_DIRECTORY, MINI)
 
 
 def test_a_name_that_is_too_long_is_a_data_error(tmp_path: Path) -> None:

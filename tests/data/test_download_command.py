@@ -6,13 +6,14 @@ import errno
 import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nnctl.data.dataset import MINI_DIRECTORY
 from nnctl.data.download import find, import_files
-from nnctl.data.registry import MINI, MIRRORS, NAMES
+from nnctl.data.registry import DATASETS, MINI, MNIST, NAMES
 from tests.conftest import Nnctl
 from tests.data.conftest import snapshot
 from tests.data.mirrors import MakeMirror, closed_port, contents
@@ -24,13 +25,15 @@ FILES = {name: (MINI_DIRECTORY / name).read_bytes() for name in GZIP_NAMES}
 @pytest.fixture(autouse=True)
 def _small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the bundled digits as MNIST: they download quickly."""
-    monkeypatch.setattr("nnctl.cli.download.MNIST", MINI)
+    monkeypatch.setitem(
+        DATASETS, "mnist", replace(MINI, name="mnist", title="MNIST", mirrors=MNIST.mirrors)
+    )
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     """A data directory with all files in it."""
-    import_files(tmp_path / "data" / "mnist", MINI_DIRECTORY, tuple(MINI.values()))
+    import_files(tmp_path / "data" / "mnist", MINI_DIRECTORY, MINI)
     return tmp_path / "data"
 
 
@@ -103,8 +106,8 @@ def test_failed_addresses_are_printed_with_the_reasons(
     done = nnctl("download", "--mirror", dead, code=3)
     lines = done.stderr.splitlines()
     assert lines[0] == f"{dead}{GZIP_NAMES[0]} cannot be reached: {why}"
-    assert lines[1 : 1 + len(MIRRORS)] == [
-        f"{url}{GZIP_NAMES[0]} cannot be reached through the proxy: {why}" for url in MIRRORS
+    assert lines[1 : 1 + len(MNIST.mirrors)] == [
+        f"{url}{GZIP_NAMES[0]} cannot be reached through the proxy: {why}" for url in MNIST.mirrors
     ]
     assert f"Error: no mirror served {GZIP_NAMES[0]}:" in lines
     assert "nnctl download --from DIR" in lines[-1]
@@ -126,7 +129,7 @@ def test_local_files_can_be_imported(nnctl: Nnctl, tmp_path: Path, compressed: b
         path.write_bytes(content if compressed else gzip.decompress(content))
     before = snapshot(source)
     assert nnctl("download", "--from", source).stdout == f"MNIST is in {folder}\n"
-    assert all(find(folder, file) for file in MINI.values())
+    assert all(find(folder, file) for file in MINI.files)
     assert contents(source) == contents(folder)
     assert before == snapshot(source)
     nnctl("download", "--verify")
@@ -140,7 +143,9 @@ def test_an_import_with_missing_files_names_them_and_copies_nothing(
     with (source / GZIP_NAMES[2]).open("r+b") as file:
         file.write(b"?")
     done = nnctl("download", "--from", source, code=3)
-    assert f"Error: missing or damaged files in {source}: {NAMES[1]}, {NAMES[2]}\n" in done.stderr
+    assert f"Error: {source} does not contain MNIST:" in done.stderr
+    assert f"  {NAMES[1]}[.gz] is missing\n" in done.stderr
+    assert f"{GZIP_NAMES[2]} is not an IDX file of images: it begins with 3f8b" in done.stderr
     assert not (tmp_path / "cache").exists()
 
 

@@ -11,12 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from nnctl.data import download
 from nnctl.data.download import DownloadEvent, fetch
 from nnctl.errors import DataError, UsageError
 from nnctl.text import without_secrets
 from tests.conftest import Nnctl
-from tests.data.mirrors import Handler, MakeMirror, Mirror, closed_port, known_file
+from tests.data import mirrors
+from tests.data.mirrors import Handler, MakeMirror, Mirror, closed_port, known, known_file
 
 FILE, PACKED = known_file("a-labels", b"the labels")
 CONTENTS = {FILE.gzip_name: PACKED}
@@ -26,7 +26,7 @@ SECRET = "hunter2"
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; the only known mirror is a closed port."""
-    monkeypatch.setattr(download, "MIRRORS", (f"http://127.0.0.1:{closed_port()}/",))
+    monkeypatch.setattr(mirrors, "KNOWN_MIRRORS", [f"http://127.0.0.1:{closed_port()}/"])
     return tmp_path / "cache"
 
 
@@ -35,7 +35,7 @@ def printed(cache: Path, mirror: str) -> str:
     events: list[DownloadEvent] = []
     error = ""
     try:
-        fetch(cache, [FILE], mirrors=[mirror], notify=events.append)
+        fetch(cache, known([FILE]), mirrors=[mirror], notify=events.append)
     except (DataError, UsageError) as caught:
         error = f"{caught!r} {caught.message} {caught.hint}"
     return f"{events} {error}"
@@ -346,7 +346,7 @@ def test_other_informational_responses_are_reported_and_the_next_mirror_is_tried
     cache: Path, mirror: MakeMirror, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = mirror(CONTENTS)
-    monkeypatch.setattr(download, "MIRRORS", (good.url,))
+    monkeypatch.setattr(mirrors, "KNOWN_MIRRORS", [good.url])
     shown = printed(cache, mirror(CONTENTS, before(status.encode())).url)
     assert f"reason='answered {status}'" in shown
     assert good.requests == [f"/{FILE.gzip_name}"]

@@ -12,6 +12,7 @@ included. So the same number is always the same place in the code, however busy 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import runpy
@@ -264,7 +265,7 @@ def run(fault: Fault, arguments: list[str]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     if fault.small_mnist:
         registry = import_module("nnctl.data.registry")
-        registry.MNIST = registry.MINI  # type: ignore[attr-defined]
+        registry.DATASETS["mnist"] = dataclasses.replace(registry.MINI, title="MNIST")
     faulty = Faulty(fault)
     sys.argv = ["nnctl", *arguments]
     try:

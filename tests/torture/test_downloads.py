@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from nnctl.data import download
 from nnctl.data.dataset import MINI_DIRECTORY
 from nnctl.data.download import MirrorFailed
-from nnctl.data.registry import MINI
+from nnctl.data.registry import DATASETS, MINI, MNIST
 from tests.data import mirrors as mirrored
 from tests.data.conftest import keep_to_loopback
 from tests.data.mirrors import (
@@ -42,7 +43,7 @@ from tests.torture.conftest import Torture
 from tests.torture.faults import Fault, Nursery
 from tests.torture.hostile import PATIENCE, run_command, some_of
 
-NAMES = [file.gzip_name for file in MINI.values()]
+NAMES = [file.gzip_name for file in MINI.files]
 FILES = {name: (MINI_DIRECTORY / name).read_bytes() for name in NAMES}
 LARGE, LARGE_PACKED = known_file("large", random.Random(1).randbytes(2**20))
 
@@ -53,7 +54,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and li
 @pytest.fixture(autouse=True)
 def _only_mirrors_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_to_loopback(monkeypatch)
-    monkeypatch.setattr(download, "MIRRORS", ())
+    monkeypatch.setitem(DATASETS, "mnist", replace(MNIST, mirrors=()))
 
 
 @pytest.fixture
@@ -167,7 +168,14 @@ def arguments(mirror: str, data_dir: Path) -> tuple[object, ...]:
     return ("download", "--mirror", mirror, "--data-dir", data_dir)
 
 
+@pytest.fixture
+def _killed_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the temporary folders of killed processes, which cannot remove them, in `tmp_path`."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 @posix
+@pytest.mark.usefixtures("_killed_elsewhere")
 def test_concurrent_downloads_with_killed_processes_leave_four_correct_files(
     processes: Processes, mirror: MakeMirror, tmp_path: Path, torture: Torture
 ) -> None:
@@ -203,6 +211,7 @@ def current_umask() -> int:
 
 
 @posix
+@pytest.mark.usefixtures("_killed_elsewhere")
 def test_a_download_killed_before_any_write_is_completed_by_the_next_one(
     nursery: Nursery, mirror: MakeMirror, tmp_path: Path, torture: Torture
 ) -> None:
@@ -302,7 +311,7 @@ def test_any_text_in_the_environment_is_a_list_of_mirrors_or_a_usage_error(
     torture: Torture, text: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, patience():
-        patch.setattr(download, "MIRRORS", ("http://127.0.0.1:9/",))
+        patch.setitem(DATASETS, "mnist", replace(MNIST, mirrors=("http://127.0.0.1:9/",)))
         done = run_command("download", codes=(2, 3), env={"NNCTL_MIRROR": text})
     torture.tried("texts as NNCTL_MIRROR")
     expected = {

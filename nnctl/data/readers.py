@@ -1,0 +1,463 @@
+"""Reading datasets in the files that people have: IDX, CSV, NPZ, pickle, or a folder per class.
+
+Each reader returns four arrays, by the names of the IDX files: training images (n, height, width)
+and labels (n,), then those for testing. A dataset without a test set, or whose test set has no
+labels, as on Kaggle, gets one: every sixth training example. Nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import math
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnctl.data import idx
+from nnctl.data.registry import NAMES
+from nnctl.errors import DamagedFileError, DataError, UsageError
+
+Arrays = Mapping[str, NDArray[np.uint8]]
+"""Images and labels, by the names in `NAMES`."""
+
+ACCEPTED = (
+    "four IDX files, CSV files with the label in a column, mnist.npz, mnist.pkl.gz, or a folder of "
+    "images per class (0, 1, ...)"
+)
+"""The accepted contents of a folder, for error messages."""
+
+_IDX_NAME = re.compile(
+    r"(?P<prefix>.*?)(?P<part>train|t10k|test)[-_.](?P<what>images|labels)"
+    r"[-_.]idx\d[-_.](ubyte|int)(?P<gz>\.gz)?",
+    re.IGNORECASE,
+)
+_TRAINING, _TEST = re.compile("train", re.IGNORECASE), re.compile("test|t10k", re.IGNORECASE)
+_SHARE = 6  # every sixth example is in a test set that has to be made
+_MAX_OPCODES = 10_000  # of a pickle; arrays need about a hundred
+_MAX_IMAGE_PIXELS = 1_000_000
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Container(NamedTuple):
+    """The files of a dataset that is not in IDX files, and the function that reads them."""
+
+    files: tuple[Path, ...]
+    read: Callable[[Sequence[Path]], Arrays]
+
+    def key(self) -> str:
+        """Return a hash of the names and contents of the files."""
+        total = hashlib.sha256()
+        for path in self.files:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            total.update(f"{path.parent.parent.name}/{path.parent.name} {digest}\n".encode())
+        return total.hexdigest()
+
+
+def read(source: Path) -> Arrays:
+    """Return the images and labels of a folder or file that contains no IDX files.
+
+    Raises
+    ------
+    DataError
+        The data cannot be read, or is not one of the known forms.
+    UsageError
+        Pillow, which reads PNG and JPEG files, is not installed.
+    """
+    container = find_container(source)
+    try:
+        return container.read(container.files)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror or error}") from None
+
+
+# IDX files ----------------------------------------------------------------------------------------
+
+
+def find_idx_files(source: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Path] | None:
+    """Return the IDX files in a folder by their usual names; None if there are none.
+
+    Names may have dots (``train-images.idx3-ubyte``) and a prefix (``emnist-letters-train-...``),
+    with or without ``.gz``. The files may also be in the subfolder ``raw``, or ``MNIST/raw`` as
+    torchvision creates it.
+
+    Parameters
+    ----------
+    source : Path
+        Folder.
+    prefixes : sequence of str
+        Prefixes of the names, the preferred one first.
+    """
+    if not source.is_dir():
+        return None
+    for folder in (source, source / "raw", *sorted(source.glob("*/raw"))):
+        groups: dict[str, dict[str, Path]] = {}
+        # A compressed file comes first, because its CRC-32 detects damage.
+        for path in sorted(_listed(folder), key=lambda path: (path.suffix != ".gz", path.name)):
+            if match := _IDX_NAME.fullmatch(path.name):
+                is_training = match["part"].lower() == "train"
+                is_images = match["what"].lower() == "images"
+                name = NAMES[2 * (not is_training) + (not is_images)]
+                groups.setdefault(match["prefix"].lower(), {}).setdefault(name, path)
+        for prefix in prefixes:
+            if prefix in groups:
+                return groups[prefix]
+        if groups:
+            names = ", ".join(sorted(prefix.rstrip("-_.") for prefix in groups))
+            raise DataError(
+                f"{folder} contains IDX files of: {names}",
+                hint="Import them by name, for example: nnctl download emnist-letters --from "
+                f"{source}",
+            )
+    return None
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder; nothing if it does not exist."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+# Other files --------------------------------------------------------------------------------------
+
+
+def find_container(source: Path) -> Container:
+    """Return the files of a dataset in a folder or file without IDX files, and their reader.
+
+    Raises
+    ------
+    DataError
+        There is no data that can be read.
+    """
+    if source.is_file():
+        return Container((source,), _reader_of(source))
+    listed = _listed(source)
+    by_reader: dict[Callable[[Sequence[Path]], Arrays], list[Path]] = {}
+    for path in listed:
+        if path.is_file() and (reader := _READERS.get(_suffix(path))):
+            by_reader.setdefault(reader, []).append(path)
+    for reader in (_read_npz, _read_pickle, _read_csv):
+        if files := by_reader.get(reader):
+            return Container(_chosen(source, files), reader)
+    if files := _images_in_classes(source):
+        return Container(tuple(files), functools.partial(_read_image_folders, source))
+    seen = ", ".join(path.name for path in listed[:5]) or "nothing"
+    raise DataError(
+        f"{source} contains no dataset, but {seen}{', ...' if len(listed) > 5 else ''}",
+        hint=f"nnctl reads {ACCEPTED}.",
+    )
+
+
+def _reader_of(path: Path) -> Callable[[Sequence[Path]], Arrays]:
+    """Return the reader of a single file, by its suffix or its content."""
+    if reader := _READERS.get(_suffix(path)):
+        return reader
+    with path.open("rb") as file:
+        begin = file.read(64)
+    if begin[:2] == b"\0\0":
+        raise DataError(
+            f"{path} is one of four IDX files", hint=f"Name their folder: {path.parent}"
+        )
+    raise DataError(
+        f"{path} is not a dataset: {idx.describe(begin)}", hint=f"nnctl reads {ACCEPTED}."
+    )
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _chosen(source: Path, files: list[Path]) -> tuple[Path, ...]:
+    """Return the file, or the pair of files for training and testing."""
+    if len(files) == 1:
+        return (files[0],)
+    training = [path for path in files if _TRAINING.search(path.name)]
+    test = [path for path in files if _TEST.search(path.name)]
+    if len(training) == 1 and len(test) <= 1 and training != test:
+        return (*training, *test)
+    names = ", ".join(path.name for path in files[:5])
+    raise DataError(
+        f"{source} contains several datasets: {names}", hint="Name the file instead of the folder."
+    )
+
+
+def _arrays(
+    training: tuple[NDArray[Any], NDArray[Any]],
+    test: tuple[NDArray[Any], NDArray[Any]] | None,
+    source: object,
+) -> Arrays:
+    """Return checked arrays; without a test set, every sixth training example is moved to one."""
+    images, labels = idx.as_images(training[0], source), idx.as_labels(training[1], source)
+    if len(images) != len(labels):
+        raise DataError(f"{source} has {len(images):,} images, but {len(labels):,} labels")
+    if test is None:
+        is_test = np.arange(len(labels)) % _SHARE == _SHARE - 1
+        if not is_test.any():
+            raise DataError(f"{source} has {len(labels)} examples: too few for a test set")
+        parts = images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+    else:
+        parts = (images, labels, idx.as_images(test[0], source), idx.as_labels(test[1], source))
+        if len(parts[2]) != len(parts[3]):
+            raise DataError(
+                f"{source} has {len(parts[2]):,} test images and {len(parts[3]):,} labels"
+            )
+        if parts[2].shape[1:] != images.shape[1:]:
+            raise DataError(f"the training and test images of {source} have different sizes")
+    return dict(zip(NAMES, parts, strict=True))
+
+
+def _read_npz(paths: Sequence[Path]) -> Arrays:
+    """Read ``mnist.npz`` as Keras provides it: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
+    path = _only(paths)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > idx.MAX_BYTES:
+                raise DataError(f"{path} has more than {idx.MAX_BYTES:,} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [name for name in ("x_train", "y_train") if name not in arrays]
+            if missing:
+                raise DataError(
+                    f"{path} has no array {' and no array '.join(missing)}; "
+                    f"it has {', '.join(arrays.files[:8])}"
+                )
+            has_test = {"x_test", "y_test"} <= set(arrays.files)
+            test = (arrays["x_test"], arrays["y_test"]) if has_test else None
+            return _arrays((arrays["x_train"], arrays["y_train"]), test, path)
+    except (zipfile.BadZipFile, ValueError, EOFError, MemoryError) as error:
+        raise DamagedFileError(
+            f"{path} is not a complete NPZ file of numbers ({error})",
+            hint="Replace the damaged file.",
+        ) from None
+
+
+def _read_pickle(paths: Sequence[Path]) -> Arrays:
+    """Read ``mnist.pkl.gz`` of Nielsen's book: pairs for training, validation and testing.
+
+    The validation images are the last of the training set, where nnctl also holds out its own.
+    """
+    path = _only(paths)
+    content = idx.decompressed(path.read_bytes(), path)
+    try:
+        count = 0
+        for count, _ in enumerate(pickletools.genops(content)):
+            if count > _MAX_OPCODES:
+                raise pickle.UnpicklingError("it contains too many objects")
+        value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        pairs = [(_array(images), _array(labels)) for images, labels in value]
+    except Exception as error:  # malformed pickles raise many types of errors
+        raise DataError(
+            f"{path} is not a pickle of arrays only: {error}",
+            hint="nnctl reads pairs of images and labels: (training, validation, test).",
+        ) from None
+    if len(pairs) not in (2, 3):
+        raise DataError(f"{path} has {len(pairs)} parts, not (training, validation, test)")
+    images, labels = (np.concatenate(part) for part in zip(*pairs[:-1], strict=True))
+    return _arrays((images, labels), pairs[-1], path)
+
+
+class _PickledArray:
+    """An array in a pickle, before it is checked."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    @classmethod
+    def from_buffer(cls, raw: Any, kind: Any, shape: Any, order: str) -> _PickledArray:
+        """Return an array that was saved with protocol 5."""
+        array = cls()
+        array.state = (1, shape, kind, order == "F", raw)
+        return array
+
+
+class _PickledType:
+    """The type of an array in a pickle."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.code = code
+        self.order = "|"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads NumPy arrays only; any other class or function in a pickle is an error."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a harmless substitute for the parts of an array."""
+        known = {
+            ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
+            ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
+            ("numpy.core.numeric", "_frombuffer"): _PickledArray.from_buffer,
+            ("numpy._core.numeric", "_frombuffer"): _PickledArray.from_buffer,
+            ("numpy", "ndarray"): _PickledArray,
+            ("numpy", "dtype"): _PickledType,
+            ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it contains {module}.{name}")
+        return known[module, name]
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """Return an array of numbers from a pickle."""
+    if not isinstance(value, _PickledArray):
+        raise pickle.UnpicklingError(f"it contains a {type(value).__name__} in place of an array")
+    _, shape, kind, is_fortran, raw = value.state
+    if kind.code[0] not in "iufb" or kind.order not in "<>|=":
+        raise pickle.UnpicklingError("it contains an array that does not consist of numbers")
+    order = "" if kind.order == "|" else kind.order
+    dtype = np.dtype(order + kind.code)
+    data = raw.encode("latin1") if isinstance(raw, str) else raw
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _read_csv(paths: Sequence[Path]) -> Arrays:
+    """Read CSV files: a row per image, with the label and the pixels, as on Kaggle."""
+    images, labels = _read_table(paths[0])
+    if labels is None:
+        raise DataError(
+            f"{paths[0]} has no labels", hint="A row has the label, then the pixels of an image."
+        )
+    test = _read_table(paths[1]) if len(paths) > 1 else None
+    labeled = None if test is None or test[1] is None else (test[0], test[1])
+    return _arrays((images, labels), labeled, paths[0])
+
+
+def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return the images of a CSV file, and their labels if it has any."""
+    content = idx.decompressed(path.read_bytes(), path)
+    first = content[:100_000].decode("utf-8-sig", "replace").split("\n", 1)[0]
+    row = [cell.strip() for cell in next(csv.reader([first]), [])]
+    has_header = not all(re.fullmatch(r"[\d.eE+-]+", cell) for cell in row)
+    columns = len(row)
+    if columns < 3:
+        raise DataError(f"{path} is not a CSV file of images: {idx.describe(content[:64])}")
+    named = [i for i, cell in enumerate(row) if cell.lower() in ("label", "class", "digit")]
+    label: int | None = named[0] if has_header and named else 0
+    if not named and math.isqrt(columns) ** 2 == columns:
+        label = None  # every column is a pixel
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an empty file is only a warning
+            table = np.loadtxt(
+                io.BytesIO(content),
+                np.uint8,
+                delimiter=",",
+                skiprows=int(has_header),
+                encoding="utf-8-sig",
+                ndmin=2,
+            )
+    except (ValueError, UserWarning) as error:
+        raise DataError(
+            f"{path} is not a CSV file of images: {str(error).splitlines()[0]}",
+            hint="All cells must be whole numbers from 0 to 255, as many in each row.",
+        ) from None
+    if label is None:
+        return table, None
+    return np.delete(table, label, axis=1), table[:, label]
+
+
+def _images_in_classes(source: Path) -> list[Path]:
+    """Return the image files in folders named by labels, also within training and test folders."""
+    return [
+        path
+        for part in (source, *filter(Path.is_dir, _listed(source)))
+        for folder in _listed(part)
+        if folder.name.isascii() and folder.name.isdecimal() and folder.is_dir()
+        for path in _listed(folder)
+        if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()
+    ]
+
+
+def _read_image_folders(source: Path, paths: Sequence[Path]) -> Arrays:
+    """Read a folder of images per class.
+
+    The files are sorted by class, so they are shuffled, always in the same way.
+    """
+    is_test = np.array(
+        [
+            path.parent.parent != source and bool(_TEST.search(path.parent.parent.name))
+            for path in paths
+        ]
+    )
+    labels = np.array([int(path.parent.name) for path in paths])
+    images = _read_images(paths)
+    order = np.random.default_rng(0).permutation(len(paths))
+    training, test = order[~is_test[order]], order[is_test[order]]
+    if not len(training):
+        raise DataError(f"{source} has no training images")
+    return _arrays(
+        (images[training], labels[training]),
+        (images[test], labels[test]) if len(test) else None,
+        source,
+    )
+
+
+def _read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """Return the gray values of PNG and JPEG files of the same size, shape (n, height, width)."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UsageError(
+            "reading images requires Pillow", hint="Install it with: pip install 'nnctl[plot]'"
+        ) from None
+    images: NDArray[np.uint8] | None = None
+    for i, path in enumerate(paths):
+        try:
+            with Image.open(path, formats=("PNG", "JPEG")) as opened:
+                if opened.width * opened.height > _MAX_IMAGE_PIXELS:
+                    raise DataError(f"{path} is too large: {opened.width} x {opened.height} pixels")
+                image = np.asarray(opened.convert("L"))
+        except DataError:
+            raise
+        except Exception as error:  # decoders raise many types of errors on damaged files
+            raise DamagedFileError(
+                f"{path} is not a readable image ({type(error).__name__})",
+                hint="Replace or remove the file.",
+            ) from None
+        if images is None:
+            if len(paths) * image.size > idx.MAX_BYTES:
+                raise DataError(f"the images have more than {idx.MAX_BYTES:,} pixels")
+            images = np.empty((len(paths), *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            sizes = [" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:])]
+            raise DataError(
+                f"{path} has {sizes[0]} pixels, but {paths[0]} has {sizes[1]}",
+                hint="All images of a dataset must have the same size.",
+            )
+        images[i] = image
+    assert images is not None
+    return images
+
+
+def _only(paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise DataError(f"{paths[0].parent} contains several datasets: {names}")
+    return paths[0]
+
+
+_READERS: dict[str, Callable[[Sequence[Path]], Arrays]] = {
+    ".npz": _read_npz,
+    ".pkl": _read_pickle,
+    ".pickle": _read_pickle,
+    ".csv": _read_csv,
+}
+"""Reader of each suffix, without ``.gz``."""
