@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -302,9 +303,13 @@ class Evaluation:
         """Whether there are two classes."""
         return len(self.classes) == 2
 
+    @property
+    def has_digits(self) -> bool:
+        """Whether the classes are the digits from 0 to 9."""
+        return self.classes == list(string.digits)
+
     def _class_key(self, i: int) -> dict[str, Any]:
-        name = self.classes[i]
-        return {"digit": i} if name == str(i) and not self.is_binary else {"class": name}
+        return {"digit": i} if self.has_digits else {"class": self.classes[i]}
 
 
 def evaluate(

@@ -132,7 +132,7 @@ class FilePrediction:
             result["index"] = self.index
         if self.label is not None:
             result["label"] = self.label
-        if number is None and predicted not in (None, "other"):
+        if single is not None and number is None and predicted not in (None, "other"):
             result["class"] = predicted
         result |= {
             "digit": None if single is None or number is None else int(number),

@@ -17,7 +17,7 @@ from nnctl.views.download import DownloadView
 
 @click.command(
     epilog="Example: nnctl download fashion-mnist",
-    help="Download MNIST, or the named dataset, into the cache and verify it.",
+    help="Download MNIST or another dataset, and verify it.",
 )
 @click.argument("dataset", default="mnist", type=click.Choice(list(DATASETS)))
 @click.option(

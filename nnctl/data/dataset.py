@@ -304,7 +304,7 @@ def _user_files(name: str) -> Mapping[str, Path]:
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
             hint=f"A dataset is {', '.join(DATASETS)}, mini, a logic gate ({', '.join(GATES)}), or "
-            f"a folder or file of images: {readers.ACCEPTED}.",
+            "a folder or file with images.",
         )
     if not is_folder and not source.is_file():
         raise DataError(f"{name} is neither a folder nor a regular file")

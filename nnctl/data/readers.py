@@ -154,9 +154,10 @@ def find_container(source: Path) -> Container:
             return Container(_chosen(source, files), reader)
     if files := _images_in_classes(source):
         return Container(tuple(files), functools.partial(_read_image_folders, source))
-    seen = ", ".join(path.name for path in listed[:5]) or "nothing"
+    names = [path.name for path in listed[:5]] + ["..."] * (len(listed) > 5)
+    seen = f"it contains {', '.join(names)}" if names else "it is empty"
     raise DataError(
-        f"{source} contains no dataset, but {seen}{', ...' if len(listed) > 5 else ''}",
+        f"{source} contains no dataset: {seen}",
         hint=f"nnctl reads {ACCEPTED}.",
     )
 
@@ -211,9 +212,8 @@ def _arrays(
     else:
         parts = (images, labels, idx.as_images(test[0], source), idx.as_labels(test[1], source))
         if len(parts[2]) != len(parts[3]):
-            raise DataError(
-                f"{source} has {len(parts[2]):,} test images and {len(parts[3]):,} labels"
-            )
+            counts = f"{len(parts[2]):,} test images, but {len(parts[3]):,} test labels"
+            raise DataError(f"{source} has {counts}")
         if parts[2].shape[1:] != images.shape[1:]:
             raise DataError(f"the training and test images of {source} have different sizes")
     return dict(zip(NAMES, parts, strict=True))

@@ -156,6 +156,11 @@ class RunReport:
         return class_names(self.config, self.network.sizes[-1], names)
 
     @property
+    def noun(self) -> str:
+        """What the images show, in a word."""
+        return "digit" if any(name.isdecimal() for name in self.classes) else "image"
+
+    @property
     def environment(self) -> list[tuple[str, str]]:
         """Names and values of what the training used: seed, versions, dataset hashes."""
         rows: dict[str, object] = {"directory": self.run.directory.resolve()}

@@ -16,15 +16,16 @@ from nnctl.text import percent
 from nnctl.views.console import make_table, results, say
 from nnctl.views.terminal_images import print_side_by_side, share
 
+_MAX_COLUMNS = 12  # of a confusion matrix that fits into a terminal
 _MOST = 5  # pairs of classes in the list of most frequent mistakes
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print an evaluation on stdout.
 
-    For digits, the accuracy and the loss are followed by the metrics of each digit and the
-    confusion matrix; for a single digit by its metrics and the matrix; for a logic gate by the
-    truth table.
+    The accuracy and the loss are followed by the metrics of each class and, unless there are too
+    many classes, the confusion matrix; for a single digit by its metrics and the matrix; for a
+    logic gate by the truth table.
     """
     console = results()
     right = int(evaluation.confusion.trace())
@@ -47,13 +48,14 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if evaluation.truth_table:
         _print_table(console, "Truth table", _truth_table(evaluation))
         return
+    kind = "digit" if evaluation.has_digits else "class"
     if evaluation.is_binary:
         _show_question(console, evaluation)
     else:
-        _print_table(console, "Each digit", _digits(evaluation))
-    kind = "class" if evaluation.is_binary else "digit"
+        _print_table(console, f"Each {kind}", _classes(evaluation, kind))
     title = f"Confusion matrix: true {kind} (rows), predicted {kind} (columns)"
-    _print_table(console, title, _confusion(evaluation))
+    if len(evaluation.classes) <= _MAX_COLUMNS:
+        _print_table(console, title, _confusion(evaluation))
     mistakes = [] if evaluation.is_binary else _mistakes(evaluation)
     if mistakes:
         text = Text(f"most frequent mistakes: {', '.join(mistakes)}")
@@ -165,8 +167,8 @@ def _print_table(console: Console, title: str, table: Table) -> None:
     console.print(table)
 
 
-def _digits(evaluation: Evaluation) -> Table:
-    table = make_table("digit", "precision", "recall", "F1", "examples")
+def _classes(evaluation: Evaluation, kind: str) -> Table:
+    table = make_table(kind, "precision", "recall", "F1", "examples")
     worst = min((row.f1 for row in evaluation.per_class if row.support), default=None)
     for name, row in zip(evaluation.classes, evaluation.per_class, strict=True):
         table.add_row(
@@ -181,10 +183,15 @@ def _digits(evaluation: Evaluation) -> Table:
 
 
 def _confusion(evaluation: Evaluation) -> Table:
-    """Return the confusion matrix: zeros as dots, the most frequent mistakes in red."""
-    table = make_table("", *evaluation.classes)
+    """Return the confusion matrix: zeros as dots, the most frequent mistakes in red.
+
+    Columns with long names are numbered, and the rows have the number and the name.
+    """
+    names = evaluation.classes
+    is_long = not evaluation.is_binary and max(map(len, names)) > 2
+    table = make_table("", *(map(str, range(len(names))) if is_long else names))
     most = max(1, int(_off_diagonal(evaluation).max()))
-    for digit, name in enumerate(evaluation.classes):
+    for digit, name in enumerate(names):
         cells = []
         for answer, count in enumerate(evaluation.confusion[digit].tolist()):
             if digit == answer:
@@ -193,7 +200,7 @@ def _confusion(evaluation: Evaluation) -> Table:
                 cells.append(Text(f"{count}", "bold red" if count > most / 2 else "yellow"))
             else:
                 cells.append(Text("·", "dim"))
-        table.add_row(Text(name, "bold"), *cells)
+        table.add_row(Text(f"{digit} {name}" if is_long else name, "bold"), *cells)
     return table
 
 

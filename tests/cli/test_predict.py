@@ -194,7 +194,7 @@ def test_the_bundled_network_is_that_of_its_preset() -> None:
         assert (name, values) in [*flat(bundled)], name
     summary = BUNDLED_RUN.summary
     assert summary is not None
-    assert {file.name: file.idx_sha256 for file in MNIST.values()} == summary.dataset.hashes
+    assert {file.name: file.idx_sha256 for file in MNIST.files} == summary.dataset.hashes
     assert summary.best_val_accuracy is not None
     assert summary.best_val_accuracy > 0.985
     assert sum(path.stat().st_size for path in BUNDLED_RUN.directory.iterdir()) < 400_000

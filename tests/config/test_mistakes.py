@@ -308,8 +308,9 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
             "data.subset=50001",
         ),
         (
-            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, mini, "
-            "a logic gate (and, or, nand, xor), or a folder with four IDX files.",
+            "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, fashion-mnist, "
+            "kmnist, qmnist, emnist-digits, emnist-letters, mini, a logic gate (and, or, nand, "
+            "xor), or a folder or file with images.",
             "data.dataset=mnits",
         ),
     ],
@@ -339,7 +340,7 @@ def test_an_unknown_dataset_does_not_hide_other_mistakes() -> None:
 def test_a_directory_that_is_not_a_dataset_is_a_data_error_without_a_fallback() -> None:
     Path("digits").mkdir()
     config = load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
-    with pytest.raises(DataError, match=r"missing files in digits: train-images-idx3"):
+    with pytest.raises(DataError, match="digits contains no dataset: it is empty"):
         find_dataset(config.data, None, lambda _: None)
     with_fallback = load_config(written(f"{SMALL}data: {{dataset: digits, fallback: mini}}\n"))
     dataset = find_dataset(with_fallback.data, None, lambda _: None)
