@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import pickle
 import shutil
 import struct
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nnctl.data import dataset as datasets
+from nnctl.data import readers
 from nnctl.data.dataset import Dataset, find_cached, open_dataset
 from nnctl.data.download import import_files
 from nnctl.data.idx import decode, read_idx
@@ -112,6 +115,42 @@ def test_any_file_in_a_user_s_folder_is_opened_or_rejected(
     except NnctlError as error:
         assert str(own) in error.message  # noqa: PT017
     (own / f"{which}.gz").unlink(missing_ok=True)
+
+
+def _npz(**arrays: NDArray[np.uint8]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+LABELS = np.arange(5, dtype=np.uint8)
+TABLE = b"label,a,b,c,d\n" + b"1,2,3,4,5\n" * 12
+CONTAINERS = st.one_of(
+    st.tuples(st.just(".npz"), mutated(_npz(x_train=IMAGES, y_train=LABELS))),
+    st.tuples(st.just(".pkl"), mutated(pickle.dumps([(IMAGES, LABELS)] * 3, 2))),
+    st.tuples(st.just(".csv"), mutated(TABLE)),
+    st.tuples(st.sampled_from([".npz", ".pkl", ".csv", ""]), st.binary(max_size=200)),
+)
+"""Suffixes and contents of files, most of them slightly damaged."""
+
+
+@given(file=CONTAINERS)
+def test_any_file_of_another_kind_is_opened_or_rejected(
+    torture: Torture, folder: Path, file: tuple[str, bytes]
+) -> None:
+    suffix, content = file
+    path = folder / f"digits{suffix}"
+    path.write_bytes(content)
+    torture.tried("any file of another kind, opened")
+    before = reset_peak()
+    try:
+        arrays = readers.read(path)
+    except NnctlError as error:
+        assert str(path) in error.message  # noqa: PT017
+    else:
+        assert [array.dtype for array in arrays.values()] == [np.uint8] * 4
+    assert peak() - before < MOST_BYTES
+    path.unlink()
 
 
 def test_decompression_bombs_need_little_memory(

@@ -25,7 +25,10 @@ pytestmark = PATIENCE
 PACKAGE = Path(package.__file__).parent
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+READS_PICKLES = PACKAGE / "data" / "readers.py"
+"""The only module that imports pickle: its unpickler creates arrays of numbers only."""
 FORBIDDEN_CALLS = {
+    *("pickle.load", "pickle.loads", "pickle.Unpickler"),
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "tempfile.mktemp"),
     *("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "runpy.run_path"),
     *("subprocess.getoutput", "subprocess.getstatusoutput", "torch.load"),
@@ -49,7 +52,8 @@ def test_no_module_can_execute_data(torture: Torture) -> None:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [str(node.module)]
-            assert FORBIDDEN_MODULES.isdisjoint(name.split(".")[0] for name in names), path
+            forbidden = FORBIDDEN_MODULES & {name.split(".")[0] for name in names}
+            assert forbidden <= ({"pickle"} if path == READS_PICKLES else set()), path
             if isinstance(node, ast.Call):
                 _check_call(path, node)
     torture.tried("modules of nnctl, searched for calls that execute data", count)
