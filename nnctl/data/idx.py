@@ -152,9 +152,12 @@ def as_images(array: NDArray[Any], source: object) -> NDArray[np.uint8]:
 
 def _fill(pixels: NDArray[np.uint8], block: NDArray[Any], scale: int) -> bool:
     """Write scaled images to `pixels`; return False if they are not whole numbers 0 to 255."""
-    exact = block.astype(np.float64) * scale
-    whole = np.rint(exact)
-    if not (np.abs(exact - whole) < 1e-3).all() or whole.min() < 0 or whole.max() > 255:
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = block.astype(np.float64) * scale
+        whole = np.rint(exact)
+    if not np.isfinite(exact).all() or (np.abs(exact - whole) > 1e-3).any():
+        return False
+    if whole.min() < 0 or whole.max() > 255:
         return False
     pixels[...] = whole
     return True

@@ -222,6 +222,10 @@ def _arrays(
 def _read_npz(paths: Sequence[Path]) -> Arrays:
     """Read ``mnist.npz`` as Keras provides it: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
     path = _only(paths)
+    with path.open("rb") as file:
+        begin = file.read(64)
+    if not begin.startswith(b"PK"):
+        raise DataError(f"{path} is not an NPZ file: {idx.describe(begin)}")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > idx.MAX_BYTES:
@@ -236,7 +240,9 @@ def _read_npz(paths: Sequence[Path]) -> Arrays:
             has_test = {"x_test", "y_test"} <= set(arrays.files)
             test = (arrays["x_test"], arrays["y_test"]) if has_test else None
             return _arrays((arrays["x_train"], arrays["y_train"]), test, path)
-    except (zipfile.BadZipFile, ValueError, EOFError, MemoryError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives raise many types of errors
         raise DamagedFileError(
             f"{path} is not a complete NPZ file of numbers ({error})",
             hint="Replace the damaged file.",
@@ -251,9 +257,10 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
     path = _only(paths)
     content = idx.decompressed(path.read_bytes(), path)
     try:
-        count = 0
-        for count, _ in enumerate(pickletools.genops(content)):
-            if count > _MAX_OPCODES:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            # A large index would make the unpickler reserve memory for all smaller ones.
+            index = argument if "PUT" in opcode.name and isinstance(argument, int) else 0
+            if max(count, index) > _MAX_OPCODES:
                 raise pickle.UnpicklingError("it contains too many objects")
         value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
         pairs = [(_array(images), _array(labels)) for images, labels in value]

@@ -203,6 +203,8 @@ def test_a_damaged_npz_file_is_an_error(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "digits.npz", **KERAS)
     path.write_bytes(path.read_bytes()[:-100])
     assert "is not a complete NPZ file" in error_of(path)
+    path.write_bytes(b"<!DOCTYPE html>")
+    assert "is not an NPZ file: it is a web page" in error_of(path)
 
 
 # Pickle ------------------------------------------------------------------------------------------
@@ -262,6 +264,7 @@ class Evil:
         (pickle.dumps([(X, Y)]), "has 1 parts, not (training, validation, test)"),
         (nielsen()[:-1000], "is not a pickle of arrays only"),
         (b"\x80\2" + b"]" * 20_000 + b".", "it contains too many objects"),
+        (b"\x80\2]r\xff\xff\xff\x7f.", "it contains too many objects"),
         (nielsen(old=True).replace(b"(J\x32", b"(J\x33"), "is not a pickle of arrays only"),
         (b"<html>", "is not a pickle of arrays only"),
         (b"", "is not a pickle of arrays only"),
