@@ -231,15 +231,19 @@ def _receive(
         for file in wanted:
             yield directory / file.gzip_name, downloader.receive(file).read_bytes()
         return
-    archive = downloader.receive(dataset.archive)
+    yield from _extract(downloader.receive(dataset.archive), dataset.archive, directory)
+
+
+def _extract(path: Path, archive: KnownFile, directory: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yield the files of all datasets in an archive, with their paths in the cache."""
     try:
-        with zipfile.ZipFile(archive) as opened:
-            for other in DATASETS.values():  # all datasets in the archive: it is large
-                for file in other.files if other.archive == dataset.archive else ():
+        with zipfile.ZipFile(path) as opened:
+            for dataset in DATASETS.values():
+                for file in dataset.files if dataset.archive == archive else ():
                     content = opened.read(f"gzip/{file.published_name}")
-                    yield directory.parent / other.name / file.gzip_name, content
+                    yield directory.parent / dataset.name / file.gzip_name, content
     except (zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{dataset.archive.published_name} has other content: {error}") from None
+        raise DataError(f"{archive.published_name} has other content: {error}") from None
 
 
 def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
@@ -250,7 +254,8 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
     directory : Path
         Cache folder of the dataset.
     source : Path
-        Folder with the four IDX files, or another folder or file that `nnctl.data.readers` reads.
+        Folder with the four IDX files, another folder or file that `nnctl.data.readers` reads, or
+        the dataset's archive.
     dataset : KnownDataset
         Dataset that it must contain.
 
@@ -262,13 +267,22 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
     """
     from nnctl.data import readers  # most commands do not need it
 
-    prefixes = [dataset.files[0].published_name.partition("train")[0], ""]
+    # Without known hashes, the names of the files are the only evidence of what they are.
+    prefix = dataset.files[0].published_name.partition("train")[0]
+    prefixes = [prefix] if dataset.archive else [prefix, ""]
     found = readers.find_idx_files(source, prefixes)
     contents, problems = {}, []
-    if found is None:
+    if dataset.archive and _matches(source, dataset.archive.size, str(dataset.archive.hash)):
+        contents = dict(_extract(source, dataset.archive, directory))
+    elif found is None:
+        if not all(file.idx_sha256 for file in dataset.files):
+            raise DataError(
+                f"{source} does not contain the files of {dataset.title} as they are published",
+                hint=f"To train on it nevertheless, use --dataset {source}",
+            )
         for file, array in zip(dataset.files, readers.read(source).values(), strict=True):
-            contents[file.name] = idx.encode(array)
-            if hashlib.sha256(contents[file.name]).hexdigest() != file.idx_sha256:
+            content = contents[directory / file.name] = idx.encode(array)
+            if _hash(content, "") != file.idx_sha256:
                 count = f"{len(array):,} {'images' if array.ndim == 3 else 'labels'}"
                 problems.append(f"{file.name}: its {count} are not those of {dataset.title}")
     else:
@@ -278,7 +292,8 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
                 problems.append(f"{file.name}[.gz] is missing")
                 continue
             try:
-                name, contents[name] = _verified_content(path, file)
+                name, content = _verified_content(path, file)
+                contents[directory / name] = content
             except DataError as error:
                 problems.append(error.message)
     if problems:
@@ -288,8 +303,9 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
         )
     with _writing(directory):
         remove_temporaries(directory)
-        for name, content in contents.items():
-            write_atomically(directory / name, content)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
 
 
 def _verified_content(path: Path, file: KnownFile) -> tuple[str, bytes]:
@@ -302,15 +318,15 @@ def _verified_content(path: Path, file: KnownFile) -> tuple[str, bytes]:
     """
     if _size_of(path) is None:
         raise DataError(f"{path} is not a file")
+    plain = idx.read_plain(path)
     content = path.read_bytes()
     if file.hash and _hash(content, file.hash) == file.hash:
         return file.gzip_name, content
-    plain = idx.decompressed(content, path)
     if file.idx_sha256 and _hash(plain, "") == file.idx_sha256:
         return file.name, plain
     idx.decode(plain, path, _dimensions(file))  # says what is wrong with another file
     if file.hash is None:
-        return file.gzip_name, gzip.compress(plain, 1) if plain is content else content
+        return file.gzip_name, content if content != plain else gzip.compress(plain, 1)
     for known in DATASETS.values():
         for other in known.files:
             if _hash(content, other.hash or "") == other.hash or (

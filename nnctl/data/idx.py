@@ -79,19 +79,19 @@ def read_idx_shape(path: Path, dimensions: int) -> tuple[int, ...]:
         return _read_header(file, path, dimensions)[1]
 
 
-def decompressed(content: bytes, path: Path) -> bytes:
-    """Return the content of a file, decompressed if it is a gzip file.
+def read_plain(path: Path) -> bytes:
+    """Return the content of any file, decompressed if it is a gzip file.
 
     Raises
     ------
     DataError
-        It is larger than `MAX_BYTES`, or not a complete gzip file.
+        The file cannot be read, has more than `MAX_BYTES`, or is not a complete gzip file.
     """
-    with _decompressed(io.BytesIO(content), path) as file:
-        plain = file.read(MAX_BYTES + 1)
-    if len(plain) > MAX_BYTES:
+    with _opened(path) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise DataError(f"{path} has more than {MAX_BYTES:,} bytes")
-    return plain
+    return content
 
 
 def encode(array: NDArray[np.uint8]) -> bytes:

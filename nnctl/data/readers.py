@@ -114,11 +114,11 @@ def find_idx_files(source: Path, prefixes: Sequence[str] = ("",)) -> dict[str, P
             if prefix in groups:
                 return groups[prefix]
         if groups:
-            names = ", ".join(sorted(prefix.rstrip("-_.") for prefix in groups))
+            names = ", ".join(sorted(prefix.rstrip("-_.") or "mnist" for prefix in groups))
             raise DataError(
-                f"{folder} contains IDX files of: {names}",
-                hint="Import them by name, for example: nnctl download emnist-letters --from "
-                f"{source}",
+                f"{folder} contains IDX files of another dataset: {names}",
+                hint="Import a dataset by its name, for example: nnctl download emnist-letters "
+                f"--from {source}",
             )
     return None
 
@@ -255,7 +255,7 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
     The validation images are the last of the training set, where nnctl also holds out its own.
     """
     path = _only(paths)
-    content = idx.decompressed(path.read_bytes(), path)
+    content = idx.read_plain(path)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             # A large index would make the unpickler reserve memory for all smaller ones.
@@ -349,7 +349,7 @@ def _read_csv(paths: Sequence[Path]) -> Arrays:
 
 def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Return the images of a CSV file, and their labels if it has any."""
-    content = idx.decompressed(path.read_bytes(), path)
+    content = idx.read_plain(path)
     first = content[:100_000].decode("utf-8-sig", "replace").split("\n", 1)[0]
     row = [cell.strip() for cell in next(csv.reader([first]), [])]
     has_header = not all(re.fullmatch(r"[\d.eE+-]+", cell) for cell in row)

@@ -150,6 +150,33 @@ def test_local_files_are_imported_by_name(
     nnctl("download", name, "--verify")
 
 
+def test_what_cannot_be_verified_is_not_imported(
+    nnctl: Nnctl, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, scratch: Path
+) -> None:
+    publish(monkeypatch, mirror, "emnist-letters")
+    for name, content in files_of("mnist").items():
+        Path(name).write_bytes(content)
+    message = nnctl("download", "emnist-letters", "--from", scratch, code=3).stderr
+    assert "contains IDX files of another dataset: mnist" in message
+    np.savez("fashion.npz", x_train=X, y_train=Y, x_test=TEST_X, y_test=TEST_Y)
+    message = nnctl("download", "fashion-mnist", "--from", "fashion.npz", code=3).stderr
+    assert "does not contain the files of Fashion-MNIST as they are published" in message
+    assert "use --dataset fashion.npz" in message
+
+
+def test_the_archive_of_emnist_is_imported(
+    nnctl: Nnctl, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, scratch: Path
+) -> None:
+    good = publish(monkeypatch, mirror, "emnist-letters")
+    (scratch / "gzip.zip").write_bytes(good.contents["gzip.zip"])
+    nnctl("download", "emnist-letters", "--from", "gzip.zip")
+    for name in ("emnist-digits", "emnist-letters"):
+        nnctl("download", name, "--verify")
+    (scratch / "gzip.zip").write_bytes(good.contents["gzip.zip"][:-1])
+    message = nnctl("download", "emnist-letters", "--from", "gzip.zip", code=3).stderr
+    assert "does not contain the files of EMNIST letters as they are published" in message
+
+
 def test_a_file_of_another_dataset_is_recognized(
     nnctl: Nnctl, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch, scratch: Path
 ) -> None:

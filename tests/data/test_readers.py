@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnctl.data import registry
+from nnctl.data import idx, registry
 from nnctl.data.dataset import MINI_DIRECTORY, Dataset, dataset_info, open_dataset
 from nnctl.data.registry import NAMES
 from nnctl.errors import DataError, UsageError
@@ -111,7 +111,7 @@ def test_the_files_of_emnist_are_imported_by_name(tmp_path: Path) -> None:
     write_idx(tmp_path / "raw", "emnist-digits-{}".format)
     write_idx(tmp_path / "raw", "emnist-letters-{}".format)
     message = error_of(tmp_path)
-    assert "contains IDX files of: emnist-digits, emnist-letters" in message
+    assert "contains IDX files of another dataset: emnist-digits, emnist-letters" in message
     assert "nnctl download emnist-letters --from" in message
 
 
@@ -420,6 +420,17 @@ def test_a_folder_or_file_without_a_dataset_is_an_error(tmp_path: Path) -> None:
     assert "notes.txt is not a dataset: it begins with 78" in error_of(tmp_path / "notes.txt")
     write_idx(tmp_path)
     assert "is one of four IDX files Name their folder" in error_of(tmp_path / NAMES[0])
+
+
+@pytest.mark.parametrize("name", ["train.csv", "mnist.npz", "mnist.pkl.gz"])
+def test_a_file_that_is_too_large_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(idx, "MAX_BYTES", 1000)
+    path = tmp_path / name
+    content = gzip.compress(bytes(10_000)) if name != "mnist.npz" else b""
+    path.write_bytes(content or write_npz(path, **KERAS).read_bytes())
+    assert f"{path} has more than 1,000 bytes" in error_of(path)
 
 
 def test_several_datasets_in_a_folder_are_an_error(tmp_path: Path) -> None:
