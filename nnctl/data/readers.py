@@ -140,7 +140,7 @@ def find_container(source: Path) -> Container:
     Raises
     ------
     DataError
-        There is no data that can be read.
+        The folder or file does not contain a dataset.
     """
     if source.is_file():
         return Container((source,), _reader_of(source))

@@ -1,8 +1,8 @@
 """Datasets that are known by name: their files with hashes, mirrors and names of classes.
 
-The sizes and hashes of Fashion-MNIST, KMNIST and EMNIST are those that TensorFlow Datasets pins,
-and the MD5 hashes of QMNIST those of torchvision. EMNIST's archive has a hash; no hashes of the
-files in it are published, so these are verified by their structure and by the CRC-32 of gzip only.
+TensorFlow Datasets publishes the sizes and hashes of Fashion-MNIST, KMNIST and EMNIST, and
+torchvision the MD5 hashes of QMNIST. EMNIST's archive has a hash; no hashes of the files in it are
+published, so these are verified by their structure and by the CRC-32 of gzip only.
 """
 
 from __future__ import annotations
