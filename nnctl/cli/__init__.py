@@ -29,7 +29,7 @@ from nnctl.text import presentable
 
 COMMANDS = {
     "check": ("check", "Check a configuration before training, or diagnose a run."),
-    "download": ("download", "Download MNIST into the cache and verify its SHA-256 hashes."),
+    "download": ("download", "Download MNIST or another dataset, and verify it."),
     "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
     "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
     "predict": (
