@@ -88,5 +88,8 @@ def _headline(prediction: FilePrediction) -> list[str | tuple[str, str]]:
     """Return the answer, in the form of `Text.assemble`."""
     if prediction.predicted is None:
         return [(NO_DIGIT, "bold yellow")]
+    name = prediction.predicted
     what = "digit" if len(prediction.digits) == 1 else "number"
-    return [f"{what} ", (prediction.predicted, "bold green")]
+    if what == "digit" and not name.isdigit() and name != "other":
+        what = "class"
+    return [f"{what} ", (name, "bold green")]
