@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"text", "errors", "nn"},
     "data": {"text", "errors", "files", "nn"},
     "build": {"system", "nn", "config"},
-    "diagnosis": {"nn", "config", "data", "build"},
+    "diagnosis": {"text", "nn", "config", "data", "build"},
     "runs": {
         "text",
         "errors",

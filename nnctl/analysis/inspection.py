@@ -34,6 +34,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
+from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.memory import memory_needed
 from nnctl.runs.resolve import (
     dataset_info_of,
@@ -152,7 +153,19 @@ def inspect(config: Config) -> Inspection:
     measured = diagnose_initialization(config, initial_health(config, info.pixels))
     kinds = {diagnosis.kind for diagnosis in measured}
     warnings = [diagnosis for diagnosis in check_config(config) if diagnosis.kind not in kinds]
-    return dataclasses.replace(_plan(config, info), diagnoses=[*warnings, *measured])
+    diagnoses = [*_data_problems(config), *warnings, *measured]
+    return dataclasses.replace(_plan(config, info), diagnoses=diagnoses)
+
+
+def _data_problems(config: Config, network: Network | None = None) -> list[Diagnosis]:
+    """Return the problems of the dataset, if it is on this machine and can be read."""
+    try:
+        dataset = find_cached(config.data.dataset)
+        return (
+            find_data_problems(resolve_auto(config, dataset), dataset, network) if dataset else []
+        )
+    except (DataError, UsageError):  # reported when the dataset is used
+        return []
 
 
 def _plan(config: Config, info: DatasetInfo) -> Inspection:
@@ -239,7 +252,14 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
     if not history and divergence is None:
         return inspect(config)
     plan = _plan(config, _dataset_info_of_run(run))
-    diagnoses = diagnose(config, history, trained, divergence, steps_per_epoch=plan.steps_per_epoch)
+    diagnoses = diagnose(
+        config,
+        history,
+        trained,
+        divergence,
+        steps_per_epoch=plan.steps_per_epoch,
+        of_data=_data_problems(config, trained),
+    )
     return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(history))
 
 

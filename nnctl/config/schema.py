@@ -102,11 +102,16 @@ class DataConfig(Section):
     )
     validation: Whole | Literal["auto"] = Field(
         default="auto",
-        description="Number of validation examples, held out from the end of the training set; "
+        description="Number of validation examples, held out from the training set; see split; "
         "auto: one sixth of it (MNIST: 10,000 of 60,000)",
     )
     subset: Count | None = Field(
         default=None, description="Number of training examples to use (null: all); see selection"
+    )
+    split: Literal["last", "stratified"] = Field(
+        default="last",
+        description="Examples that are held out for validation: last (the last ones of the file) "
+        "or stratified (the last ones of each class, with the same share of each)",
     )
     selection: Literal["balanced", "first"] = Field(
         default="balanced",

@@ -11,9 +11,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnctl.data import download, idx, readers
 from nnctl.data.gates import GATES, INPUTS
@@ -361,15 +362,40 @@ def _converted(source: Path, _: tuple[tuple[int, int], ...]) -> Mapping[str, Pat
     return files
 
 
-def hold_out(examples: Examples, count: int) -> tuple[Examples, Examples | None]:
-    """Split off the last `count` examples for validation; the second part is None if count is 0."""
+def hold_out(
+    examples: Examples, count: int, *, stratified: bool = False
+) -> tuple[Examples, Examples | None]:
+    """Split off `count` examples for validation; the second part is None if count is 0.
+
+    They are the last ones, or the last ones of each class if `stratified`, with the same share of
+    each class.
+    """
     if not count:
         return examples, None
+    if stratified:
+        held_out = _last_of_each_class(examples.labels, count)
+        return (
+            Examples(examples.inputs[~held_out], examples.labels[~held_out]),
+            Examples(examples.inputs[held_out], examples.labels[held_out]),
+        )
     cut = len(examples.labels) - count
     return (
         Examples(examples.inputs[:cut], examples.labels[:cut]),
         Examples(examples.inputs[cut:], examples.labels[cut:]),
     )
+
+
+def _last_of_each_class(labels: NDArray[Any], count: int) -> NDArray[np.bool_]:
+    """Mark `count` examples in all, with the same share of each class up to rounding."""
+    sizes = np.bincount(labels)
+    exact = sizes * (count / len(labels))
+    quotas = np.floor(exact).astype(np.int64)
+    # The classes with the largest remainders get one more.
+    quotas[np.argsort(quotas - exact, kind="stable")[: count - quotas.sum()]] += 1
+    held_out = np.zeros(len(labels), bool)
+    for label, quota in enumerate(quotas):
+        held_out[np.flatnonzero(labels == label)[sizes[label] - quota :]] = True
+    return held_out
 
 
 def relabel_binary(examples: Examples, positive: int) -> Examples:

@@ -1,6 +1,7 @@
 """Why a network does not learn: from its configuration, its metrics, its layers and its data."""
 
 from nnctl.diagnosis.base import TITLES, Diagnosis
+from nnctl.diagnosis.data import diagnose_data, diagnose_labels
 from nnctl.diagnosis.network import (
     check_config,
     diagnose,
@@ -16,7 +17,9 @@ __all__ = [
     "Diagnosis",
     "check_config",
     "diagnose",
+    "diagnose_data",
     "diagnose_initialization",
+    "diagnose_labels",
     "health_label",
     "initial_health",
     "is_initial",

@@ -59,6 +59,15 @@ RISING = 3
 """Threshold for a loss that rises: a multiple of the loss of random guessing."""
 USUAL_BATCH_SIZE = 32
 """Batch size to suggest."""
+EXPLAINING = {
+    "classes sorted",
+    "constant images",
+    "light background",
+    "missing classes",
+    "pixels scaled twice",
+    "wrong labels",
+}
+"""Problems of a dataset that explain most problems of a network."""
 TINY_UPDATE = 1e-5
 """Threshold for updates too small to learn: norm of a step divided by that of the weights."""
 HIGH_DROPOUT = 0.5
@@ -97,6 +106,7 @@ def diagnose(
     divergence: Divergence | None = None,
     *,
     steps_per_epoch: int,
+    of_data: Sequence[Diagnosis] = (),
 ) -> list[Diagnosis]:
     """Return the problems found in the metrics and the network of a run.
 
@@ -112,9 +122,19 @@ def diagnose(
         Divergence that ended the training, if any.
     steps_per_epoch : int
         Number of steps in a complete epoch.
+    of_data : sequence of Diagnosis
+        Problems of the dataset. Most of them explain why the network does not learn.
     """
     if divergence:
-        return [_diverged(config, divergence)]
+        return [*of_data, _diverged(config, divergence)]
+    if any(problem.kind in EXPLAINING for problem in of_data):
+        return [*of_data, *_step_activations(config), *_symmetry(config), *_linear(config, network)]
+    return [*of_data, *_problems_of_network(config, history, network, steps_per_epoch)]
+
+
+def _problems_of_network(
+    config: Config, history: Sequence[EpochMetrics], network: Network | None, steps_per_epoch: int
+) -> list[Diagnosis]:
     problems = [*_step_activations(config), *_symmetry(config), *_linear(config, network)]
     # Early versions of nnctl did not measure the errors.
     history = [epoch for epoch in history if epoch.health]

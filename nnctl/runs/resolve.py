@@ -318,7 +318,11 @@ def split(config: Config, dataset: Dataset) -> tuple[Examples, Examples | None]:
             f"cannot hold out {config.data.validation:,} of the {len(dataset.training.labels):,} "
             f"examples of {dataset.name}"
         )
-    training, validation = hold_out(dataset.training, config.data.validation)
+    training, validation = hold_out(
+        dataset.training,
+        config.data.validation,
+        stratified=config.data.split == "stratified",
+    )
     if config.data.subset and config.data.selection == "first":
         first = slice(config.data.subset)
         training = Examples(training.inputs[first], training.labels[first])

@@ -41,6 +41,7 @@ from nnctl.nn.state import Progress
 from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
+from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
 from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty
@@ -66,6 +67,7 @@ class TrainingRun:
         seed = config.training.seed
         self.run = run
         self.config = config
+        self._dataset = dataset
         self._lock = run.lock()
         remove_temporaries(run.directory)
         self.dataset = DatasetRecord(
@@ -472,6 +474,7 @@ class TrainingRun:
                 self.network,
                 finished.divergence,
                 steps_per_epoch=len(self.loop.batches),
+                of_data=find_data_problems(self.config, self._dataset, self.network),
             ),
         )
 

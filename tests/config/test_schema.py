@@ -226,7 +226,8 @@ def test_every_entry_is_accepted_in_all_forms_and_reads_back(
 # Writing and reading -----------------------------------------------------------------------------
 
 EVERYTHING = """\
-data: {dataset: '1e-3', fallback: mini, validation: 7, subset: 9, selection: first,
+data: {dataset: '1e-3', fallback: mini, validation: 7, split: stratified, subset: 9,
+       selection: first,
        positive_digit: 0,
        augment: {shift: 1, rotate: 2, scale: .3, shear: 4, noise: 1e-300,
                  elastic: {alpha: 5, sigma: 6}}}
