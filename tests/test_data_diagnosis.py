@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnctl.build import build_loop, build_network
 from nnctl.config import from_mapping, replaced
-from nnctl.data.dataset import hold_out, open_dataset
+from nnctl.data.dataset import hold_out, open_dataset, relabel_binary
 from nnctl.diagnosis import diagnose_data, diagnose_labels
 from nnctl.nn.examples import Examples
 from nnctl.nn.network import Network
@@ -100,6 +100,12 @@ def test_missing_and_rare_classes_are_reported_with_their_counts() -> None:
 def test_labels_of_other_images_are_reported_before_training() -> None:
     shuffled = Examples(TRAIN.inputs, np.random.default_rng(1).permutation(TRAIN.labels))
     assert kinds(shuffled) == ["wrong labels"]
+
+
+def test_the_labels_of_a_binary_task_are_not_blamed() -> None:
+    nines = relabel_binary(TRAIN, 9)
+    kept, held_out = hold_out(nines, 300)
+    assert diagnose_data(kept, held_out, relabel_binary(TEST, 9), None) == []
 
 
 def test_constant_and_repeated_images_are_reported() -> None:

@@ -29,8 +29,11 @@ RARE = 0.2
 """Threshold for a rare class: fraction of the number of images of the median class."""
 ENOUGH = 20
 """Images per class below which the number of images of a class is a matter of luck."""
-CHANCE = 1.5
-"""Threshold for labels that do not belong to the images: a multiple of random agreement."""
+AGREEMENT = 0.1
+"""Threshold for labels that do not belong to the images: agreement with the most similar image.
+
+Agreement by chance counts as 0, perfect agreement as 1 (Cohen's kappa).
+"""
 CONTRADICTED = 0.15
 """Threshold for wrong labels: fraction of training images that a trained network contradicts."""
 MOST_CONTRADICTED = 0.45
@@ -242,7 +245,7 @@ def _labels(training: Examples) -> Iterator[Diagnosis]:
     distances[np.diag_indices(len(queries))] = np.inf  # of an image to itself
     agreement = float(np.mean(labels[distances.argmin(axis=1)] == labels[: len(queries)]))
     by_chance = float(np.sum((np.bincount(labels) / len(labels)) ** 2))
-    if agreement < CHANCE * by_chance:
+    if agreement - by_chance < AGREEMENT * (1 - by_chance):
         yield Diagnosis(
             "wrong labels",
             None,
