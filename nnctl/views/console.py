@@ -107,6 +107,7 @@ def is_live(console: Console) -> bool:
     """Return whether a console can show progress bars; otherwise views print plain lines."""
     return (
         console.is_terminal
+        and console.file.isatty()  # FORCE_COLOR makes a file a terminal for rich
         and not console.quiet
         and not console.is_dumb_terminal
         and _color_system() is not None
