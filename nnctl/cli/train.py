@@ -18,7 +18,13 @@ from nnctl.cli.options import (
 from nnctl.config import Override, to_mapping, to_yaml
 from nnctl.errors import BelowThresholdError, InterruptedRunError
 from nnctl.files import to_json_text
-from nnctl.runs.resolve import find_dataset, load_config, require_validation, resolve_auto
+from nnctl.runs.resolve import (
+    dataset_info_of,
+    find_dataset,
+    load_config,
+    require_validation,
+    resolve_auto,
+)
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 from nnctl.signals import stop_on_signals
@@ -78,6 +84,7 @@ def train(
     if fail_under is not None:
         require_validation(requested)
     if dry_run:
+        dataset_info_of(requested)  # the files of a folder must exist
         values = to_mapping(requested)
         click.echo(json.dumps(values) if as_json else to_yaml(values), nl=as_json)
         return

@@ -23,6 +23,7 @@ from nnctl.data.dataset import open_dataset
 from tests.conftest import CONFIGS, Nnctl
 from tests.helpers import load_command
 from tests.processes import DEADLINE, Processes, nnctl_command
+from tests.terminal import COLOR
 
 SMOKE = CONFIGS / "smoke.yaml"
 
@@ -201,6 +202,33 @@ def test_a_dry_run_shows_the_resolved_configuration_and_writes_nothing(
     as_json = nnctl("train", SMOKE, "--epochs", 7, "--dry-run", "--json").stdout
     assert yaml.safe_load(done.stdout) == json.loads(as_json)
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("words", [("train", "--dry-run"), ("check",)])
+def test_a_folder_without_files_exits_with_3_before_training_too(
+    nnctl: Nnctl, scratch: Path, words: tuple[str, ...]
+) -> None:
+    (scratch / "empty").mkdir()
+    assert "empty contains no dataset" in nnctl(*words, SMOKE, "--dataset", "empty", code=3).stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--epochs", 6, "--subset", 100),
+        ("sweep", "-p", "training.seed=1,2", "--epochs", 1, "--subset", 100, "--workers", 1),
+    ],
+)
+def test_colors_that_are_forced_move_nothing_in_a_file(
+    nnctl: Nnctl, words: tuple[object, ...]
+) -> None:
+    command, *options = words
+    env = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "CI": ""}
+    printed = nnctl(command, SMOKE, *options, env=env).stderr
+    assert "\x1b" not in COLOR.sub("", printed)
+    assert "\r" not in printed
+    assert "batches" not in printed
+    assert bool(COLOR.search(printed)) == (command == "train")
 
 
 @pytest.mark.parametrize("command", ["train", "check"])
