@@ -13,6 +13,7 @@ import numpy as np
 from nnctl.analysis import evaluation
 from nnctl.analysis.evaluation import Evaluation, Split
 from nnctl.config import Document, Override, read_file
+from nnctl.files import expand_home
 from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.resolve import (
@@ -83,11 +84,13 @@ def train(
     if isinstance(config, Mapping):
         document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
     else:
-        document, name = read_file(Path(config)), Path(config).stem
+        document, name = read_file(expand_home(config)), Path(config).stem
     requested = resolve_config(document, overrides)
     digits = find_dataset(requested.data, None, _warn)
     resolved = resolve_auto(requested, digits, _warn)
-    run = Run.create_at(Path(run_dir)) if run_dir else Run.create(name, Path(runs_dir))
+    run = (
+        Run.create_at(expand_home(run_dir)) if run_dir else Run.create(name, expand_home(runs_dir))
+    )
     training = TrainingRun.create(run, resolved, digits)
     if training.warning:
         warnings.warn(training.warning, stacklevel=2)
@@ -125,7 +128,7 @@ def load(directory: str | Path) -> Run:
     nnctl.errors.UsageError
         The directory does not contain a run.
     """
-    return Run.open(Path(directory))
+    return Run.open(expand_home(directory))
 
 
 def save(
@@ -166,7 +169,9 @@ def save(
     >>> nnctl.evaluate(nnctl.save(network, "runs/book")).accuracy  # doctest: +SKIP
     0.9352
     """
-    return save_network(network, Path(run_dir), dataset, _overrides(settings or {}), notify=_warn)
+    return save_network(
+        network, expand_home(run_dir), dataset, _overrides(settings or {}), notify=_warn
+    )
 
 
 def _overrides(values: Mapping[str, Any]) -> list[Override]:

@@ -24,6 +24,24 @@ _PAUSES = (0.01, 0.05, 0.2, 0.5, 1.0) if os.name == "nt" else ()
 _MAX_BYTES = 2**29  # the journal of a sweep with a hundred thousand trials has half of this
 
 
+def expand_home(path: str | Path) -> Path:
+    """Return a path with ``~`` or ``~user`` replaced by the user's home directory.
+
+    Shells do not replace it within a word, as in ``--data-dir=~/mnist``, and YAML never does.
+
+    Raises
+    ------
+    UsageError
+        The path begins with ``~``, but the home directory is unknown.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        if Path(path).parts[0] == "~":
+            raise UsageError(f"{path}: the home directory is unknown", hint="Set HOME.") from None
+        return Path(path)  # a file whose name begins with ~
+
+
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Write a temporary file in the same directory, sync it, and rename it to `path`.
 

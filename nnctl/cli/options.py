@@ -12,18 +12,22 @@ from typing import Any, TypeVar
 import click
 
 from nnctl.config import Override
+from nnctl.files import expand_home
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _NonEmptyPath(click.Path):
-    """A path that is not empty: pathlib would turn an empty one into the current directory."""
+    """A path that is not empty: pathlib would turn an empty one into the current directory.
+
+    ``~`` is the home directory.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Reject an empty path, which an unset shell variable usually causes."""
         if not os.fspath(value):
             self.fail("the path is empty; is a shell variable unset?", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(os.fspath(expand_home(value)), param, ctx)
 
 
 class FiniteRange(click.FloatRange):
@@ -39,6 +43,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+PATH = _NonEmptyPath(path_type=Path)
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)

@@ -7,7 +7,7 @@ import click
 from nnctl.analysis import prediction as predictions
 from nnctl.cli.options import ACCURACY, PATH, checkpoint_option
 from nnctl.errors import DataError
-from nnctl.files import to_json_text
+from nnctl.files import expand_home, to_json_text
 from nnctl.runs.run import Which
 from nnctl.views.prediction import PredictionView
 
@@ -39,7 +39,8 @@ from nnctl.views.prediction import PredictionView
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
 def predict(names: tuple[str, ...], checkpoint: Which, threshold: float, as_json: bool) -> None:
-    run, images = predictions.open_run(names)
+    paths = [str(expand_home(name)) if name.startswith("~") else name for name in names]
+    run, images = predictions.open_run(paths)
     view = PredictionView()
     if run == predictions.BUNDLED_RUN:
         view.show_bundled()

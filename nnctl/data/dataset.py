@@ -30,7 +30,7 @@ from nnctl.data.registry import (
     KnownDataset,
 )
 from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.files import remove_temporaries, write_atomically
+from nnctl.files import expand_home, remove_temporaries, write_atomically
 from nnctl.nn.examples import Examples
 from nnctl.text import did_you_mean
 
@@ -161,7 +161,7 @@ def data_directory(given: Path | None = None) -> Path:
     """
     chosen = given or os.environ.get("NNCTL_DATA_DIR")
     if chosen:
-        return Path(chosen)
+        return expand_home(chosen)
     import platformdirs
 
     # Without a home directory, platformdirs raises an error; older versions return a path with ~.
@@ -191,7 +191,7 @@ def image_side(pixels: int) -> int | None:
 
 def canonical_name(name: str) -> str:
     """Return a dataset's name, or its absolute path, which is valid in any working directory."""
-    return name if name in NAMED else str(Path(name).resolve())
+    return name if name in NAMED else str(expand_home(name).resolve())
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -296,7 +296,7 @@ def _raise_damaged(directory: Path) -> NoReturn:
 
 def _user_files(name: str) -> Mapping[str, Path]:
     """Return the four IDX files of a user's folder, or of what its data was converted to."""
-    source = Path(name)
+    source = expand_home(name)
     try:
         is_folder, exists = source.is_dir(), source.exists()
     except (OSError, ValueError):  # the name is not valid as a path

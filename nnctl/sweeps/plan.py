@@ -25,6 +25,7 @@ from nnctl.config.schema import MAX_WHOLE, DataConfig
 from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
 from nnctl.data.dataset import Dataset, canonical_name
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
+from nnctl.files import expand_home
 from nnctl.runs.resolve import Notice, Notify, find_dataset, resolve_auto, resolve_config
 from nnctl.sweeps import events
 from nnctl.sweeps.parameter_option import MOST_POINTS, read_values
@@ -332,7 +333,7 @@ def _base_of(sweep: SweepConfig, path: Path) -> Path:
             [f"{path}:1:1: 'base' is missing: the path of the configuration to vary"],
             hint="Add it to the sweep file, or use: --base CONFIG",
         )
-    return path.parent / sweep.base
+    return path.parent / expand_home(sweep.base)
 
 
 def _sweep_over(path: Path, values: Mapping[str, Any], trials: int | None) -> SweepConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,82 @@ def test_an_unexpanded_tilde_from_platformdirs_is_not_a_folder(
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: Path("~/.cache/nnctl"))
     with pytest.raises(DataError, match="home directory"):
         data_directory()
+
+
+# The home directory in a path --------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home directory of the user."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(folder))
+    return folder
+
+
+def test_a_tilde_in_the_data_directory_is_the_home_directory(
+    nnctl: Nnctl, home: Path, scratch: Path
+) -> None:
+    for words, env in (
+        (("--data-dir=~/mnist",), {}),
+        ((), {"NNCTL_DATA_DIR": "~/mnist"}),
+    ):
+        assert (
+            f"in {home / 'mnist'}" in nnctl("download", "--verify", *words, code=3, env=env).stderr
+        )
+    assert [*scratch.iterdir()] == []
+
+
+def test_a_tilde_in_any_path_of_a_command_or_a_file_is_the_home_directory(
+    nnctl: Nnctl, home: Path, mini_folder: Path, scratch: Path
+) -> None:
+    mini_folder.rename(home / "digits")
+    text = (CONFIGS / "smoke.yaml").read_text("utf-8").replace("dataset: mini", "dataset: ~/digits")
+    (home / "c.yaml").write_text(text, encoding="utf-8")
+    (home / "sweep.yaml").write_text(
+        "base: ~/c.yaml\nparameters: {training.seed: [1, 2]}\n", encoding="utf-8"
+    )
+    quick = ("--epochs", 1, "--subset", 100)
+    run = nnctl("train", "~/c.yaml", *quick, "--runs-dir=~/runs").stdout.splitlines()[-1]
+    assert Path(run).parent == home / "runs"
+    assert f"dataset: {home / 'digits'}" in (Path(run) / "config.yaml").read_text("utf-8")
+    nnctl("train", CONFIGS / "smoke.yaml", *quick, "--run-dir=~/run", "--dataset=~/digits")
+    nnctl("check", "~/run")
+    nnctl("eval", "~/run", "--dataset", "~/digits")
+    output = nnctl("predict", "~/run", "~ex.png", "~/x.png", code=3).stderr
+    assert "Error: ~ex.png: " in output
+    assert f"Error: {home / 'x.png'}: " in output
+    nnctl("export", "~/run", "--format", "safetensors", "--output=~/net.safetensors")
+    nnctl("sweep", "~/sweep.yaml", "--dry-run")
+    assert (home / "net.safetensors").is_file()
+    assert [*scratch.iterdir()] == []
+
+
+def test_a_tilde_in_a_path_of_the_python_api_is_the_home_directory(
+    home: Path, scratch: Path
+) -> None:
+    shutil.copy(CONFIGS / "smoke.yaml", home)
+    run = package.train("~/smoke.yaml", epochs=1, subset=100, run_dir="~/run")
+    assert run.directory == home / "run"
+    assert package.load("~/run").directory == home / "run"
+    assert [*scratch.iterdir()] == []
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("words", [("--run-dir=~/run",), ("--dataset=~/digits",)])
+def test_a_tilde_without_a_home_directory_is_a_usage_error(
+    nnctl: Nnctl, scratch: Path, words: tuple[str, ...]
+) -> None:
+    output = nnctl("train", CONFIGS / "smoke.yaml", *words, code=2).stderr
+    assert "the home directory is unknown" in output
+    assert [*scratch.iterdir()] == []
+
+
+def test_a_name_that_only_begins_with_a_tilde_is_a_name(nnctl: Nnctl, scratch: Path) -> None:
+    shutil.copy(CONFIGS / "smoke.yaml", scratch / "~smoke.yaml")
+    nnctl("check", "~smoke.yaml", "-q")
 
 
 # Python's options --------------------------------------------------------------------------------
