@@ -42,6 +42,14 @@ def expand_home(path: str | Path) -> Path:
         return Path(path)  # a file whose name begins with ~
 
 
+def exists(path: Path) -> bool:
+    """Return whether a path exists; False if it is not valid, for example too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """Write a temporary file in the same directory, sync it, and rename it to `path`.
 

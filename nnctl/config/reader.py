@@ -77,12 +77,15 @@ class Document:
         Mappings, lists, text, numbers, booleans and None.
     keys, values : dict
         Positions (``configs/x.yaml:7:9``) of the keys and of the values, by path.
+    folder : Path, optional
+        Folder of the file; relative paths in it are searched there first.
     """
 
     source: str
     data: dict[str, Any]
     keys: dict[KeyPath, str] = field(default_factory=dict)
     values: dict[KeyPath, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def position(self, path: KeyPath, *, of_key: bool = False) -> str:
         """Return the position of a value or of its key; of a missing value, that of its parent."""
@@ -116,7 +119,9 @@ def read_file(path: Path, *, pipes: bool = True) -> Document:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) <= MAX_BYTES:
-            return read(content.decode("utf-8-sig"), str(path))
+            document = read(content.decode("utf-8-sig"), str(path))
+            document.folder = path.parent
+            return document
         mistake = f"{path}: file is larger than {MAX_BYTES:,} bytes"
     except FileNotFoundError:
         mistake, hint = f"{path}: file not found", _nearby(path)

@@ -30,7 +30,7 @@ from nnctl.data.registry import (
     KnownDataset,
 )
 from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.files import expand_home, remove_temporaries, write_atomically
+from nnctl.files import exists, expand_home, remove_temporaries, write_atomically
 from nnctl.nn.examples import Examples
 from nnctl.text import did_you_mean
 
@@ -194,6 +194,14 @@ def canonical_name(name: str) -> str:
     return name if name in NAMED else str(expand_home(name).resolve())
 
 
+def locate(name: str, folder: Path) -> str:
+    """Return a dataset's name, or its path, which is `name` in `folder` if that exists."""
+    if not name or name in NAMED:
+        return name
+    path = folder / expand_home(name)
+    return str(path) if exists(path) else name
+
+
 def dataset_info(name: str) -> DatasetInfo:
     """Return the sizes and class names of a dataset without downloading it.
 
@@ -297,17 +305,13 @@ def _raise_damaged(directory: Path) -> NoReturn:
 def _user_files(name: str) -> Mapping[str, Path]:
     """Return the four IDX files of a user's folder, or of what its data was converted to."""
     source = expand_home(name)
-    try:
-        is_folder, exists = source.is_dir(), source.exists()
-    except (OSError, ValueError):  # the name is not valid as a path
-        is_folder = exists = False
-    if not exists:
+    if not exists(source):
         raise UsageError(
             f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
             hint=f"A dataset is {', '.join(DATASETS)}, mini, a logic gate ({', '.join(GATES)}), or "
             "a folder or file with images.",
         )
-    if not is_folder and not source.is_file():
+    if not source.is_dir() and not source.is_file():
         raise DataError(f"{name} is neither a folder nor a regular file")
     files = readers.find_idx_files(source)
     if files is None:

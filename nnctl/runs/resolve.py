@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnctl.build import choose_threads
 from nnctl.config import (
-    Check,
     Config,
     Document,
     Override,
@@ -28,6 +28,7 @@ from nnctl.data.dataset import (
     dataset_info,
     hold_out,
     image_side,
+    locate,
     open_dataset,
     relabel_binary,
 )
@@ -84,13 +85,28 @@ Notice = DownloadEvent | FellBack | FewerThreads
 Notify = Callable[[Notice], None]
 
 
-def check_data(config: Config) -> Iterator[Problem]:
-    """Check a configuration against its dataset and against the machine's memory."""
+def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
+    """Check a configuration against its dataset and against the machine's memory.
+
+    Parameters
+    ----------
+    config : Config
+        Configuration.
+    folder : Path, optional
+        Folder of its file, in which the dataset was searched before the working directory.
+    """
     try:
         info = dataset_info(config.data.dataset)
     except UsageError as error:
-        stop = "" if error.message.endswith("?") else "."
-        yield Problem(("data", "dataset"), f"{error.message}{stop} {error.hint}")
+        message = f"{error.message} {error.hint}"
+        if not error.message.endswith("?"):
+            message = f"{error.message}. {error.hint}"
+            if folder:
+                paths = (
+                    str((place / config.data.dataset).absolute()) for place in (folder, Path())
+                )
+                message += f" Not found: {', '.join(dict.fromkeys(paths))}"
+        yield Problem(("data", "dataset"), message)
         return
     except DataError:  # reported when the dataset is opened, unless there is a fallback
         if config.data.fallback:  # the other settings are reduced to fit the fallback
@@ -168,9 +184,6 @@ def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
         )
 
 
-CHECKS: tuple[Check, ...] = (check_data,)
-
-
 def validation_count(config: Config, info: DatasetInfo) -> int:
     """Return the number of validation examples."""
     count = config.data.validation
@@ -198,7 +211,20 @@ def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
 
 def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Config:
     """Return the checked configuration of a document; see `load_config`."""
-    return resolve(document, overrides, CHECKS)
+    locate_dataset(document, overrides)
+    return resolve(document, overrides, [partial(check_data, folder=document.folder)])
+
+
+def locate_dataset(document: Document, overrides: Sequence[Override]) -> None:
+    """Replace the relative path of a dataset by a path beside the file, if it exists there.
+
+    The path in an override is relative to the working directory.
+    """
+    data = document.data.get("data")
+    if any(override.key in ("data", "data.dataset") for override in overrides):
+        document.folder = None
+    elif document.folder and isinstance(data, dict) and isinstance(data.get("dataset"), str):
+        data["dataset"] = locate(data["dataset"], document.folder)
 
 
 def require_validation(config: Config) -> None:

@@ -22,16 +22,32 @@ from nnctl.config import (
 )
 from nnctl.config.loader import validate
 from nnctl.config.schema import MAX_WHOLE, DataConfig
-from nnctl.config.sweeps import Range, SweepConfig, check_method, choices_within, load_sweep, varies
-from nnctl.data.dataset import Dataset, canonical_name
+from nnctl.config.sweeps import (
+    Choice,
+    Range,
+    SweepConfig,
+    check_method,
+    choices_within,
+    load_sweep,
+    varies,
+)
+from nnctl.data.dataset import Dataset, canonical_name, locate
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
-from nnctl.files import expand_home
-from nnctl.runs.resolve import Notice, Notify, find_dataset, resolve_auto, resolve_config
+from nnctl.files import exists, expand_home
+from nnctl.runs.resolve import (
+    Notice,
+    Notify,
+    find_dataset,
+    locate_dataset,
+    resolve_auto,
+    resolve_config,
+)
 from nnctl.sweeps import events
 from nnctl.sweeps.parameter_option import MOST_POINTS, read_values
 from nnctl.sweeps.space import (
     Params,
     RandomSampler,
+    Space,
     combinations,
     corners,
     count_combinations,
@@ -307,7 +323,7 @@ def read_plan(
             document.data.pop("run_cap", None)
         sweep = load_sweep(document)
         base_path = base or _base_of(sweep, path)
-        space: dict[str, Any] = {**sweep.space, **values}
+        space: dict[str, Any] = {**_with_located_datasets(sweep.space, path.parent), **values}
         sweep = sweep.model_copy(update={"base": str(base_path), "parameters": space})
         places = {**_places(document), **places}
     elif base is not None and values:
@@ -320,6 +336,7 @@ def read_plan(
         raise ConfigError("the sweep", mistakes)
     if is_sweep:  # otherwise it has been read, and a pipe can be read only once
         document = read_file(base_path, pipes=base is not None)
+    locate_dataset(document, overrides)
     apply_overrides(document, overrides)
     _make_dataset_absolute(document)
     return Plan(document, sweep, places)
@@ -369,11 +386,25 @@ def _without_overridden(sweep: SweepConfig, overrides: Sequence[Override]) -> di
     return parameters
 
 
+def _with_located_datasets(space: Space, folder: Path) -> Space:
+    """Return the space of a sweep file with the datasets that are beside the file."""
+    match space.get("data.dataset"):
+        case Choice() as choice:
+            values = [
+                locate(value, folder) if isinstance(value, str) else value
+                for value in choice.values
+            ]
+            return {**space, "data.dataset": choice.model_copy(update={"values": values})}
+    return space
+
+
 def _make_dataset_absolute(document: Document) -> None:
     """Make the path of a dataset folder absolute, for other working directories."""
     data = document.data.get("data")
     if isinstance(data, dict) and isinstance(data.get("dataset"), str):
-        data["dataset"] = canonical_name(data["dataset"])
+        path = canonical_name(data["dataset"])
+        if exists(Path(path)):
+            data["dataset"] = path
 
 
 def _places(document: Document) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import psutil
 import pytest
 
-from nnctl.config import load
+from nnctl.config import Override, load
 from nnctl.errors import ConfigError, DataError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.runs.resolve import find_dataset, load_config, resolve_auto
@@ -345,6 +346,36 @@ def test_a_directory_that_is_not_a_dataset_is_a_data_error_without_a_fallback() 
     with_fallback = load_config(written(f"{SMALL}data: {{dataset: digits, fallback: mini}}\n"))
     dataset = find_dataset(with_fallback.data, None, lambda _: None)
     assert resolve_auto(with_fallback, dataset).data.dataset == "mini"
+
+
+def test_a_relative_path_of_a_dataset_is_searched_beside_the_file_and_then_here(
+    mini_folder: Path, scratch: Path
+) -> None:
+    Path("there").mkdir()
+    config = written(f"{SMALL}data: {{dataset: digits}}\n").rename("there/c.yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_config(config)
+    not_found = f"Not found: {scratch / 'there' / 'digits'}, {scratch / 'digits'}"
+    (message,) = caught.value.mistakes
+    assert message.startswith(
+        "there/c.yaml:7:17: data.dataset: unknown dataset 'digits'. A dataset"
+    )
+    assert message.endswith(not_found)
+
+    mini_folder.rename("digits")
+    assert load_config(config).data.dataset == "digits"
+    shutil.copytree("digits", "there/digits")
+    assert load_config(config).data.dataset == str(Path("there/digits"))
+    dataset = Override("data.dataset", "digits", "--dataset digits")
+    assert load_config(config, [dataset]).data.dataset == "digits"
+
+
+@pytest.mark.parametrize("name", ["mini", "xor"])
+def test_a_folder_does_not_hide_a_dataset_with_its_name(name: str) -> None:
+    Path(name).mkdir()
+    units = {"mini": 10, "xor": 2}[name]
+    text = SMALL.replace("units: 10", f"units: {units}")
+    assert load_config(written(f"{text}data: {{dataset: {name}}}\n")).data.dataset == name
 
 
 def test_a_dataset_name_that_is_too_long_for_a_directory_is_unknown() -> None:

@@ -294,6 +294,24 @@ def test_a_dataset_folder_is_found_from_another_working_directory(
     assert table("../sweep") == before
 
 
+def test_datasets_beside_a_sweep_file_and_its_base_are_found_from_another_working_directory(
+    nnctl: Nnctl, mini_folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mini_folder, "project/digits")
+    text = SMALL.read_text("utf-8").replace("dataset: mini", "dataset: digits")
+    Path("project/base.yaml").write_text(text, encoding="utf-8")
+    for name, space in (("fixed", "training.seed: [1]"), ("varied", "data.dataset: [digits]")):
+        Path(f"project/{name}.yaml").write_text(
+            f"base: base.yaml\nparameters: {{{space}}}\n", encoding="utf-8"
+        )
+        nnctl("sweep", f"project/{name}.yaml", "--epochs", 1, "--sweep-dir", name)
+        with monkeypatch.context() as patch:
+            patch.chdir("project")
+            config = scratch / name / "trial-001" / "config.yaml"
+            assert f"dataset: {scratch / 'project' / 'digits'}" in config.read_text("utf-8")
+            nnctl("train", "--resume", config.parent, "--epochs", 2)
+
+
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> TrainTrial:
     """A training that waits after two epochs until the sweep has read their metrics.
