@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -25,7 +25,7 @@ from click.shell_completion import CompletionItem
 import nnctl
 from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint
 from nnctl.signals import exit_immediately, handling_signals
-from nnctl.text import presentable
+from nnctl.text import nearest, presentable
 
 COMMANDS = {
     "check": ("check", "Check a configuration before training, or diagnose a run."),
@@ -41,6 +41,9 @@ COMMANDS = {
     "train": ("train", "Train a network as configured in CONFIG, a YAML file."),
 }
 """Module and function of each command, and the first sentence of its help."""
+
+_NOT_OPTIONS = ("NNCTL_DATA_DIR", "NNCTL_MIRROR", "NNCTL_TEST_", "NNCTL_VERSION")
+"""Beginnings of variables that are not of every command, or not of an option."""
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
 _THREADS = (
@@ -70,6 +73,18 @@ class _Commands(click.Group):
                 long = max(option.opts, key=len).lstrip("-").replace("-", "_")
                 option.envvar = f"NNCTL_{cmd_name}_{long}".upper()
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and warn of misspelled environment variables before it runs."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name and command and not ctx.resilient_parsing:  # set while the shell completes words
+            for message in _misspelled_variables(name, command):
+                from nnctl.views.console import warn
+
+                warn(message)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
@@ -117,6 +132,26 @@ class _Commands(click.Group):
         ]
         variables = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
         return f"\nSet in the environment: {', '.join(variables)}" if variables else ""
+
+
+def _misspelled_variables(name: str, command: click.Command) -> Iterator[str]:
+    """Yield a message for each variable that no option has; others' variables are not reported.
+
+    Of the variables whose name begins with another word than the command, only those that are
+    similar to one of this command's are reported.
+    """
+    known = [str(option.envvar) for option in command.params if isinstance(option, click.Option)]
+    others = (*(f"NNCTL_{other.upper()}_" for other in COMMANDS if other != name), *_NOT_OPTIONS)
+    own = f"NNCTL_{name.upper()}_"
+    for variable in sorted(os.environ):
+        if variable in known or variable.startswith(others) or not variable.startswith("NNCTL_"):
+            continue
+        start = own if variable.startswith(own) else "NNCTL_"
+        endings = {option.removeprefix(start).lower(): option for option in known}
+        meant = nearest(variable.removeprefix(start), endings)
+        if meant or start == own:
+            advice = f"did you mean {endings[meant]}?" if meant else f"see: nnctl {name} --help"
+            yield f"the environment variable {variable} is not that of an option; {advice}"
 
 
 def _prepare_terminal() -> None:

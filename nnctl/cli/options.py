@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,19 @@ class _NonEmptyPath(click.Path):
         """Reject an empty path, which an unset shell variable usually causes."""
         if not os.fspath(value):
             self.fail("the path is empty; is a shell variable unset?", param, ctx)
-        return super().convert(os.fspath(expand_home(value)), param, ctx)
+        if os.fspath(value).startswith("~"):
+            value = os.fspath(expand_home(value))
+        return super().convert(value, param, ctx)
+
+
+class _Setting(click.types.StringParamType):
+    """``KEY=VALUE``; in an environment variable, a new one begins at each ``KEY=``."""
+
+    name = "setting"
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Split at white space before a key: values may contain spaces, as YAML does."""
+        return re.split(r"\s+(?=[\w.]+=)", rv.strip()) if rv.strip() else []
 
 
 class FiniteRange(click.FloatRange):
@@ -47,7 +60,8 @@ PATH = _NonEmptyPath(path_type=Path)
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
-PATH = _NonEmptyPath()
+PATH_NAME = _NonEmptyPath()
+SETTING = _Setting()
 ACCURACY = FiniteRange(0, 1)
 
 json_option = click.option(
@@ -78,6 +92,7 @@ def output_options(command: Command) -> Command:
 _SET = click.option(
     "--set",
     "settings",
+    type=SETTING,
     metavar="KEY=VALUE",
     multiple=True,
     help="Override a value: optimizer.momentum=0.9, network.layers.0.units=100. Repeatable.",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from nnctl.analysis import prediction as predictions
-from nnctl.cli.options import ACCURACY, PATH, checkpoint_option
+from nnctl.cli.options import ACCURACY, PATH_NAME, checkpoint_option
 from nnctl.errors import DataError
-from nnctl.files import expand_home, to_json_text
+from nnctl.files import to_json_text
 from nnctl.runs.run import Which
 from nnctl.views.prediction import PredictionView
 
@@ -28,7 +28,7 @@ from nnctl.views.prediction import PredictionView
     at the end.
     """,
 )
-@click.argument("names", type=PATH, metavar="[RUN] IMAGE...", nargs=-1, required=True)
+@click.argument("names", type=PATH_NAME, metavar="[RUN] IMAGE...", nargs=-1, required=True)
 @checkpoint_option
 @click.option(
     "--threshold",
@@ -39,8 +39,7 @@ from nnctl.views.prediction import PredictionView
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
 def predict(names: tuple[str, ...], checkpoint: Which, threshold: float, as_json: bool) -> None:
-    paths = [str(expand_home(name)) if name.startswith("~") else name for name in names]
-    run, images = predictions.open_run(paths)
+    run, images = predictions.open_run(names)
     view = PredictionView()
     if run == predictions.BUNDLED_RUN:
         view.show_bundled()

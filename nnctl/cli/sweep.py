@@ -13,6 +13,7 @@ from nnctl.cli.options import (
     FILE,
     FOLDER,
     OVERRIDES,
+    SETTING,
     FiniteRange,
     data_dir_option,
     output_options,
@@ -61,6 +62,7 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRI
     "-p",
     "--parameter",
     "varied",
+    type=SETTING,
     metavar="KEY=V1,V2,...",
     multiple=True,
     help="Values to try for KEY, or a range such as log:0.001:1:7 (also lin:, int:). Repeatable; "

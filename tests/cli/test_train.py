@@ -134,6 +134,65 @@ def test_options_settings_and_flags_can_come_from_the_environment(nnctl: Nnctl) 
     assert (summary["seed"], summary["epochs"]) == (4, 1)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("data.augment={rotate: 10}", {"rotate": 10.0}),
+        ("training.seed=3  data.augment={rotate: 10, shift: 1}", {"rotate": 10.0, "shift": 1.0}),
+        ("\n data.augment={rotate:\n 10}\ntraining.seed=3\n", {"rotate": 10.0}),
+        (" \n", None),
+    ],
+)
+def test_a_setting_in_the_environment_may_contain_spaces(
+    nnctl: Nnctl, value: str, expected: dict[str, float] | None
+) -> None:
+    done = nnctl("train", SMOKE, "--dry-run", "--json", env={"NNCTL_TRAIN_SET": value})
+    config = json.loads(done.stdout)
+    assert config["training"]["seed"] == (3 if "seed" in value else 0)
+    augment = config["data"]["augment"] and {
+        key: value for key, value in config["data"]["augment"].items() if value
+    }
+    assert augment == expected
+
+
+def test_parameters_of_a_sweep_in_the_environment_may_contain_spaces(nnctl: Nnctl) -> None:
+    schedules = "optimizer.schedule=constant, {name: cosine} training.seed=1, 2"
+    done = nnctl("sweep", SMOKE, "--dry-run", env={"NNCTL_SWEEP_PARAMETER": schedules})
+    assert len(done.stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize("value", ["data.augment", "rotate: 10", "data.augment={rotate: 10"])
+def test_a_bad_setting_in_the_environment_is_reported_as_a_whole(nnctl: Nnctl, value: str) -> None:
+    done = nnctl("train", SMOKE, "--dry-run", env={"NNCTL_TRAIN_SET": value}, code=2)
+    assert f"--set {value}: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "advice"),
+    [
+        ("NNCTL_TRAIN_EPOCH", "; did you mean NNCTL_TRAIN_EPOCHS?"),
+        ("NNCTL_TRIAN_EPOCHS", "; did you mean NNCTL_TRAIN_EPOCHS?"),
+        ("NNCTL_EPOCHS", "; did you mean NNCTL_TRAIN_EPOCHS?"),
+        ("NNCTL_DATADIR", "; did you mean NNCTL_DATA_DIR?"),
+        ("NNCTL_TRAIN_XYZZY", "; see: nnctl train --help"),
+    ],
+)
+def test_a_misspelled_variable_of_an_option_is_a_warning(
+    nnctl: Nnctl, variable: str, advice: str
+) -> None:
+    done = nnctl("train", SMOKE, "--dry-run", "--json", env={variable: "3"})
+    message = f"the environment variable {variable} is not that of an option{advice}"
+    assert done.stderr == f"Warning: {message}\n"
+    assert json.loads(done.stdout)["training"]["epochs"] == 10
+
+
+def test_the_variables_of_other_commands_and_programs_are_no_mistake(nnctl: Nnctl) -> None:
+    names = ("TEST_MNIST", "VERSION", "MIRROR", "SWEEP_WORKERS", "HOME", "X", "", "CONFIGURATION")
+    env = {f"NNCTL_{name}": "3" for name in names} | {"nnctl_train_epoch": "3", "EPOCHS": "3"}
+    assert nnctl("train", SMOKE, "--dry-run", env=env).stderr == ""
+    assert "NNCTL_TRAIN_EPOCH" not in nnctl("--help", env={"NNCTL_TRAIN_EPOCH": "1"}).stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_an_environment_variable_named_after_it(command: str) -> None:
     general = {"DATA_DIR": "NNCTL_DATA_DIR", "MIRROR": "NNCTL_MIRROR"}
