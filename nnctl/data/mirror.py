@@ -27,6 +27,9 @@ SCHEMES = ("http", "https")
 _CHUNK = 8192  # bytes; a mirror that sends less within the timeout counts as silent
 _TICK = 0.1  # seconds
 _REASON_WIDTH = 200
+_OWN_CERTIFICATES = (
+    "; if your network has its own certificates, set REQUESTS_CA_BUNDLE to their file"
+)
 
 
 class MirrorError(Exception):
@@ -159,7 +162,12 @@ class Download:
         hooks = {"response": self._check_redirect}
         try:
             with requests.get(
-                url, stream=True, timeout=self._limits.patience, headers=headers, hooks=hooks
+                url,
+                stream=True,
+                timeout=self._limits.patience,
+                headers=headers,
+                hooks=hooks,
+                verify=_certificates(),
             ) as response:
                 status = response.status_code
                 if status not in range(200, 300):
@@ -216,7 +224,13 @@ class Download:
             case failures.ProxyError():
                 return UnreachableError(f"cannot be reached through the proxy: {_describe(cause)}")
             case failures.SSLError():
-                return UnreachableError(f"failed the TLS check: {_describe(cause)}")
+                advice = _OWN_CERTIFICATES if isinstance(cause, ssl.CertificateError) else ""
+                return UnreachableError(f"failed the TLS check: {_describe(cause)}{advice}")
+            case failures.InvalidSchema() if "SOCKS" in str(error):
+                return UnreachableError(
+                    "cannot be reached: a SOCKS proxy needs PySocks; install it with: "
+                    "pip install 'requests[socks]'"
+                )
             case failures.ConnectionError() if isinstance(cause, socket.gaierror):
                 return UnreachableError("has a host name that cannot be resolved; are you online?")
             case failures.ConnectionError() if isinstance(cause, OSError):
@@ -229,6 +243,14 @@ class Download:
             "cannot be reached: check its URL, and http_proxy, https_proxy, all_proxy, "
             f"no_proxy and REQUESTS_CA_BUNDLE in the environment ({type(error).__name__})"
         )
+
+
+def _certificates() -> bool | str:
+    """Return the file in SSL_CERT_FILE, which requests does not read; True for its own choice."""
+    file = os.environ.get("SSL_CERT_FILE", "")
+    chosen = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    # Like OpenSSL, ignore a file that does not exist.
+    return file if os.path.isfile(file) and not chosen else True  # noqa: PTH113
 
 
 def _cause(error: BaseException) -> BaseException:

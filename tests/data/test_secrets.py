@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import certifi
 import pytest
 
 from nnctl.data.download import DownloadEvent, fetch
@@ -320,6 +322,36 @@ def test_the_certificates_of_the_environment_are_trusted(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     assert "MirrorFailed" not in printed(cache, url)
     assert (cache / FILE.gzip_name).read_bytes() == PACKED
+
+
+def test_the_certificates_of_openssl_are_trusted_too(
+    cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = Path(__file__).with_name("self_signed.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    url = mirror(CONTENTS, secure=context).url
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file")
+    assert "set REQUESTS_CA_BUNDLE to their file" in printed(cache, url)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("CURL_CA_BUNDLE", certifi.where())
+    assert "failed the TLS check" in printed(cache, url)
+    monkeypatch.delenv("CURL_CA_BUNDLE")
+    assert "MirrorFailed" not in printed(cache, url)
+    assert (cache / FILE.gzip_name).read_bytes() == PACKED
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("socks")), reason="PySocks is installed")
+def test_the_library_that_a_socks_proxy_needs_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", f"socks5://me:{SECRET}@127.0.0.1:9")
+    shown = printed(cache, "http://mnist.invalid/")
+    assert "pip install 'requests[socks]'" in shown
+    assert SECRET not in shown
 
 
 # Informational responses -------------------------------------------------------------------------
