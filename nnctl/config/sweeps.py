@@ -6,6 +6,7 @@ nnctl does not support, or that would mean something else, are errors with an ex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -423,7 +424,25 @@ def load_sweep(document: Document) -> SweepConfig:
     ConfigError
         The sweep file is invalid. Lists every mistake with its position.
     """
-    return validate(SweepConfig, document, (check_method,))
+    return validate(SweepConfig, document, (check_method, check_exponents))
+
+
+def check_exponents(sweep: SweepConfig) -> Iterator[Problem]:
+    """Check that the bounds of log_uniform are not the values themselves, such as 1e-4 and 0.1.
+
+    Plans in the journals of older sweeps are not checked.
+    """
+    for names, parameter in _leaves(sweep.parameters):
+        for limits in choices_within(parameter):
+            if isinstance(limits, Range) and limits.shape == "log_uniform":
+                low, high = limits.bounds
+                if 0 < low < 0.1:  # an exponent this small would be written as 0
+                    yield Problem(
+                        tuple(step for name in names for step in ("parameters", name)),
+                        f"min and max of {limits.distribution} are natural logarithms, so values "
+                        f"would be from {math.exp(low):.4g} to {math.exp(high):.4g}; for values "
+                        f"from {low:g} to {high:g}, use {limits.distribution}_values",
+                    )
 
 
 def check_method(sweep: SweepConfig) -> Iterator[Problem]:

@@ -221,6 +221,22 @@ def test_a_mistake_in_a_sweep_is_reported_once(expected: str, text: str) -> None
     assert message.split(": ", 1)[1].startswith(expected)
 
 
+@pytest.mark.parametrize("kind", ["log_uniform", "q_log_uniform"])
+def test_bounds_of_log_uniform_that_are_no_exponents_are_a_mistake(kind: str) -> None:
+    limits = f"{{distribution: {kind}, min: 1e-4, max: 1e-1}}"
+    message = mistake(f"{RANDOM}{limits}\n", read=sweep_of)
+    assert message.endswith(
+        f"min and max of {kind} are natural logarithms, so values would be from 1 to 1.105; for "
+        f"values from 0.0001 to 0.1, use {kind}_values"
+    )
+    assert "1.105" in mistake(f"{RANDOM}[{{y: {limits}}}]\n", read=sweep_of)
+
+
+@pytest.mark.parametrize("limits", ["min: -9.2, max: -2.3", "min: 0, max: 5", "min: 2, max: 5"])
+def test_exponents_are_bounds_of_log_uniform(limits: str) -> None:
+    assert random_space(f"{{distribution: log_uniform, {limits}}}")
+
+
 def test_all_mistakes_in_a_sweep_are_reported() -> None:
     text = (
         "bas: a.yaml\nmethod: gird\nmetric: acc\nseed: -1\ntrails: 3\nparameters: {x: [1]}\n"
