@@ -82,7 +82,7 @@ def train(
     named = {key: value for key, value in options.items() if value is not None}
     overrides = _overrides({**(settings or {}), **named})
     if isinstance(config, Mapping):
-        document, name = Document("the configuration", copy.deepcopy(dict(config))), "run"
+        document, name = Document("the configuration", _plain(config)), "run"
     else:
         document, name = read_file(expand_home(config)), Path(config).stem
     requested = resolve_config(document, overrides)
@@ -176,10 +176,19 @@ def save(
 
 def _overrides(values: Mapping[str, Any]) -> list[Override]:
     """Return values by dotted key as overrides of a configuration."""
-    return [
-        Override(key, value.item() if isinstance(value, np.generic) else value, f"{key}={value}")
-        for key, value in values.items()
-    ]
+    return [Override(key, _plain(value), f"{key}={value}") for key, value in values.items()]
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of a value of a configuration, with Python's numbers instead of NumPy's."""
+    match value:
+        case np.generic():
+            return value.item()
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+    return copy.deepcopy(value)
 
 
 def _warn(notice: Notice) -> None:

@@ -20,6 +20,7 @@ import yaml
 import nnctl as face
 from nnctl.cli import COMMANDS
 from nnctl.data.dataset import open_dataset
+from nnctl.errors import ConfigError
 from tests.conftest import CONFIGS, Nnctl
 from tests.helpers import load_command
 from tests.processes import DEADLINE, Processes, nnctl_command
@@ -123,6 +124,23 @@ def test_the_resolved_configuration_reproduces_the_run(nnctl: Nnctl, scratch: Pa
     nnctl("train", "one/config.yaml", "--run-dir", "two")
     one, two = (face.load(scratch / name).checkpoint("last") for name in ("one", "two"))
     assert one.parameters.tobytes() == two.parameters.tobytes()
+
+
+@pytest.mark.usefixtures("scratch")
+def test_numpy_scalars_are_numbers_in_a_configuration_from_python() -> None:
+    config = yaml.safe_load(SMOKE.read_text("utf-8"))
+    config["network"]["layers"][0]["units"] = np.int64(5)
+    config["optimizer"] |= {"learning_rate": np.float32(0.5), "nesterov": np.bool_(True)}
+    settings = {"training.early_stopping": {"patience": np.int32(3)}}
+    run = face.train(config, epochs=1, subset=100, settings=settings, run_dir="run")
+    optimizer, training = run.config.optimizer, run.config.training
+    assert (run.config.network.layers[0].units, optimizer.learning_rate) == (5, 0.5)
+    assert optimizer.nesterov is True
+    assert training.early_stopping is not None
+    assert training.early_stopping.patience == 3
+    config["network"]["layers"][0]["units"] = np.float64(2.5)
+    with pytest.raises(ConfigError, match=r"expected a whole number, got 2\.5"):
+        face.train(config)
 
 
 def test_options_settings_and_flags_can_come_from_the_environment(nnctl: Nnctl) -> None:
