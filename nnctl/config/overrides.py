@@ -103,7 +103,11 @@ def _check_step(container: Any, parent: KeyPath, step: str | int) -> None:
     if isinstance(container, list):
         valid = f"valid indices are 0 to {len(container) - 1}" if container else "it is empty"
         if not isinstance(step, int) or step >= len(container):
-            raise ValueError(f"{where} is a list without an item '{step}'; {valid}")
+            add = f". To add items, set the whole list: {where}=[...]"
+            raise ValueError(
+                f"{where} is a list without an item '{step}'; {valid}"
+                f"{add if step == len(container) else ''}"
+            )
     elif not isinstance(container, dict):
         raise ValueError(
             f"{where} is not a mapping and has no key '{step}'; its value is {container!r}"

@@ -80,7 +80,12 @@ def test_settings_are_applied_to_a_document_in_order(
 @pytest.mark.parametrize(
     ("expected", "setting"),
     [
-        ("a.c is a list without an item '2'; valid indices are 0 to 1", "a.c.2=1"),
+        (
+            "a.c is a list without an item '2'; valid indices are 0 to 1. To add items, set the "
+            "whole list: a.c=[...]",
+            "a.c.2=1",
+        ),
+        ("a.c is a list without an item '3'; valid indices are 0 to 1", "a.c.3=1"),
         ("a.c is a list without an item 'x'; valid indices are 0 to 1", "a.c.x=1"),
         ("a.c is a list without an item '-1'; valid indices are 0 to 1", "a.c.-1=1"),
         ("a.c is a list without an item '٠'; valid indices are 0 to 1", "a.c.٠=1"),
