@@ -21,7 +21,7 @@ from nnctl.config.reader import Document, Dumper, KeyPath, read_file
 from nnctl.config.schema import Config
 from nnctl.config.tables import TableEntry
 from nnctl.errors import MAX_LISTED, ConfigError
-from nnctl.text import did_you_mean, nearest, quoted
+from nnctl.text import did_you_mean, nearest, quoted, variable_advice
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -135,18 +135,33 @@ def replaced(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
-    """Return the model with wrong values replaced, None if still invalid, and the mistakes."""
-    try:
-        return model.model_validate(data), []
-    except ValidationError as error:
-        problems = list(_problems(model, error.errors(include_url=False), data))
-    repaired = copy.deepcopy(data)
-    for problem in problems:
-        _repair(repaired, problem)
-    try:
-        return model.model_validate(repaired), problems
-    except ValidationError:
-        return None, problems
+    """Return the model with wrong values replaced, None if still invalid, and the mistakes.
+
+    A misspelled key is renamed and its value is validated again, so that all mistakes are found.
+    """
+    problems: list[Problem] = []
+    renamed: dict[KeyPath, KeyPath] = {}
+    while True:
+        try:
+            return model.model_validate(data), problems
+        except ValidationError as error:
+            found = list(_problems(model, error.errors(include_url=False), data))
+        new = [dataclasses.replace(one, path=_written(one.path, renamed)) for one in found]
+        if problems:  # only mistakes below renamed keys are new ones of the user
+            below = [one for one, old in zip(new, found, strict=True) if one.path != old.path]
+            new = [one for one in below if one not in problems]
+        if not new:
+            return None, problems
+        problems += new
+        data = _repaired(data, found, renamed)
+
+
+def _written(path: KeyPath, renamed: Mapping[KeyPath, KeyPath]) -> KeyPath:
+    """Return a path as the user wrote it, with misspelled keys."""
+    for new, old in reversed(list(renamed.items())):
+        if path[: len(new)] == new:
+            return old + path[len(new) :]
+    return path
 
 
 def _problems(
@@ -169,11 +184,12 @@ def _problems(
             case "value_error":
                 yield Problem(path, str(error["ctx"]["error"]))
             case "choice":
-                yield Problem(path, error["msg"])
+                yield Problem(path, error["msg"] + variable_advice(error["input"]))
             case _:
                 expected = " or ".join(dict.fromkeys(map(_expectation, alternatives)))
                 got = error["input"]
-                suggestion = _suggest_value(got, alternatives)
+                suggestion = variable_advice(got)
+                suggestion = suggestion or _suggest_value(got, alternatives)
                 yield Problem(path, f"expected {expected}, got {_shown(got)}{suggestion}")
 
 
@@ -235,17 +251,23 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
     if ".".join(step for step in parent if isinstance(step, str)) in dict(sections):
         elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in sections}
     related: tuple[KeyPath, ...] = ()
-    if meant := nearest(key, siblings):
+    if key == "<<":
+        advice = " (a merge key), which YAML 1.2 does not have; write the merged keys out"
+    elif meant := nearest(key, siblings):
         advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
-        full_key = elsewhere[key].replace("network.layers.", "network.layers.0.")
-        advice = f" here; use {full_key}"
+        advice = f" here; use {_full_key(elsewhere[key])}"
     else:
         known = (
             f"; valid keys: {', '.join(siblings)}" if siblings else "; no other keys are allowed"
         )
-        advice = did_you_mean(key, elsewhere) or known
+        meant = nearest(key, elsewhere)
+        advice = f"; did you mean '{_full_key(elsewhere[meant])}'?" if meant else known
     return Problem(path, f"unknown key {quoted(key)}{advice}", related, of_key=True)
+
+
+def _full_key(key: str) -> str:
+    return key.replace("network.layers.", "network.layers.0.")
 
 
 def _valid_keys(model: type[Any], loc: KeyPath) -> list[str]:
@@ -285,6 +307,27 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _sections(argument)
+
+
+def _repaired(
+    data: dict[str, Any], problems: Sequence[Problem], renamed: dict[KeyPath, KeyPath]
+) -> dict[str, Any]:
+    """Return data without mistakes, with misspelled keys renamed, which are added to `renamed`."""
+    repaired = copy.deepcopy(data)
+    for problem in problems:
+        _repair(repaired, problem)
+    for problem in problems:
+        if problem.of_key and problem.related:
+            *parents, key = problem.path
+            meant = problem.related[0]
+            old: Any = data
+            new: Any = repaired
+            for step in parents:
+                old, new = old[step], new[step] if _has(new, step) else {}
+            if meant[-1] not in old:
+                new[meant[-1]] = copy.deepcopy(old[key])
+                renamed[meant] = _written(problem.path, renamed)
+    return repaired
 
 
 def _repair(data: Any, problem: Problem) -> None:

@@ -37,7 +37,7 @@ from nnctl.errors import ConfigError, DataError, UsageError
 from nnctl.nn.examples import Examples
 from nnctl.nn.streams import stream
 from nnctl.runs.memory import check_memory
-from nnctl.text import shell_command
+from nnctl.text import shell_command, variable_advice
 
 EPOCHS = 30
 """Epochs for ``epochs: auto``, if ``steps`` is not set."""
@@ -99,7 +99,9 @@ def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
         info = dataset_info(config.data.dataset)
     except UsageError as error:
         message = f"{error.message} {error.hint}"
-        if not error.message.endswith("?"):
+        if advice := variable_advice(config.data.dataset):
+            message = f"{error.message}{advice}"
+        elif not error.message.endswith("?"):
             message = f"{error.message}. {error.hint}"
             if folder:
                 paths = (

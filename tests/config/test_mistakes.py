@@ -76,9 +76,15 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:1", "dropout", " here; use network.layers.0.dropout", "dropout: 0.5"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
-        ("7:3", "optimizer.lr", f"{KNOWN} name, learning_rate, momentum, nesterov, beta1, beta2, epsilon, weight_decay, clip_norm, max_norm, schedule", "  lr: 3"),  # noqa: E501 - the whole message
+        ("7:3", "optimizer.x", f"{KNOWN} name, learning_rate, momentum, nesterov, beta1, beta2, epsilon, weight_decay, clip_norm, max_norm, schedule", "  x: 3"),  # noqa: E501 - the whole message
+        ("7:3", "optimizer.lr", "; did you mean 'learning_rate'?", "  lr: 3"),
+        ("7:1", "lr", "; did you mean 'optimizer.learning_rate'?", "lr: 3"),
+        ("7:1", "neurons", "; did you mean 'network.layers.0.units'?", "neurons: 3"),
+        ("7:12", "training.bs", "; did you mean 'batch_size'?", "training: {bs: 3}"),
+        ("7:12", "training.batch", "; did you mean 'batch_size'?", "training: {batch: 3}"),
+        ("7:30", "optimizer.schedule.value", f"{KNOWN} warmup", SCHEDULE.replace("step", "constant") + "value: 1}"),  # noqa: E501 - a table
         ("7:1", "name", " here; use optimizer.name", "name: mine"),
-        ("7:1", "<<", f"{KNOWN} data, network, loss, optimizer, training", "<<: {}"),
+        ("7:3", "optimizer.<<", " (a merge key), which YAML 1.2 does not have; write the merged keys out", "  <<: {}"),  # noqa: E501 - a table
     ],
 )  # fmt: skip
 def test_the_error_for_an_unknown_key_suggests_a_valid_one(
@@ -87,6 +93,71 @@ def test_the_error_for_an_unknown_key_suggests_a_valid_one(
     name = key.rpartition(".")[2]
     expected = f"c.yaml:{position}: {key}: unknown key '{name}'{advice}"
     assert expected == mistake(f"{SMALL}{added}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("loss: mse", "quadratic"),
+        ("loss: BCE", "cross_entropy"),
+        ("loss: crossentropy", "cross_entropy"),
+        ("  name: AdamW", "adam"),
+        ("data: {dataset: MNIST}", "mnist"),
+        ("  name: nonsense", None),
+    ],
+)
+def test_the_name_of_another_library_is_answered_with_that_of_this_one(
+    line: str, meant: str | None
+) -> None:
+    message = mistake(f"{SMALL}{line}\n", read=load_config)
+    assert ("did you mean" in message) == bool(meant)
+    assert f"did you mean '{meant}'?" in message or not meant
+
+
+def test_the_keys_below_a_misspelled_key_are_checked_as_well() -> None:
+    text = """\
+netwrk:
+  layrs:
+    - {unit: x, activation: relu}
+    - {units: 10, activation: softmx}
+optimizer: {learning_rate: 0.1}
+traning: {epochs: x, erly_stopping: {patience: 0}}
+"""
+    assert mistakes(text) == [
+        "c.yaml:1:1: network: 'network' is missing",
+        "c.yaml:1:1: netwrk: unknown key 'netwrk'; did you mean 'network'?",
+        "c.yaml:2:3: netwrk.layers: 'layers' is missing",
+        "c.yaml:2:3: netwrk.layrs: unknown key 'layrs'; did you mean 'layers'?",
+        "c.yaml:3:7: netwrk.layrs.0.units: 'units' is missing",
+        "c.yaml:3:8: netwrk.layrs.0.unit: unknown key 'unit'; did you mean 'units'?",
+        "c.yaml:3:14: netwrk.layrs.0.unit: expected a whole number, got the text 'x'",
+        "c.yaml:4:31: netwrk.layrs.1.activation: unknown activation 'softmx'; "
+        "did you mean 'softmax'?",
+        "c.yaml:6:1: traning: unknown key 'traning'; did you mean 'training'?",
+        "c.yaml:6:19: traning.epochs: expected a whole number or 'auto', got the text 'x'",
+        "c.yaml:6:22: traning.erly_stopping: unknown key 'erly_stopping'; "
+        "did you mean 'early_stopping'?",
+        "c.yaml:6:48: traning.erly_stopping.patience: expected a number of at least 1, got 0",
+    ]
+
+
+def test_a_misspelled_key_beside_the_right_one_is_only_unknown() -> None:
+    message = mistake(f"{SMALL}training: {{seed: 3}}\ntraning: {{seed: x}}\n")
+    assert message == "c.yaml:8:1: traning: unknown key 'traning'; did you mean 'training'?"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("optimizer.learning_rate", SMALL.replace("0.1", "${LR}")),
+        ("network.layers.0.activation", SMALL.replace("relu", "$ACTIVATION")),
+        ("data.dataset", f"{SMALL}data: {{dataset: $HOME/digits}}\n"),
+    ],
+)
+def test_a_shell_variable_in_yaml_is_answered_with_an_option(key: str, text: str) -> None:
+    message = mistake(text, read=load_config)
+    assert f" {key}: " in message
+    assert "YAML has no variables: write the value, or set it with an option" in message
 
 
 def test_an_unknown_key_is_never_suggested_itself() -> None:
@@ -410,4 +481,4 @@ def test_an_override_may_contradict_the_file() -> None:
 
 @pytest.mark.parametrize("key", ["trainig.epochs", "data.foo.bar", "training.early_stoping.metric"])
 def test_a_section_misspelled_in_an_override_is_reported_at_the_option(key: str) -> None:
-    assert [f"--set {key}=3"] == positions(mistakes(SMALL, f"{key}=3"))
+    assert {f"--set {key}=3"} == {*positions(mistakes(SMALL, f"{key}=3"))}
