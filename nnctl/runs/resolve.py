@@ -98,17 +98,10 @@ def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
     try:
         info = dataset_info(config.data.dataset)
     except UsageError as error:
-        message = f"{error.message} {error.hint}"
-        if advice := variable_advice(config.data.dataset):
-            message = f"{error.message}{advice}"
-        elif not error.message.endswith("?"):
-            message = f"{error.message}. {error.hint}"
-            if folder:
-                paths = (
-                    str((place / config.data.dataset).absolute()) for place in (folder, Path())
-                )
-                message += f" Not found: {', '.join(dict.fromkeys(paths))}"
-        yield Problem(("data", "dataset"), message)
+        stop = "" if error.message.endswith("?") else "."
+        advice = variable_advice(config.data.dataset)
+        advice = advice or f"{stop} {error.hint}{_searched(config.data.dataset, folder)}"
+        yield Problem(("data", "dataset"), f"{error.message}{advice}")
         return
     except DataError:  # reported when the dataset is opened, unless there is a fallback
         if config.data.fallback:  # the other settings are reduced to fit the fallback
@@ -132,6 +125,14 @@ def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
             related=(("data", "dataset"), ("data", "validation")),
         )
     yield from check_memory(config, info, held_out)
+
+
+def _searched(name: str, folder: Path | None) -> str:
+    """Return the paths at which the relative path in a file was searched, as text."""
+    if folder is None or name.startswith("~") or Path(name).is_absolute():
+        return ""
+    paths = (str((place / name).absolute()) for place in (folder, Path()))
+    return f" Not found: {', '.join(dict.fromkeys(paths))}"
 
 
 def dataset_info_of(config: Config) -> DatasetInfo:
