@@ -20,7 +20,6 @@ from nnctl.cli.options import (
     override_options,
 )
 from nnctl.config import Override
-from nnctl.config.sweeps import SweepConfig
 from nnctl.data.dataset import find_cached
 from nnctl.errors import InterruptedRunError, NnctlError, StorageError
 from nnctl.runs.run import Run
@@ -29,7 +28,7 @@ from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.plan import Plan, TrialFactory, read_plan
 from nnctl.sweeps.pool import LocalPool
-from nnctl.sweeps.results import compute_p_values, ranked
+from nnctl.sweeps.results import compute_p_values, edges, ranked
 from nnctl.sweeps.scheduler import Limits, Sweep
 from nnctl.sweeps.space import Params
 from nnctl.sweeps.state import SweepState
@@ -162,7 +161,7 @@ def sweep(
         with started:
             stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
             if not as_json:
-                _show_results(list(started.results.values()), started.config, data_dir)
+                _show_results(list(started.results.values()), started.state.plan, data_dir)
             _raise_unless_done(started, stopped, hint)
 
 
@@ -243,15 +242,17 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
     if as_json:
         _print_json(rows)
     else:
-        _show_results(rows, state.plan.sweep, data_dir)
+        _show_results(rows, state.plan, data_dir)
         show_unfinished(state)
 
 
-def _show_results(rows: list[TrialResult], config: SweepConfig, data_dir: Path | None) -> None:
+def _show_results(rows: list[TrialResult], plan: Plan, data_dir: Path | None) -> None:
+    config = plan.sweep
     find = cache(lambda name: find_cached(name, data_dir))
     settings = ranked(rows, config.ranked_by, config.seeds)
     compared = compute_p_values(settings[:LEADERS], config.ranked_by, find) if settings else []
-    show_results(rows, settings, compared, config.ranked_by)
+    at_edges = edges(settings, config.space, plan.allows)
+    show_results(rows, settings, compared, config.ranked_by, at_edges)
 
 
 def _print_json(rows: Iterable[TrialResult]) -> None:

@@ -94,6 +94,11 @@ class Range(Section):
         return self.distribution.startswith("q_")
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether the range has bounds: it is not a Gaussian."""
+        return self.shape in _BOUNDED
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bound of a bounded range."""
         assert self.min is not None
@@ -112,14 +117,13 @@ class Range(Section):
     @model_validator(mode="after")
     def _check(self) -> Range:
         given = self.model_fields_set
-        bounded = self.shape in _BOUNDED
-        for name in ("mu", "sigma") if bounded else ("min", "max"):
+        for name in ("mu", "sigma") if self.is_bounded else ("min", "max"):
             if name in given:
                 raise ValueError(f"{self.distribution} does not use {name}; remove it")
         if "q" in given and not self.is_quantized:
             quantized = "uniform" if self.shape == "int_uniform" else self.shape
             raise ValueError(f"{self.distribution} does not use q; use q_{quantized}")
-        if bounded:
+        if self.is_bounded:
             self._check_bounds()
         return self
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from nnctl.analysis.comparison import (
     paired_t_test,
 )
 from nnctl.analysis.evaluation import Predictions, predict_validation
+from nnctl.config.sweeps import Range
 from nnctl.data.dataset import Dataset
 from nnctl.errors import NnctlError, cannot_write
 from nnctl.files import require_own, write_atomically
 from nnctl.runs.run import Run
-from nnctl.sweeps.space import Params
+from nnctl.sweeps.space import Params, Space, quantile
 from nnctl.sweeps.trials import COMPLETE, TrialResult, best_score, history_so_far, sort_key
 
 
@@ -236,6 +237,89 @@ def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
 def _effect(value: Any, rows: Sequence[TrialResult], metric: str) -> Effect:
     scores = [row.score(metric) for row in rows]
     return Effect(value, len(rows), statistics.fmean(scores), best_score(scores, metric))
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A key whose best value is at an end of its range, so that better values may be beyond.
+
+    Parameters
+    ----------
+    key : str
+        Key that varies.
+    value, low, high : float
+        Best value, and the ends of the range.
+    is_upper : bool
+        Whether the value is at the upper end.
+    """
+
+    key: str
+    value: float
+    low: float
+    high: float
+    is_upper: bool
+
+
+_EDGE = 0.05  # share of a range that counts as its end
+_MIN_LISTED, _MIN_DRAWN = 3, 5  # different values of complete trials
+_UNORDERED = ("training.seed", "data.positive_digit")
+
+
+def edges(
+    settings: Sequence[Setting], space: Space, allows: Callable[[Params], bool]
+) -> Iterator[Edge]:
+    """Yield the keys whose best value is at an end of its range.
+
+    Keys without a numeric order or with too few complete trials are left out, and so are ends
+    beyond which no value is valid.
+
+    Parameters
+    ----------
+    settings : sequence of Setting
+        Settings, best first.
+    space : mapping
+        Values or range of each key.
+    allows : callable
+        Function that returns whether a point has a valid configuration.
+    """
+    for key, spec in space.items():
+        tried: list[Any] = [setting.point.get(key) for setting in settings]
+        if key in _UNORDERED or not tried or not all(map(_is_number, tried)):
+            continue
+        best, count = tried[0], len(set(tried))
+        if isinstance(spec, Range):
+            if count < _MIN_DRAWN or not spec.is_bounded:
+                continue
+            low, high = quantile(spec, 0.0), quantile(spec, 1.0)
+            margin = _EDGE
+        elif count < _MIN_LISTED or not all(map(_is_number, spec.values)):
+            continue
+        else:
+            low, high, margin = min(spec.values), max(spec.values), 0.0
+        is_log = isinstance(spec, Range) and spec.shape.startswith("log") and min(low, best) > 0
+        scale = math.log if is_log else float
+        share = (scale(best) - scale(low)) / (scale(high) - scale(low))
+        if margin < share < 1 - margin:
+            continue
+        is_upper = share > 0.5
+        beyond = _beyond(low, high, is_upper=is_upper)
+        if allows({**settings[0].point, key: beyond}):
+            yield Edge(key, best, low, high, is_upper)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _beyond(low: float, high: float, *, is_upper: bool) -> float:
+    """Return a number a little outside a range; it is an integer if both ends are."""
+    whole = isinstance(low, int) and isinstance(high, int)
+    step = 1 if whole else _EDGE * (high - low)
+    if is_upper:
+        return high + step
+    if low > 0:
+        return low // 2 if whole else low / 2
+    return low - step
 
 
 def compute_p_values(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Group
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnctl.analysis.comparison import ALPHA
-from nnctl.sweeps.results import Effect, Setting, effects
+from nnctl.sweeps.results import Edge, Effect, Setting, effects
 from nnctl.sweeps.scheduler import RunningTrial, Sweep
 from nnctl.sweeps.space import Params, short_keys, varied_keys
 from nnctl.sweeps.state import SweepState
@@ -177,6 +177,7 @@ def show_results(
     settings: Sequence[Setting],
     p_values: Sequence[float | None],
     metric: str,
+    edges: Iterable[Edge] = (),
 ) -> None:
     """Print the results on stdout; the last line is the directory of the best run.
 
@@ -190,6 +191,8 @@ def show_results(
         p-values of the second, third, ... setting compared with the first.
     metric : str
         Metric that ranks the settings.
+    edges : iterable of Edge
+        Keys whose best value is at an end of its range.
     """
     console, name = results(), metric.removeprefix("val_")
     if settings:
@@ -199,6 +202,8 @@ def show_results(
         console.print(_leaderboard(settings[:LEADERS], p_values, metric, console.width))
         if conclusion := _conclusion(settings, p_values, metric):
             console.print(Text(conclusion))
+        for edge in edges:
+            console.print(Text(_describe_edge(edge)))
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
         say(console, Text(f"Mean validation {name} by value", "bold"))
@@ -314,6 +319,15 @@ def _conclusion(
     return (
         f"{best} not significantly better than {names}: p >= {ALPHA} by {test}. "
         f"Train with {more} to find out."
+    )
+
+
+def _describe_edge(edge: Edge) -> str:
+    value, low, high = map(short_value, (edge.value, edge.low, edge.high))
+    end, others = ("upper", "larger") if edge.is_upper else ("lower", "smaller")
+    return (
+        f"The best {edge.key}, {value}, is at the {end} edge of its range {low} to {high}: "
+        f"try {others} values."
     )
 
 

@@ -49,6 +49,19 @@ def test_a_grid_trains_every_combination_in_its_own_run_directory(
     nnctl("eval", best)
 
 
+def test_a_best_value_at_the_edge_of_its_range_is_named(nnctl: Nnctl) -> None:
+    rates = ("-p", "optimizer.learning_rate=0.0001,0.0003,0.03")
+    quick = ("--epochs", 1, "--subset", 500, "--workers", 1, "--sweep-dir", "s")
+    message = (
+        "The best optimizer.learning_rate, 0.03, is at the upper edge of its range 0.0001 to 0.03: "
+        "try larger values."
+    )
+    assert message in " ".join(nnctl("sweep", SMOKE, *rates, *quick).stdout.split())
+    assert message in " ".join(nnctl("sweep", "--show", "s").stdout.split())
+    lines = nnctl("sweep", "--show", "s", "--json").stdout.splitlines()
+    assert [json.loads(line)["trial"] for line in lines] == [1, 2, 3]
+
+
 def objects_of(lines: str) -> list[dict[str, Any]]:
     """Return the JSON objects in lines, ordered by trial."""
     rows = [json.loads(line) for line in lines.splitlines()]

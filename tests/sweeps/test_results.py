@@ -13,10 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnctl.analysis.comparison import paired_t_test
+from nnctl.config.reader import read
+from nnctl.config.sweeps import SweepConfig
 from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import StorageError, UsageError
 from nnctl.runs.run import Run
-from nnctl.sweeps.results import ResultFiles, Setting, cell, compute_p_values, effects, ranked
+from nnctl.sweeps.plan import Plan
+from nnctl.sweeps.results import (
+    Edge,
+    ResultFiles,
+    Setting,
+    cell,
+    compute_p_values,
+    edges,
+    effects,
+    ranked,
+)
 from nnctl.sweeps.trials import Status, TrialResult
 from nnctl.views.sweep import show_results
 from tests.runs.helpers import SMALL, begin, ignore, train
@@ -333,3 +345,64 @@ def test_values_are_shown_unchanged_except_for_control_characters(
     assert "[/red]" in message
     assert "[bold]\\x1b[2J" in message
     assert "\x1b[2J" not in message
+
+
+# The ends of ranges ------------------------------------------------------------------------------
+
+RATE = "optimizer.learning_rate"
+LOG = {"distribution": "log_uniform_values", "min": 0.001, "max": 1.0}
+
+
+def edges_of(values: list[Any], best: int, spec: object, key: str = RATE) -> list[Edge]:
+    """Return the edges of trials with these values, of which one has the highest accuracy."""
+    rows = [row(i + 1, 0.9 + (i == best) / 100, **{key: value}) for i, value in enumerate(values)]
+    parameters: dict[str, Any] = {key: spec}
+    text = "network: {layers: [{units: 5, activation: relu}, {units: 10, activation: softmax}]}"
+    base = read(f"{text}\noptimizer: {{learning_rate: 0.1}}", "base.yaml")
+    plan = Plan(base, SweepConfig(parameters=parameters), {})
+    return [*edges(ranked(rows, ACCURACY), plan.sweep.space, plan.allows)]
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "spec", "is_upper"),
+    [
+        ([0.1, 0.5, 1.0], 2, [0.1, 0.5, 1.0], True),
+        ([0.1, 0.5, 1.0], 0, [1.0, 0.5, 0.1], False),
+        ([0.002, 0.01, 0.99, 0.1, 0.3], 2, LOG, True),
+        ([0.0011, 0.01, 0.99, 0.1, 0.3], 0, LOG, False),
+    ],
+)
+def test_the_best_value_may_be_at_an_end_of_its_range(
+    values: list[float], best: int, spec: object, is_upper: bool
+) -> None:
+    [edge] = edges_of(values, best, spec)
+    assert (edge.key, edge.value, edge.is_upper) == (RATE, values[best], is_upper)
+    assert (edge.low, edge.high) == pytest.approx((min(0.001, 1) if spec is LOG else 0.1, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "spec", "key"),
+    [
+        ([0.1, 0.5, 1.0], 1, [0.1, 0.5, 1.0], RATE),
+        ([0.1, 1.0], 1, [0.1, 1.0], RATE),
+        ([0.1, 1.0], 1, [0.1, 1.0, 10.0], RATE),  # the last one diverged
+        ([0.1, 0.5, 1.0], 2, [0.1, 0.5, 1.0, 10.0], RATE),
+        ([0.002, 0.01, 0.99, 0.1], 2, LOG, RATE),  # too few
+        ([0.002, 0.01, 0.1, 0.5, 0.7], 4, LOG, RATE),
+        ([0.1, 0.2, 9.0, 0.4, 0.5], 2, {"distribution": "log_normal"}, RATE),
+        ([0, 1, 2], 2, [0, 1, 2], "training.seed"),
+        ([1, 2, 3], 2, [1, 2, 3], "data.positive_digit"),
+        ([0.0, 0.3, 0.6], 0, [0.0, 0.3, 0.6], "network.layers.0.dropout"),  # none below 0
+        ([1, 2, 3], 0, [1, 2, 3], "training.batch_size"),
+        ([False, True, None], 1, [False, True, None], "optimizer.nesterov"),
+        (["sgd", "adam", "adagrad"], 2, ["sgd", "adam", "adagrad"], "optimizer.name"),
+    ],
+)
+def test_other_best_values_are_not_at_an_end(
+    values: list[Any], best: int, spec: object, key: str
+) -> None:
+    assert edges_of(values, best, spec, key) == []
+
+
+def test_without_a_complete_trial_no_value_is_at_an_end() -> None:
+    assert edges_of([], 0, LOG) == []
