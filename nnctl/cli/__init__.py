@@ -135,10 +135,10 @@ class _Commands(click.Group):
 
 
 def _misspelled_variables(name: str, command: click.Command) -> Iterator[str]:
-    """Yield a message for each variable that no option has; others' variables are not reported.
+    """Yield a message for each environment variable that seems to be a misspelled option.
 
-    Of the variables whose name begins with another word than the command, only those that are
-    similar to one of this command's are reported.
+    Variables of other commands and programs are not reported: a name without the command is
+    reported only if it is similar to the variable of an option.
     """
     known = [str(option.envvar) for option in command.params if isinstance(option, click.Option)]
     others = (*(f"NNCTL_{other.upper()}_" for other in COMMANDS if other != name), *_NOT_OPTIONS)
@@ -151,7 +151,7 @@ def _misspelled_variables(name: str, command: click.Command) -> Iterator[str]:
         meant = nearest(variable.removeprefix(start), endings)
         if meant or start == own:
             advice = f"did you mean {endings[meant]}?" if meant else f"see: nnctl {name} --help"
-            yield f"the environment variable {variable} is not that of an option; {advice}"
+            yield f"unknown environment variable {variable}; {advice}"
 
 
 def _prepare_terminal() -> None:

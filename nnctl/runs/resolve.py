@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -131,7 +132,7 @@ def _searched(name: str, folder: Path | None) -> str:
     """Return the paths at which the relative path in a file was searched, as text."""
     if folder is None or name.startswith("~") or Path(name).is_absolute():
         return ""
-    paths = (str((place / name).absolute()) for place in (folder, Path()))
+    paths = (os.path.abspath(place / name) for place in (folder, Path()))  # noqa: PTH100
     return f" Not found: {', '.join(dict.fromkeys(paths))}"
 
 
@@ -219,7 +220,7 @@ def resolve_config(document: Document, overrides: Sequence[Override] = ()) -> Co
 
 
 def locate_dataset(document: Document, overrides: Sequence[Override]) -> None:
-    """Replace the relative path of a dataset by a path beside the file, if it exists there.
+    """Replace the relative path of a dataset by a path next to the file, if it exists there.
 
     The path in an override is relative to the working directory.
     """

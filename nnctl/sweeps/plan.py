@@ -387,7 +387,7 @@ def _without_overridden(sweep: SweepConfig, overrides: Sequence[Override]) -> di
 
 
 def _with_located_datasets(space: Space, folder: Path) -> Space:
-    """Return the space of a sweep file with the datasets that are beside the file."""
+    """Return the space of a sweep file with the paths of datasets that are next to the file."""
     match space.get("data.dataset"):
         case Choice() as choice:
             values = [

@@ -199,7 +199,7 @@ def test_a_misspelled_variable_of_an_option_is_a_warning(
     nnctl: Nnctl, variable: str, advice: str
 ) -> None:
     done = nnctl("train", SMOKE, "--dry-run", "--json", env={variable: "3"})
-    message = f"the environment variable {variable} is not that of an option{advice}"
+    message = f"unknown environment variable {variable}{advice}"
     assert done.stderr == f"Warning: {message}\n"
     assert json.loads(done.stdout)["training"]["epochs"] == 10
 
