@@ -62,6 +62,11 @@ def test_a_best_value_at_the_edge_of_its_range_is_named(nnctl: Nnctl) -> None:
     assert [json.loads(line)["trial"] for line in lines] == [1, 2, 3]
 
 
+def test_the_name_of_another_library_in_a_parameter_is_answered(nnctl: Nnctl) -> None:
+    printed = nnctl("sweep", SMOKE, "-p", "lr=0.1,0.2", code=2).stderr
+    assert "unknown key 'lr'; did you mean 'optimizer.learning_rate'?" in printed
+
+
 def objects_of(lines: str) -> list[dict[str, Any]]:
     """Return the JSON objects in lines, ordered by trial."""
     rows = [json.loads(line) for line in lines.splitlines()]
