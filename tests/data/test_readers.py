@@ -124,6 +124,7 @@ def test_the_files_of_emnist_are_imported_by_name(tmp_path: Path) -> None:
         (idx_bytes(X)[:-20], "has fewer bytes than the 47,040 in its header"),
         (idx_bytes(Y), "is not an IDX file of images: it contains labels"),
     ],
+    ids=["web page", "compressed twice", "truncated gzip", "truncated", "labels"],
 )
 def test_the_message_says_what_a_wrong_file_is_and_that_only_a_damaged_one_is_damaged(
     tmp_path: Path, content: bytes, problem: str
