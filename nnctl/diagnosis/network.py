@@ -41,12 +41,11 @@ The inverse is the threshold for exploding gradients.
 SHIFTED = 3.0
 """Threshold for the mean of activations that are never negative, in standard deviations."""
 OVERFITTING = 0.10
-"""Threshold for overfitting: training accuracy minus validation accuracy.
-
-Half of it is enough if nearly all training images are classified correctly.
-"""
+"""Threshold for overfitting: training accuracy minus validation accuracy."""
 MEMORIZED = 0.99
 """Training accuracy of a network that has nothing more to learn from its training images."""
+OVERFITTING_IF_MEMORIZED = 0.055
+"""Threshold for overfitting of such a network."""
 OVERFITTING_EPOCHS = 3
 """Number of epochs in a row with such a difference; one epoch can be bad luck."""
 FEW_STEPS = 100
@@ -695,7 +694,8 @@ def _overfitting(config: Config, history: Sequence[EpochMetrics]) -> Iterator[Di
         epoch.train_accuracy - (epoch.val_accuracy or 0.0)
         for epoch in history[-OVERFITTING_EPOCHS:]
     ]
-    least = OVERFITTING / 2 if last.train_accuracy >= MEMORIZED else OVERFITTING
+    memorized = last.train_accuracy >= MEMORIZED
+    least = OVERFITTING_IF_MEMORIZED if memorized else OVERFITTING
     if len(gaps) == OVERFITTING_EPOCHS and min(gaps) > least:
         cures = ["raise optimizer.weight_decay"]
         hidden = config.network.layers[:-1]

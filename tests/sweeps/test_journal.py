@@ -142,7 +142,7 @@ def test_a_damaged_line_is_reported_with_its_number(journal: Journal, damage: by
         repeated(1),
         events.Impossible(point=1, suggestion={}),
     ],
-    ids=str,
+    ids=lambda event: type(event).__name__,
 )
 def test_a_line_that_contradicts_earlier_lines_is_damage(journal: Journal, event: Event) -> None:
     journal.append([event])
