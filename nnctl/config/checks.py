@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 from nnctl.config.reader import KeyPath
-from nnctl.config.schema import Config
+from nnctl.config.schema import Config, OptimizerConfig
 from nnctl.nn.activations import Softmax
 from nnctl.nn.losses import make_loss
 from nnctl.nn.optimizers import OPTIMIZERS
@@ -87,10 +88,11 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
     optimizer = config.optimizer
     for key, names in _OPTIMIZER_KEYS.items():
         if getattr(optimizer, key) and optimizer.name not in names:
+            default = json.dumps(OptimizerConfig.model_fields[key].default)
             yield Problem(
                 ("optimizer", key),
-                f"{key} is for {' and '.join(names)} only, not for {optimizer.name}; remove it, or "
-                f"use {' or '.join(names)}",
+                f"{key} is for {' and '.join(names)} only, not for {optimizer.name}; remove it, "
+                f"set it to {default}, or use {' or '.join(names)}",
                 related=(("optimizer", "name"),),
             )
     if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:

@@ -321,6 +321,16 @@ NESTEROV = "optimizer.nesterov: nesterov needs momentum, which is 0; set optimiz
         (f"1:1: {OVER_RELU}", SMALL.replace("softmax", "relu")),
         (f"7:13: {NESTEROV}", f"{SMALL}  nesterov: true"),
         (
+            "7:13: optimizer.momentum: momentum is for sgd only, not for adam; remove it, set it "
+            "to 0.0, or use sgd",
+            f"{SMALL}  momentum: 0.9\n  name: adam",
+        ),
+        (
+            "7:10: optimizer.beta1: beta1 is for adam only, not for sgd; remove it, set it to "
+            "null, or use adam",
+            f"{SMALL}  beta1: 0.8",
+        ),
+        (
             "7:17: optimizer.weight_decay: learning_rate * weight_decay must be below 1: each "
             "step multiplies the weights by 1 - 0.1 * 10",
             f"{SMALL}  weight_decay: 10",
