@@ -19,6 +19,7 @@ from nnctl.analysis.inspection import (
     Sample,
     list_activations,
 )
+from nnctl.data.dataset import canonical_name
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.types import Array
 from nnctl.text import short_value
@@ -94,7 +95,7 @@ def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | N
     """
     console = results()
     say(console, Text("\nTraining images as the network will see them", "bold"))
-    if samples[0].dataset != dataset:
+    if samples[0].dataset != canonical_name(dataset):
         say(console, f"from {samples[0].dataset}: {dataset} has not been downloaded yet")
     if adversarial:
         say(console, f"without the adversarial step of length {adversarial:g}")

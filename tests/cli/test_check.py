@@ -365,6 +365,15 @@ def test_samples_name_the_settings_that_they_do_not_show(nnctl: Nnctl, tmp_path:
     assert "adversarial" not in nnctl("check", SMOKE, "--samples", 1).stdout
 
 
+def test_samples_of_a_folder_with_a_relative_path_are_not_called_missing(
+    nnctl: Nnctl, mini_folder: Path
+) -> None:
+    relative = Path("..") / mini_folder.name
+    printed = nnctl("check", SMOKE, "--dataset", relative, "--samples", 1).stdout
+    assert "Training images" in printed
+    assert "downloaded" not in printed
+
+
 def test_regularization_is_printed(nnctl: Nnctl) -> None:
     on = {"network.input_dropout": 0.2, "optimizer.max_norm": 2.0, "training.average": 0.99}
     settings = [word for key, value in on.items() for word in ("--set", f"{key}={value}")]
