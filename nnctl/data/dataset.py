@@ -306,8 +306,11 @@ def _user_files(name: str) -> Mapping[str, Path]:
     """Return the four IDX files of a user's folder, or of what its data was converted to."""
     source = expand_home(name)
     if not exists(source):
+        is_path = bool(source.suffix) or len(source.parts) > 1
         raise UsageError(
-            f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
+            f"file or folder '{name}' not found"
+            if is_path
+            else f"unknown dataset '{name}'{did_you_mean(name, NAMED)}",
             hint=f"A dataset is {', '.join(DATASETS)}, mini, a logic gate ({', '.join(GATES)}), or "
             "a folder or file with images.",
         )
