@@ -212,7 +212,8 @@ def open_run(names: Sequence[str]) -> tuple[Run, Sequence[str]]:
         return run, names[1:]
     if first.is_dir() and not _has_images(names[0]):
         raise UsageError(
-            f"{first} is neither a run directory nor a folder of images: it has no config.yaml",
+            f"{first} is neither a run directory nor a folder of images: it has no config.yaml, "
+            "and no images in it or in folders named 0 to 9",
             hint="Name a run directory, an image or a folder of images.",
         )
     is_typing_error = len(names) > 1 and names[0] not in ("", STDIN) and not first.exists()

@@ -219,7 +219,7 @@ def test_a_first_argument_that_is_neither_a_run_nor_an_image_is_an_error(
     for first, wrong in (
         (photos / "missing-run", "run directory not found"),
         (empty, "neither a run directory nor a folder of images"),
-        (trained.parent, "it has no config.yaml"),
+        (trained.parent, "it has no config.yaml, and no images in it or in folders named 0 to 9"),
     ):
         assert wrong in nnctl("predict", first, photos / "0.JPG", code=2).stderr
     nnctl("predict", photos / "missing.png", photos / "0.JPG", code=3)
