@@ -25,7 +25,7 @@ from click.shell_completion import CompletionItem
 import nnctl
 from nnctl.errors import InterruptedRunError, NnctlError, UsageError, limit_hint
 from nnctl.signals import exit_immediately, handling_signals
-from nnctl.text import nearest, presentable
+from nnctl.text import did_you_mean, nearest, presentable
 
 COMMANDS = {
     "check": ("check", "Check a configuration before training, or diagnose a run."),
@@ -77,7 +77,12 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and warn of misspelled environment variables before it runs."""
+        """Find the command, and warn of misspelled environment variables before it runs.
+
+        The error of an unknown command suggests one with a similar name.
+        """
+        if similar := "" if args[0] in COMMANDS else did_you_mean(args[0], COMMANDS):
+            ctx.fail(f"No such command '{args[0]}'{similar}")
         name, command, rest = super().resolve_command(ctx, args)
         if name and command and not ctx.resilient_parsing:  # set while the shell completes words
             for message in _misspelled_variables(name, command):

@@ -192,6 +192,11 @@ def test_the_list_of_commands_shows_whole_sentences_at_80_columns(nnctl: Nnctl) 
     assert all(line.endswith(".") and not line.endswith("...") for line in summaries), summaries
 
 
+def test_the_error_of_an_unknown_command_suggests_a_similar_one(nnctl: Nnctl) -> None:
+    assert "No such command 'trian'; did you mean 'train'?" in nnctl("trian", code=2).stderr
+    assert "No such command 'fly'." in nnctl("fly", code=2).stderr
+
+
 def test_the_list_of_commands_shows_the_first_sentence_of_their_help() -> None:
     for name, command in load_commands().items():
         assert COMMANDS[name][1] == command.get_short_help_str(limit=100)
