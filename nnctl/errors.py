@@ -6,7 +6,7 @@
     ├── DataError               3   data that is not available or not usable
     │   └── DamagedFileError    3   a file with damaged content
     ├── StorageError            1   a directory or disk that cannot be written
-    ├── DivergenceError         4   a loss or parameter that is no longer finite
+    ├── DivergenceError         4   a loss or parameter that is infinite or NaN
     ├── BelowThresholdError     5   an accuracy below --fail-under
     └── InterruptedRunError   130   stopped by the user; the state is saved
 

@@ -215,7 +215,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def to_json_text(value: Any, indent: int | None = None) -> str:
-    """Return plain values as JSON; numbers that are not finite become null."""
+    """Return JSON-compatible values as JSON text; numbers that are not finite become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 

@@ -34,7 +34,7 @@ def _core_limits() -> Iterator[int]:
         with suppress(OSError, ValueError):  # version 2: "150000 100000", or "max 100000"
             quota, period = (folder / "cpu.max").read_text("utf-8").split()
             yield math.ceil(int(quota) / int(period))
-        with suppress(OSError, ValueError):  # version 1: -1 is no limit
+        with suppress(OSError, ValueError):  # version 1: -1: unlimited
             limit = int((folder / "cpu.cfs_quota_us").read_text("utf-8"))
             if limit > 0:
                 yield math.ceil(limit / int((folder / "cpu.cfs_period_us").read_text("utf-8")))

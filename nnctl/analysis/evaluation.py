@@ -87,7 +87,7 @@ class Mistake:
     image: NDArray[np.uint8]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything except the pixels as plain values."""
+        """Return everything except the pixels as JSON-compatible values."""
         return {name: value for name, value in vars(self).items() if name != "image"}
 
 
@@ -263,7 +263,7 @@ class Evaluation:
     network: Network
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
+        """Return the result as JSON-compatible values."""
         result: dict[str, Any] = {
             **{name: getattr(self, name) for name in ("accuracy", "loss", "n")},
             "per_class": [

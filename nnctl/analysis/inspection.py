@@ -143,7 +143,7 @@ class Inspection:
     epochs_done: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
+        """Return the result as JSON-compatible values."""
         return dataclasses.asdict(self)
 
 
@@ -293,7 +293,7 @@ class Sample:
     image: NDArray[np.uint8]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sample as plain values."""
+        """Return the sample as JSON-compatible values."""
         return {**vars(self), "image": self.image.tolist()}
 
 
@@ -383,7 +383,7 @@ class GradientReport:
         return [str(error.layer) for error in self.errors if error.largest > LARGEST_ERROR]
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the report as plain values."""
+        """Return the report as JSON-compatible values."""
         return {**dataclasses.asdict(self), "is_right": self.is_right}
 
     def raise_unless_right(self) -> None:
@@ -434,7 +434,7 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
 
 
 def list_activations() -> list[dict[str, Any]]:
-    """Return every activation with its parameters, as plain values."""
+    """Return every activation with its parameters, as JSON-compatible values."""
     return [
         {
             "name": kind.name,

@@ -74,7 +74,8 @@ class FilePrediction:
     index : int, optional
         Position in an IDX file, from 0; None for other files.
     label : int, optional
-        Digit that the picture shows, if its folder is named so.
+        True digit, which is the name of the picture's folder, as in ``7/photo.png``; None for other
+        folders.
     classes : list of str
         Names of the classes, such as the digits; or "other" and the positive class.
     digits : list of Prediction
@@ -119,10 +120,10 @@ class FilePrediction:
         return [(self.classes[i], outputs[i]) for i in order[:3]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values.
+        """Return JSON-compatible values.
 
-        ``digit`` and ``probabilities`` are null if the picture shows several digits; ``digit`` also
-        if the prediction is "other", and ``number`` if any is, or is below the threshold.
+        ``digit`` and ``probabilities`` are null if the picture shows several digits. ``digit`` and
+        ``number`` are null if a predicted class is not a digit, or is below the threshold.
         """
         predicted = self.predicted
         number = predicted if predicted is not None and predicted.isdigit() else None
@@ -186,7 +187,7 @@ class Score:
         return self.correct / self.labeled
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as JSON-compatible values."""
+        """Return JSON-compatible values."""
         return {"accuracy": self.accuracy, **asdict(self)}
 
 

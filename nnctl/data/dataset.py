@@ -170,7 +170,7 @@ def data_directory(given: Path | None = None) -> Path:
         if cache.is_absolute():
             return cache
     raise DataError(
-        "there is no folder for downloads: the home directory is unknown",
+        "cannot choose a folder for downloads: the home directory is unknown",
         hint="Name a folder with --data-dir or NNCTL_DATA_DIR, or set HOME.",
     )
 

@@ -150,8 +150,8 @@ def measure_ink(picture: Pixels) -> Pixels:
     contrast = smooth - fit_paper(smooth)
     contrast = contrast if is_light_on_dark(contrast) else -contrast
     strength = _strength(contrast, noise)
-    # The first estimate shows where the ink is. The pixels between give a second estimate of the
-    # paper, which follows shadows that a quadratic surface cannot.
+    # The first estimate shows where the ink is. The other pixels give a second estimate of the
+    # paper, which also fits shadows that a quadratic surface does not fit.
     contrast -= fill_from_paper(contrast, contrast < 0.5 * _PAPER * strength + noise)
     strength = _strength(contrast, noise)
     floor = max(_PAPER * strength, 3 * noise)
@@ -162,8 +162,8 @@ def measure_ink(picture: Pixels) -> Pixels:
 def even_paper(picture: Pixels) -> float | None:
     """Return the paper's brightness if a picture has two clearly different levels, else None.
 
-    The paper is the level of most pixels at the edges. If the picture is cropped to its strokes,
-    so that they extend to all four edges, it is the level that they divide into pieces there.
+    The paper is the level of most pixels at the edges. But if strokes extend to all four edges, the
+    paper is the level that the strokes divide into several pieces along the edges.
     """
     smooth = _smooth(picture)
     threshold, separation = otsu(smooth)
@@ -209,7 +209,10 @@ def fit_paper(picture: Pixels) -> Pixels:
 
 
 def is_light_on_dark(contrast: Pixels) -> bool:
-    """Return whether the ink is lighter than the paper, which is the side with the heavier tail."""
+    """Return whether the ink is lighter than the paper.
+
+    Ink differs more from the paper than noise does, so the sum of its squared contrasts is larger.
+    """
     noise = 3 * 1.4826 * float(np.median(np.abs(contrast)))
     lighter, darker = (
         float((np.maximum(side * contrast - noise, 0) ** 2).sum()) for side in (1, -1)
@@ -342,7 +345,7 @@ class _Strokes(NamedTuple):
 
 
 def crop(ink: Pixels) -> tuple[Pixels, Box]:
-    """Crop to the bounding box of a digit, and return the box, too."""
+    """Return the ink within the bounding box of a digit, and the box."""
     inside = ink > _EDGE
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     box = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

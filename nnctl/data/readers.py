@@ -1,8 +1,8 @@
 """Reading datasets in the files that people have: IDX, CSV, NPZ, pickle, or a folder per class.
 
 Each reader returns four arrays, by the names of the IDX files: training images (n, height, width)
-and labels (n,), then those for testing. A dataset without a test set, or whose test set has no
-labels, as on Kaggle, gets one: every sixth training example. Nothing in a file is executed.
+and labels (n,), then test images and labels. If a dataset has no test set, or one without labels,
+as on Kaggle, every sixth training example becomes the test set. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _IDX_NAME = re.compile(
     re.IGNORECASE,
 )
 _TRAINING, _TEST = re.compile("train", re.IGNORECASE), re.compile("test|t10k", re.IGNORECASE)
-_SHARE = 6  # every sixth example is in a test set that has to be made
+_TEST_EVERY = 6  # without a test set, every sixth training example becomes a test example
 _MAX_OPCODES = 10_000  # of a pickle; arrays need about a hundred
 _MAX_IMAGE_PIXELS = 1_000_000
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -135,7 +135,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def find_container(source: Path) -> Container:
-    """Return the files of a dataset in a folder or file without IDX files, and their reader.
+    """Return the files of a dataset that is not in IDX files, and their reader.
 
     Raises
     ------
@@ -155,9 +155,9 @@ def find_container(source: Path) -> Container:
     if files := _images_in_classes(source):
         return Container(tuple(files), functools.partial(_read_image_folders, source))
     names = [path.name for path in listed[:5]] + ["..."] * (len(listed) > 5)
-    seen = f"it contains {', '.join(names)}" if names else "it is empty"
+    content = f"it contains {', '.join(names)}" if names else "it is empty"
     raise DataError(
-        f"{source} contains no dataset: {seen}",
+        f"{source} contains no dataset: {content}",
         hint=f"nnctl reads {ACCEPTED}.",
     )
 
@@ -205,9 +205,9 @@ def _arrays(
     if len(images) != len(labels):
         raise DataError(f"{source} has {len(images):,} images, but {len(labels):,} labels")
     if test is None:
-        is_test = np.arange(len(labels)) % _SHARE == _SHARE - 1
+        is_test = np.arange(len(labels)) % _TEST_EVERY == _TEST_EVERY - 1
         if not is_test.any():
-            raise DataError(f"{source} has {len(labels)} examples: too few for a test set")
+            raise DataError(f"{source} has only {len(labels)} examples, too few for a test set")
         parts = images[~is_test], labels[~is_test], images[is_test], labels[is_test]
     else:
         parts = (images, labels, idx.as_images(test[0], source), idx.as_labels(test[1], source))

@@ -71,7 +71,7 @@ class Backpropagation:
             arrays: list[Array], shared: list[Array], shared_views: list[Array]
         ) -> list[Array]:
             # Arrays that share a buffer must share it in the view, too: activations compare them
-            # with `is` to find out whether they work in place.
+            # with `is` to check whether they work in place.
             return [
                 one_view if array is one else array[rows]
                 for array, one, one_view in zip(arrays, shared, shared_views, strict=True)
@@ -180,6 +180,6 @@ class Backpropagation:
                 )
 
     def input_gradient(self) -> Array:
-        """Return the gradient by the inputs, ``(batch, inputs)``, after `propagate`."""
+        """Return dL/dx of the network's inputs x, ``(batch, inputs)``, after `propagate`."""
         gradient: Array = np.dot(self.deltas[0], self._weights_transposed[0])
         return gradient

@@ -118,7 +118,7 @@ class Descent(UpdateRule):
 
     @abstractmethod
     def step_size(self, state: State, learning_rate: float, step: int) -> float | Array:
-        """Return the factor between a constant gradient and its step, once steps are steady."""
+        """Return the ratio of a step to a constant gradient, after many steps."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class MovingAverage(UpdateRule):
     """Exponential moving average (EMA) of the parameters (Polyak and Juditsky 1992).
 
     To save time it is updated only at every eighth step, with the decay of eight steps. The decay
-    is smaller in the first steps, so that the initial parameters soon lose their weight.
+    is smaller in the first steps, so that the influence of the initial parameters soon ends.
     """
 
     decay: float

@@ -59,7 +59,7 @@ class Progress:
     wait: int = 0
 
     def start_next_epoch(self, done: EpochDone, rng_state: Mapping[str, Any]) -> None:
-        """Count an epoch as complete, and note whether it is the best one."""
+        """Count an epoch as complete, and record it if it is the best one."""
         if done.is_best:
             self.best = Best(done.epoch, done.val_accuracy, done.val_loss)
         self.rng_state, self.epoch, self.batch = rng_state, done.epoch, 0

@@ -234,7 +234,7 @@ def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
         set(names)
     ):
         raise ValueError("unexpected members")
-    # Compressed members could be a bomb, which grows when it is read; stored ones cannot.
+    # A small compressed file can expand to many gigabytes; an uncompressed one cannot.
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
         raise ValueError("compressed members")
     if any(info.filename == "state.npy" and info.file_size > _MAX_STATE for info in infos):

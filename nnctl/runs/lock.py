@@ -26,7 +26,7 @@ class DirectoryLock:
     directory : Path
         Directory of a run or of a sweep.
     what : str
-        Verb phrase for the error message: what another process does with the directory.
+        Middle of the error message "DIRECTORY ... by another process".
     timeout : float
         Seconds to wait for another process to release the lock.
 

@@ -41,10 +41,10 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a record with its place, as in ``best.epoch: ...``."""
+    """Return the first problem of a record with its location, as in ``best.epoch: ...``."""
     problem = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, problem["loc"]))
-    return f"{place}: {problem['msg'].lower()}" if place else problem["msg"].lower()
+    location = ".".join(map(str, problem["loc"]))
+    return f"{location}: {problem['msg'].lower()}" if location else problem["msg"].lower()
 
 
 def check_version(path: object, version: Any, known: int) -> None:

@@ -68,7 +68,7 @@ class Summary(Record):
     diagnoses: list[Diagnosis] = Field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; ``divergence`` only if the training diverged."""
+        """Return JSON-compatible values; ``divergence`` only if the training diverged."""
         values = self.model_dump()
         if self.divergence is None:
             del values["divergence"]

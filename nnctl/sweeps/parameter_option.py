@@ -41,7 +41,7 @@ def read_values(text: str) -> tuple[str, list[Any] | Range]:
         )
     values = read_value(f"[{listed}]", source)
     if not values:
-        raise UsageError(f"{source}: expected KEY=V1,V2,..., but there are no values")
+        raise UsageError(f"{source}: expected KEY=V1,V2,..., got an empty list of values")
     expanded: list[Any] = []
     for value in values:
         match = _RANGE.fullmatch(value) if isinstance(value, str) else None

@@ -164,7 +164,7 @@ class Plan:
         return mistake
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain values."""
+        """Return the plan as JSON-compatible values."""
         return {
             "sweep": to_mapping(self.sweep, defaults=False),
             "base": self.base.data,

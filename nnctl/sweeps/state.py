@@ -39,7 +39,7 @@ class SweepState:
     failed : set of int
         Trials that have failed and have not completed since.
     is_planned : bool
-        Whether all trials are planned that are known at the start of the sweep.
+        Whether all trials that are known at the start of the sweep are planned.
     last_point : int
         Number of the last point that was planned, or suggested without being planned.
     search : Search or None

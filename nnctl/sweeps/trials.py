@@ -144,7 +144,7 @@ class TrialResult(Record):
         return math.inf if self.val_loss is None else self.val_loss
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as plain values."""
+        """Return the row as JSON-compatible values."""
         return {**self.model_dump(), "run_dir": str(self.run_dir)}
 
     @classmethod

@@ -188,7 +188,7 @@ def test_without_a_test_set_every_sixth_example_is_held_out(tmp_path: Path) -> N
         ({**KERAS, "x_train": X / 100}, "neither whole numbers"),
         ({**KERAS, "x_train": X[0, 0]}, "does not contain gray images: its shape is 28"),
         ({**KERAS, "x_train": np.array([{}])}, "is not a complete NPZ file of numbers"),
-        ({"x_train": X[:3], "y_train": Y[:3]}, "has 3 examples: too few for a test set"),
+        ({"x_train": X[:3], "y_train": Y[:3]}, "has only 3 examples, too few for a test set"),
     ],
 )
 def test_an_npz_file_with_other_arrays_is_an_error(

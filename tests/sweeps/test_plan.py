@@ -120,7 +120,7 @@ def test_a_value_on_the_command_line_may_contain_a_choice() -> None:
         ("expected KEY=V1,V2,...", "nonsense"),
         ("expected KEY=V1,V2,...", "=1"),
         ("expected KEY=V1,V2,...", " =1"),
-        ("there are no values", "x="),
+        ("got an empty list of values", "x="),
         ("expected the node content, but found ','", "x=,"),
         ("expected the node content, but found ','", "x=1,,2"),
         ("expected ',' or ']'", "x=[1"),
