@@ -17,9 +17,12 @@ from nnctl.views.download import DownloadView
 
 @click.command(
     epilog="Example: nnctl download fashion-mnist",
-    help="Download MNIST or another dataset, and verify it.",
+    help=f"""Download MNIST or another dataset, and verify it.
+
+    NAME is one of {", ".join(DATASETS)}. Default: mnist.
+    """,
 )
-@click.argument("dataset", default="mnist", type=click.Choice(list(DATASETS)))
+@click.argument("dataset", metavar="[NAME]", default="mnist", type=click.Choice(list(DATASETS)))
 @click.option(
     "--mirror",
     "mirrors",
