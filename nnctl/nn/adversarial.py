@@ -13,16 +13,16 @@ from nnctl.nn.types import Array
 _FLAT = 1e-15  # squares of smaller norms are too small for full float32 precision
 
 
-def perturb(passes: Backpropagation, loss: Loss, batch: Batch, distance: float) -> None:
+def perturb(backprop: Backpropagation, loss: Loss, batch: Batch, distance: float) -> None:
     """Move the inputs of a batch by `distance` along the gradients of their losses, in place.
 
     See Goodfellow et al., 2015; normalized by length instead of by sign, as in Miyato et al., 2016.
     Pixels are 0 to 1, so 1 is the distance from black to white of one pixel.
     """
-    outputs = passes.forward(batch.inputs, batch.logits, batch.masks)
-    loss.gradient(batch.logits, outputs, batch.targets, out=passes.output_deltas)
-    passes.propagate()
-    fast_gradient_step(batch.inputs, passes.input_gradient(), distance, batch.input_mask)
+    outputs = backprop.forward(batch.inputs, batch.logits, batch.masks)
+    loss.gradient(batch.logits, outputs, batch.targets, out=backprop.output_deltas)
+    backprop.propagate()
+    fast_gradient_step(batch.inputs, backprop.input_gradient(), distance, batch.input_mask)
 
 
 def fast_gradient_step(

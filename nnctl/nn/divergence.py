@@ -97,7 +97,7 @@ def _first_not_finite(
     step: Step, batch: Batch, loss: float
 ) -> tuple[int, Literal["outputs", "gradient", "parameters"]] | None:
     """Return the layer and kind of the first numbers in the last step that are not finite."""
-    depth, outputs = len(step.network.layers), step.passes[len(batch.inputs)].outputs
+    depth, outputs = len(step.network.layers), step.backprops[len(batch.inputs)].outputs
     for layer, values in enumerate([*outputs[:-1], batch.logits], start=1):
         if not np.isfinite(values).all():
             return layer, "outputs"

@@ -39,8 +39,8 @@ class ParallelStep:
         self._team = team
         self._shards = split_parameters(step.network.parameters, step.gradient, step.state, team)
         self._views = {
-            size: [(rows, passes.view(rows)) for rows in team.split(size)]
-            for size, passes in step.passes.items()
+            size: [(rows, backprop.view(rows)) for rows in team.split(size)]
+            for size, backprop in step.backprops.items()
         }
 
     def run(self, batches: Sequence[Batch], first_step: int) -> None:
@@ -55,18 +55,18 @@ class ParallelStep:
     def _take_part(self, batch: Batch, step: int, thread: int) -> None:
         """Do a thread's part of a step: its rows of the batch, then its part of the update."""
         serial, size = self._step, len(batch.inputs)
-        rows, passes = self._views[size][thread]
+        rows, backprop = self._views[size][thread]
         part, shard, learning_rate = batch.part(rows), self._shards[thread], serial.rate(step)
         if serial.adversarial:
-            perturb(passes, serial.loss, part, serial.adversarial)
-        outputs = passes.forward(part.inputs, part.logits, part.masks)
-        serial.loss.gradient(part.logits, outputs, part.targets, out=passes.output_deltas)
+            perturb(backprop, serial.loss, part, serial.adversarial)
+        outputs = backprop.forward(part.inputs, part.logits, part.masks)
+        serial.loss.gradient(part.logits, outputs, part.targets, out=backprop.output_deltas)
         if part.weights is not None:
-            passes.output_deltas[...] *= part.weights[:, None]
-        passes.output_deltas[...] *= serial.optimizer.gradient_scale(learning_rate) / size
-        passes.propagate()
+            backprop.output_deltas[...] *= part.weights[:, None]
+        backprop.output_deltas[...] *= serial.optimizer.gradient_scale(learning_rate) / size
+        backprop.propagate()
         self._team.wait()
-        shard.write_gradient(serial.passes[size], batch.inputs)
+        shard.write_gradient(serial.backprops[size], batch.inputs)
         serial.optimizer.update(shard, learning_rate, step)
         self._team.wait()  # the next forward pass reads all parameters
 
@@ -105,14 +105,14 @@ class ThreadShard(Shard):
         """Wait until all threads have updated their shards."""
         self.team.wait()
 
-    def write_gradient(self, passes: Backpropagation, inputs: Array) -> None:
+    def write_gradient(self, backprop: Backpropagation, inputs: Array) -> None:
         """Compute the gradient of the shard, from the deltas of all examples of the batch."""
         for layer, rows in self.rows:
-            a = passes.layer_inputs(layer, inputs)
+            a = backprop.layer_inputs(layer, inputs)
             # For some of the rows, np.dot would make a copy.
-            np.matmul(a.T[rows], passes.deltas[layer], out=passes.gradient.weights[layer][rows])
+            np.matmul(a.T[rows], backprop.deltas[layer], out=backprop.gradient.weights[layer][rows])
         if self.is_last:
-            passes.write_bias_gradient()
+            backprop.write_bias_gradient()
 
 
 def split_parameters(

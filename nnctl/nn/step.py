@@ -51,7 +51,7 @@ class Step:
         self.adversarial = adversarial
         self.gradient = Parameters(network.sizes[0], network.layers, network.dtype)
         # The buffers of each batch size: an epoch's last batch may be shorter than the others.
-        self.passes = {
+        self.backprops = {
             size: Backpropagation(network, self.gradient, size, dropout=True) for size in sizes
         }
         self._parameters = Shard.whole(network.parameters, self.gradient, state)
@@ -63,15 +63,15 @@ class Step:
 
     def _take(self, batch: Batch, step: int) -> None:
         """Take a step: forward pass, gradient of the loss, backward pass, update."""
-        passes, learning_rate = self.passes[len(batch.inputs)], self.rate(step)
+        backprop, learning_rate = self.backprops[len(batch.inputs)], self.rate(step)
         if self.adversarial:
-            perturb(passes, self.loss, batch, self.adversarial)
-        outputs = passes.forward(batch.inputs, batch.logits, batch.masks)
-        self.loss.gradient(batch.logits, outputs, batch.targets, out=passes.output_deltas)
+            perturb(backprop, self.loss, batch, self.adversarial)
+        outputs = backprop.forward(batch.inputs, batch.logits, batch.masks)
+        self.loss.gradient(batch.logits, outputs, batch.targets, out=backprop.output_deltas)
         if batch.weights is not None:
-            passes.output_deltas[...] *= batch.weights[:, None]
+            backprop.output_deltas[...] *= batch.weights[:, None]
         # The mean over the batch. SGD multiplies the learning rate here, which is 5 % faster than
         # multiplying it into the gradient.
-        passes.output_deltas[...] *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
-        passes.backward(batch.inputs)
+        backprop.output_deltas[...] *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
+        backprop.backward(batch.inputs)
         self.optimizer.update(self._parameters, learning_rate, step)

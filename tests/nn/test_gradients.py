@@ -93,13 +93,13 @@ def test_backpropagation_buffers_can_be_reused(hidden: Activation) -> None:
     network = small_network([hidden, hidden, Softmax()])
     loss = make_loss("cross_entropy", Softmax())
     gradient = Parameters(6, network.layers, np.float64)
-    passes, logits = Backpropagation(network, gradient, 7), np.empty((7, 4))
+    backprop, logits = Backpropagation(network, gradient, 7), np.empty((7, 4))
     for seed in (3, 4):
         network.parameters.vector *= -1
         inputs, targets = batch(seed=seed)
-        loss.gradient(logits, passes.forward(inputs, logits), targets, out=passes.deltas[-1])
-        passes.output_deltas[...] /= 7
-        passes.backward(inputs)
+        loss.gradient(logits, backprop.forward(inputs, logits), targets, out=backprop.deltas[-1])
+        backprop.output_deltas[...] /= 7
+        backprop.backward(inputs)
         expected = backpropagated_gradient(network, loss, inputs, targets)
         np.testing.assert_array_equal(expected.vector, gradient.vector)
 

@@ -67,11 +67,11 @@ def test_a_network_computes_f_of_x_w_plus_b_layer_by_layer() -> None:
 def test_training_and_evaluation_compute_the_same_outputs(f: Activation) -> None:
     network = make_network([4, 3, 3, 2], [f, f, "softmax"])
     gradient = Parameters(4, network.layers, network.dtype)
-    passes, inputs, logits = Backpropagation(network, gradient, 5), normal(5, 4), np.empty((5, 2))
-    outputs = passes.forward(inputs, logits)
+    backprop, inputs, logits = Backpropagation(network, gradient, 5), normal(5, 4), np.empty((5, 2))
+    outputs = backprop.forward(inputs, logits)
     np.testing.assert_array_equal(network.outputs(logits), outputs)
     np.testing.assert_array_equal(network.logits(inputs), logits)
-    for expected, actual in zip(network.activations(inputs), passes.outputs, strict=True):
+    for expected, actual in zip(network.activations(inputs), backprop.outputs, strict=True):
         np.testing.assert_array_equal(expected, actual)
 
 

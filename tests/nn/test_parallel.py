@@ -149,15 +149,15 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(hidden: Activatio
     network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"])
     gradients = [Parameters(6, network.layers, np.float64) for _ in range(2)]
     inputs, deltas, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))
-    whole, passes = (Backpropagation(network, gradient, 7) for gradient in gradients)
+    whole, backprop = (Backpropagation(network, gradient, 7) for gradient in gradients)
     whole.forward(inputs, logits)
     whole.output_deltas[...] = deltas
     whole.backward(inputs)
     for rows in (slice(0, 2), slice(2, 2), slice(2, 7)):
-        part = passes.view(rows)
+        part = backprop.view(rows)
         part.forward(inputs[rows], logits[rows])
         part.output_deltas[...] = deltas[rows]
         part.propagate()
     for shard in split_parameters(network.parameters, gradients[1], {}, ThreadTeam(3)):
-        shard.write_gradient(passes, inputs)
+        shard.write_gradient(backprop, inputs)
     np.testing.assert_allclose(gradients[0].vector, gradients[1].vector, rtol=1e-12, atol=1e-14)

@@ -74,22 +74,22 @@ def test_backpropagation_computes_the_gradient_under_dropout_masks(hidden: Activ
     masks = dropout.masks(slice(None))
     assert [mask is None for mask in masks] == [False, False, True]
     gradient = Parameters(6, network.layers, np.float64)
-    passes = Backpropagation(network, gradient, 7, dropout=True)
+    backprop = Backpropagation(network, gradient, 7, dropout=True)
     logits = np.empty((7, 3))
 
     def mean_loss() -> float:
-        passes.forward(inputs, logits, masks)
+        backprop.forward(inputs, logits, masks)
         return float(loss.values(logits, targets).mean())
 
-    outputs = passes.forward(inputs, logits, masks)
-    loss.gradient(logits, outputs, targets, out=passes.output_deltas)
-    passes.output_deltas[...] /= 7
-    passes.backward(inputs)
+    outputs = backprop.forward(inputs, logits, masks)
+    loss.gradient(logits, outputs, targets, out=backprop.output_deltas)
+    backprop.output_deltas[...] /= 7
+    backprop.backward(inputs)
     expected = differences(mean_loss, network.parameters.vector)
     assert relative_error(gradient.vector, expected) < 1e-6
     assert np.linalg.norm(expected) > 1e-4
     by_inputs = differences(mean_loss, inputs)
-    assert relative_error(passes.input_gradient(), by_inputs) < 1e-6
+    assert relative_error(backprop.input_gradient(), by_inputs) < 1e-6
     assert isinstance(hidden, Step) != (np.linalg.norm(by_inputs) > 1e-4)
 
 
@@ -99,8 +99,8 @@ def test_evaluation_drops_nothing() -> None:
     inputs = normal(4, 6)
     assert plain.logits(inputs).tobytes() == dropping.logits(inputs).tobytes()
     logits = np.empty((4, 3))
-    passes = Backpropagation(dropping, Parameters(6, dropping.layers, np.float64), 4)
-    passes.forward(inputs, logits)
+    backprop = Backpropagation(dropping, Parameters(6, dropping.layers, np.float64), 4)
+    backprop.forward(inputs, logits)
     np.testing.assert_allclose(plain.logits(inputs), logits)
 
 
@@ -184,13 +184,13 @@ def passes_over(network: Network, count: int) -> tuple[Backpropagation, Paramete
     return Backpropagation(network, gradient, count), gradient
 
 
-def run_passes(passes: Backpropagation, inputs: Array, targets: Array, weights: Array) -> float:
+def run_passes(backprop: Backpropagation, inputs: Array, targets: Array, weights: Array) -> float:
     """Run both passes with softmax and cross-entropy; return the mean of the weighted losses."""
     loss, logits = make_loss("cross_entropy", Softmax()), np.empty_like(targets)
-    outputs = passes.forward(inputs, logits)
-    loss.gradient(logits, outputs, targets, out=passes.output_deltas)
-    passes.output_deltas[...] *= weights[:, None]
-    passes.propagate()
+    outputs = backprop.forward(inputs, logits)
+    loss.gradient(logits, outputs, targets, out=backprop.output_deltas)
+    backprop.output_deltas[...] *= weights[:, None]
+    backprop.propagate()
     return float((loss.values(logits, targets) * weights).mean())
 
 
@@ -357,13 +357,13 @@ def test_a_step_uses_adversarial_examples_smoothed_targets_and_weights(
     inputs, targets = scaled(examples.inputs[order]), one_hot(examples.labels[order], 3)
     if "label_smoothing" in regularization:
         targets = 0.8 * targets + 0.2 / 3
-    passes, gradient = passes_over(network, 30)
+    backprop, gradient = passes_over(network, 30)
     weights = regularization.get("class_weights", np.ones(3, np.float32))[examples.labels[order]]
-    loss = run_passes(passes, inputs * mask, targets, weights)
+    loss = run_passes(backprop, inputs * mask, targets, weights)
     if "adversarial" in regularization:
-        fast_gradient_step(inputs, passes.input_gradient() * mask, 0.3)
-        loss = run_passes(passes, inputs * mask, targets, weights)
-    passes.backward(inputs * mask)
+        fast_gradient_step(inputs, backprop.input_gradient() * mask, 0.3)
+        loss = run_passes(backprop, inputs * mask, targets, weights)
+    backprop.backward(inputs * mask)
     before = network.parameters.vector.copy()
     given: dict[str, Any] = {"threads": threads, "seed": 3, **regularization}
     *_, done, _ = make_training(network, examples, 0.1, batch_size=30, **given)
