@@ -149,36 +149,36 @@ class BatchLoader:
 
     def blocks(self, order: NDArray[np.int64], epoch: int, batch: int) -> Iterator[Block]:
         """Yield the blocks of an epoch from a batch on, both counted from 0."""
-        for begin in range(batch * self.batch_size, len(order), self.block_size):
-            yield self._block(order[begin : begin + self.block_size], epoch, begin)
+        for start in range(batch * self.batch_size, len(order), self.block_size):
+            yield self._block(order[start : start + self.block_size], epoch, start)
 
-    def _block(self, chosen: NDArray[np.int64], epoch: int, begin: int) -> Block:
-        """Gather the chosen examples, which begin at this position of the epoch."""
-        number = begin // self.batch_size
+    def _block(self, indices: NDArray[np.int64], epoch: int, start: int) -> Block:
+        """Gather the examples with these indices, which start at this position in the epoch."""
+        number = start // self.batch_size
         deformations = self.augmentation and self.augmentation.draw(
-            len(chosen),
+            len(indices),
             math.isqrt(self._pixels.shape[1]),
             self._stream("augmentation", epoch, number),
         )
-        parts = self.team.split(len(chosen))
+        parts = self.team.split(len(indices))
 
         def gather(thread: int) -> None:
             rows = parts[thread]
             # All indices are valid; but without mode="clip" NumPy writes to a temporary copy.
-            np.take(self.examples.inputs, chosen[rows], 0, out=self._pixels[rows], mode="clip")
+            np.take(self.examples.inputs, indices[rows], 0, out=self._pixels[rows], mode="clip")
             if deformations:
                 deformations.apply(self._pixels[rows], rows.start, out=self._inputs[rows])
             else:
                 scale(self._pixels[rows], out=self._inputs[rows])
 
         self.team.run(gather)
-        labels = self.examples.labels[chosen]
+        labels = self.examples.labels[indices]
         targets = smooth(make_targets(labels, self._units, self._dtype), self.label_smoothing)
         weights = None if self.class_weights is None else self.class_weights[labels]
-        logits = self._logits[: len(chosen)]
+        logits = self._logits[: len(indices)]
         rows_of = [
-            slice(first, min(first + self.batch_size, len(chosen)))
-            for first in range(0, len(chosen), self.batch_size)
+            slice(first, min(first + self.batch_size, len(indices)))
+            for first in range(0, len(indices), self.batch_size)
         ]
         batches = [
             Batch(
@@ -193,7 +193,7 @@ class BatchLoader:
             for i, rows in enumerate(rows_of, number)
         ]
 
-        def drop(thread: int) -> None:
+        def apply_dropout(thread: int) -> None:
             for i in range(thread, len(batches), self.team.size):
                 self.dropout.draw(rows_of[i], self._stream("dropout", epoch, number + i))
                 inputs, mask = batches[i].inputs, batches[i].input_mask
@@ -201,7 +201,7 @@ class BatchLoader:
                     np.multiply(inputs, mask, out=inputs)
 
         if self.dropout.is_used:
-            self.team.run(drop)
+            self.team.run(apply_dropout)
         return Block(labels, targets, logits, weights, batches)
 
     def _stream(self, purpose: Purpose, epoch: int, batch: int) -> np.random.Generator:

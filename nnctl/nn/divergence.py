@@ -61,7 +61,7 @@ def is_finite(step: Step) -> bool:
     return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
-def in_parameters(parameters: Parameters, epoch: int, batch: int) -> Divergence:
+def divergence_of_parameters(parameters: Parameters, epoch: int, batch: int) -> Divergence:
     """Return the divergence of a network whose parameters are not finite before a batch."""
     layers = range(1, len(parameters.weights) + 1)
     layer = next((i for i in layers if not _is_finite(parameters, i)), layers[-1])
@@ -69,25 +69,25 @@ def in_parameters(parameters: Parameters, epoch: int, batch: int) -> Divergence:
 
 
 def find_divergence(
-    step: Step, losses: Iterator[tuple[Batch, float]], epoch: int, last_loss: float | None
+    step: Step, steps: Iterator[tuple[Batch, float]], epoch: int, last_loss: float | None
 ) -> Divergence:
     """Repeat steps one by one until a number is not finite.
 
     Parameters
     ----------
     step : Step
-        The step, with all numbers finite.
-    losses : iterator of (Batch, float)
-        Takes the next step, and yields its batch and its loss.
+        Step whose parameters and optimizer state are finite.
+    steps : iterator of (Batch, float)
+        Iterator that takes the next step, and yields its batch and its loss.
     epoch : int
         Number of the epoch, counted from 1.
     last_loss : float, optional
         Loss of the batch before.
     """
-    for batch, loss in losses:
-        found = _first_not_finite(step, batch, loss)
-        if found:
-            layer, what = found
+    for batch, loss in steps:
+        origin = _first_not_finite(step, batch, loss)
+        if origin:
+            layer, what = origin
             return Divergence(epoch, batch.number + 1, layer, what, last_loss)
         last_loss = loss
     raise AssertionError("the divergence did not occur again when the steps were repeated")

@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.nn.batches import Batch, BatchLoader, Block
-from nnctl.nn.divergence import Snapshot, find_divergence, in_parameters, is_finite
+from nnctl.nn.divergence import (
+    Snapshot,
+    divergence_of_parameters,
+    find_divergence,
+    is_finite,
+)
 from nnctl.nn.events import BatchesDone, Divergence, EpochDone, Event, Finished
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.health import Probe
@@ -254,7 +259,7 @@ class TrainingLoop:
         """Repeat the steps since the last snapshot to find where a number was not finite."""
         epoch, snapshot = self.progress.epoch + 1, self._snapshot
         if snapshot is None:
-            return in_parameters(self.network.parameters, epoch, self.progress.batch + 1)
+            return divergence_of_parameters(self.network.parameters, epoch, self.progress.batch + 1)
         snapshot.restore(self._step)
         self.progress.batch = snapshot.batch
         with np.errstate(over="ignore", invalid="ignore"):
