@@ -36,8 +36,8 @@ _EDGE = 0.3  # fraction of a stroke's contrast at which the box around a digit e
 _CENTER = 14.5  # average center of mass in MNIST, which is the middle of a pixel
 _MIN_WIDTH = 1.6  # pixels in the box of 20; MNIST has no thinner strokes, so they are thickened
 
-_MIN_PEAK = 0.6  # fraction of a stroke's contrast that a part reaches somewhere
-_MIN_PART = 0.04  # fraction of the largest part's ink; smaller parts are specks
+_MIN_PEAK = 0.6  # fraction of a stroke's contrast that a component reaches somewhere
+_MIN_COMPONENT = 0.04  # fraction of the largest component's ink; smaller ones are specks
 _MIN_DIGIT = 1e-3  # fraction of the picture's pixels; with less ink there is only a frame or line
 _MAX_LINE = 0.05  # thickness of a line across the picture, as a fraction of its length
 _MIN_FRAME = 0.3  # fraction of the picture's longer side
@@ -91,7 +91,7 @@ def find_digits(picture: Pixels, side: int = SIDE) -> list[DigitImage]:
         The picture contains no stroke.
     """
     height, width = picture.shape
-    image = as_it_is(picture, side)
+    image = as_mnist_image(picture, side)
     if image is not None:
         return [DigitImage(image, Box(0, 0, width, height))]
     ink, margin = find_ink(picture)
@@ -104,7 +104,7 @@ def find_digits(picture: Pixels, side: int = SIDE) -> list[DigitImage]:
     return digits
 
 
-def as_it_is(picture: Pixels, side: int) -> NDArray[np.uint8] | None:
+def as_mnist_image(picture: Pixels, side: int) -> NDArray[np.uint8] | None:
     """Return a picture that already has the right size and a black or white border, else None."""
     if picture.shape != (side, side):
         return None
@@ -240,13 +240,13 @@ def keep_digits(ink: Pixels) -> Pixels:
     """
     ink = remove_frames(ink)
     labels, count = ndimage.label(ink > 0, _NEIGHBORS)
-    parts = range(count + 1)  # part 0 is the paper
-    amounts = ndimage.sum_labels(ink, labels, parts)
-    amounts[ndimage.maximum(ink, labels, parts) < _MIN_PEAK] = 0
+    components = range(count + 1)  # 0 is the paper
+    amounts = ndimage.sum_labels(ink, labels, components)
+    amounts[ndimage.maximum(ink, labels, components) < _MIN_PEAK] = 0
     lines = find_lines(labels)
     if (np.delete(amounts, lines) > _MIN_DIGIT * ink.size).any():
         amounts[lines] = 0
-    amounts[amounts < max(_MIN_PART * amounts.max(), 1e-4 * ink.size, 3)] = 0
+    amounts[amounts < max(_MIN_COMPONENT * amounts.max(), 1e-4 * ink.size, 3)] = 0
     if not amounts.any():
         raise _no_digit()
     return np.where(amounts[labels] > 0, ink, 0)
@@ -259,8 +259,8 @@ def remove_frames(ink: Pixels) -> Pixels:
     """
     labels, _ = ndimage.label(ink > 0, _NEIGHBORS)
     result = ink.copy()
-    for part, place in enumerate(ndimage.find_objects(labels), start=1):
-        outline = labels[place] == part
+    for component, region in enumerate(ndimage.find_objects(labels), start=1):
+        outline = labels[region] == component
         if max(outline.shape) < _MIN_FRAME * max(ink.shape):
             continue
         filled = ndimage.binary_fill_holes(outline)
@@ -270,16 +270,16 @@ def remove_frames(ink: Pixels) -> Pixels:
         areas = np.maximum(np.bincount(depth.ravel()), 1)
         shares = np.bincount(depth.ravel(), outline.ravel()) / areas
         thickness = 1 + int((shares[1:] < 0.5).argmax())
-        strokes = (ink[place] > 0) & (depth > thickness + 1)
+        strokes = (ink[region] > 0) & (depth > thickness + 1)
         rows = np.flatnonzero(strokes.any(axis=1))
         is_tall = rows.size and np.ptp(rows) > _MIN_FRAMED * len(strokes)
         if is_tall and strokes[depth > 0.5 * depth.max()].mean() > _MIN_DEEP:
-            result[place][outline & ~strokes] = 0
+            result[region][outline & ~strokes] = 0
     return result
 
 
 def find_lines(labels: NDArray[np.int32]) -> list[int]:
-    """Return the parts that run along an edge, or are thin lines from the left to the right edge.
+    """Return the components that run along an edge, or are thin lines from left to right edge.
 
     Examples are the edge of a table, and the lines of ruled paper.
     """
@@ -288,10 +288,10 @@ def find_lines(labels: NDArray[np.int32]) -> list[int]:
     along = np.bincount(np.concatenate(_edges(labels)), minlength=len(areas))
     across = set(labels[:, 0].tolist()) & set(labels[:, -1].tolist())
     return [
-        part
-        for part, area in enumerate(areas)
-        if along[part] > 0.5 * min(height, width)
-        or (part in across and area < _MAX_LINE * width**2)
+        component
+        for component, area in enumerate(areas)
+        if along[component] > 0.5 * min(height, width)
+        or (component in across and area < _MAX_LINE * width**2)
     ]
 
 
@@ -308,8 +308,8 @@ def split(ink: Pixels) -> list[Mask]:
     labels[~strokes] = 0
     digits = sorted(
         (
-            _Strokes([part], columns.start, columns.stop, rows.stop - rows.start)
-            for part, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
+            _Strokes([component], columns.start, columns.stop, rows.stop - rows.start)
+            for component, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
         ),
         key=lambda digit: digit.left,
     )
@@ -323,21 +323,21 @@ def split(ink: Pixels) -> list[Mask]:
         return gap if is_one or min(one.height, other.height) < _MIN_HEIGHT * height else math.inf
 
     while len(digits) > 1 and gap(i := min(range(len(digits) - 1), key=gap)) < math.inf:
-        digits[i : i + 2] = [digits[i].joined(digits[i + 1])]
-    return [np.isin(labels, digit.parts) for digit in digits]
+        digits[i : i + 2] = [digits[i].merged(digits[i + 1])]
+    return [np.isin(labels, digit.components) for digit in digits]
 
 
 class _Strokes(NamedTuple):
-    """Strokes that belong to the same digit: their labels, columns and height."""
+    """Connected components that are one digit: their labels, columns and height."""
 
-    parts: list[int]
+    components: list[int]
     left: int
     right: int
     height: int
 
-    def joined(self, other: _Strokes) -> _Strokes:
+    def merged(self, other: _Strokes) -> _Strokes:
         return _Strokes(
-            self.parts + other.parts,
+            self.components + other.components,
             min(self.left, other.left),
             max(self.right, other.right),
             max(self.height, other.height),
