@@ -267,13 +267,13 @@ def predict(
             hint="Use a run that was trained on digits.",
         )
 
-    def of_file(file: ImageFile) -> Iterator[FilePrediction]:
+    def predict_file(file: ImageFile) -> Iterator[FilePrediction]:
         content = read_file(file.name)
         if is_idx(content):
             images = _require_pixels(read_images(content), pixels)
-            for begin in range(0, len(images), _BLOCK):
-                outputs = _classify(network, images[begin : begin + _BLOCK])
-                for i, prediction in enumerate(outputs, start=begin):
+            for start in range(0, len(images), _BLOCK):
+                outputs = _classify(network, images[start : start + _BLOCK])
+                for i, prediction in enumerate(outputs, start=start):
                     yield FilePrediction(file.name, i, classes, [prediction], file.label, threshold)
             return
         side = image_side(pixels)
@@ -294,7 +294,7 @@ def predict(
             continue
         for file in files:
             try:
-                yield from of_file(file)
+                yield from predict_file(file)
             except DataError as error:
                 yield FilePrediction(file.name, None, classes, label=file.label, error=error)
 

@@ -104,7 +104,9 @@ def find_idx_files(source: Path, prefixes: Sequence[str] = ("",)) -> dict[str, P
     for folder in (source, source / "raw", *sorted(source.glob("*/raw"))):
         groups: dict[str, dict[str, Path]] = {}
         # A compressed file comes first, because its CRC-32 detects damage.
-        for path in sorted(_listed(folder), key=lambda path: (path.suffix != ".gz", path.name)):
+        for path in sorted(
+            _list_folder(folder), key=lambda path: (path.suffix != ".gz", path.name)
+        ):
             if match := _IDX_NAME.fullmatch(path.name):
                 is_training = match["part"].lower() == "train"
                 is_images = match["what"].lower() == "images"
@@ -123,7 +125,7 @@ def find_idx_files(source: Path, prefixes: Sequence[str] = ("",)) -> dict[str, P
     return None
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     """Return the files and folders in a folder; nothing if it does not exist."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -144,14 +146,14 @@ def find_container(source: Path) -> Container:
     """
     if source.is_file():
         return Container((source,), _reader_of(source))
-    listed = _listed(source)
+    listed = _list_folder(source)
     by_reader: dict[Callable[[Sequence[Path]], Arrays], list[Path]] = {}
     for path in listed:
         if path.is_file() and (reader := _READERS.get(_suffix(path))):
             by_reader.setdefault(reader, []).append(path)
     for reader in (_read_npz, _read_pickle, _read_csv):
         if files := by_reader.get(reader):
-            return Container(_chosen(source, files), reader)
+            return Container(_choose_files(source, files), reader)
     if files := _images_in_classes(source):
         return Container(tuple(files), functools.partial(_read_image_folders, source))
     names = [path.name for path in listed[:5]] + ["..."] * (len(listed) > 5)
@@ -167,13 +169,13 @@ def _reader_of(path: Path) -> Callable[[Sequence[Path]], Arrays]:
     if reader := _READERS.get(_suffix(path)):
         return reader
     with path.open("rb") as file:
-        begin = file.read(64)
-    if begin[:2] == b"\0\0":
+        head = file.read(64)
+    if head[:2] == b"\0\0":
         raise DataError(
             f"{path} is one of four IDX files", hint=f"Name their folder: {path.parent}"
         )
     raise DataError(
-        f"{path} is not a dataset: {idx.describe(begin)}", hint=f"nnctl reads {ACCEPTED}."
+        f"{path} is not a dataset: {idx.describe(head)}", hint=f"nnctl reads {ACCEPTED}."
     )
 
 
@@ -181,7 +183,7 @@ def _suffix(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _chosen(source: Path, files: list[Path]) -> tuple[Path, ...]:
+def _choose_files(source: Path, files: list[Path]) -> tuple[Path, ...]:
     """Return the file, or the pair of files for training and testing."""
     if len(files) == 1:
         return (files[0],)
@@ -195,7 +197,7 @@ def _chosen(source: Path, files: list[Path]) -> tuple[Path, ...]:
     )
 
 
-def _arrays(
+def _checked_arrays(
     training: tuple[NDArray[Any], NDArray[Any]],
     test: tuple[NDArray[Any], NDArray[Any]] | None,
     source: object,
@@ -221,11 +223,11 @@ def _arrays(
 
 def _read_npz(paths: Sequence[Path]) -> Arrays:
     """Read ``mnist.npz`` as Keras provides it: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
-    path = _only(paths)
+    path = _single_file(paths)
     with path.open("rb") as file:
-        begin = file.read(64)
-    if not begin.startswith(b"PK"):
-        raise DataError(f"{path} is not an NPZ file: {idx.describe(begin)}")
+        head = file.read(64)
+    if not head.startswith(b"PK"):
+        raise DataError(f"{path} is not an NPZ file: {idx.describe(head)}")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > idx.MAX_BYTES:
@@ -239,7 +241,7 @@ def _read_npz(paths: Sequence[Path]) -> Arrays:
                 )
             has_test = {"x_test", "y_test"} <= set(arrays.files)
             test = (arrays["x_test"], arrays["y_test"]) if has_test else None
-            return _arrays((arrays["x_train"], arrays["y_train"]), test, path)
+            return _checked_arrays((arrays["x_train"], arrays["y_train"]), test, path)
     except DataError:
         raise
     except Exception as error:  # damaged archives raise many types of errors
@@ -254,7 +256,7 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
 
     The validation images are the last of the training set, where nnctl also holds out its own.
     """
-    path = _only(paths)
+    path = _single_file(paths)
     content = idx.read_plain(path)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
@@ -263,7 +265,7 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
             if max(count, index) > _MAX_OPCODES:
                 raise pickle.UnpicklingError("it contains too many objects")
         value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-        pairs = [(_array(images), _array(labels)) for images, labels in value]
+        pairs = [(_unpickle_array(images), _unpickle_array(labels)) for images, labels in value]
     except Exception as error:  # malformed pickles raise many types of errors
         raise DataError(
             f"{path} is not a pickle of arrays only: {error}",
@@ -272,7 +274,7 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
     if len(pairs) not in (2, 3):
         raise DataError(f"{path} has {len(pairs)} parts, not (training, validation, test)")
     images, labels = (np.concatenate(part) for part in zip(*pairs[:-1], strict=True))
-    return _arrays((images, labels), pairs[-1], path)
+    return _checked_arrays((images, labels), pairs[-1], path)
 
 
 class _PickledArray:
@@ -285,10 +287,10 @@ class _PickledArray:
         self.state = state
 
     @classmethod
-    def from_buffer(cls, raw: Any, kind: Any, shape: Any, order: str) -> _PickledArray:
+    def from_buffer(cls, raw: Any, dtype: Any, shape: Any, order: str) -> _PickledArray:
         """Return an array that was saved with protocol 5."""
         array = cls()
-        array.state = (1, shape, kind, order == "F", raw)
+        array.state = (1, shape, dtype, order == "F", raw)
         return array
 
 
@@ -322,15 +324,15 @@ class _Unpickler(pickle.Unpickler):
         return known[module, name]
 
 
-def _array(value: Any) -> NDArray[Any]:
+def _unpickle_array(value: Any) -> NDArray[Any]:
     """Return an array of numbers from a pickle."""
     if not isinstance(value, _PickledArray):
         raise pickle.UnpicklingError(f"it contains a {type(value).__name__} in place of an array")
-    _, shape, kind, is_fortran, raw = value.state
-    if kind.code[0] not in "iufb" or kind.order not in "<>|=":
+    _, shape, pickled_type, is_fortran, raw = value.state
+    if pickled_type.code[0] not in "iufb" or pickled_type.order not in "<>|=":
         raise pickle.UnpicklingError("it contains an array that does not consist of numbers")
-    order = "" if kind.order == "|" else kind.order
-    dtype = np.dtype(order + kind.code)
+    order = "" if pickled_type.order == "|" else pickled_type.order
+    dtype = np.dtype(order + pickled_type.code)
     data = raw.encode("latin1") if isinstance(raw, str) else raw
     return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
 
@@ -344,7 +346,7 @@ def _read_csv(paths: Sequence[Path]) -> Arrays:
         )
     test = _read_table(paths[1]) if len(paths) > 1 else None
     labeled = None if test is None or test[1] is None else (test[0], test[1])
-    return _arrays((images, labels), labeled, paths[0])
+    return _checked_arrays((images, labels), labeled, paths[0])
 
 
 def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
@@ -385,10 +387,10 @@ def _images_in_classes(source: Path) -> list[Path]:
     """Return the image files in folders named by labels, also within training and test folders."""
     return [
         path
-        for part in (source, *filter(Path.is_dir, _listed(source)))
-        for folder in _listed(part)
+        for part in (source, *filter(Path.is_dir, _list_folder(source)))
+        for folder in _list_folder(part)
         if folder.name.isascii() and folder.name.isdecimal() and folder.is_dir()
-        for path in _listed(folder)
+        for path in _list_folder(folder)
         if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()
     ]
 
@@ -410,7 +412,7 @@ def _read_image_folders(source: Path, paths: Sequence[Path]) -> Arrays:
     training, test = order[~is_test[order]], order[is_test[order]]
     if not len(training):
         raise DataError(f"{source} has no training images")
-    return _arrays(
+    return _checked_arrays(
         (images[training], labels[training]),
         (images[test], labels[test]) if len(test) else None,
         source,
@@ -454,7 +456,7 @@ def _read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
     return images
 
 
-def _only(paths: Sequence[Path]) -> Path:
+def _single_file(paths: Sequence[Path]) -> Path:
     if len(paths) > 1:
         names = " and ".join(path.name for path in paths)
         raise DataError(f"{paths[0].parent} contains several datasets: {names}")
