@@ -109,7 +109,10 @@ def describe(begin: bytes) -> str:
             return description
     if begin.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, such as the error message of a server"
-    return f"it begins with {begin[:4].hex()}"
+    text = begin[:8].decode("latin1")
+    return (
+        f"it begins with {repr(text) if text.isascii() and text.isprintable() else begin[:4].hex()}"
+    )
 
 
 def as_images(array: NDArray[Any], source: object) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ as on Kaggle, every sixth training example becomes the test set. Nothing in a fi
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from nnctl.data import idx
 from nnctl.data.registry import NAMES
 from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.text import quoted, shortened
 
 Arrays = Mapping[str, NDArray[np.uint8]]
 """Images and labels, by the names in `NAMES`."""
@@ -357,7 +359,9 @@ def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None
     has_header = not all(re.fullmatch(r"[\d.eE+-]+", cell) for cell in row)
     columns = len(row)
     if columns < 3:
-        raise DataError(f"{path} is not a CSV file of images: {idx.describe(content[:64])}")
+        hint = "Separate the values by commas." if len(re.split("[;\t ]", first)) > 3 else None
+        problem = idx.describe(content[:64])
+        raise DataError(f"{path} is not a CSV file of images: {problem}", hint=hint)
     named = [i for i, cell in enumerate(row) if cell.lower() in ("label", "class", "digit")]
     label: int | None = named[0] if has_header and named else 0
     if not named and math.isqrt(columns) ** 2 == columns:
@@ -375,12 +379,35 @@ def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None
             )
     except (ValueError, UserWarning) as error:
         raise DataError(
-            f"{path} is not a CSV file of images: {str(error).splitlines()[0]}",
+            _csv_mistake(path, content, columns, has_header)
+            or f"{path} is not a CSV file of images: {str(error).splitlines()[0]}",
             hint="All cells must be whole numbers from 0 to 255, as many in each row.",
         ) from None
     if label is None:
         return table, None
+    if not named and np.ptp(table[:, 0]) == 0 < np.ptp(table[:, -1]):
+        raise DataError(
+            f"{path} has the same label in every row: {table[0, 0]}",
+            hint="Without a header, the first column has the labels. If another column has them, "
+            "add a header that names it 'label'.",
+        )
     return np.delete(table, label, axis=1), table[:, label]
+
+
+def _csv_mistake(path: Path, content: bytes, columns: int, has_header: bool) -> str | None:
+    """Return the message for the first line that has wrong cells; None if none is found."""
+    lines = io.StringIO(content.decode("utf-8-sig", "replace"))
+    with contextlib.suppress(csv.Error):
+        for number, row in enumerate(csv.reader(lines), start=1):
+            if not row or (has_header and number == 1):
+                continue
+            if len(row) != columns:
+                return f"{path}:{number}: {len(row)} columns, but the first line has {columns}"
+            for column, cell in enumerate(row, start=1):
+                if not re.fullmatch(r"\s*0*(\d{1,2}|1\d\d|2[0-4]\d|25[0-5])\s*", cell):
+                    value = quoted(shortened(cell.strip(), 40))
+                    return f"{path}:{number}: column {column} is not a pixel or label: {value}"
+    return None
 
 
 def _images_in_classes(source: Path) -> list[Path]:

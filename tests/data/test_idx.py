@@ -107,7 +107,7 @@ def test_labels_that_would_lose_something_are_an_error(
 
 IN_HEADER = {
     "empty": (b"", "is not an IDX file of images: it is empty"),
-    "text": (b"<b>text", "is not an IDX file of images: it begins with 3c623e74"),
+    "text": (b"<b>text", "is not an IDX file of images: it begins with '<b>text'"),
     "web page": (
         b"\n<!DOCTYPE html><html>403",
         "is not an IDX file of images: it is a web page, such as the error message of a server",

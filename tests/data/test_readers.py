@@ -328,9 +328,12 @@ def test_the_test_file_of_kaggle_has_no_labels_and_is_replaced(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (csv_of(X.astype(int) * 2, Y, header=True), "is not a CSV file of images"),
-        (csv_of(X, Y, header=True) + b"1,2,3\n", "is not a CSV file of images"),
-        (csv_of(X, Y, header=True).replace(b",0,", b",x,", 1), "is not a CSV file of images"),
+        (csv_of(np.full((9, 28, 28), 300), Y[:9], header=True), ":2: column 2 is not a pixel or"),
+        (csv_of(X, Y, header=False) + b"1,2,3\n", f":{len(X) + 1}: 3 columns, but the first line"),
+        (csv_of(X, Y, header=True).replace(b",0,", b",x,", 1), "is not a pixel or label: 'x'"),
+        (csv_of(X, Y, header=True).replace(b",0,", b",,", 1), "is not a pixel or label: ''"),
+        (csv_of(X, Y, header=True).replace(b",", b";"), "Separate the values by commas"),
+        (csv_of(X, Y, header=False, last=True), "same label in every row: 0"),
         (b"label,a,b,c,d\n", "is not a CSV file of images"),
         (b"<!DOCTYPE html>\n<html>", "it is a web page"),
         (b"", "it is empty"),
@@ -418,7 +421,7 @@ def test_a_folder_or_file_without_a_dataset_is_an_error(tmp_path: Path) -> None:
     message = error_of(tmp_path)
     assert "contains no dataset: it contains notes.txt" in message
     assert "four IDX files, CSV files" in message
-    assert "notes.txt is not a dataset: it begins with 78" in error_of(tmp_path / "notes.txt")
+    assert "notes.txt is not a dataset: it begins with 'x'" in error_of(tmp_path / "notes.txt")
     write_idx(tmp_path)
     assert "is one of four IDX files Name their folder" in error_of(tmp_path / NAMES[0])
 
