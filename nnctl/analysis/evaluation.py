@@ -100,7 +100,7 @@ class Amplified:
     gain : float
         Factor; with infinity, sigmoid units become step units.
     accuracy : float
-        Fraction of right answers.
+        Fraction of correct predictions.
     loss : float, optional
         Mean loss; None for an infinite gain, which has no finite logits.
     """
@@ -139,7 +139,7 @@ class Predictions:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is right, ``(n,)``."""
+        """Whether each prediction is correct, ``(n,)``."""
         right: NDArray[np.bool_] = self.predicted == self.labels
         return right
 
@@ -154,7 +154,7 @@ class Predictions:
 
     @property
     def worst(self) -> NDArray[np.int64]:
-        """The indices of the wrong answers; the highest loss is first."""
+        """The indices of the wrong predictions; the highest loss is first."""
         wrong = np.flatnonzero(~self.right)
         return wrong[np.argsort(-self.losses[wrong], kind="stable")]
 
@@ -179,18 +179,18 @@ class Corrupted:
 
 @dataclass(frozen=True)
 class Selective:
-    """Selective classification: accuracy of the answers above a confidence threshold.
+    """Selective classification: accuracy of the predictions above a confidence threshold.
 
     Parameters
     ----------
     threshold : float
-        Smallest confidence of an answer.
+        Smallest confidence of a prediction.
     answered : int
         Number of images whose confidence reaches the threshold.
     coverage : float
         Fraction of all images that these are.
     accuracy : float or None
-        Fraction of right answers among these; None if there are none.
+        Fraction of correct predictions among these; None if there are none.
     calibration_error : float
         Average gap between confidence and accuracy; see `expected_calibration_error`.
     """
@@ -209,7 +209,7 @@ class Evaluation:
     Parameters
     ----------
     accuracy, loss : float
-        Fraction of right answers, and mean loss.
+        Fraction of correct predictions, and mean loss.
     n : int
         Number of images.
     classes : list of str
@@ -229,7 +229,7 @@ class Evaluation:
     amplified : list of Amplified
         Results for each requested gain.
     truth_table : list of TruthTableRow
-        Every example with its answer, if examples and inputs are few, as for a logic gate.
+        Every example with its prediction, if examples and inputs are few, as for a logic gate.
     mistakes : list of Mistake
         Worst mistakes, as many as requested.
     corrupted : list of Corrupted
@@ -344,7 +344,7 @@ def evaluate(
     corrupt : bool
         Also evaluate on corrupted images.
     threshold : float, optional
-        Confidence threshold from 0 to 1; also evaluate the answers that reach it.
+        Confidence threshold from 0 to 1; also evaluate the predictions that reach it.
     data_dir : Path, optional
         Folder of the datasets.
     notify : callable
@@ -446,7 +446,7 @@ def gives_probabilities(network: Network) -> bool:
 
 
 def _evaluate_selective(network: Network, predictions: Predictions, threshold: float) -> Selective:
-    """Return the result for the answers whose confidence reaches the threshold."""
+    """Return the result for the predictions whose confidence reaches the threshold."""
     if not gives_probabilities(network):
         raise UsageError(
             f"the outputs of this network ({network.functions[-1].name}) are not probabilities",
@@ -511,7 +511,7 @@ def _mistakes(predictions: Predictions, count: int, classes: Sequence[str]) -> l
 
 
 def _truth_table(predictions: Predictions) -> list[TruthTableRow]:
-    """Return every example with its answer; nothing if there are more than `MAX_ROWS`."""
+    """Return every example with its prediction; nothing if there are more than `MAX_ROWS`."""
     if max(predictions.images.shape) > MAX_ROWS:
         return []
     columns = (

@@ -35,7 +35,7 @@ from nnctl.views.prediction import PredictionView
     type=ACCURACY,
     default=0.0,
     metavar="P",
-    help="Answer 'no digit' if the probability is below P.",
+    help="Print 'no digit' if the probability is below P.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
 def predict(names: tuple[str, ...], checkpoint: Which, threshold: float, as_json: bool) -> None:

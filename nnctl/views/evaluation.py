@@ -113,7 +113,7 @@ def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:
 
 
 def _truth_table(evaluation: Evaluation) -> Table:
-    """Return the network's answer to each example, and whether it is right."""
+    """Return the network's prediction for each example, and whether it is correct."""
     first = evaluation.truth_table[0]
     inputs = [f"x{i}" for i in range(1, len(first.inputs) + 1)]
     outputs = ["output", *(len(first.outputs) - 1) * [""]]
@@ -133,14 +133,14 @@ def _truth_table(evaluation: Evaluation) -> Table:
 def _show_question(console: Console, evaluation: Evaluation) -> None:
     """Print precision, recall and F1 of the positive class."""
     name, row = evaluation.classes[1], evaluation.per_class[1]
-    true_positives, answers = (
+    true_positives, predicted_positives = (
         int(counts[1]) for counts in (evaluation.confusion[1], evaluation.confusion.sum(axis=0))
     )
     say(console, "")
     say(
         console,
-        f'precision {row.precision:.4f}: {true_positives:,} of {answers:,} predictions "{name}" '
-        "are correct",
+        f"precision {row.precision:.4f}: {true_positives:,} of {predicted_positives:,} predictions "
+        f'"{name}" are correct',
     )
     say(
         console,
@@ -193,8 +193,8 @@ def _confusion(evaluation: Evaluation) -> Table:
     most = max(1, int(_off_diagonal(evaluation).max()))
     for digit, name in enumerate(names):
         cells = []
-        for answer, count in enumerate(evaluation.confusion[digit].tolist()):
-            if digit == answer:
+        for predicted, count in enumerate(evaluation.confusion[digit].tolist()):
+            if digit == predicted:
                 cells.append(Text(f"{count}", "green"))
             elif count:
                 cells.append(Text(f"{count}", "bold red" if count > most / 2 else "yellow"))
@@ -216,8 +216,8 @@ def _mistakes(evaluation: Evaluation) -> list[str]:
     order = np.argsort(off_diagonal, axis=None, kind="stable")[::-1][:_MOST]
     pairs = zip(*np.unravel_index(order, off_diagonal.shape), strict=True)
     return [
-        f"{evaluation.classes[digit]} predicted as {evaluation.classes[answer]} "
-        f"({off_diagonal[digit, answer]}x)"
-        for digit, answer in pairs
-        if off_diagonal[digit, answer]
+        f"{evaluation.classes[digit]} predicted as {evaluation.classes[predicted]} "
+        f"({off_diagonal[digit, predicted]}x)"
+        for digit, predicted in pairs
+        if off_diagonal[digit, predicted]
     ]

@@ -12,7 +12,7 @@ from nnctl.views.console import notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 
 NO_DIGIT = "no digit"
-"""Answer if a digit is below the threshold."""
+"""Text in place of a prediction that is below the threshold."""
 
 _BAR = 20  # characters of a bar for 100 %
 
@@ -39,18 +39,18 @@ class PredictionView:
             for digit in prediction.digits:
                 self._show_digit(prediction, digit)
         else:
-            name, answer = one_line(prediction.name), prediction.predicted or NO_DIGIT
+            name, predicted = one_line(prediction.name), prediction.predicted or NO_DIGIT
             if len(prediction.digits) == 1:
                 shown = prediction.best(prediction.digits[0])
             else:
                 shown = [prediction.best(digit)[0] for digit in prediction.digits]
             outputs = ", ".join(f"{label} {share(output)}" for label, output in shown)
             # rich would replace tabs by spaces.
-            self._console.file.write(f"{name}\t{answer}\t{outputs}\n")
+            self._console.file.write(f"{name}\t{predicted}\t{outputs}\n")
 
     def show_score(self, score: Score) -> None:
         """Print the accuracy for the pictures with a label."""
-        rejected = f", {score.rejected} without an answer" if score.rejected else ""
+        rejected = f", {score.rejected} without a prediction" if score.rejected else ""
         say(
             self._console,
             f"accuracy {100 * score.accuracy:.2f} % ({score.correct} of {score.labeled} "
@@ -85,7 +85,7 @@ class PredictionView:
 
 
 def _headline(prediction: FilePrediction) -> list[str | tuple[str, str]]:
-    """Return the answer, in the form of `Text.assemble`."""
+    """Return the prediction, in the form of `Text.assemble`."""
     if prediction.predicted is None:
         return [(NO_DIGIT, "bold yellow")]
     name = prediction.predicted

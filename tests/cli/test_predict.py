@@ -276,7 +276,7 @@ def test_a_folder_per_digit_gives_the_accuracy(nnctl: Nnctl, scratch: Path) -> N
     done = nnctl("predict", "digits", code=3)
     *lines, accuracy = done.stdout.splitlines()
     assert len(lines) == 7
-    assert accuracy == "accuracy 75.00 % (6 of 8 correct, 1 without an answer)"
+    assert accuracy == "accuracy 75.00 % (6 of 8 correct, 1 without a prediction)"
     *answers, score = objects(nnctl("predict", "digits", "--json", code=3).stdout)
     assert score == {"accuracy": 0.75, "labeled": 8, "correct": 6, "rejected": 1}
     assert sorted(one["label"] for one in answers) == sorted([*labels, 0])
