@@ -222,7 +222,7 @@ def backpropagated_gradient(
     backpropagation = Backpropagation(network, gradient, len(inputs))
     logits = np.empty_like(targets)
     outputs = backpropagation.forward(inputs, logits)
-    loss.gradient(logits, outputs, targets, out=backpropagation.output_deltas)
-    backpropagation.output_deltas[...] /= len(inputs)
+    deltas = loss.gradient(logits, outputs, targets, out=backpropagation.output_deltas)
+    deltas /= len(inputs)
     backpropagation.backward(inputs)
     return gradient

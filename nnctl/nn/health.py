@@ -80,8 +80,10 @@ class Probe:
         """Return the health of every layer; an update is `step_size` times the gradient."""
         backpropagation, count = self._backpropagation, len(self._inputs)
         outputs = backpropagation.forward(self._inputs, self._logits)
-        self._loss.gradient(self._logits, outputs, self._targets, out=backpropagation.output_deltas)
-        backpropagation.output_deltas[...] /= count
+        deltas = self._loss.gradient(
+            self._logits, outputs, self._targets, out=backpropagation.output_deltas
+        )
+        deltas /= count
         backpropagation.backward(self._inputs)
         self._gradient.vector *= step_size
         norms = [math.sqrt(count) * _norm(deltas) for deltas in backpropagation.deltas]

@@ -36,8 +36,8 @@ class Loss(ABC):
         return values if weights is None else values * weights
 
     @abstractmethod
-    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
-        """Write the deltas dL/dz of the output layer, per example, to `out`, ``(batch, units)``."""
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> Array:
+        """Write the deltas dL/dz of each example to `out`, ``(batch, units)``, and return it."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class CategoricalCrossEntropy(Loss):
         log_sums -= shifted.sum(axis=0)
         return log_sums
 
-    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> Array:
         """dL/dz = f(z) - y."""
-        np.subtract(outputs, targets, out=out)
+        return np.subtract(outputs, targets, out=out)
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,12 @@ class BinaryCrossEntropy(Loss):
         summed: Array = values.sum(axis=1)
         return summed
 
-    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> Array:
         """dL/dz = gain (f(z) - y)."""
         np.subtract(outputs, targets, out=out)
         if self.output.gain != 1:
             out *= self.output.gain
+        return out
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ class Quadratic(Loss):
         halves: Array = 0.5 * np.einsum("ij,ij->i", distances, distances)
         return halves
 
-    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> None:
+    def gradient(self, logits: Array, outputs: Array, targets: Array, out: Array) -> Array:
         """dL/dz = (f(z) - y) f'(z)."""
         np.subtract(outputs, targets, out=out)
         self.output.backward(logits, outputs, out, out)
+        return out
 
 
 LOSSES: dict[str, tuple[type[Loss], ...]] = {

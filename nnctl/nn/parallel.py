@@ -60,10 +60,12 @@ class ParallelStep:
         if serial.adversarial:
             perturb(backprop, serial.loss, part, serial.adversarial)
         outputs = backprop.forward(part.inputs, part.logits, part.masks)
-        serial.loss.gradient(part.logits, outputs, part.targets, out=backprop.output_deltas)
+        deltas = serial.loss.gradient(
+            part.logits, outputs, part.targets, out=backprop.output_deltas
+        )
         if part.weights is not None:
-            backprop.output_deltas[...] *= part.weights[:, None]
-        backprop.output_deltas[...] *= serial.optimizer.gradient_scale(learning_rate) / size
+            deltas *= part.weights[:, None]
+        deltas *= serial.optimizer.gradient_scale(learning_rate) / size
         backprop.propagate()
         self._team.wait()
         shard.write_gradient(serial.backprops[size], batch.inputs)

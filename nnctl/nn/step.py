@@ -67,11 +67,13 @@ class Step:
         if self.adversarial:
             perturb(backprop, self.loss, batch, self.adversarial)
         outputs = backprop.forward(batch.inputs, batch.logits, batch.masks)
-        self.loss.gradient(batch.logits, outputs, batch.targets, out=backprop.output_deltas)
+        deltas = self.loss.gradient(
+            batch.logits, outputs, batch.targets, out=backprop.output_deltas
+        )
         if batch.weights is not None:
-            backprop.output_deltas[...] *= batch.weights[:, None]
+            deltas *= batch.weights[:, None]
         # The mean over the batch. SGD multiplies the learning rate here, which is 5 % faster than
         # multiplying it into the gradient.
-        backprop.output_deltas[...] *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
+        deltas *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
         backprop.backward(batch.inputs)
         self.optimizer.update(self._parameters, learning_rate, step)
