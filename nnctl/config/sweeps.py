@@ -116,11 +116,11 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Range:
-        given = self.model_fields_set
+        configured = self.model_fields_set
         for name in ("mu", "sigma") if self.is_bounded else ("min", "max"):
-            if name in given:
+            if name in configured:
                 raise ValueError(f"{self.distribution} does not use {name}; remove it")
-        if "q" in given and not self.is_quantized:
+        if "q" in configured and not self.is_quantized:
             quantized = "uniform" if self.shape == "int_uniform" else self.shape
             raise ValueError(f"{self.distribution} does not use q; use q_{quantized}")
         if self.is_bounded:
@@ -300,10 +300,10 @@ class EarlyTermination(Section):
 
     @model_validator(mode="after")
     def _check(self) -> EarlyTermination:
-        given = self.model_fields_set
-        if self.type != "hyperband" and (unknown := given & {"max_iter", "s", "strict"}):
+        configured = self.model_fields_set
+        if self.type != "hyperband" and (unknown := configured & {"max_iter", "s", "strict"}):
             raise ValueError(f"{self.type} does not use {', '.join(sorted(unknown))}; remove it")
-        if self.type == "median" and "eta" in given:
+        if self.type == "median" and "eta" in configured:
             raise ValueError("median does not use eta; remove it")
         begin = {name for name in ("min_iter", "max_iter", "s") if getattr(self, name) is not None}
         if self.type == "hyperband" and begin not in ({"min_iter"}, {"max_iter", "s"}):
@@ -351,13 +351,13 @@ class SweepConfig(Section):
         default=1,
         ge=1,
         le=1000,
-        description="Trainings per combination, with training.seed, training.seed + 1, ...; "
-        "combinations are ranked by their mean",
+        description="Number of seeds to train each combination with: training.seed, "
+        "training.seed + 1, ...; combinations are ranked by their mean",
     )
     metric: Annotated[
         Annotated[Literal["val_accuracy", "val_loss"], Tag("a name")]
         | Annotated[Metric, Tag("Metric")],
-        Discriminator(lambda given: "Metric" if isinstance(given, dict | Metric) else "a name"),
+        Discriminator(lambda value: "Metric" if isinstance(value, dict | Metric) else "a name"),
     ] = Field(default="val_accuracy", description="Metric to rank trials by")
     early_terminate: EarlyTermination | None = Field(
         default=None, description="Rule to end bad trials early (needs Optuna)"

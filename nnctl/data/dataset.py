@@ -151,17 +151,17 @@ def _class_names(labels_file: Path) -> tuple[str, ...]:
     return tuple(str(label) for label in range(max(len(DIGITS), last + 1)))
 
 
-def data_directory(given: Path | None = None) -> Path:
-    """Return the folder for downloads: the given one, $NNCTL_DATA_DIR, or the user's cache.
+def data_directory(data_dir: Path | None = None) -> Path:
+    """Return the folder for downloads: `data_dir`, $NNCTL_DATA_DIR, or the user's cache.
 
     Raises
     ------
     DataError
-        No folder is given, and the user has no home directory for a cache.
+        Neither is set, and the user has no home directory for a cache.
     """
-    chosen = given or os.environ.get("NNCTL_DATA_DIR")
-    if chosen:
-        return expand_home(chosen)
+    configured = data_dir or os.environ.get("NNCTL_DATA_DIR")
+    if configured:
+        return expand_home(configured)
     import platformdirs
 
     # Without a home directory, platformdirs raises an error; older versions return a path with ~.

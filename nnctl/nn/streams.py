@@ -21,11 +21,11 @@ _KEYS: dict[Purpose, int] = {
 }
 
 
-def stream(seed: int, purpose: Purpose, *place: int) -> np.random.Generator:
+def stream(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:
     """Return the random generator for a purpose; the same seed gives the same generator.
 
-    For random numbers that are drawn repeatedly, `place` identifies where, such as the epoch and
-    the batch. A resumed run then draws the same numbers, and no generator state has to be saved.
+    For random numbers that are drawn repeatedly, `indices` are those of the epoch, the batch and so
+    on. A resumed run then draws the same numbers, and no generator state has to be saved.
     """
-    sequence = np.random.SeedSequence(seed, spawn_key=(_KEYS[purpose], *place))
+    sequence = np.random.SeedSequence(seed, spawn_key=(_KEYS[purpose], *indices))
     return np.random.Generator(np.random.PCG64(sequence))

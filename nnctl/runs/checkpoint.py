@@ -265,9 +265,9 @@ def _progress_to_json(progress: Progress) -> dict[str, Any]:
     return {field.alias or name: values[name] for name, field in fields.items()}
 
 
-def _progress_of(written: _Progress) -> Progress:
-    progress = Progress(**written.model_dump(exclude={"best"}))
-    progress.best = Best(**written.best.model_dump()) if written.best else None
+def _progress_of(record: _Progress) -> Progress:
+    progress = Progress(**record.model_dump(exclude={"best"}))
+    progress.best = Best(**record.best.model_dump()) if record.best else None
     return progress
 
 

@@ -86,11 +86,11 @@ class Run:
         """
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")
         safe = safe.encode()[:_LONGEST_NAME].decode(errors="ignore") or "run"
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        timestamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         count = 1
         while True:
             suffix = "" if count == 1 else f"-{count}"
-            directory = runs_dir / f"{safe}-{stamp}{suffix}"
+            directory = runs_dir / f"{safe}-{timestamp}{suffix}"
             with storage_errors(directory), contextlib.suppress(FileExistsError):
                 directory.mkdir(parents=True)
                 return cls(directory)
@@ -305,8 +305,8 @@ class Run:
 
     def clear(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
-        written = (self.config_path, self.metrics_path, self.summary_path)
-        self._remove(*written, self.checkpoint_path("last"), self.checkpoint_path("best"))
+        files = (self.config_path, self.metrics_path, self.summary_path)
+        self._remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
     def remove_summary(self) -> None:
         """Remove the summary, which is out of date when the run is resumed."""
