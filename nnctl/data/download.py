@@ -272,6 +272,7 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
     prefixes = [prefix] if dataset.archive else [prefix, ""]
     found = readers.find_idx_files(source, prefixes)
     contents, problems = {}, []
+    hint = f"To train on other data than {dataset.title}, use --dataset {source}"
     if dataset.archive and _matches(source, dataset.archive.size, str(dataset.archive.hash)):
         contents = dict(_extract(source, dataset.archive, directory))
     elif found is None:
@@ -296,11 +297,12 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
                 contents[directory / name] = content
             except DataError as error:
                 problems.append(error.message)
+                hint = (
+                    error.hint or hint
+                )  # training on files that are not IDX files would fail, too
     if problems:
         lines = "\n  ".join([f"{source} does not contain {dataset.title}:", *problems])
-        raise DataError(
-            lines, hint=f"To train on other data than {dataset.title}, use --dataset {source}"
-        )
+        raise DataError(lines, hint=hint)
     with _writing(directory):
         remove_temporaries(directory)
         for path, content in contents.items():

@@ -146,6 +146,8 @@ def test_an_import_with_missing_files_names_them_and_copies_nothing(
     assert f"Error: {source} does not contain MNIST:" in done.stderr
     assert f"  {NAMES[1]}[.gz] is missing\n" in done.stderr
     assert f"{GZIP_NAMES[2]} is not an IDX file of images: it begins with 3f8b" in done.stderr
+    assert "Hint: Replace it by the file of the dataset." in done.stderr
+    assert "--dataset" not in done.stderr  # it could not read the files either
     assert not (tmp_path / "cache").exists()
 
 
