@@ -39,6 +39,8 @@ ACCEPTED = (
 )
 """The accepted contents of a folder, for error messages."""
 
+VERSION = 1
+"""Version of the readers; a change of what they read makes earlier conversions invalid."""
 _IDX_NAME = re.compile(
     r"(?P<prefix>.*?)(?P<part>train|t10k|test)[-_.](?P<what>images|labels)"
     r"[-_.]idx\d[-_.](ubyte|int)(?P<gz>\.gz)?",
@@ -58,8 +60,8 @@ class Container(NamedTuple):
     read: Callable[[Sequence[Path]], Arrays]
 
     def key(self) -> str:
-        """Return a hash of the names and contents of the files."""
-        total = hashlib.sha256()
+        """Return a hash of the names and contents of the files, and of the readers' version."""
+        total = hashlib.sha256(f"{VERSION}\n".encode())
         for path in self.files:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

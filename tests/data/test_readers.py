@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnctl.data import idx, registry
+from nnctl.data import idx, readers, registry
 from nnctl.data.dataset import MINI_DIRECTORY, Dataset, dataset_info, open_dataset
 from nnctl.data.registry import NAMES
 from nnctl.errors import DataError, UsageError
@@ -535,3 +535,12 @@ def test_an_import_accepts_the_right_content_and_names_the_wrong_files(
     assert "train-labels-idx1-ubyte[.gz] is missing" in lines[2]
     assert "has the format of t10k-images-idx3-ubyte, but not its content" in lines[3]
     assert "t10k-labels.idx1-ubyte is train-labels-idx1-ubyte of MNIST" in lines[4]
+
+
+def test_another_version_of_the_readers_converts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_npz(tmp_path / "digits.npz", **KERAS)
+    before = readers.find_container(path).key()
+    monkeypatch.setattr(readers, "VERSION", 2)
+    assert readers.find_container(path).key() != before
