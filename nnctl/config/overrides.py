@@ -59,7 +59,9 @@ class Override:
 
 
 def apply_overrides(document: Document, overrides: Iterable[Override]) -> None:
-    """Set the values in the document, in order; missing mappings are created.
+    """Set the values in the document, in order.
+
+    Missing mappings are created, and the index after the last item of a list adds an item.
 
     Raises
     ------
@@ -83,10 +85,14 @@ def _set(document: Document, override: Override) -> None:
         raise ValueError("nested too deeply")
     for depth, step in enumerate(path):
         _check_step(container, path[:depth], step)
+        if isinstance(container, list) and step == len(container):
+            container.append(None)
+        elif isinstance(container, dict):
+            container.setdefault(step, None)
         if depth == len(path) - 1:
             container[step] = override.value
             break
-        if isinstance(step, str) and container.get(step) is None:
+        if container[step] is None:
             container[step] = {}
             document.keys[path[: depth + 1]] = document.values[path[: depth + 1]] = override.source
         container = container[step]
@@ -102,11 +108,10 @@ def _check_step(container: Any, parent: KeyPath, step: str | int) -> None:
     where = ".".join(map(str, parent)) or "the configuration"
     if isinstance(container, list):
         valid = f"valid indices are 0 to {len(container) - 1}" if container else "it is empty"
-        if not isinstance(step, int) or step >= len(container):
-            add = f". To add items, set the whole list: {where}=[...]"
+        if not isinstance(step, int) or step > len(container):
             raise ValueError(
-                f"{where} is a list without an item '{step}'; {valid}"
-                f"{add if step == len(container) else ''}"
+                f"{where} is a list without an item '{step}'; {valid}, and {len(container)} adds "
+                "an item"
             )
     elif not isinstance(container, dict):
         raise ValueError(

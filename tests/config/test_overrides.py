@@ -64,6 +64,11 @@ def test_a_value_that_is_not_valid_yaml_is_a_configuration_error(value: str) -> 
         ({"a": {"b": 5, "c": [2, {"d": 3}]}, "e": None, "f": 4}, ["a.b=5"]),
         ({"a": {"b": 1, "c": [2, {"d": 5}]}, "e": None, "f": 4}, ["a.c.1.d=5"]),
         ({"a": {"b": 1, "c": [None, {"d": 3}]}, "e": None, "f": 4}, ["a.c.0="]),
+        ({"a": {"b": 1, "c": [2, {"d": 3}, 1]}, "e": None, "f": 4}, ["a.c.2=1"]),
+        (
+            {"a": {"b": 1, "c": [2, {"d": 3}, {"x": 1, "y": 2}]}, "e": None, "f": 4},
+            ["a.c.2.x=1", "a.c.2.y=2"],
+        ),
         ({"a": {"x": [7, 8]}, "e": None, "f": 4}, ["a={x: [7, 0]}", "a.x.1=8"]),
         ({"a": 1, "e": {"x": {"y": 5}}, "f": 4}, ["a=1", "e.x.y=5"]),
         ({"a": 1, "e": None, "f": 4, "n": {"x": 5, "y": 6}}, ["a=1", "n.x=5", "n.y=6"]),
@@ -80,18 +85,13 @@ def test_settings_are_applied_to_a_document_in_order(
 @pytest.mark.parametrize(
     ("expected", "setting"),
     [
-        (
-            "a.c is a list without an item '2'; valid indices are 0 to 1. To add items, set the "
-            "whole list: a.c=[...]",
-            "a.c.2=1",
-        ),
-        ("a.c is a list without an item '3'; valid indices are 0 to 1", "a.c.3=1"),
-        ("a.c is a list without an item 'x'; valid indices are 0 to 1", "a.c.x=1"),
-        ("a.c is a list without an item '-1'; valid indices are 0 to 1", "a.c.-1=1"),
-        ("a.c is a list without an item '٠'; valid indices are 0 to 1", "a.c.٠=1"),
-        (
-            "a.c is a list without an item '1234567890'; valid indices are 0 to 1",
-            "a.c.1234567890=1",
+        *(
+            (
+                f"a.c is a list without an item '{item}'; valid indices are 0 to 1, and 2 adds an "
+                "item",
+                f"a.c.{item}=1",
+            )
+            for item in ("3", "x", "-1", "٠", "1234567890")
         ),
         ("nested too deeply", ".".join("a" * 101) + "=1"),
         ("f is not a mapping and has no key 'x'; its value is 4", "f.x=1"),
@@ -112,7 +112,7 @@ def test_a_key_that_does_not_fit_the_document_is_a_configuration_error(
     [
         (["--set a.0.x=1"], ["a.0.x=1"]),
         (["--set 0.x=1"], ["0.x=1"]),
-        (["--set a.c.0=1"], ["a.c=[]", "a.c.0=1"]),
+        (["--set a.c.1=1"], ["a.c=[]", "a.c.1=1"]),
         (["--set f.x=1", "--set a.c.9=1"], ["f.x=1", "a.b=2", "a.c.9=1"]),
     ],
 )
