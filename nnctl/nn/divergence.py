@@ -21,6 +21,20 @@ from nnctl.nn.step import Step
 from nnctl.nn.types import Array
 
 
+class NotFiniteError(ArithmeticError):
+    """A loss or parameter is infinite or NaN.
+
+    Parameters
+    ----------
+    divergence : Divergence, optional
+        Where it occurred, if that is known without repeating the steps.
+    """
+
+    def __init__(self, divergence: Divergence | None = None) -> None:
+        super().__init__("a loss or parameter is not finite")
+        self.divergence = divergence
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """A state of the training in which all numbers are finite.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nnctl.nn.batches import Batch, BatchLoader, Block
 from nnctl.nn.divergence import (
+    NotFiniteError,
     Snapshot,
     divergence_of_parameters,
     find_divergence,
@@ -128,30 +129,32 @@ class TrainingLoop:
         try:
             while (reason := self.stop_reason()) is None:
                 order = self._epoch_order()
-                started = time.perf_counter()
-                for block in self.batches.blocks(order, self.progress.epoch, self.progress.batch):
-                    if not self._train_block(block):
-                        yield Finished("diverged", self._find_divergence(order))
-                        return
-                    self.progress.seconds += time.perf_counter() - started
-                    batches = math.ceil(len(order) / self.batches.batch_size)
-                    yield BatchesDone(self.progress.epoch + 1, self.progress.batch, batches)
-                    started = time.perf_counter()
-                done = self._complete_epoch(order)
-                if isinstance(done, Divergence):
-                    yield Finished("diverged", done)
-                    return
-                yield done
+                n_batches = math.ceil(len(order) / self.batches.batch_size)
+                blocks = self.batches.blocks(order, self.progress.epoch, self.progress.batch)
+                while self._train_block(blocks):
+                    yield BatchesDone(self.progress.epoch + 1, self.progress.batch, n_batches)
+                yield self._complete_epoch(order)
             yield Finished(reason)
+        except NotFiniteError as error:
+            yield Finished("diverged", error.divergence or self._find_divergence(order))
         finally:
             self.batches.team.stop()
 
-    def _train_block(self, block: Block) -> bool:
-        """Take a step per batch, and add up the losses; return whether they are finite."""
+    def _train_block(self, blocks: Iterator[Block]) -> bool:
+        """Take a step per batch of the next block, and add up the losses; return False at the end.
+
+        Raises
+        ------
+        NotFiniteError
+            A loss or parameter is not finite.
+        """
+        started = time.perf_counter()
+        block = next(blocks, None)
+        if block is None:
+            return False
         snapshot = self._snapshot
         if snapshot is None or self.progress.batch - snapshot.batch >= _SNAPSHOT_STEPS:
-            if not self.is_finite():
-                return False
+            self._require_finite()
             self._snapshot = Snapshot.take(self._step, self.progress.batch, self._last_loss)
         # No warnings of overflows: the check below finds them, as a loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -160,19 +163,20 @@ class TrainingLoop:
             losses = self.loss.weighted_values(block.logits, block.targets, block.weights)
         loss_sum = float(losses.sum(dtype=np.float64))
         if not math.isfinite(loss_sum):
-            return False
+            raise NotFiniteError
         last_batch = len(block.batches[-1].inputs)
         self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
         predicted = self.network.predict_classes(block.logits)
         self.progress.batch += len(block.batches)
         self.progress.loss_sum += loss_sum
         self.progress.correct += int(np.count_nonzero(predicted == block.labels))
+        self.progress.seconds += time.perf_counter() - started
         return True
 
-    def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone | Divergence:
+    def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone:
         """Measure the epoch, update the best one, and prepare the next epoch."""
-        if self._snapshot and not self.is_finite():
-            return self._find_divergence(order)
+        if self._snapshot:
+            self._require_finite()
         self._snapshot = None
         progress = self.progress
         val_loss, val_accuracy = None, None
@@ -190,12 +194,14 @@ class TrainingLoop:
         if overflowing or not math.isfinite(val_loss or 0.0):
             layer = overflowing[0] if overflowing else len(health)
             in_outputs = not (overflowing and math.isfinite(health[layer - 1].std))
-            return Divergence(
-                epoch=progress.epoch + 1,
-                batch=progress.batch,
-                layer=layer,
-                what="outputs" if in_outputs else "gradient",
-                last_finite_loss=self._last_loss,
+            raise NotFiniteError(
+                Divergence(
+                    epoch=progress.epoch + 1,
+                    batch=progress.batch,
+                    layer=layer,
+                    what="outputs" if in_outputs else "gradient",
+                    last_finite_loss=self._last_loss,
+                )
             )
         done = EpochDone(
             epoch=progress.epoch + 1,
@@ -224,6 +230,10 @@ class TrainingLoop:
     def is_finite(self) -> bool:
         """Return whether all parameters and the optimizer's state are finite."""
         return is_finite(self._step)
+
+    def _require_finite(self) -> None:
+        if not self.is_finite():
+            raise NotFiniteError
 
     @property
     def has_average(self) -> bool:
