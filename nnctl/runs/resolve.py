@@ -122,7 +122,8 @@ def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
     elif config.data.subset and config.data.subset > left:
         yield Problem(
             ("data", "subset"),
-            f"{config.data.subset:,} examples are more than the {left:,} left for training",
+            f"{config.data.subset:,} examples are more than the {left:,} left for training: "
+            f"{held_out:,} of {info.n_training:,} are held out for validation",
             related=(("data", "dataset"), ("data", "validation")),
         )
     yield from check_memory(config, info, held_out)

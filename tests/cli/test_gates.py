@@ -210,7 +210,7 @@ def test_a_gate_is_evaluated_on_gates_only(nnctl: Nnctl) -> None:
         (
             ["data.dataset=xor", "network.layers.0.units=1", "data.subset=5"],
             "data.subset",
-            "5 examples are more than the 4 left for training",
+            "5 examples are more than the 4 left for training: 0 of 4 are held out for validation",
         ),
         (
             ["data.dataset=xor", "network.layers.0.units=1", "data.validation=4"],

@@ -386,7 +386,8 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
             "data.validation=60000",
         ),
         (
-            "50,001 examples are more than the 50,000 left for training",
+            "50,001 examples are more than the 50,000 left for training: 10,000 of 60,000 are held "
+            "out for validation",
             "data.subset=50001",
         ),
         (
