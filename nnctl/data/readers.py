@@ -356,7 +356,7 @@ def _read_csv(paths: Sequence[Path]) -> Arrays:
 def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Return the images of a CSV file, and their labels if it has any."""
     content = idx.read_plain(path)
-    first = content[:100_000].decode("utf-8-sig", "replace").split("\n", 1)[0]
+    first = "".join(content[:100_000].decode("utf-8-sig", "replace").splitlines()[:1])
     row = [cell.strip() for cell in next(csv.reader([first]), [])]
     has_header = not all(re.fullmatch(r"[\d.eE+-]+", cell) for cell in row)
     columns = len(row)

@@ -86,7 +86,6 @@ class TrainingRun:
             training,
             validation,
         )
-        self.history: list[EpochMetrics] = []
         self._summary: Summary | None = None
         self._metrics = hashlib.sha256()
         self._seconds_before = 0.0
@@ -205,7 +204,6 @@ class TrainingRun:
                 _ = run.summary  # raises DataError if a later version of nnctl wrote the run
             metrics = run.truncate_history(training_run.done_epochs, sha256)
             training_run._metrics.update(metrics.encode())
-            training_run.history = run.history
             run.remove_summary()  # the run has not ended any more
         if config != run.config:
             run.write_config(config)
@@ -237,6 +235,11 @@ class TrainingRun:
     def warning(self) -> str | None:
         """A warning for the user if the run directory cannot be locked; see `DirectoryLock`."""
         return self._lock.warning
+
+    @property
+    def history(self) -> list[EpochMetrics]:
+        """The metrics of the complete epochs, read from the disk: there may be very many."""
+        return self.run.history
 
     @property
     def done_epochs(self) -> int:
@@ -346,7 +349,6 @@ class TrainingRun:
         )
 
     def _record(self, done: EpochDone) -> None:
-        self.history.append(done)
         self._metrics.update(self.run.append_metrics(done).encode())
         if done.is_best:
             self._save("best")
@@ -450,7 +452,8 @@ class TrainingRun:
         )
 
     def _summarize(self, finished: Finished) -> Summary:
-        best, last = self.loop.progress.best, self.history[-1] if self.history else None
+        best, history = self.loop.progress.best, self.history
+        last = history[-1] if history else None
         return Summary(
             status=finished.reason,
             epochs=self.done_epochs,
@@ -470,7 +473,7 @@ class TrainingRun:
             divergence=finished.divergence,
             diagnoses=diagnose(
                 self.config,
-                self.history,
+                history,
                 self.network,
                 finished.divergence,
                 steps_per_epoch=len(self.loop.batches),
