@@ -216,7 +216,7 @@ def fetch(
     if not wanted:
         return
     with _writing(directory), tempfile.TemporaryDirectory() as folder:
-        downloader = _Downloader(tried, Path(folder), notify)
+        downloader = _Downloader(dataset.name, tried, Path(folder), notify)
         received = _receive(downloader, dataset, wanted, directory)
         for path, content in list(received) if force else received:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -381,9 +381,10 @@ def check_mirror(mirror: str) -> str:
 
 
 class _Downloader:
-    """Tries all mirrors in turn for each file."""
+    """Tries all mirrors in turn for each file of a dataset."""
 
-    def __init__(self, mirrors: Sequence[str], folder: Path, notify: Notify) -> None:
+    def __init__(self, dataset: str, mirrors: Sequence[str], folder: Path, notify: Notify) -> None:
+        self._dataset = dataset
         self._mirrors = list(dict.fromkeys(mirrors))
         self._folder = folder
         self._notify = notify
@@ -414,7 +415,7 @@ class _Downloader:
         raise DataError(
             "\n  ".join([f"no mirror served {file.published_name}:", *failures]),
             hint="Choose another mirror with --mirror URL or NNCTL_MIRROR, or copy local files "
-            "with: nnctl download --from DIR",
+            f"with: nnctl download {self._dataset} --from DIR",
         )
 
     def _report_bytes(self, file: KnownFile, count: int) -> None:

@@ -455,7 +455,7 @@ def test_a_missing_dataset_is_replaced_by_the_fallback_with_a_warning(nnctl: Nnc
 
 def test_without_a_fallback_a_missing_dataset_exits_with_3(nnctl: Nnctl, scratch: Path) -> None:
     done = nnctl("train", CONFIGS / "sigmoid.yaml", "--set", "data.fallback=null", code=3)
-    assert "nnctl download --from DIR" in done.stderr
+    assert "nnctl download mnist --from DIR" in done.stderr
     assert not (scratch / "runs").exists()
 
 

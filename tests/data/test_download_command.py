@@ -110,7 +110,7 @@ def test_failed_addresses_are_printed_with_the_reasons(
         f"{url}{GZIP_NAMES[0]} cannot be reached through the proxy: {why}" for url in MNIST.mirrors
     ]
     assert f"Error: no mirror served {GZIP_NAMES[0]}:" in lines
-    assert "nnctl download --from DIR" in lines[-1]
+    assert "nnctl download mnist --from DIR" in lines[-1]
     assert done.stdout == ""
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
