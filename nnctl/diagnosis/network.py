@@ -26,6 +26,7 @@ from nnctl.nn.metrics import Labels, make_targets
 from nnctl.nn.network import Network, Parameters
 from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
+from nnctl.text import percent
 
 _PROBED = 256  # examples for measuring the health of the initial network
 
@@ -214,7 +215,7 @@ def health_label(config: Config, health: Sequence[LayerHealth]) -> str:
         return "tiny act."
     for share, least, what in ((dead, DEAD, "dead"), (saturated, SATURATED, "sat.")):
         if share >= least:
-            return f"{100 * share:.0f} % {what}".replace("100 %", "all")
+            return f"{percent(share, 0)} {what}".replace("100 %", "all")
     problems = [*_gradients(config, health), *_bias_shift(config, health)]
     return problems[0].kind.split()[0] if problems else "ok"
 
@@ -454,7 +455,7 @@ def _dead(
         yield Diagnosis(
             "dead units",
             number,
-            f"layer {number}: {100 * dead[number]:.0f} % of the {name} units output 0 for every "
+            f"layer {number}: {percent(dead[number], 0)} of the {name} units output 0 for every "
             f"image{', already before training' if was_dead else ''}" + _also(dead, number),
             "a unit that outputs 0 for every image has no gradient and cannot recover",
             f"{init or _rate_cure(config)}, or {other}",
@@ -498,7 +499,7 @@ def _saturation(
     }
     if saturated:
         number = max(saturated, key=saturated.__getitem__)
-        before = f" ({100 * first[number - 1].saturated:.0f} % after the first epoch)"
+        before = f" ({percent(first[number - 1].saturated, 0)} after the first epoch)"
         init = _init_cure(config, number)
         was_saturated = init is not None and (initial is None or _is_saturated(initial[number - 1]))
         why = "its initial weights are too large" if was_saturated else "the steps were too large"
@@ -506,7 +507,7 @@ def _saturation(
         yield Diagnosis(
             "saturation",
             number,
-            f"layer {number}: {100 * saturated[number]:.0f} % of the outputs are within 5 % of "
+            f"layer {number}: {percent(saturated[number], 0)} of the outputs are within 5 % of "
             f"their bounds{before if first is not last else ''}" + _also(saturated, number),
             f"there the derivative of {name} is nearly 0, so the layer learns very slowly; {why}",
             init if was_saturated and init else _rate_cure(config),
@@ -596,7 +597,7 @@ def _loss(
     if last.train_accuracy > min(2 / classes, 0.75):
         return
     first_loss = first.train_loss
-    guessing = f"with an accuracy of {100 * last.train_accuracy:.1f} %: no better than guessing"
+    guessing = f"with an accuracy of {percent(last.train_accuracy, 1)}: no better than guessing"
     was = f"was {first_loss:.4g} in epoch {first.epoch} and " * (len(history) > 1)
     evidence = f"the training loss {was}is {last.train_loss:.4g} in epoch {last.epoch}"
     chance = math.log(classes) if config.loss == "cross_entropy" else 0.5
@@ -633,7 +634,7 @@ def _plateau(
         cure = _init_cure(config, vanishing) or _rate_cure(config)
     elif config.loss == "quadratic" and _is_saturated(health[-1]):
         reason = (
-            f"{100 * health[-1].saturated:.0f} % of the outputs are within 5 % of their bounds; "
+            f"{percent(health[-1].saturated, 0)} of the outputs are within 5 % of their bounds; "
             "the gradient of the quadratic loss is proportional to their derivative, which is "
             "nearly 0 there"
         )
@@ -679,7 +680,7 @@ def _too_few_steps(
             "too few steps",
             None,
             f"{steps:,} step{'s' * (steps > 1)} in all; the accuracy is "
-            f"{100 * last.train_accuracy:.1f} % on the training images",
+            f"{percent(last.train_accuracy, 1)} on the training images",
             "each step changes the weights only a little, so a network needs hundreds of steps or "
             "more",
             ", or ".join(cures),
@@ -710,8 +711,8 @@ def _overfitting(config: Config, history: Sequence[EpochMetrics]) -> Iterator[Di
         yield Diagnosis(
             "overfitting",
             None,
-            f"the accuracy is {100 * last.train_accuracy:.1f} % on the training images, but "
-            f"{100 * last.val_accuracy:.1f} % on the validation images",
+            f"the accuracy is {percent(last.train_accuracy, 1)} on the training images, but "
+            f"{percent(last.val_accuracy, 1)} on the validation images",
             "the network memorized the training images, including their noise",
             ", or ".join(cures),
         )

@@ -14,6 +14,7 @@ from nnctl.nn.health import LayerHealth
 from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
 from nnctl.report.run_report import MEASURED_IMAGES, RunReport
 from nnctl.report.sprites import Position, SpriteSheet, diverging, largest_norm
+from nnctl.text import percent
 
 WORST = 24
 """Number of worst mistakes to show."""
@@ -143,7 +144,7 @@ def draw_distributions(run_report: RunReport) -> list[Chart]:
         zeros = 1 - shown.size / values.size
         title = f"Layer {number}, {layer.activation.name}"
         if zeros > 0.01:  # otherwise one tall bar would hide all others
-            title += f": nonzero outputs ({100 * zeros:.0f} % are 0)"
+            title += f": nonzero outputs ({percent(zeros, 0)} are 0)"
         charts.append(draw_histogram(title, shown) if shown.size else None)
     return [chart for chart in charts if chart]
 
@@ -209,7 +210,7 @@ def _example_images(
     return [
         ExampleImage(
             sheet.add(predictions.images[index].reshape(shape)),
-            f"{100 * predictions.confidences[index]:.0f} %",
+            percent(predictions.confidences[index], 0),
         )
         for index in indices
     ]

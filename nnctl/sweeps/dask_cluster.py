@@ -40,7 +40,7 @@ from nnctl.files import remove_temporaries, require_own, write_atomically
 from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import Run
 from nnctl.runs.summary import Summary
-from nnctl.sweeps.trials import LOG, Trial, TrialResult, append_log, log_tail
+from nnctl.sweeps.trials import LOG, ORPHAN_SECONDS, Trial, TrialResult, append_log, log_tail
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from nnctl.system import keep_blas_on_one_thread
 from nnctl.text import quoted, without_secrets
@@ -50,7 +50,6 @@ _TRAINING_PER_OVERHEAD = 19.0  # so a task spends 5 % of its time on transfers a
 _TICK = 0.5  # seconds between two queries
 _MAX_QUERIES = 10  # queries with too few workers before trials have to wait
 _PATIENCE = 8.0  # seconds for the first answer of the scheduler
-_ORPHAN_SECONDS = 15.0  # in which another process may still save the state of a trial
 _STAMP = len("2000-01-01 00:00:00 ")  # length of the time in a line of a log
 
 # On a worker -------------------------------------------------------------------------------------
@@ -559,7 +558,7 @@ def _contents(dataset: Dataset) -> dict[str, bytes]:
 
 async def _lock(run: Run) -> DirectoryLock:
     """Lock a run; wait for a process of a killed sweep that still saves its state."""
-    deadline = time.monotonic() + _ORPHAN_SECONDS
+    deadline = time.monotonic() + ORPHAN_SECONDS
     while True:
         try:
             return run.lock()

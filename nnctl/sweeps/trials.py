@@ -37,7 +37,7 @@ JOURNAL = "the sweep's journal"
 LOG = "log.txt"
 """Log file in a trial's directory: its events, and the output of its process."""
 _LOG_LINES = 20
-_ORPHAN_SECONDS = 15.0  # in which the worker of a killed sweep may still save its state
+ORPHAN_SECONDS = 15.0  # in which the worker of a killed sweep may still save its state
 
 
 def trial_directory(sweep: Path, number: int) -> Path:
@@ -190,7 +190,7 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
     run = Run(trial.directory)
     try:
         append_log(trial, f"started by process {os.getpid()} on {platform.node()}")
-        run.wait_until_free(_ORPHAN_SECONDS)
+        run.wait_until_free(ORPHAN_SECONDS)
         reason, summary = _train(trial, run, dataset, stop)
     except StorageError:
         raise

@@ -7,7 +7,7 @@ import itertools
 from rich.text import Text
 
 from nnctl.analysis.prediction import FilePrediction, Prediction, Score
-from nnctl.text import one_line
+from nnctl.text import one_line, percent
 from nnctl.views.console import notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 
@@ -53,7 +53,7 @@ class PredictionView:
         rejected = f", {score.rejected} without a prediction" if score.rejected else ""
         say(
             self._console,
-            f"accuracy {100 * score.accuracy:.2f} % ({score.correct} of {score.labeled} "
+            f"accuracy {percent(score.accuracy)} ({score.correct} of {score.labeled} "
             f"correct{rejected})",
         )
 

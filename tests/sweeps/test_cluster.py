@@ -196,7 +196,7 @@ def test_a_trial_that_diverges_is_reported_with_its_log(workers: DaskPool) -> No
 def test_a_directory_that_another_process_trains_is_refused(
     workers: DaskPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_cluster, "_ORPHAN_SECONDS", 0.1)
+    monkeypatch.setattr(dask_cluster, "ORPHAN_SECONDS", 0.1)
     trial = make_trial(1)
     trial.directory.mkdir()
     lock = DirectoryLock(trial.directory)
