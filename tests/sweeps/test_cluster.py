@@ -11,6 +11,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +55,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ):
         # It is meant for worker processes, and would last until the end of this process.
         patch.setattr(dask_cluster, "keep_blas_on_one_thread", lambda: None)
+        with distributed.Client(running, set_as_default=False) as client:
+            # The first task of a worker starts its thread, which lasts as long as the cluster.
+            for name in client.nthreads():
+                client.submit(time.sleep, 0, workers=[name], pure=False).result(DEADLINE)
         yield running.scheduler_address
 
 
 @pytest.fixture(scope="module")
 def workers(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskPool]:
-    """A pool of the workers; they have trained before, so all their threads run."""
+    """A pool of the workers, which have trained before."""
     with connect(address) as connected:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path_factory.mktemp("warm"))
