@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nnctl.analysis.evaluation import class_names
 from nnctl.build import build_augmentation, build_layers, build_network
 from nnctl.config import Config, to_mapping
-from nnctl.data.dataset import DatasetInfo, find_cached, image_side
+from nnctl.data.dataset import NAMED, DatasetInfo, find_cached, image_side
 from nnctl.diagnosis import (
     Diagnosis,
     check_config,
@@ -159,11 +159,14 @@ def inspect(config: Config) -> Inspection:
 
 def _data_problems(config: Config, network: Network | None = None) -> list[Diagnosis]:
     """Return the problems of the dataset, if it is on this machine and can be read."""
+    if config.data.dataset in NAMED:  # a published dataset needs neither reading nor splitting
+        return []
     try:
         dataset = find_cached(config.data.dataset)
-        return (
-            find_data_problems(resolve_auto(config, dataset), dataset, network) if dataset else []
-        )
+        if dataset is None:
+            return []
+        resolved = resolve_auto(config, dataset)
+        return find_data_problems(resolved, dataset, *split(resolved, dataset), network)
     except (DataError, UsageError):  # reported when the dataset is used
         return []
 

@@ -5,7 +5,7 @@ The thresholds are far from the values of MNIST, which has no diagnosis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,12 +75,13 @@ def diagnose_data(
         *_light_background(training.inputs, side),
         *(_classes(training, validation, class_names) if class_names else ()),
         *_constant_images(training.inputs),
-        *_repeated_images(training),
     ]
+    labels: dict[bytes, int] = {}  # of each different image
+    problems += _repeated_images(training, labels)
     if not problems:
         problems += _labels(training)
     if test is not None and len(test):
-        problems += [*_transposed(training, test, side), *_leaked(training, test)]
+        problems += [*_transposed(training, test, side), *_leaked(labels, test)]
     return problems
 
 
@@ -213,9 +214,8 @@ def _constant_images(images: Images) -> Iterator[Diagnosis]:
         )
 
 
-def _repeated_images(training: Examples) -> Iterator[Diagnosis]:
-    """Report images that occur several times."""
-    labels: dict[bytes, int] = {}
+def _repeated_images(training: Examples, labels: dict[bytes, int]) -> Iterator[Diagnosis]:
+    """Report images that occur several times, and fill in the labels of the different images."""
     relabeled = 0
     for image, label in zip(training.inputs, training.labels, strict=True):
         relabeled += labels.setdefault(image.tobytes(), int(label)) != label
@@ -285,9 +285,8 @@ def _class_means(examples: Examples) -> NDArray[np.float64]:
     return centered
 
 
-def _leaked(training: Examples, test: Examples) -> Iterator[Diagnosis]:
+def _leaked(known: Container[bytes], test: Examples) -> Iterator[Diagnosis]:
     """Report test images that occur in training."""
-    known = {image.tobytes() for image in training.inputs}
     leaked = sum(image.tobytes() in known for image in test.inputs)
     if leaked >= max(1, LEAKED * len(test)):
         yield Diagnosis(

@@ -477,7 +477,13 @@ class TrainingRun:
                 self.network,
                 finished.divergence,
                 steps_per_epoch=len(self.loop.batches),
-                of_data=find_data_problems(self.config, self._dataset, self.network),
+                of_data=find_data_problems(
+                    self.config,
+                    self._dataset,
+                    self.loop.batches.examples,
+                    self.loop.validation,
+                    self.network,
+                ),
             ),
         )
 
