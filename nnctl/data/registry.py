@@ -8,7 +8,6 @@ published, so these are verified by their structure and by the CRC-32 of gzip on
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -93,11 +92,6 @@ class KnownDataset:
     archive: KnownFile | None = None
     transposed: bool = False
     first_label: int = 0
-
-    @property
-    def by_name(self) -> Mapping[str, KnownFile]:
-        """The files by name."""
-        return {file.name: file for file in self.files}
 
 
 MNIST = KnownDataset(

@@ -96,8 +96,9 @@ def test_mnist_in_the_cache_may_be_uncompressed(mnist_cache: Path, tmp_path: Pat
         else:
             (folder / path.name).write_bytes(path.read_bytes())
     dataset = open_dataset("mnist", data_dir=data_dir, notify=no_download)
-    assert MNIST.by_name[TEST_LABELS].idx_sha256 == dataset.hashes[TEST_LABELS]
-    assert MNIST.by_name[TRAIN_LABELS].idx_sha256 == dataset.hashes[TRAIN_LABELS]
+    hashes = {file.name: file.idx_sha256 for file in MNIST.files}
+    assert hashes[TEST_LABELS] == dataset.hashes[TEST_LABELS]
+    assert hashes[TRAIN_LABELS] == dataset.hashes[TRAIN_LABELS]
     assert len(dataset.test.labels) == 10_000
 
 
