@@ -32,8 +32,8 @@ from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import EMA_EVERY, Optimizer, flush_denormals
 from nnctl.nn.parallel import ParallelStep
-from nnctl.nn.schedules import ConstantSchedule, LearningRate, Schedule
-from nnctl.nn.state import EarlyStopping, Progress
+from nnctl.nn.schedules import ConstantSchedule, LearningRate, PlateauSchedule, Schedule
+from nnctl.nn.state import EarlyStopping, Plateau, Progress, Stopping
 from nnctl.nn.step import Step
 from nnctl.nn.types import Array
 
@@ -101,7 +101,13 @@ class TrainingLoop:
         self.progress = Progress(batches.rng.bit_generator.state)
         self.state = self.optimizer.init_state(self.network.parameters)
         self._n_steps = min(self.epochs * n_batches, self.steps or sys.maxsize)
-        self._rate = LearningRate(self.learning_rate, self.schedule, n_batches, self._n_steps)
+        self._scheduled_rate = LearningRate(
+            self.learning_rate, self.schedule, n_batches, self._n_steps
+        )
+        plateau = Plateau(self.schedule) if isinstance(self.schedule, PlateauSchedule) else None
+        self._stopping: list[Stopping] = [
+            rule for rule in (self.early_stopping, plateau) if rule is not None
+        ]
         last_batch = len(batches.examples) % batches.batch_size or batches.batch_size
         self._step = Step(
             self.network,
@@ -214,8 +220,8 @@ class TrainingLoop:
             is_best=progress.best is None or progress.best.is_beaten_by(val_accuracy, val_loss),
             health=health,
         )
-        if self.early_stopping:
-            self.early_stopping.update(progress, done)
+        for rule in self._stopping:
+            rule.update(progress, done)
         progress.start_next_epoch(done, self.batches.rng.bit_generator.state)
         return done
 
@@ -223,7 +229,7 @@ class TrainingLoop:
         """Return why training ends before the next epoch, or None if it continues."""
         if self._steps_before >= self._n_steps:
             return "finished"
-        if self.early_stopping and self.early_stopping.is_due(self.progress):
+        if any(rule.is_due(self.progress) for rule in self._stopping):
             return "stopped_early"
         return None
 
@@ -253,6 +259,10 @@ class TrainingLoop:
     def _steps_before(self) -> int:
         """Number of steps in the complete epochs."""
         return self.progress.epoch * len(self.batches)
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        return self._scheduled_rate(step) * self.progress.rate_factor
 
     def _epoch_order(self) -> NDArray[np.int64]:
         """Return the order of the examples in the current epoch, until the last step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,28 @@ def _check_gamma(gamma: float) -> None:
         raise ValueError(f"gamma must be above 0 and at most 1, got {gamma:g}")
 
 
+def _check_final(final: float) -> None:
+    if not 0 <= final <= 1:
+        raise ValueError(f"final must be between 0 and 1, got {final:g}")
+
+
+@dataclass(frozen=True)
+class InverseTimeSchedule(Schedule):
+    """1 / (1 + gamma * epoch) (Robbins and Monro 1951)."""
+
+    name: ClassVar[str] = "inverse_time"
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gamma < 0:
+            raise ValueError(f"gamma must not be negative, got {self.gamma:g}")
+
+    def decay(self, time: float, epochs: float) -> float:
+        """Return the factor, which decreases at every step."""
+        return 1 / (1 + self.gamma * time)
+
+
 @dataclass(frozen=True)
 class CosineSchedule(Schedule):
     """Half a cosine from 1 down to `final` (Loshchilov and Hutter 2017, without restarts)."""
@@ -130,18 +152,130 @@ class CosineSchedule(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"final must be between 0 and 1, got {self.final:g}")
+        _check_final(self.final)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which decreases from the end of the warm-up to the end of training."""
-        length = epochs - self.warmup
-        elapsed = min(1.0, max(0.0, (time - self.warmup) / length)) if length > 0 else 0.0
+        elapsed = _elapsed(time, self.warmup, epochs)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * elapsed)) / 2
+
+
+@dataclass(frozen=True)
+class PolynomialSchedule(Schedule):
+    """(1 - t)^power from 1 down to `final`, where t is the fraction of the training that is over.
+
+    With the power 1 the factor decreases linearly.
+    """
+
+    name: ClassVar[str] = "polynomial"
+    power: float = 1.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.power <= 0:
+            raise ValueError(f"power must be above 0, got {self.power:g}")
+        _check_final(self.final)
+
+    def decay(self, time: float, epochs: float) -> float:
+        """Return the factor, which decreases from the end of the warm-up to the end of training."""
+        left = 1 - _elapsed(time, self.warmup, epochs)
+        return float(self.final + (1 - self.final) * left**self.power)
+
+
+@dataclass(frozen=True)
+class OneCycleSchedule(Schedule):
+    """Up from `start` to 1 in the first part of the training, then down to `final`, in cosines.
+
+    The rate of the configuration is the highest one, which may be several times a constant rate
+    (Smith and Topin 2018).
+
+    Parameters
+    ----------
+    start, final : float
+        Factors at the start and at the end of the training.
+    rise : float
+        Fraction of the training in which the factor grows.
+    """
+
+    name: ClassVar[str] = "one_cycle"
+    start: float = 0.04
+    rise: float = 0.3
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_final(self.final)
+        for key, value in (("start", self.start), ("rise", self.rise)):
+            if not 0 < value < 1:
+                raise ValueError(f"{key} must be between 0 and 1, got {value:g}")
+
+    def decay(self, time: float, epochs: float) -> float:
+        """Return the factor, which grows until `rise` of the training is over."""
+        elapsed = _elapsed(time, self.warmup, epochs)
+        if elapsed < self.rise:
+            lowest, height = self.start, elapsed / self.rise
+        else:
+            lowest, height = self.final, (1 - elapsed) / (1 - self.rise)
+        return lowest + (1 - lowest) * (1 - math.cos(math.pi * height)) / 2
+
+
+@dataclass(frozen=True)
+class PlateauSchedule(Schedule):
+    """Multiplies the rate by gamma whenever the metric has not improved for `patience` epochs.
+
+    See Nielsen, chapter 3: "halve the learning rate when validation accuracy has not improved for
+    ten epochs, and stop at 1/128". `nnctl.nn.state.Plateau` counts the epochs.
+
+    Parameters
+    ----------
+    gamma : float
+        Factor on the learning rate.
+    patience : int
+        Number of epochs without improvement.
+    stop : float
+        Training ends when the rate has this fraction of its initial value; 0: never.
+    metric : "val_accuracy" or "val_loss"
+        Metric that has to improve.
+    """
+
+    name: ClassVar[str] = "plateau"
+    gamma: float = 0.5
+    patience: int = 10
+    stop: float = 0.0
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"gamma must be above 0 and below 1, got {self.gamma:g}")
+        if self.patience < 1:
+            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}")
+        if not 0 <= self.stop < 1:
+            raise ValueError(f"stop must be at least 0 and below 1, got {self.stop:g}")
+
+    def decay(self, time: float, epochs: float) -> float:
+        """Return 1: the reductions depend on the results and not on the time."""
+        return 1.0
+
+
+def _elapsed(time: float, warmup: float, epochs: float) -> float:
+    """Return the fraction of the training after the warm-up that is over."""
+    length = epochs - warmup
+    return min(1.0, max(0.0, (time - warmup) / length)) if length > 0 else 0.0
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.name: kind
-    for kind in (ConstantSchedule, StepSchedule, ExponentialSchedule, CosineSchedule)
+    for kind in (
+        ConstantSchedule,
+        StepSchedule,
+        ExponentialSchedule,
+        InverseTimeSchedule,
+        PolynomialSchedule,
+        CosineSchedule,
+        OneCycleSchedule,
+        PlateauSchedule,
+    )
 }
 """Every schedule by its name in a configuration."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from nnctl.nn.events import EpochDone
+from nnctl.nn.schedules import PlateauSchedule
+
+Metric = Literal["val_accuracy", "val_loss"]
+"""Metric of an epoch that has to improve."""
+
+_ROUNDING = 1 + 1e-9  # 0.1 ** 3 is a little more than 0.001
 
 
 @dataclass
@@ -46,6 +53,10 @@ class Progress:
         Best score for early stopping: the accuracy, or the negative loss.
     wait : int
         Number of epochs since the best score.
+    rate_factor : float
+        Factor on the learning rate of the plateau schedule.
+    plateau_score, plateau_wait
+        As `best_score` and `wait`, for this schedule, since the last reduction of the rate.
     """
 
     rng_state: Mapping[str, Any]
@@ -57,6 +68,9 @@ class Progress:
     best: Best | None = None
     best_score: float | None = None
     wait: int = 0
+    rate_factor: float = 1.0
+    plateau_score: float | None = None
+    plateau_wait: int = 0
 
     def start_next_epoch(self, done: EpochDone, rng_state: Mapping[str, Any]) -> None:
         """Count an epoch as complete, and record it if it is the best one."""
@@ -66,18 +80,28 @@ class Progress:
         self.loss_sum, self.correct, self.seconds = 0.0, 0, 0.0
 
 
+class Stopping(ABC):
+    """A rule that looks at the metrics of each epoch, and may end the training."""
+
+    @abstractmethod
+    def update(self, progress: Progress, done: EpochDone) -> None:
+        """Count the epochs since the last improvement of the metric."""
+
+    @abstractmethod
+    def is_due(self, progress: Progress) -> bool:
+        """Return whether the training should stop."""
+
+
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Stopping):
     """Stop when the metric has not improved for `patience` epochs in a row."""
 
     patience: int
-    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    metric: Metric = "val_accuracy"
 
     def update(self, progress: Progress, done: EpochDone) -> None:
         """Count the epochs since the last improvement of the metric."""
-        value = done.val_accuracy if self.metric == "val_accuracy" else done.val_loss
-        assert value is not None, "early stopping needs validation examples"
-        score = value if self.metric == "val_accuracy" else -value
+        score = _score(done, self.metric)
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.wait = score, 0
         else:
@@ -86,3 +110,32 @@ class EarlyStopping:
     def is_due(self, progress: Progress) -> bool:
         """Return whether the training should stop."""
         return progress.wait >= self.patience
+
+
+@dataclass(frozen=True)
+class Plateau(Stopping):
+    """Reduces the learning rate, and may stop; see `nnctl.nn.schedules.PlateauSchedule`."""
+
+    schedule: PlateauSchedule
+
+    def update(self, progress: Progress, done: EpochDone) -> None:
+        """Count the epochs since the last improvement, and reduce the rate after `patience`."""
+        score = _score(done, self.schedule.metric)
+        if progress.plateau_score is None or score > progress.plateau_score:
+            progress.plateau_score, progress.plateau_wait = score, 0
+            return
+        progress.plateau_wait += 1
+        if progress.plateau_wait >= self.schedule.patience:
+            progress.plateau_wait = 0
+            progress.rate_factor *= self.schedule.gamma
+
+    def is_due(self, progress: Progress) -> bool:
+        """Return whether the rate has been reduced to the fraction at which training ends."""
+        return progress.rate_factor <= self.schedule.stop * _ROUNDING
+
+
+def _score(done: EpochDone, metric: Metric) -> float:
+    """Return the metric of an epoch as a number that grows with improvements."""
+    value = done.val_accuracy if metric == "val_accuracy" else done.val_loss
+    assert value is not None, "early stopping and plateau need validation examples"
+    return value if metric == "val_accuracy" else -value

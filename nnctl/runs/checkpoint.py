@@ -99,6 +99,9 @@ class _Progress(Record, extra="forbid"):
     best: _Best | None
     best_score: Number | None = Field(alias="patience_best")
     wait: Count = Field(alias="patience_used")
+    rate_factor: Number = 1.0
+    plateau_score: Number | None = None
+    plateau_wait: Count = 0
 
 
 class _State(Record):

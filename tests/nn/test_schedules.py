@@ -14,6 +14,10 @@ from nnctl.nn.schedules import (
     ConstantSchedule,
     CosineSchedule,
     ExponentialSchedule,
+    InverseTimeSchedule,
+    OneCycleSchedule,
+    PlateauSchedule,
+    PolynomialSchedule,
     Schedule,
     StepSchedule,
 )
@@ -27,6 +31,18 @@ schedules = st.one_of(
     st.builds(StepSchedule, warmup=warmups, every=st.integers(1, 20), gamma=gammas),
     st.builds(ExponentialSchedule, warmup=warmups, gamma=gammas),
     st.builds(CosineSchedule, warmup=warmups, final=st.floats(0, 1)),
+    st.builds(InverseTimeSchedule, warmup=warmups, gamma=st.floats(0, 1e6)),
+    st.builds(
+        PolynomialSchedule, warmup=warmups, power=st.floats(0.01, 100), final=st.floats(0, 1)
+    ),
+    st.builds(
+        OneCycleSchedule,
+        warmup=warmups,
+        start=st.floats(0.01, 0.99),
+        rise=st.floats(0.01, 0.99),
+        final=st.floats(0, 1),
+    ),
+    st.builds(PlateauSchedule, warmup=warmups),
 )
 
 
@@ -50,6 +66,17 @@ schedules = st.one_of(
         (CosineSchedule(final=0.2), 5, 0.6),
         (CosineSchedule(final=0.2), 10, 0.2),
         (CosineSchedule(final=1), 5, 1),
+        (InverseTimeSchedule(gamma=0.5), 0, 1),
+        (InverseTimeSchedule(gamma=0.5), 4, 1 / 3),
+        (PolynomialSchedule(), 2.5, 0.75),
+        (PolynomialSchedule(power=2, final=0.2), 5, 0.4),
+        (PolynomialSchedule(power=2, final=0.2), 10, 0.2),
+        (OneCycleSchedule(start=0.1), 0, 0.1),
+        (OneCycleSchedule(start=0.1), 1.5, 0.55),
+        (OneCycleSchedule(), 3, 1),
+        (OneCycleSchedule(final=0.1), 6.5, 0.55),
+        (OneCycleSchedule(final=0.1), 10, 0.1),
+        (PlateauSchedule(), 10, 1),
         (ConstantSchedule(warmup=2), HALF, HALF / 2),
         (ConstantSchedule(warmup=2), 1, 0.5),
         (ConstantSchedule(warmup=2), 2 - HALF, 1 - HALF / 2),
@@ -86,6 +113,14 @@ def test_factors_are_between_0_and_1(schedule: Schedule, epochs: int, fraction: 
         ("exponential", {"gamma": 1.5}, "gamma must be above 0 and at most 1"),
         ("cosine", {"final": -0.1}, "final must be between 0 and 1"),
         ("cosine", {"final": 1.1}, "final must be between 0 and 1"),
+        ("inverse_time", {"gamma": -1}, "gamma must not be negative"),
+        ("polynomial", {"power": 0}, "power must be above 0"),
+        ("polynomial", {"final": 2}, "final must be between 0 and 1"),
+        ("one_cycle", {"start": 0}, "start must be between 0 and 1"),
+        ("one_cycle", {"rise": 1}, "rise must be between 0 and 1"),
+        ("plateau", {"gamma": 1}, "gamma must be above 0 and below 1"),
+        ("plateau", {"patience": 0}, "patience must be at least 1"),
+        ("plateau", {"stop": 1}, "stop must be at least 0 and below 1"),
     ],
 )
 def test_invalid_parameters_are_rejected(

@@ -22,7 +22,7 @@ from nnctl.nn.losses import Quadratic, make_loss
 from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
 from nnctl.nn.network import Network, Parameters
 from nnctl.nn.optimizers import Adam
-from nnctl.nn.schedules import CosineSchedule, ExponentialSchedule
+from nnctl.nn.schedules import CosineSchedule, ExponentialSchedule, PlateauSchedule
 from nnctl.nn.state import Best, EarlyStopping
 from nnctl.nn.types import Array
 from tests.nn.helpers import (
@@ -269,6 +269,22 @@ def test_early_stopping_ends_training_when_patience_runs_out(
     )
     assert Finished("stopped_early") == events[-1]
     assert rows[:expected] == rows_of(events)
+
+
+def test_the_plateau_schedule_halves_the_rate_and_ends_training_at_its_fraction() -> None:
+    schedule = PlateauSchedule(gamma=0.5, patience=2, stop=1 / 8)
+    given = {"epochs": 99, "validation": NOISY, "schedule": schedule}
+    events = list(make_training(classifier(), clouds(200, noise=150), 1.0, **given))
+    expected, rate, best, wait = [], 1.0, -1.0, 0
+    for row in rows_of(events):
+        expected.append(rate)
+        assert row.val_accuracy is not None
+        best, wait = (row.val_accuracy, 0) if row.val_accuracy > best else (best, wait + 1)
+        if wait == schedule.patience:
+            rate, wait = rate / 2, 0
+    assert [row.learning_rate for row in rows_of(events)] == expected
+    assert rate == 1 / 8
+    assert Finished("stopped_early") == events[-1]
 
 
 def test_the_best_epoch_has_the_highest_accuracy_and_among_ties_the_lowest_loss() -> None:
