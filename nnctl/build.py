@@ -12,6 +12,7 @@ from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
 from nnctl.nn.network import Layer, Network, count_parameters
 from nnctl.nn.optimizers import (
+    L1,
     OPTIMIZERS,
     SGD,
     ClipNorm,
@@ -66,6 +67,8 @@ def build_optimizer(config: Config) -> Optimizer:
         before.append(ClipNorm(options.clip_norm, is_scaled=isinstance(descent, SGD)))
     if options.weight_decay:
         before.append(WeightDecay(options.weight_decay))
+    if options.l1:
+        before.append(L1(options.l1))
     after: list[UpdateRule] = []
     if options.max_norm is not None:
         after.append(MaxNorm(options.max_norm))

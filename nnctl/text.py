@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_WORD = 2000
 """Maximum length of a mistake, or of a word in a message, in characters."""
@@ -127,6 +127,12 @@ def shell_command(*words: object) -> str:
     """Return a command quoted for the shell of this system."""
     texts = [str(word) for word in words]
     return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
+
+
+def enumeration(words: Sequence[str], conjunction: str = "and") -> str:
+    """Return words as in a sentence: "a, b and c"."""
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def percent(share: float | None, digits: int = 2) -> str:

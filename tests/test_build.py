@@ -11,13 +11,16 @@ from nnctl.config import from_mapping, replaced
 from nnctl.nn.augmentation import Augmentation, Elastic
 from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.optimizers import (
+    L1,
     SGD,
     AdaGrad,
     Adam,
+    AdamW,
     ClipNorm,
     MaxNorm,
     MovingAverage,
     Optimizer,
+    RMSProp,
     WeightDecay,
 )
 from tests.nn.helpers import clouds
@@ -37,6 +40,9 @@ CONFIG = replaced(
         ({"optimizer.momentum": 0.9, "optimizer.nesterov": True}, Optimizer(SGD(0.9, True))),
         ({"optimizer.name": "adagrad"}, Optimizer(AdaGrad())),
         ({"optimizer.name": "adagrad", "optimizer.epsilon": 0.1}, Optimizer(AdaGrad(0.1))),
+        ({"optimizer.name": "rmsprop", "optimizer.beta2": 0.9}, Optimizer(RMSProp(beta2=0.9))),
+        ({"optimizer.name": "adamw"}, Optimizer(AdamW())),
+        ({"optimizer.l1": 0.1}, Optimizer(SGD(), (L1(0.1),))),
         ({"optimizer.name": "adam"}, Optimizer(Adam())),
         ({"optimizer.name": "adam", "optimizer.beta1": 0.0}, Optimizer(Adam(beta1=0.0))),
         ({"optimizer.name": "adam", "optimizer.beta2": 0.9}, Optimizer(Adam(beta2=0.9))),

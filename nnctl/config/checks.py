@@ -11,6 +11,8 @@ from nnctl.config.schema import Config, OptimizerConfig
 from nnctl.nn.activations import Softmax
 from nnctl.nn.losses import make_loss
 from nnctl.nn.optimizers import OPTIMIZERS
+from nnctl.nn.schedules import PlateauSchedule
+from nnctl.text import enumeration
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
             default = json.dumps(OptimizerConfig.model_fields[key].default)
             yield Problem(
                 ("optimizer", key),
-                f"{key} is for {' and '.join(names)} only, not for {optimizer.name}; remove it, "
-                f"set it to {default}, or use {' or '.join(names)}",
+                f"{key} is for {enumeration(names)} only, not for {optimizer.name}; remove it, "
+                f"set it to {default}, or use {enumeration(names, 'or')}",
                 related=(("optimizer", "name"),),
             )
     if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
@@ -111,13 +113,22 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
 
 
 def check_training(config: Config) -> Iterator[Problem]:
-    """Check that early stopping has validation examples."""
-    if config.training.early_stopping and config.data.validation == 0:
-        yield Problem(
-            ("training", "early_stopping"),
-            "early stopping needs validation examples, but data.validation is 0",
-            related=(("data", "validation"),),
-        )
+    """Check that what depends on validation has validation examples."""
+    if config.data.validation == 0:
+        for path, what, used in (
+            (("training", "early_stopping"), "early stopping", config.training.early_stopping),
+            (
+                ("optimizer", "schedule"),
+                "the schedule plateau",
+                isinstance(config.optimizer.schedule, PlateauSchedule),
+            ),
+        ):
+            if used:
+                yield Problem(
+                    path,
+                    f"{what} needs validation examples, but data.validation is 0",
+                    related=(("data", "validation"),),
+                )
 
 
 CHECKS: tuple[Check, ...] = (check_network, check_optimizer, check_training)

@@ -188,7 +188,9 @@ class OptimizerConfig(Section):
     """The optimizer, which updates the parameters after each batch."""
 
     name: Literal[tuple(OPTIMIZERS)] = Field(  # type: ignore[valid-type]
-        default="sgd", description="sgd (stochastic gradient descent), adagrad or adam"
+        default="sgd",
+        description="sgd (stochastic gradient descent), adagrad, rmsprop, adam, or adamw, which is "
+        "adam by its usual name with weight_decay",
     )
     learning_rate: float = Field(gt=0, description="Factor for the mean gradient of a batch")
     momentum: float = Field(
@@ -203,18 +205,25 @@ class OptimizerConfig(Section):
     )
     beta2: Decay | None = Field(
         default=None,
-        description="Adam only: decay of the average of squared gradients; null: 0.999",
+        description="Adam and RMSprop only: decay of the average of squared gradients; null: "
+        "0.999 for Adam, 0.99 for RMSprop",
     )
     epsilon: Positive | None = Field(
         default=None,
-        description="Adam and AdaGrad only: added to the divisor of each step; null: 1e-8 for "
-        "Adam, 1e-7 for AdaGrad",
+        description="Adam, RMSprop and AdaGrad only: added to the divisor of each step; null: "
+        "1e-8 for Adam and RMSprop, 1e-7 for AdaGrad",
     )
     weight_decay: float = Field(
         default=0.0,
         ge=0,
         description="Each step multiplies the weights, not the biases, by "
         "1 - learning_rate * weight_decay; lambda / n in Nielsen's book",
+    )
+    l1: float = Field(
+        default=0.0,
+        ge=0,
+        description="L1 regularization: each step moves the weights, not the biases, by "
+        "learning_rate * l1 toward 0; lambda / n in Nielsen's book",
     )
     clip_norm: Positive | None = Field(
         default=None, description="Maximum norm of the mean gradient; longer ones are scaled down"
@@ -230,8 +239,9 @@ class OptimizerConfig(Section):
     def _without_defaults_of_other_optimizers(
         self, handler: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        """Leave out the keys of Adam and AdaGrad that are not set."""
+        """Leave out the keys of some optimizers, and L1 regularization, if they are not set."""
         unset = {key for key in ("beta1", "beta2", "epsilon") if getattr(self, key) is None}
+        unset |= set() if self.l1 else {"l1"}
         return {key: value for key, value in handler(self).items() if key not in unset}
 
 
@@ -244,6 +254,19 @@ class EarlyStoppingConfig(Section):
     metric: Literal["val_accuracy", "val_loss"] = Field(
         default="val_accuracy", description="Metric that has to improve"
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Add the short form to the JSON Schema: the patience alone."""
+        return {"anyOf": [{"type": "integer", "minimum": 1}, handler(schema)]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_patience(cls, value: Any) -> Any:
+        """Read a number as the patience."""
+        return {"patience": value} if type(value) is int else value
 
 
 class TrainingConfig(Section):
@@ -292,7 +315,8 @@ class TrainingConfig(Section):
         "step; after n steps the decay is at most n / (n + 10)",
     )
     early_stopping: EarlyStoppingConfig | None = Field(
-        default=None, description="Early stopping; null: train for all epochs"
+        default=None,
+        description="Early stopping; a number alone is the patience; null: train for all epochs",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto",

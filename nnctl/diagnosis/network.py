@@ -83,7 +83,12 @@ VANISHING_ACTIVATIONS_REASON = (
 LEARNING_RATES = {"cross_entropy": (1e-4, 5.0), "quadratic": (1e-2, 30.0)}
 """Usual range of learning_rate / (1 - momentum) of sgd, by loss."""
 _ROUNDING = 1e-9  # 0.5 / (1 - 0.9) is a little more than 5
-ADAPTIVE_RATES = {"adagrad": (1e-4, 1.0), "adam": (1e-6, 0.1)}
+ADAPTIVE_RATES = {
+    "adagrad": (1e-4, 1.0),
+    "rmsprop": (1e-6, 0.1),
+    "adam": (1e-6, 0.1),
+    "adamw": (1e-6, 0.1),
+}
 """Usual range of the learning rate of optimizers that scale steps by the size of the gradients."""
 
 

@@ -107,6 +107,22 @@ class WeightDecay(UpdateRule):
 
 
 @dataclass(frozen=True)
+class L1(UpdateRule):
+    """Move the weights by η l1 toward 0; Nielsen's lambda / n is `l1` (Nielsen, chapter 3).
+
+    A weight that would cross 0 becomes 0, so that weights without use end at 0 instead of
+    oscillating around it (soft thresholding; Tsuruoka et al. 2009 compare the two).
+    """
+
+    l1: float
+
+    def update(self, shard: Shard, learning_rate: float, step: int) -> None:
+        """Move the weights, but neither biases nor slopes of activations."""
+        limit = learning_rate * self.l1
+        shard.weights[...] -= np.clip(shard.weights, -limit, limit)
+
+
+@dataclass(frozen=True)
 class Descent(UpdateRule):
     """A rule that moves the parameters along the gradient; one entry of `OPTIMIZERS`."""
 
@@ -193,6 +209,37 @@ class AdaGrad(Descent):
 
 
 @dataclass(frozen=True)
+class RMSProp(Descent):
+    """w <- w - η gradient / (sqrt(v) + epsilon) (Tieleman and Hinton 2012).
+
+    v is an exponential moving average of the squared gradient, with the decay `beta2`.
+    """
+
+    name: ClassVar[str] = "rmsprop"
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+
+    def init_state(self, parameters: Parameters) -> dict[str, Array]:
+        """Return the moving average v, which is 0."""
+        return {"mean_of_squares": np.zeros_like(parameters.vector)}
+
+    def update(self, shard: Shard, learning_rate: float, step: int) -> None:
+        """Update v, then the parameters."""
+        parameters, gradient = shard.parameters, shard.gradient
+        square = shard.state["mean_of_squares"]
+        square *= self.beta2
+        square += (1 - self.beta2) * gradient * gradient
+        gradient *= self.step_size(shard.state, learning_rate, step)
+        parameters -= gradient
+
+    def step_size(self, state: State, learning_rate: float, step: int) -> float | Array:
+        """Return η / (sqrt(v) + epsilon)."""
+        size: Array = np.sqrt(state["mean_of_squares"])
+        size += self.epsilon
+        return np.divide(learning_rate, size, out=size)
+
+
+@dataclass(frozen=True)
 class Adam(Descent):
     """w <- w - η m / (sqrt(v) + epsilon) (Kingma and Ba 2015).
 
@@ -231,6 +278,16 @@ class Adam(Descent):
         size *= 1 / math.sqrt(1 - self.beta2 ** max(step, 1))
         size += self.epsilon
         return np.divide(learning_rate, size, out=size)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    The weight decay of `Adam` is decoupled as well, see `WeightDecay`: this is its usual name.
+    """
+
+    name: ClassVar[str] = "adamw"
 
 
 @dataclass(frozen=True)
@@ -347,5 +404,7 @@ def vector_norms(subscripts: str, vectors: Array) -> Array:
     return norms
 
 
-OPTIMIZERS: dict[str, type[Descent]] = {kind.name: kind for kind in (SGD, AdaGrad, Adam)}
+OPTIMIZERS: dict[str, type[Descent]] = {
+    kind.name: kind for kind in (SGD, AdaGrad, RMSProp, Adam, AdamW)
+}
 """Every optimizer by its name in a configuration."""

@@ -76,7 +76,7 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:1", "dropout", " here; use network.layers.0.dropout", "dropout: 0.5"),
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
-        ("7:3", "optimizer.x", f"{KNOWN} name, learning_rate, momentum, nesterov, beta1, beta2, epsilon, weight_decay, clip_norm, max_norm, schedule", "  x: 3"),  # noqa: E501 - the whole message
+        ("7:3", "optimizer.x", f"{KNOWN} name, learning_rate, momentum, nesterov, beta1, beta2, epsilon, weight_decay, l1, clip_norm, max_norm, schedule", "  x: 3"),  # noqa: E501 - the whole message
         ("7:3", "optimizer.lr", "; did you mean 'learning_rate'?", "  lr: 3"),
         ("7:1", "lr", "; did you mean 'optimizer.learning_rate'?", "lr: 3"),
         ("7:1", "neurons", "; did you mean 'network.layers.0.units'?", "neurons: 3"),
@@ -101,7 +101,7 @@ def test_the_error_for_an_unknown_key_suggests_a_valid_one(
         ("loss: mse", "quadratic"),
         ("loss: BCE", "cross_entropy"),
         ("loss: crossentropy", "cross_entropy"),
-        ("  name: AdamW", "adam"),
+        ("  name: AdamW", "adamw"),
         ("data: {dataset: MNIST}", "mnist"),
         ("  name: nonsense", None),
     ],
@@ -326,8 +326,8 @@ NESTEROV = "optimizer.nesterov: nesterov needs momentum, which is 0; set optimiz
             f"{SMALL}  momentum: 0.9\n  name: adam",
         ),
         (
-            "7:10: optimizer.beta1: beta1 is for adam only, not for sgd; remove it, set it to "
-            "null, or use adam",
+            "7:10: optimizer.beta1: beta1 is for adam and adamw only, not for sgd; remove it, set "
+            "it to null, or use adam or adamw",
             f"{SMALL}  beta1: 0.8",
         ),
         (
@@ -344,6 +344,11 @@ NESTEROV = "optimizer.nesterov: nesterov needs momentum, which is 0; set optimiz
             "7:28: training.early_stopping: early stopping needs validation examples, but "
             "data.validation is 0",
             f"{SMALL}training: {{early_stopping: {{patience: 3}}}}\ndata: {{validation: 0}}",
+        ),
+        (
+            "7:13: optimizer.schedule: the schedule plateau needs validation examples, but "
+            "data.validation is 0",
+            f"{SMALL}  schedule: plateau\ndata: {{validation: 0}}",
         ),
     ],
 )

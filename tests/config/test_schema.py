@@ -104,6 +104,7 @@ def test_a_shipped_sweep_is_valid(path: Path) -> None:
         mapping(optimizer={"learning_rate": 1}),
         mapping(data={"validation": "auto", "subset": None, "fallback": "mini"}),
         mapping(training={"early_stopping": {"patience": 1}, "threads": 2}),
+        mapping(training={"early_stopping": 10}),
     ],
 )
 def test_schema_and_loader_accept_short_forms(good: dict[str, Any]) -> None:
@@ -124,6 +125,7 @@ def test_schema_and_loader_accept_short_forms(good: dict[str, Any]) -> None:
         mapping(network={"layers": []}),
         mapping(data={"validation": 0.5}),
         mapping(training={"early_stopping": True}),
+        mapping(training={"early_stopping": 0}),
         mapping(epochs=3),
     ],
 )
@@ -184,6 +186,12 @@ ODD: dict[str, Any] = {
     "approximate": "tanh",
     "beta": 1.7976931348623157e308,
     "pieces": 100,
+    "power": 0.1,
+    "start": 1e-9,
+    "rise": 0.9999,
+    "patience": 7,
+    "stop": 1 / 128,
+    "metric": "val_loss",
 }
 """A value other than the default for each parameter of the entries."""
 TABLES: list[Mapping[str, type[Any]]] = [ACTIVATIONS, INITIALIZERS, SCHEDULES]
@@ -239,7 +247,7 @@ network:
   input_dropout: 0.1
 loss: quadratic
 optimizer: {name: sgd, learning_rate: 5.0e-324, momentum: 0.9, nesterov: true, weight_decay: 3,
-            clip_norm: 1, max_norm: 2, schedule: {name: step, every: 3, warmup: 1}}
+            l1: 4, clip_norm: 1, max_norm: 2, schedule: {name: step, every: 3, warmup: 1}}
 training: {epochs: 1, steps: 2, batch_size: 3, sampling: with_replacement,
            seed: 9223372036854775807, label_smoothing: 0.4, adversarial: 5, average: 0.6,
            class_weights: balanced, early_stopping: {patience: 7, metric: val_loss}, threads: 8}

@@ -7,7 +7,18 @@ import pytest
 
 from nnctl.nn.activations import PReLU, Softmax
 from nnctl.nn.network import Layer, Parameters
-from nnctl.nn.optimizers import OPTIMIZERS, SGD, AdaGrad, Adam, Descent, Optimizer, State
+from nnctl.nn.optimizers import (
+    L1,
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Descent,
+    Optimizer,
+    RMSProp,
+    State,
+)
 from nnctl.nn.parallel import split_parameters
 from nnctl.nn.threads import ThreadTeam
 from nnctl.nn.types import Array
@@ -88,8 +99,34 @@ def test_adagrad_divides_by_the_root_of_the_sum_of_squared_gradients(epsilon: fl
     np.testing.assert_allclose(w, updated(AdaGrad(epsilon), rates), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("decay", "epsilon"), [(0.99, 1e-8), (0.5, 0.1)])
+def test_rmsprop_divides_by_the_root_of_the_mean_of_squared_gradients(
+    decay: float, epsilon: float
+) -> None:
+    w, v, rates = normal(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
+    for i, rate in enumerate(rates):
+        gradient = normal(SIZE, seed=i)
+        v = decay * v + (1 - decay) * gradient**2
+        w -= rate * gradient / (np.sqrt(v) + epsilon)
+    np.testing.assert_allclose(w, updated(RMSProp(decay, epsilon), rates), rtol=1e-12)
+
+
+def test_l1_moves_weights_toward_0_and_not_across_it() -> None:
+    parameters = Parameters(INPUTS, LAYERS, np.float64)
+    parameters.vector[...] = normal(SIZE)
+    before = parameters.vector.copy()
+    take_step(Optimizer(SGD(), (L1(0.4),)), parameters, {}, np.zeros(SIZE), 0.5, 1)
+    shrunk = np.sign(before) * np.maximum(np.abs(before) - 0.2, 0)
+    assert 0 < np.count_nonzero(shrunk[:WEIGHTS]) < WEIGHTS
+    np.testing.assert_allclose(parameters.vector[:WEIGHTS], shrunk[:WEIGHTS], rtol=1e-12)
+    assert parameters.vector[WEIGHTS:].tolist() == before[WEIGHTS:].tolist()
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
 @pytest.mark.parametrize(("beta1", "beta2", "epsilon"), [(0.9, 0.999, 1e-8), (0.5, 0.9, 0.1)])
-def test_adam_uses_bias_corrected_averages(beta1: float, beta2: float, epsilon: float) -> None:
+def test_adam_uses_bias_corrected_averages(
+    kind: type[Adam], beta1: float, beta2: float, epsilon: float
+) -> None:
     w, m, v, rates = normal(SIZE), np.zeros(SIZE), np.zeros(SIZE), [0.5, 0.1, 0.3]
     for i, rate in enumerate(rates):
         gradient = normal(SIZE, seed=i)
@@ -97,10 +134,10 @@ def test_adam_uses_bias_corrected_averages(beta1: float, beta2: float, epsilon: 
         v = beta2 * v + (1 - beta2) * gradient**2
         mean, square = m / (1 - beta1 ** (i + 1)), v / (1 - beta2 ** (i + 1))
         w -= rate * mean / (np.sqrt(square) + epsilon)
-    np.testing.assert_allclose(w, updated(Adam(beta1, beta2, epsilon), rates), rtol=1e-12)
+    np.testing.assert_allclose(w, updated(kind(beta1, beta2, epsilon), rates), rtol=1e-12)
 
 
-@pytest.mark.parametrize("descent", [SGD(momentum=0.5), AdaGrad(), Adam()], ids=str)
+@pytest.mark.parametrize("descent", [SGD(momentum=0.5), AdaGrad(), RMSProp(), Adam()], ids=str)
 def test_the_step_size_is_the_step_per_unit_of_a_constant_gradient(descent: Descent) -> None:
     parameters = Parameters(INPUTS, LAYERS, np.float64)
     optimizer, steps = make_optimizer(descent), 300

@@ -88,6 +88,11 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
     [
         {**NO_MOMENTUM, "optimizer.name": "adam"},
         {**NO_MOMENTUM, "optimizer.name": "adagrad"},
+        {**NO_MOMENTUM, "optimizer.name": "rmsprop", "optimizer.l1": 1e-4},
+        {
+            "optimizer.learning_rate": 1e-9,
+            "optimizer.schedule": {"name": "plateau", "patience": 1, "metric": "val_loss"},
+        },
         {**NO_MOMENTUM, "training.sampling": "with_replacement"},
         {"training.steps": STEPS_AN_EPOCH + 65, "optimizer.schedule": {"name": "cosine"}},
         {"network.layers.0.activation": "prelu", "network.layers.0.init": "he_uniform"},
