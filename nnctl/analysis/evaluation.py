@@ -32,6 +32,7 @@ from nnctl.nn.types import Array
 from nnctl.runs.inference import infer
 from nnctl.runs.resolve import Notify, split
 from nnctl.runs.run import Run, TrainedNetwork, Which
+from nnctl.runs.summary import EvaluationRecord
 
 Split = Literal["test", "validation", "train"]
 
@@ -240,6 +241,8 @@ class Evaluation:
         Outputs for all images.
     network : Network
         Evaluated network.
+    epoch : int
+        Number of complete epochs of the network.
     """
 
     accuracy: float
@@ -261,6 +264,7 @@ class Evaluation:
     selective: Selective | None
     predictions: Predictions
     network: Network
+    epoch: int
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-compatible values."""
@@ -297,6 +301,16 @@ class Evaluation:
                 for row in self.amplified
             ]
         return result
+
+    def record(self) -> EvaluationRecord:
+        """Return what a run directory keeps of a result on the test set."""
+        return EvaluationRecord(epoch=self.epoch, accuracy=self.accuracy, loss=self.loss, n=self.n)
+
+    @property
+    def is_test_result(self) -> bool:
+        """Whether this is the result of the best network on the test set of its own dataset."""
+        own = self.dataset == self.trained_on and self.same_files
+        return own and self.split == "test" and self.checkpoint == "best"
 
     @property
     def is_binary(self) -> bool:
@@ -410,6 +424,7 @@ def evaluate(
         else _evaluate_selective(network, predictions, threshold),
         predictions=predictions,
         network=network,
+        epoch=trained.epoch,
     )
 
 

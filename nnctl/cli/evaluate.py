@@ -8,7 +8,7 @@ import click
 
 from nnctl.analysis import evaluation as evaluations
 from nnctl.analysis.evaluation import Split
-from nnctl.cli.options import ACCURACY, FOLDER, checkpoint_option, data_dir_option, output_options
+from nnctl.cli.options import ACCURACY, RUN, checkpoint_option, data_dir_option, output_options
 from nnctl.errors import BelowThresholdError
 from nnctl.files import to_json_text
 from nnctl.runs.run import Run, Which
@@ -27,7 +27,7 @@ from nnctl.views.evaluation import show_evaluation
     their weights grow.
     """,
 )
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option(
     "--split",
     "split_name",
@@ -88,9 +88,10 @@ def evaluate(
     quiet: bool,
 ) -> None:
     gain_values = [] if gains is None else _read_gains(gains)
+    opened = Run.open(run)
     with DownloadView(quiet=quiet) as notify:
         evaluation = evaluations.evaluate(
-            Run.open(run),
+            opened,
             split_name=split_name,
             checkpoint=checkpoint,
             dataset_name=dataset_name,
@@ -101,6 +102,8 @@ def evaluate(
             data_dir=data_dir,
             notify=notify,
         )
+    if evaluation.is_test_result:
+        opened.record_evaluation(evaluation.record())
     if evaluation.dataset != evaluation.trained_on:
         warn(f"{run} was trained on {evaluation.trained_on}, not on {evaluation.dataset}")
     elif not evaluation.same_files:

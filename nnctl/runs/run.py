@@ -32,7 +32,7 @@ from nnctl.runs.history import read_history, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.resolve import require_resolved
-from nnctl.runs.summary import Summary, read_summary
+from nnctl.runs.summary import EvaluationRecord, Summary, read_evaluation, read_summary
 from nnctl.text import shell_command
 
 Which = Literal["best", "last"]
@@ -127,6 +127,11 @@ class Run:
         if not directory.is_dir():
             raise UsageError(f"{directory}: run directory not found")
         if not run.config_path.is_file():
+            if (directory / "journal.jsonl").is_file():
+                raise UsageError(
+                    f"{directory} is a sweep, not a run",
+                    hint=f"To resume it: {shell_command('nnctl', 'sweep', '--resume', directory)}",
+                )
             raise UsageError(f"{directory} is not a run directory: it has no config.yaml")
         return run
 
@@ -208,6 +213,24 @@ class Run:
             The summary is damaged or was written by a later version.
         """
         return read_summary(self.summary_path)
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The path of the result on the test set, which ``nnctl eval`` writes."""
+        return self.directory / "evaluation.json"
+
+    @property
+    def test_result(self) -> EvaluationRecord | None:
+        """The result of the best network on the test set, if it was measured."""
+        record, summary = read_evaluation(self.evaluation_path), self.summary
+        is_current = record and (summary is None or summary.best_epoch == record.epoch)
+        return record if is_current else None
+
+    def record_evaluation(self, record: EvaluationRecord) -> None:
+        """Write the result on the test set, unless the directory cannot be written."""
+        with contextlib.suppress(OSError):
+            text = to_json_text(record.model_dump(), indent=2) + "\n"
+            write_atomically(self.evaluation_path, text.encode())
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -305,7 +328,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
-        files = (self.config_path, self.metrics_path, self.summary_path)
+        files = (self.config_path, self.metrics_path, self.summary_path, self.evaluation_path)
         self._remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
     def remove_summary(self) -> None:

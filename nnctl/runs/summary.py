@@ -75,6 +75,34 @@ class Summary(Record):
         return values
 
 
+class EvaluationRecord(Record):
+    """Result on the test set, ``evaluation.json``: what ``nnctl eval`` measured last.
+
+    Parameters
+    ----------
+    epoch : int
+        Epoch of the evaluated network, the best one.
+    accuracy, loss : float
+        Fraction of correct predictions, and mean loss.
+    n : int
+        Number of test images.
+    """
+
+    format_version: int = FORMAT_VERSION
+    epoch: Count
+    accuracy: Share
+    loss: Number
+    n: Count
+
+
+def read_evaluation(path: Path) -> EvaluationRecord | None:
+    """Read the result on the test set; return None if there is none, or it cannot be read."""
+    try:
+        return EvaluationRecord.model_validate_json(read_bytes(path))
+    except (OSError, ValueError):  # it can be measured again
+        return None
+
+
 def read_summary(path: Path) -> Summary | None:
     """Read a summary; return None if the file does not exist.
 
