@@ -14,7 +14,7 @@ from nnctl.analysis.inspection import (
     sample_images,
     trained_network,
 )
-from nnctl.cli.options import PATH, output_options, override_options
+from nnctl.cli.options import RUN_OR_FILE, output_options, override_options
 from nnctl.config import Override
 from nnctl.files import to_json_text
 from nnctl.runs.resolve import load_config
@@ -31,7 +31,7 @@ from nnctl.views.check import show_activations, show_gradients, show_inspection,
     each layer.
     """,
 )
-@click.argument("source", metavar="CONFIG|RUN", type=PATH, required=False)
+@click.argument("source", metavar="CONFIG|RUN", type=RUN_OR_FILE, required=False)
 @override_options
 @click.option(
     "--gradients",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nnctl.cli.options import FILE, FOLDER, checkpoint_option, output_options
+from nnctl.cli.options import FILE, RUN, checkpoint_option, output_options
 from nnctl.export import formats
 from nnctl.export.formats import Format
 from nnctl.files import to_json_text
@@ -26,7 +26,7 @@ from nnctl.runs.run import Run, Which
     last line on stdout is the file; with --quiet, it is the only line.
     """,
 )
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @click.option(
     "--format",
     "file_format",

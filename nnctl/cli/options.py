@@ -56,7 +56,44 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class _RunPath(_NonEmptyPath):
+    """The directory of a run, or the word ``latest`` for the newest run or sweep in ``runs``.
+
+    Where one run is needed, the directory of a sweep stands for its best trial.
+
+    Parameters
+    ----------
+    one_run : bool
+        Whether one run is needed.
+    """
+
+    def __init__(self, *, one_run: bool = True, file_okay: bool = False) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
+        self._one_run = one_run
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the run directory; say which one it is if it was not named."""
+        # The command is running, so that the imports cost nothing more.
+        from nnctl.sweeps.journal import is_sweep
+        from nnctl.sweeps.listing import best_run, find_latest
+
+        path: Path = super().convert(value, param, ctx)
+        if str(value) == LATEST and not path.exists():
+            path = find_latest()
+        if self._one_run and is_sweep(path):
+            path = best_run(path)
+        if path != Path(os.fspath(expand_home(value))):
+            click.echo(f"{value}: {path}", err=True)
+        return path
+
+
+LATEST = "latest"
+"""Word that stands for the newest run."""
+
 PATH = _NonEmptyPath(path_type=Path)
+RUN = _RunPath()
+RUN_OR_SWEEP = _RunPath(one_run=False)
+RUN_OR_FILE = _RunPath(file_okay=True)
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)

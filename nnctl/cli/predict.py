@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from nnctl.analysis import prediction as predictions
-from nnctl.cli.options import ACCURACY, PATH_NAME, checkpoint_option
+from nnctl.cli.options import ACCURACY, LATEST, PATH_NAME, RUN, checkpoint_option
 from nnctl.errors import DataError
 from nnctl.files import to_json_text
 from nnctl.runs.run import Which
+from nnctl.sweeps.journal import is_sweep
 from nnctl.views.prediction import PredictionView
 
 
@@ -39,6 +42,8 @@ from nnctl.views.prediction import PredictionView
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image on stdout.")
 def predict(names: tuple[str, ...], checkpoint: Which, threshold: float, as_json: bool) -> None:
+    if names[0] == LATEST or is_sweep(Path(names[0])):
+        names = (str(RUN(names[0])), *names[1:])
     run, images = predictions.open_run(names)
     view = PredictionView()
     if run == predictions.BUNDLED_RUN:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nnctl.cli.options import FILE, FOLDER, data_dir_option, output_options
+from nnctl.cli.options import FILE, RUN_OR_SWEEP, data_dir_option, output_options
 from nnctl.files import to_json_text
 from nnctl.report import html_report
 from nnctl.views.console import warn
@@ -25,7 +25,7 @@ from nnctl.views.download import DownloadView
     'nnctl[plot]'. The last line on stdout is the file.
     """,
 )
-@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", type=RUN_OR_SWEEP, nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output",
     "-o",

@@ -13,6 +13,7 @@ from nnctl.cli.options import (
     FILE,
     FOLDER,
     OVERRIDES,
+    RUN_OR_SWEEP,
     SETTING,
     FiniteRange,
     data_dir_option,
@@ -108,10 +109,13 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRI
 )
 @click.option("--sweep-dir", type=FOLDER, help="Directory for the sweep, new or empty.")
 @click.option(
-    "--resume", type=FOLDER, metavar="DIR", help="Resume a sweep; finished trials are not repeated."
+    "--resume",
+    type=RUN_OR_SWEEP,
+    metavar="DIR",
+    help="Resume a sweep; finished trials are not repeated.",
 )
 @click.option("--retry-failed", is_flag=True, help="With --resume: repeat only the failed trials.")
-@click.option("--show", type=FOLDER, metavar="DIR", help="Print the results of a sweep.")
+@click.option("--show", type=RUN_OR_SWEEP, metavar="DIR", help="Print the results of a sweep.")
 @click.option("--dry-run", is_flag=True, help="List the trials without training them.")
 @data_dir_option
 @output_options

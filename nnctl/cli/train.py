@@ -11,6 +11,7 @@ from nnctl.cli.options import (
     ACCURACY,
     FILE,
     FOLDER,
+    RUN_OR_SWEEP,
     data_dir_option,
     output_options,
     override_options,
@@ -50,7 +51,9 @@ from nnctl.views.training import TrainingView, show_result
     show_default=True,
     help="Parent of the new run directory.",
 )
-@click.option("--resume", type=FOLDER, metavar="RUN", help="Continue a run; CONFIG is optional.")
+@click.option(
+    "--resume", type=RUN_OR_SWEEP, metavar="RUN", help="Continue a run; CONFIG is optional."
+)
 @click.option(
     "--fail-under",
     type=ACCURACY,

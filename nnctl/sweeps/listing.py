@@ -1,0 +1,251 @@
+"""Lists the runs and sweeps below a folder, and finds the newest one and the best of a sweep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nnctl.config import Config
+from nnctl.errors import NnctlError, StorageError, UsageError
+from nnctl.nn.events import EpochMetrics
+from nnctl.runs.lock import LOCK_NAME, DirectoryLock
+from nnctl.runs.run import Run
+from nnctl.sweeps.journal import NAME as JOURNAL_NAME
+from nnctl.sweeps.journal import is_sweep
+from nnctl.sweeps.state import SweepState
+from nnctl.sweeps.trials import COMPLETE, TrialResult
+
+State = Literal[
+    "finished", "stopped_early", "interrupted", "diverged", "training", "unfinished", "damaged"
+]
+
+RUNS = Path("runs")
+"""Folder in which new runs and sweeps are created, unless the user names another one."""
+_WRITTEN = frozenset({"summary.json", "last.npz", "metrics.jsonl", LOCK_NAME})
+"""Files that nnctl writes beside ``config.yaml``."""
+PRUNED_STATES = ("interrupted", "diverged", "unfinished", "damaged")
+"""States of the runs that `nnctl runs --prune` removes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedRun:
+    """A run or a sweep in a list. For a sweep, the metrics are those of its best trial.
+
+    Parameters
+    ----------
+    path : Path
+        Its directory.
+    kind : "run" or "sweep"
+        What it is.
+    state : str
+        How the training ended; ``training`` while a process trains it, ``unfinished`` if it was
+        killed, ``damaged`` if its files cannot be read.
+    changed : float
+        Time of its last change, in seconds since 1970.
+    bytes : int
+        Size of its files.
+    val_accuracy, test_accuracy : float, optional
+        Best validation accuracy; and accuracy on the test set, if ``nnctl eval`` measured it.
+    epochs, of_epochs : int, optional
+        Number of complete epochs, and of all epochs; for a sweep of trials.
+    seconds : float, optional
+        Wall time of the training.
+    dataset, network : str, optional
+        Dataset, and sizes and activations of the layers.
+    seed : int, optional
+        Random seed.
+    problem : str
+        Why it is damaged.
+    """
+
+    path: Path
+    kind: Literal["run", "sweep"]
+    state: State
+    changed: float
+    bytes: int
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    epochs: int | None = None
+    of_epochs: int | None = None
+    seconds: float | None = None
+    dataset: str | None = None
+    network: str | None = None
+    seed: int | None = None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the directory."""
+        return self.path.resolve().name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON-compatible values."""
+        return {"name": self.name, **asdict(self), "path": str(self.path)}
+
+
+def list_runs(folder: Path) -> list[ListedRun]:
+    """Return the runs and sweeps below a folder, the oldest first.
+
+    The trials of a sweep are listed only if the folder is the sweep itself.
+
+    Raises
+    ------
+    UsageError
+        The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: folder not found", hint="Train a first run: nnctl train smoke")
+    listed = [_listed(path) for path in find_runs(folder)]
+    return sorted(listed, key=lambda entry: (entry.changed, entry.path))
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Yield the directories of the runs and sweeps below a folder; see `list_runs`."""
+    for directory, folders, files in os.walk(folder):
+        path = Path(directory)
+        if _is_listed(files) and not (path == folder and is_sweep(path)):
+            folders.clear()
+            yield path
+        else:
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def _is_listed(files: list[str]) -> bool:
+    """Return whether a directory with these files is a run or a sweep."""
+    return JOURNAL_NAME in files or ("config.yaml" in files and not _WRITTEN.isdisjoint(files))
+
+
+def find_latest(folder: Path = RUNS) -> Path:
+    """Return the directory of the run or sweep below a folder that has changed last.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    newest = max(find_runs(folder), key=_changed, default=None)
+    if newest is None:
+        raise UsageError(
+            f"there is no run in {folder} yet, so 'latest' has no meaning",
+            hint="Train one, for example: nnctl train smoke",
+        )
+    return newest
+
+
+def best_run(directory: Path) -> Path:
+    """Return the directory of the best complete trial of a sweep.
+
+    Raises
+    ------
+    UsageError
+        No trial is complete yet.
+    """
+    state = SweepState.read(directory)
+    best = _best(state)
+    if best is None:
+        raise UsageError(f"no trial of the sweep {directory} is complete yet")
+    return best.run_dir
+
+
+def is_locked(directory: Path) -> bool:
+    """Return whether another process trains in a directory; False where that cannot be known."""
+    if not (directory / LOCK_NAME).exists():
+        return False
+    try:
+        DirectoryLock(directory).unlock()
+    except UsageError:
+        return True
+    except StorageError:
+        return False
+    return False
+
+
+def _best(state: SweepState) -> TrialResult | None:
+    metric = state.plan.sweep.ranked_by
+    complete = [row for row in state.results.values() if row.status in COMPLETE]
+    return min(
+        complete,
+        key=lambda row: (-1 if metric == "val_accuracy" else 1) * row.score(metric),
+        default=None,
+    )
+
+
+def _listed(path: Path) -> ListedRun:
+    kind: Literal["run", "sweep"] = "sweep" if is_sweep(path) else "run"
+    files = [file for file in path.rglob("*") if file.is_file()]
+    about: dict[str, Any] = {
+        "path": path,
+        "kind": kind,
+        "changed": _changed(path),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+    try:
+        return ListedRun(**about, **(_of_sweep(path) if kind == "sweep" else _of_run(path)))
+    except NnctlError as error:
+        return ListedRun(**about, state="damaged", problem=error.message)
+
+
+def _changed(path: Path) -> float:
+    """Return the time of the last change of what is written while a run or a sweep trains."""
+    names = (JOURNAL_NAME, "metrics.jsonl", "last.npz", "summary.json")
+    times = [(path / name).stat().st_mtime for name in names if (path / name).exists()]
+    return max(times, default=0.0)
+
+
+def _of_run(path: Path) -> dict[str, Any]:
+    run = Run.open(path)
+    config, summary, tested = run.config, run.summary, run.test_result
+    about: dict[str, Any] = {
+        "of_epochs": config.training.epochs,
+        "dataset": config.data.dataset,
+        "network": describe_network(config),
+        "seed": config.training.seed,
+        "test_accuracy": tested.accuracy if tested else None,
+    }
+    if summary:
+        return about | {
+            "state": summary.status,
+            "epochs": summary.epochs,
+            "val_accuracy": summary.best_val_accuracy,
+            "seconds": summary.seconds,
+        }
+    history: list[EpochMetrics] = run.history
+    accuracies = [epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None]
+    return about | {
+        "state": "training" if is_locked(path) else "unfinished",
+        "epochs": len(history),
+        "val_accuracy": max(accuracies, default=None),
+        "seconds": sum(epoch.seconds for epoch in history),
+    }
+
+
+def _of_sweep(path: Path) -> dict[str, Any]:
+    state = SweepState.read(path)
+    best, rows = _best(state), state.results.values()
+    ended = "unfinished" if state.left else "finished"
+    about: dict[str, Any] = {
+        "state": "training" if is_locked(path) else ended,
+        "epochs": state.total - state.left,
+        "of_epochs": state.total,
+        "seconds": sum(row.seconds for row in rows),
+    }
+    if best:
+        run = Run(best.run_dir)
+        tested = run.test_result
+        about |= {
+            "val_accuracy": best.val_accuracy,
+            "test_accuracy": tested.accuracy if tested else None,
+            "seed": best.seed,
+        }
+        if run.config_path.exists():
+            config = run.config
+            about |= {"dataset": config.data.dataset, "network": describe_network(config)}
+    return about
+
+
+def describe_network(config: Config) -> str:
+    """Return the layers of a configuration in a word: "100 sigmoid, 10 softmax"."""
+    return ", ".join(f"{layer.units} {layer.activation.name}" for layer in config.network.layers)

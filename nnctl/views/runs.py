@@ -1,0 +1,95 @@
+"""Shows lists of runs, and comparisons of runs, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+
+from nnctl.analysis.run_comparison import ComparedRun
+from nnctl.sweeps.listing import ListedRun
+from nnctl.text import duration, p_value, percent, short_value
+from nnctl.views.console import make_table, notices, results, say
+
+
+def show_runs(entries: Sequence[ListedRun], folder: Path) -> None:
+    """Print a row per run or sweep."""
+    console = results()
+    if not entries:
+        say(notices(), f"No runs in {folder}.")
+        return
+    table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
+    table.add_column("name", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for name in ("validation", "test", "epochs", "time", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in entries:
+        table.add_row(
+            _name(entry, folder),
+            entry.state.replace("_", " "),
+            percent(entry.val_accuracy),
+            percent(entry.test_accuracy),
+            _epochs(entry),
+            "" if entry.seconds is None else duration(entry.seconds),
+            decimal(entry.bytes, precision=0),
+        )
+    console.print(table)
+    for entry in entries:
+        if entry.problem:
+            say(console, f"{entry.path}: {entry.problem}")
+
+
+def _epochs(entry: ListedRun) -> str:
+    if entry.epochs is None:
+        return ""
+    unit = " trials" if entry.kind == "sweep" else ""
+    count = f"{entry.epochs}"
+    return f"{count if entry.epochs == entry.of_epochs else f'{count}/{entry.of_epochs}'}{unit}"
+
+
+def _name(entry: ListedRun, folder: Path) -> str:
+    """Return the path of a run below the listed folder."""
+    relative = entry.path.relative_to(folder)
+    return str(relative) if relative.parts else entry.name
+
+
+def show_comparison(runs: Sequence[ComparedRun]) -> None:
+    """Print the runs side by side, then the difference of each from the first in a sentence."""
+    console = results()
+    names = [Path(run.run_dir).name for run in runs]
+    table = make_table(left=("", *names))
+    rows: list[tuple[str, list[str]]] = [
+        (key, [short_value(run.settings[key]) for run in runs]) for key in runs[0].settings
+    ]
+    rows += [
+        ("validation accuracy", [percent(run.val_accuracy) for run in runs]),
+        ("test accuracy", [percent(run.test_accuracy) for run in runs]),
+        ("test loss", [f"{run.test_loss:.4f}" for run in runs]),
+        ("best epoch", [f"{run.best_epoch} of {run.epochs}" for run in runs]),
+        ("time", [duration(run.seconds) for run in runs]),
+    ]
+    for label, cells in rows:
+        table.add_row(label, *cells)
+    console.print(table)
+    for name, run in zip(names[1:], runs[1:], strict=True):
+        say(console, _sentence(name, names[0], run))
+
+
+def _sentence(name: str, first: str, run: ComparedRun) -> str:
+    if not run.only_this + run.only_first:
+        return f"{name} and {first} are right on exactly the same test images."
+    verdict = "significant" if run.p < 0.05 else "not significant"
+    return (
+        f"{run.only_this} test images only {name} gets right{_classes(run.gained)}, "
+        f"{run.only_first} only {first}{_classes(run.lost)}: the difference is {verdict} "
+        f"(McNemar's test, p = {p_value(run.p)})."
+    )
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """Return the three most frequent classes: " (most often 9, 4 and 8)"."""
+    most = sorted(counts, key=lambda name: -counts[name])[:3]
+    return f" (most often {', '.join(most)})" if most else ""
