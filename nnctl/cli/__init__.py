@@ -29,7 +29,7 @@ from nnctl.text import did_you_mean, nearest, presentable
 
 COMMANDS = {
     "check": ("check", "Check a configuration before training, or diagnose a run."),
-    "compare": ("compare", "Compare the settings and accuracies of runs."),
+    "compare": ("compare", "Compare two or more RUNs."),
     "download": ("download", "Download MNIST or another dataset, and verify it."),
     "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
     "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
@@ -38,7 +38,7 @@ COMMANDS = {
         "Classify each IMAGE, with the network trained in RUN if given.",
     ),
     "report": ("report", "Write an HTML report of RUN that works offline."),
-    "runs": ("runs", "List the runs and sweeps in a folder, or remove unfinished ones."),
+    "runs": ("runs", "List the runs and sweeps below DIR, by default runs."),
     "sweep": ("sweep", "Train many variants of a configuration and rank them."),
     "train": ("train", "Train a network as configured in CONFIG, a YAML file."),
 }

@@ -260,7 +260,7 @@ class EarlyStoppingConfig(Section):
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Add the short form to the JSON Schema: the patience alone."""
-        return {"anyOf": [{"type": "integer", "minimum": 1}, handler(schema)]}
+        return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WHOLE}, handler(schema)]}
 
     @model_validator(mode="before")
     @classmethod

@@ -227,7 +227,9 @@ def largest() -> Iterator[tuple[str, int]]:
     """Yield the key of each integer of a configuration, and the largest allowed value."""
     sections = json_schema()["$defs"]
     for section, place in (("Training", ""), ("EarlyStopping", "early_stopping.")):
-        for name, key in sections[f"{section}Config"]["properties"].items():
+        definition = sections[f"{section}Config"]
+        long_form = definition.get("anyOf", [definition])[-1]
+        for name, key in long_form["properties"].items():
             for option in (key, *key.get("anyOf", ())):
                 if option.get("type") == "integer":
                     yield f"training.{place}{name}", option["maximum"]

@@ -128,6 +128,8 @@ def _cases(run: Path) -> dict[str, tuple[object, ...]]:
         "export": (run, "--format", "safetensors"),
         "predict": (run, "no-such-picture"),
         "report": ("no-such-run",),
+        "runs": (run.parent,),
+        "compare": (run, run),
     }
 
 
