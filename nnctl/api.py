@@ -12,7 +12,7 @@ import numpy as np
 
 from nnctl.analysis import evaluation
 from nnctl.analysis.evaluation import Evaluation, Split
-from nnctl.config import Document, Override, read_file
+from nnctl.config import Document, Override, read_config
 from nnctl.files import expand_home
 from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
@@ -36,8 +36,11 @@ def train(
     seed: int | None = None,
     dataset: str | None = None,
     subset: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
     settings: Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
+    name: str | None = None,
     runs_dir: str | Path = "runs",
 ) -> Run:
     """Train a network without output, and return its run.
@@ -45,13 +48,15 @@ def train(
     Parameters
     ----------
     config : str, Path or mapping
-        Path of a YAML file, or its content as a mapping.
-    epochs, seed, dataset, subset : optional
+        Path of a YAML file, name of a preset, or the content of a file as a mapping.
+    epochs, seed, dataset, subset, lr, batch_size : optional
         The same as the options of ``nnctl train``.
     settings : mapping, optional
         Other values by dotted key: ``{"optimizer.learning_rate": 0.1}``.
     run_dir : str or Path, optional
         Run directory, new or empty.
+    name : str, optional
+        Name of the new run directory in `runs_dir`.
     runs_dir : str or Path
         Parent of a new run directory, if `run_dir` is not given.
 
@@ -69,7 +74,7 @@ def train(
     Examples
     --------
     >>> import nnctl
-    >>> run = nnctl.train("configs/smoke.yaml", epochs=1)  # doctest: +SKIP
+    >>> run = nnctl.train("smoke", epochs=1)  # doctest: +SKIP
     >>> nnctl.evaluate(run).accuracy > 0.8  # doctest: +SKIP
     True
     """
@@ -78,13 +83,15 @@ def train(
         "training.seed": seed,
         "data.dataset": dataset,
         "data.subset": subset,
+        "optimizer.learning_rate": lr,
+        "training.batch_size": batch_size,
     }
     named = {key: value for key, value in options.items() if value is not None}
     overrides = _overrides({**(settings or {}), **named})
     if isinstance(config, Mapping):
         document, name = Document("the configuration", _plain(config)), "run"
     else:
-        document, name = read_file(expand_home(config)), Path(config).stem
+        document, name = read_config(Path(config)), Path(config).stem
     requested = resolve_config(document, overrides)
     digits = find_dataset(requested.data, None, _warn)
     resolved = resolve_auto(requested, digits, _warn)

@@ -21,6 +21,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nnctl.installation import install_command
 from nnctl.text import MAX_WORD, shortened
 
 MAX_LISTED = 100
@@ -122,7 +123,7 @@ def requiring(library: str, purpose: str, *, extra: str) -> Iterator[None]:
         yield
     except ImportError:
         raise UsageError(
-            f"{purpose} requires {library}", hint=f"Install it with: pip install 'nnctl[{extra}]'"
+            f"{purpose} requires {library}", hint=f"Install it with: {install_command(extra)}"
         ) from None
 
 

@@ -17,13 +17,14 @@ PACKAGE = Path(nnctl.__file__).parent
 
 ALLOWED: dict[str, set[str]] = {
     "text": set(),
-    "errors": {"text"},
+    "installation": {"text"},
+    "errors": {"text", "installation"},
     "files": {"errors"},
     "signals": set(),
     "system": set(),
     "nn": set(),
-    "config": {"text", "errors", "nn"},
-    "data": {"text", "errors", "files", "nn"},
+    "config": {"text", "errors", "files", "nn"},
+    "data": {"text", "installation", "errors", "files", "nn"},
     "build": {"system", "nn", "config"},
     "diagnosis": {"text", "nn", "config", "data", "build"},
     "runs": {
@@ -42,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps": {"text", "errors", "files", "system", "nn", "config", "data", "runs", "analysis"},
     "export": {"errors", "files", "nn", "runs", "analysis"},
     "report": {"text", "errors", "files", "nn", "config", "data", "runs", "analysis", "sweeps"},
-    "views": {"text", "nn", "data", "diagnosis", "runs", "analysis", "sweeps"},
+    "views": {"text", "nn", "config", "data", "diagnosis", "runs", "analysis", "sweeps"},
     "cli": {
         "text",
         "errors",

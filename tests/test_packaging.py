@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import sys
 import zipfile
@@ -37,10 +38,10 @@ def _run(*command: object, cwd: Path | None = None) -> str:
 def test_the_wheel_contains_the_digits_the_schemas_and_the_licenses(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        schema = archive.read("nnctl/config/schema.json")
+        schema = archive.read("nnctl/configs/schema.json")
     assert sum(name.startswith("nnctl/data/mini/") and name.endswith(".gz") for name in names) == 4
     assert "nnctl/data/mini/LICENSE.md" in names
-    assert "nnctl/config/sweep-schema.json" in names
+    assert "nnctl/configs/books/nielsen-3-30.yaml" in names
     assert "nnctl/py.typed" in names
     for part in ("best.npz", "config.yaml", "summary.json"):
         assert f"nnctl/analysis/photographs/{part}" in names
@@ -58,10 +59,12 @@ def test_the_wheel_trains_in_a_fresh_environment_outside_the_source_tree(
     _run(sys.executable, "-m", "venv", environment)
     scripts = environment / ("Scripts" if sys.platform == "win32" else "bin")
     _run(scripts / "python", "-m", "pip", "install", "--quiet", wheel)
-    config = tmp_path / "smoke.yaml"
-    config.write_text((CONFIGS / "smoke.yaml").read_text("utf-8"), encoding="utf-8")
-    run = _run(scripts / "nnctl", "train", config, "--fail-under", "0.9", cwd=tmp_path)
-    evaluated = _run(scripts / "nnctl", "eval", run.splitlines()[-1], "--json", cwd=tmp_path)
+    listed = _run(scripts / "nnctl", "presets", "--json", cwd=tmp_path)
+    assert len(json.loads(listed)["presets"]) == len(list(CONFIGS.rglob("*.yaml")))
+    _run(scripts / "nnctl", "presets", "copy", "sweep-fast", cwd=tmp_path)
+    _run(scripts / "nnctl", "sweep", "sweep-fast.yaml", "--dry-run", cwd=tmp_path)
+    _run(scripts / "nnctl", "train", "smoke", "--fail-under", "0.9", cwd=tmp_path)
+    evaluated = _run(scripts / "nnctl", "eval", "latest", "--json", cwd=tmp_path)
     assert '"n": 1000' in evaluated
     where = _run(scripts / "python", "-c", "import nnctl; print(nnctl.__file__)", cwd=tmp_path)
     assert str(environment) in where

@@ -37,10 +37,11 @@ COMMANDS = {
         "predict",
         "Classify each IMAGE, with the network trained in RUN if given.",
     ),
+    "presets": ("presets", "List the configurations that come with nnctl."),
     "report": ("report", "Write an HTML report of RUN that works offline."),
     "runs": ("runs", "List the runs and sweeps below DIR, by default runs."),
     "sweep": ("sweep", "Train many variants of a configuration and rank them."),
-    "train": ("train", "Train a network as configured in CONFIG, a YAML file."),
+    "train": ("train", "Train a network as configured in CONFIG."),
 }
 """Module and function of each command, and the first sentence of its help."""
 

@@ -14,7 +14,7 @@ from nnctl.analysis.inspection import (
     sample_images,
     trained_network,
 )
-from nnctl.cli.options import RUN_OR_FILE, output_options, override_options
+from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options
 from nnctl.config import Override
 from nnctl.files import to_json_text
 from nnctl.runs.resolve import load_config
@@ -23,15 +23,15 @@ from nnctl.views.check import show_activations, show_gradients, show_inspection,
 
 
 @click.command(
-    epilog="Example: nnctl check configs/relu.yaml --gradients",
+    epilog="Example: nnctl check relu --gradients",
     help="""Check a configuration before training, or diagnose a run.
 
-    For CONFIG, a YAML file, shows layers, shapes, parameters, initialization, memory and steps,
-    and warns of settings that prevent learning. For RUN, a run directory, shows the health of
-    each layer.
+    CONFIG is a YAML file, the name of a preset (see nnctl presets), or - for standard input. Shows
+    layers, shapes, parameters, initialization, memory and steps, and warns of settings that
+    prevent learning. RUN is a run directory; shows the health of each layer.
     """,
 )
-@click.argument("source", metavar="CONFIG|RUN", type=RUN_OR_FILE, required=False)
+@click.argument("source", metavar="CONFIG|RUN", type=RUN_OR_CONFIG, required=False)
 @override_options
 @click.option(
     "--gradients",

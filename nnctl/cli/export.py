@@ -22,7 +22,7 @@ from nnctl.runs.run import Run, Which
     divide bytes by 255. An ONNX file has two outputs: logits, the weighted inputs of the last
     layer, and probabilities, its activations: softmax over all classes, an independent sigmoid
     for each class, or the values of another activation function. With --format safetensors,
-    prints the code that loads the file in PyTorch. Both require: pip install 'nnctl[export]'. The
+    prints the code that loads the file in PyTorch. Both require the extra export. The
     last line on stdout is the file; with --quiet, it is the only line.
     """,
 )

@@ -65,10 +65,12 @@ class _RunPath(_NonEmptyPath):
     ----------
     one_run : bool
         Whether one run is needed.
+    or_config : bool
+        Whether the value may be a CONFIG as well.
     """
 
-    def __init__(self, *, one_run: bool = True, file_okay: bool = False) -> None:
-        super().__init__(file_okay=file_okay, path_type=Path)
+    def __init__(self, *, one_run: bool = True, or_config: bool = False) -> None:
+        super().__init__(file_okay=or_config, allow_dash=or_config, path_type=Path)
         self._one_run = one_run
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -93,9 +95,11 @@ LATEST = "latest"
 PATH = _NonEmptyPath(path_type=Path)
 RUN = _RunPath()
 RUN_OR_SWEEP = _RunPath(one_run=False)
-RUN_OR_FILE = _RunPath(file_okay=True)
+RUN_OR_CONFIG = _RunPath(or_config=True)
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
+CONFIG = _NonEmptyPath(allow_dash=True, path_type=Path)
+"""A file, a preset or - for standard input; see `nnctl.config.read_config`."""
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
 PATH_NAME = _NonEmptyPath()
 SETTING = _Setting()
@@ -143,6 +147,8 @@ _SHORTCUTS = {
     "subset": ("data.subset", int, "Train on N examples only."),
     "epochs": ("training.epochs", int, "Total number of epochs."),
     "seed": ("training.seed", int, "Random seed."),
+    "lr": ("optimizer.learning_rate", float, "Learning rate."),
+    "batch-size": ("training.batch_size", int, "Examples per training step."),
     "threads": (
         "training.threads",
         int,
@@ -151,7 +157,7 @@ _SHORTCUTS = {
 }
 """Options that set a key of a configuration: the key, the type and the help of each."""
 
-OVERRIDES = ("settings", *_SHORTCUTS)
+OVERRIDES = ("settings", *(name.replace("-", "_") for name in _SHORTCUTS))
 """Names of the options that `override_options` adds."""
 
 
@@ -165,12 +171,12 @@ def override_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_overrides(*, settings: tuple[str, ...], **options: Any) -> None:
         overrides = [Override.parse(text) for text in settings]
         for name, (key, *_) in _SHORTCUTS.items():
-            if (value := options.pop(name)) is not None:
+            if (value := options.pop(name.replace("-", "_"))) is not None:
                 overrides.append(Override(key, value, f"--{name} {value}"))
         command(overrides=overrides, **options)
 
     decorated: Callable[..., None] = with_overrides
     for name, (_, kind, text) in reversed(_SHORTCUTS.items()):
-        metavar = "NAME" if kind is str else "N"
+        metavar = {str: "NAME", int: "N", float: "RATE"}[kind]
         decorated = click.option(f"--{name}", type=kind, metavar=metavar, help=text)(decorated)
     return _SET(decorated)

@@ -21,8 +21,8 @@ from nnctl.views.download import DownloadView
     RUN is a run directory. The report shows learning curves, the confusion matrix with example
     images, the worst mistakes, calibration and layers. It has a canvas to draw digits on, which
     the network classifies in the browser. Several runs, or the directory of a sweep, are
-    compared. A run that is still training is shown up to its last epoch. Requires: pip install
-    'nnctl[plot]'. The last line on stdout is the file.
+    compared. A run that is still training is shown up to its last epoch. Requires the
+    extra plot. The last line on stdout is the file.
     """,
 )
 @click.argument("runs", type=RUN_OR_SWEEP, nargs=-1, required=True, metavar="RUN...")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from nnctl.cli.options import (
-    FILE,
+    CONFIG,
     FOLDER,
     OVERRIDES,
     RUN_OR_SWEEP,
@@ -23,7 +23,7 @@ from nnctl.cli.options import (
 from nnctl.config import Override
 from nnctl.data.dataset import find_cached
 from nnctl.errors import InterruptedRunError, NnctlError, StorageError
-from nnctl.runs.run import Run
+from nnctl.runs.run import Run, named_directory
 from nnctl.signals import ignore_signals, stop_on_signals
 from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.journal import is_sweep
@@ -41,15 +41,16 @@ from nnctl.views.console import notices, say
 from nnctl.views.download import DownloadView
 from nnctl.views.sweep import LEADERS, SweepView, show_plan, show_results, show_unfinished
 
-_PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRIDES)
+_PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "name", "dry_run", *OVERRIDES)
 """Options that determine which trials a sweep has, as opposed to how they run."""
 
 
 @click.command(
-    epilog="Example: nnctl sweep configs/sigmoid.yaml -p training.batch_size=10,32,100",
+    epilog="Example: nnctl sweep sigmoid -p training.batch_size=10,32,100",
     help="""Train many variants of a configuration and rank them.
 
-    CONFIG is a sweep file, or a training configuration together with -p.
+    CONFIG is a sweep file, or a training configuration together with -p: a file, the name of a
+    preset (see nnctl presets), or - for standard input.
 
     The sweep directory contains results.csv, results.jsonl and a run directory per trial. At the
     end, a leaderboard is printed. Its column p is the p-value of the difference from the best
@@ -57,7 +58,7 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRI
     several seeds. The last line of stdout is the directory of the best run.
     """,
 )
-@click.argument("config", type=FILE, required=False)
+@click.argument("config", type=CONFIG, required=False)
 @click.option(
     "-p",
     "--parameter",
@@ -69,7 +70,7 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRI
     "all combinations are tried.",
 )
 @click.option(
-    "--base", type=FILE, help="Configuration to vary, instead of the one in the sweep file."
+    "--base", type=CONFIG, help="Configuration to vary, instead of the one in the sweep file."
 )
 @click.option(
     "--trials",
@@ -109,6 +110,9 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "dry_run", *OVERRI
 )
 @click.option("--sweep-dir", type=FOLDER, help="Directory for the sweep, new or empty.")
 @click.option(
+    "--name", help="Name of the new sweep directory in runs (default: CONFIG and the time)."
+)
+@click.option(
     "--resume",
     type=RUN_OR_SWEEP,
     metavar="DIR",
@@ -131,6 +135,7 @@ def sweep(
     max_failures: int | None,
     trial_timeout: float | None,
     sweep_dir: Path | None,
+    name: str | None,
     resume: Path | None,
     retry_failed: bool,
     show: Path | None,
@@ -143,6 +148,10 @@ def sweep(
     if show:
         _show(show, data_dir, as_json)
         return
+    if name is not None and sweep_dir:
+        raise click.UsageError("--name and --sweep-dir cannot be combined")
+    if name is not None:
+        sweep_dir = named_directory(name, Path("runs"))
     plan = None
     if config:
         plan = read_plan(config, varied, overrides, base=base, trials=trials, seeds=seeds)
@@ -155,8 +164,8 @@ def sweep(
             factory = TrialFactory(data_dir, notify)
             if config and plan:
                 factory.fetch(checked)
-                name = f"sweep-{config.stem.removeprefix('sweep-')}"
-                run = Run.create_at(sweep_dir) if sweep_dir else Run.create(name, Path("runs"))
+                stem = f"sweep-{config.stem.removeprefix('sweep-')}"
+                run = Run.create_at(sweep_dir) if sweep_dir else Run.create(stem, Path("runs"))
                 started = Sweep.create(run.directory, plan, checked, factory)
             elif resume:
                 started = Sweep.resume(resume, factory, retry_failed=retry_failed)

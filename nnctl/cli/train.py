@@ -9,7 +9,7 @@ import click
 
 from nnctl.cli.options import (
     ACCURACY,
-    FILE,
+    CONFIG,
     FOLDER,
     RUN_OR_SWEEP,
     data_dir_option,
@@ -26,7 +26,7 @@ from nnctl.runs.resolve import (
     require_validation,
     resolve_auto,
 )
-from nnctl.runs.run import Run
+from nnctl.runs.run import Run, named_directory
 from nnctl.runs.training_run import TrainingRun
 from nnctl.signals import stop_on_signals
 from nnctl.views.download import DownloadView
@@ -34,14 +34,16 @@ from nnctl.views.training import TrainingView, show_result
 
 
 @click.command(
-    epilog="Example: nnctl train configs/sigmoid.yaml --set optimizer.learning_rate=0.1",
-    help="""Train a network as configured in CONFIG, a YAML file.
+    epilog="Example: nnctl train sigmoid --lr 0.1",
+    help="""Train a network as configured in CONFIG.
+
+    CONFIG is a YAML file, the name of a preset (see nnctl presets), or - for standard input.
 
     The last line on stdout is the run directory. Ctrl-C saves the state and exits with code 130;
     --resume continues from there, and reaches the same result as without the interruption.
     """,
 )
-@click.argument("config", type=FILE, required=False)
+@click.argument("config", type=CONFIG, required=False)
 @override_options
 @click.option("--run-dir", type=FOLDER, help="Run directory, new or empty.")
 @click.option(
@@ -50,6 +52,9 @@ from nnctl.views.training import TrainingView, show_result
     default=Path("runs"),
     show_default=True,
     help="Parent of the new run directory.",
+)
+@click.option(
+    "--name", help="Name of the new run directory in --runs-dir (default: CONFIG and the time)."
 )
 @click.option(
     "--resume", type=RUN_OR_SWEEP, metavar="RUN", help="Continue a run; CONFIG is optional."
@@ -69,6 +74,7 @@ def train(
     config: Path | None,
     run_dir: Path | None,
     runs_dir: Path,
+    name: str | None,
     resume: Path | None,
     fail_under: float | None,
     dry_run: bool,
@@ -80,9 +86,13 @@ def train(
     run = Run.open(resume) if resume else None
     path = config or (run.config_path if run else None)
     if path is None:
-        raise click.UsageError("expected a CONFIG or --resume RUN")
+        raise click.UsageError("expected a CONFIG, such as sigmoid, or --resume RUN")
     if resume and run_dir:
         raise click.UsageError("--run-dir cannot be used with --resume, which continues in RUN")
+    if name is not None and (resume or run_dir):
+        raise click.UsageError("--name cannot be used with --resume or --run-dir")
+    if name is not None:
+        run_dir = named_directory(name, runs_dir)
     requested = load_config(path, overrides)
     if fail_under is not None:
         require_validation(requested)

@@ -3,7 +3,7 @@
 from nnctl.config.checks import Check, Problem
 from nnctl.config.loader import from_mapping, load, replaced, resolve, to_mapping, to_yaml
 from nnctl.config.overrides import Override, apply_overrides
-from nnctl.config.reader import Document, read_file
+from nnctl.config.reader import Document, read_config, read_file
 from nnctl.config.schema import Config, json_schema
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "from_mapping",
     "json_schema",
     "load",
+    "read_config",
     "read_file",
     "replaced",
     "resolve",

@@ -10,16 +10,21 @@ import errno
 import math
 import re
 import stat
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nnctl.config.presets import locate_config
 from nnctl.errors import ConfigError, limit_hint
 
 KeyPath = tuple[str | int, ...]
 """Path of a value in a document: the keys and indices that lead to it."""
+
+STDIN = "-"
+"""Name of standard input as a configuration."""
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 100  # functions that visit the values are recursive
@@ -96,7 +101,31 @@ class Document:
         return self.values.get(path, self.source)
 
 
-def read_file(path: Path, *, pipes: bool = True) -> Document:
+def read_config(name: Path, *, beside: Document | None = None, pipes: bool = True) -> Document:
+    """Read the YAML file that a user names: a path, a preset, or ``-`` for standard input.
+
+    Parameters
+    ----------
+    name : Path
+        Path or name of the configuration.
+    beside : Document, optional
+        Sweep file with this base; paths are relative to its folder.
+    pipes : bool
+        Whether the file may be a pipe or a device; see `read_file`.
+
+    Raises
+    ------
+    ConfigError
+        The file or preset does not exist, cannot be read or is not valid YAML.
+    """
+    if beside is None and str(name) == STDIN:
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        return _parse(content, "<stdin>")
+    path, source = locate_config(name, beside.folder if beside else None)
+    return read_file(path, pipes=pipes, source=source)
+
+
+def read_file(path: Path, *, pipes: bool = True, source: str | None = None) -> Document:
     """Read a YAML file.
 
     Parameters
@@ -106,6 +135,8 @@ def read_file(path: Path, *, pipes: bool = True) -> Document:
     pipes : bool
         Whether the file may be a pipe or a device. Reading a pipe waits for its writer, so this is
         for files that the user names on the command line.
+    source : str, optional
+        Name of the file in messages; by default its path.
 
     Raises
     ------
@@ -118,21 +149,30 @@ def read_file(path: Path, *, pipes: bool = True) -> Document:
             raise OSError(errno.EINVAL, "it is a directory, a pipe or a device")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-        if len(content) <= MAX_BYTES:
-            document = read(content.decode("utf-8-sig"), str(path))
-            document.folder = path.parent
-            return document
-        mistake = f"{path}: file is larger than {MAX_BYTES:,} bytes"
     except FileNotFoundError:
-        mistake, hint = f"{path}: file not found", _nearby(path)
+        mistake = f"{path}: file not found"
     except OSError as error:
         mistake, hint = f"{path}: cannot read: {error.strerror}", limit_hint(error)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        mistake, hint = f"{path}:{line}: not UTF-8 text", "Save the file as UTF-8."
     except ValueError as error:  # a NUL in the name
         mistake = f"{str(path)!r}: invalid file name: {error}"
+    else:
+        document = _parse(content, source or str(path))
+        document.folder = path.parent
+        return document
     raise ConfigError(str(path), [mistake], hint=hint)
+
+
+def _parse(content: bytes, source: str) -> Document:
+    """Parse the bytes of a file, whose size and encoding are checked."""
+    if len(content) > MAX_BYTES:
+        raise ConfigError(source, [f"{source}: file is larger than {MAX_BYTES:,} bytes"])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        mistake = f"{source}:{line}: not UTF-8 text"
+        raise ConfigError(source, [mistake], hint="Save the file as UTF-8.") from None
+    return read(text, source)
 
 
 def read(text: str, source: str) -> Document:
@@ -149,15 +189,6 @@ def read(text: str, source: str) -> Document:
 def read_value(text: str, source: str) -> Any:
     """Parse one YAML value from the command line."""
     return _Builder(source, with_lines=False).build(text)
-
-
-def _nearby(path: Path) -> str | None:
-    """Return a hint that lists the YAML files in the directory of a missing file."""
-    try:
-        names = sorted(map(str, path.parent.glob("*.yaml")))
-    except (OSError, ValueError):
-        return None
-    return f"Available files: {', '.join(names[:10])}" if names else None
 
 
 class _Builder:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from nnctl.data import idx
 from nnctl.data.registry import NAMES
 from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.installation import install_command
 from nnctl.text import quoted, shortened
 
 Arrays = Mapping[str, NDArray[np.uint8]]
@@ -454,7 +455,7 @@ def _read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
         from PIL import Image
     except ImportError:
         raise UsageError(
-            "reading images requires Pillow", hint="Install it with: pip install 'nnctl[plot]'"
+            "reading images requires Pillow", hint=f"Install it with: {install_command('plot')}"
         ) from None
     images: NDArray[np.uint8] | None = None
     for i, path in enumerate(paths):

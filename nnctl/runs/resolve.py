@@ -16,7 +16,7 @@ from nnctl.config import (
     Document,
     Override,
     Problem,
-    read_file,
+    read_config,
     replaced,
     resolve,
 )
@@ -205,7 +205,7 @@ def load_config(path: Path, overrides: Sequence[Override] = ()) -> Config:
     UsageError
         The file is a sweep file.
     """
-    document = read_file(path)
+    document = read_config(path)
     if "network" not in document.data and "parameters" in document.data:
         raise UsageError(
             f"{path} is a sweep file, not a training configuration",

@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 import numpy as np
@@ -450,6 +450,26 @@ def _network_of(checkpoint: Checkpoint, path: Path) -> Network:
     network = build_network(config, pixels)
     network.parameters.vector[...] = parameters
     return network
+
+
+def named_directory(name: str, runs_dir: Path) -> Path:
+    """Return the directory of a new run or sweep with a name.
+
+    Raises
+    ------
+    UsageError
+        The name is not that of one directory, is reserved, or exists.
+    """
+    directory = runs_dir / name
+    if PureWindowsPath(name).name != name or name in ("", ".", "..", "latest"):
+        reason = "stands for the newest run" if name == "latest" else "is not a directory's name"
+        raise UsageError(
+            f"--name {name}: {name or 'an empty text'} {reason}",
+            hint="Use a name without / \\ and :, such as --name first, or a path: --run-dir PATH",
+        )
+    if directory.is_dir():
+        require_empty(directory)
+    return directory
 
 
 def require_empty(directory: Path) -> None:

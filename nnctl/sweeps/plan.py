@@ -16,7 +16,7 @@ from nnctl.config import (
     Override,
     apply_overrides,
     from_mapping,
-    read_file,
+    read_config,
     resolve,
     to_mapping,
 )
@@ -33,7 +33,7 @@ from nnctl.config.sweeps import (
 )
 from nnctl.data.dataset import Dataset, canonical_name, locate
 from nnctl.errors import ConfigError, DamagedFileError, DataError, UsageError
-from nnctl.files import exists, expand_home
+from nnctl.files import exists
 from nnctl.runs.resolve import (
     Notice,
     Notify,
@@ -315,42 +315,51 @@ def read_plan(
         if key in values:
             raise UsageError(f"-p {text}: {key} is given twice; list all its values in one -p")
         values[key] = choices
-    document, places = read_file(path), dict.fromkeys(values, "-p")
+    document, places = read_config(path), dict.fromkeys(values, "-p")
     is_sweep = "base" in document.data or "parameters" in document.data
     if is_sweep:
         if trials is not None:
             document.data["trials"] = trials
             document.data.pop("run_cap", None)
         sweep = load_sweep(document)
-        base_path = base or _base_of(sweep, path)
-        space: dict[str, Any] = {**_with_located_datasets(sweep.space, path.parent), **values}
-        sweep = sweep.model_copy(update={"base": str(base_path), "parameters": space})
+        folder = document.folder or Path()
+        space: dict[str, Any] = {**_with_located_datasets(sweep.space, folder), **values}
         places = {**_places(document), **places}
+        _require_base(sweep, document, base)
+        sweep = sweep.model_copy(update={"parameters": space})
     elif base is not None and values:
         raise UsageError("--base needs a sweep file; CONFIG is a training configuration")
     else:
-        sweep, base_path = _sweep_over(path, values, trials), path
+        sweep = _sweep_over(path, values, trials)
     update = {"parameters": _without_overridden(sweep, overrides)}
     sweep = sweep.model_copy(update=update | ({"seeds": seeds} if seeds else {}))
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
     if is_sweep:  # otherwise it has been read, and a pipe can be read only once
-        document = read_file(base_path, pipes=base is not None)
+        document = _read_base(sweep, document, base)
+        sweep = sweep.model_copy(update={"base": document.source})
     locate_dataset(document, overrides)
     apply_overrides(document, overrides)
     _make_dataset_absolute(document)
     return Plan(document, sweep, places)
 
 
-def _base_of(sweep: SweepConfig, path: Path) -> Path:
-    """Return the path of the configuration that a sweep file varies."""
-    if sweep.base is None:
+def _require_base(sweep: SweepConfig, document: Document, base: Path | None) -> None:
+    """Check that a sweep file or --base names the configuration to vary."""
+    if base is None and sweep.base is None:
+        source = document.source
         raise ConfigError(
-            str(path),
-            [f"{path}:1:1: 'base' is missing: the path of the configuration to vary"],
+            source,
+            [f"{source}:1:1: 'base' is missing: the configuration to vary, a file or a preset"],
             hint="Add it to the sweep file, or use: --base CONFIG",
         )
-    return path.parent / expand_home(sweep.base)
+
+
+def _read_base(sweep: SweepConfig, document: Document, base: Path | None) -> Document:
+    """Read the configuration that a sweep file varies; --base may be a pipe."""
+    if base is not None:
+        return read_config(base)
+    return read_config(Path(str(sweep.base)), beside=document, pipes=False)
 
 
 def _sweep_over(path: Path, values: Mapping[str, Any], trials: int | None) -> SweepConfig:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnctl.config import reader
+from nnctl.config import read_config, reader
 from nnctl.config.reader import MAX_BYTES, read, read_file
 from nnctl.errors import ConfigError
 
@@ -258,8 +258,9 @@ def test_the_error_for_a_missing_file_lists_the_available_files(tmp_path: Path) 
     for name in ("relu.yaml", "tanh.yaml", "notes.txt"):
         (tmp_path / name).touch()
     with pytest.raises(ConfigError) as caught:
-        read_file(tmp_path / "rleu.yaml")
-    assert f"{tmp_path / 'rleu.yaml'}: file not found" == caught.value.message
+        read_config(tmp_path / "rleu.yaml")
+    expected = f"{tmp_path / 'rleu.yaml'}: file not found; did you mean"
+    assert caught.value.message.startswith(expected)
     assert (
         f"Available files: {tmp_path / 'relu.yaml'}, {tmp_path / 'tanh.yaml'}" == caught.value.hint
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nnctl.config.reader import read_value
+from nnctl.config.reader import read_config, read_value
 from nnctl.config.sweeps import Choice, Constant, Range, SweepConfig
 from nnctl.errors import ConfigError
 from tests.config.helpers import mistake, mistakes, sweep_of, written
@@ -372,5 +372,5 @@ def test_a_grid_may_have_a_range_of_whole_numbers_and_a_fixed_training_seed() ->
 def test_the_error_for_a_missing_sweep_file_lists_the_available_files() -> None:
     Path("sweep.yaml").touch()
     with pytest.raises(ConfigError) as caught:
-        sweep_of(Path("swep.yaml"))
+        read_config(Path("swep.yaml"))
     assert caught.value.hint == "Available files: sweep.yaml"

@@ -250,7 +250,9 @@ def test_a_download_that_is_interrupted_at_any_call_leaves_no_temporary_file(
         fault = Fault(str(cache), signals=[number], signal_at=[at], small_mnist=True)
         done = nursery.run(fault, *arguments(good.url, cache))
         torture.tried(f"downloads interrupted by {name}")
-        assert "Traceback" not in done.stderr, done.stderr
+        # Python prints an exception in __del__ and continues: no code can catch it.
+        shown = re.sub("Exception ignored in: .*?KeyboardInterrupt", "", done.stderr, flags=re.S)
+        assert "Traceback" not in shown, done.stderr
         if done.returncode == 0:
             assert done.stdout.startswith("MNIST is in")
         else:

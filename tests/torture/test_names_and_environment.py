@@ -129,6 +129,7 @@ def _cases(run: Path) -> dict[str, tuple[object, ...]]:
         "predict": (run, "no-such-picture"),
         "report": ("no-such-run",),
         "runs": (run.parent,),
+        "presets": (),
         "compare": (run, run),
     }
 
