@@ -9,20 +9,19 @@ OLDEST_BIN := $(OLDEST)/$(SCRIPTS)
 BUNDLED := nnctl/analysis/photographs
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format schema network readme pictures clean
+.PHONY: help train test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format docs schema network reference pictures clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON ($(PYTHON)) creates the environment; NNCTL_TEST_MNIST is a folder with MNIST's files; SEED is the seed of make torture and make mutants."
 
-train: .venv/installed  ## install nnctl, train configs/sigmoid.yaml, and evaluate the run
-	@result=$$($(BIN)/nnctl train configs/sigmoid.yaml) && echo "$$result" \
-		&& $(BIN)/nnctl eval "$$(echo "$$result" | tail -n 1)"
+train: .venv/installed  ## install nnctl, train the preset sigmoid, and evaluate the run
+	@$(BIN)/nnctl train sigmoid && $(BIN)/nnctl eval latest
 
 test: .venv/developing  ## run the tests except the slow ones, in less than 4 minutes
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
-test-slow: .venv/developing  ## run the slow tests: cluster, browsers, packaging, README, books
+test-slow: .venv/developing  ## run the slow tests: cluster, browsers, packaging, documentation, books
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow
 
 torture: .venv/developing  ## run thousands of tests with crashes, failing disks and malicious files
@@ -56,12 +55,16 @@ network: .venv/installed  ## retrain the network that ships with nnctl, for pred
 	$(BIN)/nnctl train configs/photographs.yaml --run-dir $(BUNDLED)
 	rm -f $(BUNDLED)/last.npz $(BUNDLED)/metrics.jsonl $(BUNDLED)/.lock
 
-readme: .venv/developing  ## regenerate parts of the README: its reference and help
-	$(BIN)/python -m tests.readme.generate
+reference: .venv/developing  ## regenerate the reference in the documentation: keys, presets, help
+	$(BIN)/python -m tests.documentation.generate
 
-pictures: .venv/developing  ## regenerate the README's images; needs Chromium
-	$(BIN)/python -m tests.readme.terminal
-	$(BIN)/python -m tests.readme.page
+docs: .venv/installed  ## build the website of the documentation in build/site
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs.yml
+
+pictures: .venv/developing  ## regenerate the images of the documentation; needs Chromium
+	$(BIN)/python -m tests.documentation.terminal
+	$(BIN)/python -m tests.documentation.page
 
 bench-presets: .venv/developing  ## compare the speed of the presets with the same training in PyTorch
 	$(BIN)/python -m tests.benchmarks.presets

@@ -1,7 +1,7 @@
 """Schema of a training configuration: the type, bounds, default and meaning of each key.
 
 The models below check configurations; they also give the JSON Schema for editors, the reference in
-the README and the ``config.yaml`` of a run.
+the documentation and the ``config.yaml`` of a run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Updates the generated parts of the README: the configuration reference and the command help.
+"""Updates the generated parts of the documentation: keys, tables, presets and command help.
 
-    python -m tests.readme.generate
+    python -m tests.documentation.generate
 
 The parts are between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; a test checks that they
 are up to date.
@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -21,12 +21,16 @@ from click.testing import CliRunner
 
 from nnctl.cli import main
 from nnctl.config import json_schema
+from nnctl.config.presets import Preset, presets
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
+from nnctl.text import percent
+from tests.helpers import load_commands
 from tests.processes import ROOT
 
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+"""The README and the pages of the website."""
 TABLES: dict[str, Mapping[str, type[Any]]] = {
     "activation": ACTIVATIONS,
     "initializer": INITIALIZERS,
@@ -47,7 +51,7 @@ _BOUNDS = {
 
 
 def renew(text: str) -> str:
-    """Return the README with its generated parts updated."""
+    """Return the text of a page with its generated parts updated."""
     return _MARKED.sub(lambda match: f"{match[1]}{generate(match[2])}{match[3]}", text)
 
 
@@ -57,13 +61,16 @@ def generate(name: str) -> str:
         return "".join(_tables_of_keys())
     if name in TABLES:
         return _table_of_choices(TABLES[name])
+    if name.startswith("presets"):
+        listed = [preset for preset in presets() if name == "presets all" or _is_main(preset)]
+        return _table_of_presets(listed)
     _, _, command = name.partition(" ")
     return f"```text\n{help_of(command)}```\n"
 
 
 def help_of(command: str) -> str:
     """Return the help of a command, or of nnctl itself, for a terminal of 80 columns."""
-    words = [command] if command else []
+    words = command.split()
     context = {"terminal_width": 78}  # click leaves two columns of the terminal free
     result = CliRunner().invoke(main, [*words, "--help"], prog_name="nnctl", **context)  # type: ignore[arg-type]
     return result.output
@@ -72,8 +79,25 @@ def help_of(command: str) -> str:
 def names_of_help() -> Iterator[str]:
     """Yield the names of all parts with help texts."""
     yield "help"
-    for name in main.list_commands(click.Context(main)):
+    for name, command in load_commands().items():
         yield f"help {name}"
+        if isinstance(command, click.Group):
+            yield from (f"help {name} {below}" for below in command.commands)
+
+
+def _is_main(preset: Preset) -> bool:
+    return "/" not in preset.name and not preset.is_sweep
+
+
+def _table_of_presets(listed: Iterable[Preset]) -> str:
+    """Return a Markdown table of presets, in the order of their names within each folder."""
+    rows = ["| preset | | test accuracy | time |\n|---|---|---|---|\n"]
+    for preset in listed:
+        accuracy = "" if preset.test_accuracy is None else percent(preset.test_accuracy)
+        rows.append(
+            f"| `{preset.name}` | {_escape(preset.summary)} | {accuracy} | {preset.time} |\n"
+        )
+    return "".join(rows)
 
 
 def _tables_of_keys() -> Iterator[str]:
@@ -143,7 +167,8 @@ def _values(key: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     names = [option["enum"] for option in options if "enum" in option]
     for kind, table in TABLES.items():
         if any(list(table) == listed for listed in names):
-            return f"[{kind}](#{kind}s)"
+            page = "activations.md" if kind == "activation" else f"#{kind}s"
+            return f"[{kind}]({page})"
     words = [word for option in options if (word := _value(option, known))]
     return ", ".join(dict.fromkeys(words))
 
@@ -211,4 +236,5 @@ def _escape(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(renew(README.read_text("utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(renew(page.read_text("utf-8")), encoding="utf-8", newline="\n")

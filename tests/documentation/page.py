@@ -1,6 +1,6 @@
-"""Writes ``docs/report.png``, a screenshot of the report of a run; see ``make pictures``.
+"""Writes ``report.png`` for the documentation, a screenshot of a report; see ``make pictures``.
 
-    python -m tests.readme.page
+    python -m tests.documentation.page
 
 Requires Chromium. Draws a seven with the mouse.
 """
@@ -43,7 +43,7 @@ def draw_page() -> Image.Image:
 
 
 def main() -> None:
-    """Write the screenshot to ``docs/report.png``."""
+    """Write the screenshot to ``docs/pages/images/report.png``."""
     target = ROOT / "docs" / "report.png"
     target.parent.mkdir(exist_ok=True)
     draw_page().quantize(COLORS).save(target, optimize=True)

@@ -1,6 +1,6 @@
-"""Writes ``docs/training.svg``, an animation of a training; see ``make pictures``.
+"""Writes ``docs/pages/images/training.svg``, an animation of a training; see ``make pictures``.
 
-    python -m tests.readme.terminal
+    python -m tests.documentation.terminal
 
 The program runs in a pseudo-terminal of 80 columns, and a terminal emulator interprets its output.
 Each line is drawn once, and CSS shows it for the time that it was on the screen, so the animation
@@ -215,7 +215,7 @@ def draw_training() -> str:
 
 
 def main() -> None:
-    """Write the animation to ``docs/training.svg``."""
+    """Write the animation to ``docs/pages/images/training.svg``."""
     target = ROOT / "docs" / "training.svg"
     target.parent.mkdir(exist_ok=True)
     picture = draw_training()

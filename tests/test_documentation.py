@@ -1,4 +1,4 @@
-"""The commands, code and tables of the README are correct."""
+"""The commands, code, tables and links of the README and of the website are correct."""
 
 from __future__ import annotations
 
@@ -24,21 +24,29 @@ from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.sweeps.plan import read_plan
 from tests.conftest import CONFIGS, Nnctl
+from tests.documentation.generate import PAGES, TABLES, names_of_help, renew
 from tests.helpers import load_command, load_commands, run_command, run_python
 from tests.processes import ROOT, Processes
-from tests.readme.generate import TABLES, names_of_help, renew
 
-README = (ROOT / "README.md").read_text("utf-8")
+SITE = ROOT / "docs" / "pages"
+TEXTS = {path: path.read_text("utf-8") for path in PAGES}
+ALL = "\n".join(TEXTS.values())
 
 
-def blocks(language: str) -> list[str]:
-    """Return the code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str | None = None) -> list[str]:
+    """Return the code blocks in a language, of a page or of all pages."""
+    text = TEXTS[SITE / page] if page else ALL
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def run_code(code: str, scope: dict[str, Any] | None = None) -> None:
+    """Run the code of a page, which is text of this repository."""
+    exec(compile(code, "a page", "exec"), {} if scope is None else scope)
 
 
 @pytest.fixture
 def configs_folder(scratch: Path) -> Path:
-    """A working directory that contains ``configs``, as the README assumes."""
+    """A working directory that contains ``configs``, as a clone does."""
     shutil.copytree(CONFIGS, scratch / "configs")
     return scratch
 
@@ -60,6 +68,9 @@ def test_the_commands_run_as_printed(processes: Processes) -> None:
 def test_the_commands_are_accepted(
     nnctl: Nnctl, configs_folder: Path, processes: Processes
 ) -> None:
+    for name in ("config.yaml", "summary.json"):
+        (configs_folder / "runs" / "first").mkdir(parents=True, exist_ok=True)
+        (configs_folder / "runs" / "first" / name).touch()
     functions = """nnctl() { printf '%s\\0' "$@" '' >> calls; echo runs/first; }\njq() { cat; }\n"""
     done = run_command(processes, "sh", "-e", "-c", functions + "\n".join(blocks("sh")))
     assert done.returncode == 0, done.stderr
@@ -67,7 +78,9 @@ def test_the_commands_are_accepted(
     commands = [call.split("\0") for call in calls]
     assert {name for name, *_ in commands} == COMMANDS.keys()
     for name, *arguments in commands:
-        if name in ("train", "sweep") and not {"--resume", "--show"} & {*arguments}:
+        if name == "presets":  # its copies are used by later commands
+            nnctl(name, *arguments)
+        elif name in ("train", "sweep") and not {"--resume", "--show"} & {*arguments}:
             nnctl(name, *arguments, *([] if "--dry-run" in arguments else ["--dry-run"]))
         else:
             parent = main.make_context("nnctl", [], resilient_parsing=True)
@@ -77,24 +90,24 @@ def test_the_commands_are_accepted(
 @pytest.mark.slow
 @pytest.mark.usefixtures("configs_folder", "with_mnist")
 def test_the_python_code_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    for block in blocks("python")[:2]:
-        exec(compile(block, "README.md", "exec"), {})  # text of this repository
+    for block in blocks("python", "how-to/python.md"):
+        run_code(block)
     assert float(capsys.readouterr().out.split()[0]) > 0.9
 
 
 @pytest.mark.usefixtures("configs_folder", "nnctl")
 def test_the_python_code_runs_on_the_mini_dataset(capsys: pytest.CaptureFixture[str]) -> None:
-    train, save, *_ = blocks("python")
+    train, save = blocks("python", "how-to/python.md")
     with pytest.warns(UserWarning, match="ould not download MNIST"):
-        exec(compile(train, "README.md", "exec"), {})  # text of this repository
-    exec(compile(save.replace('dataset="mnist"', 'dataset="mini"'), "README.md", "exec"), {})
+        run_code(train)
+    run_code(save.replace('dataset="mnist"', 'dataset="mini"'))
     assert float(capsys.readouterr().out.split()[0]) > 0.8
 
 
 def test_the_example_of_a_new_activation_is_correct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activations, "ACTIVATIONS", dict(ACTIVATIONS))
     scope: dict[str, Any] = {}
-    exec(compile(blocks("python")[2], "README.md", "exec"), scope)  # text of this repository
+    run_code(blocks("python", "explanation/add-an-activation.md")[0], scope)
     mish = activations.ACTIVATIONS["mish"]()
     z = np.linspace(-8, 8, 1601)[:, None]
     outputs, slopes = np.empty_like(z), np.empty_like(z)
@@ -115,18 +128,19 @@ def test_the_example_of_a_new_activation_is_correct(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("configs_folder")
 def test_a_program_trains_with_the_example_of_a_new_activation(processes: Processes) -> None:
+    (example,) = blocks("python", "explanation/add-an-activation.md")
     train = """
 import nnctl
 settings = {"network.layers.0.activation": "mish"}
-run = nnctl.train("configs/smoke.yaml", epochs=2, settings=settings)
+run = nnctl.train("smoke", epochs=2, settings=settings)
 print(nnctl.evaluate(run).accuracy)
 """
-    assert float(run_python(processes, blocks("python")[2] + train).stdout) > 0.85
+    assert float(run_python(processes, example + train).stdout) > 0.85
 
 
 @pytest.mark.usefixtures("configs_folder")
 def test_the_github_workflow_is_valid_and_its_steps_pass(nnctl: Nnctl) -> None:
-    workflow = yaml.safe_load(blocks("yaml")[1])
+    workflow = yaml.safe_load(blocks("yaml", "how-to/ci.md")[0])
     steps = workflow["jobs"]["train"]["steps"]
     commands = [step["run"].split() for step in steps if step.get("run", "").startswith("nnctl ")]
     assert commands
@@ -137,28 +151,45 @@ def test_the_github_workflow_is_valid_and_its_steps_pass(nnctl: Nnctl) -> None:
 
 
 def test_the_generated_parts_are_current() -> None:
-    assert renew(README) == README, "run: make readme"
-    marked = set(re.findall(r"<!-- begin: ([\w ]+) -->", README))
-    assert marked == {"keys", *TABLES, *names_of_help()}
+    for text in TEXTS.values():
+        assert renew(text) == text, "run: make reference"
+    marked = re.findall(r"<!-- begin: ([\w ]+) -->", ALL)
+    assert sorted(marked) == sorted(["keys", "presets", "presets all", *TABLES, *names_of_help()])
 
 
-def test_links_within_the_readme_match_its_headings() -> None:
-    headings = re.findall(r"^##+ (.+)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]*)\)", README)) - anchors == set()
+def test_every_link_between_files_has_a_target() -> None:
+    for path, text in TEXTS.items():
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert link.startswith("http") or (path.parent / link).is_file(), f"{path}: {link}"
+
+
+@pytest.mark.slow
+def test_the_website_builds_without_a_warning(processes: Processes, tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="needs mkdocs-material")
+    options = ["--strict", "--quiet", "--config-file", "docs/mkdocs.yml", "--site-dir", tmp_path]
+    command = (sys.executable, "-m", "mkdocs", "build", *options)
+    done = run_command(
+        processes, *command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert not re.search(
+        r'(?:src|href)="https?://(?!github\.com|squidfunk)',
+        (tmp_path / "index.html").read_text("utf-8"),
+    )
+    assert len(list(tmp_path.rglob("*.html"))) >= len(PAGES)
 
 
 def test_the_images_exist_and_are_small() -> None:
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert len(pictures) == 2
+    pictures = list((SITE / "images").iterdir())
+    assert all(f"images/{picture.name}" in ALL for picture in pictures)
     for picture in pictures:
-        content = (ROOT / picture).read_bytes()
+        content = picture.read_bytes()
         assert len(content) < 150_000
         assert b"http" not in content.replace(b"http://www.w3.org/", b"")
 
 
 def test_the_example_configurations_load(configs_folder: Path) -> None:
-    sweep, _, example = blocks("yaml")
+    (sweep,), (example,) = (blocks("yaml", f"how-to/{name}.md") for name in ("sweeps", "configure"))
     path = configs_folder / "example.yaml"
     path.write_text(example, encoding="utf-8")
     assert (
@@ -170,21 +201,16 @@ def test_the_example_configurations_load(configs_folder: Path) -> None:
     assert len(read_plan(path).checked_points()) == 20
 
 
-def test_the_tables_list_every_choice_and_every_configuration() -> None:
+def test_the_tables_list_every_choice() -> None:
     for table in (ACTIVATIONS, INITIALIZERS, SCHEDULES, OPTIMIZERS):
-        assert all(f"`{name}`" in README for name in table)
-    for path in CONFIGS.rglob("*.yaml"):
-        below = path.relative_to(CONFIGS)
-        assert f"`configs/{below}`" in README or (
-            f"| `configs/{below.parent}/` |" in README and f"| `{below.name}` |" in README
-        )
-    for named in re.findall(r"configs/([\w./-]*\w)", README):
+        assert all(f"`{name}`" in ALL for name in table)
+    for named in re.findall(r"configs/([\w./-]*\w)", ALL):
         assert (CONFIGS / named).exists(), named
 
 
 def test_every_command_has_help_with_an_example_and_documented_options() -> None:
     for name, command in load_commands().items():
-        assert f"nnctl {name}" in README
+        assert f"nnctl {name}" in ALL
         assert "Example: nnctl" in str(command.epilog)
         assert command.help
         for parameter in command.params:
