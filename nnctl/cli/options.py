@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,11 +110,38 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print results as JSON on stdout."
 )
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only results, no progress.")
+
+
+def _export_data_dir(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Set $NNCTL_DATA_DIR during the command, as the option is its other form.
+
+    A dataset that has to be converted is needed before the command opens it: the configuration is
+    checked against its size. Worker processes inherit the variable.
+    """
+    if value is not None and param.envvar is not None:
+        ctx.with_resource(_variable(str(param.envvar), str(value)))
+    return value
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable during the ``with`` block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 data_dir_option = click.option(
     "--data-dir",
     type=FOLDER,
     envvar="NNCTL_DATA_DIR",
     show_envvar=True,
+    callback=_export_data_dir,
     help="Folder for downloads (default: the user's cache).",
 )
 checkpoint_option = click.option(

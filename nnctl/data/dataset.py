@@ -261,7 +261,7 @@ def open_dataset(
         tried = configured_mirrors() if mirrors is None else mirrors
         download.fetch(directory, known, mirrors=tried, notify=notify)
         return _verified(name, directory, known) or _raise_damaged(directory)
-    files = _user_files(name)
+    files = _user_files(name, data_dir)
     hashes = {path.name: download.sha256_of(path) for path in files.values()}
     return Dataset(canonical_name(name), files, hashes)
 
@@ -302,7 +302,7 @@ def _raise_damaged(directory: Path) -> NoReturn:
     )
 
 
-def _user_files(name: str) -> Mapping[str, Path]:
+def _user_files(name: str, data_dir: Path | None = None) -> Mapping[str, Path]:
     """Return the four IDX files of a user's folder, or of what its data was converted to."""
     source = expand_home(name)
     if not exists(source):
@@ -324,7 +324,7 @@ def _user_files(name: str) -> Mapping[str, Path]:
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error.strerror}") from None
         signature = tuple((state.st_size, state.st_mtime_ns) for state in states)
-        return _converted(source.resolve(), signature)
+        return _converted(source.resolve(), data_directory(data_dir), signature)
     missing = [f"{wanted}[.gz]" for wanted in NAMES if wanted not in files]
     if missing:
         raise DataError(f"missing files in {source}: {', '.join(missing)}")
@@ -332,7 +332,7 @@ def _user_files(name: str) -> Mapping[str, Path]:
 
 
 @functools.lru_cache(maxsize=8)
-def _converted(source: Path, _: tuple[tuple[int, int], ...]) -> Mapping[str, Path]:
+def _converted(source: Path, cache: Path, _: tuple[tuple[int, int], ...]) -> Mapping[str, Path]:
     """Return IDX files in the cache with the content of another folder or file.
 
     The cache is found by the hash of the source, and its own files are verified by their hashes, so
@@ -342,10 +342,12 @@ def _converted(source: Path, _: tuple[tuple[int, int], ...]) -> Mapping[str, Pat
     ----------
     source : Path
         Folder or file; see `nnctl.data.readers`.
+    cache : Path
+        Folder for downloads and converted files.
     _ : tuple
         Sizes and times of its files: this process hashes them again if they have changed.
     """
-    directory = data_directory() / "converted" / readers.find_container(source).key()[:32]
+    directory = cache / "converted" / readers.find_container(source).key()[:32]
     files = {name: directory / name for name in NAMES}
     try:
         hashes = json.loads((directory / _HASHES).read_text("utf-8"))
@@ -364,7 +366,7 @@ def _converted(source: Path, _: tuple[tuple[int, int], ...]) -> Mapping[str, Pat
     except OSError as error:
         raise DataError(
             f"{directory} cannot be written: {error.strerror or error}",
-            hint="Set NNCTL_DATA_DIR to another folder: it is needed to convert images.",
+            hint="Choose another folder with --data-dir or NNCTL_DATA_DIR.",
         ) from None
     return files
 

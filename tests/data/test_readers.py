@@ -479,6 +479,20 @@ def test_a_cache_that_cannot_be_written_is_a_data_error(
 # Commands ----------------------------------------------------------------------------------------
 
 
+def test_the_data_directory_of_an_option_holds_the_converted_files(
+    nnctl: Nnctl, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, default = write_npz(scratch / "mnist.npz", **KERAS), scratch / "default"
+    monkeypatch.setenv("NNCTL_DATA_DIR", str(default))
+    smoke = (CONFIGS / "smoke.yaml", "--dataset", path, "--epochs", 1)
+    nnctl("train", *smoke, "--run-dir", "run", "--data-dir", "here")
+    nnctl("eval", "run", "--data-dir", "here")
+    nnctl("sweep", *smoke, "-p", "training.seed=1", "--workers", 1, "--data-dir", "here")
+    assert [file.name for file in Path("here").iterdir()] == ["converted"]
+    assert not default.exists()
+    assert os.environ["NNCTL_DATA_DIR"] == str(default)
+
+
 def test_a_file_is_trained_on_evaluated_and_resumed(nnctl: Nnctl, scratch: Path) -> None:
     path = write_npz(scratch / "mnist.npz", **KERAS)
     options = ("--run-dir", "run", "--quiet")
