@@ -23,8 +23,9 @@ def run() -> None:
     """Run a command and exit."""
     install_handlers(exit_immediately)
     # nnctl calls BLAS on one thread. If OpenBLAS tries to start more threads and fails, it sends
-    # this process a SIGINT.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # this process a SIGINT. The BLAS of macOS (VECLIB) cannot be limited later.
+    for name in ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ.setdefault(name, "1")
     from nnctl.cli import main
 
     try:

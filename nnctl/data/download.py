@@ -406,7 +406,7 @@ class _Downloader:
                 path = mirror.retrieve(address, str(file.hash), self._folder, limits, report)
             except mirror.MirrorError as error:
                 self._notify(MirrorFailed(file.name, shown, str(error)))
-                failures.append(f"{urlsplit(shown).netloc.rpartition('@')[2]} {error}")
+                failures.append(f"{shown} {error}")
                 if isinstance(error, mirror.UnreachableError):
                     self._mirrors.remove(base)
             else:

@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     # Each trial uses BLAS on one thread. If OpenBLAS cannot start another thread, it sends itself
     # a SIGINT, which workers ignore, and then waits for that thread forever.
     "OPENBLAS_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",  # BLAS of macOS, which threadpoolctl cannot limit
 }
 
 

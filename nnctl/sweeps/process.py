@@ -132,5 +132,8 @@ def _redirect_output(path: Path) -> None:
         if stream is not None:  # None if the process has no console
             stream.flush()
     with log:
-        for number in (1, 2):
+        for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(log.fileno(), number)
+            # On Windows, the stream of a console cannot write to a file.
+            stream = open(number, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)

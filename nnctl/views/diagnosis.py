@@ -15,14 +15,14 @@ WHY = "Problems found:"
 
 
 def show_diagnoses(console: Console, title: str, diagnoses: Sequence[Diagnosis]) -> None:
-    """Print the evidence, the reason and the cure of each diagnosis; nothing if there is none."""
+    """Print the evidence, the reason and the remedy of each diagnosis; nothing if there is none."""
     if not diagnoses:
         return
     say(console, Text(title, "bold yellow"))
     for diagnosis in diagnoses:
         _paragraph(console, Text.assemble((f"{diagnosis.title}: ", "bold"), diagnosis.evidence), 2)
         _paragraph(console, Text(f"{_capitalized(diagnosis.reason)}."), 4)
-        _paragraph(console, Text.assemble(("Cure: ", "green"), f"{diagnosis.cure}."), 4)
+        _paragraph(console, Text.assemble(("Try: ", "green"), f"{diagnosis.cure}."), 4)
 
 
 def _paragraph(console: Console, text: Text, indent: int) -> None:

@@ -42,6 +42,8 @@ class DownloadView(View):
             console=self._console,
         )
         self._tasks: dict[str, progress.TaskID] = {}
+        # They are printed if another mirror serves the file; otherwise the error lists them.
+        self._failures: list[str] = []
 
     def stop(self) -> None:
         """Stop the display, and keep only the finished bars."""
@@ -66,8 +68,12 @@ class DownloadView(View):
             case BytesReceived() if self._live:
                 self._progress.advance(self._tasks[event.name], event.count)
             case MirrorFailed():
-                say(self._console, f"{event.url} {event.reason}")
-            case FileDone() if not self._live:
-                say(self._console, f"{event.name} ({decimal(event.size)}) from {event.url}")
+                self._failures.append(f"{event.url} {event.reason}")
+            case FileDone():
+                for failure in self._failures:
+                    say(self._console, failure)
+                self._failures.clear()
+                if not self._live:
+                    say(self._console, f"{event.name} ({decimal(event.size)}) from {event.url}")
             case FellBack() | FewerThreads():
                 warn(str(event), self._console)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -204,7 +206,14 @@ def test_the_list_of_commands_shows_the_first_sentence_of_their_help() -> None:
 
 @pytest.mark.parametrize(
     ("completed", "words"),
-    [({"eval", "export"}, ("nnctl", "e")), ({"--split"}, ("nnctl", "eval", "--sp"))],
+    [
+        ({"eval", "export"}, ("nnctl", "e")),
+        ({"--split"}, ("nnctl", "eval", "--sp")),
+        ({"latest", "dir,"}, ("nnctl", "eval", "")),
+        ({"books/scratch-4", "file,books/scratch-4"}, ("nnctl", "train", "books/scratch-4")),
+        ({"training.batch_size="}, ("nnctl", "train", "--set", "training.b")),
+        ({"network.layers.0.dropout="}, ("nnctl", "sweep", "-p", "network.layers.0.d")),
+    ],
 )
 def test_the_shell_completes_commands_and_options(
     processes: Processes, completed: set[str], words: tuple[str, ...]
@@ -245,3 +254,18 @@ def test_asserts_only_narrow_types() -> None:
         assert re.fullmatch(
             r"[\w.]+ is not None|isinstance\([\w.]+, [\w.]+\)|.+ != 'auto'", condition
         ), f"{path}:{node.lineno}: assert {condition}"
+
+
+# Windows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EINVAL])
+def test_a_closed_pipe_of_windows_ends_quietly(
+    nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("nnctl.cli._CLOSED_PIPE", (errno.EPIPE, errno.EINVAL))  # as in Windows
+    monkeypatch.setattr("click.Group.main", write)
+    assert nnctl("check", code=1).stderr == ""

@@ -96,7 +96,7 @@ def test_force_downloads_again_and_loses_nothing(
     assert before == snapshot(data_dir)
 
 
-def test_failed_addresses_are_printed_with_the_reasons(
+def test_failed_addresses_are_printed_once_with_the_reasons(
     nnctl: Nnctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = f"http://127.0.0.1:{closed_port()}"
@@ -104,13 +104,16 @@ def test_failed_addresses_are_printed_with_the_reasons(
         monkeypatch.setenv(name, proxy)
     dead, why = f"http://127.0.0.1:{closed_port()}/", os.strerror(errno.ECONNREFUSED)
     done = nnctl("download", "--mirror", dead, code=3)
-    lines = done.stderr.splitlines()
-    assert lines[0] == f"{dead}{GZIP_NAMES[0]} cannot be reached: {why}"
-    assert lines[1 : 1 + len(MNIST.mirrors)] == [
-        f"{url}{GZIP_NAMES[0]} cannot be reached through the proxy: {why}" for url in MNIST.mirrors
+    first, *failures, hint = done.stderr.splitlines()
+    assert first == f"Error: no mirror served {GZIP_NAMES[0]}:"
+    assert failures == [
+        f"  {dead}{GZIP_NAMES[0]} cannot be reached: {why}",
+        *(
+            f"  {url}{GZIP_NAMES[0]} cannot be reached through the proxy: {why}"
+            for url in MNIST.mirrors
+        ),
     ]
-    assert f"Error: no mirror served {GZIP_NAMES[0]}:" in lines
-    assert "nnctl download mnist --from DIR" in lines[-1]
+    assert "nnctl download mnist --from DIR" in hint
     assert done.stdout == ""
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 

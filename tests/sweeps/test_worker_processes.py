@@ -28,7 +28,7 @@ from nnctl.sweeps.scheduler import Limits, Sweep
 from nnctl.sweeps.trials import Trial, TrialResult
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from tests.conftest import CONFIGS, Nnctl
-from tests.processes import DEADLINE, Processes, end_of
+from tests.processes import DEADLINE, ROOT, Processes, end_of
 from tests.sweeps.helpers import begin_sweep, train_sweep, wait_until
 
 pytestmark = pytest.mark.usefixtures("scratch")
@@ -115,6 +115,24 @@ class TestStart:
         assert row.reason.startswith("safe path True, BLAS threads 1, ")
         assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
         assert "PYTHONSAFEPATH" not in os.environ
+
+    def test_a_worker_without_a_console_writes_to_the_log(self, processes: Processes) -> None:
+        # Windows has processes without standard streams, and streams that only write to consoles.
+        code = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from nnctl.sweeps import process\n"
+            "sys.stdout = sys.stderr = None\n"
+            "for name in ('first', 'second'):\n"
+            "    process._redirect_output(Path('logs', name))\n"
+            "    print('out of', name)\n"
+            "    print('\\ud800 \\u2713', file=sys.stderr)\n"
+        )
+        env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "0", "LC_ALL": "C"}
+        done = end_of(processes.start([sys.executable, "-c", code], env=env, encoding="utf-8"))
+        assert done.returncode == 0
+        for name in ("first", "second"):
+            assert Path("logs", name).read_text("utf-8") == f"out of {name}\n\\ud800 \u2713\n"
 
     @pytest.mark.parametrize(
         ("number", "hint"),
@@ -245,17 +263,19 @@ class TestSystem:
         assert "Error: cannot start another thread" in done.stderr
         assert "ulimit -u" in done.stderr
 
-    @pytest.mark.parametrize(("given", "used"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "7"}, "7")])
+    @pytest.mark.parametrize("name", ["OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"])
+    @pytest.mark.parametrize("used", ["1", "7"])
     def test_the_command_starts_no_blas_threads_unless_the_user_requests_them(
-        self, processes: Processes, given: dict[str, str], used: str
+        self, processes: Processes, name: str, used: str
     ) -> None:
         # OpenBLAS sends itself a SIGINT if it cannot start them.
         code = (
             "import os, nnctl.cli, nnctl.__main__\n"
-            "nnctl.cli.main = lambda **_: print(os.environ['OPENBLAS_NUM_THREADS'])\n"
+            f"nnctl.cli.main = lambda **_: print(os.environ['{name}'])\n"
             "nnctl.__main__.run()\n"
         )
-        plain = {name: os.environ[name] for name in os.environ if name != "OPENBLAS_NUM_THREADS"}
+        given = {} if used == "1" else {name: used}
+        plain = {other: os.environ[other] for other in os.environ if other != name}
         started = processes.start(
             [sys.executable, "-c", code], env=plain | given, stdout=-1, encoding="utf-8"
         )
