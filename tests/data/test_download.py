@@ -260,8 +260,8 @@ def test_the_reasons_of_all_mirrors_are_reported_if_none_serves_a_file(
     _, error = ask(cache, bad.url)
     assert error.splitlines() == [
         "no mirror served b-labels.gz:",
-        f"  {bad.url.split('/')[2]} answered 404 Not Found",
-        f"  {known_host} cannot be reached: {REFUSED}",
+        f"  {bad.url}b-labels.gz answered 404 Not Found",
+        f"  http://{known_host}/known/b-labels.gz cannot be reached: {REFUSED}",
     ]
     assert {path.name for path in cache.iterdir()} == {A.gzip_name}
 
