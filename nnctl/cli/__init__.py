@@ -30,6 +30,10 @@ from nnctl.text import did_you_mean, nearest, presentable
 COMMANDS = {
     "check": ("check", "Check a configuration before training, or diagnose a run."),
     "compare": ("compare", "Compare two or more RUNs."),
+    "completion": (
+        "completion",
+        "Print a script for SHELL that completes words when you press Tab.",
+    ),
     "download": ("download", "Download MNIST or another dataset, and verify it."),
     "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
     "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
@@ -47,6 +51,9 @@ COMMANDS = {
 
 _NOT_OPTIONS = ("NNCTL_DATA_DIR", "NNCTL_MIRROR", "NNCTL_TEST_", "NNCTL_VERSION")
 """Beginnings of variables that are not of every command, or not of an option."""
+
+_CLOSED_PIPE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
+"""Error numbers of a pipe whose reader exited, such as ``head``; Windows reports EINVAL."""
 
 _NO_THREAD = "can't start new thread"  # CPython has no error class for this
 _THREADS = (
@@ -189,8 +196,8 @@ def _discard_unwritten_output() -> None:
 
 
 def _is_closed_pipe(error: Exception) -> bool:
-    """Check whether output could not be written because its reader exited, such as ``head``."""
-    return isinstance(error, OSError) and error.errno == errno.EPIPE
+    """Check whether output could not be written because its reader exited."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in _CLOSED_PIPE
 
 
 def _user_error(error: Exception) -> NnctlError | click.ClickException:

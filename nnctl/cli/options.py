@@ -7,13 +7,15 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from nnctl.config import Override
+from nnctl.config import Override, setting_keys
+from nnctl.config.presets import presets
 from nnctl.files import expand_home
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -39,6 +41,12 @@ class _Setting(click.types.StringParamType):
 
     name = "setting"
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the keys of a configuration."""
+        return _completed([f"{key}=" for key in setting_keys()], incomplete)
+
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """Split at white space before a key: values may contain spaces, as YAML does."""
         return re.split(r"\s+(?=[\w.]+=)", rv.strip()) if rv.strip() else []
@@ -57,6 +65,24 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class _ConfigPath(_NonEmptyPath):
+    """A CONFIG: a file, a preset or ``-`` for standard input; see `nnctl.config.read_config`."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_dash=True, path_type=Path)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the names of presets and files."""
+        names = [preset.name for preset in presets()]
+        return [*_completed(names, incomplete), *super().shell_complete(ctx, param, incomplete)]
+
+
+def _completed(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
 class _RunPath(_NonEmptyPath):
     """The directory of a run, or the word ``latest`` for the newest run or sweep in ``runs``.
 
@@ -73,6 +99,17 @@ class _RunPath(_NonEmptyPath):
     def __init__(self, *, one_run: bool = True, or_config: bool = False) -> None:
         super().__init__(file_okay=or_config, allow_dash=or_config, path_type=Path)
         self._one_run = one_run
+        self._or_config = or_config
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the runs and sweeps in the folder of runs, and other folders."""
+        from nnctl.sweeps.listing import RUNS, find_runs
+
+        runs = [LATEST, *sorted(map(str, find_runs(RUNS)))]
+        others = _ConfigPath() if self._or_config else FOLDER
+        return [*_completed(runs, incomplete), *others.shell_complete(ctx, param, incomplete)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the run directory; say which one it is if it was not named."""
@@ -99,8 +136,7 @@ RUN_OR_SWEEP = _RunPath(one_run=False)
 RUN_OR_CONFIG = _RunPath(or_config=True)
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
-CONFIG = _NonEmptyPath(allow_dash=True, path_type=Path)
-"""A file, a preset or - for standard input; see `nnctl.config.read_config`."""
+CONFIG = _ConfigPath()
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
 PATH_NAME = _NonEmptyPath()
 SETTING = _Setting()

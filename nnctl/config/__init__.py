@@ -1,7 +1,15 @@
 """Reads and checks YAML configurations. The only package that handles YAML."""
 
 from nnctl.config.checks import Check, Problem
-from nnctl.config.loader import from_mapping, load, replaced, resolve, to_mapping, to_yaml
+from nnctl.config.loader import (
+    from_mapping,
+    load,
+    replaced,
+    resolve,
+    setting_keys,
+    to_mapping,
+    to_yaml,
+)
 from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, read_config, read_file
 from nnctl.config.schema import Config, json_schema
@@ -20,6 +28,7 @@ __all__ = [
     "read_file",
     "replaced",
     "resolve",
+    "setting_keys",
     "to_mapping",
     "to_yaml",
 ]

@@ -123,6 +123,11 @@ def to_yaml(mapping: Mapping[str, Any], comment: str = "") -> str:
     )
 
 
+def setting_keys() -> list[str]:
+    """Return the dotted keys of a configuration, with 0 as the number of a layer."""
+    return [_full_key(f"{prefix}.{name}".lstrip(".")) for prefix, name in _keys(Config)]
+
+
 def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check] = ()) -> Config:
     """Return the checked configuration of plain values, such as a checkpoint's; see `resolve`."""
     return resolve(Document(source, copy.deepcopy(dict(mapping))), (), checks)

@@ -9,8 +9,6 @@ from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from nnctl.errors import ConfigError, UsageError, storage_errors
 from nnctl.files import exists, expand_home, write_atomically
 from nnctl.text import nearest, quoted, shell_command
@@ -221,7 +219,7 @@ def copy_preset(name: str, target: Path | None) -> list[Path]:
 def _copies(preset: Preset, target: Path) -> Iterator[tuple[Path, str]]:
     """Yield the configurations to write; the commands in the comment name the copy."""
     if preset.is_sweep:
-        base = yaml.safe_load(preset.text)["base"]
+        (base,) = re.findall(r"^base: +(\S+)", preset.text, re.MULTILINE)
         below = PurePath(preset.name).with_name(base).with_suffix("").as_posix()
         yield from _copies(find_preset(below), target.with_name(base))
     command = rf"^(# +nnctl \w+ ){re.escape(preset.name)}(?=\s|$)"

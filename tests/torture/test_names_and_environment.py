@@ -130,6 +130,7 @@ def _cases(run: Path) -> dict[str, tuple[object, ...]]:
         "report": ("no-such-run",),
         "runs": (run.parent,),
         "presets": (),
+        "completion": ("bash",),
         "compare": (run, run),
     }
 
