@@ -15,6 +15,7 @@ from nnctl.runs.run import Run, Which
 from nnctl.views.console import warn
 from nnctl.views.download import DownloadView
 from nnctl.views.evaluation import show_evaluation
+from nnctl.views.step_summary import summarize_evaluation
 
 
 @click.command(
@@ -108,6 +109,7 @@ def evaluate(
         warn(f"{run} was trained on {evaluation.trained_on}, not on {evaluation.dataset}")
     elif not evaluation.same_files:
         warn(f"the files of {evaluation.dataset} have changed since {run} was trained")
+    summarize_evaluation(evaluation)
     if as_json:
         click.echo(to_json_text(evaluation.to_json()))
     else:

@@ -39,6 +39,7 @@ from nnctl.system import cores
 from nnctl.text import shell_command
 from nnctl.views.console import notices, say
 from nnctl.views.download import DownloadView
+from nnctl.views.step_summary import summarize_sweep
 from nnctl.views.sweep import LEADERS, SweepView, show_plan, show_results, show_unfinished
 
 _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "name", "dry_run", *OVERRIDES)
@@ -173,6 +174,9 @@ def sweep(
         hint = _resume_hint(started.directory, scheduler, workers)
         with started:
             stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
+            plan = started.state.plan
+            settings = ranked(started.results.values(), plan.sweep.ranked_by, plan.sweep.seeds)
+            summarize_sweep(started.directory.name, settings)
             if not as_json:
                 _show_results(list(started.results.values()), started.state.plan, data_dir)
             _raise_unless_done(started, stopped, hint)

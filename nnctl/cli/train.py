@@ -30,6 +30,7 @@ from nnctl.runs.run import Run, named_directory
 from nnctl.runs.training_run import TrainingRun
 from nnctl.signals import stop_on_signals
 from nnctl.views.download import DownloadView
+from nnctl.views.step_summary import summarize_training
 from nnctl.views.training import TrainingView, show_result
 
 
@@ -118,10 +119,11 @@ def train(
             with TrainingView(training, quiet=quiet) as view:
                 for event in training.events(stop):
                     view.show(event)
+            summarize_training(training)
             if as_json:
                 click.echo(to_json_text(training.summary.to_json()))
             else:
-                show_result(training)
+                show_result(training, quiet=quiet)
     except KeyboardInterrupt:
         raise _interrupted_at_once(run) from None
     training.raise_unless_finished()

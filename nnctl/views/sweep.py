@@ -134,7 +134,7 @@ class SweepView(View):
             sparkline(scores) if is_unicode(self._console) else "",
             show(last),
             show(best),
-            Text(describe_point(trial.point, self._keys), no_wrap=True, overflow="ellipsis"),
+            Text(describe_point(trial.point, self._keys), overflow="fold"),
         )
 
     def _state(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from rich import progress
 from rich.text import Text
@@ -14,8 +16,10 @@ from nnctl.views.console import View, is_live, is_unicode, notices, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 
-_MIN_EPOCHS = 5  # with fewer epochs no curves are drawn
-_ROWS, _COLUMNS = 4, 36  # size of a curve in characters
+_MIN_EPOCHS = 2  # a curve needs two points
+_ROWS, _COLUMNS = 4, 36  # largest size of a curve in characters
+_GAP = 4  # characters between two curves
+_LEGEND = "* the best validation accuracy so far; the last mark is the best epoch"
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
 
@@ -33,21 +37,33 @@ class TrainingView(View):
     def __init__(self, training: TrainingRun, *, quiet: bool) -> None:
         self._training = training
         self._warnings = check_config(training.config)
+        self._marked = False
         self._console = notices(quiet=quiet)
+        options = training.config.training
+        self._epochs, self._steps = int(options.epochs), options.steps or sys.maxsize
+        self._steps_per_epoch = len(training.loop.batches)
         self._progress = self._make_bar() if is_live(self._console) else None
 
     def _make_bar(self) -> progress.Progress:
         bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("batches"),
+            progress.TaskProgressColumn(),
             progress.TimeRemainingColumn(),
+            progress.TextColumn("left"),
             console=self._console,
             transient=True,
         )
-        self._task = bar.add_task("", total=None)
+        done = self._training.loop.progress
+        self._task = bar.add_task(
+            self._epoch_of_all(min(done.epoch + 1, self._epochs)),
+            completed=done.epoch * self._steps_per_epoch + done.batch,
+            total=min(self._epochs * self._steps_per_epoch, self._steps),
+        )
         return bar
+
+    def _epoch_of_all(self, epoch: int) -> str:
+        return f"epoch {epoch}/{self._epochs}"
 
     def start(self) -> None:
         """Print the network, the dataset and the run directory; start the progress bar."""
@@ -68,13 +84,14 @@ class TrainingView(View):
             case BatchesDone() if self._progress:
                 self._progress.update(
                     self._task,
-                    description=f"epoch {event.epoch}",
-                    completed=event.batch,
-                    total=event.batches,
+                    description=self._epoch_of_all(event.epoch),
+                    completed=(event.epoch - 1) * self._steps_per_epoch + event.batch,
                 )
             case EpochDone():
                 self._row(event)
             case Finished():
+                if self._marked:
+                    say(self._console, Text(_LEGEND, "dim"))
                 if self._progress:
                     self._draw_curves()
                 if event.reason != "diverged":  # the command's error message explains it
@@ -89,19 +106,27 @@ class TrainingView(View):
         accuracies = [
             100 * epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None
         ]
+        losses = [epoch.val_loss for epoch in history if epoch.val_loss is not None]
         if accuracies:
-            curves.append(("validation accuracy", accuracies, "{:.2f} %"))
+            curves.append(("val. loss", losses, "{:.3g}"))
+            curves.append(("val. accuracy", accuracies, "{:.2f} %"))
         braille = is_unicode(self._console)
+        columns = min(_COLUMNS, (self._console.width - 1) // len(curves) - _GAP)
+        if columns < max(len(name) for name, *_ in curves):
+            return
         captions, drawn = "", []
         for name, values, form in curves:
             ends = f"{form.format(values[0])} to {form.format(values[-1])}"
-            captions += f"{name}: {ends}".ljust(_COLUMNS + 4)
-            steps = np.linspace(0, len(values) - 1, 2 * _COLUMNS)
+            caption = f"{name}: {ends}"
+            captions += (caption if len(caption) <= columns + _GAP - 2 else name).ljust(
+                columns + _GAP
+            )
+            steps = np.linspace(0, len(values) - 1, 2 * columns)
             curve = np.interp(steps, np.arange(len(values)), values)
-            drawn.append(draw_curve(curve, _ROWS, _COLUMNS, braille=braille))
+            drawn.append(draw_curve(curve, _ROWS, columns, braille=braille))
         say(self._console, f"\n {captions.rstrip()}")
         for lines in zip(*drawn, strict=True):
-            say(self._console, Text(f" {'    '.join(lines).rstrip()}", "cyan"))
+            say(self._console, Text(f" {(' ' * _GAP).join(lines).rstrip()}", "cyan"))
         say(self._console, "")
 
     def _print_introduction(self) -> None:
@@ -137,15 +162,27 @@ class TrainingView(View):
         )
         # Every row that was the best so far is marked, so the last mark is the best epoch.
         marked = done.is_best and done.val_accuracy is not None
+        self._marked |= marked
         say(
             self._console,
             Text(f"{'*' if marked else ' '}{row}", "bold green" if marked else ""),
         )
 
 
-def show_result(training: TrainingRun) -> None:
-    """Print the result of a training on stdout; the last line is the run directory."""
+def show_result(training: TrainingRun, *, quiet: bool) -> None:
+    """Print the result of a training on stdout; the last line is the run directory.
+
+    Parameters
+    ----------
+    training : TrainingRun
+        Training that has ended.
+    quiet : bool
+        Print the run directory only.
+    """
     console, summary = results(), training.summary
+    if quiet:
+        say(console, str(training.run.directory))
+        return
     best, accuracy, loss = summary.best_epoch, summary.best_val_accuracy, summary.best_val_loss
     directory = str(training.run.directory)
     if accuracy is not None and loss is not None:

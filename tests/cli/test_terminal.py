@@ -60,16 +60,18 @@ def test_a_row_has_all_digits_of_its_epoch(
 
 
 def test_a_bar_moves_and_curves_are_drawn_at_the_end(trained: str) -> None:
-    assert "batches" in trained
+    assert "epoch 1/" in trained
+    assert " left" in trained
     lines = COLOR.sub("", trained).splitlines()
     drawn = [line for line in lines if any("\u2801" <= letter <= "\u28ff" for letter in line)]
     assert len(drawn) == 4
-    assert "validation accuracy:" in trained
+    assert all(name in trained for name in ("train loss", "val. loss", "val. accuracy"))
+    assert "the last mark is the best epoch" in trained
     assert all(len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) <= 80 for line in drawn)
 
 
-def test_a_short_training_has_no_curves() -> None:
-    assert "validation accuracy:" not in in_terminal(*SMOKE)
+def test_a_training_of_one_epoch_has_no_curves() -> None:
+    assert "val. accuracy" not in in_terminal(*SMOKE, "--epochs", 1)
 
 
 def test_a_download_shows_a_bar_for_each_file_and_names_the_mirror_that_failed(
