@@ -79,7 +79,7 @@ def test_the_comment_of_a_configuration_names_the_book_the_command_and_the_figur
     )
     assert title in comment
     assert re.search(rf"[Cc]hapter {name.split('-')[1]}\b", comment)
-    assert f"nnctl train configs/books/{name}.yaml" in comment
+    assert f"nnctl train books/{name}" in comment
     published, here = re.split(r"\bHere[:,]", comment.partition("Published")[2], maxsplit=1)
     assert TARGETS[name].published in published
     assert re.search(r"\bseeds? ", here)

@@ -44,7 +44,7 @@ def commands(name: str) -> list[list[str]]:
     """Return the arguments after ``nnctl train FILE`` of the commands in a lesson's comment."""
     text = (LESSONS / f"{name}.yaml").read_text("utf-8").replace("\\\n#", "")
     words = [shlex.split(line) for line in re.findall(r"^#   (nnctl [^(\n]*)", text, re.MULTILINE)]
-    file = ["nnctl", "train", f"configs/lessons/{name}.yaml"]
+    file = ["nnctl", "train", f"lessons/{name}"]
     assert all(file == command[:3] for command in words)
     return [command[3:] for command in words]
 
@@ -72,7 +72,7 @@ def test_a_lesson_leads_to_its_diagnosis(nnctl: Nnctl, scratch: Path, name: str)
     lines = [
         f"  {title}: {diagnosis['evidence']}",
         f"    {diagnosis['reason'][0].upper()}{diagnosis['reason'][1:]}.",
-        f"    Cure: {diagnosis['cure']}.",
+        f"    Try: {diagnosis['cure']}.",
     ]
     assert "\n".join(lines) in nnctl("check", "run").stdout
     checked = json.loads(nnctl("check", "run", "--json").stdout)
@@ -124,7 +124,7 @@ def test_presets_have_no_problems_on_the_mini_dataset(nnctl: Nnctl, name: str) -
     done = nnctl("train", CONFIGS / f"{name}.yaml", "--epochs", 12, "--json")
     summary = json.loads(done.stdout)
     assert (summary["dataset"]["name"], summary["diagnoses"]) == ("mini", [])
-    assert "Cure: " not in done.stderr
+    assert "Try: " not in done.stderr
     printed = nnctl("check", summary["run_dir"]).stdout
     assert "No problems found after " in printed
 

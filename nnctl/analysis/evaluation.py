@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import string
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from nnctl.nn.metrics import (
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from nnctl.runs.inference import infer
-from nnctl.runs.resolve import Notify, split
+from nnctl.runs.resolve import Notify, Working, split
 from nnctl.runs.run import Run, TrainedNetwork, Which
 from nnctl.runs.summary import EvaluationRecord
 
@@ -418,7 +419,7 @@ def evaluate(
         amplified=[_evaluate_scaled(trained, examples, gain) for gain in gains],
         truth_table=_truth_table(predictions),
         mistakes=_mistakes(predictions, mistakes, classes),
-        corrupted=measure_corrupted(network, examples) if corrupt else [],
+        corrupted=measure_corrupted(network, examples, notify) if corrupt else [],
         selective=None
         if threshold is None
         else _evaluate_selective(network, predictions, threshold),
@@ -480,8 +481,17 @@ def _evaluate_selective(network: Network, predictions: Predictions, threshold: f
     )
 
 
-def measure_corrupted(network: Network, examples: Examples) -> list[Corrupted]:
+def measure_corrupted(network: Network, examples: Examples, notify: Notify) -> list[Corrupted]:
     """Return the accuracy of a network on corrupted images; the corruptions have a fixed seed.
+
+    Parameters
+    ----------
+    network : Network
+        Network to evaluate.
+    examples : Examples
+        Images to corrupt.
+    notify : callable
+        Receives the progress.
 
     Raises
     ------
@@ -492,7 +502,11 @@ def measure_corrupted(network: Network, examples: Examples) -> list[Corrupted]:
     if image_side(pixels) is None:
         raise UsageError(f"cannot corrupt examples of {pixels} inputs: they are not images")
 
+    total = sum(len(corruption.amounts) for corruption in CORRUPTIONS)
+    done = itertools.count()
+
     def accuracy(corruption: Corruption, amount: float) -> float:
+        notify(Working("evaluating corrupted images", next(done) / total))
         images = corruption.apply(examples.inputs, amount, np.random.default_rng(0))
         return float((infer(network, images).classes == examples.labels).mean())
 

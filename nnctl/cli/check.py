@@ -16,10 +16,13 @@ from nnctl.analysis.inspection import (
 )
 from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options
 from nnctl.config import Override
+from nnctl.errors import NnctlError
 from nnctl.files import to_json_text
 from nnctl.runs.resolve import load_config
 from nnctl.runs.run import Run
 from nnctl.views.check import show_activations, show_gradients, show_inspection, show_samples
+from nnctl.views.console import results
+from nnctl.views.diagnosis import show_diagnoses
 
 
 @click.command(
@@ -44,12 +47,14 @@ from nnctl.views.check import show_activations, show_gradients, show_inspection,
     metavar="N",
     help="Show N training images as the network sees them.",
 )
+@click.option("--strict", is_flag=True, help="Exit 1 if a problem is found.")
 @click.option("--activations", is_flag=True, help="List and plot all activation functions.")
 @output_options
 def check(
     source: Path | None,
     gradients: bool,
     samples: int | None,
+    strict: bool,
     activations: bool,
     as_json: bool,
     quiet: bool,
@@ -84,7 +89,9 @@ def check(
         if report:
             result["gradients"] = report.to_json()
         click.echo(to_json_text(result))
-    elif not quiet:
+    elif quiet:
+        show_diagnoses(results(), "Problems found:", inspection.diagnoses)
+    else:
         show_inspection(str(source), inspection)
         if images:
             show_samples(images, config.data.dataset, config.training.adversarial)
@@ -92,3 +99,6 @@ def check(
             show_gradients(report)
     if report:
         report.raise_unless_right()
+    if strict and inspection.diagnoses:
+        count = len(inspection.diagnoses)
+        raise NnctlError(f"{count} problem{'s' * (count > 1)} found in {source}")

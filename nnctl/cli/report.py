@@ -9,7 +9,7 @@ import click
 from nnctl.cli.options import FILE, RUN_OR_SWEEP, data_dir_option, output_options
 from nnctl.files import to_json_text
 from nnctl.report import html_report
-from nnctl.views.console import warn
+from nnctl.views.console import notices, say, warn
 from nnctl.views.download import DownloadView
 
 
@@ -32,26 +32,26 @@ from nnctl.views.download import DownloadView
     "file",
     type=FILE,
     metavar="FILE",
-    default="report.html",
-    show_default=True,
-    help="Output file.",
+    help="Output file (default: report.html in RUN, or in the working directory for several runs).",
 )
 @click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
 @data_dir_option
 @output_options
 def report(
     runs: tuple[Path, ...],
-    file: Path,
+    file: Path | None,
     open_it: bool,
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
+    file = file or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     with DownloadView(quiet=quiet) as notify:
         written = html_report.report(runs, file, data_dir=data_dir, notify=notify)
     for run_report in written.reports:
         if run_report.evaluation_error:
             warn(f"{run_report.run.directory} was not evaluated: {run_report.evaluation_error}")
+    say(notices(quiet=quiet), f"Open it in a browser: {written.file.resolve().as_uri()}")
     click.echo(to_json_text(written.to_json()) if as_json else written.file)
     if open_it and click.launch(str(written.file.resolve())):
         warn(f"could not start a browser; open {written.file} yourself")

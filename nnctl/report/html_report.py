@@ -16,7 +16,7 @@ from nnctl.report.page import render
 from nnctl.report.ranking import rank
 from nnctl.report.run_report import RunReport
 from nnctl.report.sweep_report import SweepReport
-from nnctl.runs.resolve import Notify
+from nnctl.runs.resolve import Notify, Working
 from nnctl.runs.run import Run
 from nnctl.sweeps.journal import is_sweep
 
@@ -101,7 +101,12 @@ def report(
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
     runs += [run for sweep in sweeps for run in sweep.runs]
     unique = {run.directory.resolve(): run for run in runs}
-    reports = rank([RunReport.of(run, data_dir, notify) for run in unique.values()])
+    reports = []
+    for done, run in enumerate(unique.values()):
+        notify(Working("evaluating", done / len(unique)))
+        reports.append(RunReport.of(run, data_dir, notify))
+    reports = rank(reports)
+    notify(Working("drawing charts"))
     # Names of directories may not be valid Unicode.
     content = render(reports, sweeps).encode(errors="replace")
     with storage_errors(file):

@@ -124,7 +124,7 @@ def draw_corruptions(run_report: RunReport) -> Chart | None:
     clean = float(predictions.right[:MEASURED_IMAGES].mean())
     lines = [
         Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
-        for i, row in enumerate(measure_corrupted(run_report.network, examples))
+        for i, row in enumerate(measure_corrupted(run_report.network, examples, lambda _: None))
     ]
     return draw_lines("Accuracy by strength of corruption", lines, x="strength", percent=True)
 

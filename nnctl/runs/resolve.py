@@ -82,7 +82,23 @@ class FewerThreads:
         return f"{self.requested} threads cannot share a batch of {used}: training with {used}"
 
 
-Notice = DownloadEvent | FellBack | FewerThreads
+@dataclass(frozen=True)
+class Working:
+    """Notice of the progress of work that takes seconds.
+
+    Parameters
+    ----------
+    what : str
+        What is done: ``"drawing charts"``.
+    share : float, optional
+        Share that is done, from 0 to 1; None if it is not known.
+    """
+
+    what: str
+    share: float | None = None
+
+
+Notice = DownloadEvent | FellBack | FewerThreads | Working
 Notify = Callable[[Notice], None]
 
 

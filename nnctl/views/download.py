@@ -1,4 +1,4 @@
-"""Display of a download: a progress bar per file in a terminal, otherwise a line per file."""
+"""Display of a download and of other work: progress bars in a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnctl.data.download import (
     FileStarted,
     MirrorFailed,
 )
-from nnctl.runs.resolve import FellBack, FewerThreads, Notice
+from nnctl.runs.resolve import FellBack, FewerThreads, Notice, Working
 from nnctl.views.console import View, is_live, notices, say, warn
 
 
@@ -42,11 +42,14 @@ class DownloadView(View):
             console=self._console,
         )
         self._tasks: dict[str, progress.TaskID] = {}
+        self._work: progress.Progress | None = None
         # They are printed if another mirror serves the file; otherwise the error lists them.
         self._failures: list[str] = []
 
     def stop(self) -> None:
         """Stop the display, and keep only the finished bars."""
+        if self._work:
+            self._work.stop()
         if self._tasks:
             for task in self._progress.tasks:
                 if not task.finished:
@@ -77,3 +80,22 @@ class DownloadView(View):
                     say(self._console, f"{event.name} ({decimal(event.size)}) from {event.url}")
             case FellBack() | FewerThreads():
                 warn(str(event), self._console)
+            case Working() if self._live:
+                self._show_work(event)
+
+    def _show_work(self, event: Working) -> None:
+        """Show a bar for work that follows the download."""
+        if self._work is None:
+            self._progress.stop()
+            self._work = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._work.add_task(event.what)
+            self._work.start()
+        total = None if event.share is None else 1.0
+        task = self._work.task_ids[0]
+        self._work.update(task, description=event.what, total=total, completed=event.share or 0.0)

@@ -194,7 +194,7 @@ def test_warnings_are_printed_before_training(
         what, why, cure = lines[begin + 3 * i : begin + 3 * i + 3]
         assert what == f"  {TITLES.get(one['kind'], one['kind'])}: {one['evidence']}"
         assert why.strip().lower() == f"{one['reason']}.".lower()
-        assert cure == f"    Cure: {one['cure']}."
+        assert cure == f"    Try: {one['cure']}."
     assert len(lines) == begin + 3 * len(results)
 
 
@@ -511,3 +511,12 @@ def test_overflow_is_a_diagnosis_and_null_in_json(nnctl: Nnctl) -> None:
     assert [diagnosis["kind"] for diagnosis in printed["diagnoses"]] == ["overflow"]
     assert not printed["gradients"]["is_right"]
     assert "Warning" not in done.stderr
+
+
+def test_strict_exits_with_1_if_a_problem_is_found_and_quiet_prints_the_problems(
+    nnctl: Nnctl,
+) -> None:
+    assert nnctl("check", "smoke", "--strict", "--quiet").stdout == ""
+    done = nnctl("check", "lessons/vanishing-gradients", "--strict", "--quiet", code=1)
+    assert done.stdout.startswith("Problems found:\n  vanishing gradients: ")
+    assert "1 problem found in lessons/vanishing-gradients" in done.stderr

@@ -240,7 +240,7 @@ def test_the_report_shows_the_names_of_classes(
     publish(monkeypatch, mirror, "fashion-mnist")
     options = ("--dataset", "fashion-mnist", "--epochs", 1, "--run-dir", "run", "--quiet")
     nnctl("train", CONFIGS / "smoke.yaml", *options)
-    nnctl("report", "run")
+    nnctl("report", "run", "-o", "report.html")
     page = Path("report.html").read_text("utf-8")
     assert "Draw an image" in page
     assert 'data-name="Ankle boot"' in page
