@@ -60,6 +60,22 @@ const ACTIVATIONS = {
   },
 };
 
+// Returns dL/dz of a layer, given dL/da of its outputs, by central differences, which are exact
+// except where an activation bends. A maxout unit has several z, at a distance of `units`.
+function backward(activate, z, gradient) {
+  const step = 1e-5;
+  const units = gradient.length;
+  const delta = new Float64Array(z.length);
+  for (let first = 0; first < z.length; first += units) {
+    const moved = (by) => z.map((x, i) => (i >= first && i < first + units ? x + by : x));
+    const [below, above] = [activate(moved(-step)), activate(moved(step))];
+    gradient.forEach((slope, unit) => {
+      delta[first + unit] = (slope * (above[unit] - below[unit])) / (2 * step);
+    });
+  }
+  return delta;
+}
+
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
@@ -86,9 +102,10 @@ class Network {
     }));
   }
 
-  // Returns the outputs of every layer for an image of numbers from 0 to 1.
-  activations(image) {
-    const outputs = [];
+  // Returns {z, a} of every layer, its weighted inputs and its outputs, for an image of numbers from
+  // 0 to 1.
+  forward(image) {
+    const passed = [];
     let a = image;
     for (const { weights, biases, activate } of this.layers) {
       const columns = biases.length;
@@ -99,9 +116,36 @@ class Network {
         for (let j = 0; j < columns; j++) z[j] += a[i] * weights[row + j];
       }
       a = activate(z);
-      outputs.push(a);
+      passed.push({ z, a });
     }
-    return outputs;
+    return passed;
+  }
+
+  // Returns the outputs of every layer for an image.
+  activations(image) {
+    return this.forward(image).map(({ a }) => a);
+  }
+
+  // Returns for every pixel its ink times the derivative of a weighted sum of the last layer's z.
+  //
+  // In a network of one layer these are the terms of that sum, w·x, without the bias.
+  contributions(image, coefficients) {
+    const passed = this.forward(image);
+    let delta = coefficients;
+    for (let layer = this.layers.length - 1; layer > 0; layer--) {
+      const gradient = this.gradientBelow(layer, delta);
+      delta = backward(this.layers[layer - 1].activate, passed[layer - 1].z, gradient);
+    }
+    return this.gradientBelow(0, delta).map((slope, pixel) => slope * image[pixel]);
+  }
+
+  // Returns the gradient by the inputs of a layer, given that by its z.
+  gradientBelow(layer, delta) {
+    const { weights } = this.layers[layer];
+    const columns = delta.length;
+    const gradient = new Float64Array(weights.length / columns);
+    weights.forEach((weight, i) => (gradient[Math.floor(i / columns)] += weight * delta[i % columns]));
+    return gradient;
   }
 
   // Returns the outputs of the last layer.

@@ -1,13 +1,15 @@
 "use strict";
-// The interactive parts of the page: the drawing canvas and the confusion matrix.
+// The interactive parts of the page: the pad to draw on and the confusion matrix.
 
 const element = (id) => document.getElementById(id);
 const read = (id) => (element(id) ? JSON.parse(element(id).textContent) : null);
 
-// Returns a clickable figure with a digit from the page's sprite sheet.
-function digitOf({ position, caption }) {
+// Returns a figure with a digit from the page's sprite sheet; it shows the digit on the pad.
+function digitOf({ position, caption, title }) {
   const figure = element("digit-template").content.firstElementChild.cloneNode(true);
   const digit = figure.querySelector(".digit");
+  digit.title = title;
+  digit.ariaLabel = `${title}: show on the pad`;
   digit.style.setProperty("--column", position[0]);
   digit.style.setProperty("--row", position[1]);
   figure.querySelector("figcaption").textContent = caption;
@@ -44,25 +46,47 @@ function paint(canvas, numbers, columns, color) {
 
 const gray = (ink) => [255 * ink, 255 * ink, 255 * ink, 255];
 
-function diverging(largest) {
-  return (number) => {
-    const opacity = largest ? Math.round((255 * Math.abs(number)) / largest) : 0;
-    return number < 0 ? [59, 130, 246, opacity] : [234, 88, 12, opacity];
-  };
+// The images on the page's sprite sheet.
+class Sheet {
+  constructor(side) {
+    this.side = side;
+    this.canvas = document.createElement("canvas");
+    this.canvas.width = this.canvas.height = side;
+    this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+  }
+
+  async load() {
+    this.image = new Image();
+    this.image.src = getComputedStyle(document.querySelector(".digit")).backgroundImage.slice(5, -2);
+    await this.image.decode();
+    return this;
+  }
+
+  // Returns the image at a column and row as numbers from 0 to 1; it stays in the canvas.
+  pixels(column, row) {
+    const { side } = this;
+    this.context.drawImage(this.image, -side * column, -side * row);
+    const { data } = this.context.getImageData(0, 0, side, side);
+    return Float64Array.from({ length: side ** 2 }, (_, pixel) => data[4 * pixel] / 255);
+  }
 }
 
-// The drawing canvas, the preprocessed image, and the outputs of the network.
+// The pad, the image as the network sees it, and the answer of the network.
 class Board {
-  constructor(board, network) {
+  constructor(board, network, sheet, explorer) {
     this.network = network;
+    this.sheet = sheet;
+    this.explorer = explorer;
     this.side = Math.sqrt(network.inputs);
     this.strokes = [];
     this.canvas = board.querySelector("#draw");
     this.context = this.canvas.getContext("2d");
     this.seen = board.querySelector("#seen");
+    this.evidence = board.querySelector("#evidence");
     this.answer = board.querySelector("#answer");
+    this.certainty = board.querySelector("#certainty");
+    this.source = board.querySelector("#source");
     this.bars = [...board.querySelectorAll(".bar")];
-    this.layers = [...board.querySelectorAll("canvas.layer")];
     this.listen(board);
     this.clear();
   }
@@ -87,7 +111,7 @@ class Board {
     board.querySelector("#clear").addEventListener("click", () => this.clear());
     document.addEventListener("click", (event) => {
       const digit = event.target.closest("figure.example .digit");
-      if (digit) this.show(digit);
+      if (digit) this.show(digit).then(() => this.canvas.scrollIntoView({ block: "nearest" }));
     });
   }
 
@@ -98,6 +122,7 @@ class Board {
       this.strokes.at(-1).push({ x: (clientX - left) / width, y: (clientY - top) / height });
     }
     this.redraw();
+    this.source.textContent = "Your drawing.";
     this.classify(imageOf(this.strokes, this.side));
   }
 
@@ -118,29 +143,24 @@ class Board {
     this.context.font = "20px system-ui, sans-serif";
     this.context.textAlign = "center";
     this.context.fillText("draw here", this.canvas.width / 2, this.canvas.height / 2);
-    paint(this.seen, new Float64Array(this.side ** 2), this.side, gray);
-    this.answer.textContent = "";
+    const blank = new Float64Array(this.side ** 2);
+    paint(this.seen, blank, this.side, gray);
+    paintSigned(this.evidence, blank, this.side);
+    this.say("", "");
+    this.source.textContent = "Draw here.";
     for (const bar of this.bars) this.fill(bar, null);
-    for (const layer of this.layers) paint(layer, [0], 1, diverging(0));
   }
 
   // Shows and classifies a digit of the page instead of a drawing.
   async show(digit) {
-    const image = new Image();
-    image.src = getComputedStyle(digit).backgroundImage.slice(5, -2);
-    await image.decode();
+    const sheet = await this.sheet;
     const [column, row] = ["--column", "--row"].map((name) => digit.style.getPropertyValue(name));
-    const { side } = this;
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = side;
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(image, -side * column, -side * row);
-    const { data } = context.getImageData(0, 0, side, side);
+    const pixels = sheet.pixels(column, row);
     this.clear();
     this.context.imageSmoothingEnabled = false;
-    this.context.drawImage(canvas, 0, 0, this.canvas.width, this.canvas.height);
-    this.classify(Float64Array.from({ length: side ** 2 }, (_, pixel) => data[4 * pixel] / 255));
-    this.canvas.scrollIntoView({ block: "nearest" });
+    this.context.drawImage(sheet.canvas, 0, 0, this.canvas.width, this.canvas.height);
+    this.source.textContent = `${digit.title[0].toUpperCase()}${digit.title.slice(1)}. Draw over it.`;
+    this.classify(pixels);
   }
 
   classify(image) {
@@ -148,15 +168,31 @@ class Board {
     const outputs = [...activations.at(-1)];
     const [yes] = outputs; // the output of a binary classifier
     const shown = outputs.length === 1 ? [1 - yes, yes] : outputs;
-    const best = outputs.length === 1 ? Number(yes >= 0.5) : shown.indexOf(Math.max(...shown));
+    const ranked = shown.map((_, i) => i).sort((a, b) => shown[b] - shown[a]);
+    const best = outputs.length === 1 ? Number(yes >= 0.5) : ranked[0];
+    const second = ranked.find((i) => i !== best);
+    const [name, other] = [best, second].map((i) => this.bars[i].dataset.name);
     paint(this.seen, image, this.side, gray);
     this.bars.forEach((bar, i) => this.fill(bar, shown[i], i === best));
-    this.answer.textContent = this.bars[best].dataset.name;
-    this.layers.forEach((layer, i) => {
-      const outputsOfLayer = [...activations[i]];
-      const columns = Math.ceil(Math.sqrt(4 * outputsOfLayer.length));
-      paint(layer, outputsOfLayer, columns, diverging(Math.max(...outputsOfLayer.map(Math.abs))));
-    });
+    this.say(name, `${shown[best].toFixed(3)}; next: ${other}, ${shown[second].toFixed(3)}`);
+    this.showEvidence(image, outputs.length, best, second, name, other);
+    this.explorer.show(activations);
+  }
+
+  // Colors the pixels that speak for the answer and for the class with the second largest output.
+  showEvidence(image, units, best, second, name, other) {
+    const coefficients = new Float64Array(units);
+    if (units === 1) coefficients[0] = best ? 1 : -1;
+    else [coefficients[best], coefficients[second]] = [1, -1];
+    paintSigned(this.evidence, this.network.contributions(image, coefficients), this.side);
+    const caption = `blue pixels speak for ${name}, orange ones for ${other}`;
+    this.evidence.ariaLabel = caption;
+    this.evidence.closest("figure").querySelector("figcaption").textContent = caption;
+  }
+
+  say(answer, certainty) {
+    this.answer.textContent = answer;
+    this.certainty.textContent = certainty;
   }
 
   // Shows an output as a bar; an output that is not a probability is clipped to 0..1.
@@ -168,7 +204,22 @@ class Board {
   }
 }
 
+// Returns the test images that are first on the sheet, each with its pixels.
+async function samplesOf(loading) {
+  const sheet = await loading;
+  return (read("samples-data") ?? []).map((example) => ({
+    example,
+    pixels: sheet.pixels(...example.position),
+  }));
+}
+
 const description = read("network");
 const network = description && new Network(description);
-const board = network && element("board") ? new Board(element("board"), network) : null;
+if (network && element("board")) {
+  const first = document.querySelector("#samples .digit");
+  const sheet = first && new Sheet(Math.sqrt(network.inputs)).load();
+  const explorer = new Explorer(element("explorer"), network, samplesOf(sheet));
+  const board = new Board(element("board"), network, sheet, explorer);
+  if (first) board.show(first);
+}
 if (element("confusion")) listenToConfusion(element("confusion"));

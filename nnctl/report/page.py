@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
@@ -24,7 +25,7 @@ from nnctl.text import duration, p_value, percent
 GENERATOR = "nnctl report"
 """Name in the page's generator tag, which identifies pages of nnctl."""
 
-_SCRIPTS = ("network.js", "handwriting.js", "page.js")
+_SCRIPTS = ("network.js", "handwriting.js", "units.js", "page.js")
 
 
 def render(ranked: Sequence[RunReport], sweeps: Sequence[SweepReport]) -> str:
@@ -75,13 +76,23 @@ def _title(ranked: Sequence[RunReport], sweeps: Sequence[SweepReport]) -> str:
 
 
 def _names(reports: Sequence[RunReport]) -> dict[Path, str]:
-    """Return a name per run: its directory name, or its path if two names are equal."""
+    """Return a name per run: that of its directory, with its parents' where two names are equal."""
     short = [run_report.name for run_report in reports]
     directories = [run_report.run.directory for run_report in reports]
+    paths = [directory.resolve() for directory in directories]
+    common = _common_parent(paths)
     return {
-        directory: name if short.count(name) == 1 else str(directory)
-        for directory, name in zip(directories, short, strict=True)
+        directory: name if short.count(name) == 1 else str(path.relative_to(common))
+        for directory, path, name in zip(directories, paths, short, strict=True)
     }
+
+
+def _common_parent(paths: Sequence[Path]) -> Path:
+    """Return the innermost folder that contains all paths; the empty path if there is none."""
+    try:
+        return Path(os.path.commonpath([path.parent for path in paths]))
+    except ValueError:  # on different drives of Windows
+        return Path()
 
 
 def _overlay(ranked: Sequence[RunReport], names: dict[Path, str]) -> list[Chart]:
@@ -115,11 +126,13 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         describe_network(run_report.network) if run_report.network and run_report.side else None
     )
     sheet = SpriteSheet(run_report.side) if run_report.side else None
+    # The first images on the sheet are the samples, in the order of the test set.
+    samples = sections.samples(run_report, sheet) if description else []
     bins = run_report.calibration
     confusion = sections.confusion_cells(run_report, sheet)
     return {
         "run_report": run_report,
-        "configuration": run_report.run.config_path.read_text("utf-8"),
+        "configuration": run_report.without_paths(run_report.run.config_path.read_text("utf-8")),
         "curves": sections.draw_curves(run_report),
         "confusion": confusion,
         "cells": {
@@ -136,6 +149,12 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         "distributions": sections.draw_distributions(run_report),
         "measured_images": MEASURED_IMAGES,
         "weights": sections.draw_weights(run_report),
+        "weighted_units": sections.weighted_units(run_report),
+        "samples": sections.first_of_each_class(samples),
+        "sample_data": [
+            {"position": sample.position, "title": f"test image, true {sample.caption}"}
+            for sample in samples
+        ],
         "network": description,
         "sheet": sheet,
     }

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from nnctl.analysis.evaluation import (
     gives_probabilities,
 )
 from nnctl.analysis.inspection import Inspection, inspect_run, trained_network
-from nnctl.config import Config
+from nnctl.config import Config, to_mapping
 from nnctl.data.dataset import image_side
 from nnctl.errors import NnctlError
 from nnctl.nn.events import EpochMetrics
@@ -26,6 +26,7 @@ from nnctl.nn.health import LayerHealth
 from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
+from nnctl.runs.differences import flatten
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 from nnctl.runs.summary import Summary
@@ -128,7 +129,9 @@ class RunReport:
 
     @property
     def seconds(self) -> float:
-        """Total duration of the epochs."""
+        """Duration of the training, or of its epochs so far."""
+        if self.summary:
+            return self.summary.seconds
         return float(sum(epoch.seconds for epoch in self.history))
 
     @property
@@ -163,13 +166,12 @@ class RunReport:
     @property
     def environment(self) -> list[tuple[str, str]]:
         """Names and values of what the training used: seed, versions, dataset hashes."""
-        rows: dict[str, object] = {"directory": self.run.directory.resolve()}
+        rows: dict[str, object] = {"directory": self.name}
         if summary := self.summary:
             blas = [str(summary.blas.get(name, "")) for name in ("name", "version")]
             rows |= {
                 "seed": summary.seed,
                 "threads": summary.threads,
-                "seconds": summary.seconds,
                 **summary.versions,
                 "BLAS": " ".join(blas).strip(),
                 "training images": summary.dataset.training,
@@ -177,6 +179,20 @@ class RunReport:
                 **{f"SHA-256 of {name}": text for name, text in summary.dataset.hashes.items()},
             }
         return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
+
+    def without_paths(self, text: str) -> str:
+        """Replace the absolute paths of this run in a text by their last parts.
+
+        A page is shown to others, whom the folders of its author do not concern.
+        """
+        directory = self.run.directory
+        values = [*flatten(to_mapping(self.config)).values(), directory, directory.resolve()]
+        if self.summary:
+            values += [self.summary.run_dir, self.summary.dataset.name]
+        paths = {str(value) for value in values if isinstance(value, str | Path)}
+        for path in sorted(filter(_is_absolute, paths), key=len, reverse=True):
+            text = text.replace(path, PureWindowsPath(path).name)
+        return text
 
     @property
     def side(self) -> int | None:
@@ -201,3 +217,8 @@ class RunReport:
         if self.network is None or self.evaluation is None:
             return np.empty((0, self.network.sizes[0] if self.network else 0), np.float32)
         return scaled(self.evaluation.predictions.images[:MEASURED_IMAGES], self.network.dtype)
+
+
+def _is_absolute(path: str) -> bool:
+    """Return whether a path is absolute on any system: a run may have been moved."""
+    return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()

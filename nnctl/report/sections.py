@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from nnctl.report.run_report import MEASURED_IMAGES, RunReport
 from nnctl.report.sprites import Position, SpriteSheet, diverging, largest_norm
 from nnctl.text import percent
 
+SAMPLES = 200
+"""Number of test images, right or wrong, among which the page looks for a unit's strongest ones."""
 WORST = 24
 """Number of worst mistakes to show."""
 IMAGES_PER_CELL = 20
@@ -47,10 +49,13 @@ class ExampleImage:
         Column and row on the sprite sheet.
     caption : str
         Caption.
+    title : str
+        What the image shows, in words.
     """
 
     position: Position
     caption: str
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,17 +177,40 @@ def confusion_cells(run_report: RunReport, sheet: SpriteSheet | None) -> list[li
         inside = np.flatnonzero((predictions.labels == true) & (predictions.predicted == predicted))
         worst = inside[np.argsort(-predictions.losses[inside], kind="stable")]
         most = IMAGES_PER_CELL // 2 if right else IMAGES_PER_CELL
-        answer = "correctly" if right else f"as {classes[predicted]}"
+        images = "image" if count == 1 else "images"
+        answer = f"true {classes[true]}, predicted {classes[predicted]}"
         return Cell(
-            title=f"{classes[true]} classified {answer}",
+            title=f"{answer}: {count:,} {images}",
             count=count,
             right=right,
             heat=count / int(largest) if count else 0.0,
-            examples=_example_images(predictions, worst[:most], sheet) if sheet else [],
+            examples=[
+                replace(image, title=f"{answer}, {image.caption}")
+                for image in (_example_images(predictions, worst[:most], sheet) if sheet else ())
+            ],
         )
 
     numbers = range(len(classes))
     return [[cell(true, predicted) for predicted in numbers] for true in numbers]
+
+
+def samples(run_report: RunReport, sheet: SpriteSheet | None) -> list[ExampleImage]:
+    """Return the first test images, captioned with their true classes."""
+    if run_report.evaluation is None or sheet is None:
+        return []
+    predictions, classes = run_report.evaluation.predictions, run_report.evaluation.classes
+    first = np.arange(min(SAMPLES, len(predictions.labels)))
+    images = _example_images(predictions, first, sheet)
+    return [
+        replace(image, caption=classes[label])
+        for image, label in zip(images, predictions.labels, strict=False)
+    ]
+
+
+def first_of_each_class(images: Sequence[ExampleImage]) -> list[ExampleImage]:
+    """Return the first image with each caption, in the order of the captions."""
+    first = {image.caption: image for image in reversed(images)}
+    return [first[caption] for caption in sorted(first)]
 
 
 def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[ExampleImage]:
@@ -192,13 +220,14 @@ def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[Exa
     predictions, classes = run_report.evaluation.predictions, run_report.evaluation.classes
     worst = predictions.worst[:WORST]
     pairs = zip(predictions.labels[worst], predictions.predicted[worst], strict=True)
-    mistakes = [
-        f"{classes[label]} classified as {classes[predicted]}" for label, predicted in pairs
-    ]
     examples = _example_images(predictions, worst, sheet)
     return [
-        replace(example, caption=f"{mistake}, {example.caption}")
-        for mistake, example in zip(mistakes, examples, strict=True)
+        replace(
+            example,
+            title=f"true {classes[label]}, predicted {classes[predicted]}, {example.caption}",
+            caption=f"{classes[label]} → {classes[predicted]}, {example.caption}",
+        )
+        for (label, predicted), example in zip(pairs, examples, strict=True)
     ]
 
 
@@ -216,12 +245,19 @@ def _example_images(
     ]
 
 
+def weighted_units(run_report: RunReport) -> list[int]:
+    """Return the units of the first layer whose weights are shown: those with the largest norms."""
+    if run_report.network is None:
+        return []
+    return list(largest_norm(run_report.network.parameters.weights[0], UNITS))
+
+
 def draw_weights(run_report: RunReport) -> SpriteSheet | None:
     """Return the incoming weights of the first layer's units as images."""
     if run_report.network is None or run_report.side is None:
         return None
     weights = run_report.network.parameters.weights[0]
     sheet = SpriteSheet(run_report.side)
-    for unit in largest_norm(weights, UNITS):
+    for unit in weighted_units(run_report):
         sheet.add(diverging(weights[:, unit].reshape(run_report.side, run_report.side)))
     return sheet

@@ -16,7 +16,7 @@ Position = tuple[int, int]
 """Column and row of an image on its sheet."""
 
 _COLUMNS = 40  # per sheet
-_NEGATIVE, _POSITIVE = (59, 130, 246), (234, 88, 12)  # blue and orange, as in page.js
+_NEGATIVE, _POSITIVE = (217, 95, 2), (31, 119, 180)  # orange and blue, as in units.js and page.css
 
 
 @dataclass
@@ -68,7 +68,7 @@ class SpriteSheet:
 
 
 def diverging(weights: Array) -> NDArray[np.uint8]:
-    """Return weights as colors: orange above 0, blue below, more transparent near 0.
+    """Return weights as colors: blue above 0, orange below, more transparent near 0.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
 
 import nnctl
 import nnctl as api
@@ -116,7 +116,7 @@ def test_a_drawn_digit_is_recognized(page_file: Path, open_page: Open, digit: st
         assert len(probabilities) == 10
         assert sum(probabilities) == pytest.approx(1, abs=0.006)
         assert int(digit) == int(np.argmax(probabilities))
-        assert page.locator("canvas.layer").count() == 2
+        assert page.locator(".units").count() == 2
         page.get_by_role("button", name="Clear").click()
         assert page.locator("#answer").inner_text() == ""
 
@@ -165,14 +165,76 @@ def test_a_click_on_a_cell_shows_its_digits(
     assert str(wrong.max()) == cell.inner_text()
     assert page.locator("#cell").is_hidden()
     cell.click()
-    assert f"{true} classified as {decided}" == page.locator("#cell h4").inner_text()
+    title = f"true {true}, predicted {decided}: {wrong.max()} images"
+    assert page.locator("#cell h4").inner_text().startswith(title)
     assert wrong.max() == page.locator("#cell figure.example").count()
     page.locator("#cell .digit").first.click()
-    page.wait_for_function("document.getElementById('answer').textContent !== ''")
+    expect(page.locator("#answer")).to_have_text(str(decided))
     assert str(decided) == page.locator("#answer").inner_text()
     confidence = float(page.locator(".bar.best output").inner_text())
     caption = page.locator("#cell figcaption").first.inner_text()
     assert caption == f"{100 * confidence:.0f} %"
+
+
+def test_the_pad_shows_a_test_digit_with_its_answer_at_once(
+    page_file: Path, trained: Path, open_page: Open
+) -> None:
+    page = open_page(page_file)
+    expect(page.locator("#answer")).not_to_have_text("")
+    true = page.locator("#samples figcaption").first.inner_text()
+    assert f"true {true}" in page.locator("#source").inner_text()
+    labels = open_dataset("mini", notify=ignore).test.labels
+    first = int(np.flatnonzero(labels == int(true))[0])
+    predicted = api.evaluate(trained).predictions.predicted[first]
+    assert str(predicted) == page.locator("#answer").inner_text()
+    assert page.locator("main section").first.locator("#draw").count() == 1
+
+
+def test_a_unit_shows_its_weights_and_the_digits_that_excite_it_most(
+    page_file: Path, trained: Path, open_page: Open
+) -> None:
+    page = open_page(page_file)
+    page.locator(".exciting .digit").first.wait_for()
+    network = in_half_precision(api.load(trained).network())
+    strip = page.locator(".units").first
+    strip.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    unit = int(page.locator(".unit h4").inner_text().split()[-1]) - 1
+    outputs = network.activations(images()[:200])[0][:, unit]
+    shown = page.locator(".exciting figcaption").all_inner_texts()
+    assert shown == [f"{output:.2f}" for output in sorted(outputs, reverse=True)[:6]]
+    before = page.locator(".unit h4").inner_text()
+    strip.hover(position={"x": 3, "y": 3})
+    assert page.locator(".unit h4").inner_text() == "Layer 1, unit 1" != before
+
+
+def test_the_evidence_of_a_network_without_hidden_layers_is_w_times_x(
+    page_file: Path, open_page: Open
+) -> None:
+    page = open_page(page_file)
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(784, 10)).astype(np.float16)
+    network = nnctl.Network.from_arrays([weights], [np.zeros(10)], [Softmax()])
+    image = rng.random(784)
+    actual = page.evaluate(
+        """([description, image]) => [...new Network(description).contributions(
+            Float64Array.from(image), [0, 1, -1, 0, 0, 0, 0, 0, 0, 0])]""",
+        [describe_network(network), image.tolist()],
+    )
+    np.testing.assert_allclose(actual, image * (weights[:, 1] - weights[:, 2]), atol=1e-3)
+
+
+def test_the_mistakes_are_reached_with_the_keyboard(page_file: Path, open_page: Open) -> None:
+    page = open_page(page_file)
+    mistake = page.locator("#worst-mistakes ~ .digits .digit").first
+    mistake.focus()
+    page.keyboard.press("Enter")
+    title = mistake.get_attribute("title")
+    assert title
+    page.wait_for_function(
+        "(t) => document.getElementById('source').textContent.includes(t)", arg=title[1:]
+    )
 
 
 def test_charts_and_pictures_are_shown(page_file: Path, open_page: Open) -> None:
@@ -313,4 +375,4 @@ def test_names_and_configurations_are_escaped(nnctl: Nnctl, scratch: Path, open_
     assert f"{name}1" in page.locator(".runs tbody").inner_text()
     assert f"{name}2" in page.locator(".legend").first.inner_text()
     assert f"</pre>{evil} {{{{ 7 * 7 }}}}" in page.locator("pre").inner_text()
-    assert page.locator("script").count() == 5
+    assert page.locator("script").count() == 7
