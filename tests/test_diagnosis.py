@@ -46,6 +46,7 @@ def row(*changes: dict[str, float], layers: int = 3, **metrics: Any) -> EpochMet
         "train_accuracy": 0.95,
         "val_loss": 0.3,
         "val_accuracy": 0.9,
+        "val_class_accuracies": None,
     }
     values |= {"epoch": 1, "learning_rate": 0.1, "seconds": 1.0, **metrics}
     return EpochMetrics(**values, health=health)

@@ -29,6 +29,9 @@ class EpochMetrics:
         Means over the epoch, measured on each batch before the update with that batch.
     val_loss, val_accuracy : float, optional
         Validation metrics after the epoch; None without validation examples.
+    val_class_accuracies : list of float, optional
+        Validation accuracy of each class, None for a class without examples; None without
+        validation examples, and in the files of early versions.
     learning_rate : float
         Learning rate in the middle of the epoch.
     seconds : float
@@ -42,6 +45,7 @@ class EpochMetrics:
     train_accuracy: float
     val_loss: float | None
     val_accuracy: float | None
+    val_class_accuracies: list[float | None] | None
     learning_rate: float
     seconds: float
     health: list[LayerHealth]

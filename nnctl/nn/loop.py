@@ -28,7 +28,7 @@ from nnctl.nn.events import BatchesDone, Divergence, EpochDone, Event, Finished
 from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.health import Probe
 from nnctl.nn.losses import Loss
-from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
+from nnctl.nn.metrics import make_targets, mean_loss_and_accuracies
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import EMA_EVERY, Optimizer, flush_denormals
 from nnctl.nn.parallel import ParallelStep
@@ -185,14 +185,14 @@ class TrainingLoop:
             self._require_finite()
         self._snapshot = None
         progress = self.progress
-        val_loss, val_accuracy = None, None
+        val_loss, val_accuracy, class_accuracies = None, None, None
         learning_rate = self._rate(self._steps_before + progress.batch // 2 + 1)
         with np.errstate(over="ignore", invalid="ignore"):
             steps = self._steps_before + progress.batch
             descent = self.optimizer.descent
             health = self._probe.measure(descent.step_size(self.state, learning_rate, steps))
             if self.validation:
-                val_loss, val_accuracy = mean_loss_and_accuracy(
+                val_loss, val_accuracy, class_accuracies = mean_loss_and_accuracies(
                     self.eval_network, self.loss, self.validation, self.batches.team.size
                 )
         # After the epoch's last step, the parameters may be so large that outputs overflow.
@@ -215,6 +215,7 @@ class TrainingLoop:
             train_accuracy=progress.correct / len(order),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
+            val_class_accuracies=class_accuracies,
             learning_rate=learning_rate,
             seconds=progress.seconds,
             is_best=progress.best is None or progress.best.is_beaten_by(val_accuracy, val_loss),

@@ -151,11 +151,22 @@ def logits_of(network: Network, inputs: NDArray[Any], threads: int = 1) -> Array
         return np.concatenate([*pool.map(logits_of, begins)])
 
 
-def mean_loss_and_accuracy(
+def mean_loss_and_accuracies(
     network: Network, loss: Loss, examples: Examples, threads: int = 1
-) -> tuple[float, float]:
-    """Return the mean loss and the fraction of examples that are classified correctly."""
+) -> tuple[float, float, list[float | None]]:
+    """Return the mean loss, the accuracy, and the accuracy of each class.
+
+    The accuracy of a class is the fraction of its examples that are classified correctly, or None
+    without any.
+    """
     logits = logits_of(network, examples.inputs, threads)
     values = loss.values(logits, make_targets(examples.labels, logits.shape[1], logits.dtype))
-    hits = int(np.count_nonzero(network.predict_classes(logits) == examples.labels))
-    return float(values.mean(dtype=np.float64)), hits / len(examples)
+    right = network.predict_classes(logits) == examples.labels
+    classes = max(logits.shape[1], 2)
+    hits = np.bincount(examples.labels[right], minlength=classes)
+    counts = np.bincount(examples.labels, minlength=classes)
+    return (
+        float(values.mean(dtype=np.float64)),
+        int(np.count_nonzero(right)) / len(examples),
+        [hit / n if n else None for hit, n in zip(hits.tolist(), counts.tolist(), strict=True)],
+    )

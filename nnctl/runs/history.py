@@ -40,6 +40,7 @@ class _Epoch(Record):
     train_accuracy: Share
     val_loss: Number | None
     val_accuracy: Share | None
+    val_class_accuracies: list[Share | None] | None = None
     learning_rate: Number
     seconds: Number
     health: Annotated[list[_Health], BeforeValidator(_without_early_health)]

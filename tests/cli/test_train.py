@@ -45,7 +45,7 @@ def test_metrics_have_an_object_per_epoch(trained_run: Path) -> None:
     rows = [json.loads(line) for line in lines]
     assert [row["epoch"] for row in rows] == [1, 2]
     expected = {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"}
-    expected |= {"learning_rate", "seconds", "health"}
+    expected |= {"val_class_accuracies", "learning_rate", "seconds", "health"}
     assert all(expected == row.keys() for row in rows)
     health = {"mean", "std", "dead", "saturated", "error", "error_ratio", "update_ratio"}
     assert all([health] * 2 == [layer.keys() for layer in row["health"]] for row in rows)

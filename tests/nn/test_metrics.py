@@ -21,7 +21,7 @@ from nnctl.nn.metrics import (
     expected_calibration_error,
     logits_of,
     make_targets,
-    mean_loss_and_accuracy,
+    mean_loss_and_accuracies,
     one_hot,
 )
 from nnctl.nn.network import Network
@@ -101,12 +101,22 @@ def test_a_single_unit_is_a_binary_classifier() -> None:
     check_mean(network, examples, np.log1p(np.exp(signed)).mean(), signed < 0)
 
 
+def test_a_class_without_examples_has_no_accuracy() -> None:
+    network = make_network([12, 3], ["softmax"])
+    examples = clouds(50)
+    only_twos = Examples(examples.inputs, np.full(50, 2))
+    loss = make_loss("cross_entropy", network.layers[-1].activation)
+    _, accuracy, accuracies = mean_loss_and_accuracies(network, loss, only_twos)
+    assert accuracies == [None, None, accuracy]
+
+
 def check_mean(network: Network, examples: Examples, expected: float, right: Any) -> None:
     """Check the mean cross-entropy and the accuracy of a network."""
     loss = make_loss("cross_entropy", network.layers[-1].activation)
-    mean, accuracy = mean_loss_and_accuracy(network, loss, examples)
+    mean, accuracy, accuracies = mean_loss_and_accuracies(network, loss, examples)
     assert expected == pytest.approx(mean, rel=1e-12)
     assert right.mean() == accuracy
+    assert accuracies == [right[examples.labels == c].mean() for c in range(len(accuracies))]
     assert 0 < accuracy < 1
 
 

@@ -19,7 +19,7 @@ from nnctl.nn.examples import Examples, scaled
 from nnctl.nn.gradient_check import backpropagated_gradient
 from nnctl.nn.health import Probe
 from nnctl.nn.losses import Quadratic, make_loss
-from nnctl.nn.metrics import make_targets, mean_loss_and_accuracy
+from nnctl.nn.metrics import make_targets, mean_loss_and_accuracies
 from nnctl.nn.network import Network, Parameters
 from nnctl.nn.optimizers import Adam
 from nnctl.nn.schedules import CosineSchedule, ExponentialSchedule, PlateauSchedule
@@ -307,8 +307,8 @@ def test_without_validation_every_epoch_is_the_best_so_far() -> None:
 def test_validation_measures_the_network_as_it_is_after_the_epoch() -> None:
     training = make_training(classifier(), clouds(500), 0.5, validation=NOISY)
     (row,) = rows_of(list(training))
-    expected = mean_loss_and_accuracy(training.network, training.loss, NOISY)
-    assert expected == (row.val_loss, row.val_accuracy)
+    expected = mean_loss_and_accuracies(training.network, training.loss, NOISY)
+    assert expected == (row.val_loss, row.val_accuracy, row.val_class_accuracies)
     values = (row.epoch, row.train_accuracy, row.val_loss, row.val_accuracy, row.is_best)
     assert [int, float, float, float, bool] == [type(value) for value in values]
     inputs, targets = scaled(NOISY.inputs[:32]), make_targets(NOISY.labels[:32], 3)
