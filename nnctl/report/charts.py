@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,9 +32,15 @@ if TYPE_CHECKING:
 COLORS = 8
 """Number of line colors; further lines are gray."""
 
-_SIZE = (3.5, 2.2)  # inches
+# All charts have the same width, so that their type has the same size on the page: 9 points of 240
+# are 12 pixels of 320 (see `.chart svg` in page.css), which also fit on a phone.
+_WIDTH, _HEIGHT = 240, 156  # points
+_LEFT, _RIGHT, _BELOW, _ABOVE = 42, 16, 32, 14  # margins in points
+_TYPE = 9  # points
 _MAX_POINTS = 500  # per line: more would not be visible
 _BOTTOM = 1e-12  # lowest value on a logarithmic axis, which cannot show 0
+_PANELS = 5  # small multiples in a row
+_LEVEL_NAMES = 3  # values of a parameter whose names fit next to each other
 
 # matplotlib draws with these placeholder colors; the page replaces them with its CSS variables.
 _CSS_COLORS = {
@@ -49,9 +55,11 @@ _STYLE: Any = {
     "svg.fonttype": "none",  # keep text as text, not as paths
     "svg.hashsalt": "nnctl",  # the same chart gets the same element IDs
     "text.parse_math": False,  # a dollar sign does not start a formula
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
+    "font.size": _TYPE,
+    "axes.labelsize": _TYPE,
+    "axes.titlesize": _TYPE,
+    "xtick.labelsize": _TYPE,
+    "ytick.labelsize": _TYPE,
     "axes.edgecolor": _LINE,
     "axes.labelcolor": _MUTED,
     "axes.titlecolor": _TEXT,
@@ -71,8 +79,6 @@ _STYLE: Any = {
     "lines.solid_capstyle": "round",
 }
 
-Kind = Literal["line", "dashes", "thin"]
-
 
 @dataclass(frozen=True)
 class Line:
@@ -86,15 +92,25 @@ class Line:
         Coordinates of the points; points whose y is None are left out.
     color : int
         Index of the color, from 0.
-    kind : str
-        "line", "dashes", or "thin" for a thin gray line behind the others.
+    thin : bool
+        Whether to draw a thin gray line behind the others, without an entry in the legend.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
     color: int
-    kind: Kind = "line"
+    thin: bool = False
+
+    @property
+    def series(self) -> int:
+        """Number of the color on the page."""
+        return self.color % COLORS
+
+    @property
+    def style(self) -> str:
+        """Style of the line: four lines in turn are the same, for readers who see few colors."""
+        return ("solid", "dashed", "dotted")[self.color // 4 % 3]
 
 
 @dataclass(frozen=True)
@@ -104,48 +120,135 @@ class Chart:
     Parameters
     ----------
     title : str
-        Title.
+        What the chart shows.
     svg : str
         The SVG element, without the title.
     legend : tuple of Line
         Lines to list in the legend.
+    finding : str
+        What the chart says about these data, in a sentence; empty if nothing is to be said.
     """
 
     title: str
     svg: str
     legend: tuple[Line, ...] = ()
+    finding: str = ""
 
 
 def draw_lines(
-    title: str, lines: Sequence[Line], *, x: str = "epoch", percent: bool = False, log: bool = False
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str = "epoch",
+    percent: bool = False,
+    log: bool = False,
+    finding: str = "",
+    best: int | None = None,
+    guide: tuple[float, str] | None = None,
 ) -> Chart | None:
-    """Return a line chart; None without any points."""
+    """Return a line chart; None without any points.
+
+    Parameters
+    ----------
+    title, finding : str
+        See `Chart`.
+    lines : sequence of Line
+        The lines.
+    x : str
+        Label of the horizontal axis.
+    percent, log : bool
+        Whether to show y in percent, or on a logarithmic axis.
+    best : int, optional
+        The best epoch, to be marked.
+    guide : pair of float and str, optional
+        A value to compare with, and its label.
+    """
     drawn = [(line, points) for line in lines if len(points := _points(line, log))]
     if not drawn:
         return None
 
     def plot(axes: Axes) -> None:
         # Draw thin lines first, so that they are behind the others.
-        for line, points in sorted(drawn, key=lambda pair: pair[0].kind != "thin"):
+        for line, points in sorted(drawn, key=lambda pair: not pair[0].thin):
             axes.plot(
                 points[:, 0],
                 points[:, 1],
-                color=_MUTED if line.kind == "thin" else _SERIES[line.color % COLORS],
-                linewidth=0.6 if line.kind == "thin" else 1.5,
-                linestyle="--" if line.kind == "dashes" else "-",
+                color=_MUTED if line.thin else _SERIES[line.series],
+                linewidth=0.6 if line.thin else 1.5,
+                linestyle="solid" if line.thin else line.style,
                 marker="o" if len(points) == 1 else "",
                 markersize=4,
             )
         axes.set_xlabel(x)
         if x == "epoch":
-            axes.locator_params(axis="x", integer=True)
+            _as_epochs(axes, np.concatenate([points[:, 0] for _, points in drawn]))
+        if guide:
+            axes.axhline(guide[0], color=_MUTED, linewidth=0.8, linestyle=":")
+            axes.annotate(
+                guide[1],
+                xy=(1, guide[0]),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="right",
+                color=_MUTED,
+            )
+        if best is not None:
+            _mark(axes, best)
         if log:
             axes.set_yscale("log")
             _as_plain_numbers(axes.yaxis, *axes.get_ylim())
         if percent:
             _as_percent(axes.yaxis)
 
-    return Chart(title, _draw(plot), tuple(line for line, _ in drawn if line.kind != "thin"))
+    legend = tuple(line for line, _ in drawn if not line.thin)
+    return Chart(title, _draw(plot), legend, finding)
+
+
+def draw_panels(
+    title: str, lines: Sequence[Line], *, finding: str = "", best: int | None = None
+) -> Chart | None:
+    """Return small multiples: a panel per line, with all other lines in gray.
+
+    Parameters
+    ----------
+    title, finding : str
+        See `Chart`.
+    lines : sequence of Line
+        Shares by epoch, each with the name of its panel.
+    best : int, optional
+        The best epoch, to be marked.
+    """
+    points = [_points(line, log=False) for line in lines]
+    every = np.concatenate([np.empty((0, 2)), *points])
+    if not len(every):
+        return None
+    columns = min(len(lines), _PANELS)
+    rows = math.ceil(len(lines) / columns)
+    width, height = 1 / columns, 1 / rows
+
+    def plot(axes: Axes) -> None:
+        axes.axis("off")
+        low = min(every[:, 1].min(), 1 - 1e-3)
+        for i, (line, own) in enumerate(zip(lines, points, strict=True)):
+            left, below = i % columns * width, 1 - (i // columns + 1) * height
+            panel = axes.inset_axes((left, below + 0.1 * height, 0.88 * width, 0.7 * height))
+            for other in points:
+                panel.plot(other[:, 0], other[:, 1], color=_LINE, linewidth=0.6)
+            marker = "o" if len(own) == 1 else ""
+            panel.plot(own[:, 0], own[:, 1], color=_SERIES[0], marker=marker, markersize=3)
+            if best is not None:
+                panel.axvline(best, color=_MUTED, linewidth=0.8, linestyle=":")
+            panel.set_title(_shortened(line.name, 8), pad=2)
+            panel.set_ylim(low - 0.05 * (1 - low), 1 + 0.05 * (1 - low))
+            panel.set_yticks([low, 1], labels=[f"{100 * low:.0f} %", "100 %"])
+            ends = sorted({every[:, 0].min(), every[:, 0].max()})
+            panel.set_xticks(ends, labels=["", "", ""][: len(ends)])
+            panel.tick_params(labelleft=i % columns == 0)
+        axes.text(0.5, -0.02, f"epochs {every[:, 0].min():.0f} to {every[:, 0].max():.0f}",
+                  transform=axes.transAxes, ha="center", va="top", color=_MUTED)  # fmt: skip
+
+    return Chart(title, _draw(plot), finding=finding)
 
 
 def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
@@ -166,7 +269,7 @@ def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
     return Chart(title, _draw(plot))
 
 
-def draw_calibration(title: str, bins: Sequence[CalibrationBin]) -> Chart:
+def draw_calibration(title: str, bins: Sequence[CalibrationBin], finding: str = "") -> Chart:
     """Return a reliability diagram: accuracy by confidence, and the diagonal that is ideal."""
 
     def plot(axes: Axes) -> None:
@@ -188,11 +291,17 @@ def draw_calibration(title: str, bins: Sequence[CalibrationBin]) -> Chart:
         _as_percent(axes.xaxis)
         _as_percent(axes.yaxis)
 
-    return Chart(title, _draw(plot))
+    return Chart(title, _draw(plot), finding=finding)
 
 
 def draw_points(
-    title: str, x: Sequence[Any], y: Sequence[float], *, percent: bool, best: int
+    title: str,
+    x: Sequence[Any],
+    y: Sequence[float],
+    *,
+    percent: bool,
+    best: int,
+    finding: str = "",
 ) -> Chart:
     """Return a scatter plot of a metric by the value of a parameter.
 
@@ -208,6 +317,8 @@ def draw_points(
         Whether to show y in percent.
     best : int
         Index of the point to highlight.
+    finding : str
+        See `Chart`.
     """
     positions, names = _positions(x)
 
@@ -216,6 +327,9 @@ def draw_points(
         axes.scatter([positions[best]], [y[best]], s=30, color=_SERIES[1], linewidths=0)
         if names:
             axes.set_xticks(range(len(names)), [_shortened(name) for name in names])
+            if len(names) > _LEVEL_NAMES:  # slanted names do not touch each other
+                axes.tick_params(axis="x", labelrotation=30)
+                axes.set_xticklabels(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
             axes.set_xlim(-0.5, len(names) - 0.5)
             axes.grid(visible=False, axis="x")
         elif _is_logarithmic(positions):
@@ -224,7 +338,7 @@ def draw_points(
         if percent:
             _as_percent(axes.yaxis)
 
-    return Chart(title, _draw(plot))
+    return Chart(title, _draw(plot), finding=finding)
 
 
 def _positions(values: Sequence[Any]) -> tuple[list[float], list[str]]:
@@ -266,6 +380,23 @@ def _as_plain_numbers(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(lambda *_: "")
 
 
+def _as_epochs(axes: Axes, epochs: Array) -> None:
+    """Label whole epochs only; a single epoch is in the middle."""
+    axes.locator_params(axis="x", integer=True)
+    if epochs.min() == epochs.max():
+        axes.set_xticks([epochs[0]])
+
+
+def _mark(axes: Axes, epoch: int) -> None:
+    """Mark the best epoch by a vertical line with a label above the axes."""
+    axes.axvline(epoch, color=_MUTED, linewidth=0.8, linestyle=":")
+    low, high = axes.get_xlim()
+    share = (epoch - low) / (high - low)
+    align = "left" if share < 0.2 else "right" if share > 0.8 else "center"
+    above = axes.get_xaxis_transform()
+    axes.text(epoch, 1.02, f"best: {epoch}", transform=above, ha=align, color=_MUTED)
+
+
 def _as_percent(axis: Axis) -> None:
     axis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
 
@@ -299,8 +430,12 @@ def _draw(plot: Callable[[Axes], None]) -> str:
         warnings.simplefilter(
             "ignore"
         )  # about letters missing from fonts, and numbers too far apart
-        figure = Figure(_SIZE, layout="constrained")
-        plot(figure.add_subplot())
+        figure = Figure((_WIDTH / 72, _HEIGHT / 72))
+        # Fixed margins align the charts in a row, and take half the time of a computed layout.
+        box = (_LEFT, _BELOW, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BELOW - _ABOVE)
+        sizes = (_WIDTH, _HEIGHT, _WIDTH, _HEIGHT)
+        left, below, width, height = (part / size for part, size in zip(box, sizes, strict=True))
+        plot(figure.add_axes((left, below, width, height)))
         content = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(content, format="svg", metadata=no_metadata)

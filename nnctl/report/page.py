@@ -12,9 +12,9 @@ from typing import Any
 import nnctl
 from nnctl.nn.events import EpochMetrics
 from nnctl.nn.metrics import expected_calibration_error
-from nnctl.report import sections
+from nnctl.report import findings, sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
-from nnctl.report.ranking import compare
+from nnctl.report.ranking import Comparison, compare
 from nnctl.report.run_report import MEASURED_IMAGES, RunReport
 from nnctl.report.sprites import SpriteSheet
 from nnctl.report.sweep_report import SweepReport
@@ -25,6 +25,7 @@ from nnctl.text import duration, p_value, percent
 GENERATOR = "nnctl report"
 """Name in the page's generator tag, which identifies pages of nnctl."""
 
+_MAX_LABELED = 3  # keys in the label of a curve
 _SCRIPTS = ("network.js", "handwriting.js", "units.js", "page.js")
 
 
@@ -55,15 +56,15 @@ def render(ranked: Sequence[RunReport], sweeps: Sequence[SweepReport]) -> str:
     }
     files = resources.files("nnctl.report")
     names = _names(ranked)
-    several = len(ranked) > 1
+    comparison = compare(ranked) if len(ranked) > 1 else None
     return environment.get_template("page.html").render(
         title=_title(ranked, sweeps),
         generator=f"{GENERATOR} {nnctl.__version__}",
         style=files.joinpath("page.css").read_text("utf-8"),
         scripts=[files.joinpath(name).read_text("utf-8") for name in _SCRIPTS],
         names=names,
-        comparison=compare(ranked) if several else None,
-        overlaid=_overlay(ranked, names) if several else [],
+        comparison=comparison,
+        overlaid=_overlay(ranked, _labels(comparison, names)) if comparison else [],
         sweeps=sweeps,
         **_context_of(ranked[0]),
     )
@@ -95,19 +96,32 @@ def _common_parent(paths: Sequence[Path]) -> Path:
         return Path()
 
 
-def _overlay(ranked: Sequence[RunReport], names: dict[Path, str]) -> list[Chart]:
+def _labels(comparison: Comparison, names: dict[Path, str]) -> list[str]:
+    """Return the values that differ as the label of each run, or its name if they are many."""
+    if not 0 < len(comparison.keys) <= _MAX_LABELED:
+        return [names[row.run_report.run.directory] for row in comparison.rows]
+    return [
+        ", ".join(
+            f"{key}={row.run_report.without_paths(value)}"
+            for key, value in zip(short_keys(comparison.keys), row.values, strict=True)
+        )
+        for row in comparison.rows
+    ]
+
+
+def _overlay(ranked: Sequence[RunReport], labels: Sequence[str]) -> list[Chart]:
     """Return charts with the curves of all runs; the best ones are colored."""
 
     def lines(metric: Callable[[EpochMetrics], float | None]) -> list[Line]:
         return [
             Line(
-                names[run_report.run.directory],
+                name,
                 run_report.epochs,
                 run_report.series(metric),
                 position,
-                "line" if position < COLORS else "thin",
+                thin=position >= COLORS,
             )
-            for position, run_report in enumerate(ranked)
+            for position, (name, run_report) in enumerate(zip(labels, ranked, strict=True))
         ]
 
     drawn = [
@@ -142,7 +156,11 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
             if cell.examples
         },
         "worst": sections.worst_mistakes(run_report, sheet),
-        "calibration": draw_calibration("Accuracy by confidence", bins) if bins else None,
+        "calibration": draw_calibration(
+            "Accuracy by confidence", bins, findings.about_calibration(bins)
+        )
+        if bins
+        else None,
         "calibration_error": expected_calibration_error(bins),
         "corruptions": sections.draw_corruptions(run_report),
         "health": sections.draw_health(run_report),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from nnctl.analysis.evaluation import Predictions, measure_corrupted
 from nnctl.nn.examples import Examples
 from nnctl.nn.health import LayerHealth
-from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines
+from nnctl.report import findings
+from nnctl.report.charts import Chart, Line, draw_histogram, draw_lines, draw_panels
 from nnctl.report.run_report import MEASURED_IMAGES, RunReport
 from nnctl.report.sprites import Position, SpriteSheet, diverging, largest_norm
 from nnctl.text import percent
@@ -28,10 +29,15 @@ LAYERS = 8
 """Number of layers whose activations are shown."""
 
 _Figure = Callable[[LayerHealth], float]
-_HEALTH: tuple[tuple[_Figure, str, bool], ...] = (
-    (lambda layer: layer.std, "Standard deviation of the activations", False),
-    (lambda layer: layer.error, "Norm of the backpropagated errors", True),
-    (lambda layer: layer.update_ratio, "Norm of a step, relative to the weights", True),
+_HEALTH: tuple[tuple[_Figure, str, bool, tuple[float, str] | None], ...] = (
+    (lambda layer: layer.std, "Standard deviation of the activations", False, None),
+    (lambda layer: layer.error, "Norm of the backpropagated errors", True, None),
+    (
+        lambda layer: layer.update_ratio,
+        "Norm of a step, relative to the weights",
+        True,
+        (1e-3, "usual: 0.001"),  # a rule of thumb for networks that learn well
+    ),
 )
 _SHARES: tuple[tuple[_Figure, str], ...] = (
     (lambda layer: layer.dead, "Dead units"),
@@ -95,11 +101,31 @@ def draw_curves(run_report: RunReport) -> list[Chart]:
         Line("training", epochs, series(lambda epoch: epoch.train_accuracy), 0),
         Line("validation", epochs, series(lambda epoch: epoch.val_accuracy), 1),
     ]
-    charts = [draw_lines("Loss", losses), draw_lines("Accuracy", accuracies, percent=True)]
+    best = run_report.best
+    marked = best.epoch if best else None
+    finding = findings.about_curves(run_report.history, best)
+    charts = [
+        draw_lines("Loss", losses, best=marked),
+        draw_lines("Accuracy", accuracies, percent=True, finding=finding, best=marked),
+        _draw_classes(run_report, marked),
+    ]
     rates = series(lambda epoch: epoch.learning_rate)
     if len(set(rates)) > 1:
         charts.append(draw_lines("Learning rate", [Line("", epochs, rates, 2)]))
     return [chart for chart in charts if chart]
+
+
+def _draw_classes(run_report: RunReport, best: int | None) -> Chart | None:
+    """Return the validation accuracy of each class by epoch, if it was recorded."""
+    rows = [epoch.val_class_accuracies or [] for epoch in run_report.history]
+    names = run_report.classes
+    if len(names) < 2 or not all(len(row) == len(names) for row in rows):
+        return None
+    lines = [
+        Line(name, run_report.epochs, [row[i] for row in rows], 0) for i, name in enumerate(names)
+    ]
+    finding = findings.about_classes(names, rows[-1]) if rows else ""
+    return draw_panels("Validation accuracy of each class", lines, finding=finding, best=best)
 
 
 def draw_health(run_report: RunReport) -> list[Chart]:
@@ -112,7 +138,10 @@ def draw_health(run_report: RunReport) -> list[Chart]:
             for i in range(count)
         ]
 
-    charts = [draw_lines(title, lines(figure), log=log) for figure, title, log in _HEALTH]
+    charts = [
+        draw_lines(title, lines(figure), log=log, guide=guide)
+        for figure, title, log, guide in _HEALTH
+    ]
     for figure, title in _SHARES:
         shares = lines(figure)
         if any(share for line in shares for share in line.y):
@@ -127,11 +156,18 @@ def draw_corruptions(run_report: RunReport) -> Chart | None:
     predictions = run_report.evaluation.predictions
     examples = Examples(predictions.images[:MEASURED_IMAGES], predictions.labels[:MEASURED_IMAGES])
     clean = float(predictions.right[:MEASURED_IMAGES].mean())
+    rows = measure_corrupted(run_report.network, examples, lambda _: None)
     lines = [
         Line(row.corruption, range(len(row.amounts) + 1), [clean, *row.accuracies], i)
-        for i, row in enumerate(measure_corrupted(run_report.network, examples, lambda _: None))
+        for i, row in enumerate(rows)
     ]
-    return draw_lines("Accuracy by strength of corruption", lines, x="strength", percent=True)
+    return draw_lines(
+        "Accuracy by strength of corruption",
+        lines,
+        x="strength",
+        percent=True,
+        finding=findings.about_corruptions(rows),
+    )
 
 
 def draw_distributions(run_report: RunReport) -> list[Chart]:

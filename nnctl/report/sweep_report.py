@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnctl.errors import UsageError
+from nnctl.report import findings
 from nnctl.report.charts import Chart, draw_points
 from nnctl.runs.differences import changeable, require_same
 from nnctl.runs.run import Run
@@ -99,4 +100,6 @@ def _chart(rows: Sequence[TrialResult], key: str, metric: str) -> Chart:
     scores = [row.score(metric) for row in rows]
     best = scores.index(best_score(scores, metric))
     values = [row.parameters.get(key) for row in rows]
-    return draw_points(key, values, scores, percent=metric == "val_accuracy", best=best)
+    finding = findings.about_points(values, best)
+    percent = metric == "val_accuracy"
+    return draw_points(key, values, scores, percent=percent, best=best, finding=finding)

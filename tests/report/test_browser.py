@@ -373,6 +373,7 @@ def test_names_and_configurations_are_escaped(nnctl: Nnctl, scratch: Path, open_
     nnctl("report", *(scratch / f"{name}{i}" for i in (1, 2)))
     page = open_page(scratch / "report.html")
     assert f"{name}1" in page.locator(".runs tbody").inner_text()
-    assert f"{name}2" in page.locator(".legend").first.inner_text()
+    assert f"{name}2" in page.locator(".runs tbody").inner_text()
+    assert page.locator(".legend").first.inner_text().split() == ["epochs=2", "epochs=1"]
     assert f"</pre>{evil} {{{{ 7 * 7 }}}}" in page.locator("pre").inner_text()
     assert page.locator("script").count() == 7
