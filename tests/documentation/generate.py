@@ -29,7 +29,11 @@ from nnctl.text import percent
 from tests.helpers import load_commands
 from tests.processes import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.ko.md",
+    *sorted((ROOT / "docs" / "pages").rglob("*.md")),
+]
 """The README and the pages of the website."""
 TABLES: dict[str, Mapping[str, type[Any]]] = {
     "activation": ACTIVATIONS,
