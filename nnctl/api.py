@@ -13,6 +13,7 @@ import numpy as np
 from nnctl.analysis import evaluation
 from nnctl.analysis.evaluation import Evaluation, Split
 from nnctl.config import Document, Override, read_config
+from nnctl.errors import UsageError
 from nnctl.files import expand_home
 from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
@@ -24,7 +25,7 @@ from nnctl.runs.resolve import (
     resolve_auto,
     resolve_config,
 )
-from nnctl.runs.run import Run, Which
+from nnctl.runs.run import Run, Which, named_directory
 from nnctl.runs.training_run import TrainingRun
 from nnctl.signals import stop_on_signals
 
@@ -64,6 +65,8 @@ def train(
     ------
     nnctl.errors.ConfigError
         The configuration has mistakes; the error lists all of them.
+    nnctl.errors.UsageError
+        The run directory exists, or `name` is not a name.
     nnctl.errors.DataError
         The dataset is not available.
     nnctl.errors.DivergenceError
@@ -88,15 +91,19 @@ def train(
     }
     named = {key: value for key, value in options.items() if value is not None}
     overrides = _overrides({**(settings or {}), **named})
+    if name is not None:
+        if run_dir:
+            raise UsageError("name and run_dir cannot be combined")
+        run_dir = named_directory(name, expand_home(runs_dir))
     if isinstance(config, Mapping):
-        document, name = Document("the configuration", _plain(config)), "run"
+        document, stem = Document("the configuration", _plain(config)), "run"
     else:
-        document, name = read_config(Path(config)), Path(config).stem
+        document, stem = read_config(Path(config)), Path(config).stem
     requested = resolve_config(document, overrides)
     digits = find_dataset(requested.data, None, _warn)
     resolved = resolve_auto(requested, digits, _warn)
     run = (
-        Run.create_at(expand_home(run_dir)) if run_dir else Run.create(name, expand_home(runs_dir))
+        Run.create_at(expand_home(run_dir)) if run_dir else Run.create(stem, expand_home(runs_dir))
     )
     training = TrainingRun.create(run, resolved, digits)
     if training.warning:

@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "views",
     },
-    "api": {"files", "signals", "nn", "config", "runs", "analysis"},
+    "api": {"errors", "files", "signals", "nn", "config", "runs", "analysis"},
 }
 """For each package or module of nnctl, the set of packages that it may import."""
 

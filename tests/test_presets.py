@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import nnctl as nnctl_api
 from nnctl.config.presets import presets
+from nnctl.errors import UsageError
 from nnctl.installation import install_command
 from tests.conftest import CONFIGS, Nnctl
 
@@ -119,3 +121,17 @@ def test_the_hint_to_install_fits_how_nnctl_was_installed(
     monkeypatch.setattr(sys, "executable", "here")
     monkeypatch.setattr(metadata, "distribution", lambda _: Distribution())
     assert install_command("plot") == expected
+
+
+@pytest.mark.usefixtures("scratch")
+def test_a_program_trains_a_preset_under_a_name() -> None:
+    run = nnctl_api.train("smoke", epochs=1, name="first", lr=0.2, batch_size=100)
+    assert run.directory == Path("runs") / "first"
+    assert (run.config.optimizer.learning_rate, run.config.training.batch_size) == (0.2, 100)
+    with pytest.raises(UsageError, match="is not empty"):
+        nnctl_api.train("smoke", name="first")
+    with pytest.raises(UsageError, match="cannot be combined"):
+        nnctl_api.train("smoke", name="second", run_dir="third")
+    with pytest.raises(UsageError, match="is not a directory's name"):
+        nnctl_api.train("smoke", name="../first")
+    assert [path.name for path in Path("runs").iterdir()] == ["first"]
