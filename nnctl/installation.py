@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import shutil
 import sys
@@ -21,6 +22,8 @@ def install_command(extra: str) -> str:
         return f'pipx install --force "{wanted}"'
     if "uv" in parts and "tools" in parts:
         return f'uv tool install "{wanted}"'
+    if importlib.util.find_spec("pip") is None:  # an environment that uv created
+        return f'uv pip install --python {shell_command(sys.executable)} "{wanted}"'
     if clone := _editable_clone():
         return f'{_python()} -m pip install -e "{clone}[{extra}]"'
     return f'{_python()} -m pip install "{wanted}"'

@@ -229,7 +229,7 @@ class Download:
             case failures.InvalidSchema() if "SOCKS" in str(error):
                 return UnreachableError(
                     "cannot be reached: a SOCKS proxy needs PySocks; install it with: "
-                    "pip install 'requests[socks]'"
+                    'pip install "requests[socks]"'
                 )
             case failures.ConnectionError() if isinstance(cause, socket.gaierror):
                 return UnreachableError("has a host name that cannot be resolved; are you online?")

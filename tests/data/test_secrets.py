@@ -350,7 +350,7 @@ def test_the_library_that_a_socks_proxy_needs_is_named(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("http_proxy", f"socks5://me:{SECRET}@127.0.0.1:9")
     shown = printed(cache, "http://mnist.invalid/")
-    assert "pip install 'requests[socks]'" in shown
+    assert 'pip install "requests[socks]"' in shown
     assert SECRET not in shown
 
 
