@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import pytest
@@ -72,11 +72,24 @@ def test_a_preset_is_trained_by_name_and_an_existing_file_comes_first(nnctl: Nnc
     assert "smoke:1:7: loss: expected" in nnctl("train", "smoke", code=2).stderr
 
 
+def test_check_finds_a_preset_beside_a_folder_of_that_name(nnctl: Nnctl) -> None:
+    Path("smoke").mkdir()
+    assert "784-64-10" in nnctl("check", "smoke").stdout
+    Path("other").mkdir()
+    assert "is not a run directory" in nnctl("check", "other", code=2).stderr
+
+
 def test_a_configuration_is_read_from_standard_input(nnctl: Nnctl) -> None:
     text = (CONFIGS / "smoke.yaml").read_text("utf-8")
     done = nnctl("train", "-", "--epochs", 1, stdin=text)
     assert "best epoch" in done.stdout
     assert "<stdin>:1:7: loss:" in nnctl("check", "-", stdin="loss: 3", code=2).stderr
+    assert "read only once" in nnctl("sweep", "-", "--base", "-", code=2).stderr
+    sweep = "base: smoke\nparameters: {training.batch_size: [10, 20]}"
+    listed = nnctl("sweep", "-", "--dry-run", stdin=sweep).stdout
+    assert "batch_size=20" in listed
+    lost = nnctl("sweep", "-", "--dry-run", stdin=sweep.replace("smoke", "smok"), code=2)
+    assert "did you mean 'smoke'?" in lost.stderr
     assert "not UTF-8" in nnctl("train", "-", stdin=b"loss: \xff", code=2).stderr
 
 
@@ -93,6 +106,12 @@ def test_a_copied_sweep_works_with_its_base_and_its_schema(nnctl: Nnctl) -> None
     again = nnctl("presets", "copy", "sweep-fast", "mine/sweep.yaml", code=2)
     assert "fast.yaml exists and is not overwritten" in again.stderr
     assert not Path("mine/sweep.yaml").exists()
+
+
+def test_the_hint_to_install_without_pip_uses_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "executable", "/env/bin/python")
+    assert install_command("all") == 'uv pip install --python /env/bin/python "nnctl[all]"'
 
 
 @pytest.mark.parametrize(

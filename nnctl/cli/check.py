@@ -16,6 +16,7 @@ from nnctl.analysis.inspection import (
 )
 from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options
 from nnctl.config import Override
+from nnctl.config.presets import is_preset
 from nnctl.errors import NnctlError
 from nnctl.files import to_json_text
 from nnctl.runs.resolve import load_config
@@ -69,7 +70,8 @@ def check(
             show_activations()
         return
     trained = None
-    if source.is_dir():
+    # A folder that is not a run may have the name of a preset.
+    if source.is_dir() and (Run(source).config_path.exists() or not is_preset(source)):
         if overrides:
             raise click.UsageError(
                 "the configuration of a RUN is fixed: remove the options that change it"

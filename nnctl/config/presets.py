@@ -90,6 +90,11 @@ def presets() -> list[Preset]:
     return [Preset(path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths]
 
 
+def is_preset(name: Path) -> bool:
+    """Return whether a preset has this name."""
+    return any(preset.name == name.as_posix() for preset in presets())
+
+
 def find_preset(name: str) -> Preset:
     """Return the preset with a name.
 

@@ -465,7 +465,7 @@ def named_directory(name: str, runs_dir: Path) -> Path:
         reason = "stands for the newest run" if name == "latest" else "is not a directory's name"
         raise UsageError(
             f"--name {name}: {name or 'an empty text'} {reason}",
-            hint="Use a name without / \\ and :, such as --name first, or a path: --run-dir PATH",
+            hint="Use a name without / \\ and :, such as --name first.",
         )
     if directory.is_dir():
         require_empty(directory)

@@ -21,6 +21,7 @@ from nnctl.config import (
     to_mapping,
 )
 from nnctl.config.loader import validate
+from nnctl.config.reader import STDIN
 from nnctl.config.schema import MAX_WHOLE, DataConfig
 from nnctl.config.sweeps import (
     Choice,
@@ -309,6 +310,8 @@ def read_plan(
     ConfigError, UsageError
         The file is neither of these, or a value is not valid YAML.
     """
+    if base == path == Path(STDIN):
+        raise UsageError("standard input can be read only once: use a file for CONFIG or --base")
     values: dict[str, list[Any] | Range] = {}
     for text in varied:
         key, choices = read_values(text)
