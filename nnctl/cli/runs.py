@@ -11,8 +11,9 @@ import click
 from nnctl.cli.options import FOLDER, json_option
 from nnctl.errors import UsageError, storage_errors
 from nnctl.files import to_json_text
+from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.listing import PRUNED_STATES, RUNS, ListedRun, is_locked, list_runs
-from nnctl.views.runs import show_runs
+from nnctl.views.runs import show_runs, total_size
 
 _SORT_KEYS = {
     "name": "name",
@@ -33,7 +34,7 @@ _BEST_FIRST = ("validation", "test")
 
     A sweep is shown with its best trial; give its own directory to list its trials. The test
     accuracy is known after nnctl eval. With --prune, removes runs whose training did not end:
-    interrupted, diverged, killed or damaged ones.
+    interrupted, diverged or killed ones. Sweeps and damaged runs are left.
     """,
 )
 @click.argument("folder", metavar="[DIR]", type=FOLDER, default=RUNS)
@@ -72,19 +73,21 @@ def _value(entry: ListedRun, sort_by: str) -> Any:
 
 def _prune(entries: list[ListedRun], folder: Path, *, yes: bool) -> None:
     """Remove runs, unless the user declines or a sweep still needs them."""
-    from nnctl.sweeps.journal import is_sweep
-
     if is_sweep(folder):
         raise UsageError(
             f"{folder} is a sweep, which needs its trials",
             hint="Remove the whole directory if you do not need the sweep.",
         )
-    count = "this run" if len(entries) == 1 else f"these {len(entries)} runs"
-    if not yes:
-        click.confirm(f"Remove {count} with all files?", abort=True, err=True)
+    size = total_size(entries)
+    what = "this run" if len(entries) == 1 else f"these {len(entries)} runs"
+    if not yes and not click.confirm(f"Remove {what} with all files, {size}?", err=True):
+        click.echo("Nothing was removed.", err=True)
+        return
+    removed = 0
     for entry in entries:
         if is_locked(entry.path):  # its training was resumed in the meantime
             continue
         with storage_errors(entry.path):
             shutil.rmtree(entry.path)
-    click.echo(f"Removed {count}.", err=True)
+        removed += 1
+    click.echo(f"Removed: {removed} of {len(entries)} runs.", err=True)

@@ -19,15 +19,25 @@ from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trials import COMPLETE, TrialResult
 
 State = Literal[
-    "finished", "stopped_early", "interrupted", "diverged", "training", "unfinished", "damaged"
+    "finished",
+    "stopped_early",
+    "interrupted",
+    "diverged",
+    "training",
+    "unfinished",
+    "saved",
+    "damaged",
 ]
 
 RUNS = Path("runs")
 """Folder in which new runs and sweeps are created, unless the user names another one."""
 _WRITTEN = frozenset({"summary.json", "last.npz", "metrics.jsonl", LOCK_NAME})
 """Files that nnctl writes beside ``config.yaml``."""
-PRUNED_STATES = ("interrupted", "diverged", "unfinished", "damaged")
-"""States of the runs that `nnctl runs --prune` removes."""
+PRUNED_STATES = ("interrupted", "diverged", "unfinished")
+"""States of the runs that `nnctl runs --prune` removes.
+
+Damaged ones are left: a later version of nnctl or another program may have written them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +52,8 @@ class ListedRun:
         What it is.
     state : str
         How the training ended; ``training`` while a process trains it, ``unfinished`` if it was
-        killed, ``damaged`` if its files cannot be read.
+        killed, ``saved`` for a network of `nnctl.save` that was not trained, ``damaged`` if its
+        files cannot be read.
     changed : float
         Time of its last change, in seconds since 1970.
     bytes : int
@@ -214,8 +225,9 @@ def _of_run(path: Path) -> dict[str, Any]:
         }
     history: list[EpochMetrics] = run.history
     accuracies = [epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None]
+    is_saved = not history and run.checkpoint_path("best").exists()
     return about | {
-        "state": "training" if is_locked(path) else "unfinished",
+        "state": "training" if is_locked(path) else "saved" if is_saved else "unfinished",
         "epochs": len(history),
         "val_accuracy": max(accuracies, default=None),
         "seconds": sum(epoch.seconds for epoch in history),

@@ -42,6 +42,11 @@ def show_runs(entries: Sequence[ListedRun], folder: Path) -> None:
             say(console, f"{entry.path}: {entry.problem}")
 
 
+def total_size(entries: Sequence[ListedRun]) -> str:
+    """Return the size of all files of runs, for example ``2.5 MB``."""
+    return decimal(sum(entry.bytes for entry in entries))
+
+
 def _epochs(entry: ListedRun) -> str:
     if entry.epochs is None:
         return ""

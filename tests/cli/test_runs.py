@@ -7,8 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import nnctl as api
 from nnctl.runs.lock import DirectoryLock
 from nnctl.sweeps.listing import best_run, list_runs
 from tests.conftest import CONFIGS, Nnctl
@@ -76,6 +78,8 @@ def test_runs_lists_runs_and_sweeps_with_the_best_accuracy(runs: Path, nnctl: Nn
 
 
 def test_prune_removes_only_runs_that_did_not_end(runs: Path, nnctl: Nnctl) -> None:
+    network = api.Network.from_arrays([np.ones((784, 10))], [np.zeros(10)], ["softmax"])
+    api.save(network, runs / "saved", dataset="mini")
     for name in ("killed", "training", "damaged"):
         shutil.copytree(runs / "first", runs / name)
         (runs / name / "summary.json").unlink()
@@ -83,14 +87,19 @@ def test_prune_removes_only_runs_that_did_not_end(runs: Path, nnctl: Nnctl) -> N
     (runs / "notes").mkdir()
     (runs / "notes" / "config.yaml").write_text("mine: 1", encoding="utf-8")
     with DirectoryLock(runs / "training"):
-        nnctl("runs", "--prune", stdin="n\n", code=130)
+        listed = {row["name"]: row for row in json.loads(nnctl("runs", "--json").stdout)["runs"]}
+        assert "Nothing was removed" in nnctl("runs", "--prune", stdin="n\n").stderr
         assert (runs / "killed").exists()
         done = nnctl("runs", "--prune", stdin="y\n")
         assert "No runs" in nnctl("runs", "--prune", "--yes").stderr
+    states = {name: row["state"] for name, row in listed.items()}
+    assert states["saved"] == "saved"
+    assert states["training"] == "training"
+    assert "is damaged" in listed["damaged"]["problem"]
     assert "unfinished" in done.stdout
-    assert "is damaged" in done.stdout
+    assert "Removed: 1 of 1" in done.stderr
     left = {path.name for path in runs.iterdir()}
-    assert left == {"first", "second", "rates", "training", "notes"}
+    assert left == {"first", "second", "rates", "training", "notes", "saved", "damaged"}
 
 
 def test_a_sweep_and_other_wrong_folders_are_not_pruned(runs: Path, nnctl: Nnctl) -> None:
