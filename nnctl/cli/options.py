@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -92,13 +92,22 @@ class _RunPath(_NonEmptyPath):
     ----------
     one_run : bool
         Whether one run is needed.
+    kind : "run" or "sweep", optional
+        What ``latest`` stands for, if not either.
     or_config : bool
         Whether the value may be a CONFIG as well.
     """
 
-    def __init__(self, *, one_run: bool = True, or_config: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        one_run: bool = True,
+        kind: Literal["run", "sweep"] | None = None,
+        or_config: bool = False,
+    ) -> None:
         super().__init__(file_okay=or_config, allow_dash=or_config, path_type=Path)
         self._one_run = one_run
+        self._kind = kind
         self._or_config = or_config
 
     def shell_complete(
@@ -119,7 +128,7 @@ class _RunPath(_NonEmptyPath):
 
         path: Path = super().convert(value, param, ctx)
         if str(value) == LATEST and not path.exists():
-            path = find_latest()
+            path = find_latest(kind=self._kind)
         if self._one_run and is_sweep(path):
             path = best_run(path)
         if path != Path(os.fspath(expand_home(value))):
@@ -133,6 +142,8 @@ LATEST = "latest"
 PATH = _NonEmptyPath(path_type=Path)
 RUN = _RunPath()
 RUN_OR_SWEEP = _RunPath(one_run=False)
+RUN_TO_RESUME = _RunPath(one_run=False, kind="run")
+SWEEP = _RunPath(one_run=False, kind="sweep")
 RUN_OR_CONFIG = _RunPath(or_config=True)
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)

@@ -13,8 +13,8 @@ from nnctl.cli.options import (
     CONFIG,
     FOLDER,
     OVERRIDES,
-    RUN_OR_SWEEP,
     SETTING,
+    SWEEP,
     FiniteRange,
     data_dir_option,
     output_options,
@@ -115,12 +115,12 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "name", "dry_run",
 )
 @click.option(
     "--resume",
-    type=RUN_OR_SWEEP,
+    type=SWEEP,
     metavar="DIR",
     help="Resume a sweep; finished trials are not repeated.",
 )
 @click.option("--retry-failed", is_flag=True, help="With --resume: repeat only the failed trials.")
-@click.option("--show", type=RUN_OR_SWEEP, metavar="DIR", help="Print the results of a sweep.")
+@click.option("--show", type=SWEEP, metavar="DIR", help="Print the results of a sweep.")
 @click.option("--dry-run", is_flag=True, help="List the trials without training them.")
 @data_dir_option
 @output_options

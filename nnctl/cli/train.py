@@ -11,7 +11,7 @@ from nnctl.cli.options import (
     ACCURACY,
     CONFIG,
     FOLDER,
-    RUN_OR_SWEEP,
+    RUN_TO_RESUME,
     data_dir_option,
     output_options,
     override_options,
@@ -58,7 +58,7 @@ from nnctl.views.training import TrainingView, show_result
     "--name", help="Name of the new run directory in --runs-dir (default: CONFIG and the time)."
 )
 @click.option(
-    "--resume", type=RUN_OR_SWEEP, metavar="RUN", help="Continue a run; CONFIG is optional."
+    "--resume", type=RUN_TO_RESUME, metavar="RUN", help="Continue a run; CONFIG is optional."
 )
 @click.option(
     "--fail-under",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,8 +16,10 @@ from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.run import Run
 from nnctl.sweeps.journal import NAME as JOURNAL_NAME
 from nnctl.sweeps.journal import is_sweep
+from nnctl.sweeps.results import ranked
 from nnctl.sweeps.state import SweepState
-from nnctl.sweeps.trials import COMPLETE, TrialResult
+from nnctl.sweeps.trials import TrialResult
+from nnctl.text import shell_command
 
 State = Literal[
     "finished",
@@ -129,35 +132,49 @@ def _is_listed(files: list[str]) -> bool:
     return JOURNAL_NAME in files or ("config.yaml" in files and not _WRITTEN.isdisjoint(files))
 
 
-def find_latest(folder: Path = RUNS) -> Path:
+def find_latest(folder: Path = RUNS, kind: Literal["run", "sweep"] | None = None) -> Path:
     """Return the directory of the run or sweep below a folder that has changed last.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder to search.
+    kind : "run" or "sweep", optional
+        What to search; either by default.
 
     Raises
     ------
     UsageError
         There is none.
     """
-    newest = max(find_runs(folder), key=_changed, default=None)
+    found = (
+        path for path in find_runs(folder) if kind is None or is_sweep(path) == (kind == "sweep")
+    )
+    newest = max(found, key=_changed, default=None)
     if newest is None:
+        example = "sweep sweep-fast" if kind == "sweep" else "train smoke"
         raise UsageError(
-            f"there is no run in {folder} yet, so 'latest' has no meaning",
-            hint="Train one, for example: nnctl train smoke",
+            f"there is no {kind or 'run'} in {folder} yet, so 'latest' has no meaning",
+            hint=f"Train one, for example: nnctl {example}",
         )
     return newest
 
 
 def best_run(directory: Path) -> Path:
-    """Return the directory of the best complete trial of a sweep.
+    """Return the directory of the best trial of a sweep, the one that ``nnctl sweep`` prints last.
 
     Raises
     ------
     UsageError
-        No trial is complete yet.
+        No setting was trained with all its seeds yet.
     """
     state = SweepState.read(directory)
     best = _best(state)
     if best is None:
-        raise UsageError(f"no trial of the sweep {directory} is complete yet")
+        raise UsageError(
+            f"the sweep {directory} has no best trial yet: no setting is complete",
+            hint=f"See its trials with: {shell_command('nnctl', 'runs', directory)}",
+        )
     return best.run_dir
 
 
@@ -175,23 +192,18 @@ def is_locked(directory: Path) -> bool:
 
 
 def _best(state: SweepState) -> TrialResult | None:
-    metric = state.plan.sweep.ranked_by
-    complete = [row for row in state.results.values() if row.status in COMPLETE]
-    return min(
-        complete,
-        key=lambda row: (-1 if metric == "val_accuracy" else 1) * row.score(metric),
-        default=None,
-    )
+    sweep = state.plan.sweep
+    settings = ranked(state.results.values(), sweep.ranked_by, sweep.seeds)
+    return settings[0].best if settings else None
 
 
 def _listed(path: Path) -> ListedRun:
     kind: Literal["run", "sweep"] = "sweep" if is_sweep(path) else "run"
-    files = [file for file in path.rglob("*") if file.is_file()]
     about: dict[str, Any] = {
         "path": path,
         "kind": kind,
         "changed": _changed(path),
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": _size(path),
     }
     try:
         return ListedRun(**about, **(_of_sweep(path) if kind == "sweep" else _of_run(path)))
@@ -199,11 +211,23 @@ def _listed(path: Path) -> ListedRun:
         return ListedRun(**about, state="damaged", problem=error.message)
 
 
+def _size(path: Path) -> int:
+    """Return the size of all files below a directory, in bytes."""
+    size = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):  # a training replaces its files
+                size += (Path(directory) / name).stat().st_size
+    return size
+
+
 def _changed(path: Path) -> float:
     """Return the time of the last change of what is written while a run or a sweep trains."""
-    names = (JOURNAL_NAME, "metrics.jsonl", "last.npz", "summary.json")
-    times = [(path / name).stat().st_mtime for name in names if (path / name).exists()]
-    return max(times, default=0.0)
+    times = [0.0]
+    for name in (JOURNAL_NAME, "metrics.jsonl", "last.npz", "summary.json"):
+        with contextlib.suppress(OSError):  # a training replaces its files
+            times.append((path / name).stat().st_mtime)
+    return max(times)
 
 
 def _of_run(path: Path) -> dict[str, Any]:

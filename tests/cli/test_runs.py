@@ -20,7 +20,7 @@ SMOKE = CONFIGS / "smoke.yaml"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs ``first`` (evaluated) and ``second``, and a sweep of two trials."""
+    """A folder with the runs ``first`` (evaluated) and ``second``, and a sweep of four trials."""
     from click.testing import CliRunner
 
     from nnctl.cli import main
@@ -37,8 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             SMOKE,
             *short,
             *rates,
-            "--workers",
-            "1",
+            *("--seeds", "2", "--workers", "1"),
             "--sweep-dir",
             folder / "runs" / "rates",
         ],
@@ -68,13 +67,13 @@ def test_runs_lists_runs_and_sweeps_with_the_best_accuracy(runs: Path, nnctl: Nn
     assert listed["first"][2] == f"{100 * first['val_accuracy']:.2f}"
     assert listed["first"][4] == f"{100 * first['test_accuracy']:.2f}"
     assert entries["second"]["test_accuracy"] is None
-    assert sweep["epochs"] == sweep["of_epochs"] == 2
+    assert sweep["epochs"] == sweep["of_epochs"] == 4
     assert sweep["val_accuracy"] > 0.5  # the trial with the tiny learning rate has about 0.1
     assert {"network": "64 relu, 10 softmax", "dataset": "mini"}.items() <= first.items()
     sorted_by_test = json.loads(nnctl("runs", "--sort", "test", "--json").stdout)["runs"]
     assert sorted_by_test[0]["name"] == "first"
     trials = json.loads(nnctl("runs", runs / "rates", "--json").stdout)["runs"]
-    assert [trial["name"] for trial in trials] == ["trial-001", "trial-002"]
+    assert [trial["name"] for trial in trials] == [f"trial-00{i}" for i in (1, 2, 3, 4)]
 
 
 def test_prune_removes_only_runs_that_did_not_end(runs: Path, nnctl: Nnctl) -> None:
@@ -118,6 +117,15 @@ def test_latest_is_the_newest_run(runs: Path, nnctl: Nnctl, words: tuple[str, ..
     assert "latest" in nnctl(*words, code=2).stderr  # an empty folder of that name is no run
 
 
+def test_latest_is_a_run_or_a_sweep_where_only_one_of_them_fits(runs: Path, nnctl: Nnctl) -> None:
+    assert f"latest: {Path('runs') / 'rates'}" in nnctl("sweep", "--show", "latest").stderr
+    shutil.rmtree(runs / "rates")
+    assert "there is no sweep in runs" in nnctl("sweep", "--resume", "latest", code=2).stderr
+    for name in ("first", "second"):
+        shutil.rmtree(runs / name)
+    assert "there is no run in runs" in nnctl("train", "--resume", "latest", code=2).stderr
+
+
 def test_latest_needs_a_run(nnctl: Nnctl) -> None:
     done = nnctl("eval", "latest", code=2)
     assert "there is no run in runs yet" in done.stderr
@@ -131,6 +139,22 @@ def test_a_sweep_stands_for_its_best_trial(runs: Path, nnctl: Nnctl) -> None:
     assert json.loads(done.stdout)["run_dir"] == str(expected)
     assert str(expected) in done.stderr
     assert "is a sweep, not a run" in nnctl("train", "--resume", runs / "rates", code=2).stderr
+
+
+def test_the_best_trial_is_that_of_the_best_setting(runs: Path, nnctl: Nnctl) -> None:
+    """The highest accuracy of one seed may be luck; the sweep ranks settings by their mean."""
+    journal = runs / "rates" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
+    accuracies = {1: 0.9, 2: 0.1, 3: 0.8, 4: 0.7}
+    for line in lines:
+        if line["event"] == "ended":
+            line["val_accuracy"] = accuracies[line["trial"]]
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    shown = nnctl("sweep", "--show", runs / "rates").stdout.splitlines()[-1]
+    assert best_run(runs / "rates") == Path(shown) == runs / "rates" / "trial-003"
+    ended = [line for line in lines if line["event"] != "ended" or line["trial"] in (1, 3)]
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in ended), encoding="utf-8")
+    assert "has no best trial yet" in nnctl("eval", runs / "rates", code=2).stderr
 
 
 def test_a_later_training_makes_the_test_result_unknown(runs: Path, nnctl: Nnctl) -> None:
