@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from nnctl.config import Config
 from nnctl.diagnosis import Diagnosis
 from nnctl.errors import DamagedFileError
 from nnctl.files import read_bytes
@@ -40,6 +41,10 @@ class Summary(Record):
         Versions of the software, and the BLAS, on which the exact bits of the result depend.
     seconds : float
         Wall time of the training.
+    planned_epochs : int, optional
+        Configured number of epochs.
+    network : str
+        Layers of the network in words, such as "100 sigmoid, 10 softmax".
     run_dir : str
         Run directory at the time of the training; it may have moved since.
     divergence : Divergence, optional
@@ -63,6 +68,8 @@ class Summary(Record):
     blas: dict[str, str | int | None] = Field(default_factory=dict)
     threads: Count | None = None
     seconds: Number
+    planned_epochs: Count | None = None
+    network: str = ""
     run_dir: str = ""
     divergence: Divergence | None = None
     diagnoses: list[Diagnosis] = Field(default_factory=list)
@@ -101,6 +108,11 @@ def read_evaluation(path: Path) -> EvaluationRecord | None:
         return EvaluationRecord.model_validate_json(read_bytes(path))
     except (OSError, ValueError):  # it can be measured again
         return None
+
+
+def summarize_layers(config: Config) -> str:
+    """Return the layers of a configuration in words, such as "100 sigmoid, 10 softmax"."""
+    return ", ".join(f"{layer.units} {layer.activation.name}" for layer in config.network.layers)
 
 
 def read_summary(path: Path) -> Summary | None:

@@ -45,7 +45,7 @@ from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
 from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty
-from nnctl.runs.summary import Summary
+from nnctl.runs.summary import Summary, summarize_layers
 from nnctl.system import describe_blas, single_threaded_blas, versions
 
 
@@ -469,6 +469,8 @@ class TrainingRun:
             blas=describe_blas(),
             threads=self.loop.batches.team.size,
             seconds=round(self._seconds(), 3),
+            planned_epochs=self.config.training.epochs,
+            network=summarize_layers(self.config),
             run_dir=str(self.run.directory),
             divergence=finished.divergence,
             diagnoses=diagnose(

@@ -14,6 +14,7 @@ from nnctl.errors import NnctlError, StorageError, UsageError
 from nnctl.nn.events import EpochMetrics
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.run import Run
+from nnctl.runs.summary import summarize_layers
 from nnctl.sweeps.journal import NAME as JOURNAL_NAME
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.results import ranked
@@ -232,14 +233,17 @@ def _changed(path: Path) -> float:
 
 def _of_run(path: Path) -> dict[str, Any]:
     run = Run.open(path)
-    config, summary, tested = run.config, run.summary, run.test_result
-    about: dict[str, Any] = {
-        "of_epochs": config.training.epochs,
-        "dataset": config.data.dataset,
-        "network": describe_network(config),
-        "seed": config.training.seed,
-        "test_accuracy": tested.accuracy if tested else None,
-    }
+    summary, tested = run.summary, run.test_result
+    about: dict[str, Any] = {"test_accuracy": tested.accuracy if tested else None}
+    if summary and summary.planned_epochs is not None:
+        about |= {  # reading the configuration takes ten times as long as the summary
+            "of_epochs": summary.planned_epochs,
+            "dataset": summary.dataset.name,
+            "network": summary.network,
+            "seed": summary.seed,
+        }
+    else:
+        about |= _of_config(run.config)
     if summary:
         return about | {
             "state": summary.status,
@@ -269,19 +273,20 @@ def _of_sweep(path: Path) -> dict[str, Any]:
         "seconds": sum(row.seconds for row in rows),
     }
     if best:
-        run = Run(best.run_dir)
-        tested = run.test_result
-        about |= {
+        config = state.config(best.trial)
+        tested = Run(best.run_dir).test_result
+        about |= _of_config(config) | {
             "val_accuracy": best.val_accuracy,
             "test_accuracy": tested.accuracy if tested else None,
-            "seed": best.seed,
+            "of_epochs": state.total,
         }
-        if run.config_path.exists():
-            config = run.config
-            about |= {"dataset": config.data.dataset, "network": describe_network(config)}
     return about
 
 
-def describe_network(config: Config) -> str:
-    """Return the layers of a configuration in a word: "100 sigmoid, 10 softmax"."""
-    return ", ".join(f"{layer.units} {layer.activation.name}" for layer in config.network.layers)
+def _of_config(config: Config) -> dict[str, Any]:
+    return {
+        "of_epochs": config.training.epochs,
+        "dataset": config.data.dataset,
+        "network": summarize_layers(config),
+        "seed": config.training.seed,
+    }
