@@ -30,10 +30,7 @@ from nnctl.text import did_you_mean, nearest, presentable
 COMMANDS = {
     "check": ("check", "Check a configuration before training, or diagnose a run."),
     "compare": ("compare", "Compare two or more RUNs."),
-    "completion": (
-        "completion",
-        "Print a script for SHELL that completes words when you press Tab.",
-    ),
+    "completion": ("completion", "Print a script that completes words in SHELL."),
     "download": ("download", "Download MNIST or another dataset, and verify it."),
     "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
     "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
@@ -118,6 +115,8 @@ class _Commands(click.Group):
         """Run a command and exit."""
         args = (sys.argv[1:] if args is None else args) or ["--help"]
         _prepare_terminal()
+        if "_NNCTL_COMPLETE" in os.environ:
+            importlib.import_module("nnctl.cli.completion")  # registers the completion for bash
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()

@@ -8,7 +8,14 @@ import click
 
 from nnctl.analysis import evaluation as evaluations
 from nnctl.analysis.evaluation import Split
-from nnctl.cli.options import ACCURACY, RUN, checkpoint_option, data_dir_option, output_options
+from nnctl.cli.options import (
+    ACCURACY,
+    DATASET,
+    RUN,
+    checkpoint_option,
+    data_dir_option,
+    output_options,
+)
 from nnctl.errors import BelowThresholdError
 from nnctl.files import to_json_text
 from nnctl.runs.run import Run, Which
@@ -41,6 +48,7 @@ from nnctl.views.step_summary import summarize_evaluation
 @click.option(
     "--dataset",
     "dataset_name",
+    type=DATASET,
     metavar="NAME",
     help="Dataset to evaluate on, if not the run's own.",
 )

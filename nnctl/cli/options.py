@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from nnctl.config import Override, setting_keys
+from nnctl.config import Override, possible_settings
 from nnctl.config.presets import presets
 from nnctl.files import expand_home
 
@@ -44,8 +44,12 @@ class _Setting(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Complete the keys of a configuration."""
-        return _completed([f"{key}=" for key in setting_keys()], incomplete)
+        """Complete the key of a configuration, or its value if that is a word."""
+        key, equals, _ = incomplete.partition("=")
+        settings = dict(possible_settings())
+        if not equals:
+            return _completed((f"{key}=" for key in settings), incomplete)
+        return _completed((f"{key}={word}" for word in settings.get(key, [])), incomplete)
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         """Split at white space before a key: values may contain spaces, as YAML does."""
@@ -75,8 +79,30 @@ class _ConfigPath(_NonEmptyPath):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete the names of presets and files."""
-        names = [preset.name for preset in presets()]
-        return [*_completed(names, incomplete), *super().shell_complete(ctx, param, incomplete)]
+        files = super().shell_complete(ctx, param, incomplete)
+        return [*PRESET.shell_complete(ctx, param, incomplete), *files]
+
+
+class _PresetName(click.types.StringParamType):
+    """The name of a preset."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the names of presets."""
+        return _completed([preset.name for preset in presets()], incomplete)
+
+
+class _DatasetName(click.types.StringParamType):
+    """The name of a dataset, or the path of a folder or file."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete the names of datasets, and files."""
+        from nnctl.data.dataset import NAMED
+
+        return [*_completed(NAMED, incomplete), *PATH.shell_complete(ctx, param, incomplete)]
 
 
 def _completed(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -145,6 +171,8 @@ RUN_OR_SWEEP = _RunPath(one_run=False)
 RUN_TO_RESUME = _RunPath(one_run=False, kind="run")
 SWEEP = _RunPath(one_run=False, kind="sweep")
 RUN_OR_CONFIG = _RunPath(or_config=True)
+PRESET = _PresetName()
+DATASET = _DatasetName()
 FOLDER = _NonEmptyPath(file_okay=False, path_type=Path)
 EXISTING_PATH = _NonEmptyPath(exists=True, path_type=Path)
 CONFIG = _ConfigPath()
@@ -216,7 +244,7 @@ _SET = click.option(
 _SHORTCUTS = {
     "dataset": (
         "data.dataset",
-        str,
+        DATASET,
         "mnist, fashion-mnist and others, mini, a logic gate, or a folder or file.",
     ),
     "subset": ("data.subset", int, "Train on N examples only."),
@@ -252,6 +280,6 @@ def override_options(command: Callable[..., None]) -> Callable[..., None]:
 
     decorated: Callable[..., None] = with_overrides
     for name, (_, kind, text) in reversed(_SHORTCUTS.items()):
-        metavar = {str: "NAME", int: "N", float: "RATE"}[kind]
+        metavar = {DATASET: "NAME", int: "N", float: "RATE"}[kind]
         decorated = click.option(f"--{name}", type=kind, metavar=metavar, help=text)(decorated)
     return _SET(decorated)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nnctl.cli.options import PATH, json_option
+from nnctl.cli.options import PATH, PRESET, json_option
 from nnctl.config.presets import copy_preset, find_preset
 from nnctl.config.presets import presets as all_presets
 from nnctl.files import to_json_text
@@ -36,7 +36,7 @@ def presets(context: click.Context, as_json: bool) -> None:
 
 
 @presets.command(epilog="Example: nnctl presets show sigmoid", help="Print the preset NAME.")
-@click.argument("name")
+@click.argument("name", type=PRESET)
 def show(name: str) -> None:
     click.echo(find_preset(name).text, nl=False)
 
@@ -49,7 +49,7 @@ def show(name: str) -> None:
     the schema with which editors complete keys. Files that exist are not overwritten.
     """,
 )
-@click.argument("name")
+@click.argument("name", type=PRESET)
 @click.argument("file", type=PATH, required=False)
 def copy(name: str, file: Path | None) -> None:
     written = copy_preset(name, file)

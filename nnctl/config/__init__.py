@@ -4,9 +4,9 @@ from nnctl.config.checks import Check, Problem
 from nnctl.config.loader import (
     from_mapping,
     load,
+    possible_settings,
     replaced,
     resolve,
-    setting_keys,
     to_mapping,
     to_yaml,
 )
@@ -24,11 +24,11 @@ __all__ = [
     "from_mapping",
     "json_schema",
     "load",
+    "possible_settings",
     "read_config",
     "read_file",
     "replaced",
     "resolve",
-    "setting_keys",
     "to_mapping",
     "to_yaml",
 ]

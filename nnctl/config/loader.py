@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -123,9 +124,31 @@ def to_yaml(mapping: Mapping[str, Any], comment: str = "") -> str:
     )
 
 
-def setting_keys() -> list[str]:
-    """Return the dotted keys of a configuration, with 0 as the number of a layer."""
-    return [_full_key(f"{prefix}.{name}".lstrip(".")) for prefix, name in _keys(Config)]
+def possible_settings(
+    model: type[BaseModel] = Config, prefix: str = ""
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the dotted keys of a configuration, with 0 as the number of a layer.
+
+    Each key comes with the words that are its values, for example the names of the optimizers.
+    """
+    for name, field in model.model_fields.items():
+        sections = list(_sections(field.annotation))
+        if field.annotation not in sections:  # nobody sets a whole section by an option
+            tables = [item.table for item in field.metadata if isinstance(item, TableEntry)]
+            yield f"{prefix}{name}", [*itertools.chain(*tables), *_words(field.annotation)]
+        for section in sections:
+            yield from possible_settings(section, _full_key(f"{prefix}{name}."))
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    """Yield the strings and truth values that a type allows."""
+    if annotation is bool:
+        yield from ("true", "false")
+    elif typing.get_origin(annotation) is Literal:
+        yield from typing.get_args(annotation)
+    else:
+        for argument in typing.get_args(annotation):
+            yield from _words(argument)
 
 
 def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check] = ()) -> Config:
