@@ -17,15 +17,20 @@ _LEADERS = 10
 def summarize_training(training: TrainingRun) -> None:
     """Add the result of a training, and the problems that were found."""
     summary = training.summary
-    loss = "-" if summary.best_val_loss is None else f"{summary.best_val_loss:.4f}"
+    kind = "validation"
+    accuracy, loss = summary.best_val_accuracy, summary.best_val_loss
+    if accuracy is None:  # no validation examples
+        kind = "training"
+        accuracy, loss = summary.final_train_accuracy, summary.final_train_loss
     cells = (
-        percent(summary.best_val_accuracy),
-        loss,
-        f"{summary.best_epoch} of {summary.epochs}",
+        percent(accuracy),
+        "-" if loss is None else f"{loss:.4f}",
+        "-" if summary.best_epoch is None else str(summary.best_epoch),
+        str(summary.epochs),
         duration(summary.seconds),
         summary.status.replace("_", " "),
     )
-    titles = ("validation accuracy", "validation loss", "best epoch", "time", "status")
+    titles = (f"{kind} accuracy", f"{kind} loss", "best epoch", "epochs", "time", "status")
     problems = [
         f"- **{problem.title}**: {problem.evidence}. Try: {problem.cure}."
         for problem in summary.diagnoses
@@ -66,7 +71,9 @@ def _append(
     if not path:
         return
     table = [columns, ["---"] * len(columns), *rows]
-    lines = [f"### {title}", "", *(_row(cells) for cells in table), "", *paragraphs, ""]
+    lines = [f"### {title}", "", *(_row(cells) for cells in table), ""]
+    if paragraphs:
+        lines += [*paragraphs, ""]
     try:
         with open(path, "a", encoding="utf-8", errors="replace", newline="\n") as file:  # noqa: PTH123
             file.write("\n".join(lines) + "\n")
