@@ -18,6 +18,7 @@ from nnctl.views.plots import draw_curve
 
 _MIN_EPOCHS = 2  # a curve needs two points
 _ROWS, _COLUMNS = 4, 36  # largest size of a curve in characters
+_MIN_COLUMNS = 18  # for "90.52 % to 93.40 %"
 _GAP = 4  # characters between two curves
 _LEGEND = "* the best validation accuracy so far; the last mark is the best epoch"
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
@@ -112,19 +113,17 @@ class TrainingView(View):
             curves.append(("val. accuracy", accuracies, "{:.2f} %"))
         braille = is_unicode(self._console)
         columns = min(_COLUMNS, (self._console.width - 1) // len(curves) - _GAP)
-        if columns < max(len(name) for name, *_ in curves):
+        if columns < _MIN_COLUMNS:
             return
-        captions, drawn = "", []
+        names, ranges, drawn = "", "", []
         for name, values, form in curves:
+            names += name.ljust(columns + _GAP)
             ends = f"{form.format(values[0])} to {form.format(values[-1])}"
-            caption = f"{name}: {ends}"
-            captions += (caption if len(caption) <= columns + _GAP - 2 else name).ljust(
-                columns + _GAP
-            )
+            ranges += ends.ljust(columns + _GAP)
             steps = np.linspace(0, len(values) - 1, 2 * columns)
             curve = np.interp(steps, np.arange(len(values)), values)
             drawn.append(draw_curve(curve, _ROWS, columns, braille=braille))
-        say(self._console, f"\n {captions.rstrip()}")
+        say(self._console, f"\n {names.rstrip()}\n {ranges.rstrip()}")
         for lines in zip(*drawn, strict=True):
             say(self._console, Text(f" {(' ' * _GAP).join(lines).rstrip()}", "cyan"))
         say(self._console, "")
