@@ -144,23 +144,26 @@ def limit_hint(error: BaseException | None) -> str | None:
     return None
 
 
-def cannot_write(path: Path, error: OSError) -> NnctlError:
-    """Return the error to raise for a path that cannot be written."""
+def cannot_write(path: Path, error: OSError, advice: str = "Use another directory.") -> NnctlError:
+    """Return the error to raise for a path that cannot be written.
+
+    The advice is its hint, unless the disk is full or a limit of the system was reached.
+    """
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(
             f"{path} cannot be written: {error.strerror}", hint="Choose a shorter name."
         )
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "Free some space; all saved files are intact." if full else "Use another directory."
+    hint = "Free some space; all saved files are intact." if full else advice
     return StorageError(
         f"{path} cannot be written: {error.strerror or error}", hint=limit_hint(error) or hint
     )
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, advice: str = "Use another directory.") -> Iterator[None]:
     """Convert the OSError of a ``with`` block that writes to a path; see `cannot_write`."""
     try:
         yield
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise cannot_write(path, error, advice) from None

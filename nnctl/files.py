@@ -130,6 +130,10 @@ def require_own(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a link, a folder, a pipe or a device")
 
 
+OTHER_OUTPUT = "Use another file with --output."
+"""Advice if an output file cannot be written."""
+
+
 def require_replaceable(path: Path, suffix: str) -> None:
     """Check that an output file does not exist, or is a file with the suffix of its format.
 
@@ -140,15 +144,16 @@ def require_replaceable(path: Path, suffix: str) -> None:
     UsageError
         The path is a file with another suffix, or a folder, a pipe or a device.
     """
-    hint = "Use another file with --output."
     try:
         mode = path.stat().st_mode
     except OSError:
         return  # the file does not exist, or writing it raises an error
     if not stat.S_ISREG(mode):  # opening a pipe would wait for another process
-        raise UsageError(f"{path} is a folder, a pipe or a device, not a file", hint=hint)
+        raise UsageError(f"{path} is a folder, a pipe or a device, not a file", hint=OTHER_OUTPUT)
     if path.suffix.lower() != suffix:
-        raise UsageError(f"{path} exists and its name does not end with {suffix}", hint=hint)
+        raise UsageError(
+            f"{path} exists and its name does not end with {suffix}", hint=OTHER_OUTPUT
+        )
 
 
 def append_lines(path: Path, lines: Iterable[str], *, create: bool = True) -> None:

@@ -13,7 +13,7 @@ from nnctl.errors import require_choice, storage_errors
 from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
 from nnctl.export.safetensors import to_safetensors
-from nnctl.files import require_replaceable, write_atomically
+from nnctl.files import OTHER_OUTPUT, require_replaceable, write_atomically
 from nnctl.nn.network import Network
 from nnctl.runs.run import Run, Which
 
@@ -98,6 +98,6 @@ def export(
         epoch=trained.epoch,
     )
     content, usage = FORMATS[file_format](trained.network, metadata, target)
-    with storage_errors(target):
+    with storage_errors(target, OTHER_OUTPUT):
         write_atomically(target, content)
     return Export(target, file_format, len(content), checkpoint, run.directory, usage)

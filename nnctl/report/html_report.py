@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.errors import requiring, storage_errors
-from nnctl.files import require_replaceable, write_atomically
+from nnctl.files import OTHER_OUTPUT, require_replaceable, write_atomically
 from nnctl.report.charts import import_matplotlib
 from nnctl.report.page import render
 from nnctl.report.ranking import rank
@@ -109,6 +109,6 @@ def report(
     notify(Working("drawing charts"))
     # Names of directories may not be valid Unicode.
     content = render(reports, sweeps).encode(errors="replace")
-    with storage_errors(file):
+    with storage_errors(file, OTHER_OUTPUT):
         write_atomically(file, content)
     return Report(file, len(content), reports)

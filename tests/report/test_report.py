@@ -157,7 +157,7 @@ def test_an_earlier_page_is_replaced_but_no_other_file(nnctl: Nnctl, trained_run
     ("name", "code", "message"),
     [
         (".", 2, "is a directory"),
-        ("no/folder/report.html", 1, "cannot be written"),
+        ("no/folder/report.html", 1, "Hint: Use another file with --output."),
         pytest.param("x" * 250, 2, f"{'x' * 250} cannot be written", id="no room for a suffix"),
         pytest.param("x" * 5000, 2, f"{'x' * 5000} cannot be written", id="too long"),
     ],
