@@ -28,23 +28,23 @@ from nnctl.signals import exit_immediately, handling_signals
 from nnctl.text import did_you_mean, nearest, presentable
 
 COMMANDS = {
-    "check": ("check", "Check a configuration before training, or diagnose a run."),
-    "compare": ("compare", "Compare two or more RUNs."),
-    "completion": ("completion", "Print a script that completes words in SHELL."),
-    "download": ("download", "Download MNIST or another dataset, and verify it."),
-    "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
-    "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
-    "predict": (
-        "predict",
-        "Classify each IMAGE, with the network trained in RUN if given.",
-    ),
     "presets": ("presets", "List the configurations that come with nnctl."),
-    "report": ("report", "Write an HTML report of RUN that works offline."),
-    "runs": ("runs", "List the runs and sweeps below DIR, by default runs."),
-    "sweep": ("sweep", "Train many variants of a configuration and rank them."),
+    "check": ("check", "Check a configuration before training, or diagnose a run."),
     "train": ("train", "Train a network as configured in CONFIG."),
+    "sweep": ("sweep", "Train many variants of a configuration and rank them."),
+    "runs": ("runs", "List the runs and sweeps below DIR, by default runs."),
+    "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
+    "predict": ("predict", "Classify each IMAGE, with the network trained in RUN if given."),
+    "compare": ("compare", "Compare two or more RUNs."),
+    "report": ("report", "Write an HTML report of RUN that works offline."),
+    "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),
+    "download": ("download", "Download MNIST or another dataset, and verify it."),
+    "completion": ("completion", "Print a script that completes words in SHELL."),
 }
-"""Module and function of each command, and the first sentence of its help."""
+"""Module and function of each command, and the first sentence of its help.
+
+They are in the order in which users need them, which is that of ``nnctl --help``.
+"""
 
 _NOT_OPTIONS = ("NNCTL_DATA_DIR", "NNCTL_MIRROR", "NNCTL_TEST_", "NNCTL_VERSION")
 """Beginnings of variables that are not of every command, or not of an option."""

@@ -33,6 +33,7 @@ from nnctl.views.diagnosis import show_diagnoses
     CONFIG is a YAML file, the name of a preset (see nnctl presets), or - for standard input. Shows
     layers, shapes, parameters, initialization, memory and steps, and warns of settings that
     prevent learning. RUN is a run directory; shows the health of each layer.
+    With --quiet, prints only the problems found.
     """,
 )
 @click.argument("source", metavar="CONFIG|RUN", type=RUN_OR_CONFIG, required=False)

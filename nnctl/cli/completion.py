@@ -63,10 +63,10 @@ class _Bash(BashComplete):
 
 @click.command(
     epilog="Example: nnctl completion bash",
-    help="""Print a script that completes words in SHELL: press Tab.
+    help="""Print a script that completes words in SHELL.
 
-    Completes commands, options, runs, presets, datasets, and the keys and values of --set. For
-    bash, version 4.4 or later, add this line to ~/.bashrc:
+    With this script, the Tab key completes commands, options, runs, presets, datasets, and the
+    keys and values of --set. For bash, version 4.4 or later, add this line to ~/.bashrc:
 
     \b
         eval "$(nnctl completion bash)"

@@ -40,8 +40,9 @@ from nnctl.views.training import TrainingView, show_result
 
     CONFIG is a YAML file, the name of a preset (see nnctl presets), or - for standard input.
 
-    The last line on stdout is the run directory. Ctrl-C saves the state and exits with code 130;
-    --resume continues from there, and reaches the same result as without the interruption.
+    The last line on stdout is the run directory; with --quiet, it is the only line. Ctrl-C saves
+    the state and exits with code 130; --resume continues from there, and reaches the same result
+    as without the interruption.
     """,
 )
 @click.argument("config", type=CONFIG, required=False)

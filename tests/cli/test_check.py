@@ -520,3 +520,6 @@ def test_strict_exits_with_1_if_a_problem_is_found_and_quiet_prints_the_problems
     done = nnctl("check", "lessons/vanishing-gradients", "--strict", "--quiet", code=1)
     assert done.stdout.startswith("Problems found:\n  vanishing gradients: ")
     assert "1 problem found in lessons/vanishing-gradients" in done.stderr
+    nnctl("train", "lessons/vanishing-gradients", "--epochs", 1, "--run-dir", "run")
+    run = nnctl("check", "run", "--strict", "--quiet", code=1)
+    assert run.stdout.startswith("Problems found:\n  vanishing gradients: ")
