@@ -184,15 +184,8 @@ def draw_lines(
             _as_epochs(axes, np.concatenate([points[:, 0] for _, points in drawn]))
         if guide:
             axes.axhline(guide[0], color=_MUTED, linewidth=0.8, linestyle=":")
-            axes.annotate(
-                guide[1],
-                xy=(1, guide[0]),
-                xycoords=axes.get_yaxis_transform(),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="right",
-                color=_MUTED,
-            )
+            # The label is above the axes, where no line crosses it.
+            axes.text(1, 1.02, guide[1], transform=axes.transAxes, ha="right", color=_MUTED)
         if best is not None:
             _mark(axes, best)
         if log:
@@ -245,8 +238,10 @@ def draw_panels(
             ends = sorted({every[:, 0].min(), every[:, 0].max()})
             panel.set_xticks(ends, labels=["", "", ""][: len(ends)])
             panel.tick_params(labelleft=i % columns == 0)
-        axes.text(0.5, -0.02, f"epochs {every[:, 0].min():.0f} to {every[:, 0].max():.0f}",
-                  transform=axes.transAxes, ha="center", va="top", color=_MUTED)  # fmt: skip
+        first, last = (f"{epoch:.0f}" for epoch in (every[:, 0].min(), every[:, 0].max()))
+        epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+        where: Any = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+        axes.text(0.5, -0.02, epochs, **where, color=_MUTED)
 
     return Chart(title, _draw(plot), finding=finding)
 

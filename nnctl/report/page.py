@@ -124,8 +124,17 @@ def _overlay(ranked: Sequence[RunReport], labels: Sequence[str]) -> list[Chart]:
             for position, (name, run_report) in enumerate(zip(labels, ranked, strict=True))
         ]
 
+    best = ranked[0].best
+    finding = (
+        f"{percent(best.val_accuracy)} with {labels[0]}" if best and len({*labels}) > 1 else ""
+    )
     drawn = [
-        draw_lines("Validation accuracy", lines(lambda epoch: epoch.val_accuracy), percent=True),
+        draw_lines(
+            "Validation accuracy",
+            lines(lambda epoch: epoch.val_accuracy),
+            percent=True,
+            finding=finding,
+        ),
         draw_lines("Validation loss", lines(lambda epoch: epoch.val_loss)),
         draw_lines("Training loss", lines(lambda epoch: epoch.train_loss)),
     ]
@@ -149,6 +158,11 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         "configuration": run_report.without_paths(run_report.run.config_path.read_text("utf-8")),
         "curves": sections.draw_curves(run_report),
         "confusion": confusion,
+        "confused": findings.about_confusion(
+            run_report.evaluation.classes, run_report.evaluation.confusion
+        )
+        if run_report.evaluation
+        else "",
         "cells": {
             f"{i}-{j}": asdict(cell)
             for i, row in enumerate(confusion)

@@ -27,18 +27,10 @@ UNITS = 48
 """Number of units of the first layer whose weights are shown."""
 LAYERS = 8
 """Number of layers whose activations are shown."""
+PANELS = 10
+"""Number of classes whose accuracy by epoch is shown."""
 
 _Figure = Callable[[LayerHealth], float]
-_HEALTH: tuple[tuple[_Figure, str, bool, tuple[float, str] | None], ...] = (
-    (lambda layer: layer.std, "Standard deviation of the activations", False, None),
-    (lambda layer: layer.error, "Norm of the backpropagated errors", True, None),
-    (
-        lambda layer: layer.update_ratio,
-        "Norm of a step, relative to the weights",
-        True,
-        (1e-3, "usual: 0.001"),  # a rule of thumb for networks that learn well
-    ),
-)
 _SHARES: tuple[tuple[_Figure, str], ...] = (
     (lambda layer: layer.dead, "Dead units"),
     (lambda layer: layer.saturated, "Saturated outputs"),
@@ -102,10 +94,10 @@ def draw_curves(run_report: RunReport) -> list[Chart]:
         Line("validation", epochs, series(lambda epoch: epoch.val_accuracy), 1),
     ]
     best = run_report.best
-    marked = best.epoch if best else None
+    marked = best.epoch if best and len(epochs) > 1 else None
     finding = findings.about_curves(run_report.history, best)
     charts = [
-        draw_lines("Loss", losses, best=marked),
+        draw_lines("Loss", losses, finding=findings.about_losses(run_report.history), best=marked),
         draw_lines("Accuracy", accuracies, percent=True, finding=finding, best=marked),
         _draw_classes(run_report, marked),
     ]
@@ -121,11 +113,20 @@ def _draw_classes(run_report: RunReport, best: int | None) -> Chart | None:
     names = run_report.classes
     if len(names) < 2 or not all(len(row) == len(names) for row in rows):
         return None
+    if not rows:
+        return None
     lines = [
         Line(name, run_report.epochs, [row[i] for row in rows], 0) for i, name in enumerate(names)
     ]
-    finding = findings.about_classes(names, rows[-1]) if rows else ""
-    return draw_panels("Validation accuracy of each class", lines, finding=finding, best=best)
+    hardest = sorted(range(len(names)), key=lambda i: (rows[-1][i] is None, rows[-1][i] or 0.0))
+    return draw_panels(
+        "Validation accuracy of each class"
+        if len(names) <= PANELS
+        else f"Validation accuracy of the {PANELS} hardest classes",
+        [lines[i] for i in sorted(hardest[:PANELS])],
+        finding=findings.about_classes(names, rows[-1]),
+        best=best,
+    )
 
 
 def draw_health(run_report: RunReport) -> list[Chart]:
@@ -138,9 +139,23 @@ def draw_health(run_report: RunReport) -> list[Chart]:
             for i in range(count)
         ]
 
+    measured = [epoch.health for epoch in run_report.history if epoch.health]
+    last = measured[-1] if measured else []
     charts = [
-        draw_lines(title, lines(figure), log=log, guide=guide)
-        for figure, title, log, guide in _HEALTH
+        draw_lines("Standard deviation of the activations", lines(lambda layer: layer.std)),
+        draw_lines(
+            "Norm of the backpropagated errors",
+            lines(lambda layer: layer.error),
+            log=True,
+            finding=findings.about_errors(last),
+        ),
+        draw_lines(
+            "Norm of a step, relative to the weights",
+            lines(lambda layer: layer.update_ratio),
+            log=True,
+            finding=findings.about_steps(last),
+            guide=(findings.USUAL_STEP, f"dotted: usual, {findings.USUAL_STEP:g}"),
+        ),
     ]
     for figure, title in _SHARES:
         shares = lines(figure)
