@@ -44,7 +44,7 @@ def draw_page() -> Image.Image:
 
 def main() -> None:
     """Write the screenshot to ``docs/pages/images/report.png``."""
-    target = ROOT / "docs" / "report.png"
+    target = ROOT / "docs" / "pages" / "images" / "report.png"
     target.parent.mkdir(exist_ok=True)
     draw_page().quantize(COLORS).save(target, optimize=True)
     print(f"{os.path.relpath(target)}: {target.stat().st_size / 1000:.0f} kB")

@@ -16,17 +16,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import chdir
 from html import escape
-from pathlib import Path
 from typing import NamedTuple
 
 import pyte
 
-from tests.conftest import CONFIGS
 from tests.processes import ROOT
 from tests.terminal import in_terminal
 
 COLUMNS = 80
-COMMAND = "nnctl train configs/relu.yaml"
+COMMAND = "nnctl train relu"
 PROMPT = "\x1b[32m$\x1b[0m "
 
 WIDTH, HEIGHT = 8.4, 18  # size of a character, in pixels
@@ -209,14 +207,13 @@ def _draw_dots(letters: str, column: int, top: float, style: Style) -> str:
 def draw_training() -> str:
     """Train a run in a terminal, and return the animation as SVG."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        Path("configs").symlink_to(CONFIGS)
         printed = in_terminal(*COMMAND.split()[1:], columns=COLUMNS)
     return draw(list(frames(f"{PROMPT}{COMMAND}\r\n{printed}")))
 
 
 def main() -> None:
     """Write the animation to ``docs/pages/images/training.svg``."""
-    target = ROOT / "docs" / "training.svg"
+    target = ROOT / "docs" / "pages" / "images" / "training.svg"
     target.parent.mkdir(exist_ok=True)
     picture = draw_training()
     target.write_text(picture, encoding="utf-8", newline="\n")
