@@ -1,4 +1,4 @@
-"""Updates the generated parts of the documentation: keys, tables, presets and command help.
+"""Updates the generated parts of the documentation: keys, tables, presets, plots and command help.
 
     python -m tests.documentation.generate
 
@@ -26,6 +26,7 @@ from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.text import percent
+from tests.documentation import activation_plots
 from tests.helpers import load_commands
 from tests.processes import ROOT
 
@@ -129,7 +130,7 @@ def _section(path: str, section: Mapping[str, Any], known: Mapping[str, Any]) ->
         values = _values(key, known)
         rows.append(f"| `{name}` | {values} | {default} | {meaning} |\n")
     title = f"`{path.rstrip('.')}`" if path else "The file"
-    yield f"**{title}**: {_escape(section.get('description', ''))}\n\n"
+    yield f"## {title}\n\n{_escape(section.get('description', ''))}\n\n"
     yield "| key | value | default | meaning |\n|---|---|---|---|\n"
     yield from rows
     yield "\n"
@@ -242,3 +243,4 @@ def _escape(text: str) -> str:
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(renew(page.read_text("utf-8")), encoding="utf-8", newline="\n")
+    activation_plots.FILE.write_text(activation_plots.draw_all(), encoding="utf-8", newline="\n")
