@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
+from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -14,10 +15,25 @@ from nnctl.sweeps.listing import ListedRun
 from nnctl.text import duration, p_value, percent, short_value
 from nnctl.views.console import make_table, notices, results, say
 
+_MAX_WIDTH = 1000  # columns of a file or pipe
+
+
+def _console() -> Console:
+    """Return the console of stdout, which breaks names in a terminal only: they are copied."""
+    console = results()
+    if not console.is_terminal:
+        console.width = _MAX_WIDTH
+    return console
+
+
+def _setting(value: object) -> str:
+    """Return the value of a setting, or "-" if a run does not have this layer."""
+    return "-" if value is None else short_value(value)
+
 
 def show_runs(entries: Sequence[ListedRun], folder: Path) -> None:
     """Print a row per run or sweep."""
-    console = results()
+    console = _console()
     if not entries:
         say(notices(), f"No runs in {folder}.")
         return
@@ -63,11 +79,13 @@ def _name(entry: ListedRun, folder: Path) -> str:
 
 def show_comparison(runs: Sequence[ComparedRun]) -> None:
     """Print the runs side by side, then the difference of each from the first in a sentence."""
-    console = results()
+    console = _console()
     names = [Path(run.run_dir).name for run in runs]
-    table = make_table(left=("", *names))
+    table = make_table()
+    for name in ("", *names):
+        table.add_column(name, overflow="fold")
     rows: list[tuple[str, list[str]]] = [
-        (key, [short_value(run.settings[key]) for run in runs]) for key in runs[0].settings
+        (key, [_setting(run.settings[key]) for run in runs]) for key in runs[0].settings
     ]
     rows += [
         ("validation accuracy", [percent(run.val_accuracy) for run in runs]),
@@ -90,7 +108,7 @@ def _sentence(name: str, first: str, run: ComparedRun) -> str:
     return (
         f"{run.only_this} test images only {name} gets right{_classes(run.gained)}, "
         f"{run.only_first} only {first}{_classes(run.lost)}: the difference is {verdict} "
-        f"(McNemar's test, p = {p_value(run.p)})."
+        f"(McNemar's test, p {'' if run.p < 0.001 else '= '}{p_value(run.p)})."
     )
 
 

@@ -166,8 +166,11 @@ def test_a_later_training_makes_the_test_result_unknown(runs: Path, nnctl: Nnctl
 
 
 def test_compare_shows_what_differs_and_how_significantly(runs: Path, nnctl: Nnctl) -> None:
-    done = nnctl("compare", runs / "first", runs / "second")
+    long = (runs / "second").rename(runs / ("long-" * 20 + "name"))
+    done = nnctl("compare", runs / "first", long)
     assert "training.seed" in done.stdout
+    assert long.name in done.stdout.splitlines()[1]  # a pipe has no width that breaks names
+    assert long.name in nnctl("runs").stdout
     assert "McNemar's test, p = " in done.stdout
     rows = json.loads(nnctl("compare", runs / "first", "latest", "--json").stdout)["runs"]
     assert [row["settings"] for row in rows] == [{"training.seed": 0}, {"training.seed": 1}]
