@@ -469,7 +469,7 @@ class TrainingRun:
             blas=describe_blas(),
             threads=self.loop.batches.team.size,
             seconds=round(self._seconds(), 3),
-            planned_epochs=self.config.training.epochs,
+            planned_epochs=self.loop.epochs,
             network=summarize_layers(self.config),
             run_dir=str(self.run.directory),
             divergence=finished.divergence,
