@@ -9,7 +9,7 @@ OLDEST_BIN := $(OLDEST)/$(SCRIPTS)
 BUNDLED := nnctl/analysis/photographs
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format docs schema network reference pictures clean
+.PHONY: help train bundle test test-slow torture mutants test-oldest cluster-demo bench bench-sweep bench-scale bench-presets lint format docs schema network reference pictures clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ help:  ## list the targets
 
 train: .venv/installed  ## install nnctl, train the preset sigmoid, and evaluate the run
 	@$(BIN)/nnctl train sigmoid && $(BIN)/nnctl eval latest
+
+bundle: .venv/installed  ## collect nnctl, its dependencies and MNIST in build/bundle, to install without the internet
+	$(BIN)/python -m pip wheel --quiet --wheel-dir build/bundle/wheels '.[all]'
+	$(BIN)/nnctl download --data-dir build/bundle/data
 
 test: .venv/developing  ## run the tests except the slow ones, in less than 4 minutes
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
