@@ -216,11 +216,11 @@ def test_the_list_of_commands_shows_the_first_sentence_of_their_help() -> None:
     ],
 )
 def test_the_shell_completes_commands_and_options(
-    processes: Processes, completed: set[str], words: tuple[str, ...]
+    processes: Processes, tmp_path: Path, completed: set[str], words: tuple[str, ...]
 ) -> None:
     typed = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
     env = {"_NNCTL_COMPLETE": "bash_complete", **typed}
-    lines = processes.run_nnctl(env=env).stdout.splitlines()
+    lines = processes.run_nnctl(env=env, cwd=tmp_path).stdout.splitlines()
     assert completed == {line.removeprefix("plain,") for line in lines}
 
 
