@@ -1,7 +1,8 @@
-"""The notebook, the leaderboard and the worksheets for teachers."""
+"""The notebook, the leaderboard and the worksheets for teachers; the problems in Korean."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nnctl.diagnosis import TITLES
 from tests.conftest import CONFIGS, Nnctl
 from tests.processes import ROOT
 
@@ -76,3 +78,16 @@ def test_there_is_a_worksheet_with_answers_for_each_lesson() -> None:
             for part in (asked, answered)
         )
         assert questions == replies, title
+
+
+def test_the_korean_page_explains_every_problem() -> None:
+    page = (PAGES / "ko" / "problems.md").read_text("utf-8")
+    kinds = {
+        node.args[0].value
+        for path in (ROOT / "nnctl" / "diagnosis").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "Diagnosis" and isinstance(node.args[0], ast.Constant)
+    }
+    explained = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert sorted(explained) == sorted(TITLES.get(str(kind), str(kind)) for kind in kinds)

@@ -32,7 +32,9 @@ from tests.processes import ROOT, Processes
 SITE = ROOT / "docs" / "pages"
 TEXTS = {path: path.read_text("utf-8") for path in PAGES}
 KOREAN = {ROOT / "README.ko.md": ROOT / "README.md"} | {
-    path: SITE / "tutorial" / path.name for path in PAGES if path.parent.name == "ko"
+    path: SITE / "tutorial" / path.name
+    for path in PAGES
+    if path.parent.name == "ko" and path.stem != "problems"  # has no English original
 }
 """Pages in Korean, and the pages that they translate."""
 ALL = "\n".join(text for path, text in TEXTS.items() if path not in KOREAN)
