@@ -133,7 +133,7 @@ def possible_settings(
     """
     for name, field in model.model_fields.items():
         sections = list(_sections(field.annotation))
-        if field.annotation not in sections:  # nobody sets a whole section by an option
+        if field.annotation not in sections:  # an option does not set a whole section
             tables = [item.table for item in field.metadata if isinstance(item, TableEntry)]
             yield f"{prefix}{name}", [*itertools.chain(*tables), *_words(field.annotation)]
         for section in sections:

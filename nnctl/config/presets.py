@@ -77,7 +77,7 @@ class Preset:
 
 
 def presets_folder() -> Path:
-    """Return the folder of the presets: in the package, or in the repository beside it."""
+    """Return the folder of the presets: in the package, or in the repository next to it."""
     package = Path(str(files("nnctl")))
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"

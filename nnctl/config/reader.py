@@ -101,14 +101,14 @@ class Document:
         return self.values.get(path, self.source)
 
 
-def read_config(name: Path, *, beside: Document | None = None, pipes: bool = True) -> Document:
+def read_config(name: Path, *, sweep_file: Document | None = None, pipes: bool = True) -> Document:
     """Read the YAML file that a user names: a path, a preset, or ``-`` for standard input.
 
     Parameters
     ----------
     name : Path
         Path or name of the configuration.
-    beside : Document, optional
+    sweep_file : Document, optional
         Sweep file with this base; paths are relative to its folder.
     pipes : bool
         Whether the file may be a pipe or a device; see `read_file`.
@@ -118,10 +118,10 @@ def read_config(name: Path, *, beside: Document | None = None, pipes: bool = Tru
     ConfigError
         The file or preset does not exist, cannot be read or is not valid YAML.
     """
-    if beside is None and str(name) == STDIN:
+    if sweep_file is None and str(name) == STDIN:
         content = sys.stdin.buffer.read(MAX_BYTES + 1)
         return _parse(content, "<stdin>")
-    path, source = locate_config(name, beside.folder if beside else None)
+    path, source = locate_config(name, sweep_file.folder if sweep_file else None)
     return read_file(path, pipes=pipes, source=source)
 
 

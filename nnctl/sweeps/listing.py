@@ -36,7 +36,7 @@ State = Literal[
 RUNS = Path("runs")
 """Folder in which new runs and sweeps are created, unless the user names another one."""
 _WRITTEN = frozenset({"summary.json", "last.npz", "metrics.jsonl", LOCK_NAME})
-"""Files that nnctl writes beside ``config.yaml``."""
+"""Files that nnctl writes next to ``config.yaml``."""
 PRUNED_STATES = ("interrupted", "diverged", "unfinished")
 """States of the runs that `nnctl runs --prune` removes.
 

@@ -362,7 +362,7 @@ def _read_base(sweep: SweepConfig, document: Document, base: Path | None) -> Doc
     """Read the configuration that a sweep file varies; --base may be a pipe."""
     if base is not None:
         return read_config(base)
-    return read_config(Path(str(sweep.base)), beside=document, pipes=False)
+    return read_config(Path(str(sweep.base)), sweep_file=document, pipes=False)
 
 
 def _sweep_over(path: Path, values: Mapping[str, Any], trials: int | None) -> SweepConfig:

@@ -114,7 +114,7 @@ def test_a_sweep_and_other_wrong_folders_are_not_pruned(runs: Path, nnctl: Nnctl
 def test_latest_is_the_newest_run(runs: Path, nnctl: Nnctl, words: tuple[str, ...]) -> None:
     assert f"latest: {Path('runs') / 'second'}" in nnctl(*words).stderr
     (runs.parent / "latest").mkdir()
-    assert "latest" in nnctl(*words, code=2).stderr  # an empty folder of that name is no run
+    assert "latest" in nnctl(*words, code=2).stderr  # an empty folder of that name is not a run
 
 
 def test_latest_is_a_run_or_a_sweep_where_only_one_of_them_fits(runs: Path, nnctl: Nnctl) -> None:
