@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -193,22 +192,20 @@ def _export_data_dir(ctx: click.Context, param: click.Parameter, value: Path | N
     A dataset that has to be converted is needed before the command opens it: the configuration is
     checked against its size. Worker processes inherit the variable.
     """
-    if value is not None and param.envvar is not None:
-        ctx.with_resource(_variable(str(param.envvar), str(value)))
+    if value is not None:
+        name = str(param.envvar)
+        before = os.environ.get(name)
+
+        def restore() -> None:
+            if before is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = before
+
+        os.environ[name] = str(value)
+        # Not a context manager: click does not close it after a usage error; Python would, later.
+        ctx.call_on_close(restore)
     return value
-
-
-@contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable during the ``with`` block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
 
 
 data_dir_option = click.option(
