@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,9 +99,11 @@ def _no_thread_is_left() -> Iterator[None]:
     # Dask keeps one pool of threads for as long as the process lives.
     started = {thread for thread in threading.enumerate() if "Dask-Offload" not in thread.name}
     started -= before
-    for thread in started:
-        thread.join(10)
-    assert not [thread for thread in started if thread.is_alive()], "threads are left"
+    # A thread that another one is just starting cannot be joined yet.
+    end = time.monotonic() + 10 * len(started)
+    while (left := started & {*threading.enumerate()}) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not left, "threads are left"
 
 
 @pytest.fixture(scope="session")
