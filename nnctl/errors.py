@@ -21,7 +21,6 @@ import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nnctl.installation import install_command
 from nnctl.text import MAX_WORD, shortened
 
 MAX_LISTED = 100
@@ -122,6 +121,8 @@ def requiring(library: str, purpose: str, *, extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
+        from nnctl.installation import install_command  # its imports would slow down every start
+
         raise UsageError(
             f"{purpose} requires {library}", hint=f"Install it with: {install_command(extra)}"
         ) from None

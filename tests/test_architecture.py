@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "system": set(),
     "nn": set(),
     "config": {"text", "errors", "files", "nn"},
-    "data": {"text", "installation", "errors", "files", "nn"},
+    "data": {"text", "errors", "files", "nn"},
     "build": {"system", "nn", "config"},
     "diagnosis": {"text", "nn", "config", "data", "build"},
     "runs": {

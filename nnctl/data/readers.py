@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from nnctl.data import idx
 from nnctl.data.registry import NAMES
-from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.installation import install_command
+from nnctl.errors import DamagedFileError, DataError, requiring
 from nnctl.text import quoted, shortened
 
 Arrays = Mapping[str, NDArray[np.uint8]]
@@ -451,12 +450,8 @@ def _read_image_folders(source: Path, paths: Sequence[Path]) -> Arrays:
 
 def _read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
     """Return the gray values of PNG and JPEG files of the same size, shape (n, height, width)."""
-    try:
+    with requiring("Pillow", "reading images", extra="plot"):
         from PIL import Image
-    except ImportError:
-        raise UsageError(
-            "reading images requires Pillow", hint=f"Install it with: {install_command('plot')}"
-        ) from None
     images: NDArray[np.uint8] | None = None
     for i, path in enumerate(paths):
         try:
