@@ -203,9 +203,7 @@ class AdaGrad(Descent):
 
     def step_size(self, state: State, learning_rate: float, step: int) -> float | Array:
         """Return η / (sqrt(h) + epsilon), where h are the sums of squared gradients."""
-        size: Array = np.sqrt(state["sum_of_squares"])
-        size += self.epsilon
-        return np.divide(learning_rate, size, out=size)
+        return _adaptive_step(state["sum_of_squares"], learning_rate, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -234,9 +232,14 @@ class RMSProp(Descent):
 
     def step_size(self, state: State, learning_rate: float, step: int) -> float | Array:
         """Return η / (sqrt(v) + epsilon)."""
-        size: Array = np.sqrt(state["mean_of_squares"])
-        size += self.epsilon
-        return np.divide(learning_rate, size, out=size)
+        return _adaptive_step(state["mean_of_squares"], learning_rate, self.epsilon)
+
+
+def _adaptive_step(squares: Array, learning_rate: float, epsilon: float) -> Array:
+    """Return η / (sqrt(squares) + epsilon)."""
+    size: Array = np.sqrt(squares)
+    size += epsilon
+    return np.divide(learning_rate, size, out=size)
 
 
 @dataclass(frozen=True)
