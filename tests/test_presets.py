@@ -47,7 +47,7 @@ def test_show_prints_the_file(nnctl: Nnctl) -> None:
         (("sweep", "sweep-fats", "--dry-run"), "did you mean 'sweep-fast'?"),
         (("train", "sweep-fast"), "nnctl sweep"),
         (("presets", "show", "sigmod"), "did you mean 'sigmoid'?"),
-        (("presets", "copy", "../smoke"), "there is no preset"),
+        (("presets", "copy", "../smoke"), "unknown preset '../smoke'"),
         (("train", "smoke", "--name", "a/b"), "is not a directory's name"),
         (("train", "smoke", "--name", "latest"), "stands for the newest run"),
         (("train", "smoke", "--name", "x", "--run-dir", "y"), "--name cannot be used"),

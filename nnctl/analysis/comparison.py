@@ -26,14 +26,18 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     first, second : array of bool, shape (n,)
         Whether each classifier was right, on the same images.
     """
-    only_first = int(np.count_nonzero(first & ~second))
-    only_second = int(np.count_nonzero(second & ~first))
+    only_first, only_second = count_only_right(first, second)
     count, fewer = only_first + only_second, min(only_first, only_second)
     tail = term = 1
     for k in range(fewer):
         term = term * (count - k) // (k + 1)  # the binomial coefficient of count over k + 1
         tail += term
     return min(1.0, 2 * tail / 2**count) if only_first != only_second else 1.0
+
+
+def count_only_right(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the number of images that only the first or only the second classifies correctly."""
+    return int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
 
 
 def paired_t_test(first: Sequence[float], second: Sequence[float]) -> float:

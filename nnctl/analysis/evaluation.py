@@ -145,6 +145,11 @@ class Predictions:
         right: NDArray[np.bool_] = self.predicted == self.labels
         return right
 
+    def has_same_examples(self, other: Predictions) -> bool:
+        """Return whether both are for the same images with the same labels."""
+        same_labels = np.array_equal(self.labels, other.labels)
+        return same_labels and np.array_equal(self.images, other.images)
+
     @property
     def confidences(self) -> Array:
         """The outputs for the predicted classes, ``(n,)``; 1 - output for class 0 of one unit."""

@@ -13,7 +13,7 @@ from nnctl.analysis.comparison import mcnemar
 from nnctl.analysis.evaluation import Evaluation, evaluate
 from nnctl.config import to_mapping
 from nnctl.errors import UsageError
-from nnctl.runs.differences import flatten
+from nnctl.runs.differences import differing_keys, flatten
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 
@@ -82,17 +82,13 @@ def compare_runs(
     evaluations = [evaluate(run, data_dir=data_dir, notify=notify) for run in runs]
     first = evaluations[0]
     for other in evaluations[1:]:
-        if not np.array_equal(first.predictions.labels, other.predictions.labels):
+        if not first.predictions.has_same_examples(other.predictions):
             raise UsageError(
-                f"{first.run_dir} and {other.run_dir} have different test images "
+                f"{first.run_dir} and {other.run_dir} have different test images or labels "
                 f"({first.dataset} and {other.dataset}), so they cannot be compared"
             )
     settings = [flatten(to_mapping(run.config)) for run in runs]
-    keys = [
-        key
-        for key in dict.fromkeys(key for values in settings for key in values)
-        if any(values.get(key) != settings[0].get(key) for values in settings[1:])
-    ]
+    keys = differing_keys(run.config for run in runs)
     return [
         _compare(run, first, evaluation, {key: values.get(key) for key in keys})
         for run, evaluation, values in zip(runs, evaluations, settings, strict=True)
@@ -108,7 +104,7 @@ def _compare(
     accuracies = [epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None]
 
     def by_class(images: Any) -> dict[str, int]:
-        counts = np.bincount(evaluation.predictions.labels[images], minlength=0)
+        counts = np.bincount(evaluation.predictions.labels[images])
         return {evaluation.classes[i]: int(n) for i, n in enumerate(counts) if n}
 
     return ComparedRun(

@@ -139,7 +139,8 @@ class _RunPath(_NonEmptyPath):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete the runs and sweeps in the folder of runs, and other folders."""
-        from nnctl.sweeps.listing import RUNS, find_runs
+        from nnctl.runs.run import RUNS
+        from nnctl.sweeps.listing import find_runs
 
         runs = [LATEST, *sorted(map(str, find_runs(RUNS)))]
         others = _ConfigPath() if self._or_config else FOLDER

@@ -11,8 +11,9 @@ import click
 from nnctl.cli.options import FOLDER, json_option
 from nnctl.errors import UsageError, storage_errors
 from nnctl.files import to_json_text
+from nnctl.runs.run import RUNS
 from nnctl.sweeps.journal import is_sweep
-from nnctl.sweeps.listing import PRUNED_STATES, RUNS, ListedRun, is_locked, list_runs
+from nnctl.sweeps.listing import PRUNED_STATES, ListedRun, is_locked, list_runs
 from nnctl.views.runs import show_runs, total_size
 
 _SORT_KEYS = {

@@ -23,13 +23,13 @@ from nnctl.cli.options import (
 from nnctl.config import Override
 from nnctl.data.dataset import find_cached
 from nnctl.errors import InterruptedRunError, NnctlError, StorageError
-from nnctl.runs.run import Run, named_directory
+from nnctl.runs.run import RUNS, Run, named_directory
 from nnctl.signals import ignore_signals, stop_on_signals
 from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.plan import Plan, TrialFactory, read_plan
 from nnctl.sweeps.pool import LocalPool
-from nnctl.sweeps.results import compute_p_values, edges, ranked
+from nnctl.sweeps.results import Setting, compute_p_values, edges, ranked
 from nnctl.sweeps.scheduler import Limits, Sweep
 from nnctl.sweeps.space import Params
 from nnctl.sweeps.state import SweepState
@@ -152,7 +152,7 @@ def sweep(
     if name is not None and sweep_dir:
         raise click.UsageError("--name and --sweep-dir cannot be combined")
     if name is not None:
-        sweep_dir = named_directory(name, Path("runs"))
+        sweep_dir = named_directory(name, RUNS)
     plan = None
     if config:
         plan = read_plan(config, varied, overrides, base=base, trials=trials, seeds=seeds)
@@ -166,7 +166,7 @@ def sweep(
             if config and plan:
                 factory.fetch(checked)
                 stem = f"sweep-{config.stem.removeprefix('sweep-')}"
-                run = Run.create_at(sweep_dir) if sweep_dir else Run.create(stem, Path("runs"))
+                run = Run.create_at(sweep_dir) if sweep_dir else Run.create(stem, RUNS)
                 started = Sweep.create(run.directory, plan, checked, factory)
             elif resume:
                 started = Sweep.resume(resume, factory, retry_failed=retry_failed)
@@ -174,11 +174,11 @@ def sweep(
         hint = _resume_hint(started.directory, scheduler, workers)
         with started:
             stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
-            plan = started.state.plan
-            settings = ranked(started.results.values(), plan.sweep.ranked_by, plan.sweep.seeds)
+            rows, plan = list(started.results.values()), started.state.plan
+            settings = ranked(rows, plan.sweep.ranked_by, plan.sweep.seeds)
             summarize_sweep(started.directory.name, settings)
             if not as_json:
-                _show_results(list(started.results.values()), started.state.plan, data_dir)
+                _show_results(rows, settings, plan, data_dir)
             _raise_unless_done(started, stopped, hint)
 
 
@@ -259,14 +259,17 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
     if as_json:
         _print_json(rows)
     else:
-        _show_results(rows, state.plan, data_dir)
+        sweep = state.plan.sweep
+        settings = ranked(rows, sweep.ranked_by, sweep.seeds)
+        _show_results(rows, settings, state.plan, data_dir)
         show_unfinished(state)
 
 
-def _show_results(rows: list[TrialResult], plan: Plan, data_dir: Path | None) -> None:
+def _show_results(
+    rows: list[TrialResult], settings: list[Setting], plan: Plan, data_dir: Path | None
+) -> None:
     config = plan.sweep
     find = cache(lambda name: find_cached(name, data_dir))
-    settings = ranked(rows, config.ranked_by, config.seeds)
     compared = compute_p_values(settings[:LEADERS], config.ranked_by, find) if settings else []
     at_edges = edges(settings, config.space, plan.allows)
     show_results(rows, settings, compared, config.ranked_by, at_edges)

@@ -26,7 +26,7 @@ from nnctl.runs.resolve import (
     require_validation,
     resolve_auto,
 )
-from nnctl.runs.run import Run, named_directory
+from nnctl.runs.run import RUNS, Run, named_directory
 from nnctl.runs.training_run import TrainingRun
 from nnctl.signals import stop_on_signals
 from nnctl.views.download import DownloadView
@@ -51,7 +51,7 @@ from nnctl.views.training import TrainingView, show_result
 @click.option(
     "--runs-dir",
     type=FOLDER,
-    default=Path("runs"),
+    default=RUNS,
     show_default=True,
     help="Parent of the new run directory.",
 )

@@ -101,14 +101,14 @@ def find_preset(name: str) -> Preset:
     Raises
     ------
     UsageError
-        There is no such preset; the message suggests one.
+        The preset does not exist; the message suggests one.
     """
     for preset in presets():
         if preset.name == name:
             return preset
     meant = _meant(PurePath(name), Path(), with_files=False)
     raise UsageError(
-        f"there is no preset {quoted(name)}{meant}", hint="List the presets with: nnctl presets"
+        f"unknown preset {quoted(name)}{meant}", hint="List the presets with: nnctl presets"
     )
 
 
@@ -143,7 +143,7 @@ def locate_config(name: Path, folder: Path | None = None) -> tuple[Path, str]:
         return path, f"preset {paths[path]}" if in_presets else str(path)
     if preset := named.get(name.as_posix()):
         return preset.path, f"preset {preset.name}"
-    mistake = f"{name}: there is no such file or preset{_meant(name, path.parent)}"
+    mistake = f"{name}: neither a file nor a preset has this name{_meant(name, path.parent)}"
     raise ConfigError(str(name), [mistake], hint="List the presets with: nnctl presets")
 
 
@@ -188,7 +188,7 @@ def copy_preset(name: str, target: Path | None) -> list[Path]:
     Raises
     ------
     UsageError
-        There is no such preset, or a file exists and would be overwritten.
+        The preset does not exist, or a file exists and would be overwritten.
     StorageError
         A file cannot be written.
     """

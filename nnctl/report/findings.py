@@ -107,7 +107,7 @@ def about_errors(layers: Sequence[LayerHealth]) -> str:
     elif ratio > 1 / VANISHING_GRADIENT:
         what = "the errors explode"
     else:
-        what = "no layer vanishes"
+        what = "the errors neither vanish nor explode"
     return f"{what}: layer 1 gets {ratio:.2g} times the errors of layer {len(layers)}"
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from nnctl.analysis.comparison import ALPHA, mcnemar
+from nnctl.analysis.comparison import ALPHA, count_only_right, mcnemar
 from nnctl.config import to_mapping
 from nnctl.report.run_report import RunReport
-from nnctl.runs.differences import flatten
+from nnctl.runs.differences import differing_keys, flatten
 from nnctl.sweeps.trials import sort_key
 from nnctl.text import short_value
 
 
 @dataclass(frozen=True)
-class ComparedRun:
+class RankedRun:
     """A run compared with the best run.
 
     Parameters
@@ -57,13 +54,6 @@ def rank(reports: Sequence[RunReport]) -> list[RunReport]:
     return sorted(reports, key=key)
 
 
-def differing_keys(reports: Sequence[RunReport]) -> list[str]:
-    """Return the keys in which configurations differ."""
-    flat = [flatten(to_mapping(run_report.config)) for run_report in reports]
-    keys = dict.fromkeys(key for mapping in flat for key in mapping)
-    return [key for key in keys if len({json.dumps(mapping.get(key)) for mapping in flat}) > 1]
-
-
 @dataclass(frozen=True)
 class Comparison:
     """A comparison of several runs.
@@ -72,12 +62,12 @@ class Comparison:
     ----------
     keys : list of str
         Keys in which the configurations differ.
-    rows : list of ComparedRun
+    rows : list of RankedRun
         The runs, the best first.
     """
 
     keys: list[str]
-    rows: list[ComparedRun]
+    rows: list[RankedRun]
 
     def sentence(self, names: Mapping[Path, str]) -> str:
         """Return how many of the other runs differ significantly from the best, as a sentence."""
@@ -97,7 +87,7 @@ class Comparison:
         )
 
 
-def _describe_difference(other: ComparedRun) -> str:
+def _describe_difference(other: RankedRun) -> str:
     assert other.only_best is not None
     assert other.only_this is not None
     differing = other.only_best + other.only_this
@@ -116,23 +106,23 @@ def compare(ranked: Sequence[RunReport]) -> Comparison:
     ranked : sequence of RunReport
         The runs, the best first; see `rank`.
     """
-    keys = differing_keys(ranked)
+    keys = differing_keys(run_report.config for run_report in ranked)
     return Comparison(keys, [_compare(ranked[0], run_report, keys) for run_report in ranked])
 
 
-def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> ComparedRun:
+def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> RankedRun:
     flat = flatten(to_mapping(run_report.config))
     values = [short_value(flat[key]) if key in flat else "" for key in keys]
     if run_report is best or best.evaluation is None or run_report.evaluation is None:
-        return ComparedRun(run_report, values)
+        return RankedRun(run_report, values)
     theirs, ours = best.evaluation.predictions, run_report.evaluation.predictions
-    same_labels = np.array_equal(theirs.labels, ours.labels)
-    if not same_labels or not np.array_equal(theirs.images, ours.images):
-        return ComparedRun(run_report, values)
-    return ComparedRun(
+    if not theirs.has_same_examples(ours):
+        return RankedRun(run_report, values)
+    only_this, only_best = count_only_right(ours.right, theirs.right)
+    return RankedRun(
         run_report,
         values,
-        only_this=int(np.count_nonzero(ours.right & ~theirs.right)),
-        only_best=int(np.count_nonzero(theirs.right & ~ours.right)),
+        only_this=only_this,
+        only_best=only_best,
         p_value=mcnemar(ours.right, theirs.right),
     )

@@ -19,7 +19,7 @@ function paintSigned(canvas, numbers, columns) {
   paint(canvas, numbers, columns, signed(largestOf(numbers)));
 }
 
-// Squares of units in rows that are four times as long as they are many.
+// There are about four times as many columns of units as rows.
 const columnsOf = (units) => Math.ceil(Math.sqrt(4 * units));
 
 // Input pixels are square; the inputs of later layers are shown as the layer below is.

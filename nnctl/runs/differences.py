@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,13 @@ def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
     """Return both values of each dotted key in which two configurations differ."""
     a, b = flatten(to_mapping(first)), flatten(to_mapping(second))
     return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
+
+
+def differing_keys(configs: Iterable[Config]) -> list[str]:
+    """Return the dotted keys in which any of several configurations differ."""
+    flat = [flatten(to_mapping(config)) for config in configs]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    return [key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat)]
 
 
 def changeable(first: Config, second: Config) -> set[str]:

@@ -36,6 +36,8 @@ from nnctl.runs.summary import EvaluationRecord, Summary, read_evaluation, read_
 from nnctl.text import shell_command
 
 Which = Literal["best", "last"]
+RUNS = Path("runs")
+"""Folder in which new runs and sweeps are created, unless the user names another one."""
 _LONGEST_NAME = 100  # bytes; with the time added, every file system accepts the name
 
 

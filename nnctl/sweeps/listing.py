@@ -13,7 +13,7 @@ from nnctl.config import Config
 from nnctl.errors import NnctlError, StorageError, UsageError
 from nnctl.nn.events import EpochMetrics
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
-from nnctl.runs.run import Run
+from nnctl.runs.run import RUNS, Run
 from nnctl.runs.summary import summarize_layers
 from nnctl.sweeps.journal import NAME as JOURNAL_NAME
 from nnctl.sweeps.journal import is_sweep
@@ -33,8 +33,6 @@ State = Literal[
     "damaged",
 ]
 
-RUNS = Path("runs")
-"""Folder in which new runs and sweeps are created, unless the user names another one."""
 _WRITTEN = frozenset({"summary.json", "last.npz", "metrics.jsonl", LOCK_NAME})
 """Files that nnctl writes next to ``config.yaml``."""
 PRUNED_STATES = ("interrupted", "diverged", "unfinished")
@@ -64,8 +62,8 @@ class ListedRun:
         Size of its files.
     val_accuracy, test_accuracy : float, optional
         Best validation accuracy; and accuracy on the test set, if ``nnctl eval`` measured it.
-    epochs, of_epochs : int, optional
-        Number of complete epochs, and of all epochs; for a sweep of trials.
+    epochs, planned_epochs : int, optional
+        Number of complete epochs, and of all epochs; for a sweep, of trials.
     seconds : float, optional
         Wall time of the training.
     dataset, network : str, optional
@@ -84,7 +82,7 @@ class ListedRun:
     val_accuracy: float | None = None
     test_accuracy: float | None = None
     epochs: int | None = None
-    of_epochs: int | None = None
+    planned_epochs: int | None = None
     seconds: float | None = None
     dataset: str | None = None
     network: str | None = None
@@ -155,7 +153,7 @@ def find_latest(folder: Path = RUNS, kind: Literal["run", "sweep"] | None = None
     if newest is None:
         example = "sweep sweep-fast" if kind == "sweep" else "train smoke"
         raise UsageError(
-            f"there is no {kind or 'run'} in {folder} yet, so 'latest' has no meaning",
+            f"no {kind or 'run'} found in {folder}, so 'latest' has no meaning yet",
             hint=f"Train one, for example: nnctl {example}",
         )
     return newest
@@ -237,7 +235,7 @@ def _of_run(path: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"test_accuracy": tested.accuracy if tested else None}
     if summary and summary.planned_epochs is not None:
         about |= {  # reading the configuration takes ten times as long as the summary
-            "of_epochs": summary.planned_epochs,
+            "planned_epochs": summary.planned_epochs,
             "dataset": summary.dataset.name,
             "network": summary.network,
             "seed": summary.seed,
@@ -269,7 +267,7 @@ def _of_sweep(path: Path) -> dict[str, Any]:
     about: dict[str, Any] = {
         "state": "training" if is_locked(path) else ended,
         "epochs": state.total - state.left,
-        "of_epochs": state.total,
+        "planned_epochs": state.total,
         "seconds": sum(row.seconds for row in rows),
     }
     if best:
@@ -278,14 +276,14 @@ def _of_sweep(path: Path) -> dict[str, Any]:
         about |= _of_config(config) | {
             "val_accuracy": best.val_accuracy,
             "test_accuracy": tested.accuracy if tested else None,
-            "of_epochs": state.total,
+            "planned_epochs": state.total,
         }
     return about
 
 
 def _of_config(config: Config) -> dict[str, Any]:
     return {
-        "of_epochs": config.training.epochs,
+        "planned_epochs": config.training.epochs,
         "dataset": config.data.dataset,
         "network": summarize_layers(config),
         "seed": config.training.seed,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from nnctl.analysis.comparison import ALPHA
 from nnctl.analysis.run_comparison import ComparedRun
 from nnctl.sweeps.listing import ListedRun
 from nnctl.text import duration, p_value, percent, short_value
@@ -67,8 +68,8 @@ def _epochs(entry: ListedRun) -> str:
     if entry.epochs is None:
         return ""
     unit = " trials" if entry.kind == "sweep" else ""
-    count = f"{entry.epochs}"
-    return f"{count if entry.epochs == entry.of_epochs else f'{count}/{entry.of_epochs}'}{unit}"
+    of_all = "" if entry.epochs == entry.planned_epochs else f"/{entry.planned_epochs}"
+    return f"{entry.epochs}{of_all}{unit}"
 
 
 def _name(entry: ListedRun, folder: Path) -> str:
@@ -104,7 +105,7 @@ def show_comparison(runs: Sequence[ComparedRun]) -> None:
 def _sentence(name: str, first: str, run: ComparedRun) -> str:
     if not run.only_this + run.only_first:
         return f"{name} and {first} are right on exactly the same test images."
-    verdict = "significant" if run.p < 0.05 else "not significant"
+    verdict = "significant" if run.p < ALPHA else "not significant"
     return (
         f"{run.only_this} test images only {name} gets right{_classes(run.gained)}, "
         f"{run.only_first} only {first}{_classes(run.lost)}: the difference is {verdict} "

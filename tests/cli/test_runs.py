@@ -67,7 +67,7 @@ def test_runs_lists_runs_and_sweeps_with_the_best_accuracy(runs: Path, nnctl: Nn
     assert listed["first"][2] == f"{100 * first['val_accuracy']:.2f}"
     assert listed["first"][4] == f"{100 * first['test_accuracy']:.2f}"
     assert entries["second"]["test_accuracy"] is None
-    assert sweep["epochs"] == sweep["of_epochs"] == 4
+    assert sweep["epochs"] == sweep["planned_epochs"] == 4
     assert sweep["val_accuracy"] > 0.5  # the trial with the tiny learning rate has about 0.1
     assert {"network": "64 relu, 10 softmax", "dataset": "mini"}.items() <= first.items()
     sorted_by_test = json.loads(nnctl("runs", "--sort", "test", "--json").stdout)["runs"]
@@ -120,15 +120,15 @@ def test_latest_is_the_newest_run(runs: Path, nnctl: Nnctl, words: tuple[str, ..
 def test_latest_is_a_run_or_a_sweep_where_only_one_of_them_fits(runs: Path, nnctl: Nnctl) -> None:
     assert f"latest: {Path('runs') / 'rates'}" in nnctl("sweep", "--show", "latest").stderr
     shutil.rmtree(runs / "rates")
-    assert "there is no sweep in runs" in nnctl("sweep", "--resume", "latest", code=2).stderr
+    assert "no sweep found in runs" in nnctl("sweep", "--resume", "latest", code=2).stderr
     for name in ("first", "second"):
         shutil.rmtree(runs / name)
-    assert "there is no run in runs" in nnctl("train", "--resume", "latest", code=2).stderr
+    assert "no run found in runs" in nnctl("train", "--resume", "latest", code=2).stderr
 
 
 def test_latest_needs_a_run(nnctl: Nnctl) -> None:
     done = nnctl("eval", "latest", code=2)
-    assert "there is no run in runs yet" in done.stderr
+    assert "no run found in runs, so 'latest' has no meaning yet" in done.stderr
     assert "nnctl train smoke" in done.stderr
 
 
@@ -185,4 +185,6 @@ def test_compare_rejects_the_same_run_and_other_datasets(runs: Path, nnctl: Nnct
     same = nnctl("compare", runs / "first", runs / ".." / "runs" / "first", code=2)
     assert "two or more different runs" in same.stderr
     nnctl("train", CONFIGS / "gates" / "xor.yaml", "--epochs", "1", "--run-dir", "xor", "--quiet")
-    assert "different test images" in nnctl("compare", runs / "first", "xor", code=2).stderr
+    assert (
+        "different test images or labels" in nnctl("compare", runs / "first", "xor", code=2).stderr
+    )

@@ -120,7 +120,7 @@ def test_the_confusion_matrix_states_the_hardest_class(
         ([(0.5, 1e-3)], "", "the last steps of all layers are near the usual size"),
         (
             [(0.5, 2e-3), (1, 2e-5)],
-            "no layer vanishes: layer 1 gets 0.5 times the errors of layer 2",
+            "the errors neither vanish nor explode: layer 1 gets 0.5 times the errors of layer 2",
             "the last steps of layer 2 are small: 2e-05",
         ),
         (
