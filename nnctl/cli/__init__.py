@@ -210,6 +210,9 @@ def _user_error(error: Exception) -> NnctlError | click.ClickException:
             return NnctlError("not enough memory")
         case RuntimeError() if str(error) == _NO_THREAD:
             return NnctlError("cannot start another thread", hint=_THREADS)
+        case RuntimeError() if isinstance(error.__context__, KeyboardInterrupt):
+            # An interrupt within threading leaves a lock in a state that raises another error.
+            return InterruptedRunError("interrupted")
         case OSError():
             prefix = "" if error.filename is None else f"{error.filename}: "
             kind = UsageError if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else NnctlError

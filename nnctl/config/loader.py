@@ -105,9 +105,10 @@ def to_mapping(config: BaseModel, *, defaults: bool = True) -> dict[str, Any]:
     """Return a configuration as plain values, with or without the keys that were not set."""
     try:
         return config.model_dump(mode="json", exclude_unset=not defaults)
-    except PydanticSerializationError as error:  # pydantic wraps an interrupt in our serializers
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            raise error.__cause__ from None
+    except PydanticSerializationError as error:
+        # Pydantic wraps an interrupt in our serializers; in nested ones it drops the cause.
+        if ": KeyboardInterrupt: " in str(error):
+            raise KeyboardInterrupt from None
         raise
 
 

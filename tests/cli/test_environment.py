@@ -256,6 +256,19 @@ def test_asserts_only_narrow_types() -> None:
         ), f"{path}:{node.lineno}: assert {condition}"
 
 
+def test_an_interrupt_that_a_lock_turns_into_another_error_is_one(
+    nnctl: Nnctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("release unlocked lock")  # noqa: B904 - as in Python's threading
+
+    monkeypatch.setattr("click.Group.main", interrupted)
+    assert nnctl("check", code=130).stderr == "Error: interrupted\n"
+
+
 # Windows -----------------------------------------------------------------------------------------
 
 

@@ -291,13 +291,22 @@ def test_a_comment_is_written_above_the_values() -> None:
     assert to_yaml({"a": {"b": 1.5}}, "one\ntwo") == "# one\n# two\na: {b: 1.5}\n"
 
 
-def test_an_interrupt_during_serialization_is_raised(
+def test_an_interrupt_at_any_time_during_serialization_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(_: object) -> dict[str, Any]:
-        raise KeyboardInterrupt
+    config, original, left = load(CONFIGS / "smoke.yaml"), dataclasses.asdict, [0]
 
-    config = load(CONFIGS / "smoke.yaml")
+    def interrupted(entry: Any) -> dict[str, Any]:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return original(entry)
+
     monkeypatch.setattr(dataclasses, "asdict", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        to_mapping(config)
+    to_mapping(config)
+    calls = -left[0]
+    assert calls >= 5  # two activations, two initializers, a schedule
+    for number in range(1, calls + 1):
+        left[0] = number
+        with pytest.raises(KeyboardInterrupt):
+            to_mapping(config)
