@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,9 @@ class Tab(Protocol):
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, which may be a promise."""
+
+    def perform(self, source: dict[str, Any]) -> None:
+        """Move the mouse or press keys: an input source of WebDriver with its actions."""
 
 
 def free_port() -> int:
@@ -44,8 +47,8 @@ class FirefoxTab:
         self._connection = connection
         self._number = 0
         self._send("session.new", {"capabilities": {}})
-        (tab,) = self._send("browsingContext.getTree", {})["contexts"]
-        self._context = tab["context"]
+        # The first tab of a headless Firefox never has the focus, so that keys press no buttons.
+        self._context = self._send("browsingContext.create", {"type": "tab"})["context"]
         place = {"context": self._context, "url": file.as_uri(), "wait": "complete"}
         self._send("browsingContext.navigate", place)
 
@@ -65,6 +68,35 @@ class FirefoxTab:
         answer = self._send("script.evaluate", params)
         assert answer["type"] == "success", answer
         return answer["result"].get("value")
+
+    def perform(self, source: dict[str, Any]) -> None:
+        self._send("input.performActions", {"context": self._context, "actions": [source]})
+
+
+def press(tab: Tab, selector: str, key: str) -> None:
+    """Focus an element and press a key, as WebDriver encodes it."""
+    tab.evaluate(f"document.querySelector({selector!r}).focus()")
+    strokes = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+    tab.perform({"type": "key", "id": "keys", "actions": strokes})
+
+
+def drag(tab: Tab, selector: str, points: Sequence[tuple[float, float]]) -> None:
+    """Drag the mouse along points of an element, from (0, 0) to (1, 1)."""
+    box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+    left, top, width, height = (
+        tab.evaluate(f"{box}.{name}") for name in ("left", "top", "width", "height")
+    )
+    first, *others = [
+        {"type": "pointerMove", "x": round(left + x * width), "y": round(top + y * height)}
+        for x, y in points
+    ]
+    actions = [
+        first,
+        {"type": "pointerDown", "button": 0},
+        *others,
+        {"type": "pointerUp", "button": 0},
+    ]
+    tab.perform({"type": "pointer", "id": "mouse", "actions": actions})
 
 
 @contextmanager
@@ -104,6 +136,9 @@ class WebKitTab:
     def evaluate(self, expression: str) -> Any:
         script = f"const done = arguments[0]; Promise.resolve({expression}).then(done);"
         return self._post("/execute/async", {"script": script, "args": []})
+
+    def perform(self, source: dict[str, Any]) -> None:
+        self._post("/actions", {"actions": [source]})
 
 
 @contextmanager

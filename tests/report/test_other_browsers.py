@@ -13,11 +13,14 @@ import nnctl as api
 from nnctl.report.html_report import report as write_report
 from tests.conftest import CONFIGS
 from tests.processes import Processes
-from tests.report.other_browsers import Tab, firefox, webkit
+from tests.report.other_browsers import Tab, drag, firefox, press, webkit
 from tests.runs.helpers import ignore
 from tests.sweeps.helpers import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+ENTER, RIGHT = "\ue006", "\ue014"  # as WebDriver encodes keys
+SEVEN = [(0.3, 0.25), (0.5, 0.25), (0.7, 0.25), (0.57, 0.52), (0.45, 0.8)]
 
 ANSWER = "document.getElementById('answer').textContent"
 
@@ -55,3 +58,19 @@ def test_the_page_answers_in_other_browsers(tab: Tab, page_file: Path) -> None:
         wait_until(partial(tab.evaluate, text))
         assert tab.evaluate(ANSWER) == str(predicted[first])
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth") is True
+
+
+def test_mouse_and_keyboard_work_in_other_browsers(tab: Tab) -> None:
+    wait_until(lambda: tab.evaluate(ANSWER) != "")
+    drag(tab, "#draw", SEVEN)
+    assert tab.evaluate(ANSWER) == "7"
+    press(tab, ".units", RIGHT)
+    unit = "document.querySelector('.unit h4').textContent"
+    before = tab.evaluate(unit)
+    press(tab, ".units", RIGHT)
+    assert tab.evaluate(unit) != before
+    mistake = "#worst-mistakes ~ .digits button"
+    press(tab, mistake, ENTER)
+    title = tab.evaluate(f"document.querySelector('{mistake}').title")
+    text = f"document.getElementById('source').textContent.includes({title[1:]!r})"
+    wait_until(partial(tab.evaluate, text))
