@@ -139,6 +139,15 @@ class Network {
     return this.gradientBelow(0, delta).map((slope, pixel) => slope * image[pixel]);
   }
 
+  // Returns the weights of a unit; of a maxout unit, those of its piece with the largest z.
+  incoming(layer, unit, { z, a }) {
+    const { weights, biases } = this.layers[layer];
+    const columns = biases.length;
+    let column = unit;
+    for (let piece = unit; piece < columns; piece += a.length) if (z[piece] > z[column]) column = piece;
+    return weights.filter((_, i) => i % columns === column);
+  }
+
   // Returns the gradient by the inputs of a layer, given that by its z.
   gradientBelow(layer, delta) {
     const { weights } = this.layers[layer];

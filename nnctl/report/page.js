@@ -16,12 +16,10 @@ function digitOf({ position, caption, title }) {
   return figure;
 }
 
-function listenToConfusion(table) {
-  const cells = read("confusion-digits");
+// Shows the digits of a cell on a click, and at first those of the most frequent mistake.
+function listenToConfusion(table, cells) {
   const shown = element("cell");
-  table.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (!button) return;
+  const show = (button) => {
     const { title, count, examples } = cells[button.dataset.cell];
     table.querySelectorAll("[aria-pressed=true]").forEach((other) => {
       other.setAttribute("aria-pressed", "false");
@@ -31,7 +29,14 @@ function listenToConfusion(table) {
     shown.querySelector("h4").textContent = title + subset;
     shown.querySelector(".digits").replaceChildren(...examples.map(digitOf));
     shown.hidden = false;
+  };
+  table.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) show(button);
   });
+  const countOf = (button) => cells[button.dataset.cell].count;
+  const mistakes = [...table.querySelectorAll(".wrong button")];
+  if (mistakes.length) show(mistakes.reduce((a, b) => (countOf(b) > countOf(a) ? b : a)));
 }
 
 // Paints numbers as pixels in a canvas of the given width; color maps a number to RGBA.
@@ -164,8 +169,8 @@ class Board {
   }
 
   classify(image) {
-    const activations = this.network.activations(image);
-    const outputs = [...activations.at(-1)];
+    const passed = this.network.forward(image);
+    const outputs = [...passed.at(-1).a];
     const [yes] = outputs; // the output of a binary classifier
     const shown = outputs.length === 1 ? [1 - yes, yes] : outputs;
     const ranked = shown.map((_, i) => i).sort((a, b) => shown[b] - shown[a]);
@@ -176,7 +181,7 @@ class Board {
     this.bars.forEach((bar, i) => this.fill(bar, shown[i], i === best));
     this.say(name, `${shown[best].toFixed(3)}; next: ${other}, ${shown[second].toFixed(3)}`);
     this.showEvidence(image, outputs.length, best, second, name, other);
-    this.explorer.show(activations);
+    this.explorer.show(passed);
   }
 
   // Colors the pixels that speak for the answer and for the class with the second largest output.
@@ -218,8 +223,10 @@ const network = description && new Network(description);
 if (network && element("board")) {
   const first = document.querySelector("#samples .digit");
   const sheet = first && new Sheet(Math.sqrt(network.inputs)).load();
-  const explorer = new Explorer(element("explorer"), network, samplesOf(sheet));
+  const classes = [...document.querySelectorAll(".bar")].map((bar) => bar.dataset.name);
+  const explorer = new Explorer(element("explorer"), network, samplesOf(sheet), classes);
   const board = new Board(element("board"), network, sheet, explorer);
   if (first) board.show(first);
 }
-if (element("confusion")) listenToConfusion(element("confusion"));
+const cells = read("confusion-digits");
+if (cells) listenToConfusion(element("confusion"), cells);

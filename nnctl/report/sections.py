@@ -276,7 +276,7 @@ def worst_mistakes(run_report: RunReport, sheet: SpriteSheet | None) -> list[Exa
         replace(
             example,
             title=f"true {classes[label]}, predicted {classes[predicted]}, {example.caption}",
-            caption=f"{classes[label]} → {classes[predicted]}, {example.caption}",
+            caption=f"{classes[label]} → {classes[predicted]}\n{example.caption}",
         )
         for (label, predicted), example in zip(pairs, examples, strict=True)
     ]

@@ -27,11 +27,13 @@ const columnsOfInputs = (layer, inputs) => (layer ? columnsOf(inputs) : Math.sqr
 
 class Explorer {
   // samples: a promise of [{example, pixels}], test images among which to find the exciting ones.
-  constructor(root, network, samples) {
+  // classes: the names of the units of the last layer, unless it has a single unit.
+  constructor(root, network, samples, classes) {
     this.network = network;
+    this.classes = classes;
     this.strips = [...root.querySelectorAll(".units")];
     this.panel = root.querySelector(".unit");
-    this.activations = null;
+    this.passed = null; // {z, a} of each layer for the image on the pad
     this.samples = [];
     [this.layer, this.unit] = [0, null];
     this.strips.forEach((strip, layer) => this.listen(strip, layer));
@@ -72,14 +74,16 @@ class Explorer {
   }
 
   // Shows the outputs of all units for an image, and the strongest unit of the first layer.
-  show(activations) {
-    this.activations = activations;
+  show(passed) {
+    this.passed = passed;
     this.strips.forEach((strip, layer) => {
-      const outputs = [...activations[layer]];
-      paintSigned(strip.querySelector("canvas"), outputs, columnsOf(outputs.length));
+      const outputs = [...passed[layer].a];
+      const columns = columnsOf(outputs.length);
+      strip.style.width = `min(100%, ${columns}rem)`;
+      paintSigned(strip.querySelector("canvas"), outputs, columns);
     });
     if (this.unit === null) {
-      const outputs = [...activations[0]];
+      const outputs = [...passed[0].a];
       this.unit = outputs.indexOf(Math.max(...outputs));
     }
     this.refresh();
@@ -91,7 +95,7 @@ class Explorer {
   }
 
   refresh() {
-    if (this.unit === null) return;
+    if (!this.passed) return;
     const { layer, unit } = this;
     this.strips.forEach((strip, i) => {
       const marker = strip.querySelector("i");
@@ -104,33 +108,37 @@ class Explorer {
       marker.style.width = `${100 / columns}%`;
       marker.style.height = `${100 / rows}%`;
     });
-    this.panel.querySelector("h4").textContent = `Layer ${layer + 1}, unit ${unit + 1}`;
-    const output = this.activations?.[layer][unit];
-    this.panel.querySelector(".output").textContent =
-      output === undefined ? "" : `Its output for the image on the pad is ${output.toFixed(3)}.`;
+    this.panel.querySelector("h4").textContent = this.nameOf(layer, unit);
+    const output = this.passed[layer].a[unit].toFixed(3);
+    this.panel.querySelector(".output").textContent = `Its output for the image on the pad is ${output}.`;
+    this.strips[layer].ariaValueText = `unit ${unit + 1}, output ${output}`;
     this.showWeights(layer, unit);
     this.showExciting(layer, unit);
   }
 
+  nameOf(layer, unit) {
+    const isClass = layer === this.strips.length - 1 && this.sizeOf(layer).units > 1;
+    return `Layer ${layer + 1}, unit ${unit + 1}${isClass ? `: class ${this.classes[unit]}` : ""}`;
+  }
+
   showWeights(layer, unit) {
-    const { weights, biases } = this.network.layers[layer];
-    const inputs = weights.length / biases.length;
-    const own = Array.from({ length: inputs }, (_, i) => weights[i * biases.length + unit]);
-    paintSigned(this.panel.querySelector("canvas"), own, columnsOfInputs(layer, inputs));
+    const weights = this.network.incoming(layer, unit, this.passed[layer]);
+    paintSigned(this.panel.querySelector("canvas"), weights, columnsOfInputs(layer, weights.length));
   }
 
   showExciting(layer, unit) {
     const figure = this.panel.querySelector(".exciting").closest("figure");
     figure.hidden = !this.samples.length;
-    const strongest = [...this.samples]
-      .sort((a, b) => b.outputs[layer][unit] - a.outputs[layer][unit])
-      .slice(0, MOST_EXCITING);
+    const ranked = [...this.samples].sort((a, b) => b.outputs[layer][unit] - a.outputs[layer][unit]);
+    const isConstant = ranked[0]?.outputs[layer][unit] === ranked.at(-1)?.outputs[layer][unit];
+    const strongest = isConstant ? [] : ranked.slice(0, MOST_EXCITING);
     figure.querySelector(".exciting").replaceChildren(
       ...strongest.map(({ example, outputs }) =>
         digitOf({ ...example, caption: outputs[layer][unit].toFixed(2) }),
       ),
     );
-    figure.querySelector(":scope > figcaption").textContent =
-      `the ${strongest.length} of ${this.samples.length} test images that excite it most, with its output`;
+    figure.querySelector(":scope > figcaption").textContent = isConstant
+      ? `its output is the same for all ${ranked.length} test images`
+      : `the ${strongest.length} of ${this.samples.length} test images that excite it most, with its output`;
   }
 }

@@ -38,6 +38,9 @@ ONE: Strokes = [[(0.52, 0.2), (0.48, 0.8)]]
 FOUR: Strokes = [[(0.35, 0.2), (0.3, 0.5), (0.65, 0.5)], [(0.65, 0.2), (0.62, 0.8)]]
 SEVEN: Strokes = [[(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]]
 
+UNIT = "Number(document.querySelector('.units').ariaValueNow)"
+"""The unit of the first layer that is shown, from 1."""
+
 DIGITS = {"0": ZERO, "1": ONE, "4": FOUR, "7": SEVEN}
 
 
@@ -163,11 +166,12 @@ def test_a_click_on_a_cell_shows_its_digits(
     true, decided = np.unravel_index(wrong.argmax(), wrong.shape)
     cell = page.locator(f"#confusion button[data-cell='{true}-{decided}']")
     assert str(wrong.max()) == cell.inner_text()
-    assert page.locator("#cell").is_hidden()
-    cell.click()
     title = f"true {true}, predicted {decided}: {wrong.max()} images"
     assert page.locator("#cell h4").inner_text().startswith(title)
     assert wrong.max() == page.locator("#cell figure.example").count()
+    page.locator("#confusion button[data-cell='0-0']").click()
+    assert page.locator("#cell h4").inner_text().startswith("true 0, predicted 0")
+    cell.click()
     page.locator("#cell .digit").first.click()
     expect(page.locator("#answer")).to_have_text(str(decided))
     assert str(decided) == page.locator("#answer").inner_text()
@@ -207,6 +211,53 @@ def test_a_unit_shows_its_weights_and_the_digits_that_excite_it_most(
     before = page.locator(".unit h4").inner_text()
     strip.hover(position={"x": 3, "y": 3})
     assert page.locator(".unit h4").inner_text() == "Layer 1, unit 1" != before
+
+
+@pytest.mark.usefixtures("sketched_reports")
+def test_a_dead_unit_and_the_pieces_of_a_maxout_unit_are_shown_as_what_they_are(
+    tmp_path: Path, open_page: Open
+) -> None:
+    run = trained_with([ReLU(), Softmax()])
+    network = run.network()
+    weights, biases = network.parameters.weights, network.parameters.biases
+    biases[0][3] = -1000
+    dead = api.save(
+        nnctl.Network.from_arrays(weights, biases, [ReLU(), Softmax()]),
+        tmp_path / "dead",
+        dataset="mini",
+    )
+    written = write_report([dead.directory], tmp_path / "report.html", notify=ignore)
+    page = open_page(written.file)
+    strip = page.locator(".units").first
+    page.locator(".exciting .digit").first.wait_for()
+    strip.focus()
+    while not page.locator(".unit h4").inner_text().endswith("unit 4"):
+        page.keyboard.press("ArrowRight" if page.evaluate(UNIT) < 4 else "ArrowLeft")
+    assert "the same for all 200 test images" in page.locator(".unit").inner_text()
+
+    maxout = page.evaluate(
+        """() => {
+            const half = (numbers) => btoa(String.fromCharCode(...new Uint8Array(numbers.buffer)));
+            const layer = {
+                activation: "maxout", parameters: { pieces: 2 },
+                weights: half(new Uint16Array([0x3c00, 0x4000, 0x4200, 0x4400])),
+                biases: half(new Float32Array([0, 0, 0, 0])),
+            };
+            const net = new Network({ inputs: 1, layers: [layer] });
+            return [[...net.incoming(0, 0, net.forward([1])[0])],
+                    [...net.incoming(0, 0, net.forward([-1])[0])]];
+        }"""
+    )
+    assert maxout == [[3], [1]]  # the piece with the largest z
+
+
+def test_on_a_phone_the_answer_is_beside_the_canvas(page_file: Path, open_page: Open) -> None:
+    page = open_page(page_file, width=390)
+    canvas, answer = (page.locator(name).bounding_box() for name in ("#draw", "#answer"))
+    assert canvas
+    assert answer
+    assert canvas["x"] + canvas["width"] <= answer["x"]
+    assert canvas["y"] <= answer["y"] < canvas["y"] + canvas["height"]
 
 
 def test_the_evidence_of_a_network_without_hidden_layers_is_w_times_x(
