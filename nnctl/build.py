@@ -30,6 +30,8 @@ from nnctl.system import cores
 _FLOPS_PER_THREAD = 4e7  # a few tenths of a millisecond: several times the time to wake a thread
 _EXAMPLES_PER_THREAD = 32  # matrix products of fewer examples are slow
 
+_FEWEST_UNITS_TO_SKIP = 80  # in the first layer: with fewer, skipping unused inputs saves nothing
+
 
 def build_layers(config: Config) -> list[Layer]:
     """Return the layers of a configuration."""
@@ -93,6 +95,17 @@ def most_threads(config: Config) -> int:
     return min(batch_size, config.data.subset or batch_size)
 
 
+def _skips_unused_inputs(config: Config, optimizer: Optimizer) -> bool:
+    """Return whether inputs that are 0 in a whole block are left out; see `SkippingStep`."""
+    return (
+        optimizer.is_linear
+        and config.network.layers[0].units >= _FEWEST_UNITS_TO_SKIP
+        and not config.network.input_dropout
+        and not config.data.augment
+        and not config.training.adversarial  # it changes unused inputs, too
+    )
+
+
 def build_loop(
     config: Config, network: Network, training: Examples, validation: Examples | None
 ) -> TrainingLoop:
@@ -103,6 +116,7 @@ def build_loop(
     class_weights = None
     if options.class_weights == "balanced":
         class_weights = balanced_weights(training.labels, max(2, network.sizes[-1]))
+    optimizer = build_optimizer(config)
     batches = BatchLoader(
         training,
         network,
@@ -114,12 +128,13 @@ def build_loop(
         input_dropout=config.network.input_dropout,
         label_smoothing=options.label_smoothing,
         class_weights=class_weights,
+        skip_unused=_skips_unused_inputs(config, optimizer),
         team=ThreadTeam(options.threads),
     )
     return TrainingLoop(
         network,
         make_loss(config.loss, network.layers[-1].activation),
-        build_optimizer(config),
+        optimizer,
         batches,
         learning_rate=config.optimizer.learning_rate,
         schedule=config.optimizer.schedule,

@@ -85,6 +85,13 @@ class Backpropagation:
         view.deltas = views(self.deltas, self._output_gradients, view._output_gradients)
         return view
 
+    def without_inputs(self, parameters: Parameters, gradient: Parameters) -> Backpropagation:
+        """Return an object with the same buffers for `Parameters.without_inputs`."""
+        view = copy.copy(self)
+        view.gradient, view._weights = gradient, parameters.weights
+        view._weights_transposed = [weights.T for weights in parameters.weights]
+        return view
+
     @property
     def output_deltas(self) -> Array:
         """Buffer for the deltas dL/dz of the output layer, ``(batch, units)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,6 +21,8 @@ from nnctl.nn.threads import ThreadTeam
 from nnctl.nn.types import Array
 
 _BLOCK = 512  # examples per block: they are gathered, and their losses computed, together
+_MULTIPLE = 16  # of inputs that are skipped, so that few different steps are prepared
+_FEWEST = 32  # unused inputs: to skip fewer does not pay
 _BLOCK_FLOPS = 1e10  # maximum work per block, some tenths of a second: large networks get less
 
 
@@ -63,14 +65,52 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class UnusedInputs:
+    """Inputs that are 0 in all examples of a block; see `nnctl.nn.unused_inputs`.
+
+    Parameters
+    ----------
+    count : int
+        Number of unused inputs that are skipped.
+    used : array of int, shape (n,)
+        Used inputs among the first `count`.
+    unused : array of int, shape (n,)
+        Unused inputs among the others, which change places with them.
+    """
+
+    count: int
+    used: NDArray[np.int64]
+    unused: NDArray[np.int64]
+
+    @classmethod
+    def find(cls, pixels: NDArray[np.uint8]) -> UnusedInputs | None:
+        """Return the unused inputs of pixels ``(examples, inputs)``, or None for few of them."""
+        is_used = np.bitwise_or.reduce(pixels, axis=0) != 0
+        count = (len(is_used) - int(np.count_nonzero(is_used))) // _MULTIPLE * _MULTIPLE
+        if count < _FEWEST:
+            return None
+        used = np.flatnonzero(is_used[:count])
+        unused = count + np.flatnonzero(~is_used[count:])[: len(used)]
+        return cls(count, used, unused)
+
+    def exchange(self, rows: NDArray[Any]) -> None:
+        """Let the used and the unused rows of an array ``(inputs, units)`` change places."""
+        rows[self.used], rows[self.unused] = rows[self.unused], rows[self.used]
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
-    """Consecutive batches, and the arrays that contain the rows of all of them."""
+    """Consecutive batches, and the arrays that contain the rows of all of them.
+
+    The inputs of the batches leave out the unused inputs, if any are skipped.
+    """
 
     labels: Labels
     targets: Array
     logits: Array
     weights: Array | None
     batches: list[Batch]
+    unused: UnusedInputs | None = None
 
 
 class BatchLoader:
@@ -98,6 +138,9 @@ class BatchLoader:
         Fraction of each target that is spread evenly over all classes (Szegedy et al., 2016).
     class_weights : array, shape (classes,), optional
         Factor of the loss of the examples of each class.
+    skip_unused : bool
+        Whether to leave out inputs that are 0 in a whole block; not with augmentation, nor with
+        dropout of inputs.
     team : ThreadTeam, optional
         Threads that prepare the examples; default: the calling thread alone.
     """
@@ -115,6 +158,7 @@ class BatchLoader:
         input_dropout: float = 0.0,
         label_smoothing: float = 0.0,
         class_weights: Array | None = None,
+        skip_unused: bool = False,
         team: ThreadTeam | None = None,
     ) -> None:
         self.examples = examples
@@ -122,6 +166,7 @@ class BatchLoader:
         self.team = team or ThreadTeam(1)
         self.rng = rng
         self._seed = seed
+        self._skip_unused = skip_unused
         self._with_replacement = with_replacement
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
@@ -160,18 +205,29 @@ class BatchLoader:
             math.isqrt(self._pixels.shape[1]),
             self._stream("augmentation", epoch, number),
         )
-        parts = self.team.split(len(indices))
+        parts, pixels = self.team.split(len(indices)), self._pixels[: len(indices)]
 
         def gather(thread: int) -> None:
             rows = parts[thread]
             # All indices are valid; but without mode="clip" NumPy writes to a temporary copy.
-            np.take(self.examples.inputs, indices[rows], 0, out=self._pixels[rows], mode="clip")
-            if deformations:
-                deformations.apply(self._pixels[rows], rows.start, out=self._inputs[rows])
-            else:
-                scale(self._pixels[rows], out=self._inputs[rows])
+            np.take(self.examples.inputs, indices[rows], 0, out=pixels[rows], mode="clip")
 
         self.team.run(gather)
+        unused = UnusedInputs.find(pixels) if self._skip_unused else None
+        first = unused.count if unused else 0
+        shape = (len(indices), pixels.shape[1] - first)
+        inputs = self._inputs.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+        def transform(thread: int) -> None:
+            rows = parts[thread]
+            if deformations:
+                deformations.apply(pixels[rows], rows.start, out=inputs[rows])
+                return
+            if unused:
+                pixels[rows, unused.unused] = pixels[rows, unused.used]
+            scale(pixels[rows, first:], out=inputs[rows])
+
+        self.team.run(transform)
         labels = self.examples.labels[indices]
         targets = smooth(make_targets(labels, self._units, self._dtype), self.label_smoothing)
         weights = None if self.class_weights is None else self.class_weights[labels]
@@ -183,7 +239,7 @@ class BatchLoader:
         batches = [
             Batch(
                 i,
-                self._inputs[rows],
+                inputs[rows],
                 targets[rows],
                 logits[rows],
                 self.dropout.masks(rows) if self.dropout.is_used else None,
@@ -202,7 +258,7 @@ class BatchLoader:
 
         if self.dropout.is_used:
             self.team.run(apply_dropout)
-        return Block(labels, targets, logits, weights, batches)
+        return Block(labels, targets, logits, weights, batches, unused)
 
     def _stream(self, purpose: Purpose, epoch: int, batch: int) -> np.random.Generator:
         """Return the random generator for a batch, so that no generator state has to be saved."""

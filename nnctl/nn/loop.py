@@ -31,11 +31,11 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.metrics import make_targets, mean_loss_and_accuracies
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import EMA_EVERY, Optimizer, flush_denormals
-from nnctl.nn.parallel import ParallelStep
 from nnctl.nn.schedules import ConstantSchedule, LearningRate, PlateauSchedule, Schedule
 from nnctl.nn.state import EarlyStopping, Plateau, Progress, Stopping
 from nnctl.nn.step import Step
 from nnctl.nn.types import Array
+from nnctl.nn.unused_inputs import SkippingStep
 
 _SNAPSHOT_STEPS = 32  # minimum number of steps between snapshots: copying a network takes time
 _FLUSH_STEPS = 32  # minimum number of steps between searches for denormal numbers
@@ -118,10 +118,7 @@ class TrainingLoop:
             sorted({batches.batch_size, last_batch}),
             self.adversarial,
         )
-        parallel = batches.team.size > 1
-        self._take_steps = (
-            ParallelStep(self._step, batches.team).run if parallel else self._step.run
-        )
+        self._take_steps = SkippingStep(self._step, batches.team).run
         averages = "average" in self.state
         self._ema_network = (
             Network(self.network.sizes[0], self.network.layers) if averages else None
@@ -164,7 +161,8 @@ class TrainingLoop:
             self._snapshot = Snapshot.take(self._step, self.progress.batch, self._last_loss)
         # No warnings of overflows: the check below finds them, as a loss that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            self._take_steps(block.batches, self._steps_before + self.progress.batch + 1)
+            first_step = self._steps_before + self.progress.batch + 1
+            self._take_steps(block.batches, first_step, block.unused)
             self._flush_denormals(block)
             losses = self.loss.weighted_values(block.logits, block.targets, block.weights)
         loss_sum = float(losses.sum(dtype=np.float64))
@@ -293,7 +291,7 @@ class TrainingLoop:
         """Take the steps of the epoch one by one, from a batch on; yield each with its loss."""
         for block in self.batches.blocks(order, self.progress.epoch, first):
             for batch in block.batches:
-                self._take_steps([batch], self._steps_before + batch.number + 1)
+                self._take_steps([batch], self._steps_before + batch.number + 1, block.unused)
                 losses = self.loss.weighted_values(batch.logits, batch.targets, batch.weights)
                 yield batch, float(losses.mean(dtype=np.float64))
             self._flush_denormals(block)

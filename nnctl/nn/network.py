@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,13 @@ class Parameters:
         self.biases = [take(layer.columns) for layer in layers]
         self.affine: Array = self.vector[:end]
         self.slopes = [take(layer.n_slopes) for layer in layers]
+
+    def without_inputs(self, count: int) -> Parameters:
+        """Return views of the parameters without those of the first `count` inputs."""
+        cut, view = count * self.weights[0].shape[1], copy.copy(self)
+        view.vector, view.decaying = self.vector[cut:], self.decaying[cut:]
+        view.affine, view.weights = self.affine[cut:], [self.weights[0][count:], *self.weights[1:]]
+        return view
 
 
 def count_parameters(inputs: int, layers: Sequence[Layer]) -> int:

@@ -63,7 +63,16 @@ class Shard:
 
 
 class UpdateRule(ABC):
-    """One link of an optimizer: it changes the parameters, the gradient, or both, in place."""
+    """One link of an optimizer: it changes the parameters, the gradient, or both, in place.
+
+    Attributes
+    ----------
+    is_linear : bool
+        Whether the rule, applied to a weight without a gradient, is a linear map of this weight and
+        its state.
+    """
+
+    is_linear: ClassVar[bool] = False
 
     def init_state(self, parameters: Parameters) -> dict[str, Array]:
         """Return the initial state by name, arrays of shape ``(size,)``."""
@@ -81,6 +90,7 @@ class ClipNorm(UpdateRule):
     With `is_scaled` the gradient is already multiplied by the learning rate; see `SGD`.
     """
 
+    is_linear: ClassVar[bool] = True
     max_norm: float
     is_scaled: bool
 
@@ -99,6 +109,7 @@ class WeightDecay(UpdateRule):
     For Adam this is decoupled weight decay (Loshchilov and Hutter 2019).
     """
 
+    is_linear: ClassVar[bool] = True
     decay: float
 
     def update(self, shard: Shard, learning_rate: float, step: int) -> None:
@@ -150,6 +161,7 @@ class SGD(Descent):
     gradient.
     """
 
+    is_linear: ClassVar[bool] = True
     name: ClassVar[str] = "sgd"
     momentum: float = 0.0
     nesterov: bool = False
@@ -187,6 +199,7 @@ class SGD(Descent):
 class AdaGrad(Descent):
     """w <- w - η gradient / (sqrt(sum of all squared gradients) + epsilon) (Duchi et al. 2011)."""
 
+    is_linear: ClassVar[bool] = True
     name: ClassVar[str] = "adagrad"
     epsilon: float = 1e-7
 
@@ -213,6 +226,7 @@ class RMSProp(Descent):
     v is an exponential moving average of the squared gradient, with the decay `beta2`.
     """
 
+    is_linear: ClassVar[bool] = True
     name: ClassVar[str] = "rmsprop"
     beta2: float = 0.99
     epsilon: float = 1e-8
@@ -322,6 +336,7 @@ class MovingAverage(UpdateRule):
     is smaller in the first steps, so that the influence of the initial parameters soon ends.
     """
 
+    is_linear: ClassVar[bool] = True
     decay: float
 
     def init_state(self, parameters: Parameters) -> dict[str, Array]:
@@ -357,6 +372,11 @@ class Optimizer:
     def rules(self) -> tuple[UpdateRule, ...]:
         """All rules, in the order in which they apply."""
         return (*self.before, self.descent, *self.after)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether all rules are linear for weights without a gradient; see `UpdateRule`."""
+        return all(rule.is_linear for rule in self.rules)
 
     def gradient_scale(self, learning_rate: float) -> float:
         """Return the factor by which the caller multiplies the gradient before `update`."""

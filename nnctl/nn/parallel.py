@@ -37,7 +37,7 @@ class ParallelStep:
     def __init__(self, step: Step, team: ThreadTeam) -> None:
         self._step = step
         self._team = team
-        self._shards = split_parameters(step.network.parameters, step.gradient, step.state, team)
+        self._shards = split_parameters(step.parameters, step.gradient, step.state, team)
         self._views = {
             size: [(rows, backprop.view(rows)) for rows in team.split(size)]
             for size, backprop in step.backprops.items()

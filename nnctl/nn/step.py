@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 from nnctl.nn.adversarial import perturb
@@ -44,6 +45,7 @@ class Step:
         adversarial: float | None = None,
     ) -> None:
         self.network = network
+        self.parameters = network.parameters
         self.loss = loss
         self.optimizer = optimizer
         self.state = state
@@ -54,7 +56,21 @@ class Step:
         self.backprops = {
             size: Backpropagation(network, self.gradient, size, dropout=True) for size in sizes
         }
-        self._parameters = Shard.whole(network.parameters, self.gradient, state)
+        self._shard = Shard.whole(self.parameters, self.gradient, state)
+
+    def without_inputs(self, count: int) -> Step:
+        """Return a step with the same buffers that ignores the first `count` inputs."""
+        step = copy.copy(self)
+        step.parameters = self.parameters.without_inputs(count)
+        step.gradient = self.gradient.without_inputs(count)
+        step.backprops = {
+            size: backprop.without_inputs(step.parameters, step.gradient)
+            for size, backprop in self.backprops.items()
+        }
+        size = len(step.parameters.vector)
+        step.state = {name: values[-size:] for name, values in self.state.items()}
+        step._shard = Shard.whole(step.parameters, step.gradient, step.state)
+        return step
 
     def run(self, batches: Sequence[Batch], first_step: int) -> None:
         """Take one step per batch; steps are counted from 1."""
@@ -76,4 +92,4 @@ class Step:
         # multiplying it into the gradient.
         deltas *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
         backprop.backward(batch.inputs)
-        self.optimizer.update(self._parameters, learning_rate, step)
+        self.optimizer.update(self._shard, learning_rate, step)

@@ -207,6 +207,7 @@ def make_training(
             "input_dropout",
             "label_smoothing",
             "class_weights",
+            "skip_unused",
         ),
     )
     return TrainingLoop(network, loss, optimizer, batches, rate, **settings)
