@@ -1,7 +1,8 @@
-"""Fails a test that takes more CPU time than a test without the marker ``slow`` may.
+"""Lists tests that take more CPU time than a test without the marker ``slow`` should.
 
-CPU time of the process and of its children counts, not time on the clock, so a busy machine changes
-little. Fixtures shared by several tests (of a module or a session) do not count.
+The list is for those who write tests; on a slow or busy machine it is longer, and no test fails
+because of it. CPU time of the process and of its children counts. Fixtures shared by several tests
+(of a module or a session) do not count.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 SECONDS = 2.0
 _START = pytest.StashKey[float]()
 _COST = pytest.StashKey[float]()
+_PROPERTY = "cpu_seconds"
 _shared = 0.0
 """CPU seconds spent in shared fixtures so far."""
 
@@ -64,29 +66,30 @@ def pytest_runtest_teardown(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test that passed but was too expensive."""
+    """Add the CPU time to the report of a test that should have taken less."""
     report = yield
     cost = item.stash.get(_COST, 0.0)
-    if call.when == "teardown" and report.passed and cost > SECONDS and not _may_be_slow(item):
-        report.outcome = "failed"
-        report.longrepr = (
-            f"{item.nodeid} took {cost:.1f} s of CPU time; a test may take {SECONDS:g} s.\n"
-            "Share what it trains in a fixture of the module or session, or mark it as slow "
-            "(make test-slow)."
-        )
+    if call.when == "teardown" and cost > SECONDS and not _may_be_slow(item):
+        report.user_properties.append((_PROPERTY, cost))
     return report
 
 
 def _may_be_slow(item: pytest.Item) -> bool:
-    return (
-        item.get_closest_marker("slow") is not None
-        or bool(item.config.getoption("--torture", default=False))
-        or not item.config.getoption("budget")
+    return item.get_closest_marker("slow") is not None or bool(
+        item.config.getoption("--torture", default=False)
     )
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that switches the budget off."""
-    parser.addoption(
-        "--no-budget", dest="budget", action="store_false", help="allow tests any CPU time"
-    )
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the tests above the budget, the most expensive first."""
+    costs = {
+        report.nodeid: dict(report.user_properties)[_PROPERTY]
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if _PROPERTY in dict(getattr(report, "user_properties", ()))
+    }
+    if costs:
+        terminalreporter.section(f"tests with more than {SECONDS:g} s of CPU time")
+        terminalreporter.line("Share what they train in a fixture, or mark them as slow.")
+    for test, cost in sorted(costs.items(), key=lambda item: -item[1]):
+        terminalreporter.line(f"{cost:.1f} s  {test}")

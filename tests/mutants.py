@@ -153,7 +153,7 @@ class Copy:
         # Processes of tests are not measured: some run where no file can be written.
         (self.folder / "coverage.ini").write_text("[run]\nparallel = true\n", encoding="utf-8")
         code = self.pytest(
-            *("-n", str(workers), "--dist", "loadgroup", "--no-budget"),
+            *("-n", str(workers), "--dist", "loadgroup"),
             *("--cov=nnctl", "--cov-context=test", "--cov-report=", "--cov-config=coverage.ini"),
         )
         if code != 0:
