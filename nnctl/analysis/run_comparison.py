@@ -11,9 +11,8 @@ import numpy as np
 
 from nnctl.analysis.comparison import mcnemar
 from nnctl.analysis.evaluation import Evaluation, evaluate
-from nnctl.config import to_mapping
 from nnctl.errors import UsageError
-from nnctl.runs.differences import differing_keys, flatten
+from nnctl.runs.differences import varied_settings
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 
@@ -87,18 +86,17 @@ def compare_runs(
                 f"{first.run_dir} and {other.run_dir} have different test images or labels "
                 f"({first.dataset} and {other.dataset}), so they cannot be compared"
             )
-    settings = [flatten(to_mapping(run.config)) for run in runs]
-    keys = differing_keys(run.config for run in runs)
+    varied = varied_settings(run.config for run in runs)
     return [
-        _compare(run, first, evaluation, {key: values.get(key) for key in keys})
-        for run, evaluation, values in zip(runs, evaluations, settings, strict=True)
+        _compare(run, first, evaluation, settings)
+        for run, evaluation, settings in zip(runs, evaluations, varied, strict=True)
     ]
 
 
 def _compare(
     run: Run, first: Evaluation, evaluation: Evaluation, settings: dict[str, Any]
 ) -> ComparedRun:
-    history, right = run.history, evaluation.predictions.right
+    history, summary, right = run.history, run.summary, evaluation.predictions.right
     only_this = right & ~first.predictions.right
     only_first = first.predictions.right & ~right
     accuracies = [epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None]
@@ -115,7 +113,7 @@ def _compare(
         test_loss=evaluation.loss,
         epochs=len(history),
         best_epoch=evaluation.epoch,
-        seconds=sum(epoch.seconds for epoch in history),
+        seconds=summary.seconds if summary else sum(epoch.seconds for epoch in history),
         only_this=int(only_this.sum()),
         only_first=int(only_first.sum()),
         p=mcnemar(first.predictions.right, right),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnctl.analysis.comparison import ALPHA, count_only_right, mcnemar
-from nnctl.config import to_mapping
 from nnctl.report.run_report import RunReport
-from nnctl.runs.differences import differing_keys, flatten
+from nnctl.runs.differences import varied_settings
 from nnctl.sweeps.trials import sort_key
 from nnctl.text import short_value
 
@@ -106,13 +106,18 @@ def compare(ranked: Sequence[RunReport]) -> Comparison:
     ranked : sequence of RunReport
         The runs, the best first; see `rank`.
     """
-    keys = differing_keys(run_report.config for run_report in ranked)
-    return Comparison(keys, [_compare(ranked[0], run_report, keys) for run_report in ranked])
+    varied = varied_settings(run_report.config for run_report in ranked)
+    return Comparison(
+        [*varied[0]],
+        [
+            _compare(ranked[0], run_report, settings)
+            for run_report, settings in zip(ranked, varied, strict=True)
+        ],
+    )
 
 
-def _compare(best: RunReport, run_report: RunReport, keys: Sequence[str]) -> RankedRun:
-    flat = flatten(to_mapping(run_report.config))
-    values = [short_value(flat[key]) if key in flat else "" for key in keys]
+def _compare(best: RunReport, run_report: RunReport, settings: Mapping[str, Any]) -> RankedRun:
+    values = ["" if value is None else short_value(value) for value in settings.values()]
     if run_report is best or best.evaluation is None or run_report.evaluation is None:
         return RankedRun(run_report, values)
     theirs, ours = best.evaluation.predictions, run_report.evaluation.predictions

@@ -37,15 +37,29 @@ def differences(run: Config, requested: Config) -> list[str]:
 
 def differing(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
     """Return both values of each dotted key in which two configurations differ."""
-    a, b = flatten(to_mapping(first)), flatten(to_mapping(second))
+    a, b = settings_of([first, second])
     return {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
-def differing_keys(configs: Iterable[Config]) -> list[str]:
-    """Return the dotted keys in which any of several configurations differ."""
-    flat = [flatten(to_mapping(config)) for config in configs]
+def varied_settings(configs: Iterable[Config]) -> list[dict[str, Any]]:
+    """Return, of each configuration, the settings that are not the same in all of them."""
+    flat = settings_of(configs)
     keys = dict.fromkeys(key for values in flat for key in values)
-    return [key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat)]
+    varied = [key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat)]
+    return [{key: values.get(key) for key in varied} for values in flat]
+
+
+def settings_of(configs: Iterable[Config]) -> list[dict[str, Any]]:
+    """Return the value of each dotted key of several configurations.
+
+    A name stands under ``KEY.name`` in all of them if it has parameters in one of them.
+    """
+    flat = [flatten(to_mapping(config)) for config in configs]
+    keys = {key for values in flat for key in values}
+    return [
+        {f"{key}.name" if f"{key}.name" in keys else key: v for key, v in values.items()}
+        for values in flat
+    ]
 
 
 def changeable(first: Config, second: Config) -> set[str]:
