@@ -33,7 +33,7 @@ class Stop:
 def exit_immediately(*_: object) -> NoReturn:
     """Exit immediately with a short message; a signal handler."""
     with contextlib.suppress(OSError):
-        os.write(2, b"Error: interrupted\n")
+        os.write(2, b"Interrupted\n")
     os._exit(_EXIT_CODE)
 
 

@@ -484,7 +484,7 @@ def test_after_a_divergence_nothing_else_is_reported() -> None:
     assert (diagnosis.kind, diagnosis.layer) == ("divergence", 3)
     assert "the gradient of layer 3" in diagnosis.evidence
     assert diagnosis.evidence.endswith("not finite in epoch 2, batch 7")
-    assert diagnosis.cure == "lower optimizer.learning_rate (now 0.1), for example to 0.01"
+    assert diagnosis.cure == "lower optimizer.learning_rate (now 0.1), for example to 0.01 or 0.001"
     assert_has_keys(RELUS, diagnosis.cure)
 
 

@@ -49,7 +49,7 @@ def test_a_signal_while_a_command_is_imported_ends_the_process(
         "nnctl.cli.main(['check'])\n"
     )
     done = run_code(code)
-    assert (done.returncode, done.stderr, done.stdout) == (130, "Error: interrupted\n", "")
+    assert (done.returncode, done.stderr, done.stdout) == (130, "Interrupted\n", "")
 
 
 @posix

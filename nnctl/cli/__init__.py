@@ -231,7 +231,10 @@ def _show(error: NnctlError | click.ClickException, suffix: str) -> int:
             click.echo(f"Error: {text}", err=True)
         else:
             color = False if os.environ.get("NO_COLOR") else None
-            click.secho(f"Error: {text}", err=True, fg="red", color=color)
+            if isinstance(error, InterruptedRunError):  # as the user requested: not an error
+                click.secho(f"{text[:1].upper()}{text[1:]}", err=True, color=color)
+            else:
+                click.secho(f"Error: {text}", err=True, fg="red", color=color)
             if hint := error.hint or limit_hint(error.__context__):
                 click.echo(f"Hint: {presentable(hint)}", err=True)
     return error.exit_code

@@ -247,7 +247,8 @@ def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
         f"the {divergence.what} of layer {divergence.layer} {verb} not finite in epoch "
         f"{divergence.epoch}, batch {divergence.batch}",
         "each step overshoots the minimum, so the numbers grow until they overflow",
-        f"lower optimizer.learning_rate (now {rate:g}), for example to {rate / 10:g}",
+        f"lower optimizer.learning_rate (now {rate:g}), for example to {rate / 10:g} or "
+        f"{rate / 100:g}",
     )
 
 

@@ -338,9 +338,10 @@ class TrainingRun:
         if is_initial(divergence):
             cure = "The initial weights are too large for float32: check network.init."
         else:
+            rate = self.config.optimizer.learning_rate
             cure = (
-                "The learning rate is probably too high; try --set "
-                f"optimizer.learning_rate={self.config.optimizer.learning_rate / 10:g}."
+                "The learning rate is probably too high; try "
+                f"--lr {rate / 10:g}, or {rate / 100:g}."
             )
         return DivergenceError(
             f"training diverged in epoch {divergence.epoch}, batch {divergence.batch}: the "

@@ -185,9 +185,10 @@ def show_result(training: TrainingRun, *, quiet: bool) -> None:
     best, accuracy, loss = summary.best_epoch, summary.best_val_accuracy, summary.best_val_loss
     directory = str(training.run.directory)
     if accuracy is not None and loss is not None:
+        so_far = " so far" if summary.status == "interrupted" else ""
         say(
             console,
-            f"best epoch   {best} of {summary.epochs}: validation accuracy "
+            f"best epoch   {best} of {summary.epochs}{so_far}: validation accuracy "
             f"{percent(accuracy)}, loss {loss:.4f}",
         )
     elif summary.final_train_accuracy is not None:

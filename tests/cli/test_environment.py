@@ -266,7 +266,7 @@ def test_an_interrupt_that_a_lock_turns_into_another_error_is_one(
             raise RuntimeError("release unlocked lock")  # noqa: B904 - as in Python's threading
 
     monkeypatch.setattr("click.Group.main", interrupted)
-    assert nnctl("check", code=130).stderr == "Error: interrupted\n"
+    assert nnctl("check", code=130).stderr == "Interrupted\n"
 
 
 # Windows -----------------------------------------------------------------------------------------

@@ -427,7 +427,7 @@ def test_divergence_exits_with_4_and_reports_the_place_and_a_remedy(
         "train", SMOKE, "--set", "optimizer.learning_rate=1e30", "--run-dir", "run", code=4
     )
     assert re.search(r"diverged in epoch 1, batch \d+: the \w+ of layer \d \(\w+\)", done.stderr)
-    assert "optimizer.learning_rate=1e+29" in done.stderr
+    assert "try --lr 1e+29, or 1e+28." in done.stderr
     summary = json.loads((scratch / "run" / "summary.json").read_text("utf-8"))
     assert summary["status"] == "diverged"
     assert summary["divergence"]["epoch"] == 1

@@ -257,7 +257,7 @@ def test_a_download_that_is_interrupted_at_any_call_leaves_no_temporary_file(
             assert done.stdout.startswith("MNIST is in")
         else:
             assert done.returncode == 130, done
-            assert done.stderr.endswith("Error: interrupted\n")
+            assert done.stderr.endswith("Interrupted\n")
             torture.tried("of these, not complete")
         for path in (cache / "mnist").glob("*"):
             assert FILES[path.name] == path.read_bytes()
@@ -275,7 +275,7 @@ def test_a_download_that_waits_for_a_mirror_can_be_interrupted(
     nursery.send(getattr(signal, name))
     done = nursery.end()
     assert done.returncode == 130, done
-    assert done.stderr.endswith("Error: interrupted\n")
+    assert done.stderr.endswith("Interrupted\n")
     assert contents(tmp_path / "cache" / "mnist") == {}
     torture.tried(f"downloads interrupted by {name}")
 

@@ -69,7 +69,7 @@ class Trained:
             shutil.rmtree(run)
             return False
         assert done.returncode == 130, done
-        assert "Error: interrupted" in done.stderr
+        assert "Interrupted" in done.stderr
         assert_saved_whole(run)
         if once and "train loss" in done.stderr:  # the training has begun
             assert f"Resume with: nnctl train --resume {run}" in done.stderr
