@@ -145,6 +145,11 @@ def p_value(p: float | None) -> str:
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def p_equals(p: float) -> str:
+    """Return a p-value for a sentence: "p = 0.031" or "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration, for example ``9.5 s``, ``42 s``, ``3 min 20 s`` or ``2 h 5 min``."""
     if round(seconds) < 60:

@@ -11,7 +11,7 @@ from nnctl.analysis.comparison import ALPHA, count_only_right, mcnemar
 from nnctl.report.run_report import RunReport
 from nnctl.runs.differences import varied_settings
 from nnctl.sweeps.trials import sort_key
-from nnctl.text import short_value
+from nnctl.text import p_equals, short_value
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,12 @@ class Comparison:
 def _describe_difference(other: RankedRun) -> str:
     assert other.only_best is not None
     assert other.only_this is not None
+    assert other.p_value is not None
     differing = other.only_best + other.only_this
     verdict = "significant" if other.is_distinct else "not significant"
     return (
         f"Of the {differing} test images that only one of the two runs gets right, it gets "
-        f"{other.only_best} right: {verdict} (McNemar's test, p = {other.p_value:.2g})."
+        f"{other.only_best} right: {verdict} (McNemar's test, {p_equals(other.p_value)})."
     )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from nnctl.analysis.comparison import ALPHA
 from nnctl.analysis.run_comparison import ComparedRun
 from nnctl.sweeps.listing import ListedRun
-from nnctl.text import duration, p_value, percent, short_value
+from nnctl.text import duration, p_equals, percent, short_value
 from nnctl.views.console import make_table, notices, results, say
 
 _MAX_WIDTH = 1000  # columns of a file or pipe
@@ -109,7 +109,7 @@ def _sentence(name: str, first: str, run: ComparedRun) -> str:
     return (
         f"{run.only_this} test images only {name} gets right{_classes(run.gained)}, "
         f"{run.only_first} only {first}{_classes(run.lost)}: the difference is {verdict} "
-        f"(McNemar's test, p {'' if run.p < 0.001 else '= '}{p_value(run.p)})."
+        f"(McNemar's test, {p_equals(run.p)})."
     )
 
 

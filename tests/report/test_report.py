@@ -19,6 +19,7 @@ from nnctl.analysis.comparison import mcnemar
 from nnctl.nn.events import EpochDone
 from nnctl.report import weights
 from nnctl.report.charts import import_matplotlib
+from nnctl.text import p_equals
 from tests.conftest import CONFIGS, Nnctl
 from tests.runs.helpers import begin
 
@@ -203,7 +204,7 @@ def test_two_runs_are_compared(nnctl: Nnctl, trained_run: Path) -> None:
     assert "run has the best validation accuracy" in text
     differing = np.count_nonzero(ours != theirs)
     assert f"Of the {differing} test images that only one of the two runs gets right" in text
-    assert f"p = {p:.2g}" in text
+    assert p_equals(p) in text
     assert f"{np.count_nonzero(theirs & ~ours)} : {np.count_nonzero(ours & ~theirs)}" in text
     assert "Best run: run" in text
     assert " epochs 2 " in text  # training.epochs, the key in which the runs differ
