@@ -181,7 +181,7 @@ def draw_lines(
             )
         axes.set_xlabel(x)
         if x == "epoch":
-            _as_epochs(axes, np.concatenate([points[:, 0] for _, points in drawn]))
+            _as_epochs(axes, np.concatenate([line.x for line, _ in drawn]))
         if guide:
             axes.axhline(guide[0], color=_MUTED, linewidth=0.8, linestyle=":")
             # The label is above the axes, where no line crosses it.
@@ -246,12 +246,12 @@ def draw_panels(
     return Chart(title, _draw(plot), finding=finding)
 
 
-def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
+def draw_histogram(title: str, values: Array, *, bins: int = 40, finding: str = "") -> Chart | None:
     """Return a histogram of values; None if any of them is not finite."""
     if not np.isfinite(values).all():
         return None
     low, high = float(values.min()), float(values.max())
-    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    edges = np.linspace(low, high, bins + 1) if low < high else low + np.linspace(-1, 1, bins + 2)
     counts, _ = np.histogram(values, edges)
     shares = counts / values.size
 
@@ -261,7 +261,7 @@ def draw_histogram(title: str, values: Array, bins: int = 40) -> Chart | None:
         axes.grid(visible=False, axis="x")
         _as_percent(axes.yaxis)
 
-    return Chart(title, _draw(plot))
+    return Chart(title, _draw(plot), finding=finding)
 
 
 def draw_calibration(title: str, bins: Sequence[CalibrationBin], finding: str = "") -> Chart:
@@ -367,19 +367,25 @@ def _points(line: Line, log: bool) -> Array:
 
 def _as_plain_numbers(axis: Axis, low: float, high: float) -> None:
     """Label ticks as 0.01 instead of powers of ten, and add ticks if the range is short."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
-    if high < 100 * low:
+    if high < 8 * low:  # too short for 1, 2 and 5
+        axis.set_major_locator(MaxNLocator(4))
+    elif high < 100 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda number, _: f"{number:g}")
     axis.set_minor_formatter(lambda *_: "")
 
 
 def _as_epochs(axes: Axes, epochs: Array) -> None:
-    """Label whole epochs only; a single epoch is in the middle."""
+    """Show all epochs, also those without a point, and label whole ones; one is in the middle."""
     axes.locator_params(axis="x", integer=True)
-    if epochs.min() == epochs.max():
-        axes.set_xticks([epochs[0]])
+    first, last = epochs.min(), epochs.max()
+    if first == last:
+        axes.set_xticks([first])
+    else:
+        margin = 0.05 * (last - first)
+        axes.set_xlim(first - margin, last + margin)
 
 
 def _mark(axes: Axes, epoch: int) -> None:

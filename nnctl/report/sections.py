@@ -198,10 +198,10 @@ def draw_distributions(run_report: RunReport) -> list[Chart]:
     ):
         shown = values[values != 0]
         zeros = 1 - shown.size / values.size
-        title = f"Layer {number}, {layer.activation.name}"
+        title, finding = f"Layer {number}, {layer.activation.name}", ""
         if zeros > 0.01:  # otherwise one tall bar would hide all others
-            title += f": nonzero outputs ({percent(zeros, 0)} are 0)"
-        charts.append(draw_histogram(title, shown) if shown.size else None)
+            title, finding = f"{title}: nonzero outputs", f"{percent(zeros, 1)} are 0"
+        charts.append(draw_histogram(title, shown, finding=finding) if shown.size else None)
     return [chart for chart in charts if chart]
 
 
