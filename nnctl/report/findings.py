@@ -83,7 +83,7 @@ def about_confusion(names: Sequence[str], confusion: NDArray[np.int64]) -> str:
     support = confusion.sum(axis=1).tolist()
     right = confusion.diagonal().tolist()
     if sum(right) == sum(support):
-        return "all images are classified correctly"
+        return "everything is classified correctly"
     accuracies = [hits / n if n else None for hits, n in zip(right, support, strict=True)]
     finding = about_classes(names, accuracies)
     known = [accuracy for accuracy in accuracies if accuracy is not None]

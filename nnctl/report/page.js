@@ -25,7 +25,7 @@ function listenToConfusion(table, cells) {
       other.setAttribute("aria-pressed", "false");
     });
     button.setAttribute("aria-pressed", "true");
-    const subset = examples.length < count ? `, the ${examples.length} worst of ${count}` : "";
+    const subset = examples.length < count ? `, the ${examples.length} worst` : "";
     shown.querySelector("h4").textContent = title + subset;
     shown.querySelector(".digits").replaceChildren(...examples.map(digitOf));
     shown.hidden = false;
@@ -189,8 +189,11 @@ class Board {
     const coefficients = new Float64Array(units);
     if (units === 1) coefficients[0] = best ? 1 : -1;
     else [coefficients[best], coefficients[second]] = [1, -1];
-    paintSigned(this.evidence, this.network.contributions(image, coefficients), this.side);
-    const caption = `blue pixels speak for ${name}, orange ones for ${other}`;
+    const contributions = this.network.contributions(image, coefficients);
+    paintSigned(this.evidence, contributions, this.side);
+    const caption = contributions.some(Boolean)
+      ? `blue pixels speak for ${name}, orange ones for ${other}`
+      : "no pixel changes the answer";
     this.evidence.ariaLabel = caption;
     this.evidence.closest("figure").querySelector("figcaption").textContent = caption;
   }

@@ -179,7 +179,7 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         "corruptions": sections.draw_corruptions(run_report),
         "health": sections.draw_health(run_report),
         "distributions": sections.draw_distributions(run_report),
-        "measured_images": MEASURED_IMAGES,
+        "measured": min(MEASURED_IMAGES, run_report.evaluation.n) if run_report.evaluation else 0,
         "weights": sections.draw_weights(run_report),
         "weighted_units": sections.weighted_units(run_report),
         "samples": sections.first_of_each_class(samples),

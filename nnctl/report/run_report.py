@@ -164,6 +164,11 @@ class RunReport:
         return "digit" if any(name.isdecimal() for name in self.classes) else "image"
 
     @property
+    def examples(self) -> str:
+        """What the test set consists of, in a word."""
+        return "images" if self.side else "examples"
+
+    @property
     def environment(self) -> list[tuple[str, str]]:
         """Names and values of what the training used: seed, versions, dataset hashes."""
         rows: dict[str, object] = {"directory": self.name}
@@ -174,8 +179,8 @@ class RunReport:
                 "threads": summary.threads,
                 **summary.versions,
                 "BLAS": " ".join(blas).strip(),
-                "training images": summary.dataset.training,
-                "validation images": summary.dataset.validation,
+                f"training {self.examples}": f"{summary.dataset.training:,}",
+                f"validation {self.examples}": f"{summary.dataset.validation:,}",
                 **{f"SHA-256 of {name}": text for name, text in summary.dataset.hashes.items()},
             }
         return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]

@@ -103,7 +103,7 @@ def test_losses_state_the_lowest_one(
         ),
         ([[9, 1, 0], [0, 10, 0], [2, 2, 6]], "the hardest is owl: 60.0 %"),
         ([[9, 1, 0], [1, 9, 0], [0, 0, 10]], "the hardest are cat and dog: 90.0 %"),
-        ([[9, 0, 0], [0, 9, 0], [0, 0, 0]], "all images are classified correctly"),
+        ([[9, 0, 0], [0, 9, 0], [0, 0, 0]], "everything is classified correctly"),
         ([[0, 9, 0], [0, 0, 0], [0, 0, 0]], ""),
     ],
 )
