@@ -23,7 +23,7 @@ from nnctl.data.dataset import canonical_name
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.types import Array
 from nnctl.text import short_value
-from nnctl.views.console import is_unicode, make_table, results, say
+from nnctl.views.console import BLUE, GREEN, is_unicode, make_table, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 from nnctl.views.terminal_images import print_side_by_side
@@ -57,10 +57,10 @@ def show_inspection(source: str, inspection: Inspection) -> None:
     if inspection.diagnoses:
         show_diagnoses(console, "Warnings:" if done is None else WHY, inspection.diagnoses)
     elif done is None:
-        say(console, Text("No problems found before training.", "green"))
+        say(console, Text("No problems found before training.", GREEN))
     else:
         text = f"No problems found after {_count(done, 'epoch')}."
-        say(console, Text(text, "green"))
+        say(console, Text(text, GREEN))
 
 
 def _count(number: int, noun: str) -> str:
@@ -118,7 +118,7 @@ def show_gradients(report: GradientReport) -> None:
         table.add_row(
             str(error.layer),
             f"{error.steepest:.1e}",
-            Text(relative_error, "green" if right else "bold red"),
+            Text(relative_error, GREEN if right else "bold red"),
             f"{error.checked:,}",
             f"{error.skipped:,}",
         )
@@ -177,7 +177,7 @@ def _drawings(console: Console, activation: Activation) -> list[Text]:
     curves = (draw_curve(f, _ROWS, _COLUMNS, braille=braille) for f in _curves(activation, x))
     return [
         Text("\n".join(lines), style)
-        for lines, style in zip(curves, ("cyan", "magenta"), strict=True)
+        for lines, style in zip(curves, (BLUE, "magenta"), strict=True)
     ]
 
 

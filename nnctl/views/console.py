@@ -16,6 +16,10 @@ from rich.text import Text
 
 from nnctl.text import printable
 
+# These can be read on a white and on a black background, unlike most terminals' green, yellow and
+# cyan, which stand in for them on terminals of 16 colors.
+GREEN, ORANGE, BLUE = "color(28)", "color(166)", "color(31)"
+
 
 class View:
     """Base of views that are shown during a ``with`` block."""
@@ -131,4 +135,4 @@ def warn(text: str, console: Console | None = None) -> None:
         Console of a progress bar, above which the warning appears; stderr by default.
     """
     shown = console if console and not console.quiet else notices()
-    say(shown, Text.assemble(("Warning: ", "bold yellow"), text))
+    say(shown, Text.assemble(("Warning: ", f"bold {ORANGE}"), text))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nnctl.analysis.evaluation import Evaluation, Mistake
 from nnctl.text import percent
-from nnctl.views.console import make_table, results, say
+from nnctl.views.console import GREEN, ORANGE, make_table, results, say
 from nnctl.views.terminal_images import print_side_by_side, share
 
 _MAX_COLUMNS = 12  # of a confusion matrix that fits into a terminal
@@ -35,7 +35,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         console,
         Text.assemble(
             ("accuracy ", ""),
-            (percent(evaluation.accuracy), "bold green"),
+            (percent(evaluation.accuracy), f"bold {GREEN}"),
             f" ({right:,} of {evaluation.n:,} correct), loss {evaluation.loss:.4f}",
         ),
     )
@@ -125,7 +125,7 @@ def _truth_table(evaluation: Evaluation) -> Table:
             f"{row.expected}",
             *(f"{number:.3g}" for number in row.outputs),
             f"{row.answer}",
-            Text("right", "green") if right else Text("wrong", "bold red"),
+            Text("right", GREEN) if right else Text("wrong", "bold red"),
         )
     return table
 
@@ -177,7 +177,7 @@ def _classes(evaluation: Evaluation, kind: str) -> Table:
             f"{row.recall:.4f}",
             f"{row.f1:.4f}",
             f"{row.support:,}",
-            style="yellow" if row.support and row.f1 == worst else "",
+            style=ORANGE if row.support and row.f1 == worst else "",
         )
     return table
 
@@ -195,9 +195,9 @@ def _confusion(evaluation: Evaluation) -> Table:
         cells = []
         for predicted, count in enumerate(evaluation.confusion[digit].tolist()):
             if digit == predicted:
-                cells.append(Text(f"{count}", "green"))
+                cells.append(Text(f"{count}", GREEN))
             elif count:
-                cells.append(Text(f"{count}", "bold red" if count > most / 2 else "yellow"))
+                cells.append(Text(f"{count}", "bold red" if count > most / 2 else ORANGE))
             else:
                 cells.append(Text("·", "dim"))
         table.add_row(Text(f"{digit} {name}" if is_long else name, "bold"), *cells)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nnctl.analysis.prediction import FilePrediction, Prediction, Score
 from nnctl.text import one_line, percent
-from nnctl.views.console import notices, results, say
+from nnctl.views.console import GREEN, ORANGE, notices, results, say
 from nnctl.views.terminal_images import draw, is_plain, print_cut, share, shrink
 
 NO_DIGIT = "no digit"
@@ -87,9 +87,9 @@ class PredictionView:
 def _headline(prediction: FilePrediction) -> list[str | tuple[str, str]]:
     """Return the prediction, in the form of `Text.assemble`."""
     if prediction.predicted is None:
-        return [(NO_DIGIT, "bold yellow")]
+        return [(NO_DIGIT, f"bold {ORANGE}")]
     name = prediction.predicted
     what = "digit" if len(prediction.digits) == 1 else "number"
-    if what == "digit" and not name.isdigit() and name != "other":
+    if what == "digit" and not name.isdigit():
         what = "class"
-    return [f"{what} ", (name, "bold green")]
+    return [f"{what} ", (name, f"bold {GREEN}")]

@@ -26,7 +26,17 @@ from nnctl.sweeps.trials import (
     trial_directory,
 )
 from nnctl.text import duration, p_value, percent, shell_command, short_value
-from nnctl.views.console import View, is_live, is_unicode, notices, results, say, warn
+from nnctl.views.console import (
+    GREEN,
+    ORANGE,
+    View,
+    is_live,
+    is_unicode,
+    notices,
+    results,
+    say,
+    warn,
+)
 
 LEADERS = 10
 """Number of settings in the leaderboard."""
@@ -106,7 +116,7 @@ class SweepView(View):
         if result.status in COMPLETE:
             return Text(f"{label}: {self._score(result)} with {what}")
         reason = "" if result.status == "interrupted" else f": {result.reason}"
-        style = "yellow" if result.status in FAILED else "dim"
+        style = ORANGE if result.status in FAILED else "dim"
         return Text(f"{label}: {result.status} with {what}{reason}", style)
 
     def _table(self) -> Group:
@@ -200,10 +210,10 @@ def show_results(
         of_seeds = f", mean of {seeds} seeds ± standard deviation" if seeds > 1 else ""
         say(console, Text(f"Best by validation {name}{of_seeds}", "bold"))
         console.print(_leaderboard(settings[:LEADERS], p_values, metric, console.width))
-        if conclusion := _conclusion(settings, p_values, metric):
-            console.print(Text(conclusion))
-        for edge in edges:
-            console.print(Text(_describe_edge(edge)))
+        conclusion = _conclusion(settings, p_values, metric)
+        sentences = [*([conclusion] if conclusion else []), *map(_describe_edge, edges)]
+        if sentences:
+            console.print(Text("\n".join(sentences)), end="\n\n")
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
         say(console, Text(f"Mean validation {name} by value", "bold"))
@@ -280,7 +290,7 @@ def _leaderboard(
                 if in_columns
                 else [describe_point(setting.point, keys)]
             ),
-            style="bold green" if rank == 1 else "",
+            style=f"bold {GREEN}" if rank == 1 else "",
         )
     return table
 

@@ -12,7 +12,7 @@ from nnctl.diagnosis import check_config, health_label
 from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.training_run import TrainingRun
 from nnctl.text import percent, shell_command
-from nnctl.views.console import View, is_live, is_unicode, notices, results, say, warn
+from nnctl.views.console import BLUE, GREEN, View, is_live, is_unicode, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 
@@ -125,7 +125,7 @@ class TrainingView(View):
             drawn.append(draw_curve(curve, _ROWS, columns, braille=braille))
         say(self._console, f"\n {names.rstrip()}\n {ranges.rstrip()}")
         for lines in zip(*drawn, strict=True):
-            say(self._console, Text(f" {(' ' * _GAP).join(lines).rstrip()}", "cyan"))
+            say(self._console, Text(f" {(' ' * _GAP).join(lines).rstrip()}", BLUE))
         say(self._console, "")
 
     def _print_introduction(self) -> None:
@@ -164,7 +164,7 @@ class TrainingView(View):
         self._marked |= marked
         say(
             self._console,
-            Text(f"{'*' if marked else ' '}{row}", "bold green" if marked else ""),
+            Text(f"{'*' if marked else ' '}{row}", f"bold {GREEN}" if marked else ""),
         )
 
 

@@ -44,6 +44,7 @@ COLORS = {
     "white": FOREGROUND,
     "default": FOREGROUND,
 }
+COLORS |= {"008700": COLORS["green"], "d75f00": COLORS["brown"], "0087af": COLORS["cyan"]}
 BRAILLE = 0x2800
 DOTS = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
 """Column and row of the dot for each bit of a braille character."""
