@@ -24,7 +24,7 @@ from tests.report.test_browser import SEVEN
 from tests.runs.helpers import ignore
 
 WIDTH, HEIGHT = 1100, 890
-COLORS = 96  # enough for text, curves and gray digits
+COLORS = 128  # enough for text, curves, gray digits and colored weights
 
 
 def draw_page() -> Image.Image:
@@ -46,7 +46,9 @@ def main() -> None:
     """Write the screenshot to ``docs/pages/images/report.png``."""
     target = ROOT / "docs" / "pages" / "images" / "report.png"
     target.parent.mkdir(exist_ok=True)
-    draw_page().quantize(COLORS).save(target, optimize=True)
+    # The default method would turn orange, which few pixels have, into gray.
+    picture = draw_page().quantize(COLORS, Image.Quantize.MAXCOVERAGE)
+    picture.save(target, optimize=True)
     print(f"{os.path.relpath(target)}: {target.stat().st_size / 1000:.0f} kB")
 
 
