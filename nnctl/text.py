@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import html
 import re
 import shlex
 import subprocess
@@ -156,6 +157,29 @@ def duration(seconds: float) -> str:
         return f"{seconds:.{1 if seconds < 10 else 0}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def html_table(caption: str, rows: Sequence[Sequence[object]], *, header: bool) -> str:
+    """Return a table for a notebook, without colors, so that it suits light and dark themes.
+
+    Parameters
+    ----------
+    caption : str
+        Text above the table.
+    rows : sequence of rows
+        Cells of each row, which are escaped.
+    header : bool
+        Whether the first row names the columns; otherwise the first cell of a row names it.
+    """
+    lines = [f"<table><caption>{html.escape(printable(caption))}</caption>"]
+    for i, row in enumerate(rows):
+        kinds = ["th" if (i == 0 if header else j == 0) else "td" for j in range(len(row))]
+        cells = (
+            f"<{kind}>{html.escape(printable(str(cell)))}</{kind}>"
+            for kind, cell in zip(kinds, row, strict=True)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join([*lines, "</table>"])
 
 
 def short_value(value: object, digits: int = 4) -> str:

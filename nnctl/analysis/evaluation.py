@@ -34,6 +34,7 @@ from nnctl.runs.inference import infer
 from nnctl.runs.resolve import Notify, Working, split
 from nnctl.runs.run import Run, TrainedNetwork, Which
 from nnctl.runs.summary import EvaluationRecord
+from nnctl.text import html_table, percent
 
 Split = Literal["test", "validation", "train"]
 
@@ -307,6 +308,31 @@ class Evaluation:
                 for row in self.amplified
             ]
         return result
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: the accuracy, and the truth table or each class."""
+        caption = (
+            f"{self.run_dir} on {self.dataset}, {self.split} split: accuracy "
+            f"{percent(self.accuracy)} of {self.n:,}, loss {self.loss:.4f}"
+        )
+        if self.truth_table:
+            header: list[object] = ["inputs", "expected", "output", "answer"]
+            rows = [
+                [
+                    ", ".join(f"{value:g}" for value in row.inputs),
+                    row.expected,
+                    ", ".join(f"{value:.4f}" for value in row.outputs),
+                    row.answer,
+                ]
+                for row in self.truth_table
+            ]
+        else:
+            header = ["class", "examples", "precision", "recall", "F1"]
+            rows = [
+                [name, row.support, *map(percent, (row.precision, row.recall, row.f1))]
+                for name, row in zip(self.classes, self.per_class, strict=True)
+            ]
+        return html_table(caption, [header, *rows], header=True)
 
     def record(self) -> EvaluationRecord:
         """Return what a run directory keeps of a result on the test set."""

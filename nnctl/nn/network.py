@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnctl.nn.activations import Activation
+from nnctl.nn.examples import as_batch, scaled
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Distribution, Initializer, Zeros
 from nnctl.nn.types import Array
 
@@ -242,3 +243,29 @@ class Network:
         scores = logits if self.functions[-1].monotone else self.outputs(logits)
         classes: NDArray[np.int64] = scores.argmax(axis=1)
         return classes
+
+    def predict(self, inputs: ArrayLike) -> NDArray[np.int64] | np.int64:
+        """Return the predicted class of one example or of several; see `predict_classes`.
+
+        Parameters
+        ----------
+        inputs : array-like, shape (n, inputs) or (n, height, width)
+            Examples; one example has the shape (inputs,) or (height, width). An array of uint8 is
+            pixels and is divided by 255; other numbers are used unchanged.
+
+        Returns
+        -------
+        array of int, shape (n,), or int
+            Class of each example, counted from 0; for one example its class alone.
+
+        Raises
+        ------
+        nnctl.errors.UsageError
+            The inputs have another shape, or are not finite numbers.
+        """
+        batch, is_one = as_batch(inputs, self.sizes[0])
+        is_pixels = batch.dtype == np.uint8
+        values = scaled(batch, self.dtype) if is_pixels else batch.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            classes = self.predict_classes(self.logits(values))
+        return classes[0] if is_one else classes

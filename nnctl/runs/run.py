@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 import nnctl
 from nnctl.build import build_layers, build_network
 from nnctl.config import Config, read_file, resolve, to_mapping, to_yaml
-from nnctl.errors import DamagedFileError, DataError, UsageError, storage_errors
+from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, storage_errors
 from nnctl.files import (
     append_lines,
     is_temporary,
@@ -24,6 +25,7 @@ from nnctl.files import (
     write_atomically,
 )
 from nnctl.nn.events import EpochMetrics
+from nnctl.nn.examples import as_batch
 from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint
@@ -32,8 +34,14 @@ from nnctl.runs.history import read_history, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.resolve import require_resolved
-from nnctl.runs.summary import EvaluationRecord, Summary, read_evaluation, read_summary
-from nnctl.text import shell_command
+from nnctl.runs.summary import (
+    EvaluationRecord,
+    Summary,
+    read_evaluation,
+    read_summary,
+    summarize_layers,
+)
+from nnctl.text import html_table, percent, shell_command
 
 Which = Literal["best", "last"]
 RUNS = Path("runs")
@@ -306,27 +314,54 @@ class Run:
         return self.load(which).network
 
     def predict(self, images: ArrayLike, which: Which = "best") -> Array:
-        """Return the network's outputs for images.
+        """Return the network's outputs for one image or for several.
 
         Parameters
         ----------
         images : array-like, shape (n, 784) or (n, 28, 28)
             Pixels: integers from 0 to 255, or floats from 0 to 1. The 1 of a gate is 255 or 1.0.
+            One image has the shape (784,) or (28, 28).
         which : str
             Checkpoint: ``best`` or ``last``.
 
         Raises
         ------
-        UsageError
+        nnctl.errors.UsageError
             The images have another shape or other values.
+        nnctl.errors.DataError
+            The checkpoint is missing or damaged.
 
         Returns
         -------
-        array of float32, shape (n, 10)
+        array of float32, shape (n, 10), or (10,) for one image
             Outputs; with softmax the probability of each digit.
         """
         network = self.network(which)
-        return infer(network, _as_inputs(images, network.sizes[0])).outputs
+        batch, is_one = as_batch(images, network.sizes[0])
+        outputs = infer(network, _as_pixels(batch)).outputs
+        return outputs[0] if is_one else outputs
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: the network, and how its training ended."""
+        try:
+            rows = list(self._facts())
+        except NnctlError as error:  # a notebook would print its traceback
+            rows = [("problem", error.message)]
+        return html_table(f"Run {self.directory}", rows, header=False)
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        config, summary, test = self.config, self.summary, self.test_result
+        yield "network", summarize_layers(config)
+        yield "dataset", config.data.dataset
+        yield "status", "not finished" if summary is None else summary.status.replace("_", " ")
+        yield "epochs", f"{len(self.history)} of {config.training.epochs}"
+        if summary and summary.best_val_accuracy is not None:
+            best = percent(summary.best_val_accuracy)
+            yield "validation accuracy", f"{best} (epoch {summary.best_epoch})"
+        if test:
+            yield "test accuracy", percent(test.accuracy)
+        if summary and summary.diagnoses:
+            yield "problems", ", ".join(found.title for found in summary.diagnoses)
 
     def clear(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
@@ -421,20 +456,19 @@ class Run:
                 path.unlink(missing_ok=True)
 
 
-def _as_inputs(images: ArrayLike, pixels: int) -> NDArray[Any]:
-    """Return images as uint8 or float32 ``(n, pixels)``; raise UsageError if they are invalid."""
-    inputs = np.asarray(images)
-    if inputs.ndim == 3:
-        inputs = inputs.reshape(len(inputs), -1) if len(inputs) else inputs.reshape(0, pixels)
-    if inputs.ndim != 2 or inputs.shape[1] != pixels or not len(inputs):
-        raise UsageError(f"expected images of shape (n, {pixels}), got {np.shape(images)}")
-    if inputs.dtype.kind in "iub":
-        if inputs.min() < 0 or inputs.max() > 255:
-            raise UsageError("integer pixels must be from 0 to 255")
-        return inputs.astype(np.uint8, copy=False)
-    if inputs.dtype.kind != "f" or not np.isfinite(inputs).all():
-        raise UsageError("pixels must be integers from 0 to 255, or finite floats from 0 to 1")
-    return inputs.astype(np.float32, copy=False)
+def _as_pixels(batch: NDArray[Any]) -> NDArray[Any]:
+    """Return inputs as uint8 from 0 to 255, or as floats; raise UsageError for other values."""
+    low, high = batch.min(), batch.max()
+    if batch.dtype.kind in "iu":
+        if low < 0 or high > 255:
+            raise UsageError(f"integer pixels must be from 0 to 255, got {low} to {high}")
+        return batch.astype(np.uint8, copy=False)
+    if low < -1 or high > 2:  # noise may leave the range from 0 to 1
+        raise UsageError(
+            f"pixels that are floats must be from 0 to 1, got {low:g} to {high:g}",
+            hint="Divide pixels from 0 to 255 by 255, or convert them to integers.",
+        )
+    return batch
 
 
 def _network_of(checkpoint: Checkpoint, path: Path) -> Network:
