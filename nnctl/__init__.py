@@ -13,9 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnctl import errors
-    from nnctl.api import Network, evaluate, load, save, train
+    from nnctl.api import (
+        BatchesDone,
+        EpochDone,
+        Finished,
+        Network,
+        evaluate,
+        load,
+        save,
+        train,
+    )
 
-__all__ = ["Network", "__version__", "errors", "evaluate", "load", "save", "train"]
+__all__ = [
+    "BatchesDone",
+    "EpochDone",
+    "Finished",
+    "Network",
+    "__version__",
+    "errors",
+    "evaluate",
+    "load",
+    "save",
+    "train",
+]
 __version__ = "0.1.0"
 
 
@@ -25,7 +45,7 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return import_module("nnctl.errors")
-    if name in ("Network", "evaluate", "load", "save", "train"):
+    if name in __all__:
         from nnctl import api
 
         return getattr(api, name)

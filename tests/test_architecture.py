@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "signals": set(),
     "system": set(),
-    "nn": set(),
+    "nn": {"errors"},
     "config": {"text", "errors", "files", "nn"},
     "data": {"text", "errors", "files", "nn"},
     "build": {"system", "nn", "config"},
@@ -70,7 +70,17 @@ ALLOWED: dict[str, set[str]] = {
         "report",
         "views",
     },
-    "api": {"errors", "files", "signals", "nn", "config", "runs", "analysis"},
+    "api": {
+        "errors",
+        "files",
+        "signals",
+        "nn",
+        "config",
+        "runs",
+        "analysis",
+        "sweeps",
+        "views",
+    },
 }
 """For each package or module of nnctl, the set of packages that it may import."""
 

@@ -140,7 +140,7 @@ class _RunPath(_NonEmptyPath):
     ) -> list[CompletionItem]:
         """Complete the runs and sweeps in the folder of runs, and other folders."""
         from nnctl.runs.run import RUNS
-        from nnctl.sweeps.listing import find_runs
+        from nnctl.sweeps.listing import LATEST, find_runs
 
         runs = [LATEST, *sorted(map(str, find_runs(RUNS)))]
         others = _ConfigPath() if self._or_config else FOLDER
@@ -149,21 +149,13 @@ class _RunPath(_NonEmptyPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the run directory; say which one it is if it was not named."""
         # The command is running, so that the imports cost nothing more.
-        from nnctl.sweeps.journal import is_sweep
-        from nnctl.sweeps.listing import best_run, find_latest
+        from nnctl.sweeps.listing import named_run
 
-        path: Path = super().convert(value, param, ctx)
-        if str(value) == LATEST and not path.exists():
-            path = find_latest(kind=self._kind)
-        if self._one_run and is_sweep(path):
-            path = best_run(path)
+        path = named_run(super().convert(value, param, ctx), one_run=self._one_run, kind=self._kind)
         if path != Path(os.fspath(expand_home(value))):
             click.echo(f"{value}: {path}", err=True)
         return path
 
-
-LATEST = "latest"
-"""Word that stands for the newest run."""
 
 PATH = _NonEmptyPath(path_type=Path)
 RUN = _RunPath()

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from nnctl.analysis import prediction as predictions
-from nnctl.cli.options import ACCURACY, LATEST, PATH_NAME, RUN, checkpoint_option
+from nnctl.cli.options import ACCURACY, PATH_NAME, RUN, checkpoint_option
 from nnctl.errors import DataError
 from nnctl.files import to_json_text
 from nnctl.runs.run import Which
 from nnctl.sweeps.journal import is_sweep
+from nnctl.sweeps.listing import LATEST
 from nnctl.views.prediction import PredictionView
 
 

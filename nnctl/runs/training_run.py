@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -252,7 +252,7 @@ class TrainingRun:
         assert self._summary is not None
         return self._summary
 
-    def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
+    def events(self, stop: Callable[[], bool]) -> Generator[Event, None, None]:
         """Train, record the results, and yield the events of the training loop.
 
         Parameters

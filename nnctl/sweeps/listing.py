@@ -33,6 +33,9 @@ State = Literal[
     "damaged",
 ]
 
+LATEST = "latest"
+"""Word that stands for the newest run or sweep."""
+
 _WRITTEN = frozenset({"summary.json", "last.npz", "metrics.jsonl", LOCK_NAME})
 """Files that nnctl writes next to ``config.yaml``."""
 PRUNED_STATES = ("interrupted", "diverged", "unfinished")
@@ -157,6 +160,30 @@ def find_latest(folder: Path = RUNS, kind: Literal["run", "sweep"] | None = None
             hint=f"Train one, for example: nnctl {example}",
         )
     return newest
+
+
+def named_run(
+    path: Path, *, one_run: bool = True, kind: Literal["run", "sweep"] | None = None
+) -> Path:
+    """Return the directory of the run that a path names.
+
+    Parameters
+    ----------
+    path : Path
+        Directory of a run or a sweep; or ``latest``, the newest one in ``runs``.
+    one_run : bool
+        Whether a sweep stands for its best trial.
+    kind : "run" or "sweep", optional
+        What ``latest`` stands for; either by default.
+
+    Raises
+    ------
+    UsageError
+        There is no run yet, or the sweep has no best trial yet.
+    """
+    if str(path) == LATEST and not path.exists():
+        path = find_latest(kind=kind)
+    return best_run(path) if one_run and is_sweep(path) else path
 
 
 def best_run(directory: Path) -> Path:

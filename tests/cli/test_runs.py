@@ -139,6 +139,8 @@ def test_a_sweep_stands_for_its_best_trial(runs: Path, nnctl: Nnctl) -> None:
     assert json.loads(done.stdout)["run_dir"] == str(expected)
     assert str(expected) in done.stderr
     assert "is a sweep, not a run" in nnctl("train", "--resume", runs / "rates", code=2).stderr
+    assert api.load("runs/rates").directory == expected
+    assert api.load("latest").directory.name == "second"
 
 
 def test_the_best_trial_is_that_of_the_best_setting(runs: Path, nnctl: Nnctl) -> None:

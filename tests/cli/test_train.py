@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -535,16 +534,13 @@ def test_the_python_api_trains_evaluates_and_predicts() -> None:
     assert run.directory.parent == Path("runs")
 
 
-def test_the_python_api_explains_invalid_images(trained_run: Path) -> None:
+def test_the_python_api_takes_pixels_of_any_integer_type(
+    trained_run: Path,
+) -> None:
     run = face.load(trained_run)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 784), dtype=np.uint8)
     assert run.predict(pixels).tolist() == run.predict(pixels.astype(np.int64)).tolist()
     assert run.predict(pixels).tolist() == run.predict(pixels.tolist()).tolist()
-    nan = np.full((1, 784), np.nan)
-    wrong: list[Any] = [[], [[1, 2]], pixels[0], pixels.astype(int) * 3, nan, "x", None]
-    for images in wrong:
-        with pytest.raises(face.errors.UsageError):
-            run.predict(images)
     with pytest.raises(face.errors.UsageError, match="unknown split 'tset'"):
         face.evaluate(run, split="tset")  # type: ignore[arg-type]
 
