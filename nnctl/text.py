@@ -72,39 +72,9 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
 
 
-_SYNONYMS = {
-    "act": "activation",
-    "bce": "cross_entropy",
-    "bs": "batch_size",
-    "ce": "cross_entropy",
-    "eps": "epsilon",
-    "eta": "learning_rate",
-    "l2": "weight_decay",
-    "l2_loss": "quadratic",
-    "lr": "learning_rate",
-    "mean_squared_error": "quadratic",
-    "mse": "quadratic",
-    "neurons": "units",
-    "nll": "cross_entropy",
-    "nll_loss": "cross_entropy",
-    "nodes": "units",
-    "random_seed": "seed",
-    "random_state": "seed",
-    "val_split": "validation",
-    "validation_split": "validation",
-    "wd": "weight_decay",
-    "xavier": "glorot_uniform",
-    "kaiming": "he_normal",
-}
-"""Names in other libraries, and the names in nnctl."""
-
-
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that means the same or is most similar to a wrong one, or None."""
-    name, names = name.lower(), list(known)
-    if (synonym := _SYNONYMS.get(name)) in names:
-        return synonym
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    """Return the known name that is most similar to a wrong one, or None."""
+    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

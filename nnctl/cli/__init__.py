@@ -220,9 +220,19 @@ def _user_error(error: Exception) -> NnctlError | click.ClickException:
     raise error
 
 
+def _format_message(error: click.ClickException) -> str:
+    """Return the message of click's error; for an unknown option with that of a similar meaning."""
+    if isinstance(error, click.NoSuchOption):
+        from nnctl.cli.options import suggest_option
+
+        if suggestion := suggest_option(error):
+            return f"No such option '{error.option_name}'; {suggestion}"
+    return error.format_message()
+
+
 def _show(error: NnctlError | click.ClickException, suffix: str) -> int:
     """Print an error to stderr, if that is still open, and return its exit code."""
-    message = error.message if isinstance(error, NnctlError) else error.format_message()
+    message = error.message if isinstance(error, NnctlError) else _format_message(error)
     text = presentable(message + suffix)
     with handling_signals(signal.SIG_IGN), contextlib.suppress(OSError):
         if isinstance(error, click.UsageError):

@@ -15,7 +15,9 @@ from click.shell_completion import CompletionItem
 
 from nnctl.config import Override, possible_settings
 from nnctl.config.presets import presets
+from nnctl.config.words import find_answer, normalized
 from nnctl.files import expand_home
+from nnctl.text import shell_command, short_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -273,3 +275,27 @@ def override_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar = {DATASET: "NAME", int: "N", float: "RATE"}[kind]
         decorated = click.option(f"--{name}", type=kind, metavar=metavar, help=text)(decorated)
     return _SET(decorated)
+
+
+def suggest_option(error: click.NoSuchOption) -> str:
+    """Return the option that sets the key which an unknown option means, or ``""``."""
+    word = error.option_name.lstrip("-")
+    has_settings = error.ctx and any(one.name == "settings" for one in error.ctx.command.params)
+    if not has_settings:
+        return ""
+    for key, _ in possible_settings():
+        if normalized(key.rpartition(".")[2]) == normalized(word):
+            return f"use {_option_for(key, None)}"
+    answer = find_answer(word)
+    if answer is None or not answer.settings:
+        return answer.note if answer else ""
+    options = " ".join(_option_for(key, value) for key, value in answer.settings.items())
+    return f"use {options}" + (f", {answer.note}" if answer.note else "")
+
+
+def _option_for(key: str, value: object) -> str:
+    """Return the option that sets a key; the value None stands for that of the user."""
+    for name, (known, *_) in _SHORTCUTS.items():
+        if known == key and value is None:
+            return f"--{name}"
+    return "--set " + shell_command(f"{key}={'VALUE' if value is None else short_value(value)}")

@@ -21,8 +21,10 @@ from nnctl.config.overrides import Override, apply_overrides
 from nnctl.config.reader import Document, Dumper, KeyPath, read_file
 from nnctl.config.schema import Config
 from nnctl.config.tables import TableEntry
+from nnctl.config.words import Answer, find_answer, normalized, suggest_value
 from nnctl.errors import MAX_LISTED, ConfigError
-from nnctl.text import did_you_mean, nearest, quoted, variable_advice
+from nnctl.nn.optimizers import OPTIMIZERS
+from nnctl.text import nearest, quoted, variable_advice
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -218,7 +220,7 @@ def _problems(
                 expected = " or ".join(dict.fromkeys(map(_expectation, alternatives)))
                 got = error["input"]
                 suggestion = variable_advice(got)
-                suggestion = suggestion or _suggest_value(got, alternatives)
+                suggestion = suggestion or _suggest_value(got, alternatives, path)
                 yield Problem(path, f"expected {expected}, got {_shown(got)}{suggestion}")
 
 
@@ -261,15 +263,18 @@ def _shown(value: Any) -> str:
     return str(value)[:40]
 
 
-def _suggest_value(value: Any, errors: Sequence[ErrorDetails]) -> str:
+def _suggest_value(value: Any, errors: Sequence[ErrorDetails], path: KeyPath) -> str:
     if not isinstance(value, str):
         return ""
+    if path == ("optimizer",):  # its name in place of the section
+        name = value.lower()
+        return f"; use optimizer.name: {name}" if name in OPTIMIZERS else suggest_value(value, ())
     known = [
         word
         for error in errors
         for word in error.get("ctx", {}).get("expected", "").split("'")[1::2]
     ]
-    return did_you_mean(value, known)
+    return suggest_value(value, known)
 
 
 def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem:
@@ -282,10 +287,14 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
     related: tuple[KeyPath, ...] = ()
     if key == "<<":
         advice = " (a merge key), which YAML 1.2 does not have; write the merged keys out"
-    elif meant := nearest(key, siblings):
-        advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     elif key in elsewhere:
         advice = f" here; use {_full_key(elsewhere[key])}"
+    elif answer := _answer(model, key, siblings):
+        advice = f"; {answer.below(parent, siblings).text()}"
+        meant = answer.key.rpartition(".")[2]
+        related = ((*parent, meant),) if meant in siblings else ()
+    elif meant := nearest(key, siblings):
+        advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     else:
         known = (
             f"; valid keys: {', '.join(siblings)}" if siblings else "; no other keys are allowed"
@@ -293,6 +302,12 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
         meant = nearest(key, elsewhere)
         advice = f"; did you mean '{_full_key(elsewhere[meant])}'?" if meant else known
     return Problem(path, f"unknown key {quoted(key)}{advice}", related, of_key=True)
+
+
+def _answer(model: type[BaseModel], key: str, siblings: Sequence[str]) -> Answer | None:
+    """Return the answer for a key with the name in a book, unless it is only written otherwise."""
+    is_sibling = normalized(key) in map(normalized, siblings)
+    return find_answer(key) if model is Config and not is_sibling else None
 
 
 def _full_key(key: str) -> str:

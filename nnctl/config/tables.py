@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from nnctl.text import did_you_mean, quoted
+from nnctl.config.words import suggest_value
+from nnctl.text import quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class TableEntry:
             )
         if value["name"] not in self.table:
             name = value["name"]
-            suggestion = did_you_mean(name, self.table)
+            suggestion = suggest_value(name, self.table)
             known = suggestion or f"; choose from: {', '.join(self.table)}"
             raise PydanticCustomError(
                 "choice", "{message}", {"message": f"unknown {self.kind} {quoted(name)}{known}"}

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from nnctl.config import Document, Override
 from nnctl.config.tables import write
+from nnctl.config.words import suggest_value
 from nnctl.errors import UsageError
 from nnctl.nn import network as core
 from nnctl.nn.activations import ACTIVATIONS, Activation
@@ -19,7 +20,6 @@ from nnctl.nn.types import Array
 from nnctl.runs.resolve import Notify, find_dataset, resolve_auto, resolve_config
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
-from nnctl.text import did_you_mean
 
 
 class Network(core.Network):
@@ -209,7 +209,7 @@ def _read_activation(value: str | Mapping[str, Any] | Activation, layer: int) ->
     parameters = {"name": value} if isinstance(value, str) else dict(value)
     name = str(parameters.pop("name", None))
     if name not in ACTIVATIONS:
-        hint = did_you_mean(name, ACTIVATIONS) or f"; choose from {', '.join(ACTIVATIONS)}"
+        hint = suggest_value(name, ACTIVATIONS) or f"; choose from {', '.join(ACTIVATIONS)}"
         raise UsageError(f"layer {layer + 1}: unknown activation '{name}'{hint}")
     try:
         return ACTIVATIONS[name](**parameters)
