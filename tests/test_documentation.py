@@ -187,7 +187,9 @@ def test_the_generated_parts_are_current() -> None:
     for text in TEXTS.values():
         assert renew(text) == text, "run: make reference"
     marked = re.findall(r"<!-- begin: ([\w ]+) -->", ALL)
-    assert sorted(marked) == sorted(["keys", "presets", "presets all", *TABLES, *names_of_help()])
+    assert sorted(marked) == sorted(
+        ["keys", "words", "presets", "presets all", *TABLES, *names_of_help()]
+    )
 
 
 @pytest.mark.parametrize("page", KOREAN, ids=lambda page: page.name)

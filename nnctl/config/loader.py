@@ -291,8 +291,8 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
         advice = f" here; use {_full_key(elsewhere[key])}"
     elif answer := _answer(model, key, siblings):
         advice = f"; {answer.below(parent, siblings).text()}"
-        meant = answer.key.rpartition(".")[2]
-        related = ((*parent, meant),) if meant in siblings else ()
+        same = answer.key.rpartition(".")[2]
+        related = ((*parent, same),) if same in siblings else ()
     elif meant := nearest(key, siblings):
         advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     else:

@@ -136,7 +136,7 @@ ANSWERS: dict[str, list[Answer]] = {
         Answer("reduce_lr_on_plateau reduce_on_plateau", {"optimizer.schedule": "plateau"}),
         Answer(
             "adadelta lbfgs nadam adamax rprop",
-            note="nnctl does not have this optimizer; adam is close to most of them",
+            note="nnctl does not have this optimizer; try adam",
         ),
     ],
     "Network": [

@@ -179,7 +179,7 @@ def named_run(
     Raises
     ------
     UsageError
-        There is no run yet, or the sweep has no best trial yet.
+        No run exists yet, or the sweep has no best trial yet.
     """
     if str(path) == LATEST and not path.exists():
         path = find_latest(kind=kind)

@@ -118,9 +118,8 @@ def test_a_word_is_answered_only_where_it_is_wrong() -> None:
 def test_an_unknown_option_is_answered_with_the_option_that_sets_its_key(
     nnctl: Nnctl, advice: str, option: str
 ) -> None:
-    assert (
-        f"No such option '{option}'; {advice}" in nnctl("train", "smoke", option, 1, code=2).stderr
-    )
+    done = nnctl("train", "smoke", option, 1, code=2)
+    assert f"No such option '{option}'; {advice}" in done.stderr
 
 
 def test_commands_without_settings_and_misspelled_options_have_the_usual_message(

@@ -22,10 +22,11 @@ from click.testing import CliRunner
 from nnctl.cli import main
 from nnctl.config import json_schema
 from nnctl.config.presets import Preset, presets
+from nnctl.config.words import ANSWERS
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
-from nnctl.text import percent
+from nnctl.text import percent, short_value
 from tests.documentation import activation_plots
 from tests.helpers import load_commands
 from tests.processes import ROOT
@@ -64,6 +65,8 @@ def generate(name: str) -> str:
     """Return the generated part with a name."""
     if name == "keys":
         return "".join(_tables_of_keys())
+    if name == "words":
+        return "".join(_tables_of_words())
     if name in TABLES:
         return _table_of_choices(TABLES[name])
     if name.startswith("presets"):
@@ -103,6 +106,21 @@ def _table_of_presets(listed: Iterable[Preset]) -> str:
             f"| `{preset.name}` | {_escape(preset.summary)} | {accuracy} | {preset.time} |\n"
         )
     return "".join(rows)
+
+
+def _tables_of_words() -> Iterator[str]:
+    """Yield one table per kind of words of the books, with the keys and values of nnctl."""
+    for kind, answers in ANSWERS.items():
+        yield f"## {kind}\n\n| word | in nnctl |\n|---|---|\n"
+        for answer in answers:
+            words = ", ".join(f"`{word}`" for word in answer.words.split())
+            settings = " and ".join(
+                f"`{key}`" if value is None else f"`{key}: {short_value(value)}`"
+                for key, value in answer.settings.items()
+            )
+            comma = ", " if settings and answer.note else ""
+            yield f"| {words} | {settings}{comma}{_escape(answer.note)} |\n"
+        yield "\n"
 
 
 def _tables_of_keys() -> Iterator[str]:
