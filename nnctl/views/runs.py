@@ -17,6 +17,7 @@ from nnctl.text import duration, p_equals, percent, short_value
 from nnctl.views.console import make_table, notices, results, say
 
 _MAX_WIDTH = 1000  # columns of a file or pipe
+_NAME, _WIDE = 12, 72  # columns of a name at least, and of a window with room for time and size
 
 
 def _console() -> Console:
@@ -39,19 +40,20 @@ def show_runs(entries: Sequence[ListedRun], folder: Path) -> None:
         say(notices(), f"No runs in {folder}.")
         return
     table = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
-    table.add_column("name", overflow="fold")
+    is_wide = console.width >= _WIDE
+    table.add_column("name", overflow="fold", min_width=_NAME)
     table.add_column("state", no_wrap=True)
-    for name in ("validation", "test", "epochs", "time", "size"):
+    for name in ("validation", "test", "epochs", *(("time", "size") if is_wide else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in entries:
+        time = "" if entry.seconds is None else duration(entry.seconds)
         table.add_row(
             _name(entry, folder),
             entry.state.replace("_", " "),
             percent(entry.val_accuracy),
             percent(entry.test_accuracy),
             _epochs(entry),
-            "" if entry.seconds is None else duration(entry.seconds),
-            decimal(entry.bytes, precision=0),
+            *((time, decimal(entry.bytes, precision=0)) if is_wide else ()),
         )
     console.print(table)
     for entry in entries:
@@ -67,7 +69,7 @@ def total_size(entries: Sequence[ListedRun]) -> str:
 def _epochs(entry: ListedRun) -> str:
     if entry.epochs is None:
         return ""
-    unit = " trials" if entry.kind == "sweep" else ""
+    unit = "" if entry.kind != "sweep" else " trial" if entry.epochs == 1 else " trials"
     of_all = "" if entry.epochs == entry.planned_epochs else f"/{entry.planned_epochs}"
     return f"{entry.epochs}{of_all}{unit}"
 

@@ -42,6 +42,7 @@ LEADERS = 10
 """Number of settings in the leaderboard."""
 _SHOWN = 12  # trials in the live table
 _CURVE = 16  # characters of a sparkline
+_WIDE = 72  # characters of a window that has room for curves
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -92,7 +93,7 @@ class SweepView(View):
             self._failures += result.status in FAILED
             if result.status in COMPLETE:
                 self._best = min(filter(None, (self._best, result)), key=self._sort_key)
-            say(self._console, self._line(result))
+            self._console.print(self._line(result), soft_wrap=not self._is_live)
         if self._is_live:
             self._live.update(self._table(), refresh=True)
 
@@ -125,13 +126,19 @@ class SweepView(View):
         for name in ("trial", "epoch"):
             table.add_column(name, justify="right", no_wrap=True)
         name = "val. " + self._sweep.config.ranked_by.removeprefix("val_")
-        table.add_column(name, min_width=_CURVE, no_wrap=True)
+        if self._shows_curves:
+            table.add_column(name, min_width=_CURVE, no_wrap=True)
         for name in ("last", "best"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("parameters")
         for running in list(self._sweep.running.values())[:_SHOWN]:
             table.add_row(*self._cells(running))
         return Group(table, Text(f" {self._state()}"))
+
+    @property
+    def _shows_curves(self) -> bool:
+        """Whether the parameters leave room for a curve."""
+        return is_unicode(self._console) and self._console.width >= _WIDE
 
     def _cells(self, running: RunningTrial) -> tuple[str | Text, ...]:
         scores, trial = running.history.scores, running.trial
@@ -141,7 +148,7 @@ class SweepView(View):
         return (
             str(trial.number),
             f"{len(scores)}/{running.epochs}",
-            sparkline(scores) if is_unicode(self._console) else "",
+            *((sparkline(scores),) if self._shows_curves else ()),
             show(last),
             show(best),
             Text(describe_point(trial.point, self._keys), overflow="fold"),
@@ -159,7 +166,7 @@ class SweepView(View):
         new, seconds = done - self._before, time.monotonic() - self._began
         if new:
             rate = new / seconds
-            parts.append(f"{rate * 60:.3g} trials per minute")
+            parts.append(f"{rate * 60:.3g} per minute")
             parts.append(f"about {duration((sweep.state.total - done) / rate)} left")
         return ", ".join(parts)
 

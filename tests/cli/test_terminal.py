@@ -122,6 +122,17 @@ def test_a_sweep_shows_its_trials_and_a_leaderboard() -> None:
     assert not any("running" in line for line in lines)
 
 
+def test_a_narrow_window_leaves_out_curves_time_and_size() -> None:
+    choices = ("-p", "training.batch_size=16", "--epochs", 1, "--subset", 300, "--workers", 1)
+    assert "val. accuracy" not in in_terminal(
+        "sweep", CONFIGS / "smoke.yaml", *choices, "--name", "narrow", columns=60
+    )
+    _, header, _, row = on_screen(in_terminal("runs", columns=60), 60)[:4]
+    assert header.split() == ["name", "state", "validation", "test", "epochs"]
+    assert row.split()[0] == "narrow"
+    assert row.endswith("1 trial")
+
+
 def test_a_closed_pipe_ends_quietly(processes: Processes, trained_run: Path) -> None:
     command = shlex.join(nnctl_command("eval", trained_run))
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
