@@ -24,9 +24,9 @@ from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.resolve import (
     FellBack,
-    FewerThreads,
     Notice,
     Notify,
+    UnusualThreads,
     find_dataset,
     resolve_auto,
     resolve_config,
@@ -334,6 +334,6 @@ def _plain(value: Any) -> Any:
 
 
 def _warn(notice: Notice) -> None:
-    """Warn if another dataset or fewer threads are used than the configuration requests."""
-    if isinstance(notice, FellBack | FewerThreads):
+    """Warn if another dataset than configured is used, or an unusual number of threads."""
+    if isinstance(notice, FellBack | UnusualThreads):
         warnings.warn(str(notice), stacklevel=5 if isinstance(notice, FellBack) else 4)

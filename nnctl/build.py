@@ -81,8 +81,13 @@ def build_optimizer(config: Config) -> Optimizer:
 
 def choose_threads(config: Config, pixels: int) -> int:
     """Return the number of threads for each training step; with ``auto`` 1 if steps are short."""
-    if config.training.threads != "auto":
-        return min(config.training.threads, most_threads(config))
+    if config.training.threads == "auto":
+        return useful_threads(config, pixels)
+    return min(config.training.threads, most_threads(config))
+
+
+def useful_threads(config: Config, pixels: int) -> int:
+    """Return the number of threads beyond which steps do not become faster: 1 for short steps."""
     examples, layers = config.training.batch_size, build_layers(config)
     flops_of_a_step = 6 * examples * count_parameters(pixels, layers)
     most = min(flops_of_a_step // _FLOPS_PER_THREAD, examples // _EXAMPLES_PER_THREAD)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnctl.build import choose_threads
+from nnctl.build import choose_threads, useful_threads
 from nnctl.config import (
     Config,
     Document,
@@ -71,15 +71,13 @@ class FellBack:
 
 
 @dataclass(frozen=True)
-class FewerThreads:
-    """Notice that fewer threads than requested are used, since a batch has too few examples."""
+class UnusualThreads:
+    """Notice that more threads are requested than a step can use, or than make it faster."""
 
-    requested: int
-    used: int
+    message: str
 
     def __str__(self) -> str:
-        used = self.used
-        return f"{self.requested} threads cannot share a batch of {used}: training with {used}"
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Working:
     share: float | None = None
 
 
-Notice = DownloadEvent | FellBack | FewerThreads | Working
+Notice = DownloadEvent | FellBack | UnusualThreads | Working
 Notify = Callable[[Notice], None]
 
 
@@ -293,12 +291,17 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
     dataset : Dataset
         Dataset to train on: the configured one or its fallback.
     notify : callable
-        Receives a `FewerThreads` notice if the configuration requests too many threads.
+        Receives a notice if the configuration requests too many threads.
     """
     info = dataset_info(dataset.name)
     requested, threads = config.training.threads, choose_threads(config, info.pixels)
+    useful = useful_threads(config, info.pixels)
     if requested not in ("auto", threads):
-        notify(FewerThreads(int(requested), threads))
+        message = f"{requested} threads cannot share a batch of {threads}: training with {threads}"
+        notify(UnusualThreads(message))
+    elif threads > useful:
+        message = f"{threads} threads may be slower than {useful}, which threads: auto would choose"
+        notify(UnusualThreads(message))
     fell_back = dataset.name != canonical_name(config.data.dataset)
     values = {
         "data.dataset": dataset.name,

@@ -13,7 +13,7 @@ from nnctl.data.download import (
     FileStarted,
     MirrorFailed,
 )
-from nnctl.runs.resolve import FellBack, FewerThreads, Notice, Working
+from nnctl.runs.resolve import FellBack, Notice, UnusualThreads, Working
 from nnctl.views.console import View, is_live, notices, say, warn
 
 
@@ -78,7 +78,7 @@ class DownloadView(View):
                 self._failures.clear()
                 if not self._live:
                     say(self._console, f"{event.name} ({decimal(event.size)}) from {event.url}")
-            case FellBack() | FewerThreads():
+            case FellBack() | UnusualThreads():
                 warn(str(event), self._console)
             case Working() if self._live:
                 self._show_work(event)
