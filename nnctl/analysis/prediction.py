@@ -269,20 +269,13 @@ def predict(
 
     def predict_file(file: ImageFile) -> Iterator[FilePrediction]:
         content = read_file(file.name)
+        images, boxes = read_digits(content, pixels)
         if is_idx(content):
-            images = _require_pixels(read_images(content), pixels)
             for start in range(0, len(images), _BLOCK):
                 outputs = _classify(network, images[start : start + _BLOCK])
                 for i, prediction in enumerate(outputs, start=start):
                     yield FilePrediction(file.name, i, classes, [prediction], file.label, threshold)
             return
-        side = image_side(pixels)
-        if side is None:
-            raise UsageError(
-                f"the network of {run.directory} takes {pixels} pixels: not a square image",
-                hint="Use IDX files with such images.",
-            )
-        images, boxes = _find_digits(content, side)
         digits = _classify(network, images, boxes)
         yield FilePrediction(file.name, None, classes, [*digits], file.label, threshold)
 
@@ -310,6 +303,41 @@ def _classify(
         images, outputs.tolist(), predicted.tolist(), boxes or [None] * len(images), strict=True
     )
     return (Prediction(*row) for row in rows)
+
+
+def read_digits(content: bytes, pixels: int) -> tuple[NDArray[np.uint8], list[Box]]:
+    """Return the images of the digits in a file, ``(n, height, width)``, as a network sees them.
+
+    Parameters
+    ----------
+    content : bytes
+        Content of a picture, or of an IDX file of images.
+    pixels : int
+        Number of inputs of the network.
+
+    Returns
+    -------
+    images : array of uint8, shape (n, height, width)
+        Digits of a picture, or the images of an IDX file unchanged.
+    boxes : list of Box
+        Positions of the digits in the picture; empty for an IDX file.
+
+    Raises
+    ------
+    DataError
+        The content cannot be read, or its images have another number of pixels.
+    UsageError
+        The network does not take square images, or Pillow or SciPy is not installed.
+    """
+    if is_idx(content):
+        return _require_pixels(read_images(content), pixels), []
+    side = image_side(pixels)
+    if side is None:
+        raise UsageError(
+            f"the network takes {pixels} pixels: not a square image",
+            hint="Use IDX files with such images.",
+        )
+    return _find_digits(content, side)
 
 
 def _require_pixels(images: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:

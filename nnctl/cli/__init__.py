@@ -35,6 +35,7 @@ COMMANDS = {
     "runs": ("runs", "List the runs and sweeps below DIR, by default runs."),
     "eval": ("evaluate", "Evaluate the network trained in RUN on the test set."),
     "predict": ("predict", "Classify each IMAGE, with the network trained in RUN if given."),
+    "explain": ("explain", "Follow one example through the network trained in RUN, and back."),
     "compare": ("compare", "Compare two or more RUNs."),
     "report": ("report", "Write an HTML report of RUN that works offline."),
     "export": ("export", "Export the network trained in RUN to ONNX or safetensors."),

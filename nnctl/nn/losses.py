@@ -24,6 +24,10 @@ class Loss(ABC):
 
     over: ClassVar[type[Activation] | None] = None
     """Output activation that the loss requires; None for any."""
+    term: ClassVar[str]
+    """Formula of the loss of one unit with the output a and the target y; the loss is their sum."""
+    delta: ClassVar[str]
+    """Formula of dL/dz of one unit, with the output activation's parameter names in braces."""
     output: Activation
 
     @abstractmethod
@@ -45,6 +49,8 @@ class CategoricalCrossEntropy(Loss):
     """-log f(z)_label under softmax (Nielsen, chapter 3: the log-likelihood cost)."""
 
     over: ClassVar[type[Activation] | None] = Softmax
+    term: ClassVar[str] = "-y ln a"
+    delta: ClassVar[str] = "a - y"
 
     def values(self, logits: Array, targets: Array) -> Array:
         """Return log sum exp z - z_label, computed from z - max z."""
@@ -66,6 +72,8 @@ class BinaryCrossEntropy(Loss):
     """-sum_i y_i log f(z_i) + (1 - y_i) log(1 - f(z_i)) under sigmoids (Nielsen, chapter 3)."""
 
     over: ClassVar[type[Activation] | None] = Sigmoid
+    term: ClassVar[str] = "-y ln a - (1 - y) ln(1 - a)"
+    delta: ClassVar[str] = "{gain:g} (a - y)"
 
     output: Sigmoid
 
@@ -90,6 +98,9 @@ class BinaryCrossEntropy(Loss):
 @dataclass(frozen=True)
 class Quadratic(Loss):
     """|f(z) - y|² / 2, half the squared distance (Nielsen, chapter 1)."""
+
+    term: ClassVar[str] = "(a - y)²/2"
+    delta: ClassVar[str] = "(a - y) f'(z)"
 
     def values(self, logits: Array, targets: Array) -> Array:
         """Return half the sum of squared differences over the units."""

@@ -11,12 +11,15 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from nnctl.nn.types import Array
 from nnctl.text import percent
 from nnctl.views.console import is_unicode
 
 _WIDEST = 36  # pixels; leaves room for text to the right in 80 columns
 _RAMP = " .:-=+*#%@"
 _GAP = "   "
+_NEGATIVE, _POSITIVE = (255, 140, 0), (70, 150, 255)  # orange and blue, brighter than in reports
+_WEAK, _STRONG = 0.08, 0.4  # parts of the largest number, for its characters
 
 
 def is_plain(console: Console) -> bool:
@@ -42,14 +45,19 @@ def print_side_by_side(
     console: Console, images: Sequence[NDArray[np.uint8]], captions: Sequence[str]
 ) -> None:
     """Print images with captions below them, as many in a row as the window is wide."""
-    shown = [shrink(image) for image in images]
-    width = max([*(image.shape[1] for image in shown), *map(len, captions)], default=1)
-    in_row = max(1, (console.width + len(_GAP)) // (width + len(_GAP)))
     plain = is_plain(console)
-    for begin in range(0, len(shown), in_row):
+    print_drawings(console, [draw(shrink(image), plain=plain) for image in images], captions)
+
+
+def print_drawings(
+    console: Console, drawings: Sequence[Sequence[Text]], captions: Sequence[str]
+) -> None:
+    """Print the lines of drawings with captions below them, as many in a row as there is room."""
+    width = max([*(drawn[0].cell_len for drawn in drawings), *map(len, captions)], default=1)
+    in_row = max(1, (console.width + len(_GAP)) // (width + len(_GAP)))
+    for begin in range(0, len(drawings), in_row):
         row = slice(begin, begin + in_row)
-        drawn = [draw(image, plain=plain) for image in shown[row]]
-        for parts in itertools.zip_longest(*drawn, fillvalue=Text("")):
+        for parts in itertools.zip_longest(*drawings[row], fillvalue=Text("")):
             print_cut(console, _join_columns(parts, width))
         print_cut(console, _join_columns([Text(caption) for caption in captions[row]], width))
 
@@ -73,14 +81,41 @@ def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _draw_half_blocks(image: NDArray[np.uint8]) -> list[Text]:
     """Return lines that draw an image in gray; each character shows two pixels, upper and lower."""
-    even = np.pad(image, ((0, len(image) % 2), (0, 0)))
+    return _draw_colors(np.repeat(image[..., None], 3, axis=2))
+
+
+def _draw_colors(image: NDArray[np.uint8]) -> list[Text]:
+    """Return lines that draw an image of red, green and blue, ``(height, width, 3)``."""
+    even = np.pad(image, ((0, len(image) % 2), (0, 0), (0, 0)))
     lines = []
     for upper, lower in zip(even[::2].tolist(), even[1::2].tolist(), strict=True):
         line = Text()
         for above, below in zip(upper, lower, strict=True):
-            line.append("▀", Style(color=_gray(above), bgcolor=_gray(below)))
+            line.append("▀", Style(color=_hex(above), bgcolor=_hex(below)))
         lines.append(line)
     return lines
+
+
+def draw_signed(numbers: Array, *, plain: bool) -> list[Text]:
+    """Return the lines that draw positive and negative numbers, each with two rows of them.
+
+    Parameters
+    ----------
+    numbers : array, shape (height, width)
+        The numbers. Positive ones are blue, negative ones orange; the largest is the brightest.
+    plain : bool
+        Draw with ``+`` and ``#`` for positive numbers, and ``-`` and ``=`` for negative ones.
+    """
+    largest = float(np.abs(numbers).max())
+    relative = numbers / largest if 0 < largest < np.inf else np.zeros_like(numbers)
+    if plain:
+        even = np.pad(relative, ((0, len(relative) % 2), (0, 0)))
+        upper, lower = even[::2], even[1::2]
+        stronger = np.where(np.abs(upper) >= np.abs(lower), upper, lower)
+        levels = np.digitize(stronger, [-_STRONG, -_WEAK, _WEAK, _STRONG])
+        return [Text("".join("=- +#"[level] for level in row)) for row in levels]
+    colors = np.where(relative[..., None] < 0, _NEGATIVE, _POSITIVE)
+    return _draw_colors(np.rint(colors * np.abs(relative)[..., None]).astype(np.uint8))
 
 
 def _draw_letters(image: NDArray[np.uint8]) -> list[Text]:
@@ -90,8 +125,8 @@ def _draw_letters(image: NDArray[np.uint8]) -> list[Text]:
     return [Text("".join(_RAMP[level] for level in row)) for row in levels]
 
 
-def _gray(level: int) -> str:
-    return f"#{level:02x}{level:02x}{level:02x}"
+def _hex(color: Sequence[int]) -> str:
+    return "#" + bytes(color).hex()
 
 
 def print_cut(console: Console, line: Text) -> None:

@@ -207,7 +207,7 @@ def test_the_list_of_commands_shows_the_first_sentence_of_their_help() -> None:
 @pytest.mark.parametrize(
     ("completed", "words"),
     [
-        ({"eval", "export"}, ("nnctl", "e")),
+        ({"eval", "explain", "export"}, ("nnctl", "e")),
         ({"--split"}, ("nnctl", "eval", "--sp")),
         ({"latest", "dir,"}, ("nnctl", "eval", "")),
         ({"books/scratch-4", "file,books/scratch-4"}, ("nnctl", "train", "books/scratch-4")),

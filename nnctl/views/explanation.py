@@ -1,0 +1,463 @@
+"""Prints how a network comes to its answer for one example: ``nnctl explain``.
+
+A small network gets the whole arithmetic, as one would write it on paper; a large one pictures and
+its strongest units. The equations BP1 to BP4 are those of Nielsen, chapter 2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text
+
+from nnctl.analysis.explanation import Explanation, LayerPass
+from nnctl.nn.activations import Softmax
+from nnctl.nn.losses import CategoricalCrossEntropy
+from nnctl.nn.types import Array
+from nnctl.views.console import GREEN, make_table, results, say
+from nnctl.views.terminal_images import (
+    draw,
+    draw_signed,
+    is_plain,
+    print_drawings,
+    shrink,
+)
+
+_UNITS = 5  # strongest units in a table
+_CLASSES = 12  # rows of a table of outputs
+
+Equation = tuple[str, str]
+"""The left and the right side of an equation."""
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print an explanation on stdout."""
+    console = results()
+    _show_answer(console, explanation)
+    if explanation.is_small:
+        _show_arithmetic(console, explanation)
+        return
+    _show_pixels(console, explanation)
+    _show_layers(console, explanation)
+    _show_reason(console, explanation)
+    _show_loss(console, explanation)
+    _show_errors(console, explanation)
+
+
+def _show_answer(console: Console, explanation: Explanation) -> None:
+    """Print the example, the answer and the runner-up."""
+    names, label = explanation.classes, explanation.label
+    true = "" if label is None else f"; its true class is {names[label]}"
+    say(console, f"{explanation.run_dir}, epoch {explanation.epoch}: {explanation.example}{true}")
+    verdict = Text("")
+    if label is not None:
+        right = explanation.predicted == label
+        verdict = Text("right, ", GREEN) if right else Text("wrong, ", "bold red")
+    predicted, runner_up = explanation.predicted, explanation.runner_up
+    outputs = explanation.layers[-1].outputs
+    if len(outputs) == 1:
+        shown = f"the output is {_number(outputs[0])}"
+    else:
+        shown = (
+            f"with the output {_number(outputs[predicted])}; "
+            f"runner-up {names[runner_up]}: {_number(outputs[runner_up])}"
+        )
+    say(console, Text.assemble("answer ", (names[predicted], "bold"), ": ", verdict, shown))
+
+
+def _title(console: Console, text: str) -> None:
+    say(console, "")
+    say(console, Text(text, "bold"))
+
+
+def _number(number: float) -> str:
+    """Return a number with four digits, or more if it is nearly 1, as of a probability."""
+    digits = 7 if 0.9995 <= number < 1 else 4
+    return f"{number + 0.0:.{digits}g}" if math.isfinite(number) else str(number)  # 0.0: no -0
+
+
+def _factor(number: float) -> str:
+    """Return a number as it is written in a product: a negative one in parentheses."""
+    text = _number(number)
+    return f"({text})" if text.startswith("-") else text
+
+
+# Every number ------------------------------------------------------------------------------------
+
+
+def _show_arithmetic(console: Console, explanation: Explanation) -> None:
+    layers = explanation.layers
+    _title(console, "Forward: z = x·w + b and a = f(z)")
+    for one in layers:
+        _show_layer_title(console, one)
+        _print_equations(console, _forward_equations(one))
+    _show_rule(console, explanation)
+    if explanation.loss is None or explanation.targets is None:
+        _show_unknown(console)
+        return
+    _show_loss(console, explanation)
+    _title(console, "Backward: the error δ = ∂L/∂z of every unit, from the last layer to the first")
+    is_exact = not any(layers[-1].deltas if layers[-1].deltas is not None else [])
+    for one, above in zip(reversed(layers), [None, *reversed(layers[1:])], strict=True):
+        if above and is_exact:
+            break
+        if above is None:
+            rule = f"δ = {_output_rule(explanation)} (Nielsen's BP1)"
+        else:
+            rule = f"δ = (Σ w·δ of layer {above.layer}) f'(z) (Nielsen's BP2)"
+        say(console, f"Layer {one.layer}: {rule}")
+        if surrogate := _surrogate(one):
+            say(console, f"  the step has the derivative 0; f' is that of a {surrogate} instead")
+        equations = (
+            _output_errors(one, explanation) if above is None else _hidden_errors(one, above)
+        )
+        _print_equations(console, equations)
+    if is_exact:
+        say(console, "All errors are 0: the network learns nothing from this example.")
+        return
+    _title(console, "Gradient: ∂L/∂b = δ (BP3), ∂L/∂w = x·δ for the input x of the weight (BP4)")
+    for one in layers:
+        say(console, f"Layer {one.layer}")
+        _print_equations(console, _gradient_equations(one))
+    say(console, "A training step subtracts the learning rate times the gradient (sgd), averaged")
+    say(console, "over the examples of a batch. Numbers are rounded to four digits.")
+
+
+def _print_equations(console: Console, equations: Iterable[Equation]) -> None:
+    """Print equations below each other; a long right side continues below itself."""
+    grid = Table.grid(Column(no_wrap=True), Column(no_wrap=True), "")
+    for left, right in equations:
+        grid.add_row(left, " = ", Text(right))
+    console.print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _show_layer_title(console: Console, one: LayerPass) -> None:
+    units, function = len(one.outputs), one.function
+    formula = function.describe(function.formula)
+    say(
+        console,
+        f"Layer {one.layer}: {units} {function.name} unit{'s' * (units > 1)}, f(z) = {formula}",
+    )
+
+
+def _surrogate(one: LayerPass) -> str | None:
+    smooth = one.function.differentiable()
+    return None if smooth is one.function else smooth.name
+
+
+def _columns(one: LayerPass) -> list[str]:
+    """Return the numbers of the columns of z: of the units, or as 2.1 of a maxout unit's pieces."""
+    units = len(one.outputs)
+    if one.function.pieces == 1:
+        return [str(unit + 1) for unit in range(units)]
+    return [f"{column % units + 1}.{column // units + 1}" for column in range(len(one.z))]
+
+
+def _forward_equations(one: LayerPass) -> Iterator[Equation]:
+    """Yield z and a of every unit."""
+    for column, z in enumerate(one.z):
+        products = [
+            f"{_factor(x)}·{_factor(w)}"
+            for x, w in zip(one.inputs, one.weights[:, column], strict=True)
+        ]
+        total = " + ".join([*products, _factor(one.biases[column])])
+        yield f"z{_columns(one)[column]}", f"{total} = {_number(z)}"
+    for unit, a in enumerate(one.outputs):
+        yield f"a{unit + 1}", f"{_value_of_f(one, unit)} = {_number(a)}"
+
+
+def _value_of_f(one: LayerPass, unit: int) -> str:
+    """Return the formula of an activation with numbers in place of z."""
+    function, units = one.function, len(one.outputs)
+    if function.pieces > 1:
+        return f"max({', '.join(map(_number, one.z[unit::units]))})"
+    if isinstance(function, Softmax):
+        powers = [f"exp({_number(z)})" for z in one.z]
+        return f"{powers[unit]} / ({' + '.join(powers)})"
+    formula = function.describe(function.formula)
+    if _is_prose(formula):
+        return f"f({_number(one.z[unit])})"
+    return _filled(formula, z=one.z[unit])
+
+
+def _is_prose(formula: str) -> bool:
+    """Return whether a formula consists of cases or has an explanation, as that of relu's slope."""
+    return bool(re.search(r"\b(if|where)\b|,(?! 0\)| 1\))", formula))
+
+
+def _filled(formula: str, **values: float) -> str:
+    """Return a formula with numbers in place of letters."""
+    pattern = rf"(?<![\w'])({'|'.join(values)})(?![\w'])"
+    return re.sub(pattern, lambda match: _factor(values[match[0]]), formula)
+
+
+def _output_errors(one: LayerPass, explanation: Explanation) -> Iterator[Equation]:
+    """Yield the derivatives and the errors of the output layer."""
+    assert one.deltas is not None
+    assert explanation.targets is not None
+    formula = _output_rule(explanation)
+    mean = _number(float(one.outputs @ (one.outputs - explanation.targets)))  # for softmax
+    if one.slopes is not None and "f'" in formula:
+        yield from _slope_equations(one)
+    for unit, (a, y, delta) in enumerate(
+        zip(one.outputs, explanation.targets, one.deltas, strict=True)
+    ):
+        filled = _filled(formula.replace("Σ a (a - y)", mean), a=a, y=y)
+        if one.slopes is not None:
+            filled = filled.replace("f'(z)", f"· {_factor(one.slopes[unit])}")
+        yield f"δ{unit + 1}", f"{filled} = {_number(delta)}"
+
+
+def _output_rule(explanation: Explanation) -> str:
+    """Return the formula of the errors of the output layer."""
+    function = explanation.layers[-1].function
+    formula = function.describe(explanation.loss_function.delta)
+    if isinstance(function, Softmax) and "f'" in formula:  # each output depends on every z
+        return "a (a - y - (Σ a (a - y)))"
+    return formula
+
+
+def _slope_equations(one: LayerPass) -> Iterator[Equation]:
+    """Yield f'(z) of every unit."""
+    assert one.slopes is not None
+    smooth = one.function.differentiable()
+    outputs = one.outputs
+    if smooth is not one.function:
+        outputs = np.empty_like(one.z)
+        smooth.forward(one.z, outputs)
+    formula = smooth.describe(smooth.derivative)
+    for unit, slope in enumerate(one.slopes):
+        filled = _filled(formula, z=one.z[unit], f=outputs[unit])
+        shown = "" if _is_prose(formula) or filled == _number(slope) else f"{filled} = "
+        yield f"f'(z{unit + 1})", f"{shown}{_number(slope)}"
+
+
+def _hidden_errors(one: LayerPass, above: LayerPass) -> Iterator[Equation]:
+    """Yield the derivatives and the errors of a layer, from the errors of the layer above."""
+    assert one.deltas is not None
+    assert above.deltas is not None
+    if one.slopes is not None:
+        yield from _slope_equations(one)
+    units, names = len(one.outputs), _columns(one)
+    for column, delta in enumerate(one.deltas):
+        unit = column % units
+        products = [
+            f"{_factor(w)}·{_factor(error)}"
+            for w, error in zip(above.weights[unit], above.deltas, strict=True)
+        ]
+        # The derivative of maxout is 1 for the largest piece, and 0 for the others.
+        slope = float(delta != 0) if one.slopes is None else one.slopes[unit]
+        yield (
+            f"δ{names[column]}",
+            f"({' + '.join(products)}) · {_factor(slope)} = {_number(delta)}",
+        )
+
+
+def _gradient_equations(one: LayerPass) -> Iterator[Equation]:
+    """Yield the gradient of every weight and bias."""
+    assert one.deltas is not None
+    below = "x" if one.layer == 1 else "a"
+    for name, delta in zip(_columns(one), one.deltas, strict=True):
+        for i, x in enumerate(one.inputs, start=1):
+            value = _number(x * delta)
+            yield f"∂L/∂w({below}{i}→{name})", f"{_factor(x)}·{_factor(delta)} = {value}"
+        yield f"∂L/∂b{name}", _number(delta)
+
+
+def _show_rule(console: Console, explanation: Explanation) -> None:
+    """Print how the outputs give the answer."""
+    name = explanation.classes[explanation.predicted]
+    if len(explanation.layers[-1].outputs) == 1:
+        a = explanation.layers[-1].outputs[0]
+        compared = "at least" if explanation.predicted else "below"
+        say(console, f"The answer is {name}: the output {_number(a)} is {compared} 1/2.")
+    else:
+        say(console, f"The answer is {name}, the class with the largest output.")
+
+
+# Pictures and strongest units --------------------------------------------------------------------
+
+
+def _show_pixels(console: Console, explanation: Explanation) -> None:
+    """Draw the image, and the pixels that speak for and against the answer and its rival."""
+    image = explanation.image
+    if image is None:
+        return
+    answer, rival = (explanation.classes[i] for i in (explanation.predicted, explanation.rival))
+    plain = is_plain(console)
+    pictures = {
+        f"for and against {answer}": explanation.evidence,
+        f"for {answer}, against {rival}": explanation.contrast,
+    }
+    if len(explanation.layers[-1].z) == 1:  # the two are the same
+        pictures.popitem()
+    say(console, "")
+    print_drawings(
+        console,
+        [
+            draw(shrink(image), plain=plain),
+            *(draw_signed(one.reshape(image.shape), plain=plain) for one in pictures.values()),
+        ],
+        ["the image", *pictures],
+    )
+    if not explanation.evidence.any():
+        say(console, "No pixel counts: a derivative on the way from the answer to the pixels is 0.")
+        return
+    say(console, "# + speak for, = - against" if plain else "blue speaks for, orange against")
+    if len(explanation.layers) == 1:
+        say(console, "A pixel counts by w·x, its weight times its ink: these are the terms of z.")
+    else:
+        say(console, "A pixel counts by its ink x times ∂z/∂x, the growth of z with this ink.")
+
+
+def _show_layers(console: Console, explanation: Explanation) -> None:
+    """Print the strongest units of each hidden layer, and all outputs."""
+    _title(console, "Forward: z = x·w + b and a = f(z)")
+    for one in explanation.layers[:-1]:
+        _show_layer_title(console, one)
+        table = make_table("unit", "z", "a = f(z)", "f'(z)")
+        order = _strongest(one.outputs)
+        for unit in order:
+            slope = "-" if one.slopes is None else _number(one.slopes[unit])
+            z = ", ".join(map(_number, one.z[unit :: len(one.outputs)]))
+            table.add_row(str(unit + 1), z, _number(one.outputs[unit]), slope)
+        console.print(table)
+        if len(order) < len(one.outputs):
+            say(console, f"  the {len(order)} units with the largest |a| of {len(one.outputs)}")
+    last, targets = explanation.layers[-1], explanation.targets
+    _show_layer_title(console, last)
+    known = targets is not None and last.deltas is not None
+    table = make_table("class", "z", "a = f(z)", *(["y", "δ = ∂L/∂z"] if known else []))
+    units = len(last.outputs)
+    shown = sorted({*_strongest(last.outputs, _CLASSES), explanation.rival, explanation.predicted})
+    for unit in [0] if units == 1 else shown:
+        row = [last.z[unit], last.outputs[unit]]
+        if targets is not None and last.deltas is not None:
+            row += [targets[unit], last.deltas[unit]]
+        name = explanation.classes[1 if units == 1 else unit]
+        style = "bold" if units > 1 and unit == explanation.predicted else ""
+        table.add_row(name, *map(_number, row), style=style)
+    console.print(table)
+    _show_rule(console, explanation)
+
+
+def _strongest(numbers: Array, count: int = _UNITS) -> list[int]:
+    """Return the positions of the numbers with the largest absolute values, largest first."""
+    order: list[int] = np.argsort(-np.abs(numbers), kind="stable")[:count].tolist()
+    return order
+
+
+def _show_reason(console: Console, explanation: Explanation) -> None:
+    """Print which units decide between the answer and its rival."""
+    last = explanation.layers[-1]
+    predicted, rival = explanation.predicted, explanation.rival
+    answer, other = explanation.classes[predicted], explanation.classes[rival]
+    is_mistake = explanation.label is not None and explanation.label != predicted
+    _title(
+        console,
+        f"Why {answer} and not {other}, {'the true class' if is_mistake else 'the runner-up'}",
+    )
+    if len(last.z) == 1:
+        sign = 1 if predicted else -1
+        difference, bias = sign * last.z[0], sign * last.biases[0]
+        total, weight = ("z" if predicted else "-z"), ("w" if predicted else "-w")
+    else:
+        difference = last.z[predicted] - last.z[rival]
+        bias = last.biases[predicted] - last.biases[rival]
+        total, weight = f"z({answer}) - z({other})", f"w({answer}) - w({other})"
+    contributions = explanation.unit_contributions
+    if last.layer == 1:
+        for_it = contributions[contributions > 0].sum()
+        against = contributions[contributions < 0].sum()
+        say(
+            console,
+            f"{total} = {_number(for_it)} from pixels for {answer} + {_factor(against)} from "
+            f"pixels for {other} + {_factor(bias)} from biases = {_number(difference)}",
+        )
+    else:
+        say(console, f"{total} is the sum of a·({weight}) over the units of layer {last.layer - 1}")
+        table = make_table("unit", "a", weight, "product")
+        order = _strongest(contributions)
+        for unit in order:
+            a, product = last.inputs[unit], contributions[unit]
+            table.add_row(str(unit + 1), *map(_number, (a, product / a if a else 0, product)))
+        if rest := len(contributions) - len(order):
+            others = contributions.sum() - contributions[order].sum()
+            table.add_row(f"{rest} others", "", "", _number(others))
+        table.add_row("biases", "", "", _number(bias))
+        table.add_row("sum", "", "", _number(difference), style="bold")
+        console.print(table)
+    if isinstance(last.function, Softmax) and math.isfinite(difference):
+        say(
+            console,
+            f"softmax: the probability of {answer} is exp({_number(difference)}) = "
+            f"{_number(np.exp(difference))} times that of {other}",
+        )
+
+
+# Loss and errors ---------------------------------------------------------------------------------
+
+
+def _show_unknown(console: Console) -> None:
+    say(console, "")
+    say(
+        console,
+        "The true class is not known. With --label, the loss and the errors are shown as well.",
+    )
+
+
+def _show_loss(console: Console, explanation: Explanation) -> None:
+    """Print the loss of the example, with all numbers if they are few."""
+    loss, targets, outputs = explanation.loss_function, explanation.targets, explanation.layers[-1]
+    if explanation.loss is None or targets is None:
+        return
+    units = [*range(len(targets))]
+    plural = len(units) > 1
+    _title(console, f"Loss: L = {f'Σ ({loss.term})' if plural else loss.term}, y is the target")
+    if isinstance(loss, CategoricalCrossEntropy):  # the other terms are 0
+        units = [int(targets.argmax())]
+    if len(units) > 2:
+        say(console, f"  L = {_number(explanation.loss)}")
+        return
+    terms = [_filled(loss.term, a=outputs.outputs[unit], y=targets[unit]) for unit in units]
+    _print_equations(console, [("L", f"{' + '.join(terms)} = {_number(explanation.loss)}")])
+
+
+def _show_errors(console: Console, explanation: Explanation) -> None:
+    """Print the size of the errors of each layer, from the last to the first."""
+    if explanation.loss is None:
+        _show_unknown(console)
+        return
+    last = explanation.layers[-1]
+    _title(console, "Backward: the error δ = ∂L/∂z of every layer, from the last to the first")
+    say(console, f"layer {last.layer}: δ = {_output_rule(explanation)} (Nielsen's BP1)")
+    if last.layer > 1:
+        say(console, "layers below: δ = (Σ w·δ of the layer above) f'(z) (BP2)")
+    table = make_table(
+        "layer", "|δ|", "compared with above", "|∂L/∂w|", left=["units with the largest δ"]
+    )
+    above = None
+    for one in reversed(explanation.layers):
+        assert one.deltas is not None
+        assert one.error is not None
+        ratio = f"{one.error / above:.2g} times" if above else ""
+        has_classes = one is last and len(one.deltas) == len(explanation.classes)
+        names = explanation.classes if has_classes else _columns(one)
+        largest = [f"{names[i]}: {_number(one.deltas[i])}" for i in _strongest(one.deltas, 3)]
+        table.add_row(
+            str(one.layer),
+            _number(one.error),
+            ratio,
+            "" if one.gradient_norm is None else _number(one.gradient_norm),
+            "\n".join(largest),
+        )
+        above = one.error
+    console.print(table)
+    say(console, "The gradient of a weight is its input times the δ of its unit (BP4), that of a")
+    say(console, "bias is δ (BP3): a layer with a small |δ| learns slowly.")
