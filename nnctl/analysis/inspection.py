@@ -23,6 +23,7 @@ from nnctl.diagnosis import (
     diagnose_initialization,
     initial_health,
     some_examples,
+    with_tried_cures,
 )
 from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
 from nnctl.nn.activations import ACTIVATIONS
@@ -153,7 +154,8 @@ def inspect(config: Config) -> Inspection:
     measured = diagnose_initialization(config, initial_health(config, info.pixels))
     kinds = {diagnosis.kind for diagnosis in measured}
     warnings = [diagnosis for diagnosis in check_config(config) if diagnosis.kind not in kinds]
-    diagnoses = [*_data_problems(config), *warnings, *measured]
+    tried = with_tried_cures(config, info.pixels, [*warnings, *measured])
+    diagnoses = [*_data_problems(config), *tried]
     return dataclasses.replace(_plan(config, info), diagnoses=diagnoses)
 
 

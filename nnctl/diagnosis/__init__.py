@@ -1,6 +1,7 @@
 """Why a network does not learn: from its configuration, its metrics, its layers and its data."""
 
 from nnctl.diagnosis.base import TITLES, Diagnosis
+from nnctl.diagnosis.cures import with_tried_cures
 from nnctl.diagnosis.data import diagnose_data, diagnose_labels
 from nnctl.diagnosis.network import (
     check_config,
@@ -24,4 +25,5 @@ __all__ = [
     "initial_health",
     "is_initial",
     "some_examples",
+    "with_tried_cures",
 ]

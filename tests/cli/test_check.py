@@ -198,6 +198,43 @@ def test_warnings_are_printed_before_training(
     assert len(lines) == begin + 3 * len(results)
 
 
+@pytest.mark.parametrize(
+    ("hidden", "init", "kind", "cure", "settings"),
+    [
+        (["tanh"] * 2, 1.0, "saturation", "set network.init: auto", {"network.init": "auto"}),
+        (
+            # Of four layers of sigmoids, all initializations make the gradients vanish.
+            ["sigmoid"] * 4,
+            0.3,
+            "vanishing gradients",
+            "set network.init: auto and use relu in all hidden layers of network.layers",
+            {"network.init": "auto"} | {f"network.layers.{i}.activation": "relu" for i in range(4)},
+        ),
+        (
+            ["linear"] * 9,
+            0.1,
+            "faint activations",
+            "set network.init: auto",
+            {"network.init": "auto"},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_cure_before_training_removes_the_problem_of_this_network(
+    nnctl: Nnctl, hidden: list[str], init: float, kind: str, cure: str, settings: dict[str, str]
+) -> None:
+    weights = {"init": {"weights": {"name": "normal", "std": init}}}
+    path = write(mapping(*hidden, "softmax", network=weights))
+    problems = {
+        one["kind"]: one for one in json.loads(nnctl("check", path, "--json").stdout)["diagnoses"]
+    }
+    assert problems[kind]["cure"] == cure
+    cured = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    left = json.loads(nnctl("check", path, *cured, "--json").stdout)["diagnoses"]
+    assert kind not in [one["kind"] for one in left]
+    assert {one["kind"] for one in left} <= problems.keys()
+
+
 def test_options_override_the_configuration(nnctl: Nnctl, mini_folder: Path) -> None:
     options = ("--set", "network.layers.0.units=17", "--subset", 90, "--epochs", 5, "--seed", 3)
     plan = json.loads(nnctl("check", SMOKE, *options, "--dataset", mini_folder, "--json").stdout)
