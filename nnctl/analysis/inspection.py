@@ -31,6 +31,7 @@ from nnctl.nn.augmentation import GROUP
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import scaled
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
+from nnctl.nn.health import LayerHealth
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
@@ -277,6 +278,42 @@ def _dataset_info_of_run(run: Run) -> DatasetInfo:
     training = held_out + max(used.training, subset or 0)
     names = used.classes or class_names(run.config, run.config.network.layers[-1].units)
     return DatasetInfo(training, used.pixels, tuple(names))
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Statistics of all layers after an epoch.
+
+    Parameters
+    ----------
+    epoch : int
+        Number of the epoch; 0 for the initial weights, which have no update yet.
+    layers : list of LayerHealth
+        Health of each layer.
+    """
+
+    epoch: int
+    layers: list[LayerHealth]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the statistics as JSON-compatible values."""
+        result = dataclasses.asdict(self)
+        if self.epoch == 0:
+            for layer in result["layers"]:
+                layer["update_ratio"] = None
+        return result
+
+
+def layer_statistics(config: Config, run: Run | None = None) -> list[LayerStatistics]:
+    """Return the statistics of the layers with the initial weights, and after each epoch of a run.
+
+    The initial weights are drawn with the seed of the configuration and measured on images that
+    come with nnctl. A training measures its layers on validation images.
+    """
+    info = _dataset_info_of_run(run) if run else dataset_info_of(config)
+    initial = LayerStatistics(0, initial_health(config, info.pixels))
+    history = run.history if run else []
+    return [initial, *(LayerStatistics(one.epoch, one.health) for one in history if one.health)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import click
 from nnctl.analysis.inspection import (
     inspect,
     inspect_run,
+    layer_statistics,
     list_activations,
     report_gradients,
     sample_images,
@@ -21,7 +22,13 @@ from nnctl.errors import NnctlError
 from nnctl.files import to_json_text
 from nnctl.runs.resolve import load_config
 from nnctl.runs.run import Run
-from nnctl.views.check import show_activations, show_gradients, show_inspection, show_samples
+from nnctl.views.check import (
+    show_activations,
+    show_gradients,
+    show_inspection,
+    show_samples,
+    show_statistics,
+)
 from nnctl.views.console import results
 from nnctl.views.diagnosis import show_diagnoses
 
@@ -50,6 +57,9 @@ from nnctl.views.diagnosis import show_diagnoses
     metavar="N",
     help="Show N training images as the network sees them.",
 )
+@click.option(
+    "--layers", is_flag=True, help="Show statistics of each layer: initial, and by epoch."
+)
 @click.option("--strict", is_flag=True, help="Exit 1 if a problem is found.")
 @click.option("--activations", is_flag=True, help="List and plot all activation functions.")
 @output_options
@@ -57,13 +67,15 @@ def check(
     source: Path | None,
     gradients: bool,
     samples: int | None,
+    layers: bool,
     strict: bool,
     activations: bool,
     as_json: bool,
     quiet: bool,
     overrides: list[Override],
 ) -> None:
-    if activations == (source is not None) or (activations and (overrides or gradients or samples)):
+    others = overrides or gradients or samples or layers
+    if activations == (source is not None) or (activations and others):
         raise click.UsageError("expected a CONFIG, a RUN, or --activations alone")
     if source is None:
         if as_json:
@@ -71,7 +83,7 @@ def check(
         else:
             show_activations()
         return
-    trained = None
+    run = trained = None
     # A folder that is not a run may have the name of a preset.
     if source.is_dir() and (Run(source).config_path.exists() or not is_preset(source)):
         if overrides:
@@ -85,11 +97,14 @@ def check(
         config = load_config(source, overrides)
         inspection = inspect(config)
     images = sample_images(config, samples) if samples else []
+    statistics = layer_statistics(config, run) if layers else []
     report = report_gradients(config, trained) if gradients else None
     if as_json:
         result = inspection.to_json()
         if images:
             result["samples"] = [sample.to_json() for sample in images]
+        if statistics:
+            result["statistics"] = [one.to_json() for one in statistics]
         if report:
             result["gradients"] = report.to_json()
         click.echo(to_json_text(result))
@@ -97,6 +112,8 @@ def check(
         show_diagnoses(results(), "Problems found:", inspection.diagnoses)
     else:
         show_inspection(str(source), inspection)
+        if statistics:
+            show_statistics(config, statistics)
         if images:
             show_samples(images, config.data.dataset, config.training.adversarial)
         if report:

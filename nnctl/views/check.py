@@ -16,19 +16,32 @@ from nnctl.analysis.inspection import (
     LARGEST_ERROR,
     GradientReport,
     Inspection,
+    LayerStatistics,
     Sample,
     list_activations,
 )
+from nnctl.config import Config
 from nnctl.data.dataset import canonical_name
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.types import Array
-from nnctl.text import short_value
+from nnctl.text import percent, short_value
 from nnctl.views.console import BLUE, GREEN, is_unicode, make_table, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 from nnctl.views.terminal_images import print_side_by_side
 
 _REACH = 4.0  # activations are drawn for z from -4 to 4
+_MAX_EPOCHS = 20  # rows in a table of statistics
+_STATISTICS = {
+    "initial": "weights as the seed draws them, measured on images that come with nnctl",
+    "mean, std a": "mean and standard deviation of the activations",
+    "dead": "units whose output is 0 for every image",
+    "saturated": "outputs near a bound of the activation, where its derivative is nearly 0",
+    "|δ|": "norm of the error ∂L/∂z",
+    "ratio": "|δ| divided by that of the next layer: gradients vanish if it is small",
+    "update": "norm of a step, divided by that of the weights",
+}
+"""Columns of a table of statistics, and what they mean."""
 _COLUMNS, _ROWS = 16, 4  # size of each curve in characters
 _ROUNDING = 1e-13  # smaller residuals are rounding errors
 
@@ -86,6 +99,41 @@ def _layers(inspection: Inspection) -> Table:
             *([biases] if show_biases else []),
         )
     return table
+
+
+def show_statistics(config: Config, statistics: Sequence[LayerStatistics]) -> None:
+    """Print a table of statistics for each layer, with a row for the initial weights.
+
+    Of many epochs, some are shown: the first, the last, and others at equal distances.
+    """
+    console = results()
+    step = -(-len(statistics) // _MAX_EPOCHS)
+    shown = [*statistics[:1], *statistics[1:-1:step], *statistics[1:][-1:]]
+    for i, layer in enumerate(config.network.layers):
+        say(console, "")
+        say(console, Text(f"Layer {i + 1}: {layer.units} {layer.activation.name}", "bold"))
+        table = make_table(
+            "epoch", "mean a", "std a", "dead", "saturated", "|δ|", "ratio", "update"
+        )
+        for one in shown:
+            health = one.layers[i]
+            table.add_row(
+                str(one.epoch) if one.epoch else "initial",
+                f"{health.mean:.3g}",
+                f"{health.std:.3g}",
+                percent(health.dead, 0),
+                percent(health.saturated, 0),
+                f"{health.error:.2e}",
+                "" if health.error_ratio is None else f"{health.error_ratio:.2g}",
+                f"{health.update_ratio:.1e}" if one.epoch else "",
+            )
+        console.print(table)
+    legend = Table.grid(Column(no_wrap=True), "", padding=(0, 2))
+    for name, meaning in _STATISTICS.items():
+        legend.add_row(name, meaning)
+    console.print(legend)
+    if step > 1:
+        say(console, f"Every {step} epochs are shown; --json has all of them.")
 
 
 def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | None) -> None:

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
-from nnctl.analysis.inspection import GradientReport, inspect, report_gradients
+from nnctl.analysis.inspection import (
+    GradientReport,
+    LayerStatistics,
+    inspect,
+    layer_statistics,
+    report_gradients,
+)
 from nnctl.build import build_network
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
@@ -26,7 +32,7 @@ from nnctl.nn.types import Array
 from nnctl.runs.resolve import resolve_auto
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
-from nnctl.views.check import show_gradients
+from nnctl.views.check import show_gradients, show_statistics
 from nnctl.views.plots import draw_curve
 from tests.conftest import CONFIGS, Nnctl
 
@@ -248,6 +254,7 @@ def test_options_override_the_configuration(nnctl: Nnctl, mini_folder: Path) -> 
     [
         ((), "expected a CONFIG, a RUN"),
         ((SMOKE, "--activations"), "--activations alone"),
+        (("--activations", "--layers"), "--activations alone"),
         (("nowhere.yaml",), "nowhere.yaml"),
         (("folder",), "folder is not a run directory: it has no config.yaml"),
         (("run", "--epochs", 3), "the configuration of a RUN is fixed"),
@@ -351,6 +358,39 @@ def test_a_trained_run_is_checked_with_its_weights(nnctl: Nnctl, trained_run: Pa
     assert (fresh["epochs_done"], trained["epochs_done"]) == (None, 2)
     same = fresh.keys() - {"gradients", "epochs_done"}
     assert {key: fresh[key] for key in same} == {key: trained[key] for key in same}
+
+
+def test_the_statistics_of_the_layers_begin_with_the_initial_weights(
+    nnctl: Nnctl, trained_run: Path
+) -> None:
+    checked = json.loads(nnctl("check", trained_run, "--layers", "--json").stdout)
+    initial, *epochs = checked["statistics"]
+    lines = (trained_run / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert [
+        {"epoch": one["epoch"], "layers": one["health"]} for one in map(json.loads, lines)
+    ] == epochs
+    planned = json.loads(nnctl("check", SMOKE, "--layers", "--json").stdout)["statistics"]
+    assert planned == [initial]
+    first, second = initial["layers"]
+    assert (initial["epoch"], first["update_ratio"]) == (0, None)
+    assert first["error_ratio"] == pytest.approx(first["error"] / second["error"])
+    assert second["mean"] == pytest.approx(0.1)  # of a softmax with ten outputs
+    printed = nnctl("check", trained_run, "--layers", env={"COLUMNS": "80"}).stdout
+    rows = re.findall(r"^ +(initial|\d+)  .* %  .* %  .*", printed, re.MULTILINE)
+    assert rows == 2 * ["initial", "1", "2"]
+    assert max(map(len, printed.splitlines()[1:])) <= 80
+
+
+def test_of_many_epochs_some_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    config = from_mapping(mapping("relu", "softmax"), "test")
+    (initial,) = layer_statistics(config)
+    many = [LayerStatistics(epoch, initial.layers) for epoch in range(101)]
+    show_statistics(config, many)
+    printed = capsys.readouterr().out
+    first = printed[: printed.index("Layer 2")]
+    rows = re.findall(r"^ +(initial|\d+)  ", first, re.MULTILINE)
+    assert (rows[:3], rows[-2:]) == (["initial", "1", "7"], ["97", "100"])
+    assert "Every 6 epochs are shown" in printed
 
 
 def test_a_run_that_diverged_in_its_first_epoch_is_diagnosed(nnctl: Nnctl) -> None:
