@@ -26,7 +26,7 @@ from nnctl.diagnosis import (
     with_tried_cures,
 )
 from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
-from nnctl.nn.activations import ACTIVATIONS
+from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.augmentation import GROUP
 from nnctl.nn.dropout import Dropout
 from nnctl.nn.examples import scaled
@@ -36,6 +36,7 @@ from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream
+from nnctl.nn.types import Array
 from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.memory import memory_needed
 from nnctl.runs.resolve import (
@@ -62,6 +63,7 @@ _REGULARIZATION = (
     "training.adversarial",
     "training.average",
 )
+_STEEP = 1e6  # a larger slope at z = 30 is that of an exponential function
 _SAMPLES = 150  # parameters of each array that a gradient check compares
 
 
@@ -488,6 +490,53 @@ def list_activations() -> list[dict[str, Any]]:
                 about: kind().describe(getattr(kind, about))
                 for about in ("formula", "derivative", "outputs", "advice")
             },
+            "largest_slope": _largest_slope(kind()),
         }
         for kind in dict.fromkeys(ACTIVATIONS.values())
     ]
+
+
+def activation_curves(activation: Activation, x: Array) -> tuple[Array, Array]:
+    """Return f and f' along a line through the layer's weighted inputs z.
+
+    Maxout takes several z per unit, and softmax all z of its layer: they are evaluated along
+    (-x, ..., x) and (x, 0).
+    """
+    if activation.pieces > 1:
+        directions = np.linspace(-1, 1, activation.pieces)
+    else:
+        directions = np.array([1.0, 0.0] if activation.place == "output" else [1.0])
+    z = x[:, None] * directions
+    outputs = np.empty((len(x), len(directions) // activation.pieces))
+    activation.forward(z, outputs)
+    gradient, slopes = np.zeros_like(outputs), np.empty_like(z)
+    gradient[:, 0] = 1
+    activation.backward(z, outputs, gradient, slopes)
+    return outputs[:, 0], slopes @ directions
+
+
+def _largest_slope(activation: Activation) -> float | None:
+    """Return the largest derivative of an activation, to four digits; None if it is unbounded."""
+    _, slopes = activation_curves(activation, np.linspace(-30, 30, 60_001))
+    largest = float(slopes.max())
+    return None if largest > _STEEP else float(f"{largest:.4g}")
+
+
+def softmax_of_large_numbers() -> dict[str, list[float]]:
+    """Return softmax of 1010, 1000 and 990, computed with and without subtracting the maximum.
+
+    Deep Learning from Scratch, section 3.5.2.
+    """
+    z = np.array([1010.0, 1000.0, 990.0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        powers, shifted = np.exp(z), np.exp(z - z.max())
+        return {
+            name: numbers.tolist()
+            for name, numbers in {
+                "z": z,
+                "powers": powers,
+                "naive": powers / powers.sum(),
+                "shifted_powers": shifted,
+                "shifted": shifted / shifted.sum(),
+            }.items()
+        }

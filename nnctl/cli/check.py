@@ -13,6 +13,7 @@ from nnctl.analysis.inspection import (
     list_activations,
     report_gradients,
     sample_images,
+    softmax_of_large_numbers,
     trained_network,
 )
 from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options
@@ -62,6 +63,11 @@ from nnctl.views.diagnosis import show_diagnoses
 )
 @click.option("--strict", is_flag=True, help="Exit 1 if a problem is found.")
 @click.option("--activations", is_flag=True, help="List and plot all activation functions.")
+@click.option(
+    "--one-scale",
+    is_flag=True,
+    help="With --activations: plot function and derivative on one scale.",
+)
 @output_options
 def check(
     source: Path | None,
@@ -70,6 +76,7 @@ def check(
     layers: bool,
     strict: bool,
     activations: bool,
+    one_scale: bool,
     as_json: bool,
     quiet: bool,
     overrides: list[Override],
@@ -77,11 +84,17 @@ def check(
     others = overrides or gradients or samples or layers
     if activations == (source is not None) or (activations and others):
         raise click.UsageError("expected a CONFIG, a RUN, or --activations alone")
+    if one_scale and not activations:
+        raise click.UsageError("--one-scale needs --activations")
     if source is None:
         if as_json:
-            click.echo(to_json_text({"activations": list_activations()}))
+            click.echo(
+                to_json_text(
+                    {"activations": list_activations(), "softmax": softmax_of_large_numbers()}
+                )
+            )
         else:
-            show_activations()
+            show_activations(one_scale=one_scale)
         return
     run = trained = None
     # A folder that is not a run may have the name of a preset.

@@ -18,12 +18,13 @@ from nnctl.analysis.inspection import (
     Inspection,
     LayerStatistics,
     Sample,
+    activation_curves,
     list_activations,
+    softmax_of_large_numbers,
 )
 from nnctl.config import Config
 from nnctl.data.dataset import canonical_name
-from nnctl.nn.activations import ACTIVATIONS, Activation
-from nnctl.nn.types import Array
+from nnctl.nn.activations import ACTIVATIONS, Activation, Softmax
 from nnctl.text import percent, short_value
 from nnctl.views.console import BLUE, GREEN, is_unicode, make_table, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
@@ -194,11 +195,18 @@ def _verdict(residuals: list[float]) -> str:
     return "Halving Δw does not divide the residual by 4: an activation has a kink within Δw."
 
 
-def show_activations() -> None:
-    """Print the formula, derivative, range, advice and curves of every activation."""
+def show_activations(*, one_scale: bool) -> None:
+    """Print the formula, derivative, range, advice and curves of every activation.
+
+    Parameters
+    ----------
+    one_scale : bool
+        Draw a function and its derivative on the same vertical scale.
+    """
     console = results()
     reach = f"from z = -{_REACH:g} to {_REACH:g}"
-    say(console, f"f and its derivative f', {reach}, each with its own vertical scale")
+    scale = "both on one vertical scale" if one_scale else "each with its own vertical scale"
+    say(console, f"f and its derivative f', {reach}, {scale}")
     say(console, "")
     for known in list_activations():
         activation = ACTIVATIONS[known["name"]]()
@@ -209,40 +217,44 @@ def show_activations() -> None:
             title.append(f"  {json.dumps(known['parameters'])}", "dim")
         info = Table.grid(Column(style="dim", no_wrap=True), "", padding=(0, 1))
         info.add_row("f", known["formula"])
-        info.add_row("f'", known["derivative"])
+        slope = known["largest_slope"]
+        bound = "unbounded" if slope is None else f"at most {slope:.4g}"
+        info.add_row("f'", f"{known['derivative']}; {bound}")
         info.add_row("in", known["outputs"])
         info.add_row("", Text(known["advice"], "italic"))
         row = Table.grid(Column(no_wrap=True), Column(no_wrap=True), "", padding=(0, 2))
-        row.add_row(*_drawings(console, activation), info)
+        row.add_row(*_drawings(console, activation, one_scale=one_scale), info)
         say(console, title)
-        console.print(Padding(row, (0, 0, 1, 1)))
+        console.print(Padding(row, (0, 0, 0, 1)))
+        if isinstance(activation, Softmax):
+            _show_softmax_overflow(console)
+        say(console, "")
 
 
-def _drawings(console: Console, activation: Activation) -> list[Text]:
+def _show_softmax_overflow(console: Console) -> None:
+    """Print softmax of large numbers, with and without the maximum subtracted."""
+    example = softmax_of_large_numbers()
+
+    def listed(name: str) -> str:
+        return ", ".join(f"{number:.4g}" for number in example[name])
+
+    lines = [
+        f"Why the maximum is subtracted first, for z = {listed('z')}:",
+        f"exp(z) is {listed('powers')}; divided by the sum: {listed('naive')}",
+        f"exp(z - max z) is {listed('shifted_powers')}; divided by the sum: {listed('shifted')}",
+        "exp(z - c) / Σ exp(z - c) is the same for every c, as exp(-c) cancels.",
+    ]
+    console.print(Padding("\n".join(lines), (0, 0, 0, 2)))
+
+
+def _drawings(console: Console, activation: Activation, *, one_scale: bool) -> list[Text]:
     """Return the curves of f and f' for z from -4 to 4."""
     x = np.linspace(-_REACH, _REACH, 2 * _COLUMNS)
     braille = is_unicode(console)
-    curves = (draw_curve(f, _ROWS, _COLUMNS, braille=braille) for f in _curves(activation, x))
+    functions = activation_curves(activation, x)
+    limits = (float(np.min(functions)), float(np.max(functions))) if one_scale else None
+    curves = (draw_curve(f, _ROWS, _COLUMNS, braille=braille, limits=limits) for f in functions)
     return [
         Text("\n".join(lines), style)
         for lines, style in zip(curves, (BLUE, "magenta"), strict=True)
     ]
-
-
-def _curves(activation: Activation, x: Array) -> tuple[Array, Array]:
-    """Return f and f' along a line through the layer's weighted inputs z.
-
-    Maxout takes several z per unit, and softmax all z of its layer: they are evaluated along
-    (-x, ..., x) and (x, 0).
-    """
-    if activation.pieces > 1:
-        directions = np.linspace(-1, 1, activation.pieces)
-    else:
-        directions = np.array([1.0, 0.0] if activation.place == "output" else [1.0])
-    z = x[:, None] * directions
-    outputs = np.empty((len(x), len(directions) // activation.pieces))
-    activation.forward(z, outputs)
-    gradient, slopes = np.zeros_like(outputs), np.empty_like(z)
-    gradient[:, 0] = 1
-    activation.backward(z, outputs, gradient, slopes)
-    return outputs[:, 0], slopes @ directions

@@ -10,7 +10,12 @@ _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
 
 def draw_curve(
-    values: NDArray[np.floating], rows: int, columns: int, *, braille: bool = True
+    values: NDArray[np.floating],
+    rows: int,
+    columns: int,
+    *,
+    braille: bool = True,
+    limits: tuple[float, float] | None = None,
 ) -> list[str]:
     """Return the lines that draw a curve.
 
@@ -22,9 +27,11 @@ def draw_curve(
         Size in characters.
     braille : bool
         Draw with 2 x 4 dots per character; otherwise with stars.
+    limits : pair of float, optional
+        Heights of the bottom and the top (default: those of the curve).
     """
     height = 4 * rows
-    low, high = float(values.min()), float(values.max())
+    low, high = limits or (float(values.min()), float(values.max()))
     scale = (height - 1) / (high - low) if high > low else 0.0
     levels = (
         np.rint((high - values) * scale).astype(int) if scale else np.full(len(values), height // 2)

@@ -255,6 +255,7 @@ def test_options_override_the_configuration(nnctl: Nnctl, mini_folder: Path) -> 
         ((), "expected a CONFIG, a RUN"),
         ((SMOKE, "--activations"), "--activations alone"),
         (("--activations", "--layers"), "--activations alone"),
+        ((SMOKE, "--one-scale"), "--one-scale needs --activations"),
         (("nowhere.yaml",), "nowhere.yaml"),
         (("folder",), "folder is not a run directory: it has no config.yaml"),
         (("run", "--epochs", 3), "the configuration of a RUN is fixed"),
@@ -490,8 +491,34 @@ def test_all_activations_are_listed(nnctl: Nnctl) -> None:
         drawn = [BRAILLE.sub("", line) != line for line in lines]
         assert drawn == [True] * 4 + [False] * (len(lines) - 4)
         assert any(set(BRAILLE.findall(line)) - {"\u2800"} for line in lines)
+    slopes = {one["name"]: one["largest_slope"] for one in listed}
+    known = {"sigmoid": 0.25, "hard_sigmoid": 0.1667, "tanh": 1, "swish": 1.1, "gelu": 1.129}
+    known |= {"step": 0, "relu": 1, "selu": 1.758, "softmax": 0.25, "exponential": None}
+    assert known.items() <= slopes.items()
+    assert "f (1 - f); at most 0.25" in printed
+    assert "f; unbounded" in printed
     names = [name for one in listed for name in (one["name"], *one["aliases"])]
     assert sorted(names) == sorted(ACTIVATIONS)
+
+
+def test_softmax_subtracts_the_maximum_because_exp_overflows(nnctl: Nnctl) -> None:
+    example = json.loads(nnctl("check", "--activations", "--json").stdout)["softmax"]
+    assert (example["z"], example["naive"]) == ([1010, 1000, 990], [None] * 3)
+    assert example["shifted"] == pytest.approx([9.99954600e-01, 4.53978686e-05, 2.06106005e-09])
+    printed = nnctl("check", "--activations").stdout
+    assert "exp(z) is inf, inf, inf; divided by the sum: nan, nan, nan" in printed
+    assert "divided by the sum: 1, 4.54e-05, 2.061e-09" in " ".join(printed.split())
+
+
+def test_function_and_derivative_are_drawn_on_one_scale_when_asked(nnctl: Nnctl) -> None:
+    separate, common = (
+        nnctl("check", "--activations", *options, env={"COLUMNS": "200"}).stdout.splitlines()
+        for options in ((), ("--one-scale",))
+    )
+    # The derivative of the sigmoid, at most 1/4, reaches the top line only on its own scale.
+    for lines, is_empty in ((separate, False), (common, True)):
+        top = lines[next(i for i, line in enumerate(lines) if line.startswith("sigmoid")) + 1]
+        assert (set(top[19:35]) <= {" ", "\u2800"}) == is_empty
 
 
 @pytest.mark.parametrize("columns", [80, 200])
