@@ -45,7 +45,15 @@ def test_the_wheel_contains_the_digits_the_schemas_and_the_licenses(wheel: Path)
     assert "nnctl/py.typed" in names
     for part in ("best.npz", "config.yaml", "summary.json"):
         assert f"nnctl/analysis/photographs/{part}" in names
-    for part in ("page.html", "page.css", "page.js", "units.js", "network.js", "handwriting.js"):
+    for part in (
+        "page.html",
+        "page.css",
+        "page.js",
+        "units.js",
+        "steps.js",
+        "network.js",
+        "handwriting.js",
+    ):
         assert f"nnctl/report/{part}" in names
     assert (CONFIGS / "schema.json").read_bytes() == schema
     assert not any(name.startswith("tests") for name in names)

@@ -78,10 +78,11 @@ class Sheet {
 
 // The pad, the image as the network sees it, and the answer of the network.
 class Board {
-  constructor(board, network, sheet, explorer) {
+  constructor(board, network, sheet, explorer, steps) {
     this.network = network;
     this.sheet = sheet;
     this.explorer = explorer;
+    this.steps = steps;
     this.side = Math.sqrt(network.inputs);
     this.strokes = [];
     this.canvas = board.querySelector("#draw");
@@ -154,6 +155,7 @@ class Board {
     this.say("", "");
     this.source.textContent = "Draw here.";
     for (const bar of this.bars) this.fill(bar, null);
+    this.steps.clear();
   }
 
   // Shows and classifies a digit of the page instead of a drawing.
@@ -182,13 +184,12 @@ class Board {
     this.say(name, `${shown[best].toFixed(3)}; next: ${other}, ${shown[second].toFixed(3)}`);
     this.showEvidence(image, outputs.length, best, second, name, other);
     this.explorer.show(passed);
+    this.steps.show(image, passed, best, second);
   }
 
   // Colors the pixels that speak for the answer and for the class with the second largest output.
   showEvidence(image, units, best, second, name, other) {
-    const coefficients = new Float64Array(units);
-    if (units === 1) coefficients[0] = best ? 1 : -1;
-    else [coefficients[best], coefficients[second]] = [1, -1];
+    const coefficients = coefficientsOf(units, best, second);
     const contributions = this.network.contributions(image, coefficients);
     paintSigned(this.evidence, contributions, this.side);
     const caption = contributions.some(Boolean)
@@ -228,7 +229,8 @@ if (network && element("board")) {
   const sheet = first && new Sheet(Math.sqrt(network.inputs)).load();
   const classes = [...document.querySelectorAll(".bar")].map((bar) => bar.dataset.name);
   const explorer = new Explorer(element("explorer"), network, samplesOf(sheet), classes);
-  const board = new Board(element("board"), network, sheet, explorer);
+  const steps = new Steps(element("steps"), network, classes);
+  const board = new Board(element("board"), network, sheet, explorer, steps);
   if (first) board.show(first);
 }
 const cells = read("confusion-digits");

@@ -26,7 +26,7 @@ GENERATOR = "nnctl report"
 """Name in the page's generator tag, which identifies pages of nnctl."""
 
 _MAX_LABELED = 3  # keys in the label of a curve
-_SCRIPTS = ("network.js", "handwriting.js", "units.js", "page.js")
+_SCRIPTS = ("network.js", "handwriting.js", "units.js", "steps.js", "page.js")
 
 
 def render(ranked: Sequence[RunReport], sweeps: Sequence[SweepReport]) -> str:

@@ -492,7 +492,13 @@ def test_all_activations_are_listed(nnctl: Nnctl) -> None:
         assert drawn == [True] * 4 + [False] * (len(lines) - 4)
         assert any(set(BRAILLE.findall(line)) - {"\u2800"} for line in lines)
     slopes = {one["name"]: one["largest_slope"] for one in listed}
-    known = {"sigmoid": 0.25, "hard_sigmoid": 0.1667, "tanh": 1, "swish": 1.1, "gelu": 1.129}
+    known: dict[str, float | None] = {
+        "sigmoid": 0.25,
+        "hard_sigmoid": 0.1667,
+        "tanh": 1,
+        "swish": 1.1,
+        "gelu": 1.129,
+    }
     known |= {"step": 0, "relu": 1, "selu": 1.758, "softmax": 0.25, "exponential": None}
     assert known.items() <= slopes.items()
     assert "f (1 - f); at most 0.25" in printed

@@ -276,6 +276,39 @@ def test_the_evidence_of_a_network_without_hidden_layers_is_w_times_x(
     np.testing.assert_allclose(actual, image * (weights[:, 1] - weights[:, 2]), atol=1e-3)
 
 
+def test_the_steps_lead_from_the_image_on_the_pad_to_the_answer(
+    page_file: Path, trained: Path, open_page: Open
+) -> None:
+    page = open_page(page_file)
+    expect(page.locator("#answer")).not_to_have_text("")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#steps")).to_be_hidden()
+    page.locator("#samples .digit").nth(4).click()
+    expect(page.locator("#answer")).not_to_have_text("")
+    network = in_half_precision(api.load(trained).network())
+    labels = open_dataset("mini", notify=ignore).test.labels
+    true = int(page.locator("#samples figcaption").nth(4).inner_text())
+    image = images()[int(np.flatnonzero(labels == true)[0])][None]
+    hidden, logits = network.activations(image)[0][0], network.logits(image)[0]
+    other, answer = np.argsort(logits)[-2:].tolist()
+    expect(page.locator("#answer")).to_have_text(str(answer))
+    first, last, decision = (
+        [row.split("\t") for row in page.locator("#steps tbody").nth(i).inner_text().splitlines()]
+        for i in range(3)
+    )
+    strongest = np.argsort(-hidden)[:5]
+    assert [row[0] for row in first] == [str(unit + 1) for unit in strongest]
+    assert [float(row[2]) for row in first] == pytest.approx(hidden[strongest].tolist(), rel=1e-3)
+    assert [row[0] for row in last[:2]] == [str(answer), str(other)]
+    assert float(last[0][1]) == pytest.approx(float(logits[answer]), rel=1e-3)
+    difference = float(logits[answer] - logits[other])
+    assert decision[-1] == ["sum", "", "", decision[-1][-1]]
+    assert float(decision[-1][-1]) == pytest.approx(difference, rel=1e-3)
+    assert sum(float(row[-1]) for row in decision[:-1]) == pytest.approx(difference, abs=0.01)
+    caption = page.locator("#steps .decision").inner_text()
+    assert caption.startswith(f"Why {answer} and not {other}, the second best: z({answer}) - z(")
+
+
 def test_the_mistakes_are_reached_with_the_keyboard(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file)
     mistake = page.locator("#worst-mistakes ~ .digits .digit").first
@@ -388,6 +421,8 @@ def test_a_binary_classifier_has_two_bars(tmp_path: Path, open_page: Open) -> No
     draw(page, SEVEN)
     assert page.locator(".bar b").all_inner_texts() == ["other", "7"]
     assert page.locator("#answer").inner_text() == "7"
+    assert page.locator("#steps .decision").inner_text().startswith("Why 7 and not other, the sec")
+    assert float(page.locator("#steps .answer td").last.inner_text()) > 0  # z of the only unit
 
 
 @pytest.mark.usefixtures("sketched_reports")
@@ -427,4 +462,4 @@ def test_names_and_configurations_are_escaped(nnctl: Nnctl, scratch: Path, open_
     assert f"{name}2" in page.locator(".runs tbody").inner_text()
     assert page.locator(".legend").first.inner_text().split() == ["epochs=2", "epochs=1"]
     assert f"</pre>{evil} {{{{ 7 * 7 }}}}" in page.locator("pre").inner_text()
-    assert page.locator("script").count() == 7
+    assert page.locator("script").count() == 8
