@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from nnctl.nn.activations import Activation
+from nnctl.nn.batch_norm import NormalizedFunction, NormalizedOutputs, layer_function
 from nnctl.nn.network import Network, Parameters
+from nnctl.nn.threads import ThreadTeam
 from nnctl.nn.types import Array
 
 
@@ -16,7 +19,8 @@ class Backpropagation:
 
     The backward pass propagates the deltas dL/dz from layer to layer (Nielsen, chapter 2). The
     gradient of the weights is the product of a layer's inputs and its deltas, written directly into
-    `gradient`. Gradients with respect to the pixels are computed only by `input_gradient`.
+    `gradient`. Gradients with respect to the pixels are computed only by `input_gradient`. Batch
+    normalization uses the statistics of the batch; see `nnctl.nn.batch_norm`.
 
     Parameters
     ----------
@@ -35,6 +39,8 @@ class Backpropagation:
         Activations of every layer, after `forward`.
     deltas : list of array, shape (batch, columns)
         Deltas dL/dz of every layer, after `propagate`. The caller writes those of the output layer.
+    normalizations : list of Normalization
+        Batch normalization of each layer that has one.
     """
 
     def __init__(
@@ -44,7 +50,10 @@ class Backpropagation:
             return [np.empty((batch_size, layer.units), network.dtype) for layer in network.layers]
 
         self.gradient = gradient
-        self._functions = network.functions
+        self._use(
+            layer_function(network, gradient, layer, batch_size)
+            for layer in range(len(network.layers))
+        )
         self._weights = network.parameters.weights
         self._biases = network.parameters.biases
         self._weights_transposed = [weights.T for weights in network.parameters.weights]
@@ -64,7 +73,36 @@ class Backpropagation:
             if layer.columns > layer.units or layer.n_slopes:
                 self.deltas[i] = np.empty((batch_size, layer.columns), network.dtype)
 
-    def view(self, rows: slice) -> Backpropagation:
+    def _use(self, functions: Iterable[Activation]) -> None:
+        """Set the functions that the two passes apply, one per layer."""
+        self._functions = [*functions]
+        self.normalizations = [
+            function.normalization
+            for function in self._functions
+            if isinstance(function, NormalizedFunction)
+        ]
+
+    def split(self, team: ThreadTeam) -> list[tuple[slice, Backpropagation]]:
+        """Return each thread's rows of a batch, and an object for them with views of the buffers.
+
+        With batch normalization, the threads wait for each other in `forward` and in `propagate`.
+        """
+        functions = [
+            function.split(team)
+            if isinstance(function, NormalizedFunction)
+            else [function] * team.size
+            for function in self._functions
+        ]
+        views = []
+        for rows, of_thread in zip(
+            team.split(len(self._ones)), zip(*functions, strict=True), strict=True
+        ):
+            view = self._view(rows)
+            view._use(of_thread)
+            views.append((rows, view))
+        return views
+
+    def _view(self, rows: slice) -> Backpropagation:
         """Return an object for some of the examples, whose buffers are views of these buffers."""
 
         def views(
@@ -91,6 +129,14 @@ class Backpropagation:
         view.gradient, view._weights = gradient, parameters.weights
         view._weights_transposed = [weights.T for weights in parameters.weights]
         return view
+
+    @property
+    def activations(self) -> list[Array]:
+        """Activations of every layer before batch normalization, after `forward`."""
+        return [
+            function.activations if isinstance(function, NormalizedOutputs) else outputs
+            for function, outputs in zip(self._functions, self.outputs, strict=True)
+        ]
 
     @property
     def output_deltas(self) -> Array:
@@ -158,7 +204,10 @@ class Backpropagation:
         return self.gradient.vector
 
     def propagate(self) -> None:
-        """Compute the deltas of every layer from those of the output layer."""
+        """Compute the deltas of every layer from those of the output layer.
+
+        This also writes the gradient of gains and shifts, whose sums the deltas depend on.
+        """
         for i in range(len(self._functions) - 1, 0, -1):
             below = i - 1
             np.dot(self.deltas[i], self._weights_transposed[i], out=self._output_gradients[below])

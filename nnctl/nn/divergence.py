@@ -43,6 +43,8 @@ class Snapshot:
     ----------
     parameters : array, shape (size,)
         Parameters of the network.
+    statistics : array
+        Running statistics of batch normalization.
     state : dict of str to array
         State of the optimizer.
     batch : int
@@ -52,26 +54,30 @@ class Snapshot:
     """
 
     parameters: Array
+    statistics: Array
     state: dict[str, Array]
     batch: int
     last_loss: float | None
 
     @classmethod
     def take(cls, step: Step, batch: int, last_loss: float | None) -> Snapshot:
-        """Copy the parameters and the state of the optimizer."""
+        """Copy the network and the state of the optimizer."""
+        network = step.network
         state = {name: values.copy() for name, values in step.state.items()}
-        return cls(step.network.parameters.vector.copy(), state, batch, last_loss)
+        vector, statistics = network.parameters.vector.copy(), network.statistics.copy()
+        return cls(vector, statistics, state, batch, last_loss)
 
     def restore(self, step: Step) -> None:
-        """Set the parameters and the state of the optimizer to the copies."""
+        """Set the network and the state of the optimizer to the copies."""
         step.network.parameters.vector[...] = self.parameters
+        step.network.statistics[...] = self.statistics
         for name, values in self.state.items():
             step.state[name][...] = values
 
 
 def is_finite(step: Step) -> bool:
-    """Return whether all parameters and the optimizer's state are finite."""
-    arrays = [step.network.parameters.vector, *step.state.values()]
+    """Return whether the network's numbers and the optimizer's state are finite."""
+    arrays = [step.network.parameters.vector, step.network.statistics, *step.state.values()]
     return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
@@ -115,6 +121,9 @@ def _first_not_finite(
     for layer, values in enumerate([*outputs[:-1], batch.logits], start=1):
         if not np.isfinite(values).all():
             return layer, "outputs"
+    for layer, variances in enumerate(step.network.running_variances, start=1):
+        if not np.isfinite(variances).all():  # of numbers too large for their squares
+            return layer, "outputs"
     if not math.isfinite(loss):
         return depth, "outputs"
     for layer in range(depth, 0, -1):
@@ -128,5 +137,11 @@ def _first_not_finite(
 
 def _is_finite(parameters: Parameters, layer: int) -> bool:
     """Return whether all numbers of a layer, counted from 1, are finite."""
-    views = (parameters.weights, parameters.biases, parameters.slopes)
+    views = (
+        parameters.weights,
+        parameters.biases,
+        parameters.slopes,
+        parameters.gains,
+        parameters.shifts,
+    )
     return all(bool(np.isfinite(view[layer - 1]).all()) for view in views)

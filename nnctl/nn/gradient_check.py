@@ -14,6 +14,7 @@ from nnctl.nn.network import Network, Parameters
 from nnctl.nn.types import Array
 
 _STEP = 1e-4  # large enough for little rounding error; Richardson removes the h² error
+_CANCELED = 1e-2  # fraction of the largest gradient of the weights, see `check_gradient`
 _RESOLUTION = 1e-6  # gradients below this, relative to the loss, are lost in rounding errors
 
 
@@ -29,7 +30,8 @@ class GradientError:
         Largest absolute gradient of any of its parameters.
     largest : float
         Largest relative error: difference divided by the largest gradient in the same array of
-        parameters (weights, biases, or slopes of the activation).
+        parameters (weights, biases, slopes of the activation, or gains or shifts of batch
+        normalization).
     checked, skipped : int
         Number of parameters compared, and of parameters left out because a kink of an activation
         lies within the step.
@@ -53,6 +55,8 @@ def check_gradient(
 ) -> list[GradientError]:
     """Compare backpropagation with central differences, layer by layer.
 
+    Batch normalization uses the mean and variance of the examples, as in training.
+
     Parameters
     ----------
     network : Network
@@ -72,10 +76,17 @@ def check_gradient(
     for layer in range(len(network.layers)):
         differences = _Differences(network, loss, layer, a, targets)
         largest, steepest, checked, skipped = 0.0, 0.0, 0, 0
+        # Batch normalization cancels the biases and shifts before it: their gradient is a rounding
+        # error, which is small only in comparison with the gradient of the weights.
+        smallest = differences.resolution
+        if network.statistics.size:
+            smallest = max(smallest, _CANCELED * float(np.abs(gradient.weights[layer]).max()))
         for views, gradients in (
             (network.parameters.weights, gradient.weights),
             (network.parameters.biases, gradient.biases),
             (network.parameters.slopes, gradient.slopes),
+            (network.parameters.gains, gradient.gains),
+            (network.parameters.shifts, gradient.shifts),
         ):
             values, slopes = views[layer].reshape(-1), gradients[layer].reshape(-1)
             chosen = rng.permutation(len(values))[:samples]
@@ -88,12 +99,12 @@ def check_gradient(
             checked += len(pairs)
             skipped += len(numeric) - len(pairs)
             if pairs:
-                scale = max(float(np.abs(slopes).max()), differences.resolution)
+                scale = max(float(np.abs(slopes).max()), smallest)
                 error = max(abs(ours - theirs) for ours, theirs in pairs) / scale
                 largest = max(largest, error) if math.isfinite(error) else math.inf
             steepest = max(steepest, float(np.abs(slopes).max(initial=0.0)))
         errors.append(GradientError(layer + 1, steepest, largest, checked, skipped))
-        a = network.propagate(layer, a)
+        a = network.propagate(layer, a, of_batch=True)
     return errors
 
 
@@ -132,9 +143,9 @@ class _Differences:
         a, regions = self._below, []
         z = a
         for layer in range(self._layer, len(self._network.layers)):
-            z = self._network.weighted_inputs(layer, a)
+            z = self._network.weighted_inputs(layer, a, of_batch=True)
             regions.append(self._network.functions[layer].regions(z))
-            a = self._network.apply(layer, z.copy())
+            a = self._network.apply(layer, z.copy(), of_batch=True)
         return float(self._loss.values(z, self._targets).mean()), regions
 
 
@@ -146,7 +157,8 @@ def linearization_residuals(
     Parameters
     ----------
     network : Network
-        Network in float64. Its parameters are changed and restored.
+        Network in float64, without batch normalization, which has no gradient for one example. Its
+        parameters are changed and restored.
     inputs : array, shape (1, inputs)
         One example.
     rng : numpy.random.Generator

@@ -22,10 +22,11 @@ class LayerHealth:
     Parameters
     ----------
     mean, std : float
-        Mean and standard deviation of the activations, over units and examples.
+        Mean and standard deviation of the activations, over units and examples, after batch
+        normalization if there is one.
     dead : float
-        Fraction of units whose output is 0 for every example. For an activation with the bound 0,
-        outputs near 0 count as 0.
+        Fraction of units whose activation is 0 for every example. For an activation with the bound
+        0, values near 0 count as 0.
     saturated : float
         Fraction of outputs within 5 % of a bound of the activation, where its derivative vanishes.
     error : float
@@ -52,6 +53,8 @@ class LayerHealth:
 
 class Probe:
     """Measures the health of a network's layers on a fixed batch.
+
+    As in training, batch normalization uses the mean and variance of the batch.
 
     Parameters
     ----------
@@ -92,15 +95,16 @@ class Probe:
             LayerHealth(
                 mean=float(outputs.mean(dtype=np.float64)),
                 std=float(outputs.std(dtype=np.float64)),
-                dead=_dead(outputs, layer.activation.saturation),
-                saturated=_saturated(outputs, layer.activation.saturation),
+                dead=_dead(activations, layer.activation.saturation),
+                saturated=_saturated(activations, layer.activation.saturation),
                 error=error,
                 error_ratio=None if next_error is None else _ratio(error, next_error),
                 update_ratio=_ratio(_norm(update), _norm(weights)),
             )
-            for layer, outputs, error, next_error, update, weights in zip(
+            for layer, outputs, activations, error, next_error, update, weights in zip(
                 self._network.layers,
                 backpropagation.outputs,
+                backpropagation.activations,
                 norms,
                 next_norms,
                 self._gradient.weights,

@@ -252,6 +252,9 @@ class TrainingLoop:
         if self._ema_network is None or not self.has_average:
             return self.network
         self._ema_network.parameters.vector[...] = self.state["average"]
+        # Batch normalization keeps the statistics of the trained network: those of the averaged one
+        # would take another pass over the training set.
+        self._ema_network.statistics[...] = self.network.statistics
         return self._ema_network
 
     @property

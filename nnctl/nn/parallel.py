@@ -38,10 +38,7 @@ class ParallelStep:
         self._step = step
         self._team = team
         self._shards = split_parameters(step.parameters, step.gradient, step.state, team)
-        self._views = {
-            size: [(rows, backprop.view(rows)) for rows in team.split(size)]
-            for size, backprop in step.backprops.items()
-        }
+        self._views = {size: backprop.split(team) for size, backprop in step.backprops.items()}
 
     def run(self, batches: Sequence[Batch], first_step: int) -> None:
         """Take one step per batch; steps are counted from 1."""
@@ -66,6 +63,9 @@ class ParallelStep:
         if part.weights is not None:
             deltas *= part.weights[:, None]
         deltas *= serial.optimizer.gradient_scale(learning_rate) / size
+        if thread == 0:
+            for normalization in backprop.normalizations:
+                normalization.update_running_statistics()
         backprop.propagate()
         self._team.wait()
         shard.write_gradient(serial.backprops[size], batch.inputs)
@@ -82,7 +82,7 @@ class ThreadShard(Shard):
     rows : list of (int, slice)
         Layers with weights in the shard, and the rows of their weight matrices.
     is_last : bool
-        Whether the shard is the last one, which also contains all biases and slopes.
+        Whether the shard is the last one, which also contains all other parameters.
     thread : int
         Number of the thread.
     team : ThreadTeam

@@ -91,5 +91,7 @@ class Step:
         # The mean over the batch. SGD multiplies the learning rate here, which is 5 % faster than
         # multiplying it into the gradient.
         deltas *= self.optimizer.gradient_scale(learning_rate) / len(outputs)
+        for normalization in backprop.normalizations:
+            normalization.update_running_statistics()
         backprop.backward(batch.inputs)
         self.optimizer.update(self._shard, learning_rate, step)

@@ -39,7 +39,7 @@ from nnctl.nn.events import EpochDone, Event
 from nnctl.nn.examples import Examples
 from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
-from nnctl.nn.network import Layer, Network
+from nnctl.nn.network import BatchNorm, Layer, Network
 from nnctl.nn.optimizers import (
     SGD,
     ClipNorm,
@@ -148,19 +148,28 @@ def labels_of(count: int, classes: int, seed: int = 0) -> Any:
 
 
 def make_network(
-    sizes: Sequence[int], activations: Sequence[str | Activation], dtype: DTypeLike = np.float64
+    sizes: Sequence[int],
+    activations: Sequence[str | Activation],
+    dtype: DTypeLike = np.float64,
+    batch_norm: BatchNorm | None = None,
 ) -> Network:
-    """Return a network with random parameters; `sizes` begins with the number of inputs."""
+    """Return a network with random parameters; `sizes` begins with the number of inputs.
+
+    All hidden layers have the batch normalization.
+    """
     layers = [
         Layer(units, ACTIVATIONS[kind]() if isinstance(kind, str) else kind)
         for units, kind in zip(sizes[1:], activations, strict=True)
     ]
+    layers[:-1] = [dataclasses.replace(layer, batch_norm=batch_norm) for layer in layers[:-1]]
     network = Network(sizes[0], layers, dtype)
     network.initialize(np.random.default_rng(0))
     for biases in network.parameters.biases:
         biases[...] = normal(*biases.shape, seed=1) / 10
     for learned in network.parameters.slopes:
         learned[...] = normal(*learned.shape, seed=2) / 4
+    for learned in (*network.parameters.gains, *network.parameters.shifts):
+        learned += normal(*learned.shape, seed=3) / 4
     return network
 
 
@@ -232,8 +241,9 @@ def make_optimizer(
 
 
 def bits(training: TrainingLoop) -> tuple[bytes, ...]:
-    """Return the bytes of the parameters and of the optimizer state."""
-    arrays = [training.network.parameters.vector, *training.state.values()]
+    """Return the bytes of the network and of the optimizer state."""
+    network = training.network
+    arrays = [network.parameters.vector, network.statistics, *training.state.values()]
     return tuple(array.tobytes() for array in arrays)
 
 
@@ -252,6 +262,7 @@ def check_resuming(create: Callable[[], TrainingLoop]) -> None:
         first_part = list(itertools.islice(stopped, stop))
         resumed.progress = copy.deepcopy(stopped.progress)
         resumed.network.parameters.vector[...] = stopped.network.parameters.vector
+        resumed.network.statistics[...] = stopped.network.statistics
         for name, values in stopped.state.items():
             resumed.state[name][...] = values
         rest = list(resumed)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from nnctl.nn.activations import Activation
+from nnctl.nn.activations import Activation, Maxout, PReLU, Tanh
 from nnctl.nn.backprop import Backpropagation
-from nnctl.nn.network import Parameters
+from nnctl.nn.network import BatchNorm, Parameters
 from nnctl.nn.parallel import split_parameters
 from nnctl.nn.threads import ThreadTeam
 from nnctl.nn.types import Array
@@ -144,20 +144,35 @@ def test_shards_cover_all_parameters_evenly_in_whole_rows(count: int) -> None:
         assert abs(len(shard.weights) - parameters.decaying.size / count) <= longest_row
 
 
-@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
-def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(hidden: Activation) -> None:
-    network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"])
+@pytest.mark.parametrize(
+    ("hidden", "batch_norm"),
+    [
+        *((f, None) for f in HIDDEN),
+        *((f, BatchNorm(position="before")) for f in (Tanh(), PReLU(), Maxout())),
+        *((f, BatchNorm(position="after")) for f in (Tanh(), PReLU(), Maxout())),
+    ],
+    ids=str,
+)
+def test_parts_of_a_batch_give_the_gradient_of_the_whole_batch(
+    hidden: Activation, batch_norm: BatchNorm | None
+) -> None:
+    network = make_network([6, 5, 4, 3], [hidden, hidden, "softmax"], batch_norm=batch_norm)
     gradients = [Parameters(6, network.layers, np.float64) for _ in range(2)]
     inputs, deltas, logits = normal(7, 6), normal(7, 3, seed=1), np.empty((7, 3))
     whole, backprop = (Backpropagation(network, gradient, 7) for gradient in gradients)
     whole.forward(inputs, logits)
     whole.output_deltas[...] = deltas
     whole.backward(inputs)
-    for rows in (slice(0, 2), slice(2, 2), slice(2, 7)):
-        part = backprop.view(rows)
+
+    def work(thread: int) -> None:
+        rows, part = parts[thread]
         part.forward(inputs[rows], logits[rows])
         part.output_deltas[...] = deltas[rows]
         part.propagate()
+
+    with make_team(8) as team:  # one of them gets no example
+        parts = backprop.split(team)
+        team.run(work)
     for shard in split_parameters(network.parameters, gradients[1], {}, ThreadTeam(3)):
         shard.write_gradient(backprop, inputs)
     np.testing.assert_allclose(gradients[0].vector, gradients[1].vector, rtol=1e-12, atol=1e-14)
