@@ -10,7 +10,7 @@ from nnctl.nn.batches import BatchLoader, balanced_weights
 from nnctl.nn.examples import Examples
 from nnctl.nn.loop import TrainingLoop
 from nnctl.nn.losses import make_loss
-from nnctl.nn.network import Layer, Network, count_parameters
+from nnctl.nn.network import BatchNorm, Layer, Network, count_parameters
 from nnctl.nn.optimizers import (
     L1,
     OPTIMIZERS,
@@ -38,8 +38,16 @@ def build_layers(config: Config) -> list[Layer]:
     layers = []
     for layer in config.network.layers:
         init = layer.init or config.network.init
+        batch_norm = BatchNorm(**dict(layer.batch_norm)) if layer.batch_norm else None
         layers.append(
-            Layer(layer.units, layer.activation, init.weights, init.biases, layer.dropout)
+            Layer(
+                layer.units,
+                layer.activation,
+                init.weights,
+                init.biases,
+                layer.dropout,
+                batch_norm,
+            )
         )
     return layers
 

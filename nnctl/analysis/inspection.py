@@ -34,7 +34,7 @@ from nnctl.nn.gradient_check import GradientError, check_gradient, linearization
 from nnctl.nn.health import LayerHealth
 from nnctl.nn.losses import make_loss
 from nnctl.nn.metrics import make_targets
-from nnctl.nn.network import Network
+from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
 from nnctl.runs.data_problems import find_data_problems
@@ -81,6 +81,8 @@ class LayerPlan:
         Name and formula of the activation.
     dropout : float
         Fraction of the outputs that are dropped in training.
+    batch_norm : str, optional
+        Position of the batch normalization: "before" or "after" the activation; None without.
     weights, biases : str
         Names of their initial distributions.
     weights_std, biases_std : float
@@ -96,6 +98,7 @@ class LayerPlan:
     activation: str
     formula: str
     dropout: float
+    batch_norm: str | None
     weights: str
     weights_std: float
     auto: bool
@@ -189,10 +192,11 @@ def _plan(config: Config, info: DatasetInfo) -> Inspection:
                 layer=number,
                 inputs=inputs,
                 units=layer.units,
-                parameters=(inputs + 1) * layer.columns + layer.n_slopes,
+                parameters=count_parameters(inputs, [layer]),
                 activation=activation.name,
                 formula=activation.describe(activation.formula),
                 dropout=layer.dropout,
+                batch_norm=layer.batch_norm.position if layer.batch_norm else None,
                 weights=weights.name,
                 weights_std=weights.standard_deviation(inputs, layer.units),
                 auto=weights is not layer.weights,
@@ -458,6 +462,7 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
         trained = build_network(config, pixels)
         trained.initialize(stream(config.training.seed, "initialization"))
     network.parameters.vector[...] = trained.parameters.vector
+    network.statistics[...] = trained.statistics
     inputs, labels = some_examples(pixels, _CHECKED, network.dtype)
     units = network.sizes[-1]
     targets = make_targets(labels % max(2, units), units, network.dtype)
@@ -465,7 +470,7 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
     rng = np.random.default_rng(config.training.seed)
     with np.errstate(over="ignore", invalid="ignore"):  # overflows are reported as wrong gradients
         errors = check_gradient(network, loss, inputs, targets, samples=_SAMPLES, rng=rng)
-        residuals = linearization_residuals(network, inputs[-1:], rng)
+        residuals = linearization_residuals(network.folded(), inputs[-1:], rng)
     return GradientReport(
         errors=errors,
         surrogates=[

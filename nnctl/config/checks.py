@@ -75,6 +75,11 @@ def check_network(config: Config) -> Iterator[Problem]:
             ("network", "layers", last, "dropout"),
             "dropout is for hidden layers only; set it in an earlier layer",
         )
+    if output.batch_norm:
+        yield Problem(
+            ("network", "layers", last, "batch_norm"),
+            "batch_norm is for hidden layers only; set it in an earlier layer",
+        )
     try:
         make_loss(config.loss, output.activation)
     except ValueError as error:
@@ -113,7 +118,19 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
 
 
 def check_training(config: Config) -> Iterator[Problem]:
-    """Check that what depends on validation has validation examples."""
+    """Check that there are validation examples, and examples in a batch, for what needs them."""
+    normalized = [i for i, layer in enumerate(config.network.layers) if layer.batch_norm]
+    for path, count in (
+        (("training", "batch_size"), config.training.batch_size),
+        (("data", "subset"), config.data.subset),
+    ):
+        if normalized and count == 1:
+            yield Problem(
+                path,
+                "batch_norm needs 2 or more examples in a batch: the variance of one is 0, so "
+                "nothing would be learned",
+                related=(("network", "layers", normalized[0], "batch_norm"),),
+            )
     if config.data.validation == 0:
         for path, what, used in (
             (("training", "early_stopping"), "early stopping", config.training.early_stopping),

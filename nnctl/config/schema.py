@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -155,6 +156,39 @@ class InitConfig(Section):
         return value
 
 
+class BatchNormConfig(Section):
+    """Batch normalization of a hidden layer, with a trained gain and shift for each unit."""
+
+    momentum: float = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="Share of the running mean and variance that each step keeps; evaluation uses "
+        "these instead of the mean and variance of a batch",
+    )
+    epsilon: float = Field(
+        default=1e-5, ge=1e-12, le=1, description="Added to the variance, so that no divisor is 0"
+    )
+    position: Literal["before", "after"] = Field(
+        default="before", description="Before the activation or after it"
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Add the short form to the JSON Schema: true or false."""
+        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_true(cls, value: Any) -> Any:
+        """Read true as the defaults."""
+        if not isinstance(value, bool | dict | BatchNormConfig):
+            raise ValueError("expected true, false or a mapping such as {position: after}")
+        return {} if value is True else value
+
+
 class LayerConfig(Section):
     """A fully connected layer."""
 
@@ -170,6 +204,28 @@ class LayerConfig(Section):
         description="Fraction of outputs set to 0 in training, drawn again for each batch; "
         "hidden layers only",
     )
+    batch_norm: BatchNormConfig | None = Field(
+        default=None,
+        description="Batch normalization (Ioffe and Szegedy 2015): true, or a mapping; hidden "
+        "layers only",
+    )
+
+    @property
+    def function(self) -> str:
+        """The activation in words, such as "relu with batch norm"."""
+        return self.activation.name + " with batch norm" * bool(self.batch_norm)
+
+    @field_validator("batch_norm", mode="before")
+    @classmethod
+    def _from_false(cls, value: Any) -> Any:
+        """Read false as null."""
+        return None if value is False else value
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out batch normalization if it is not used."""
+        unset = set() if self.batch_norm else {"batch_norm"}
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class NetworkConfig(Section):

@@ -294,7 +294,7 @@ def _linear(config: Config, network: Network | None) -> Iterator[Diagnosis]:
 
 def _distance(network: Network) -> float:
     """Return the relative error of replacing linear layers by the product of their matrices."""
-    exact = network.as_float64()
+    exact = network.as_float64().folded()
     weights, biases = exact.parameters.weights, exact.parameters.biases
     product, shift = weights[0], biases[0]
     for w, b in zip(weights[1:], biases[1:], strict=True):
@@ -309,6 +309,8 @@ def _deep_sigmoids(config: Config) -> Iterator[Diagnosis]:
     *hidden, _ = config.network.layers
     steepest = 1.0
     for layer in hidden:
+        if layer.batch_norm:  # it divides the gradient by the standard deviation of its inputs
+            continue
         if isinstance(layer.activation, Sigmoid):
             steepest *= layer.activation.gain / 4
         elif isinstance(layer.activation, HardSigmoid):

@@ -1,7 +1,8 @@
 """A checkpoint: everything needed to resume a training, in one ``.npz`` file without pickles.
 
-The arrays are ``parameters``, ``velocity`` (the state of the optimizer) and, if it is used,
-``average`` (the averaged parameters); everything else is JSON in ``state``. ``digest`` is the
+The arrays are ``parameters``, ``velocity`` (the state of the optimizer) and, if they are used,
+``average`` (the averaged parameters) and ``statistics`` (the running means and variances of batch
+normalization); everything else is JSON in ``state``. ``digest`` is the
 SHA-256 of all of them, so that even one flipped bit is detected as damage.
 """
 
@@ -40,7 +41,8 @@ from nnctl.runs.resolve import require_resolved
 from nnctl.signals import deferring_signals
 
 FORMAT_VERSION = 1
-_ARRAYS = ("parameters", "velocity", "average")
+_REQUIRED = ("parameters", "velocity")
+_ARRAYS = (*_REQUIRED, "average", "statistics")
 _MAX_STATE = 2**24  # bytes; the state of a network of 100 layers has a hundredth of that
 
 
@@ -136,6 +138,8 @@ class Checkpoint:
         Wall time so far.
     metrics : str, optional
         The SHA-256 of the metrics of the complete epochs; None in checkpoints of old versions.
+    statistics : array of float32, optional
+        Running statistics of batch normalization; None without any.
     """
 
     parameters: NDArray[np.float32]
@@ -146,6 +150,7 @@ class Checkpoint:
     dataset: DatasetRecord
     seconds: float
     metrics: str | None = None
+    statistics: NDArray[np.float32] | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -166,6 +171,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.average is not None:
         arrays["average"] = checkpoint.average
+    if checkpoint.statistics is not None:
+        arrays["statistics"] = checkpoint.statistics
     digest = np.array(_digest(arrays, state))
     content = io.BytesIO()
     # If an exception interrupts zipfile between two members, it cannot close the archive.
@@ -225,6 +232,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         dataset=state.dataset,
         seconds=state.seconds,
         metrics=state.metrics,
+        statistics=arrays.get("statistics"),
     )
 
 
@@ -233,9 +241,8 @@ def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
     names = [info.filename.removesuffix(".npy") for info in infos]
-    if sorted({*names, "average"}) != sorted([*_ARRAYS, "state", "digest"]) or len(names) != len(
-        set(names)
-    ):
+    required, possible = {*_REQUIRED, "state", "digest"}, {*_ARRAYS, "state", "digest"}
+    if not required <= set(names) <= possible or len(names) != len(set(names)):
         raise ValueError("unexpected members")
     # A small compressed file can expand to many gigabytes; an uncompressed one cannot.
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):

@@ -38,7 +38,8 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     validated = min(held_out, _VALIDATED * threads)
     n_states = len(build_optimizer(config).init_state(Parameters(1, layers[-1:])))
     numbers = count_parameters(pixels, layers) * (3 * (1 + n_states) + 1)
-    numbers += 5 * sum(units) * (batch + _PROBE)
+    buffers = 5 * sum(units) + 2 * sum(layer.n_normalized for layer in layers)
+    numbers += buffers * (batch + _PROBE)
     numbers += 3 * pixels * min(max(batch, _BLOCK), trained)
     numbers += (2 * pixels + 3 * max(units)) * validated
     if config.data.augment:  # each thread deforms a group of images at a time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,12 @@ def save_network(
         "data": {"dataset": dataset},
         "network": {
             "layers": [
-                {"units": layer.units, "activation": write(layer.activation)} for layer in layers
+                {
+                    "units": layer.units,
+                    "activation": write(layer.activation),
+                    "batch_norm": layer.batch_norm and dataclasses.asdict(layer.batch_norm),
+                }
+                for layer in layers
             ]
         },
         "loss": _fitting_loss(network),

@@ -485,7 +485,24 @@ def _network_of(checkpoint: Checkpoint, path: Path) -> Network:
         raise DamagedFileError(f"{path} is damaged: the averaged parameters do not fit")
     network = build_network(config, pixels)
     network.parameters.vector[...] = parameters
+    restore_statistics(network, checkpoint, path)
     return network
+
+
+def restore_statistics(network: Network, checkpoint: Checkpoint, path: Path) -> None:
+    """Set the running statistics of batch normalization to those of a checkpoint.
+
+    Raises
+    ------
+    DamagedFileError
+        They do not fit the network, or a variance is negative.
+    """
+    statistics = np.empty(0) if checkpoint.statistics is None else checkpoint.statistics
+    if statistics.size != network.statistics.size:
+        raise DamagedFileError(f"{path} is damaged: its running statistics do not fit")
+    network.statistics[...] = statistics
+    if any((variances < 0).any() for variances in network.running_variances):
+        raise DamagedFileError(f"{path} is damaged: a running variance is negative")
 
 
 def named_directory(name: str, runs_dir: Path) -> Path:

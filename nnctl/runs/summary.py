@@ -112,7 +112,7 @@ def read_evaluation(path: Path) -> EvaluationRecord | None:
 
 def summarize_layers(config: Config) -> str:
     """Return the layers of a configuration in words, such as "100 sigmoid, 10 softmax"."""
-    return ", ".join(f"{layer.units} {layer.activation.name}" for layer in config.network.layers)
+    return ", ".join(f"{layer.units} {layer.function}" for layer in config.network.layers)
 
 
 def read_summary(path: Path) -> Summary | None:

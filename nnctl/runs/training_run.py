@@ -44,7 +44,7 @@ from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, sa
 from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
 from nnctl.runs.resolve import split
-from nnctl.runs.run import Run, Which, require_empty
+from nnctl.runs.run import Run, Which, require_empty, restore_statistics
 from nnctl.runs.summary import Summary, summarize_layers
 from nnctl.system import describe_blas, single_threaded_blas, versions
 
@@ -218,6 +218,7 @@ class TrainingRun:
             The run directory cannot be written.
         """
         self.network.parameters.vector[...] = network.parameters.vector
+        self.network.statistics[...] = network.statistics
         with self._lock, storage_errors(self.run.directory):
             self._save("best")
             self._save("last")
@@ -368,6 +369,7 @@ class TrainingRun:
                 dataset=self.dataset,
                 seconds=self._seconds(),
                 metrics=self._metrics.hexdigest(),
+                statistics=network.statistics if network.statistics.size else None,
             ),
         )
 
@@ -429,6 +431,7 @@ class TrainingRun:
                 f"{path} is damaged: its training state does not fit the dataset and batch size"
             )
         self.network.parameters.vector[...] = checkpoint.parameters
+        restore_statistics(self.network, checkpoint, path)
         if arrays:
             for array, saved in zip(
                 arrays, np.split(checkpoint.optimizer_state, len(arrays)), strict=True

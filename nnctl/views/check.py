@@ -94,6 +94,7 @@ def _layers(inspection: Inspection) -> Table:
             Group(
                 Text(plan.activation, "bold"),
                 plan.formula,
+                *([f"batch norm {plan.batch_norm}"] if plan.batch_norm else []),
                 *([f"dropout {plan.dropout:g}"] if plan.dropout else []),
             ),
             Group(f"{'auto: ' if plan.auto else ''}{plan.weights}", f"std {plan.weights_std:.3g}"),

@@ -131,7 +131,7 @@ class TrainingView(View):
     def _print_introduction(self) -> None:
         dataset, config = self._training.dataset, self._training.config
         sizes = "-".join(map(str, self._training.network.sizes))
-        activations = ", ".join(layer.activation.name for layer in config.network.layers)
+        activations = ", ".join(layer.function for layer in config.network.layers)
         held_out = f", {dataset.validation:,} held out" if dataset.validation else ""
         say(self._console, f"network   {sizes} ({activations})")
         say(

@@ -297,6 +297,22 @@ def test_the_gradients_of_every_layer_are_checked(nnctl: Nnctl) -> None:
     assert "layer 3 is checked with the surrogate of its activation" in printed
 
 
+def test_batch_normalization_is_shown_counted_and_checked(nnctl: Nnctl) -> None:
+    config = mapping("tanh", {"name": "maxout", "pieces": 2}, "prelu", "softmax")
+    layers = config["network"]["layers"]
+    layers[0]["batch_norm"], layers[1]["batch_norm"] = True, {"position": "after"}
+    layers[2] |= {"batch_norm": True, "dropout": 0.5, "init": {"name": "normal", "std": 0.001}}
+    found = json.loads(nnctl("check", write(config), "--gradients", "--json").stdout)
+    assert [layer["batch_norm"] for layer in found["layers"]] == ["before", "after", "before", None]
+    counts = [785 * 12 + 24, 13 * 24 + 24, 13 * 12 + 12 + 24, 13 * 10]
+    assert [layer["parameters"] for layer in found["layers"]] == counts
+    compared = [error["checked"] + error["skipped"] for error in found["gradients"]["errors"]]
+    assert compared == [150 + 12 + 24, 150 + 24 + 24, 144 + 12 + 12 + 24, 120 + 10]
+    assert found["gradients"]["is_right"]
+    assert max(error["largest"] for error in found["gradients"]["errors"]) < 1e-6
+    assert "batch norm after" in nnctl("check", "c.yaml").stdout
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_gradient_of_every_activation_is_correct(kind: Any) -> None:
     first = ["tanh"] if kind.place == "output" else ["tanh", kind.name]

@@ -99,6 +99,10 @@ def test_a_shipped_sweep_is_valid(path: Path) -> None:
         mapping({"init": {"weights": {"name": "normal", "std": 0.5}, "biases": {"name": "zeros"}}}),
         mapping({"init": {}}),
         mapping({"init": None}),
+        mapping({"batch_norm": True}),
+        mapping({"batch_norm": False}),
+        mapping({"batch_norm": None}),
+        mapping({"batch_norm": {"position": "after", "momentum": 0}}),
         mapping(optimizer={"schedule": "cosine"}),
         mapping(optimizer={"schedule": {"name": "step", "every": 3, "warmup": 1}}),
         mapping(optimizer={"learning_rate": 1}),
@@ -120,6 +124,9 @@ def test_schema_and_loader_accept_short_forms(good: dict[str, Any]) -> None:
         mapping({"unit": 5}),
         mapping({"activation": {"name": "relu", "slope": 1}}),
         mapping({"activation": None}),
+        mapping({"batch_norm": "yes"}),
+        mapping({"batch_norm": {"position": "between"}}),
+        mapping({"batch_norm": {"epsilon": 0}}),
         mapping(optimizer={"momentum": 1}),
         mapping(optimizer={"schedule": {"every": 3}}),
         mapping(network={"layers": []}),
@@ -241,7 +248,8 @@ data: {dataset: '1e-3', fallback: mini, validation: 7, split: stratified, subset
                  elastic: {alpha: 5, sigma: 6}}}
 network:
   layers:
-    - {units: 1000000, activation: prelu, init: {biases: {name: normal, std: 2}}, dropout: 0.99}
+    - {units: 1000000, activation: prelu, init: {biases: {name: normal, std: 2}}, dropout: 0.99,
+       batch_norm: {momentum: 0, epsilon: 1e-3, position: after}}
     - {units: 2, activation: sigmoid}
   init: {weights: he_uniform, biases: {name: constant, value: -1}}
   input_dropout: 0.1
@@ -263,6 +271,7 @@ def test_a_configuration_reads_back_as_it_was() -> None:
         ours, others = values[section], plain[section]
         differing = [key for key in ours if ours[key] != others.get(key)]
         assert len(differing) == len(ours) - (section == "optimizer")  # its name is sgd
+    assert "batch_norm" not in plain["network"]["layers"][0]  # as in files of old versions
 
 
 ODD_TEXTS = [

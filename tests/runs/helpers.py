@@ -12,6 +12,8 @@ import numpy as np
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
 from nnctl.nn.events import EpochMetrics, Finished
+from nnctl.nn.types import Array
+from nnctl.runs.checkpoint import Checkpoint
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 
@@ -76,7 +78,11 @@ def outcome(directory: Path) -> tuple[bytes, bytes, list[EpochMetrics]]:
     history = [replace(epoch, seconds=0.0) for epoch in run.history]
     last, best = run.checkpoint("last"), run.checkpoint("best")
     return (
-        np.concatenate([last.parameters, last.optimizer_state]).tobytes(),
-        best.parameters.tobytes(),
+        np.concatenate([last.parameters, last.optimizer_state, _statistics(last)]).tobytes(),
+        np.concatenate([best.parameters, _statistics(best)]).tobytes(),
         history,
     )
+
+
+def _statistics(checkpoint: Checkpoint) -> Array:
+    return np.empty(0) if checkpoint.statistics is None else checkpoint.statistics

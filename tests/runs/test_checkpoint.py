@@ -38,6 +38,7 @@ SAVED = Checkpoint(
     parameters=np.linspace(0, 7, 50, dtype=np.float32),
     optimizer_state=np.linspace(0, 3, 50, dtype=np.float32),
     average=np.linspace(1, 2, 50, dtype=np.float32),
+    statistics=np.linspace(3, 4, 6, dtype=np.float32),
     progress=Progress(
         rng_state=dict(np.random.default_rng(2**63).bit_generator.state),
         epoch=3,
@@ -80,6 +81,9 @@ def run(interrupted: Path, tmp_path: Path) -> Run:
 def assert_same(expected: Checkpoint, actual: Checkpoint) -> None:
     assert expected.parameters.tobytes() == actual.parameters.tobytes()
     assert expected.optimizer_state.tobytes() == actual.optimizer_state.tobytes()
+    assert expected.statistics is not None
+    assert actual.statistics is not None
+    assert expected.statistics.tobytes() == actual.statistics.tobytes()
     assert expected.progress == actual.progress
     assert (expected.config, expected.dataset) == (actual.config, actual.dataset)
     assert expected.seconds == actual.seconds
@@ -265,8 +269,15 @@ def test_an_impossible_training_state_is_damage(run: Run, changed: dict[str, Any
         resume(run.directory)
 
 
-def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(tmp_path: Path) -> None:
-    values = {"training.average": 0.99, "training.epochs": 1}
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(
+    tmp_path: Path, batch_norm: bool
+) -> None:
+    values = {
+        "training.average": 0.99,
+        "training.epochs": 1,
+        "network.layers.0.batch_norm": batch_norm,
+    }
     config = to_mapping(replaced(from_mapping(SMALL, "small"), values))
     train(begin(tmp_path / "run", config))
     run = Run(tmp_path / "run")
@@ -277,6 +288,32 @@ def test_the_best_checkpoint_holds_the_averaged_weights_that_were_validated(tmp_
     validated = run.network("best").parameters.vector
     assert np.array_equal(run.checkpoint("best").parameters, validated)
     assert not np.allclose(run.checkpoint("last").parameters, validated, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        (None, "running statistics do not fit"),
+        (np.ones(39), "running statistics do not fit"),
+        (np.linspace(1, -1, 40), "a running variance is negative"),
+    ],
+    ids=["missing", "too few", "negative"],
+)
+def test_running_statistics_that_are_impossible_are_damage(
+    tmp_path: Path, statistics: Any, message: str
+) -> None:
+    values = {"training.epochs": 1, "network.layers.0.batch_norm": {"position": "after"}}
+    config = to_mapping(replaced(from_mapping(SMALL, "small"), values))
+    train(begin(tmp_path / "run", config))
+    run = Run(tmp_path / "run")
+    saved = run.checkpoint("last")
+    assert saved.statistics is not None
+    assert saved.statistics.shape == (40,)
+    wrong = statistics if statistics is None else statistics.astype(np.float32)
+    save_checkpoint(run.checkpoint_path("last"), replace(saved, statistics=wrong))
+    for use in (lambda: run.network("last"), lambda: resume(run.directory)):
+        with pytest.raises(DamagedFileError, match=message):
+            use()
 
 
 @pytest.mark.parametrize(("batch_size", "is_mean"), [(900, False), (700, True)])
@@ -438,7 +475,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_takes_effect_after_it(
     monkeypatch.setattr(np, "savez", interrupt_and_save)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "last.npz", SAVED)
-    assert written == ["parameters", "velocity", "average", "state", "digest"]
+    assert written == ["parameters", "velocity", "average", "statistics", "state", "digest"]
     assert not list(tmp_path.iterdir())
 
 

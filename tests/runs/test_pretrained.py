@@ -14,8 +14,10 @@ import pytest
 import nnctl
 from nnctl.errors import ConfigError, UsageError
 from nnctl.nn.activations import LeakyReLU
+from nnctl.runs.pretrained import save_network
 from nnctl.runs.run import Run
 from tests.conftest import CONFIGS, Nnctl
+from tests.runs.helpers import ignore
 
 RNG = np.random.default_rng(0)
 
@@ -135,6 +137,21 @@ def test_a_run_from_arrays_keeps_them_although_averaged_weights_are_configured(
     settings = {"training.average": 0.9}
     run = nnctl.save(network, scratch / "and", dataset="and", settings=settings)
     assert nnctl.evaluate(run).accuracy == 1
+
+
+def test_a_network_with_batch_normalization_is_saved_with_its_statistics(
+    scratch: Path, trained: Run
+) -> None:
+    key = "network.layers.0.batch_norm"
+    settings = {f"{key}.position": "after", f"{key}.momentum": 0.8}
+    normalized = nnctl.train(
+        CONFIGS / "smoke.yaml", epochs=1, settings=settings, run_dir=scratch / "bn"
+    )
+    run = save_network(normalized.network(), scratch / "copy", "mini", notify=ignore)
+    expected, actual = nnctl.evaluate(normalized), nnctl.evaluate(run)
+    assert (expected.accuracy, expected.loss) == (actual.accuracy, actual.loss)
+    assert run.config.network.layers[0].batch_norm == normalized.config.network.layers[0].batch_norm
+    assert expected.accuracy > nnctl.evaluate(trained).accuracy - 0.1
 
 
 def test_a_network_that_does_not_fit_the_dataset_is_an_error(scratch: Path) -> None:

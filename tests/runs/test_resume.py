@@ -100,6 +100,12 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
         {"network.layers.0.activation": {"name": "step", "surrogate": "sigmoid"}},
         {"network.layers.0.activation": "prelu", "training.threads": 2},
         {**NO_MOMENTUM, "optimizer.name": "adam", "training.threads": 3},
+        {
+            "network.layers.0.batch_norm": True,
+            "training.average": 0.99,
+            "training.batch_size": 31,
+            "training.threads": 2,
+        },
         REGULARIZED,
         {**REGULARIZED, "data.augment": {"rotate": 10, "noise": 0.1}, "training.threads": 2},
     ],
