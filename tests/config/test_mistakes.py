@@ -74,6 +74,8 @@ SCHEDULE = "  schedule: {name: step, "
         ("7:1", "epochs", " here; use training.epochs", "epochs: 3"),
         ("7:3", "optimizer.epochs", " here; use training.epochs", "  epochs: 3"),
         ("7:1", "dropout", " here; use network.layers.0.dropout", "dropout: 0.5"),
+        ("7:3", "optimizer.batch_norm", " here; use network.layers.0.batch_norm", "  batch_norm: true"),  # noqa: E501 - a table
+        ("7:12", "training.batch_norm", " here; use network.layers.0.batch_norm", "training: {batch_norm: true}"),  # noqa: E501 - a table
         ("7:3", "optimizer.Nesterov", "; did you mean 'nesterov'?", "  Nesterov: false"),
         ("7:26", "optimizer.schedule.gama", "; did you mean 'gamma'?", SCHEDULE + "gama: 3}"),
         ("7:3", "optimizer.x", f"{KNOWN} name, learning_rate, momentum, nesterov, beta1, beta2, epsilon, weight_decay, l1, clip_norm, max_norm, schedule", "  x: 3"),  # noqa: E501 - the whole message
@@ -207,6 +209,15 @@ def test_a_very_long_key_is_shown_without_its_middle() -> None:
     ("start", "words", "layer"),
     [
         ("15: network.layers.0.units", "at least 1, got 0", "units: 0"),
+        ("20: network.layers.0.batch_norm", "true, false or a mapping", "batch_norm: 1"),
+        ("20: network.layers.0.batch_norm", "true, false or a mapping", "batch_norm: [x]"),
+        (
+            "31: network.layers.0.batch_norm.momentum",
+            "below 1.0, got 1",
+            "batch_norm: {momentum: 1}",
+        ),
+        ("30: network.layers.0.batch_norm.epsilon", "at least", "batch_norm: {epsilon: 0}"),
+        ("31: network.layers.0.batch_norm.position", "'after'", "batch_norm: {position: aft}"),
         ("15: network.layers.0.units", "at most 1000000, got 1000001", "units: 1000001"),
         ("14: network.layers.0.init", "a mapping (key: value), got 3", "init: 3"),
         ("14: network.layers.0.init", "did you mean 'he_normal'?", "init: he_norml"),
@@ -337,6 +348,21 @@ NESTEROV = "optimizer.nesterov: nesterov needs momentum, which is 0; set optimiz
             "4:49: network.layers.1.dropout: dropout is for hidden layers only; set it in an "
             "earlier layer",
             SMALL.replace("softmax}", "softmax, dropout: 0.5}"),
+        ),
+        (
+            "4:52: network.layers.1.batch_norm: batch_norm is for hidden layers only; set it in an "
+            "earlier layer",
+            SMALL.replace("softmax}", "softmax, batch_norm: true}"),
+        ),
+        (
+            "7:24: training.batch_size: batch_norm needs 2 or more examples in a batch: the "
+            "variance of one is 0, so nothing would be learned",
+            f"{SMALL.replace('relu}', 'relu, batch_norm: true}')}training: {{batch_size: 1}}",
+        ),
+        (
+            "7:16: data.subset: batch_norm needs 2 or more examples in a batch: the variance of "
+            "one is 0, so nothing would be learned",
+            f"{SMALL.replace('relu}', 'relu, batch_norm: {}}')}data: {{subset: 1}}",
         ),
         (
             "7:28: training.early_stopping: early stopping needs validation examples, but "
