@@ -54,6 +54,8 @@ class _Graph:
 def to_onnx(network: Network, metadata: ModelMetadata, target: Path) -> tuple[bytes, str]:
     """Return the content of an ONNX file, and a description of its inputs and outputs.
 
+    Batch normalization is made a part of the weights and biases.
+
     Parameters
     ----------
     network : Network
@@ -76,6 +78,7 @@ def to_onnx(network: Network, metadata: ModelMetadata, target: Path) -> tuple[by
             f"{network.parameters.vector.nbytes / 1e9:.1f} GB",
             hint="Use --format safetensors.",
         )
+    network = network.folded()
     images, outputs = describe_images(network), describe_outputs(network)
     graph = _Graph(onnx)
     a = "images"

@@ -31,7 +31,7 @@ from nnctl.nn.activations import (
     Swish,
     Tanh,
 )
-from nnctl.nn.network import Network
+from nnctl.nn.network import BatchNorm, Network
 
 _MODULES: dict[type[Activation], str] = {
     Sigmoid: "Sigmoid()",
@@ -91,6 +91,8 @@ def to_safetensors(network: Network, metadata: ModelMetadata, target: Path) -> t
         else f"# returns {describe_outputs(network)}",
         f"model.load_state_dict(load_file({str(target)!r}))",
     ]
+    if any(layer.batch_norm for layer in network.layers):
+        lines.append("model.eval()  # batch normalization uses its running statistics")
     return save(tensors, metadata=metadata.to_strings(network)), "\n".join(lines)
 
 
@@ -108,6 +110,17 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
     def add_tensor(name: str, array: NDArray[Any]) -> None:
         tensors[f"{len(modules)}.{name}"] = np.ascontiguousarray(array, np.float32)
 
+    def add_batch_norm(layer: int, norm: BatchNorm) -> None:
+        add_tensor("weight", network.parameters.gains[layer])
+        add_tensor("bias", network.parameters.shifts[layer])
+        add_tensor("running_mean", network.running_means[layer])
+        add_tensor("running_var", network.running_variances[layer])
+        # PyTorch's momentum is the share of the new value.
+        modules.append(
+            f"BatchNorm1d({network.layers[layer].n_normalized}, eps={norm.epsilon:g}, "
+            f"momentum={1 - norm.momentum:g})"
+        )
+
     for i, layer in enumerate(network.layers):
         activation = layer.activation
         add_tensor("weight", network.parameters.weights[i].T)
@@ -115,6 +128,9 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
         modules.append(f"Linear({network.sizes[i]}, {layer.columns})")
         if isinstance(activation, Softmax):
             continue
+        norm = layer.batch_norm
+        if norm and norm.position == "before":
+            add_batch_norm(i, norm)
         module = _module(activation, layer.units)
         if module is None:
             raise UsageError(
@@ -124,6 +140,8 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
         if activation.has_slopes:
             add_tensor("weight", network.parameters.slopes[i])
         modules.append(module)
+        if norm and norm.position == "after":
+            add_batch_norm(i, norm)
     return modules, tensors
 
 

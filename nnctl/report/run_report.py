@@ -52,7 +52,8 @@ class RunReport:
     inspection : Inspection
         Its layers and their diagnoses.
     network : Network, optional
-        Network of the best epoch; None before the first epoch is complete.
+        Network of the best epoch, with batch normalization made a part of its weights; None before
+        the first epoch is complete.
     evaluation : Evaluation, optional
         Evaluation of the network on the test set; None if either is not available.
     evaluation_error : str
@@ -92,7 +93,8 @@ class RunReport:
             summary=run.summary,
             history=run.history,
             inspection=inspect_run(run, trained_network(run)),
-            network=network,
+            # The page needs only weights and biases to compute the activations and show the units.
+            network=network and network.folded(),
             evaluation=evaluation,
             evaluation_error=evaluation_error,
         )

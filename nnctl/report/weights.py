@@ -17,9 +17,10 @@ MAX_WEIGHTS = 700_000
 
 
 def describe_network(network: Network) -> dict[str, Any] | None:
-    """Return a network as JSON-compatible values, its weights in half precision.
+    """Return a network without batch normalization as JSON-compatible values.
 
-    None if it is too large for a page, or a weight is too large for half precision.
+    Its weights are in half precision. None if it is too large for a page, or a weight is too large
+    for half precision.
     """
     parameters = network.parameters
     if parameters.decaying.size > MAX_WEIGHTS:

@@ -54,17 +54,28 @@ def named(activation: Activation) -> str:
     return str(write(activation)).translate(str.maketrans("", "", "{}' "))
 
 
-def trained(layers: Sequence[Activation], **data: Any) -> Run:
-    """Return a trained run with 20 units per hidden layer; it is cached between tests."""
+def trained(layers: Sequence[Activation], position: str | None = None, **data: Any) -> Run:
+    """Return a trained run with 20 units per hidden layer; it is cached between tests.
+
+    With a position, the hidden layers have batch normalization there.
+    """
     units = [20] * (len(layers) - 1) + [1 if "positive_digit" in data else 10]
-    return _train(tuple(layers), tuple(units), tuple(data.items()))
+    return _train(tuple(layers), tuple(units), position, tuple(data.items()))
 
 
 @functools.cache
 def _train(
-    layers: tuple[Activation, ...], units: tuple[int, ...], data: tuple[tuple[str, Any], ...]
+    layers: tuple[Activation, ...],
+    units: tuple[int, ...],
+    position: str | None,
+    data: tuple[tuple[str, Any], ...],
 ) -> Run:
-    pairs = zip(units, layers, strict=True)
+    specified: list[dict[str, Any]] = [
+        {"units": n, "activation": write(f)} for n, f in zip(units, layers, strict=True)
+    ]
+    if position:
+        for layer in specified[:-1]:
+            layer["batch_norm"] = {"position": position}
     cross_entropy = layers[-1].name in ("softmax", "sigmoid")
     bounded = (
         cross_entropy and layers[0].name != "exponential"
@@ -72,7 +83,7 @@ def _train(
     config = {
         **SMALL,
         "data": {**SMALL["data"], **dict(data)},
-        "network": {"layers": [{"units": n, "activation": write(f)} for n, f in pairs]},
+        "network": {"layers": specified},
         "loss": "cross_entropy" if cross_entropy else "quadratic",
         "optimizer": {"learning_rate": 0.2 if bounded else 0.02},
         "training": {"epochs": 2, "batch_size": 30, "seed": 3, "threads": 1},

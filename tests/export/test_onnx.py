@@ -16,7 +16,16 @@ from nnctl.export import onnx as module
 from nnctl.export.formats import export
 from nnctl.export.metadata import ModelMetadata
 from nnctl.export.onnx import to_onnx
-from nnctl.nn.activations import ACTIVATIONS, Activation, Linear, ReLU, Sigmoid, Softmax
+from nnctl.nn.activations import (
+    ACTIVATIONS,
+    Activation,
+    Linear,
+    Maxout,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+)
 from nnctl.nn.network import Layer, Network
 from nnctl.nn.types import Array
 from nnctl.runs.run import Run
@@ -69,6 +78,16 @@ def test_the_outputs_of_onnx_runtime_agree_with_nnctl(
     layers: list[Activation], tmp_path: Path
 ) -> None:
     check(trained(layers), tmp_path, images())
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_batch_normalization_is_a_part_of_the_exported_weights(
+    position: str, tmp_path: Path
+) -> None:
+    check(trained([PReLU(), Maxout(3), Softmax()], position), tmp_path, images())
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert [node.op_type for node in graph.node].count("Gemm") == 3
+    assert all(node.op_type != "BatchNormalization" for node in graph.node)
 
 
 @pytest.mark.slow

@@ -67,16 +67,20 @@ def run_torch(usage: str, pixels: Array) -> Array:
 
 
 @pytest.mark.parametrize(
-    "layers",
+    ("layers", "position"),
     [
-        *([hidden, Softmax()] for hidden in HIDDEN if not is_missing(hidden)),
-        *([LeakyReLU(0.3), output] for output in OUTPUT if not is_missing(output)),
+        *(([hidden, Softmax()], None) for hidden in HIDDEN if not is_missing(hidden)),
+        *(([LeakyReLU(0.3), output], None) for output in OUTPUT if not is_missing(output)),
+        ([PReLU(), Sigmoid(), Softmax()], "before"),
+        ([PReLU(), Sigmoid(), Softmax()], "after"),
     ],
-    ids=lambda layers: " ".join(map(named, layers)),
+    ids=lambda value: " ".join(map(named, value)) if isinstance(value, list) else str(value),
 )
-def test_the_outputs_of_pytorch_agree_with_nnctl(layers: list[Activation], tmp_path: Path) -> None:
+def test_the_outputs_of_pytorch_agree_with_nnctl(
+    layers: list[Activation], position: str | None, tmp_path: Path
+) -> None:
     import_torch()
-    run = trained(layers)
+    run = trained(layers, position)
     exported = export(run, "safetensors", file=tmp_path / "it's a model.safetensors")
     logits, outputs = answers(run, images())
     ends_in_logits = isinstance(run.network().functions[-1], Softmax)
@@ -100,6 +104,27 @@ def test_all_other_activations_are_translated() -> None:
     for kind in set(ACTIVATIONS.values()) - set(MISSING):
         layers = [kind(), Softmax()] if kind.place != "output" else [kind()]
         translate(trained(layers).network())
+
+
+@pytest.mark.parametrize(("position", "modules"), [("before", (1, 2)), ("after", (2, 1))])
+def test_batch_normalization_is_a_module_of_its_own(
+    position: str, modules: tuple[int, int]
+) -> None:
+    network = trained([PReLU(), Softmax()], position).network()
+    written, tensors = translate(network)
+    norm, activation = modules
+    assert written[norm] == "BatchNorm1d(20, eps=1e-05, momentum=0.1)"
+    assert written[activation] == "PReLU(20)"
+    x = images() @ tensors["0.weight"].T + tensors["0.bias"]
+    for i in (1, 2):  # as PyTorch documents its modules
+        w = tensors[f"{i}.weight"]
+        if i == norm:
+            std = np.sqrt(tensors[f"{i}.running_var"] + 1e-5)
+            x = (x - tensors[f"{i}.running_mean"]) / std * w + tensors[f"{i}.bias"]
+        else:
+            x = np.where(x > 0, x, w * x)
+    actual = x @ tensors["3.weight"].T + tensors["3.bias"]
+    assert largest_difference(network.logits(images()), actual) <= 1e-5
 
 
 def test_tensors_have_the_names_and_shapes_of_a_state_dict(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sy
 import nnctl
 import nnctl as api
 from nnctl.data.dataset import open_dataset
-from nnctl.nn.activations import LeakyReLU, ReLU, Sigmoid, Softmax
+from nnctl.nn.activations import Activation, LeakyReLU, Maxout, PReLU, ReLU, Sigmoid, Softmax
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from nnctl.report.html_report import report as write_report
@@ -397,9 +397,11 @@ def test_the_outputs_on_the_page_agree_with_nnctl_for_every_activation(
 ) -> None:
     page = open_page(page_file)
     networks = [*([hidden, Softmax()] for hidden in HIDDEN), *([ReLU(), out] for out in OUTPUT)]
-    for layers in networks:
-        run = trained_with(layers)
-        network = in_half_precision(run.network())
+    normalized: list[Activation] = [PReLU(), Maxout(3), Softmax()]
+    runs = [(layers, None) for layers in networks]
+    for layers, position in [*runs, (normalized, "before"), (normalized, "after")]:
+        run = trained_with(layers, position)
+        network = in_half_precision(run.network().folded())
         expected = network.activations(images())[-1]
         actual = outputs_in(page, 1000, network)
         assert actual.shape == expected.shape == (1000, 10)
