@@ -200,7 +200,11 @@ def _value(option: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     if "$ref" in option:
         target = known[option["$ref"].rpartition("/")[2]]
         short = [form for form in target.get("anyOf", []) if "properties" not in form]
-        return "[initializer](#initializers), mapping" if short else "mapping"
+        words = [
+            _value(form, known) if "type" in form else "[initializer](#initializers)"
+            for form in short
+        ]
+        return ", ".join([*words, "mapping"])
     if "enum" in option:
         return ", ".join(f"`{_yaml(value)}`" for value in option["enum"])
     if "const" in option:
