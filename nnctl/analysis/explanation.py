@@ -289,7 +289,7 @@ def _explain(
     label: int | None,
     loss: Loss,
 ) -> Explanation:
-    network = trained.network.as_float64()
+    network = trained.network.folded().as_float64()
     passes = _forward(network, example.inputs)
     last = passes[-1]
     logits = last.z[None]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from nnctl.data.dataset import open_dataset
+from nnctl.nn.activations import ReLU, Softmax
 from nnctl.nn.batches import UnusedInputs
 from nnctl.nn.examples import Examples
 from nnctl.nn.loop import TrainingLoop
+from nnctl.nn.network import BatchNorm, Layer, Network
 from nnctl.nn.optimizers import L1, OPTIMIZERS, SGD, AdaGrad, Adam, MaxNorm, Optimizer, RMSProp
 from tests.nn.helpers import check_resuming, make_network, make_training
 
@@ -19,6 +21,7 @@ OPTIMIZERS_TO_SKIP_WITH: list[dict[str, Any]] = [
     {"weight_decay": 0.01, "clip_norm": 0.5, "average": 0.9},
     {"momentum": 0.9, "weight_decay": 0.01, "average": 0.99},
     {"momentum": 0.8, "nesterov": True},
+    {"momentum": 0.8, "batch_norm": BatchNorm()},
     {"optimizer": AdaGrad(), "weight_decay": 0.01},
     {"optimizer": RMSProp(), "average": 0.9},
 ]
@@ -29,9 +32,11 @@ def digits(count: int) -> Examples:
     return Examples(training.inputs[:count], training.labels[:count])
 
 
-def train(threads: int = 1, **settings: Any) -> TrainingLoop:
+def train(threads: int = 1, batch_norm: BatchNorm | None = None, **settings: Any) -> TrainingLoop:
     """Train for two epochs of two blocks, the second of which has a shorter last batch."""
-    network = make_network([784, 12, 10], ["relu", "softmax"])
+    layers = [Layer(12, ReLU(), batch_norm=batch_norm), Layer(10, Softmax())]
+    network = Network(784, layers, np.float64)
+    network.initialize(np.random.default_rng(0))
     loop = make_training(
         network, digits(700), 0.05, batch_size=64, epochs=2, threads=threads, **settings
     )
