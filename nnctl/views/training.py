@@ -1,7 +1,11 @@
-"""Prints the progress of a training: a table with a row per epoch, and a progress bar."""
+"""Prints the progress of a training: a table with a row per epoch, and a progress bar.
+
+With very many epochs, there is a row for the first one in each interval, and for the last one.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
@@ -20,7 +24,9 @@ _MIN_EPOCHS = 2  # a curve needs two points
 _ROWS, _COLUMNS = 4, 36  # largest size of a curve in characters
 _MIN_COLUMNS = 18  # for "90.52 % to 93.40 %"
 _GAP = 4  # characters between two curves
-_LEGEND = "* the best validation accuracy so far; the last mark is the best epoch"
+_MAX_ROWS = 200  # of a table: a run with more epochs has a row for some of them
+_LEGEND = "* the best validation accuracy so far"
+_LAST_MARK = "; the last mark is the best epoch"
 _HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
 
 
@@ -39,10 +45,14 @@ class TrainingView(View):
         self._training = training
         self._warnings = check_config(training.config)
         self._marked = False
+        self._skipped: EpochDone | None = None
+        self._interval_shown = -1
         self._console = notices(quiet=quiet)
         options = training.config.training
         self._epochs, self._steps = int(options.epochs), options.steps or sys.maxsize
         self._steps_per_epoch = len(training.loop.batches)
+        epochs = min(self._epochs, math.ceil(self._steps / self._steps_per_epoch))
+        self._interval = _round_up(epochs / _MAX_ROWS)
         self._progress = self._make_bar() if is_live(self._console) else None
 
     def _make_bar(self) -> progress.Progress:
@@ -89,10 +99,17 @@ class TrainingView(View):
                     completed=(event.epoch - 1) * self._steps_per_epoch + event.batch,
                 )
             case EpochDone():
-                self._row(event)
+                self._skipped = event
+                if event.epoch // self._interval > self._interval_shown:
+                    self._interval_shown = event.epoch // self._interval
+                    self._row(event)
+                    self._skipped = None
             case Finished():
+                if self._skipped:
+                    self._row(self._skipped)
                 if self._marked:
-                    say(self._console, Text(_LEGEND, "dim"))
+                    last_mark = _LAST_MARK if self._interval == 1 else ""
+                    say(self._console, Text(_LEGEND + last_mark, "dim"))
                 if self._progress:
                     self._draw_curves()
                 if event.reason != "diverged":  # the command's error message explains it
@@ -103,11 +120,11 @@ class TrainingView(View):
         history = self._training.history
         if len(history) < _MIN_EPOCHS:
             return
-        curves = [("train loss", [epoch.train_loss for epoch in history], "{:.3g}")]
-        accuracies = [
-            100 * epoch.val_accuracy for epoch in history if epoch.val_accuracy is not None
-        ]
-        losses = [epoch.val_loss for epoch in history if epoch.val_loss is not None]
+        curves = [("train loss", {row.epoch: row.train_loss for row in history}, "{:.3g}")]
+        accuracies = {
+            row.epoch: 100 * row.val_accuracy for row in history if row.val_accuracy is not None
+        }
+        losses = {row.epoch: row.val_loss for row in history if row.val_loss is not None}
         if accuracies:
             curves.append(("val. loss", losses, "{:.3g}"))
             curves.append(("val. accuracy", accuracies, "{:.2f} %"))
@@ -116,12 +133,13 @@ class TrainingView(View):
         if columns < _MIN_COLUMNS:
             return
         names, ranges, drawn = "", "", []
-        for name, values, form in curves:
+        for name, by_epoch, form in curves:
+            epochs, values = [*by_epoch], [*by_epoch.values()]
             names += name.ljust(columns + _GAP)
             ends = f"{form.format(values[0])} to {form.format(values[-1])}"
             ranges += ends.ljust(columns + _GAP)
-            steps = np.linspace(0, len(values) - 1, 2 * columns)
-            curve = np.interp(steps, np.arange(len(values)), values)
+            steps = np.linspace(epochs[0], epochs[-1], 2 * columns)
+            curve = np.interp(steps, epochs, values)
             drawn.append(draw_curve(curve, _ROWS, columns, braille=braille))
         say(self._console, f"\n {names.rstrip()}\n {ranges.rstrip()}")
         for lines in zip(*drawn, strict=True):
@@ -150,6 +168,8 @@ class TrainingView(View):
                 say(self._console, "training is complete: early stopping ended this run")
                 return
         show_diagnoses(self._console, "Warnings before training:", self._warnings)
+        if self._interval > 1:
+            say(self._console, f"one row per {self._interval:,} epochs")
         say(self._console, Text(_HEADER, style="bold"))
 
     def _row(self, done: EpochDone) -> None:
@@ -166,6 +186,12 @@ class TrainingView(View):
             self._console,
             Text(f"{'*' if marked else ' '}{row}", f"bold {GREEN}" if marked else ""),
         )
+
+
+def _round_up(number: float) -> int:
+    """Return the smallest of 1, 2, 5, 10, 20, 50, ... that is not below a number."""
+    power: int = 10 ** max(0, math.floor(math.log10(number)))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= number)
 
 
 def show_result(training: TrainingRun, *, quiet: bool) -> None:

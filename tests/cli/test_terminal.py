@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.nn.events import EpochDone
+from nnctl.nn.events import EpochDone, Finished
 from nnctl.views.training import TrainingView
 from tests.conftest import CONFIGS
 from tests.processes import ENVIRONMENT, Processes, end_of, nnctl_command
-from tests.runs.helpers import begin
+from tests.runs.helpers import SMALL, begin
 from tests.terminal import COLOR, in_terminal, on_screen
 
 pytestmark = [
@@ -57,6 +57,19 @@ def test_a_row_has_all_digits_of_its_epoch(
         view.show(replace(done, epoch=epoch))
     shown = [row.split()[0] for row in capsys.readouterr().err.splitlines()]
     assert shown == ["*", "*123456", "*12345678"]
+
+
+def test_a_run_of_many_epochs_has_some_rows_and_always_the_last_one(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = begin(scratch / "run", {**SMALL, "training": {"epochs": 15_000, "threads": 1}})
+    done = next(event for event in training.events(lambda: False) if isinstance(event, EpochDone))
+    view = TrainingView(training, quiet=False)
+    for epoch in range(1, 14_851):
+        view.show(replace(done, epoch=epoch))
+    view.show(Finished("diverged"))
+    shown = re.findall(r"^[* ] *(\d+) ", capsys.readouterr().err, re.MULTILINE)
+    assert [int(epoch) for epoch in shown] == [1, *range(100, 14_801, 100), 14_850]
 
 
 def test_a_bar_moves_and_curves_are_drawn_at_the_end(trained: str) -> None:
