@@ -155,5 +155,7 @@ def build_loop(
         epochs=options.epochs,
         steps=options.steps,
         early_stopping=EarlyStopping(stopping.patience, stopping.metric) if stopping else None,
+        validate_every=options.validation_epochs,
+        validate_after=options.validation_seconds,
         adversarial=options.adversarial,
     )

@@ -152,6 +152,15 @@ def html_table(caption: str, rows: Sequence[Sequence[object]], *, header: bool) 
     return "\n".join([*lines, "</table>"])
 
 
+TIME_PATTERN = r"^[1-9][0-9]{0,8}[smh]$"
+"""Pattern of a time with its unit, such as ``30s``, ``10m`` or ``2h``."""
+
+
+def seconds_in(time: str) -> int:
+    """Return the seconds in a time that matches `TIME_PATTERN`."""
+    return int(time[:-1]) * {"s": 1, "m": 60, "h": 3600}[time[-1]]
+
+
 def short_value(value: object, digits: int = 4) -> str:
     """Return a configuration value as short YAML; numbers have a limited number of digits."""
     match value:

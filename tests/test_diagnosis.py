@@ -365,7 +365,7 @@ def test_a_network_that_has_taken_few_steps_is_not_judged_by_its_layers(
     settings: dict[str, Any], epochs: int, per_epoch: int, cures: list[str]
 ) -> None:
     config = replaced(RELUS, settings)
-    history = [row({"dead": 0.9}, **FLAT)] * epochs
+    history = [row({"dead": 0.9}, **FLAT, epoch=epoch + 1) for epoch in range(epochs)]
     diagnosis = one(diagnose(config, history, None, steps_per_epoch=per_epoch))
     assert diagnosis.kind == "too few steps"
     steps = config.training.steps or epochs * per_epoch

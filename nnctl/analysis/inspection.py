@@ -38,6 +38,7 @@ from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
 from nnctl.runs.data_problems import find_data_problems
+from nnctl.runs.history import epochs_of
 from nnctl.runs.memory import memory_needed
 from nnctl.runs.resolve import (
     dataset_info_of,
@@ -272,7 +273,7 @@ def inspect_run(run: Run, trained: Network | None) -> Inspection:
         steps_per_epoch=plan.steps_per_epoch,
         of_data=_data_problems(config, trained),
     )
-    return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=len(history))
+    return dataclasses.replace(plan, diagnoses=diagnoses, epochs_done=epochs_of(history))
 
 
 def _dataset_info_of_run(run: Run) -> DatasetInfo:

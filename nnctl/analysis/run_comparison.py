@@ -13,6 +13,7 @@ from nnctl.analysis.comparison import mcnemar
 from nnctl.analysis.evaluation import Evaluation, evaluate
 from nnctl.errors import UsageError
 from nnctl.runs.differences import varied_settings
+from nnctl.runs.history import epochs_of
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 
@@ -111,7 +112,7 @@ def _compare(
         val_accuracy=max(accuracies, default=None),
         test_accuracy=evaluation.accuracy,
         test_loss=evaluation.loss,
-        epochs=len(history),
+        epochs=epochs_of(history),
         best_epoch=evaluation.epoch,
         seconds=summary.seconds if summary else sum(epoch.seconds for epoch in history),
         only_this=int(only_this.sum()),

@@ -118,7 +118,7 @@ def check_optimizer(config: Config) -> Iterator[Problem]:
 
 
 def check_training(config: Config) -> Iterator[Problem]:
-    """Check that there are validation examples, and examples in a batch, for what needs them."""
+    """Check what depends on validation, and the size of batches that are normalized."""
     normalized = [i for i, layer in enumerate(config.network.layers) if layer.batch_norm]
     for path, count in (
         (("training", "batch_size"), config.training.batch_size),
@@ -131,21 +131,27 @@ def check_training(config: Config) -> Iterator[Problem]:
                 "nothing would be learned",
                 related=(("network", "layers", normalized[0], "batch_norm"),),
             )
-    if config.data.validation == 0:
-        for path, what, used in (
-            (("training", "early_stopping"), "early stopping", config.training.early_stopping),
-            (
-                ("optimizer", "schedule"),
-                "the schedule plateau",
-                isinstance(config.optimizer.schedule, PlateauSchedule),
-            ),
-        ):
-            if used:
-                yield Problem(
-                    path,
-                    f"{what} needs validation examples, but data.validation is 0",
-                    related=(("data", "validation"),),
-                )
+    decided_by_validation = {
+        ("training", "early_stopping"): ("early stopping", config.training.early_stopping),
+        ("optimizer", "schedule"): (
+            "the schedule plateau",
+            isinstance(config.optimizer.schedule, PlateauSchedule),
+        ),
+    }
+    for path, (what, used) in decided_by_validation.items():
+        if used and config.data.validation == 0:
+            yield Problem(
+                path,
+                f"{what} needs validation examples, but data.validation is 0",
+                related=(("data", "validation"),),
+            )
+        if used and isinstance(config.training.validate_every, str):
+            yield Problem(
+                ("training", "validate_every"),
+                f"{what} needs a number of epochs here: with a time, the trained weights would "
+                "depend on the speed of the machine",
+                related=(path,),
+            )
 
 
 CHECKS: tuple[Check, ...] = (check_network, check_optimizer, check_training)

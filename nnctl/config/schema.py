@@ -6,10 +6,12 @@ the documentation and the ``config.yaml`` of a run.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -26,6 +28,7 @@ from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
+from nnctl.text import TIME_PATTERN, seconds_in
 
 MAX_UNITS = 1_000_000
 MAX_WHOLE = 2**63 - 1
@@ -36,6 +39,18 @@ Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Positive = Annotated[float, Field(gt=0)]
 DropoutRate = Annotated[float, Field(ge=0, le=0.99)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _require_interval(value: Any) -> Any:
+    is_time = isinstance(value, str) and re.fullmatch(TIME_PATTERN, value)
+    if is_time or (type(value) is int and 1 <= value <= MAX_WHOLE):
+        return value
+    raise ValueError("expected a whole number of epochs from 1, or a time such as 30s, 10m or 2h")
+
+
+Interval = Annotated[
+    Count | Annotated[str, Field(pattern=TIME_PATTERN)], BeforeValidator(_require_interval)
+]
 
 
 class Section(BaseModel):
@@ -305,7 +320,8 @@ class EarlyStoppingConfig(Section):
     """Stops training before the last epoch if the validation metric does not improve."""
 
     patience: Count = Field(
-        description="Number of consecutive epochs without improvement before stopping"
+        description="Number of consecutive epochs without improvement before stopping, also if "
+        "only some of them are validated"
     )
     metric: Literal["val_accuracy", "val_loss"] = Field(
         default="val_accuracy", description="Metric that has to improve"
@@ -374,11 +390,33 @@ class TrainingConfig(Section):
         default=None,
         description="Early stopping; a number alone is the patience; null: train for all epochs",
     )
+    validate_every: Interval = Field(
+        default=1,
+        description="Number of epochs, or a time such as 30s, from one validation to the next; the "
+        "epochs between are neither measured nor recorded. The last epoch always is",
+    )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto",
         description="Threads per training step, at most one per example of a batch; auto: "
         "chosen from the size of a step",
     )
+
+    @property
+    def validation_epochs(self) -> int:
+        """Number of epochs from one validation to the next; 1 if there is a time instead."""
+        return 1 if isinstance(self.validate_every, str) else self.validate_every
+
+    @property
+    def validation_seconds(self) -> float:
+        """Minimum number of seconds from one validation to the next."""
+        every = self.validate_every
+        return seconds_in(every) if isinstance(every, str) else 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the keys that runs of earlier versions do not have, if they are not set."""
+        unset = {"validate_every"} if self.validate_every == 1 else set()
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class Config(Section):

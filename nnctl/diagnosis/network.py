@@ -675,7 +675,7 @@ def _too_few_steps(
     config: Config, history: Sequence[EpochMetrics], steps_per_epoch: int
 ) -> Iterator[Diagnosis]:
     """Report a training that was too short to learn; its other figures mean little."""
-    steps = min(len(history) * steps_per_epoch, config.training.steps or sys.maxsize)
+    steps = min(history[-1].epoch * steps_per_epoch, config.training.steps or sys.maxsize)
     last = history[-1]
     if steps < FEW_STEPS and last.train_accuracy < LEARNED:
         batch_size, epochs = config.training.batch_size, config.training.epochs

@@ -71,6 +71,10 @@ class TrainingLoop:
         Maximum number of steps. If the last step is within an epoch, the epoch counts as complete.
     early_stopping : EarlyStopping, optional
         Rule for stopping before the last epoch.
+    validate_every : int
+        Number of epochs from one measurement to the next. The last epoch is always measured.
+    validate_after : float
+        Minimum number of seconds from one measurement to the next.
     adversarial : float, optional
         Distance of adversarial training; see `nnctl.nn.adversarial.perturb`.
 
@@ -92,6 +96,8 @@ class TrainingLoop:
     epochs: int = 1
     steps: int | None = None
     early_stopping: EarlyStopping | None = None
+    validate_every: int = 1
+    validate_after: float = 0.0
     adversarial: float | None = None
     progress: Progress = field(init=False)
     state: dict[str, Array] = field(init=False)
@@ -126,6 +132,7 @@ class TrainingLoop:
         self._last_loss: float | None = None
         self._snapshot: Snapshot | None = None
         self._probe = self._make_probe()
+        self._measured_at = time.monotonic()
 
     def __iter__(self) -> Iterator[Event]:
         """Train to the end, or until the consumer stops iterating."""
@@ -136,7 +143,8 @@ class TrainingLoop:
                 blocks = self.batches.blocks(order, self.progress.epoch, self.progress.batch)
                 while self._train_block(blocks):
                     yield BatchesDone(self.progress.epoch + 1, self.progress.batch, n_batches)
-                yield self._complete_epoch(order)
+                if done := self._complete_epoch(order):
+                    yield done
             yield Finished(reason)
         except NotFiniteError as error:
             yield Finished("diverged", error.divergence or self._find_divergence(order))
@@ -177,11 +185,25 @@ class TrainingLoop:
         self.progress.seconds += time.perf_counter() - started
         return True
 
-    def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone:
-        """Measure the epoch, update the best one, and prepare the next epoch."""
+    def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone | None:
+        """Prepare the next epoch; return the metrics of this one if it is due to be measured."""
         if self._snapshot:
             self._require_finite()
         self._snapshot = None
+        done = self._measure_epoch(order) if self._is_measured() else None
+        self.progress.start_next_epoch(done, self.batches.rng.bit_generator.state)
+        return done
+
+    def _is_measured(self) -> bool:
+        """Return whether the current epoch, whose batches are done, is validated and recorded."""
+        if self._steps_before + self.progress.batch >= self._n_steps:
+            return True
+        elapsed = time.monotonic() - self._measured_at
+        due = (self.progress.epoch + 1) % self.validate_every == 0
+        return due and elapsed >= self.validate_after
+
+    def _measure_epoch(self, order: NDArray[np.int64]) -> EpochDone:
+        """Validate the network, and update what depends on the metrics."""
         progress = self.progress
         val_loss, val_accuracy, class_accuracies = None, None, None
         learning_rate = self._rate(self._steps_before + progress.batch // 2 + 1)
@@ -221,7 +243,7 @@ class TrainingLoop:
         )
         for rule in self._stopping:
             rule.update(progress, done)
-        progress.start_next_epoch(done, self.batches.rng.bit_generator.state)
+        self._measured_at = time.monotonic()
         return done
 
     def stop_reason(self) -> Literal["finished", "stopped_early"] | None:

@@ -43,10 +43,14 @@ class Progress:
         State of the random generator for shuffling at the start of the current epoch.
     epoch : int
         Number of complete epochs.
+    measured : int
+        Last epoch that was validated and recorded, 0 if there is none.
     batch : int
         Number of batches done in the current epoch.
-    loss_sum, correct, seconds : float, int, float
-        Sum of losses, correct predictions and wall time of these batches.
+    loss_sum, correct : float, int
+        Sum of losses, and correct predictions, of these batches.
+    seconds : float
+        Wall time of the batches since the last measured epoch.
     best : Best, optional
         Best complete epoch.
     best_score : float, optional
@@ -61,6 +65,7 @@ class Progress:
 
     rng_state: Mapping[str, Any]
     epoch: int = 0
+    measured: int = 0
     batch: int = 0
     loss_sum: float = 0.0
     correct: int = 0
@@ -72,16 +77,18 @@ class Progress:
     plateau_score: float | None = None
     plateau_wait: int = 0
 
-    def start_next_epoch(self, done: EpochDone, rng_state: Mapping[str, Any]) -> None:
-        """Count an epoch as complete, and record it if it is the best one."""
-        if done.is_best:
-            self.best = Best(done.epoch, done.val_accuracy, done.val_loss)
-        self.rng_state, self.epoch, self.batch = rng_state, done.epoch, 0
-        self.loss_sum, self.correct, self.seconds = 0.0, 0, 0.0
+    def start_next_epoch(self, done: EpochDone | None, rng_state: Mapping[str, Any]) -> None:
+        """Count an epoch as complete; if it was measured, record whether it is the best one."""
+        self.rng_state, self.epoch, self.batch = rng_state, self.epoch + 1, 0
+        self.loss_sum, self.correct = 0.0, 0
+        if done:
+            self.measured, self.seconds = done.epoch, 0.0
+            if done.is_best:
+                self.best = Best(done.epoch, done.val_accuracy, done.val_loss)
 
 
 class Stopping(ABC):
-    """A rule that looks at the metrics of each epoch, and may end the training."""
+    """A rule that looks at the metrics of each measured epoch, and may end the training."""
 
     @abstractmethod
     def update(self, progress: Progress, done: EpochDone) -> None:
@@ -105,7 +112,7 @@ class EarlyStopping(Stopping):
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.wait = score, 0
         else:
-            progress.wait += 1
+            progress.wait += done.epoch - progress.measured
 
     def is_due(self, progress: Progress) -> bool:
         """Return whether the training should stop."""
@@ -124,7 +131,7 @@ class Plateau(Stopping):
         if progress.plateau_score is None or score > progress.plateau_score:
             progress.plateau_score, progress.plateau_wait = score, 0
             return
-        progress.plateau_wait += 1
+        progress.plateau_wait += done.epoch - progress.measured
         if progress.plateau_wait >= self.schedule.patience:
             progress.plateau_wait = 0
             progress.rate_factor *= self.schedule.gamma

@@ -94,6 +94,7 @@ class _Progress(Record, extra="forbid"):
 
     rng_state: _GeneratorState = Field(alias="shuffling")
     epoch: Count
+    measured: Count | None = None
     batch: Count
     loss_sum: Number
     correct: Count
@@ -277,6 +278,8 @@ def _progress_to_json(progress: Progress) -> dict[str, Any]:
 
 def _progress_of(record: _Progress) -> Progress:
     progress = Progress(**record.model_dump(exclude={"best"}))
+    if record.measured is None:  # early versions measured every epoch
+        progress.measured = record.epoch
     progress.best = Best(**record.best.model_dump()) if record.best else None
     return progress
 

@@ -1,9 +1,10 @@
-"""The history of a run, ``metrics.jsonl``: one line of JSON with the metrics of each epoch."""
+"""The history of a run, ``metrics.jsonl``: a line of JSON for each epoch that was measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,11 @@ class _Epoch(Record):
     health: Annotated[list[_Health], BeforeValidator(_without_early_health)]
 
 
+def epochs_of(history: Sequence[EpochMetrics]) -> int:
+    """Return the number of epochs up to the last measured one."""
+    return history[-1].epoch if history else 0
+
+
 def to_line(metrics: EpochMetrics) -> str:
     """Return the line of an epoch, without a line ending."""
     names = [field.name for field in dataclasses.fields(EpochMetrics)]
@@ -68,7 +74,9 @@ def from_line(line: str | bytes) -> EpochMetrics:
     return EpochMetrics(**record.model_dump(exclude={"health"}), health=health)
 
 
-def read_history(path: Path, layers: int) -> list[tuple[str, EpochMetrics]]:
+def read_history(
+    path: Path, layers: int, *, every_epoch: bool = True
+) -> list[tuple[str, EpochMetrics]]:
     """Return each complete line of a metrics file with its metrics; nothing if it does not exist.
 
     Parameters
@@ -77,11 +85,13 @@ def read_history(path: Path, layers: int) -> list[tuple[str, EpochMetrics]]:
         Path of the file.
     layers : int
         Number of layers of the network.
+    every_epoch : bool
+        Whether each epoch has a line; otherwise only some of them have one.
 
     Raises
     ------
     DamagedFileError
-        A line is not the metrics of the next epoch of this network.
+        A line is not the metrics of the next epoch, or of a later one, of this network.
     """
     try:
         content = read_bytes(path)
@@ -90,6 +100,7 @@ def read_history(path: Path, layers: int) -> list[tuple[str, EpochMetrics]]:
     except OSError as error:
         raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
     history: list[tuple[str, EpochMetrics]] = []
+    last = 0
     # A last line without a line ending was not written completely.
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
@@ -97,9 +108,15 @@ def read_history(path: Path, layers: int) -> list[tuple[str, EpochMetrics]]:
             text = line.decode()
         except ValueError:
             metrics = None
-        if metrics is None or metrics.epoch != number or len(metrics.health) not in (0, layers):
+        if (
+            metrics is None
+            or metrics.epoch <= last
+            or (every_epoch and metrics.epoch != last + 1)
+            or len(metrics.health) not in (0, layers)
+        ):
             raise DamagedFileError(
                 f"{path}:{number} is damaged: the line is not the metrics of an epoch"
             )
+        last = metrics.epoch
         history.append((text, metrics))
     return history

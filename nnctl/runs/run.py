@@ -165,7 +165,7 @@ class Run:
 
     @property
     def metrics_path(self) -> Path:
-        """The path of the metrics, one line of JSON per epoch."""
+        """The path of the metrics, one line of JSON per measured epoch."""
         return self.directory / "metrics.jsonl"
 
     @property
@@ -244,7 +244,7 @@ class Run:
 
     @property
     def history(self) -> list[EpochMetrics]:
-        """The metrics of every complete epoch, without an incomplete last line.
+        """The metrics of every measured epoch, without an incomplete last line.
 
         Raises
         ------
@@ -394,7 +394,7 @@ class Run:
         Parameters
         ----------
         epoch : int
-            Last epoch whose metrics remain.
+            Last epoch whose metrics remain: the last one that was measured.
         sha256 : str, optional
             Expected SHA-256 of the remaining text, if known.
 
@@ -408,13 +408,14 @@ class Run:
         DamagedFileError
             The metrics of a remaining epoch are missing or were changed.
         """
-        lines = [line for line, _ in self._read_history()][:epoch]
-        if len(lines) < epoch:
+        history = [pair for pair in self._read_history() if pair[1].epoch <= epoch]
+        last = history[-1][1].epoch if history else 0
+        if last < epoch:
             raise DamagedFileError(
-                f"{self.metrics_path} is damaged: it ends with epoch {len(lines)}, but {epoch} "
+                f"{self.metrics_path} is damaged: it ends with epoch {last}, but {epoch} "
                 "epochs are complete"
             )
-        text = "".join(f"{line}\n" for line in lines)
+        text = "".join(f"{line}\n" for line, _ in history)
         if sha256 not in (None, hashlib.sha256(text.encode()).hexdigest()):
             raise DamagedFileError(
                 f"{self.metrics_path} is damaged: its content was changed after last.npz was saved",
@@ -424,17 +425,19 @@ class Run:
         return text
 
     def require_nothing_done(self) -> None:
-        """Check that a run without ``last.npz`` has at most one complete epoch.
+        """Check that a run without ``last.npz`` has at most one measured epoch.
 
         Raises
         ------
         DamagedFileError
             More epochs are complete, so ``last.npz`` existed and was removed.
         """
-        done, best = len(self.history), self.checkpoint_path("best")
+        epochs, best = [metrics.epoch for metrics in self.history], self.checkpoint_path("best")
+        done = epochs[-1] if epochs else 0
         if best.exists():
             done = max(done, load_checkpoint(best).progress.epoch)
-        if done > 1:  # a process killed before the first checkpoint can leave one epoch
+        # A process killed before the first checkpoint can leave one measured epoch.
+        if done > (epochs[0] if epochs else 1):
             raise DamagedFileError(
                 f"{self.checkpoint_path('last')}: file not found, although {done} epochs are "
                 "complete",
@@ -442,9 +445,14 @@ class Run:
             )
 
     def _read_history(self) -> list[tuple[str, EpochMetrics]]:
-        path = self.metrics_path
-        layers = len(self.config.network.layers) if path.exists() else 0
-        return read_history(path, layers)
+        if not self.metrics_path.exists():
+            return []
+        config = self.config
+        return read_history(
+            self.metrics_path,
+            len(config.network.layers),
+            every_epoch=config.training.validate_every == 1,
+        )
 
     def _write(self, path: Path, text: str) -> None:
         with storage_errors(path):

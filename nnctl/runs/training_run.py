@@ -4,7 +4,8 @@
 yields the event. After an epoch it writes, in this order: its line of ``metrics.jsonl``,
 ``best.npz`` if the epoch is the best, ``last.npz``. If the process is killed in between, the run
 resumes from the older ``last.npz``: the line is removed, and the epoch is trained again with
-exactly the same result.
+exactly the same result. With ``validate_every``, only some epochs are recorded; in between,
+``last.npz`` is written every `SAVE_EVERY` seconds, also within an epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from nnctl.errors import (
     storage_errors,
 )
 from nnctl.files import remove_temporaries
-from nnctl.nn.events import Divergence, EpochDone, EpochMetrics, Event, Finished
+from nnctl.nn.events import BatchesDone, Divergence, EpochDone, EpochMetrics, Event, Finished
 from nnctl.nn.network import Network
 from nnctl.nn.state import Progress
 from nnctl.nn.streams import stream
@@ -47,6 +48,9 @@ from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty, restore_statistics
 from nnctl.runs.summary import Summary, summarize_layers
 from nnctl.system import describe_blas, single_threaded_blas, versions
+
+SAVE_EVERY = 30.0
+"""Seconds after which ``last.npz`` is saved if not every epoch is validated and saved."""
 
 
 class TrainingRun:
@@ -89,7 +93,7 @@ class TrainingRun:
         self._summary: Summary | None = None
         self._metrics = hashlib.sha256()
         self._seconds_before = 0.0
-        self._started = time.perf_counter()
+        self._started = self._saved_at = time.perf_counter()
 
     @classmethod
     def create(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
@@ -202,7 +206,7 @@ class TrainingRun:
                 run.require_nothing_done()
             with contextlib.suppress(DamagedFileError):  # a damaged summary is replaced
                 _ = run.summary  # raises DataError if a later version of nnctl wrote the run
-            metrics = run.truncate_history(training_run.done_epochs, sha256)
+            metrics = run.truncate_history(training_run.loop.progress.measured, sha256)
             training_run._metrics.update(metrics.encode())
             run.remove_summary()  # the run has not ended any more
         if config != run.config:
@@ -285,6 +289,8 @@ class TrainingRun:
         else:
             event = next(events)
         match event:
+            case BatchesDone() if self._is_save_due():
+                self._save("last")
             case EpochDone():
                 self._record(event)
             case Finished():
@@ -356,7 +362,16 @@ class TrainingRun:
             self._save("best")
         self._save("last")
 
+    def _is_save_due(self) -> bool:
+        """Return whether the state is to be saved before the next measured epoch."""
+        return (
+            self.config.training.validate_every != 1
+            and time.perf_counter() - self._saved_at >= SAVE_EVERY
+            and self.loop.is_finite()
+        )
+
     def _save(self, which: Which) -> None:
+        self._saved_at = time.perf_counter()
         network = self.loop.eval_network if which == "best" else self.network
         save_checkpoint(
             self.run.checkpoint_path(which),
@@ -446,8 +461,11 @@ class TrainingRun:
         """Return whether a checkpoint's state is possible in this training."""
         examples, best = self.dataset.training, progress.best
         validated = self.dataset.validation > 0
+        measured = progress.measured
+        every_epoch = self.config.training.validate_every == 1
         return (
-            progress.batch <= math.ceil(examples / self.loop.batches.batch_size)
+            (measured == progress.epoch if every_epoch else measured <= progress.epoch)
+            and progress.batch <= math.ceil(examples / self.loop.batches.batch_size)
             and progress.correct <= examples
             and (
                 best is None

@@ -98,12 +98,21 @@ class Started(Record):
 
 
 class Ended(TrialResult):
-    """A trial ended; with early termination, also its scores after each epoch."""
+    """A trial ended; with early termination, also its scores after each validated epoch."""
 
     event: Literal["ended"] = "ended"
     time: str = Field(default_factory=_now)
     run_dir: Path = Field(default=Path(), exclude=True)  # it depends on where the sweep is
     scores: list[Number] | None = None
+    scored_epochs: list[PositiveCount] | None = None  # if some epochs were not validated
+
+    @property
+    def scores_by_epoch(self) -> dict[int, float] | None:
+        """The scores by epoch."""
+        if self.scores is None:
+            return None
+        epochs = self.scored_epochs or range(1, len(self.scores) + 1)
+        return dict(zip(epochs, self.scores, strict=False))
 
 
 Event = Created | Planned | PlanComplete | Repeated | Impossible | Started | Ended

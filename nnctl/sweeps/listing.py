@@ -12,6 +12,7 @@ from typing import Any, Literal
 from nnctl.config import Config
 from nnctl.errors import NnctlError, StorageError, UsageError
 from nnctl.nn.events import EpochMetrics
+from nnctl.runs.history import epochs_of
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.run import RUNS, Run
 from nnctl.runs.summary import summarize_layers
@@ -281,7 +282,7 @@ def _of_run(path: Path) -> dict[str, Any]:
     is_saved = not history and run.checkpoint_path("best").exists()
     return about | {
         "state": "training" if is_locked(path) else "saved" if is_saved else "unfinished",
-        "epochs": len(history),
+        "epochs": epochs_of(history),
         "val_accuracy": max(accuracies, default=None),
         "seconds": sum(epoch.seconds for epoch in history),
     }

@@ -18,6 +18,7 @@ from typing import Literal, Self
 
 from nnctl.config import Config
 from nnctl.errors import NnctlError, UsageError
+from nnctl.runs.history import epochs_of
 from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import require_empty
 from nnctl.sweeps import events
@@ -334,7 +335,7 @@ class Sweep:
                     self._queue.requeue(trial.number)
                     return None
                 case "pruned":
-                    epoch = len(running.history.scores)
+                    epoch = running.history.epoch
                     reason = f"pruned: worse than other trials after epoch {epoch}"
                     append_log(trial, reason)
                     result = result.model_copy(update={"status": "pruned", "reason": reason})
@@ -354,7 +355,7 @@ class Sweep:
         else:
             append_log(trial, "the worker process died")
             # Read from the disk, as the trial may have progressed since its history was last read.
-            epochs = len(history_so_far(trial.directory))
+            epochs = epochs_of(history_so_far(trial.directory))
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > previous:
@@ -366,12 +367,14 @@ class Sweep:
 
     def _record(self, running: RunningTrial, result: TrialResult) -> TrialResult:
         """Record a result, and stop the sweep if too many trials have failed."""
-        scores = None
+        scores, epochs = None, None
         if self.config.early_terminate:
             # Other trials are compared with all scores, including those since the last check.
             running.history.read()
-            scores = running.history.scores
-        self._log(events.Ended(**vars(result), scores=scores))
+            scores = [*running.history.scores.values()]
+            if len(scores) != running.history.epoch:
+                epochs = [*running.history.scores]
+        self._log(events.Ended(**vars(result), scores=scores, scored_epochs=epochs))
         if result.status in FAILED:
             self._stop_after_failures()
         return result

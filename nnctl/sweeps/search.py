@@ -91,7 +91,7 @@ class Search:
                 point = self._planned[trial].point
                 self.add(point, self._planned[trial].suggestion)
                 if self._sweep.early_terminate:
-                    scores = event.scores
+                    scores = event.scores_by_epoch
                     if scores is None:  # a journal of an early version
                         history = history_so_far(results[trial].run_dir)
                         scores = scores_of(history, self._sweep.ranked_by)
@@ -124,21 +124,21 @@ class Search:
             self._study.enqueue_trial(suggestion)
             self._ask(number)
 
-    def should_prune(self, number: int, scores: Sequence[float]) -> bool:
-        """Check whether to prune a trial, given its scores after each epoch so far.
+    def should_prune(self, number: int, scores: Mapping[int, float]) -> bool:
+        """Check whether to prune a trial, given its scores so far.
 
         Parameters
         ----------
         number : int
             Number of the point.
-        scores : sequence of float
-            Metric after each epoch.
+        scores : mapping of int to float
+            Metric by epoch, of the epochs that were validated.
         """
         if self._sweep.early_terminate is None:
             return False
         trial = self._asked[number]
         hopeless = False
-        for epoch, score in enumerate(scores, start=1):
+        for epoch, score in scores.items():
             if epoch > (trial.user_attrs.get("epochs") or 0):
                 trial.report(score, epoch)
                 trial.set_user_attr("epochs", epoch)

@@ -159,7 +159,7 @@ class TrialResult(Record):
             val_accuracy=None,
             val_loss=None,
             best_epoch=None,
-            epochs=len(history_so_far(trial.directory)),
+            epochs=history.epochs_of(history_so_far(trial.directory)),
             seconds=0.0,
             seed=trial.seed,
             parameters=trial.point,
@@ -254,15 +254,15 @@ def history_so_far(directory: Path) -> list[EpochMetrics]:
         return []
 
 
-def scores_of(history: Iterable[EpochMetrics], metric: str) -> list[float]:
-    """Return the metric after each epoch that has one."""
+def scores_of(history: Iterable[EpochMetrics], metric: str) -> dict[int, float]:
+    """Return the metric by epoch, of the epochs that have one."""
     is_accuracy = metric == "val_accuracy"
-    values = [epoch.val_accuracy if is_accuracy else epoch.val_loss for epoch in history]
-    return [value for value in values if value is not None]
+    values = {row.epoch: row.val_accuracy if is_accuracy else row.val_loss for row in history}
+    return {epoch: value for epoch, value in values.items() if value is not None}
 
 
 class MetricHistory:
-    """Metric of a trial after each epoch, read while another process trains it.
+    """Metric of a trial by epoch, read while another process trains it.
 
     Parameters
     ----------
@@ -273,10 +273,15 @@ class MetricHistory:
     """
 
     def __init__(self, directory: Path, metric: str) -> None:
-        self.scores: list[float] = []
+        self.scores: dict[int, float] = {}
         self._path = Run(directory).metrics_path
         self._metric = metric
         self._offset = 0
+
+    @property
+    def epoch(self) -> int:
+        """Number of the last validated epoch, 0 before the first."""
+        return max(self.scores, default=0)
 
     def read(self) -> bool:
         """Read new epochs; return whether there were any."""
@@ -285,14 +290,14 @@ class MetricHistory:
             if not stat.S_ISREG(status.st_mode):  # opening a pipe would block until it is written
                 return False
             if status.st_size < self._offset:  # the trial resumed from an earlier epoch
-                self._offset, self.scores = 0, []
+                self._offset, self.scores = 0, {}
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")
             epochs = [history.from_line(line) for line in whole.split(b"\n") if line]
         except (OSError, ValueError):  # its own process reports the error
             return False
-        self.scores += scores_of(epochs, self._metric)
+        self.scores |= scores_of(epochs, self._metric)
         self._offset += len(whole) + len(end)
         return bool(whole)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnctl.analysis.comparison import ALPHA
+from nnctl.runs.history import epochs_of
 from nnctl.sweeps.results import Edge, Effect, Setting, effects
 from nnctl.sweeps.scheduler import RunningTrial, Sweep
 from nnctl.sweeps.space import Params, short_keys, varied_keys
@@ -141,13 +142,13 @@ class SweepView(View):
         return is_unicode(self._console) and self._console.width >= _WIDE
 
     def _cells(self, running: RunningTrial) -> tuple[str | Text, ...]:
-        scores, trial = running.history.scores, running.trial
+        scores, trial = [*running.history.scores.values()], running.trial
         last = scores[-1] if scores else None
         best = best_score(scores, self._sweep.config.ranked_by) if scores else None
         show = _number if self._by_loss else percent
         return (
             str(trial.number),
-            f"{len(scores)}/{running.epochs}",
+            f"{running.history.epoch}/{running.epochs}",
             *((sparkline(scores),) if self._shows_curves else ()),
             show(last),
             show(best),
@@ -240,7 +241,7 @@ def show_unfinished(state: SweepState) -> None:
         scores = [epoch.val_accuracy for epoch in history]
         last = f", {percent(scores[-1])}" if scores else ""
         planned = state.planned[trial]
-        epochs = f"epoch {len(scores)} of {planned.epochs}"
+        epochs = f"epoch {epochs_of(history)} of {planned.epochs}"
         what = describe_point(planned.parameters, keys)
         say(console, f"trial {trial} is at {epochs}{last} with {what}")
     if state.left:

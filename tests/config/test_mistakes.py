@@ -248,6 +248,14 @@ def test_a_mistake_in_a_layer_is_reported_at_its_position(
         ("expected a number of at most 180.0, got 200", "data: {augment: {rotate: 200}}"),
         ("expected a number of at least 0.0, got -1", "data: {augment: {noise: -1}}"),
         ("training.average: expected a number below 1.0, got 1", "training: {average: 1}"),
+        *(
+            (
+                "training.validate_every: expected a whole number of epochs from 1, or a time such "
+                "as 30s, 10m or 2h",
+                f"training: {{validate_every: {value}}}",
+            )
+            for value in ("0", "1.5", "true", "30 s", "0s", "1e3s", "null")
+        ),
         ("optimizer.clip_norm: expected a number above 0.0, got 0", "  clip_norm: 0"),
         ("got the text 'quadratik'; did you mean 'quadratic'?", "loss: quadratik"),
         ("optimizer.max_norm: expected a number, got the text 'x'", "  max_norm: x"),
@@ -368,6 +376,11 @@ NESTEROV = "optimizer.nesterov: nesterov needs momentum, which is 0; set optimiz
             "7:28: training.early_stopping: early stopping needs validation examples, but "
             "data.validation is 0",
             f"{SMALL}training: {{early_stopping: {{patience: 3}}}}\ndata: {{validation: 0}}",
+        ),
+        (
+            "7:59: training.validate_every: early stopping needs a number of epochs here: with a "
+            "time, the trained weights would depend on the speed of the machine",
+            f"{SMALL}training: {{early_stopping: {{patience: 3}}, validate_every: 30s}}",
         ),
         (
             "7:13: optimizer.schedule: the schedule plateau needs validation examples, but "

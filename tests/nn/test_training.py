@@ -271,6 +271,28 @@ def test_early_stopping_ends_training_when_patience_runs_out(
     assert rows[:expected] == rows_of(events)
 
 
+@pytest.mark.parametrize("patience", [2, 4, 7])
+def test_patience_is_counted_in_epochs_even_if_only_some_of_them_are_validated(
+    patience: int,
+) -> None:
+    def train(**rules: Any) -> list[EpochDone]:
+        given = {"epochs": 60, "validation": NOISY, "validate_every": 3, **rules}
+        return rows_of([*make_training(classifier(), clouds(200, noise=150), 1.0, **given)])
+
+    best, best_epoch, expected = -1.0, 0, 60
+    for row in train():
+        assert row.val_accuracy is not None
+        if row.val_accuracy > best:
+            best, best_epoch = row.val_accuracy, row.epoch
+        elif row.epoch - best_epoch >= patience:
+            expected = row.epoch
+            break
+    assert [row.epoch for row in train()] == [*range(3, 61, 3)]
+    assert train(early_stopping=EarlyStopping(patience))[-1].epoch == expected < 60
+    schedule = PlateauSchedule(gamma=0.5, patience=patience, stop=1 / 2)
+    assert train(schedule=schedule)[-1].epoch == expected
+
+
 def test_the_plateau_schedule_halves_the_rate_and_ends_training_at_its_fraction() -> None:
     schedule = PlateauSchedule(gamma=0.5, patience=2, stop=1 / 8)
     given = {"epochs": 99, "validation": NOISY, "schedule": schedule}

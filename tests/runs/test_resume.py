@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.nn.events import EpochDone, Finished
+from nnctl.runs.checkpoint import load_checkpoint
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 from tests.runs.helpers import (
@@ -121,6 +123,37 @@ def test_resuming_leads_to_the_same_bits_with_every_kind_of_state(
         assert train(begin(directory, config), stop_after=events) == "interrupted"
         assert train(resume(directory)) == "finished"
         assert outcome(tmp_path / "whole") == outcome(directory)
+
+
+@pytest.mark.parametrize(("events", "done"), [(1, 0), (6, 1), (16, 3), (17, 3)])
+def test_epochs_that_are_not_validated_are_not_recorded_and_resume_to_the_same_bits(
+    tmp_path: Path, undisturbed: Any, events: int, done: int
+) -> None:
+    config, directory = changed({"training.validate_every": 3}), tmp_path / "run"
+    assert train(begin(directory, config), stop_after=events) == "interrupted"
+    assert TrainingRun.resume(Run.open(directory), MINI).done_epochs == done
+    assert train(resume(directory)) == "finished"
+    parameters, _, history = outcome(directory)
+    assert parameters == undisturbed[0], "the trained weights do not depend on the key"
+    assert history == undisturbed[2][2:], "epochs 3 and 4"
+    assert train(begin(tmp_path / "whole", config)) == "finished"
+    assert outcome(tmp_path / "whole") == outcome(directory)
+
+
+def test_between_validations_the_state_is_saved_by_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnctl.runs.training_run.SAVE_EVERY", 0.0)
+    for every in (1, "2h"):
+        training = begin(tmp_path / str(every), changed({"training.validate_every": every}))
+        with contextlib.closing(training.events(lambda: False)) as events:
+            next(events)
+    assert not (tmp_path / "1" / "last.npz").exists()
+    progress = load_checkpoint(tmp_path / "2h" / "last.npz").progress
+    assert (progress.epoch, progress.measured) == (0, 0)
+    assert progress.batch > 0
+    assert train(resume(tmp_path / "2h")) == "finished"
+    assert [row.epoch for row in Run(tmp_path / "2h").history] == [4]
 
 
 def test_a_run_with_a_single_validation_image_is_resumed(directory: Path) -> None:

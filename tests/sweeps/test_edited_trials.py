@@ -246,11 +246,11 @@ def test_pruning_uses_the_scores_of_the_journal(
 ) -> None:
     home = Path(shutil.copytree(by_loss, scratch / "sweep"))
     expected = {
-        trial: [epoch.val_loss for epoch in Run(home / f"trial-{trial:03d}").history]
+        trial: {row.epoch: row.val_loss for row in Run(home / f"trial-{trial:03d}").history}
         for trial in (1, 2)
     }
     edit_metrics(home / "trial-001")
-    reported: dict[int, list[float]] = {}
+    reported: dict[int, dict[int, float]] = {}
     monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
     with Sweep.resume(home, TrialFactory(None, ignore)):
         assert reported == expected
@@ -264,7 +264,7 @@ def test_scores_missing_from_an_old_journal_are_read_from_the_run_directories(
     (home / "journal.jsonl").write_text(
         "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
     )
-    reported: dict[int, list[float]] = {}
+    reported: dict[int, dict[int, float]] = {}
     monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
     with Sweep.resume(home, TrialFactory(None, ignore)) as resumed:
         assert [len(scores) for scores in reported.values()] == [12, 12]

@@ -143,12 +143,17 @@ def test_a_space_with_a_single_point_is_searched_immediately() -> None:
 # Early termination -------------------------------------------------------------------------------
 
 
+def by_epoch(scores: list[float]) -> dict[int, float]:
+    """Return the scores after the epochs 1, 2, ... by epoch."""
+    return dict(enumerate(scores, start=1))
+
+
 def median_of(metric: str = "val_accuracy") -> Search:
     """Return a search after five trials of six epochs with the scores 0.1, 0.2, ..., 0.5."""
     search = pruned(MEDIAN, metric)
     for number in range(1, 6):
         search.add(number)
-        search.should_prune(number, [number / 10] * 6)
+        search.should_prune(number, by_epoch([number / 10] * 6))
         search.tell(number, "complete", number / 10)
     search.add(6)
     return search
@@ -161,24 +166,25 @@ def test_a_trial_below_the_median_of_the_others_is_pruned(
     metric: str, bad: float, good: float
 ) -> None:
     search = median_of(metric)
-    assert [search.should_prune(6, [bad] * epochs) for epochs in (1, 2, 3)] == [False, False, True]
+    ended = [search.should_prune(6, by_epoch([bad] * epochs)) for epochs in (1, 2, 3)]
+    assert ended == [False, False, True]
     search = median_of(metric)
-    assert not search.should_prune(6, [good] * 6)
+    assert not search.should_prune(6, by_epoch([good] * 6))
 
 
 def test_pruning_uses_the_best_epoch_and_accepts_several_epochs_at_once() -> None:
-    assert not median_of().should_prune(6, [0.4, 0.1, 0.1, 0.1])
-    assert median_of().should_prune(6, [0.1] * 4)
+    assert not median_of().should_prune(6, by_epoch([0.4, 0.1, 0.1, 0.1]))
+    assert median_of().should_prune(6, by_epoch([0.1] * 4))
     search = median_of()
-    assert search.should_prune(6, [0.1] * 3)
-    assert not search.should_prune(6, [0.1] * 3), "nothing is new"
+    assert search.should_prune(6, by_epoch([0.1] * 3))
+    assert not search.should_prune(6, by_epoch([0.1] * 3)), "nothing is new"
 
 
 def test_no_trial_is_pruned_before_there_are_others_to_compare_with() -> None:
     search = pruned(MEDIAN)
     for number in range(1, 9):
         search.add(number)
-        assert not search.should_prune(number, [0.5 / number] * 6)
+        assert not search.should_prune(number, by_epoch([0.5 / number] * 6))
         search.tell(number, "unknown", None)
 
 
@@ -189,10 +195,12 @@ def test_successive_halving_keeps_one_of_eta_trials_at_each_rung() -> None:
         search.add(number)
         epochs = range(1, 10)
         score = 0.5 - number / 100
-        ended.append(next((n for n in epochs if search.should_prune(number, [score] * n)), None))
+        ended.append(
+            next((n for n in epochs if search.should_prune(number, by_epoch([score] * n))), None)
+        )
     assert ended == [None, 2, 2, 2, 2, 2, 2, 2]
     search.add(9)
-    assert not any(search.should_prune(9, [0.9] * n) for n in range(1, 10))
+    assert not any(search.should_prune(9, by_epoch([0.9] * n)) for n in range(1, 10))
 
 
 @pytest.mark.parametrize(("eta", "hopeless"), [(2, False), (4, True)])
@@ -200,7 +208,7 @@ def test_eta_determines_how_many_trials_continue(eta: int, hopeless: bool) -> No
     search = pruned({**HALVING, "eta": eta})
     for number, score in enumerate((0.9, 0.1, 0.1, 0.5), start=1):
         search.add(number)
-        last = search.should_prune(number, [score] * 2)
+        last = search.should_prune(number, by_epoch([score] * 2))
     assert last == hopeless
 
 
@@ -208,16 +216,26 @@ def test_hyperband_s_brackets_are_those_of_successive_halving() -> None:
     search = pruned({"type": "hyperband", "max_iter": 8, "s": 2, "eta": 2})
     search.add(1)
     search.add(2)
-    assert not search.should_prune(1, [0.5, 0.5])
-    assert [search.should_prune(2, scores) for scores in ([0.1], [0.1, 0.1])] == [False, True]
+    assert not search.should_prune(1, by_epoch([0.5, 0.5]))
+    ended = [search.should_prune(2, by_epoch([0.1] * epochs)) for epochs in (1, 2)]
+    assert ended == [False, True]
+
+
+def test_the_rungs_of_halving_count_epochs_and_not_validations() -> None:
+    search = pruned(HALVING)
+    for number, score in enumerate((0.9, 0.1), start=1):
+        search.add(number)
+        assert not search.should_prune(number, {1: score})
+    assert not search.should_prune(1, {1: 0.9, 7: 0.9})
+    assert search.should_prune(2, {1: 0.1, 7: 0.1})
 
 
 def test_trials_of_a_grid_are_pruned_like_those_of_a_search() -> None:
     search = pruned(HALVING, method="random", trials=3)
     search.add(1)
     search.add(2, None)
-    assert not search.should_prune(1, [0.5] * 3)
-    assert search.should_prune(2, [0.4] * 3)
+    assert not search.should_prune(1, by_epoch([0.5] * 3))
+    assert search.should_prune(2, by_epoch([0.4] * 3))
 
 
 # Without Optuna ----------------------------------------------------------------------------------
