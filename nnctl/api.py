@@ -50,6 +50,7 @@ def train(
     run_dir: str | Path | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    max_time: float | None = None,
     resume: Run | str | Path | None = None,
     progress: bool = False,
     callback: Callable[[Event], object] | None = None,
@@ -71,6 +72,8 @@ def train(
         Name of the new run directory in `runs_dir`.
     runs_dir : str or Path
         Parent of a new run directory, if `run_dir` is not given.
+    max_time : float, optional
+        Seconds after which the training saves its state and ends.
     resume : Run, str or Path, optional
         Run to continue, by its directory or ``"latest"``, with the same result as without the
         interruption. A larger number of `epochs` extends a complete run; other settings cannot
@@ -154,7 +157,7 @@ def train(
             training = TrainingRun.create(run, resolved, digits)
         if training.warning and not progress:
             warnings.warn(training.warning, stacklevel=2)
-        _run_events(training, stop, callback, progress=progress)
+        _run_events(training, stop, max_time, callback, progress=progress)
     training.raise_unless_finished()
     return training.run
 
@@ -297,6 +300,7 @@ def _downloads(*, progress: bool) -> Iterator[Notify]:
 def _run_events(
     training: TrainingRun,
     stop: Callable[[], bool],
+    max_time: float | None,
     callback: Callable[[Event], object] | None,
     *,
     progress: bool,
@@ -309,7 +313,7 @@ def _run_events(
 
             view = stack.enter_context(TrainingView(training, quiet=False))
         # Closed at once if the callback raises an error, so that the run is unlocked.
-        for event in stack.enter_context(contextlib.closing(training.events(stop))):
+        for event in stack.enter_context(contextlib.closing(training.events(stop, max_time))):
             if view:
                 view.show(event)
             if callback:

@@ -17,7 +17,7 @@ from nnctl.config import Override, possible_settings
 from nnctl.config.presets import presets
 from nnctl.config.words import find_answer, normalized
 from nnctl.files import expand_home
-from nnctl.text import shell_command, short_value
+from nnctl.text import TIME_PATTERN, seconds_in, shell_command, short_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,6 +68,21 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number", param, ctx)
         return number
+
+
+class _Time(click.ParamType):
+    """A time: seconds, or a number with a unit, such as ``90s``, ``10m`` or ``2h``."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds."""
+        time = f"{value}s" if str(value).isdecimal() else str(value)
+        if not re.fullmatch(TIME_PATTERN, time):
+            self.fail(f"{value!r} is not a time such as 90, 90s, 10m or 2h", param, ctx)
+        return seconds_in(time)
 
 
 class _ConfigPath(_NonEmptyPath):
@@ -173,6 +188,7 @@ CONFIG = _ConfigPath()
 FILE = _NonEmptyPath(dir_okay=False, path_type=Path)
 PATH_NAME = _NonEmptyPath()
 SETTING = _Setting()
+TIME = _Time()
 ACCURACY = FiniteRange(0, 1)
 
 json_option = click.option(

@@ -12,6 +12,7 @@ from nnctl.cli.options import (
     CONFIG,
     FOLDER,
     RUN_TO_RESUME,
+    TIME,
     data_dir_option,
     output_options,
     override_options,
@@ -62,6 +63,12 @@ from nnctl.views.training import TrainingView, show_result
     "--resume", type=RUN_TO_RESUME, metavar="RUN", help="Continue a run; CONFIG is optional."
 )
 @click.option(
+    "--max-time",
+    type=TIME,
+    metavar="TIME",
+    help="Save the state and end after this time, such as 90s, 10m or 2h; --resume continues.",
+)
+@click.option(
     "--fail-under",
     type=ACCURACY,
     metavar="ACC",
@@ -78,6 +85,7 @@ def train(
     runs_dir: Path,
     name: str | None,
     resume: Path | None,
+    max_time: float | None,
     fail_under: float | None,
     dry_run: bool,
     data_dir: Path | None,
@@ -118,7 +126,7 @@ def train(
                 run = Run.create_at(run_dir) if run_dir else Run.create(path.stem, runs_dir)
                 training = TrainingRun.create(run, resolved, dataset)
             with TrainingView(training, quiet=quiet) as view:
-                for event in training.events(stop):
+                for event in training.events(stop, max_time):
                     view.show(event)
             summarize_training(training)
             if as_json:

@@ -27,6 +27,8 @@ class Summary(Record):
     ----------
     status : str
         Why the training ended.
+    time_limit : bool
+        Whether it is ``interrupted`` because the time of ``--max-time`` was over.
     epochs : int
         Number of complete epochs.
     best_epoch, best_val_accuracy, best_val_loss : int, float, float, optional
@@ -55,6 +57,7 @@ class Summary(Record):
 
     format_version: int = FORMAT_VERSION
     status: Literal["finished", "stopped_early", "interrupted", "diverged"]
+    time_limit: bool = False
     epochs: Count
     best_epoch: Count | None
     best_val_accuracy: Share | None
@@ -75,10 +78,12 @@ class Summary(Record):
     diagnoses: list[Diagnosis] = Field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-compatible values; ``divergence`` only if the training diverged."""
+        """Return JSON-compatible values; ``divergence`` and ``time_limit`` only if they apply."""
         values = self.model_dump()
         if self.divergence is None:
             del values["divergence"]
+        if not self.time_limit:
+            del values["time_limit"]
         return values
 
 

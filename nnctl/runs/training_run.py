@@ -91,6 +91,7 @@ class TrainingRun:
             validation,
         )
         self._summary: Summary | None = None
+        self._timed_out = False
         self._metrics = hashlib.sha256()
         self._seconds_before = 0.0
         self._started = self._saved_at = time.perf_counter()
@@ -257,13 +258,17 @@ class TrainingRun:
         assert self._summary is not None
         return self._summary
 
-    def events(self, stop: Callable[[], bool]) -> Generator[Event, None, None]:
+    def events(
+        self, stop: Callable[[], bool], max_seconds: float | None = None
+    ) -> Generator[Event, None, None]:
         """Train, record the results, and yield the events of the training loop.
 
         Parameters
         ----------
         stop : callable
             Called after each event; if it returns True, the training saves its state and ends.
+        max_seconds : float, optional
+            Time after which it does the same. This is a planned end, and not an interruption.
 
         Raises
         ------
@@ -273,12 +278,17 @@ class TrainingRun:
         self._started = time.perf_counter()
         with self._hint_to_resume(), self._lock:
             events, stopping = iter(self.loop), False
+            limit = math.inf if max_seconds is None else max_seconds
             while self._summary is None:
                 # The caller, which runs between the events, may use all threads of the BLAS.
                 with single_threaded_blas():
                     event = self._next_event(events, stopping=stopping)
                 yield event
-                stopping = self._summary is None and stop()
+                if self._summary is None:
+                    requested = stop()
+                    elapsed = time.perf_counter() - self._started
+                    self._timed_out = elapsed >= limit and not requested
+                    stopping = requested or self._timed_out
 
     def _next_event(self, events: Iterator[Event], *, stopping: bool) -> Event:
         """Return the next event of the training loop after its results are recorded."""
@@ -327,7 +337,7 @@ class TrainingRun:
         summary = self.summary
         if summary.divergence:
             raise self._divergence_error(summary.divergence)
-        if summary.status == "interrupted":
+        if summary.status == "interrupted" and not summary.time_limit:
             raise InterruptedRunError(
                 f"interrupted after {summary.epochs} of {self.config.training.epochs} epochs; "
                 "the state is saved",
@@ -478,6 +488,7 @@ class TrainingRun:
         last = history[-1] if history else None
         return Summary(
             status=finished.reason,
+            time_limit=self._timed_out and finished.reason == "interrupted",
             epochs=self.done_epochs,
             best_epoch=best.epoch if best else None,
             best_val_accuracy=best.val_accuracy if best else None,

@@ -222,6 +222,13 @@ def show_result(training: TrainingRun, *, quiet: bool) -> None:
         say(console, f"trained      {summary.epochs} epochs: training accuracy {final}")
     if summary.status == "stopped_early":
         say(console, f"stopped      after {summary.epochs} epochs without further improvement")
+    if summary.time_limit:
+        say(
+            console,
+            f"stopped      at the time limit, after {summary.epochs} of {summary.planned_epochs} "
+            "epochs; the state is saved",
+        )
+        say(console, f"continue it  {training.run.resume_command}")
     if best is not None:
         say(console, f"evaluate it  {shell_command('nnctl', 'eval', directory)}")
     say(console, directory)

@@ -383,6 +383,7 @@ def test_a_wrong_setting_is_a_usage_error(nnctl: Nnctl, setting: str, message: s
         ("train", SMOKE, "--subset", "1000000"),
         ("train", SMOKE, "--fail-under", "2"),
         ("train", SMOKE, "--fail-under", "nan"),
+        *(("train", SMOKE, "--max-time", time) for time in ("0", "-1", "1.5h", "10 m", "soon")),
         ("train", SMOKE, "--fail-under", "0.5", "--set", "data.validation=0"),
         ("train", CONFIGS / "gates" / "xor.yaml", "--fail-under", "0.5"),
         ("train", ""),
@@ -430,6 +431,21 @@ def test_divergence_exits_with_4_and_reports_the_place_and_a_remedy(
     summary = json.loads((scratch / "run" / "summary.json").read_text("utf-8"))
     assert summary["status"] == "diverged"
     assert summary["divergence"]["epoch"] == 1
+
+
+def test_a_run_ends_after_max_time_with_its_state_saved_and_can_be_continued(
+    nnctl: Nnctl, scratch: Path
+) -> None:
+    done = nnctl("train", SMOKE, "--epochs", 1_000_000, "--max-time", "1s", "--run-dir", "run")
+    assert "stopped      at the time limit, after " in done.stdout
+    assert "continue it  nnctl train --resume run" in done.stdout
+    summary = json.loads((scratch / "run" / "summary.json").read_text("utf-8"))
+    assert (summary["status"], summary["time_limit"]) == ("interrupted", True)
+    epochs = summary["epochs"] + 1
+    done = nnctl("train", "--resume", "run", "--epochs", epochs, "--max-time", "2h", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["status"], summary["epochs"]) == ("finished", epochs)
+    assert "time_limit" not in summary
 
 
 def test_fail_under_exits_with_5_below_the_accuracy(nnctl: Nnctl) -> None:

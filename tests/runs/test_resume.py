@@ -182,6 +182,19 @@ def test_a_run_that_is_interrupted_again_and_again_leads_to_the_same_bits(
     assert undisturbed == outcome(directory)
 
 
+def test_a_time_limit_ends_a_run_at_a_block_and_not_as_an_interruption(
+    directory: Path, undisturbed: Any
+) -> None:
+    for blocks in (1, 2):
+        training = begin(directory) if blocks == 1 else resume(directory)
+        *_, end = training.events(lambda: False, max_seconds=0.0)
+        assert end == Finished("interrupted")
+        assert load_checkpoint(directory / "last.npz").progress.batch == blocks * 17
+        training.raise_unless_finished()
+    assert train(resume(directory)) == "finished"
+    assert undisturbed == outcome(directory)
+
+
 def test_the_same_configuration_gives_the_same_bits_and_another_seed_others(
     tmp_path: Path, undisturbed: Any
 ) -> None:
