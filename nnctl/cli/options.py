@@ -70,14 +70,12 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-class _Time(click.ParamType):
+class _Time(click.types.StringParamType):
     """A time: seconds, or a number with a unit, such as ``90s``, ``10m`` or ``2h``."""
 
     name = "time"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the seconds."""
         time = f"{value}s" if str(value).isdecimal() else str(value)
         if not re.fullmatch(TIME_PATTERN, time):

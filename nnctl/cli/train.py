@@ -11,6 +11,7 @@ from nnctl.cli.options import (
     ACCURACY,
     CONFIG,
     FOLDER,
+    RUN,
     RUN_TO_RESUME,
     TIME,
     data_dir_option,
@@ -20,6 +21,7 @@ from nnctl.cli.options import (
 from nnctl.config import Override, to_mapping, to_yaml
 from nnctl.errors import BelowThresholdError, InterruptedRunError
 from nnctl.files import to_json_text
+from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.resolve import (
     dataset_info_of,
     find_dataset,
@@ -63,6 +65,12 @@ from nnctl.views.training import TrainingView, show_result
     "--resume", type=RUN_TO_RESUME, metavar="RUN", help="Continue a run; CONFIG is optional."
 )
 @click.option(
+    "--init-from",
+    type=RUN,
+    metavar="RUN",
+    help="Begin with the trained weights of RUN in each layer of the same shape.",
+)
+@click.option(
     "--max-time",
     type=TIME,
     metavar="TIME",
@@ -85,6 +93,7 @@ def train(
     runs_dir: Path,
     name: str | None,
     resume: Path | None,
+    init_from: Path | None,
     max_time: float | None,
     fail_under: float | None,
     dry_run: bool,
@@ -99,6 +108,10 @@ def train(
         raise click.UsageError("expected a CONFIG, such as sigmoid, or --resume RUN")
     if resume and run_dir:
         raise click.UsageError("--run-dir cannot be used with --resume, which continues in RUN")
+    if resume and init_from:
+        raise click.UsageError(
+            "--init-from cannot be used with --resume, which continues with its own weights"
+        )
     if name is not None and (resume or run_dir):
         raise click.UsageError("--name cannot be used with --resume or --run-dir")
     if name is not None:
@@ -112,6 +125,7 @@ def train(
         click.echo(json.dumps(values) if as_json else to_yaml(values), nl=as_json)
         return
 
+    initial = InitialNetwork.of(Run.open(init_from)) if init_from else None
     try:
         with DownloadView(quiet=quiet) as notify:
             dataset = find_dataset((run.config if run else requested).data, data_dir, notify)
@@ -124,7 +138,7 @@ def train(
                 training = TrainingRun.resume(run, dataset, requested, epochs)
             else:
                 run = Run.create_at(run_dir) if run_dir else Run.create(path.stem, runs_dir)
-                training = TrainingRun.create(run, resolved, dataset)
+                training = TrainingRun.create(run, resolved, dataset, initial)
             with TrainingView(training, quiet=quiet) as view:
                 for event in training.events(stop, max_time):
                     view.show(event)

@@ -27,9 +27,11 @@ from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from nnctl.runs.differences import flatten
+from nnctl.runs.initial import read_init_record
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 from nnctl.runs.summary import Summary
+from nnctl.text import enumeration
 
 MEASURED_IMAGES = 1000
 """Number of test images whose activations are measured."""
@@ -185,6 +187,10 @@ class RunReport:
                 f"validation {self.examples}": f"{summary.dataset.validation:,}",
                 **{f"SHA-256 of {name}": text for name, text in summary.dataset.hashes.items()},
             }
+        with contextlib.suppress(NnctlError):  # the report shows the rest of a damaged run
+            if record := read_init_record(self.run.init_path):
+                layers = enumeration([*map(str, record.layers)])
+                rows["initial weights"] = f"layers {layers} of {Path(record.run).name}"
         return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
 
     def without_paths(self, text: str) -> str:

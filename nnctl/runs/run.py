@@ -33,6 +33,7 @@ from nnctl.runs.differences import changeable, require_same
 from nnctl.runs.history import read_history, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
+from nnctl.runs.records import Record
 from nnctl.runs.resolve import require_resolved
 from nnctl.runs.summary import (
     EvaluationRecord,
@@ -172,6 +173,11 @@ class Run:
     def summary_path(self) -> Path:
         """The path of the summary, which is written when the training ends."""
         return self.directory / "summary.json"
+
+    @property
+    def init_path(self) -> Path:
+        """The path of the record of where the initial weights come from, if from another run."""
+        return self.directory / "init.json"
 
     def lock(self) -> DirectoryLock:
         """Lock the run against training by other processes, and return the lock.
@@ -365,7 +371,8 @@ class Run:
 
     def clear(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
-        files = (self.config_path, self.metrics_path, self.summary_path, self.evaluation_path)
+        files = [self.config_path, self.metrics_path, self.summary_path]
+        files += [self.evaluation_path, self.init_path]
         self._remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
     def remove_summary(self) -> None:
@@ -377,6 +384,10 @@ class Run:
         comment = f"Resolved by nnctl {nnctl.__version__}: all defaults are written out."
         text = to_yaml(to_mapping(config), comment)
         self._write(self.config_path, text)
+
+    def write_init_record(self, record: Record) -> None:
+        """Write where the initial weights come from."""
+        self._write(self.init_path, to_json_text(record.model_dump(), indent=2) + "\n")
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary."""
@@ -430,8 +441,15 @@ class Run:
         Raises
         ------
         DamagedFileError
-            More epochs are complete, so ``last.npz`` existed and was removed.
+            More epochs are complete, so ``last.npz`` existed and was removed. Or the run begins
+            with the weights of another run, which only ``last.npz`` contains.
         """
+        if self.init_path.exists():
+            raise DamagedFileError(
+                f"{self.checkpoint_path('last')}: file not found, although the run begins with "
+                "the weights of another run",
+                hint="Train a new run with --init-from.",
+            )
         epochs, best = [metrics.epoch for metrics in self.history], self.checkpoint_path("best")
         done = epochs[-1] if epochs else 0
         if best.exists():

@@ -44,6 +44,7 @@ from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
+from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty, restore_statistics
 from nnctl.runs.summary import Summary, summarize_layers
@@ -97,24 +98,40 @@ class TrainingRun:
         self._started = self._saved_at = time.perf_counter()
 
     @classmethod
-    def create(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
+    def create(
+        cls, run: Run, config: Config, dataset: Dataset, initial: InitialNetwork | None = None
+    ) -> TrainingRun:
         """Create a training that starts from the beginning, and write its configuration.
+
+        Parameters
+        ----------
+        run, config, dataset
+            See `TrainingRun`.
+        initial : InitialNetwork, optional
+            Network of another run, whose layers replace the initial ones where they fit.
 
         Raises
         ------
         UsageError
-            The directory is not empty, or another process has locked it.
+            The directory is not empty, another process has locked it, or no layer fits.
         """
         try:
             training_run = cls(run, config, dataset)
-        except DataError:  # the images cannot be used: leave no empty run directory
+            with training_run._unlocked_on_error():
+                record = initial.copy_to(training_run.network) if initial else None
+        except (DataError, UsageError):  # nothing can be trained: leave no empty run directory
             with contextlib.suppress(OSError):
                 run.directory.rmdir()
             raise
         with training_run._unlocked_on_error():
             # Another process may have trained here since the directory was chosen.
             require_empty(run.directory)
+            if record:
+                # In this order, a run that is killed here cannot be resumed with other weights.
+                run.write_init_record(record)
             run.write_config(config)
+            if record:
+                training_run._save("last")
         return training_run
 
     @classmethod

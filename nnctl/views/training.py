@@ -14,8 +14,9 @@ from rich.text import Text
 
 from nnctl.diagnosis import check_config, health_label
 from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
+from nnctl.runs.initial import InitRecord, read_init_record
 from nnctl.runs.training_run import TrainingRun
-from nnctl.text import percent, shell_command
+from nnctl.text import enumeration, percent, shell_command
 from nnctl.views.console import BLUE, GREEN, View, is_live, is_unicode, notices, results, say, warn
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
@@ -157,6 +158,8 @@ class TrainingView(View):
             f"data      {dataset.name}: {dataset.training:,} examples{held_out}",
         )
         say(self._console, f"run       {self._training.run.directory}")
+        if record := read_init_record(self._training.run.init_path):
+            self._print_initial(record)
         done = self._training.done_epochs
         if done or self._training.loop.progress.batch:
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
@@ -171,6 +174,16 @@ class TrainingView(View):
         if self._interval > 1:
             say(self._console, f"one row per {self._interval:,} epochs")
         say(self._console, Text(_HEADER, style="bold"))
+
+    def _print_initial(self, record: InitRecord) -> None:
+        """Print which layers begin with the weights of another run, and which begin anew."""
+        taken = enumeration([*map(str, record.layers)])
+        noun = "layers" if len(record.layers) > 1 else "layer"
+        say(self._console, f"weights   of {noun} {taken} from {record.run}, epoch {record.epoch}")
+        for number, layer in enumerate(self._training.config.network.layers, start=1):
+            if number not in record.layers:
+                what = f"layer {number} ({layer.units} {layer.activation.name})"
+                say(self._console, f"          {what} begins anew")
 
     def _row(self, done: EpochDone) -> None:
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"

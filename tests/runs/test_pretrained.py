@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ import numpy as np
 import pytest
 
 import nnctl
-from nnctl.errors import ConfigError, UsageError
+from nnctl.config import from_mapping
+from nnctl.errors import ConfigError, DamagedFileError, UsageError
 from nnctl.nn.activations import LeakyReLU
+from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.run import Run
+from nnctl.runs.training_run import TrainingRun
 from tests.conftest import CONFIGS, Nnctl
-from tests.runs.helpers import ignore
+from tests.runs.helpers import MINI, SMALL, begin, ignore, outcome, resume, train
 
 RNG = np.random.default_rng(0)
 
@@ -176,3 +181,84 @@ def test_the_loss_fits_the_outputs() -> None:
     assert nnctl.evaluate(run).classes == ["other", "9"]
     with pytest.raises(UsageError, match="not empty"):
         nnctl.save(nine, "nine", dataset="mini", settings=settings)
+
+
+# Runs that begin with the weights of another run --------------------------------------------------
+
+
+def test_layers_that_fit_begin_with_the_weights_of_another_run(
+    nnctl: Nnctl, trained_run: Path, scratch: Path
+) -> None:
+    layers = [{"units": 64, "activation": "prelu"}, {"units": 9, "activation": "relu"}]
+    settings = f"network.layers={json.dumps([*layers, {'units': 10, 'activation': 'softmax'}])}"
+    command = ("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--set", settings)
+    done = nnctl(*command, "--init-from", trained_run, "--run-dir", "run")
+    assert f"weights   of layer 1 from {trained_run}, epoch 2" in done.stderr
+    assert re.findall(r"layer \d \(.*\) begins anew", done.stderr) == [
+        "layer 2 (9 relu) begins anew",
+        "layer 3 (10 softmax) begins anew",
+    ]
+    record = json.loads((scratch / "run" / "init.json").read_text("utf-8"))
+    sha256 = hashlib.sha256((trained_run / "best.npz").read_bytes()).hexdigest()
+    assert record["sha256"] == sha256
+    assert record["layers"] == [1]
+
+
+def test_a_run_with_initial_weights_resumes_to_the_same_bits(
+    tmp_path: Path, trained_run: Path
+) -> None:
+    initial = InitialNetwork.of(Run.open(trained_run))
+    layers = [{"units": 64, "activation": "prelu"}, {"units": 10, "activation": "softmax"}]
+    config = {**SMALL, "network": {"layers": layers}}
+    fresh = begin(tmp_path / "fresh", config).network.parameters
+    for name, events in (("whole", None), ("killed", 0), ("interrupted", 3)):
+        run = Run.create_at(tmp_path / name)
+        training = TrainingRun.create(run, from_mapping(config, "test"), MINI, initial)
+        parameters, source = training.network.parameters, initial.network.parameters
+        for ours, theirs in (
+            (parameters.weights, source.weights),
+            (parameters.biases, source.biases),
+            (parameters.slopes[:1], fresh.slopes[:1]),
+        ):
+            assert all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
+        if events == 0:
+            training._lock.unlock()
+        else:
+            assert train(training, events) == ("interrupted" if events else "finished")
+        if events is not None:
+            assert train(resume(tmp_path / name)) == "finished"
+        assert outcome(tmp_path / name) == outcome(tmp_path / "whole")
+    (tmp_path / "whole" / "last.npz").unlink()
+    with pytest.raises(DamagedFileError, match="begins with the weights of another run"):
+        resume(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 1, "run": 3}'])
+def test_a_damaged_record_of_initial_weights_is_reported(
+    nnctl: Nnctl, copied_run: Path, text: str
+) -> None:
+    (copied_run / "init.json").write_text(text, "utf-8")
+    done = nnctl("train", "--resume", "run", "--epochs", 3, code=3)
+    assert "init.json" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "code", "message"),
+    [
+        (lambda _: None, ("--set", "network.layers.0.units=9"), 2, "no layer of run fits this"),
+        (lambda _: None, ("--resume", "run"), 2, "cannot be used with --resume"),
+        (lambda run: (run / "best.npz").write_bytes(b"PK"), (), 3, "best.npz is damaged"),
+        (lambda run: (run / "best.npz").unlink(), (), 3, "best.npz: file not found"),
+        (lambda run: (run / "config.yaml").unlink(), (), 2, "is not a run directory"),
+        (shutil.rmtree, (), 2, "run directory not found"),
+    ],
+)
+def test_a_run_whose_weights_cannot_be_used_is_reported_and_leaves_no_directory(
+    nnctl: Nnctl, copied_run: Path, damage: Any, options: tuple[str, ...], code: int, message: str
+) -> None:
+    damage(copied_run)
+    command = ("train", CONFIGS / "smoke.yaml", "--init-from", "run", *options)
+    done = nnctl(*command, code=code)
+    assert message in done.stderr
+    assert "Hint" in done.stderr or code == 2
+    assert not list(copied_run.parent.glob("runs/*"))

@@ -1,0 +1,138 @@
+"""Begins a run with the trained layers of another run, and records where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from nnctl.errors import DamagedFileError, DataError, UsageError
+from nnctl.files import read_bytes
+from nnctl.nn.network import Network
+from nnctl.runs.records import (
+    Count,
+    PositiveCount,
+    Record,
+    check_version,
+    first_problem,
+    parse_json,
+)
+from nnctl.runs.run import Run
+
+FORMAT_VERSION = 1
+
+
+class InitRecord(Record):
+    """Where the initial weights of a run come from, ``init.json``.
+
+    Parameters
+    ----------
+    run : str
+        Directory of the other run.
+    epoch : int
+        Its best epoch, whose network was used.
+    sha256 : str
+        SHA-256 of its ``best.npz``.
+    layers : list of int
+        Layers that begin with its weights, from 1; the others begin anew.
+    """
+
+    format_version: int = FORMAT_VERSION
+    run: str
+    epoch: Count
+    sha256: str
+    layers: list[PositiveCount]
+
+
+@dataclass(frozen=True, eq=False)
+class InitialNetwork:
+    """The network of a run, from which another run takes its initial weights.
+
+    Parameters
+    ----------
+    network : Network
+        Network of the best epoch.
+    run : str
+        Directory of the run.
+    epoch : int
+        Number of the epoch.
+    sha256 : str
+        SHA-256 of the checkpoint.
+    """
+
+    network: Network
+    run: str
+    epoch: int
+    sha256: str
+
+    @classmethod
+    def of(cls, run: Run) -> InitialNetwork:
+        """Read the best network of a run.
+
+        Raises
+        ------
+        DataError
+            The checkpoint is missing or damaged.
+        """
+        try:
+            trained = run.load("best")
+            digest = hashlib.sha256(run.checkpoint_path("best").read_bytes()).hexdigest()
+        except DataError as error:
+            error.hint = "Use another run with --init-from, or begin without it."
+            raise
+        return cls(trained.network, str(run.directory), trained.epoch, digest)
+
+    def copy_to(self, network: Network) -> InitRecord:
+        """Copy the layers that have the same numbers of inputs and units in both networks.
+
+        Raises
+        ------
+        UsageError
+            There is no such layer.
+        """
+        source, target = self.network.parameters, network.parameters
+        fitting = [
+            i
+            for i, (ours, theirs) in enumerate(zip(target.weights, source.weights, strict=False))
+            if ours.shape == theirs.shape
+        ]
+        if not fitting:
+            raise UsageError(
+                f"no layer of {self.run} fits this network: its sizes are {_sizes(self.network)}, "
+                f"and not {_sizes(network)}",
+                hint="Use a run with the same inputs and the same units in the first layer, or "
+                "begin without --init-from.",
+            )
+        for i in fitting:
+            target.weights[i][...] = source.weights[i]
+            target.biases[i][...] = source.biases[i]
+            if target.slopes[i].shape == source.slopes[i].shape:
+                target.slopes[i][...] = source.slopes[i]
+        layers = [i + 1 for i in fitting]
+        return InitRecord(run=self.run, epoch=self.epoch, sha256=self.sha256, layers=layers)
+
+
+def read_init_record(path: Path) -> InitRecord | None:
+    """Return where the initial weights of a run come from; None if they are its own.
+
+    Raises
+    ------
+    DataError
+        The file is damaged or was written by a later version.
+    """
+    try:
+        content = parse_json(read_bytes(path))
+        check_version(path, content.get("format_version"), FORMAT_VERSION)
+        return InitRecord.model_validate(content)
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise DamagedFileError(f"{path} is damaged: {first_problem(error)}") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise DamagedFileError(f"{path} is damaged: {error}") from None
+
+
+def _sizes(network: Network) -> str:
+    return "-".join(map(str, network.sizes))
