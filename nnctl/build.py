@@ -157,5 +157,6 @@ def build_loop(
         early_stopping=EarlyStopping(stopping.patience, stopping.metric) if stopping else None,
         validate_every=options.validation_epochs,
         validate_after=options.validation_seconds,
+        monitor_every=options.monitor_every,
         adversarial=options.adversarial,
     )

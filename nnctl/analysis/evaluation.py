@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.config import Config
-from nnctl.data.dataset import Dataset, image_side, open_dataset, relabel_binary
+from nnctl.data.dataset import Dataset, image_side, open_dataset
 from nnctl.errors import UsageError, require_choice
 from nnctl.nn.activations import Sigmoid, Softmax
 from nnctl.nn.corruption import CORRUPTIONS, Corruption
@@ -31,7 +31,7 @@ from nnctl.nn.metrics import (
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from nnctl.runs.inference import infer
-from nnctl.runs.resolve import Notify, Working, split
+from nnctl.runs.resolve import Notify, Working, read_test_set, split
 from nnctl.runs.run import Run, TrainedNetwork, Which
 from nnctl.runs.summary import EvaluationRecord
 from nnctl.text import html_table, percent
@@ -409,10 +409,7 @@ def evaluate(
     network, config, trained_on = trained.network, trained.config, trained.dataset.name
     dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
     if split_name == "test":
-        positive = config.data.positive_digit
-        examples: Examples | None = (
-            dataset.test if positive is None else relabel_binary(dataset.test, positive)
-        )
+        examples: Examples | None = read_test_set(config, dataset)
     elif dataset.name != trained_on:
         raise UsageError(
             f"the {split_name} split exists only for the dataset of the training; {run.directory} "

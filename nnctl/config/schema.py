@@ -395,6 +395,16 @@ class TrainingConfig(Section):
         description="Number of epochs, or a time such as 30s, from one validation to the next; the "
         "epochs between are neither measured nor recorded. The last epoch always is",
     )
+    monitor: list[Literal["cost", "train_accuracy", "test"]] = Field(
+        default=[],
+        description="Figures to measure after each validated epoch, and never used to decide: cost "
+        "(loss on the training images without dropout, plus the L2 and L1 terms), "
+        "train_accuracy (without dropout), test (loss and accuracy on the test images)",
+    )
+    monitor_every: Count | None = Field(
+        default=None,
+        description="Number of steps from one recorded loss of a batch to the next; null: none",
+    )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto",
         description="Threads per training step, at most one per example of a batch; auto: "
@@ -415,8 +425,8 @@ class TrainingConfig(Section):
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the keys that runs of earlier versions do not have, if they are not set."""
-        unset = {"validate_every"} if self.validate_every == 1 else set()
-        return {key: value for key, value in handler(self).items() if key not in unset}
+        new = {"validate_every": 1, "monitor": [], "monitor_every": None}
+        return {key: value for key, value in handler(self).items() if new.get(key, ...) != value}
 
 
 class Config(Section):

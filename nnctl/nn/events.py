@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nnctl.nn.health import LayerHealth
@@ -10,11 +11,35 @@ from nnctl.nn.health import LayerHealth
 
 @dataclass(frozen=True)
 class BatchesDone:
-    """A block of batches is done: `batch` of the epoch's `batches` (Keras: on_train_batch_end)."""
+    """A block of batches is done: `batch` of the epoch's `batches` (Keras: on_train_batch_end).
+
+    `losses` has the losses of some of its steps, by the number of the step, if they are recorded.
+    """
 
     epoch: int
     batch: int
     batches: int
+    losses: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """Figures that are measured only if the user asks for them, and never used to decide.
+
+    Parameters
+    ----------
+    cost : float, optional
+        Mean loss on the training set without dropout, plus the terms of L2 and L1 regularization.
+    train_accuracy : float, optional
+        Accuracy on the training set without dropout.
+    test_loss, test_accuracy : float, optional
+        Metrics on the test set.
+    """
+
+    cost: float | None = None
+    train_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,8 @@ class EpochMetrics:
         Wall time of the batches, without validation.
     health : list of LayerHealth
         Health of each layer; empty in the files of early versions.
+    monitor : Monitored, optional
+        Figures of ``training.monitor``.
     """
 
     epoch: int
@@ -49,6 +76,7 @@ class EpochMetrics:
     learning_rate: float
     seconds: float
     health: list[LayerHealth]
+    monitor: Monitored | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

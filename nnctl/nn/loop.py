@@ -75,6 +75,8 @@ class TrainingLoop:
         Number of epochs from one measurement to the next. The last epoch is always measured.
     validate_after : float
         Minimum number of seconds from one measurement to the next.
+    monitor_every : int, optional
+        Number of steps from one loss in the events `BatchesDone` to the next; None: no losses.
     adversarial : float, optional
         Distance of adversarial training; see `nnctl.nn.adversarial.perturb`.
 
@@ -98,6 +100,7 @@ class TrainingLoop:
     early_stopping: EarlyStopping | None = None
     validate_every: int = 1
     validate_after: float = 0.0
+    monitor_every: int | None = None
     adversarial: float | None = None
     progress: Progress = field(init=False)
     state: dict[str, Array] = field(init=False)
@@ -133,6 +136,7 @@ class TrainingLoop:
         self._snapshot: Snapshot | None = None
         self._probe = self._make_probe()
         self._measured_at = time.monotonic()
+        self._step_losses: dict[int, float] = {}
 
     def __iter__(self) -> Iterator[Event]:
         """Train to the end, or until the consumer stops iterating."""
@@ -142,7 +146,8 @@ class TrainingLoop:
                 n_batches = math.ceil(len(order) / self.batches.batch_size)
                 blocks = self.batches.blocks(order, self.progress.epoch, self.progress.batch)
                 while self._train_block(blocks):
-                    yield BatchesDone(self.progress.epoch + 1, self.progress.batch, n_batches)
+                    epoch, batch = self.progress.epoch + 1, self.progress.batch
+                    yield BatchesDone(epoch, batch, n_batches, self._step_losses)
                 if done := self._complete_epoch(order):
                     yield done
             yield Finished(reason)
@@ -178,12 +183,24 @@ class TrainingLoop:
             raise NotFiniteError
         last_batch = len(block.batches[-1].inputs)
         self._last_loss = float(losses[-last_batch:].mean(dtype=np.float64))
+        if self.monitor_every:
+            self._step_losses = self._losses_by_step(block, losses)
         predicted = self.network.predict_classes(block.logits)
         self.progress.batch += len(block.batches)
         self.progress.loss_sum += loss_sum
         self.progress.correct += int(np.count_nonzero(predicted == block.labels))
         self.progress.seconds += time.perf_counter() - started
         return True
+
+    def _losses_by_step(self, block: Block, losses: Array) -> dict[int, float]:
+        """Return the loss of every `monitor_every`-th step of a block, by number of the step."""
+        size, by_step = self.batches.batch_size, {}
+        for i, batch in enumerate(block.batches):
+            step = self._steps_before + batch.number + 1
+            if self.monitor_every and step % self.monitor_every == 0:
+                of_batch = losses[i * size : i * size + len(batch.inputs)]
+                by_step[step] = float(of_batch.mean(dtype=np.float64))
+        return by_step
 
     def _complete_epoch(self, order: NDArray[np.int64]) -> EpochDone | None:
         """Prepare the next epoch; return the metrics of this one if it is due to be measured."""
@@ -263,10 +280,14 @@ class TrainingLoop:
             raise NotFiniteError
 
     @property
+    def steps_done(self) -> int:
+        """Number of steps so far; the last epoch may be shorter than the others."""
+        return min(self._steps_before + self.progress.batch, self._n_steps)
+
+    @property
     def has_average(self) -> bool:
         """Whether the parameters were averaged: after some steps, if at all."""
-        steps = min(self._steps_before + self.progress.batch, self._n_steps)
-        return self._ema_network is not None and steps >= EMA_EVERY
+        return self._ema_network is not None and self.steps_done >= EMA_EVERY
 
     @property
     def eval_network(self) -> Network:

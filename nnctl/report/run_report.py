@@ -51,6 +51,8 @@ class RunReport:
         Its summary; None during training.
     history : list of EpochMetrics
         Metrics of the completed epochs.
+    step_losses : dict of int to float
+        Losses by step, if they were recorded.
     inspection : Inspection
         Its layers and their diagnoses.
     network : Network, optional
@@ -66,6 +68,7 @@ class RunReport:
     config: Config
     summary: Summary | None
     history: list[EpochMetrics]
+    step_losses: dict[int, float]
     inspection: Inspection
     network: Network | None
     evaluation: Evaluation | None
@@ -94,6 +97,7 @@ class RunReport:
             config=run.config,
             summary=run.summary,
             history=run.history,
+            step_losses=run.step_losses,
             inspection=inspect_run(run, trained_network(run)),
             # The page needs only weights and biases to compute the activations and show the units.
             network=network and network.folded(),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.analysis.evaluation import Predictions, measure_corrupted
+from nnctl.nn.events import Monitored
 from nnctl.nn.examples import Examples
 from nnctl.nn.health import LayerHealth
 from nnctl.report import findings
@@ -85,20 +86,32 @@ class Cell:
 def draw_curves(run_report: RunReport) -> list[Chart]:
     """Return charts of loss and accuracy by epoch, and of the learning rate if it changes."""
     epochs, series = run_report.epochs, run_report.series
+
+    def monitored(name: str, figure: Callable[[Monitored], float | None], color: int) -> Line:
+        values = series(lambda epoch: figure(epoch.monitor) if epoch.monitor else None)
+        return Line(name, epochs, values, color)
+
     losses = [
         Line("training", epochs, series(lambda epoch: epoch.train_loss), 0),
         Line("validation", epochs, series(lambda epoch: epoch.val_loss), 1),
+        monitored("test", lambda figures: figures.test_loss, 2),
     ]
     accuracies = [
         Line("training", epochs, series(lambda epoch: epoch.train_accuracy), 0),
         Line("validation", epochs, series(lambda epoch: epoch.val_accuracy), 1),
+        monitored("test", lambda figures: figures.test_accuracy, 2),
+        monitored("training, after the epoch", lambda figures: figures.train_accuracy, 3),
     ]
+    cost = monitored("", lambda figures: figures.cost, 0)
+    steps = run_report.step_losses
     best = run_report.best
     marked = best.epoch if best and len(epochs) > 1 else None
     finding = findings.about_curves(run_report.history, best)
     charts = [
         draw_lines("Loss", losses, finding=findings.about_losses(run_report.history), best=marked),
         draw_lines("Accuracy", accuracies, percent=True, finding=finding, best=marked),
+        draw_lines("Cost on the training images, with regularization", [cost]),
+        draw_lines("Loss by step", [Line("", [*steps], [*steps.values()], 0)], x="step"),
         _draw_classes(run_report, marked),
     ]
     rates = series(lambda epoch: epoch.learning_rate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from nnctl.errors import DamagedFileError
 from nnctl.files import read_bytes
-from nnctl.nn.events import EpochMetrics
+from nnctl.nn.events import EpochMetrics, Monitored
 from nnctl.nn.health import LayerHealth
 from nnctl.runs.records import Number, PositiveCount, Record, Share
 
@@ -35,6 +35,13 @@ def _without_early_health(health: Any) -> Any:
     return [] if is_early else health
 
 
+class _Monitored(Record):
+    cost: Number | None = None
+    train_accuracy: Share | None = None
+    test_loss: Number | None = None
+    test_accuracy: Share | None = None
+
+
 class _Epoch(Record):
     epoch: PositiveCount
     train_loss: Number
@@ -45,6 +52,12 @@ class _Epoch(Record):
     learning_rate: Number
     seconds: Number
     health: Annotated[list[_Health], BeforeValidator(_without_early_health)]
+    monitor: _Monitored | None = None
+
+
+class _Step(Record):
+    step: PositiveCount
+    loss: Number
 
 
 def epochs_of(history: Sequence[EpochMetrics]) -> int:
@@ -56,6 +69,11 @@ def to_line(metrics: EpochMetrics) -> str:
     """Return the line of an epoch, without a line ending."""
     names = [field.name for field in dataclasses.fields(EpochMetrics)]
     values = dataclasses.asdict(metrics)
+    if metrics.monitor is None:
+        names.remove("monitor")
+    else:
+        measured = values["monitor"].items()
+        values["monitor"] = {name: value for name, value in measured if value is not None}
     return json.dumps({name: values[name] for name in names}, allow_nan=False)
 
 
@@ -71,7 +89,9 @@ def from_line(line: str | bytes) -> EpochMetrics:
     if (record.val_loss is None) != (record.val_accuracy is None):
         raise ValueError("only one of the two validation metrics is present")
     health = [LayerHealth(**layer.model_dump()) for layer in record.health]
-    return EpochMetrics(**record.model_dump(exclude={"health"}), health=health)
+    monitor = None if record.monitor is None else Monitored(**record.monitor.model_dump())
+    fields = record.model_dump(exclude={"health", "monitor"})
+    return EpochMetrics(**fields, health=health, monitor=monitor)
 
 
 def read_history(
@@ -93,16 +113,9 @@ def read_history(
     DamagedFileError
         A line is not the metrics of the next epoch, or of a later one, of this network.
     """
-    try:
-        content = read_bytes(path)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
     history: list[tuple[str, EpochMetrics]] = []
     last = 0
-    # A last line without a line ending was not written completely.
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    for number, line in enumerate(_complete_lines(path), start=1):
         try:
             metrics = from_line(line)
             text = line.decode()
@@ -120,3 +133,47 @@ def read_history(
         last = metrics.epoch
         history.append((text, metrics))
     return history
+
+
+def step_lines(losses: Mapping[int, float]) -> list[str]:
+    """Return the lines of the losses of some steps, without line endings."""
+    return [json.dumps({"step": step, "loss": loss}) for step, loss in losses.items()]
+
+
+def read_step_losses(path: Path, every: int) -> dict[int, float]:
+    """Return the losses by step; nothing if the file does not exist.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the file.
+    every : int
+        Number of steps from one loss to the next.
+
+    Raises
+    ------
+    DamagedFileError
+        A line is not the loss of the next step.
+    """
+    losses: dict[int, float] = {}
+    for number, line in enumerate(_complete_lines(path), start=1):
+        try:
+            record = _Step.model_validate_json(line)
+        except ValueError:
+            record = None
+        if record is None or record.step != number * every:
+            raise DamagedFileError(
+                f"{path}:{number} is damaged: the line is not the loss of step {number * every:,}"
+            )
+        losses[record.step] = record.loss
+    return losses
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file, none if it does not exist, without an incomplete last line."""
+    try:
+        return read_bytes(path).split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None

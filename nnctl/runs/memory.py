@@ -35,7 +35,8 @@ def memory_needed(config: Config, info: DatasetInfo, held_out: int) -> int:
     trained = config.data.subset or max(info.n_training - held_out, 1)
     batch = min(config.training.batch_size, trained)
     threads = choose_threads(config, pixels)
-    validated = min(held_out, _VALIDATED * threads)
+    measured = info.n_training if config.training.monitor else held_out
+    validated = min(measured, _VALIDATED * threads)
     n_states = len(build_optimizer(config).init_state(Parameters(1, layers[-1:])))
     numbers = count_parameters(pixels, layers) * (3 * (1 + n_states) + 1)
     buffers = 5 * sum(units) + 2 * sum(layer.n_normalized for layer in layers)

@@ -314,6 +314,12 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
     return replaced(resolved, {"training.epochs": epochs_needed(resolved, info)})
 
 
+def read_test_set(config: Config, dataset: Dataset) -> Examples:
+    """Return the test set of a configuration, with its binary labels if it has any."""
+    positive = config.data.positive_digit
+    return dataset.test if positive is None else relabel_binary(dataset.test, positive)
+
+
 def steps_per_epoch(config: Config, info: DatasetInfo) -> int:
     """Return the number of steps per epoch."""
     examples = config.data.subset or info.n_training - validation_count(config, info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
@@ -30,7 +30,7 @@ from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint
 from nnctl.runs.differences import changeable, require_same
-from nnctl.runs.history import read_history, to_line
+from nnctl.runs.history import read_history, read_step_losses, step_lines, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.records import Record
@@ -170,6 +170,11 @@ class Run:
         return self.directory / "metrics.jsonl"
 
     @property
+    def steps_path(self) -> Path:
+        """The path of the losses of steps, which are recorded with ``training.monitor_every``."""
+        return self.directory / "steps.jsonl"
+
+    @property
     def summary_path(self) -> Path:
         """The path of the summary, which is written when the training ends."""
         return self.directory / "summary.json"
@@ -258,6 +263,18 @@ class Run:
             A line is not the metrics of an epoch of this run.
         """
         return [metrics for _, metrics in self._read_history()]
+
+    @property
+    def step_losses(self) -> dict[int, float]:
+        """The recorded losses by step; see ``training.monitor_every``.
+
+        Raises
+        ------
+        DamagedFileError
+            A line is not the loss of a step.
+        """
+        every = self.config.training.monitor_every
+        return read_step_losses(self.steps_path, every) if every else {}
 
     def checkpoint(self, which: Which) -> Checkpoint:
         """Read a checkpoint, and check that it was trained with the run's configuration.
@@ -371,7 +388,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove the files of a training, so that it starts from the beginning."""
-        files = [self.config_path, self.metrics_path, self.summary_path]
+        files = [self.config_path, self.metrics_path, self.steps_path, self.summary_path]
         files += [self.evaluation_path, self.init_path]
         self._remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
@@ -434,6 +451,29 @@ class Run:
             )
         self._write(self.metrics_path, text)
         return text
+
+    def append_step_losses(self, losses: Mapping[int, float]) -> None:
+        """Append the losses of some steps to the file."""
+        append_lines(self.steps_path, step_lines(losses))
+
+    def truncate_step_losses(self, steps: int) -> None:
+        """Remove the losses of later steps and an incomplete line; training writes them again.
+
+        Raises
+        ------
+        DamagedFileError
+            The loss of a remaining step is missing.
+        """
+        every = self.config.training.monitor_every
+        if every is None:
+            return
+        losses = {step: loss for step, loss in self.step_losses.items() if step <= steps}
+        if len(losses) < steps // every:
+            raise DamagedFileError(
+                f"{self.steps_path} is damaged: it ends with step {len(losses) * every:,}, but "
+                f"{steps:,} steps are complete"
+            )
+        self._write(self.steps_path, "".join(f"{line}\n" for line in step_lines(losses)))
 
     def require_nothing_done(self) -> None:
         """Check that a run without ``last.npz`` has at most one measured epoch.

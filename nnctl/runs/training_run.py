@@ -1,11 +1,11 @@
 """Trains a run and records its progress in the run directory.
 
 `TrainingRun` writes the results of each event of the training loop to the run directory, and then
-yields the event. After an epoch it writes, in this order: its line of ``metrics.jsonl``,
-``best.npz`` if the epoch is the best, ``last.npz``. If the process is killed in between, the run
-resumes from the older ``last.npz``: the line is removed, and the epoch is trained again with
-exactly the same result. With ``validate_every``, only some epochs are recorded; in between,
-``last.npz`` is written every `SAVE_EVERY` seconds, also within an epoch.
+yields the event. After an epoch it writes, in this order: its line of ``metrics.jsonl``, the new
+lines of ``steps.jsonl``, ``best.npz`` if the epoch is the best, ``last.npz``. If the process is
+killed in between, the run resumes from the older ``last.npz``: the lines are removed, and the epoch
+is trained again with exactly the same result. With ``validate_every``, only some epochs are
+recorded; in between, ``last.npz`` is written every `SAVE_EVERY` seconds, also within an epoch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,7 @@ from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, sa
 from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
 from nnctl.runs.initial import InitialNetwork
+from nnctl.runs.monitor import Monitor
 from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty, restore_statistics
 from nnctl.runs.summary import Summary, summarize_layers
@@ -91,6 +93,11 @@ class TrainingRun:
             training,
             validation,
         )
+        threads = self.loop.batches.team.size
+        self._monitor = (
+            Monitor(config, dataset, training, threads) if config.training.monitor else None
+        )
+        self._step_losses: dict[int, float] = {}
         self._summary: Summary | None = None
         self._timed_out = False
         self._metrics = hashlib.sha256()
@@ -226,6 +233,7 @@ class TrainingRun:
                 _ = run.summary  # raises DataError if a later version of nnctl wrote the run
             metrics = run.truncate_history(training_run.loop.progress.measured, sha256)
             training_run._metrics.update(metrics.encode())
+            run.truncate_step_losses(training_run.loop.steps_done)
             run.remove_summary()  # the run has not ended any more
         if config != run.config:
             run.write_config(config)
@@ -316,11 +324,16 @@ class TrainingRun:
         else:
             event = next(events)
         match event:
-            case BatchesDone() if self._is_save_due():
-                self._save("last")
+            case BatchesDone():
+                self._step_losses |= event.losses
+                if self._is_save_due():
+                    self._save("last")
             case EpochDone():
+                if self._monitor:
+                    event = replace(event, monitor=self._monitor.measure(self.loop.eval_network))
                 self._record(event)
             case Finished():
+                self._write_step_losses()  # of a training that diverged, up to that block
                 self._summary = self._summarize(event)
                 self.run.write_summary(self._summary)
         return event
@@ -397,8 +410,14 @@ class TrainingRun:
             and self.loop.is_finite()
         )
 
+    def _write_step_losses(self) -> None:
+        if self._step_losses:
+            self.run.append_step_losses(self._step_losses)
+            self._step_losses = {}
+
     def _save(self, which: Which) -> None:
         self._saved_at = time.perf_counter()
+        self._write_step_losses()  # first: a checkpoint's steps are all in the file
         network = self.loop.eval_network if which == "best" else self.network
         save_checkpoint(
             self.run.checkpoint_path(which),

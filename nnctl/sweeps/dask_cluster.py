@@ -205,7 +205,8 @@ def _dask() -> Any:
 def _paths(run: Run) -> list[Path]:
     """Return the files of a run in the order in which `TrainingRun` writes them."""
     checkpoints = run.checkpoint_path("best"), run.checkpoint_path("last")
-    return [run.config_path, run.metrics_path, *checkpoints, run.summary_path]
+    texts = run.config_path, run.metrics_path, run.steps_path
+    return [*texts, *checkpoints, run.summary_path]
 
 
 def _read_files(run: Run) -> dict[str, bytes]:

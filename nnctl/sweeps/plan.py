@@ -108,6 +108,11 @@ class Plan:
             mistakes.append(
                 f"{source}: trials are ranked by {self.sweep.ranked_by}; set data.validation"
             )
+        if self.sweep.early_terminate and isinstance(config.training.validate_every, str):
+            mistakes.append(
+                f"{source}: early_terminate compares trials after the same epochs; set "
+                "training.validate_every to a number of epochs, not to a time"
+            )
         if config.training.seed + seeds - 1 > MAX_WHOLE:
             mistakes.append(
                 f"{source}: the last of {seeds} seeds would be above {MAX_WHOLE}; set training.seed"

@@ -28,7 +28,9 @@ _GAP = 4  # characters between two curves
 _MAX_ROWS = 200  # of a table: a run with more epochs has a row for some of them
 _LEGEND = "* the best validation accuracy so far"
 _LAST_MARK = "; the last mark is the best epoch"
-_HEADER = " epoch  train loss  accuracy  val. loss  accuracy       rate  seconds  health"
+_HEADER = " epoch  train loss  accuracy  val. loss  accuracy{}       rate  seconds  health"
+_MONITORED = {"cost": "     cost", "train_accuracy": "on train", "test": " on test"}
+"""Titles of the columns of ``training.monitor``, as wide as the columns."""
 
 
 class TrainingView(View):
@@ -50,6 +52,7 @@ class TrainingView(View):
         self._interval_shown = -1
         self._console = notices(quiet=quiet)
         options = training.config.training
+        self._monitored = [name for name in _MONITORED if name in options.monitor]
         self._epochs, self._steps = int(options.epochs), options.steps or sys.maxsize
         self._steps_per_epoch = len(training.loop.batches)
         epochs = min(self._epochs, math.ceil(self._steps / self._steps_per_epoch))
@@ -173,7 +176,8 @@ class TrainingView(View):
         show_diagnoses(self._console, "Warnings before training:", self._warnings)
         if self._interval > 1:
             say(self._console, f"one row per {self._interval:,} epochs")
-        say(self._console, Text(_HEADER, style="bold"))
+        monitored = "".join(f"  {_MONITORED[name]}" for name in self._monitored)
+        say(self._console, Text(_HEADER.format(monitored), style="bold"))
 
     def _print_initial(self, record: InitRecord) -> None:
         """Print which layers begin with the weights of another run, and which begin anew."""
@@ -185,11 +189,24 @@ class TrainingView(View):
                 what = f"layer {number} ({layer.units} {layer.activation.name})"
                 say(self._console, f"          {what} begins anew")
 
+    def _monitored_cells(self, done: EpochDone) -> str:
+        """Return the cells of the figures of ``training.monitor``."""
+        if done.monitor is None:
+            return ""
+        cost = done.monitor.cost
+        cells = {
+            "cost": "-" if cost is None else f"{cost:.4f}",
+            "train_accuracy": percent(done.monitor.train_accuracy),
+            "test": percent(done.monitor.test_accuracy),
+        }
+        return "".join(f"  {cells[name]:>{len(_MONITORED[name])}}" for name in self._monitored)
+
     def _row(self, done: EpochDone) -> None:
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
         row = (
             f"{done.epoch:>5}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
-            f"  {val_loss:>9}  {percent(done.val_accuracy):>8}  {done.learning_rate:>9.4g}"
+            f"  {val_loss:>9}  {percent(done.val_accuracy):>8}{self._monitored_cells(done)}"
+            f"  {done.learning_rate:>9.4g}"
             f"  {done.seconds:>7.2f}  {health_label(self._training.config, done.health)}"
         )
         # Every row that was the best so far is marked, so the last mark is the best epoch.

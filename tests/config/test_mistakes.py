@@ -248,6 +248,13 @@ def test_a_mistake_in_a_layer_is_reported_at_its_position(
         ("expected a number of at most 180.0, got 200", "data: {augment: {rotate: 200}}"),
         ("expected a number of at least 0.0, got -1", "data: {augment: {noise: -1}}"),
         ("training.average: expected a number below 1.0, got 1", "training: {average: 1}"),
+        (
+            "training.monitor.1: expected 'cost', 'train_accuracy' or 'test', got the text "
+            "'tests'; did you mean 'test'?",
+            "training: {monitor: [cost, tests]}",
+        ),
+        ("training.monitor: expected a list, got the text 'cost'", "training: {monitor: cost}"),
+        ("training.monitor_every: expected a number of at", "training: {monitor_every: 0}"),
         *(
             (
                 "training.validate_every: expected a whole number of epochs from 1, or a time such "

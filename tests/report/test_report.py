@@ -108,6 +108,24 @@ def test_gates_and_binary_classifiers_have_a_page(nnctl: Nnctl, config: str) -> 
     assert "Learning curves" in text
 
 
+def test_figures_that_were_monitored_have_charts(nnctl: Nnctl) -> None:
+    monitor = ("--set", "training.monitor=[cost, train_accuracy, test]")
+    steps = ("--set", "training.monitor_every=20", "--set", "training.validate_every=2")
+    done = nnctl("train", CONFIGS / "smoke.yaml", "--epochs", 3, *monitor, *steps, "--name", "a")
+    header, *rows = re.findall(r"^[ *] *(?:epoch|\d+)  .*", done.stderr, re.MULTILINE)
+    assert [header.index(title) + len(title) for title in ("cost", "on train", "on test")] == [
+        match.end() for match in [*re.finditer(r"\d+\.\d+( %)?", rows[0])][4:7]
+    ]
+    assert [row.split()[1 if row[0] == "*" else 0] for row in rows] == ["2", "3"]
+    nnctl("report", "runs/a", "-o", "report.html")
+    page = read(Path("report.html"))
+    for name in ("Cost on the training images, with regularization", "Loss by step"):
+        assert f'aria-label="{name}"' in page
+    assert all(line in text_of() for line in ("training, after the epoch", "test"))
+    Path("runs/a/steps.jsonl").write_text("{}\n", "utf-8")
+    assert "steps.jsonl:1 is damaged" in nnctl("report", "runs/a", code=3).stderr
+
+
 # The file and the command -----------------------------------------------------------------------
 
 

@@ -72,8 +72,8 @@ def resume(directory: Path) -> TrainingRun:
     return TrainingRun.resume(Run.open(directory), MINI)
 
 
-def outcome(directory: Path) -> tuple[bytes, bytes, list[EpochMetrics]]:
-    """Return the last state, the best parameters and the metrics, without the times."""
+def outcome(directory: Path) -> tuple[bytes, bytes, list[EpochMetrics], dict[int, float]]:
+    """Return the last state, the best parameters and all metrics, without the times."""
     run = Run(directory)
     history = [replace(epoch, seconds=0.0) for epoch in run.history]
     last, best = run.checkpoint("last"), run.checkpoint("best")
@@ -81,6 +81,7 @@ def outcome(directory: Path) -> tuple[bytes, bytes, list[EpochMetrics]]:
         np.concatenate([last.parameters, last.optimizer_state, _statistics(last)]).tobytes(),
         np.concatenate([best.parameters, _statistics(best)]).tobytes(),
         history,
+        run.step_losses,
     )
 
 

@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from nnctl.analysis.evaluation import evaluate
 from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.nn.events import EpochDone, Finished
 from nnctl.runs.checkpoint import load_checkpoint
+from nnctl.runs.monitor import Monitor
+from nnctl.runs.resolve import split
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
 from tests.runs.helpers import (
@@ -23,6 +27,7 @@ from tests.runs.helpers import (
     SMALL,
     STEPS_AN_EPOCH,
     begin,
+    ignore,
     outcome,
     resume,
     train,
@@ -98,6 +103,8 @@ def test_resuming_after_any_event_leads_to_the_same_bits(
         {**NO_MOMENTUM, "training.sampling": "with_replacement"},
         {"training.steps": STEPS_AN_EPOCH + 65, "optimizer.schedule": {"name": "cosine"}},
         {"network.layers.0.activation": "prelu", "network.layers.0.init": "he_uniform"},
+        {"training.monitor": ["cost", "train_accuracy", "test"], "training.monitor_every": 7},
+        {"training.validate_every": 2, "training.monitor_every": 1, "training.threads": 2},
         {"network.layers.0.activation": {"name": "maxout", "pieces": 3}},
         {"network.layers.0.activation": {"name": "step", "surrogate": "sigmoid"}},
         {"network.layers.0.activation": "prelu", "training.threads": 2},
@@ -133,7 +140,7 @@ def test_epochs_that_are_not_validated_are_not_recorded_and_resume_to_the_same_b
     assert train(begin(directory, config), stop_after=events) == "interrupted"
     assert TrainingRun.resume(Run.open(directory), MINI).done_epochs == done
     assert train(resume(directory)) == "finished"
-    parameters, _, history = outcome(directory)
+    parameters, _, history, _ = outcome(directory)
     assert parameters == undisturbed[0], "the trained weights do not depend on the key"
     assert history == undisturbed[2][2:], "epochs 3 and 4"
     assert train(begin(tmp_path / "whole", config)) == "finished"
@@ -154,6 +161,50 @@ def test_between_validations_the_state_is_saved_by_time(
     assert progress.batch > 0
     assert train(resume(tmp_path / "2h")) == "finished"
     assert [row.epoch for row in Run(tmp_path / "2h").history] == [4]
+
+
+def test_figures_that_are_only_watched_change_nothing_else(
+    directory: Path, undisturbed: Any
+) -> None:
+    settings = {"training.monitor": ["cost", "train_accuracy", "test"], "training.monitor_every": 9}
+    train(begin(directory, changed(settings)))
+    run, (parameters, best, history, steps) = Run(directory), outcome(directory)
+    assert [*steps] == [*range(9, 4 * STEPS_AN_EPOCH + 1, 9)]
+    history = [replace(row, monitor=None) for row in history]
+    assert (parameters, best, history) == undisturbed[:3]
+    tested = evaluate(run, checkpoint="last", notify=ignore)
+    trained = evaluate(run, split_name="train", checkpoint="last", notify=ignore)
+    weights = run.network("last").parameters.decaying.astype(np.float64)
+    cost = trained.loss + SMALL["optimizer"]["weight_decay"] / 2 * (weights**2).sum()
+    monitor = run.history[-1].monitor
+    assert monitor
+    assert monitor.cost == pytest.approx(cost, rel=1e-12)
+    measured = (monitor.train_accuracy, monitor.test_loss, monitor.test_accuracy)
+    assert measured == (trained.accuracy, tested.loss, tested.accuracy)
+    with_l1 = replaced(run.config, {"optimizer.l1": 0.01})
+    sparse = Monitor(with_l1, MINI, split(run.config, MINI)[0]).measure(run.network("last"))
+    assert sparse.cost == pytest.approx(cost + 0.01 * np.abs(weights).sum(), rel=1e-9)
+
+
+def test_a_run_killed_after_steps_that_its_checkpoint_lacks_writes_them_once(
+    directory: Path,
+) -> None:
+    config = changed({"training.monitor_every": 10})
+    assert train(begin(directory, config), stop_after=9) == "interrupted"
+    run = Run(directory)
+    steps = [*run.step_losses]
+    assert steps == [*range(10, STEPS_AN_EPOCH + 3 * 17 + 1, 10)]
+    run.append_step_losses({steps[-1] + 10: 99.0, steps[-1] + 20: 99.0})
+    with run.steps_path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 1')
+    assert train(resume(directory)) == "finished"
+    assert [*run.step_losses] == [*range(10, 4 * STEPS_AN_EPOCH + 1, 10)]
+    assert 99.0 not in run.step_losses.values()
+    lines = run.steps_path.read_text("utf-8").splitlines(keepends=True)
+    for damaged in (lines[:-1], lines[1:], ["[]\n", *lines[1:]], [lines[0], *lines]):
+        run.steps_path.write_text("".join(damaged), "utf-8")
+        with pytest.raises(DamagedFileError, match=r"steps\.jsonl"):
+            resume(directory)
 
 
 def test_a_run_with_a_single_validation_image_is_resumed(directory: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from nnctl.config import Override, replaced
+from nnctl.errors import ConfigError
 from nnctl.runs.checkpoint import load_checkpoint, save_checkpoint
 from nnctl.runs.run import Run
 from nnctl.sweeps.plan import TrialFactory, read_plan
@@ -269,6 +270,24 @@ def test_scores_missing_from_an_old_journal_are_read_from_the_run_directories(
     with Sweep.resume(home, TrialFactory(None, ignore)) as resumed:
         assert [len(scores) for scores in reported.values()] == [12, 12]
         assert resumed.results == SweepState.read(home).results
+
+
+def test_trials_that_are_validated_after_some_epochs_are_compared_at_these_epochs(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    values: dict[str, Any] = {"training.epochs": 5, "training.validate_every": 2}
+    train(begin(scratch / "sweep", early="{type: median}", **values))
+    ended = [line for line in journal(scratch / "sweep") if line["event"] == "ended"]
+    assert [line["epochs"] for line in ended] == [5, 5]
+    assert [line["scored_epochs"] for line in ended] == [[2, 4, 5]] * 2
+    assert {line["best_epoch"] for line in ended} <= {2, 4, 5}
+    reported: dict[int, dict[int, float]] = {}
+    monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
+    with Sweep.resume(scratch / "sweep", TrialFactory(None, ignore)):
+        assert [[*scores] for scores in reported.values()] == [[2, 4, 5]] * 2
+    with pytest.raises(ConfigError, match="compares trials after the same epochs"):
+        begin(scratch / "timed", early="{type: median}", **{"training.validate_every": "30s"})
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
