@@ -36,7 +36,7 @@ class InitRecord(Record):
     sha256 : str
         SHA-256 of its ``best.npz``.
     layers : list of int
-        Layers that begin with its weights, from 1; the others begin anew.
+        Layers that begin with its weights, from 1.
     """
 
     format_version: int = FORMAT_VERSION
@@ -90,7 +90,7 @@ class InitialNetwork:
         Raises
         ------
         UsageError
-            There is no such layer.
+            No layer fits.
         """
         source, target = self.network.parameters, network.parameters
         fitting = [

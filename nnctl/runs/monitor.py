@@ -55,7 +55,7 @@ class Monitor:
                 )
 
     def measure(self, network: Network) -> Monitored:
-        """Return the figures of a network; None for those that are not asked for or not finite."""
+        """Return the figures of a network; None if a figure is not asked for or not finite."""
         names = self._config.training.monitor
         values: dict[str, float] = {}
         with np.errstate(over="ignore", invalid="ignore"):

@@ -180,14 +180,14 @@ class TrainingView(View):
         say(self._console, Text(_HEADER.format(monitored), style="bold"))
 
     def _print_initial(self, record: InitRecord) -> None:
-        """Print which layers begin with the weights of another run, and which begin anew."""
+        """Print which layers begin with the weights of another run, and which have new weights."""
         taken = enumeration([*map(str, record.layers)])
         noun = "layers" if len(record.layers) > 1 else "layer"
         say(self._console, f"weights   of {noun} {taken} from {record.run}, epoch {record.epoch}")
         for number, layer in enumerate(self._training.config.network.layers, start=1):
             if number not in record.layers:
                 what = f"layer {number} ({layer.units} {layer.activation.name})"
-                say(self._console, f"          {what} begins anew")
+                say(self._console, f"          {what} has new weights")
 
     def _monitored_cells(self, done: EpochDone) -> str:
         """Return the cells of the figures of ``training.monitor``."""

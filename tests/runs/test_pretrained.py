@@ -194,9 +194,9 @@ def test_layers_that_fit_begin_with_the_weights_of_another_run(
     command = ("train", CONFIGS / "smoke.yaml", "--epochs", 1, "--set", settings)
     done = nnctl(*command, "--init-from", trained_run, "--run-dir", "run")
     assert f"weights   of layer 1 from {trained_run}, epoch 2" in done.stderr
-    assert re.findall(r"layer \d \(.*\) begins anew", done.stderr) == [
-        "layer 2 (9 relu) begins anew",
-        "layer 3 (10 softmax) begins anew",
+    assert re.findall(r"layer \d \(.*\) has new weights", done.stderr) == [
+        "layer 2 (9 relu) has new weights",
+        "layer 3 (10 softmax) has new weights",
     ]
     record = json.loads((scratch / "run" / "init.json").read_text("utf-8"))
     sha256 = hashlib.sha256((trained_run / "best.npz").read_bytes()).hexdigest()
