@@ -289,7 +289,7 @@ class Run:
         path = self.checkpoint_path(which)
         if which == "best" and not path.exists():
             raise DataError(
-                f"{path}: file not found; no epoch of this run was completed",
+                f"{path}: file not found; no epoch of this run was completed and recorded",
                 hint=f"Use --checkpoint last if last.npz exists, or resume: {self.resume_command}",
             )
         checkpoint = load_checkpoint(path)

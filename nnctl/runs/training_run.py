@@ -379,7 +379,7 @@ class TrainingRun:
         loss = divergence.last_finite_loss
         before = "" if loss is None else f"; the loss of the previous batch was {loss:.4g}"
         best = self.loop.progress.best
-        saved = f"best.npz holds epoch {best.epoch}" if best else "No epoch was completed"
+        saved = f"best.npz holds epoch {best.epoch}" if best else "No epoch was recorded"
         what = f"{divergence.what} of layer {divergence.layer} ({activation})"
         verb = "is" if divergence.what == "gradient" else "are"
         if is_initial(divergence):
