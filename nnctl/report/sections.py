@@ -110,7 +110,7 @@ def draw_curves(run_report: RunReport) -> list[Chart]:
     charts = [
         draw_lines("Loss", losses, finding=findings.about_losses(run_report.history), best=marked),
         draw_lines("Accuracy", accuracies, percent=True, finding=finding, best=marked),
-        draw_lines("Cost on the training images, with regularization", [cost]),
+        draw_lines("Cost with its regularization term", [cost]),
         draw_lines("Loss by step", [Line("", [*steps], [*steps.values()], 0)], x="step"),
         _draw_classes(run_report, marked),
     ]

@@ -82,7 +82,9 @@ class InitialNetwork:
         except DataError as error:
             error.hint = "Use another run with --init-from, or begin without it."
             raise
-        return cls(trained.network, str(run.directory), trained.epoch, digest)
+        # A name that is not valid Unicode cannot be stored.
+        name = str(run.directory).encode(errors="backslashreplace").decode()
+        return cls(trained.network, name, trained.epoch, digest)
 
     def copy_to(self, network: Network) -> InitRecord:
         """Copy the layers that have the same numbers of inputs and units in both networks.

@@ -119,7 +119,7 @@ def test_figures_that_were_monitored_have_charts(nnctl: Nnctl) -> None:
     assert [row.split()[1 if row[0] == "*" else 0] for row in rows] == ["2", "3"]
     nnctl("report", "runs/a", "-o", "report.html")
     page = read(Path("report.html"))
-    for name in ("Cost on the training images, with regularization", "Loss by step"):
+    for name in ("Cost with its regularization term", "Loss by step"):
         assert f'aria-label="{name}"' in page
     assert all(line in text_of() for line in ("training, after the epoch", "test"))
     Path("runs/a/steps.jsonl").write_text("{}\n", "utf-8")
