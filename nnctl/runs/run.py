@@ -30,7 +30,7 @@ from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint
 from nnctl.runs.differences import changeable, require_same
-from nnctl.runs.history import read_history, read_step_losses, step_lines, to_line
+from nnctl.runs.history import epochs_of, read_history, read_step_losses, step_lines, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
 from nnctl.runs.records import Record
@@ -377,7 +377,7 @@ class Run:
         yield "network", summarize_layers(config)
         yield "dataset", config.data.dataset
         yield "status", "not finished" if summary is None else summary.status.replace("_", " ")
-        yield "epochs", f"{len(self.history)} of {config.training.epochs}"
+        yield "epochs", f"{epochs_of(self.history)} of {config.training.epochs}"
         if summary and summary.best_val_accuracy is not None:
             best = percent(summary.best_val_accuracy)
             yield "validation accuracy", f"{best} (epoch {summary.best_epoch})"

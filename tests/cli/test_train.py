@@ -446,6 +446,9 @@ def test_a_run_ends_after_max_time_with_its_state_saved_and_can_be_continued(
     summary = json.loads(done.stdout)
     assert (summary["status"], summary["epochs"]) == ("finished", epochs)
     assert "time_limit" not in summary
+    ended = face.train(SMOKE, epochs=1_000_000, max_time=0.1, run_dir="another").summary
+    assert ended
+    assert ended.time_limit
 
 
 def test_fail_under_exits_with_5_below_the_accuracy(nnctl: Nnctl) -> None:
