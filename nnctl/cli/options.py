@@ -297,7 +297,8 @@ def suggest_option(error: click.NoSuchOption) -> str:
     has_settings = error.ctx and any(one.name == "settings" for one in error.ctx.command.params)
     if not has_settings:
         return ""
-    for key, _ in possible_settings():
+    # The shortest key of a name: optimizer.momentum, and not that of batch normalization.
+    for key in sorted(dict(possible_settings()), key=lambda dotted: dotted.count(".")):
         if normalized(key.rpartition(".")[2]) == normalized(word):
             return f"use {_option_for(key, None)}"
     answer = find_answer(word)

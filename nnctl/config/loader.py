@@ -283,7 +283,9 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
     siblings, sections = _valid_keys(model, loc[:-1]), list(_keys(model))
     elsewhere: dict[str, str] = {}
     if ".".join(step for step in parent if isinstance(step, str)) in dict(sections):
-        elsewhere = {name: f"{prefix}.{name}".lstrip(".") for prefix, name in sections}
+        keys = [f"{prefix}.{name}".lstrip(".") for prefix, name in sections]
+        keys.sort(key=lambda dotted: -dotted.count("."))  # the shortest key of a name comes last
+        elsewhere = {dotted.rpartition(".")[2]: dotted for dotted in keys}
     related: tuple[KeyPath, ...] = ()
     if key == "<<":
         advice = " (a merge key), which YAML 1.2 does not have; write the merged keys out"
@@ -311,7 +313,8 @@ def _answer(model: type[BaseModel], key: str, siblings: Sequence[str]) -> Answer
 
 
 def _full_key(key: str) -> str:
-    return key.replace("network.layers.", "network.layers.0.")
+    """Return a key with the number of the first layer, which `key` may lack."""
+    return re.sub(r"^network\.layers\.(?!0\.)", "network.layers.0.", key)
 
 
 def _valid_keys(model: type[Any], loc: KeyPath) -> list[str]:

@@ -86,7 +86,7 @@ def test_a_second_signal_stops_immediately_and_the_saved_state_remains(
     stderr = nnctl("train", config, "--run-dir", run, code=130).stderr
     monkeypatch.undo()
     assert len(events) == 10
-    assert "interrupted before the state was saved" in stderr
+    assert "Interrupted before the state was saved" in stderr
     assert f"nnctl train --resume {run}" in stderr
     assert not (run / "summary.json").exists()
     assert_resumes_to_the_same_bits(nnctl, run)
