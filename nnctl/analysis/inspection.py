@@ -315,12 +315,15 @@ def layer_statistics(config: Config, run: Run | None = None) -> list[LayerStatis
     """Return the statistics of the layers with the initial weights, and after each epoch of a run.
 
     The initial weights are drawn with the seed of the configuration and measured on images that
-    come with nnctl. A training measures its layers on validation images.
+    come with nnctl; a run that began with the weights of another one has no row for them. A
+    training measures its layers on validation images.
     """
     info = _dataset_info_of_run(run) if run else dataset_info_of(config)
-    initial = LayerStatistics(0, initial_health(config, info.pixels))
     history = run.history if run else []
-    return [initial, *(LayerStatistics(one.epoch, one.health) for one in history if one.health)]
+    statistics = [LayerStatistics(one.epoch, one.health) for one in history if one.health]
+    if run is None or not run.init_path.exists():
+        statistics.insert(0, LayerStatistics(0, initial_health(config, info.pixels)))
+    return statistics
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,6 +89,8 @@ class InitialNetwork:
     def copy_to(self, network: Network) -> InitRecord:
         """Copy the layers that have the same numbers of inputs and units in both networks.
 
+        The slopes of activations and batch normalization are copied if both networks have them.
+
         Raises
         ------
         UsageError
@@ -110,8 +112,15 @@ class InitialNetwork:
         for i in fitting:
             target.weights[i][...] = source.weights[i]
             target.biases[i][...] = source.biases[i]
-            if target.slopes[i].shape == source.slopes[i].shape:
-                target.slopes[i][...] = source.slopes[i]
+            for theirs, ours in (
+                (source.slopes, target.slopes),
+                (source.gains, target.gains),
+                (source.shifts, target.shifts),
+                (self.network.running_means, network.running_means),
+                (self.network.running_variances, network.running_variances),
+            ):
+                if ours[i].shape == theirs[i].shape:
+                    ours[i][...] = theirs[i]
         layers = [i + 1 for i in fitting]
         return InitRecord(run=self.run, epoch=self.epoch, sha256=self.sha256, layers=layers)
 

@@ -649,3 +649,13 @@ def test_strict_exits_with_1_if_a_problem_is_found_and_quiet_prints_the_problems
     nnctl("train", "lessons/vanishing-gradients", "--epochs", 1, "--run-dir", "run")
     run = nnctl("check", "run", "--strict", "--quiet", code=1)
     assert run.stdout.startswith("Problems found:\n  vanishing gradients: ")
+
+
+def test_layers_of_a_run_that_began_with_other_weights_have_no_row_of_the_seed(
+    nnctl: Nnctl,
+) -> None:
+    nnctl("train", "smoke", "--epochs", 1, "--subset", 100, "--run-dir", "first")
+    words = ("--epochs", 1, "--subset", 100, "--run-dir", "second", "--init-from", "first")
+    nnctl("train", "smoke", *words)
+    statistics = json.loads(nnctl("check", "second", "--layers", "--json").stdout)["statistics"]
+    assert [one["epoch"] for one in statistics] == [1]

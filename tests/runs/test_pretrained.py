@@ -17,6 +17,7 @@ import nnctl
 from nnctl.config import from_mapping
 from nnctl.errors import ConfigError, DamagedFileError, UsageError
 from nnctl.nn.activations import LeakyReLU
+from nnctl.nn.network import Network
 from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.run import Run
@@ -262,3 +263,16 @@ def test_a_run_whose_weights_cannot_be_used_is_reported_and_leaves_no_directory(
     assert message in done.stderr
     assert "Hint" in done.stderr or code == 2
     assert not list(copied_run.parent.glob("runs/*"))
+
+
+def test_batch_normalization_continues_with_the_statistics_of_the_other_run(nnctl: Nnctl) -> None:
+    words = ("--set", "network.layers.0.batch_norm=true", "--subset", 200, "--epochs", 1)
+    nnctl("train", "smoke", *words, "--run-dir", "first")
+    first = Run(Path("first")).network()
+    target = Network(first.sizes[0], first.layers)
+    target.initialize(np.random.default_rng(1))
+    record = InitialNetwork.of(Run(Path("first"))).copy_to(target)
+    assert record.layers == [1, 2]
+    assert first.running_means[0].any()
+    np.testing.assert_array_equal(target.parameters.vector, first.parameters.vector)
+    np.testing.assert_array_equal(target.statistics, first.statistics)

@@ -189,7 +189,7 @@ def test_after_a_signal_to_the_group_processes_save_and_the_sweep_can_resume(
     workers = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, number)
     stderr = check_done(SWEEP, end_of(process), 130).stderr
-    assert "interrupted: 0 of 3 trials are complete" in stderr
+    assert "Interrupted: 0 of 3 trials are complete" in stderr
     assert [row["status"] for row in table("sweep")] == ["interrupted"]
     _, alive = psutil.wait_procs(workers, timeout=DEADLINE)
     assert not alive
