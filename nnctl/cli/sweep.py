@@ -176,7 +176,7 @@ def sweep(
             stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
             rows, plan = list(started.results.values()), started.state.plan
             settings = ranked(rows, plan.sweep.ranked_by, plan.sweep.seeds)
-            summarize_sweep(started.directory.name, settings)
+            summarize_sweep(started.directory.name, settings, plan.sweep.ranked_by)
             if not as_json:
                 _show_results(rows, settings, plan, data_dir)
             _raise_unless_done(started, stopped, hint)

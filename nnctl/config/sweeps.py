@@ -241,12 +241,15 @@ _MAPPING = TypeAdapter[Any](dict[str, Value])
 _LIST = TypeAdapter[Any](list[Value])
 
 
+MetricName = Literal["val_accuracy", "val_loss", "train_loss"]
+
+
 class Metric(Section):
     """The metric to rank trials by, in the form of Weights & Biases."""
 
-    name: Literal["val_accuracy", "val_loss"] = Field(description="Name of the metric")
+    name: MetricName = Field(description="Name of the metric")
     goal: Literal["maximize", "minimize"] = Field(
-        default="minimize", description="maximize for val_accuracy, minimize for val_loss"
+        default="minimize", description="maximize for val_accuracy, minimize for a loss"
     )
 
     @model_validator(mode="after")
@@ -355,10 +358,14 @@ class SweepConfig(Section):
         "training.seed + 1, ...; combinations are ranked by their mean",
     )
     metric: Annotated[
-        Annotated[Literal["val_accuracy", "val_loss"], Tag("a name")]
-        | Annotated[Metric, Tag("Metric")],
+        Annotated[MetricName, Tag("a name")] | Annotated[Metric, Tag("Metric")],
         Discriminator(lambda value: "Metric" if isinstance(value, dict | Metric) else "a name"),
-    ] = Field(default="val_accuracy", description="Metric to rank trials by")
+    ] = Field(
+        default="val_accuracy",
+        description="Metric to rank trials by: val_accuracy, the highest of all epochs; val_loss, "
+        "the lowest; or train_loss, that of the last epoch, which is the default without "
+        "validation examples",
+    )
     early_terminate: EarlyTermination | None = Field(
         default=None, description="Rule to end bad trials early (needs Optuna)"
     )

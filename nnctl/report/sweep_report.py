@@ -14,10 +14,16 @@ from nnctl.runs.run import Run
 from nnctl.sweeps.results import ranked
 from nnctl.sweeps.space import varied_keys
 from nnctl.sweeps.state import SweepState
-from nnctl.sweeps.trials import COMPLETE, JOURNAL, TrialResult, best_score, trial_directory
+from nnctl.sweeps.trials import (
+    COMPLETE,
+    JOURNAL,
+    METRICS,
+    TrialResult,
+    best_score,
+    trial_directory,
+)
 
 _MAX_CHARTS = 24  # parameters with a chart
-_METRICS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class SweepReport:
         return cls(
             name=directory.resolve().name,
             method=state.plan.sweep.method,
-            metric=_METRICS[metric],
+            metric=METRICS[metric],
             complete=len(complete),
             unfinished=len(state.unfinished),
             remaining=state.left,

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +38,12 @@ from nnctl.files import exists
 from nnctl.runs.resolve import (
     Notice,
     Notify,
+    dataset_info_of,
     find_dataset,
     locate_dataset,
     resolve_auto,
     resolve_config,
+    validation_count,
 )
 from nnctl.sweeps import events
 from nnctl.sweeps.parameter_option import MOST_POINTS, read_values
@@ -102,11 +104,12 @@ class Plan:
         ConfigError
             The configuration has errors.
         """
-        config = resolve_config(copy.deepcopy(self.base), self._overrides(point))
+        config = self._resolve(point)
         source, seeds, mistakes = self.base.source, self.sweep.seeds, []
-        if config.data.validation == 0:
+        if self.sweep.ranked_by != "train_loss" and not _validates(config):
             mistakes.append(
-                f"{source}: trials are ranked by {self.sweep.ranked_by}; set data.validation"
+                f"{source}: trials are ranked by {self.sweep.ranked_by}, but there are no "
+                "validation examples: set data.validation, or rank by metric: train_loss"
             )
         if self.sweep.early_terminate and isinstance(config.training.validate_every, str):
             mistakes.append(
@@ -120,6 +123,24 @@ class Plan:
         if mistakes:
             raise ConfigError(source, mistakes)
         return config
+
+    def ranked_without_validation(self) -> Plan:
+        """Return the plan, ranked by training loss if no point has validation examples.
+
+        A metric that the sweep file sets is kept.
+        """
+        if "metric" in self.sweep.model_fields_set:
+            return self
+        try:
+            if any(_validates(self._resolve(point)) for point in corners(self.sweep.space)):
+                return self
+        except ConfigError:  # reported for all points; see `checked_points`
+            return self
+        sweep = self.sweep.model_copy(update={"metric": "train_loss"})
+        return replace(self, sweep=sweep)
+
+    def _resolve(self, point: Params) -> Config:
+        return resolve_config(copy.deepcopy(self.base), self._overrides(point))
 
     def _overrides(self, point: Params) -> list[Override]:
         return [
@@ -349,7 +370,15 @@ def read_plan(
     locate_dataset(document, overrides)
     apply_overrides(document, overrides)
     _make_dataset_absolute(document)
-    return Plan(document, sweep, places)
+    return Plan(document, sweep, places).ranked_without_validation()
+
+
+def _validates(config: Config) -> bool:
+    """Return whether a configuration holds out validation examples, as far as that is known."""
+    try:
+        return validation_count(config, dataset_info_of(config)) > 0
+    except DataError:  # reported when the dataset is opened
+        return True
 
 
 def _require_base(sweep: SweepConfig, document: Document, base: Path | None) -> None:

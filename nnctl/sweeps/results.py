@@ -114,7 +114,10 @@ class Setting:
     point : dict
         Values of the keys that vary.
     accuracy, loss : float
-        Mean validation accuracy and mean validation loss.
+        Mean accuracy and mean loss; see `TrialResult.figures`.
+    last_accuracy, last_loss : float or None
+        Mean validation metrics of the last epoch; None without validation examples, and for the
+        trials of early versions.
     deviation : float or None
         Standard deviation of the ranking metric over the seeds; None for a single seed.
     """
@@ -124,6 +127,8 @@ class Setting:
     point: Params
     accuracy: float
     loss: float
+    last_accuracy: float | None
+    last_loss: float | None
     deviation: float | None
 
 
@@ -135,7 +140,7 @@ def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Set
     rows : iterable of TrialResult
         Results in any order.
     metric : str
-        ``val_accuracy`` or ``val_loss``; the other one breaks ties.
+        A key of `METRICS`; of accuracy and loss, the other one breaks ties.
     seeds : int
         Number of trials per setting.
     """
@@ -149,14 +154,24 @@ def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Set
 
 def _setting(rows: list[TrialResult], metric: str) -> Setting:
     scores = [row.score(metric) for row in rows]
+    accuracies, losses = zip(*(row.figures(metric) for row in rows), strict=True)
+    accuracy, loss = _mean(accuracies), _mean(losses)
     return Setting(
         trials=tuple(rows),
-        best=min(rows, key=lambda row: sort_key(row.val_accuracy, row.val_loss, metric)),
+        best=min(rows, key=lambda row: row.sort_key(metric)),
         point=rows[0].parameters,
-        accuracy=statistics.fmean(row.score("val_accuracy") for row in rows),
-        loss=statistics.fmean(row.score("val_loss") for row in rows),
+        accuracy=accuracy or 0.0,
+        loss=math.inf if loss is None else loss,
+        last_accuracy=_mean([row.last_val_accuracy for row in rows]),
+        last_loss=_mean([row.last_val_loss for row in rows]),
         deviation=statistics.stdev(scores) if len(scores) > 1 else None,
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean, or None if a value is missing."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
@@ -164,7 +179,7 @@ def at_best_epoch(row: TrialResult, metric: str) -> TrialResult:
 
     Training itself always selects the epoch with the highest accuracy.
     """
-    if metric == "val_accuracy" or row.best_epoch is None:
+    if metric != "val_loss" or row.best_epoch is None:
         return row
     epochs = [epoch for epoch in history_so_far(row.run_dir) if epoch.val_loss is not None]
     if not epochs:
@@ -329,7 +344,7 @@ def compute_p_values(
 
     With several seeds, it is from a paired t-test; trials with the same seed form a pair. With one
     seed, the best networks are compared on the validation images: by McNemar's test if the
-    accuracy ranks, or by a paired t-test of the losses if the loss ranks.
+    accuracy ranks, or by a paired t-test of the losses if the validation loss ranks.
 
     Parameters
     ----------
@@ -354,6 +369,8 @@ def compute_p_values(
             else None
             for other in others
         ]
+    if metric == "train_loss":
+        return [None for _ in others]
     evaluated = [_evaluate(setting, find) for setting in settings]
     return [_p_value(evaluated[0], other, metric) for other in evaluated[1:]]
 

@@ -76,6 +76,14 @@ class Trial:
     directory: Path
 
 
+METRICS = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+}
+"""Metrics that rank trials, in words."""
+
+
 def sort_key(accuracy: float | None, loss: float | None, metric: str) -> tuple[float, float]:
     """Return a key that sorts the best first; the other metric breaks ties, and None is worst."""
     key = -(accuracy or 0.0), math.inf if loss is None else loss
@@ -106,6 +114,8 @@ class TrialResult(Record):
         Number of this epoch, from 1.
     epochs : int
         Number of complete epochs.
+    last_train_accuracy, last_train_loss, last_val_accuracy, last_val_loss : float or None
+        Metrics of the last complete epoch; None in the journals of early versions.
     seconds : float
         Wall time of the training.
     seed : int
@@ -126,6 +136,10 @@ class TrialResult(Record):
     val_loss: Number | None
     best_epoch: Count | None
     epochs: Count
+    last_train_accuracy: Share | None = None
+    last_train_loss: Number | None = None
+    last_val_accuracy: Share | None = None
+    last_val_loss: Number | None = None
     seconds: Number
     seed: Count
     parameters: Params
@@ -137,11 +151,22 @@ class TrialResult(Record):
         """Whether the trial does not continue when the sweep resumes."""
         return self.status != "interrupted"
 
+    def figures(self, metric: str) -> tuple[float | None, float | None]:
+        """Return accuracy and loss: of the last epoch's training if training loss ranks."""
+        if metric == "train_loss":
+            return self.last_train_accuracy, self.last_train_loss
+        return self.val_accuracy, self.val_loss
+
     def score(self, metric: str) -> float:
         """Return the metric of the trial, or the worst possible value if it has none."""
+        accuracy, loss = self.figures(metric)
         if metric == "val_accuracy":
-            return self.val_accuracy or 0.0
-        return math.inf if self.val_loss is None else self.val_loss
+            return accuracy or 0.0
+        return math.inf if loss is None else loss
+
+    def sort_key(self, metric: str) -> tuple[float, float]:
+        """Return a key that sorts the best trial first."""
+        return sort_key(*self.figures(metric), metric)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON-compatible values."""
@@ -201,6 +226,7 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         append_log(trial, traceback.format_exc())
         return TrialResult.failure(trial, f"{type(error).__name__}: {error}")
     append_log(trial, reason or summary.status)
+    last = next(reversed(history_so_far(trial.directory)), None)
     return TrialResult(
         trial=trial.number,
         id=trial.id,
@@ -210,6 +236,10 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         val_loss=summary.best_val_loss,
         best_epoch=summary.best_epoch,
         epochs=summary.epochs,
+        last_train_accuracy=last.train_accuracy if last else None,
+        last_train_loss=last.train_loss if last else None,
+        last_val_accuracy=last.val_accuracy if last else None,
+        last_val_loss=last.val_loss if last else None,
         seconds=summary.seconds,
         seed=trial.seed,
         parameters=trial.point,
@@ -256,8 +286,7 @@ def history_so_far(directory: Path) -> list[EpochMetrics]:
 
 def scores_of(history: Iterable[EpochMetrics], metric: str) -> dict[int, float]:
     """Return the metric by epoch, of the epochs that have one."""
-    is_accuracy = metric == "val_accuracy"
-    values = {row.epoch: row.val_accuracy if is_accuracy else row.val_loss for row in history}
+    values = {row.epoch: getattr(row, metric) for row in history}
     return {epoch: value for epoch, value in values.items() if value is not None}
 
 

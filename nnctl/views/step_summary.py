@@ -45,8 +45,9 @@ def summarize_evaluation(evaluation: Evaluation) -> None:
     _append(title, ("accuracy", "loss", "images"), [cells])
 
 
-def summarize_sweep(name: str, settings: Sequence[Setting]) -> None:
-    """Add the best settings of a sweep."""
+def summarize_sweep(name: str, settings: Sequence[Setting], metric: str) -> None:
+    """Add the best settings of a sweep, which is ranked by a metric."""
+    kind = "training" if metric == "train_loss" else "validation"
     keys = list(settings[0].point) if settings else []
     rows = [
         (
@@ -57,7 +58,7 @@ def summarize_sweep(name: str, settings: Sequence[Setting]) -> None:
         )
         for setting in settings[:_LEADERS]
     ]
-    _append(f"Sweep {name}", ("trial", "validation accuracy", "validation loss", *keys), rows)
+    _append(f"Sweep {name}", ("trial", f"{kind} accuracy", f"{kind} loss", *keys), rows)
 
 
 def _append(

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,10 +21,10 @@ from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trials import (
     COMPLETE,
     FAILED,
+    METRICS,
     TrialResult,
     best_score,
     history_so_far,
-    sort_key,
     trial_directory,
 )
 from nnctl.text import duration, p_value, percent, shell_command, short_value
@@ -100,14 +101,15 @@ class SweepView(View):
 
     @property
     def _by_loss(self) -> bool:
-        return self._sweep.config.ranked_by == "val_loss"
+        return self._sweep.config.ranked_by != "val_accuracy"
 
     def _sort_key(self, row: TrialResult) -> tuple[float, float]:
-        return sort_key(row.val_accuracy, row.val_loss, self._sweep.config.ranked_by)
+        return row.sort_key(self._sweep.config.ranked_by)
 
     def _score(self, row: TrialResult) -> str:
         """Return the metric that ranks a trial, as text."""
-        return f"loss {_number(row.val_loss)}" if self._by_loss else percent(row.val_accuracy)
+        accuracy, loss = row.figures(self._sweep.config.ranked_by)
+        return f"loss {_number(loss)}" if self._by_loss else percent(accuracy)
 
     def _line(self, result: TrialResult) -> Text:
         done = f"{self._done} of {self._sweep.state.total} done"
@@ -126,7 +128,7 @@ class SweepView(View):
         table = Table(box=box.SIMPLE)
         for name in ("trial", "epoch"):
             table.add_column(name, justify="right", no_wrap=True)
-        name = "val. " + self._sweep.config.ranked_by.removeprefix("val_")
+        name = METRICS[self._sweep.config.ranked_by].replace("validation", "val.")
         if self._shows_curves:
             table.add_column(name, min_width=_CURVE, no_wrap=True)
         for name in ("last", "best"):
@@ -212,19 +214,19 @@ def show_results(
     edges : iterable of Edge
         Keys whose best value is at an end of its range.
     """
-    console, name = results(), metric.removeprefix("val_")
+    console, name = results(), METRICS[metric]
     if settings:
         seeds = len(settings[0].trials)
         of_seeds = f", mean of {seeds} seeds ± standard deviation" if seeds > 1 else ""
-        say(console, Text(f"Best by validation {name}{of_seeds}", "bold"))
-        console.print(_leaderboard(settings[:LEADERS], p_values, metric, console.width))
+        say(console, Text(f"Best by {name}{of_seeds}", "bold"))
+        console.print(_leaderboard(settings[:LEADERS], p_values, metric, console))
         conclusion = _conclusion(settings, p_values, metric)
         sentences = [*([conclusion] if conclusion else []), *map(_describe_edge, edges)]
         if sentences:
             console.print(Text("\n".join(sentences)), end="\n\n")
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
-        say(console, Text(f"Mean validation {name} by value", "bold"))
+        say(console, Text(f"Mean {name} by value", "bold"))
         console.print(_effects_table(rows, keys, metric))
     _show_others(rows)
     if settings:
@@ -263,19 +265,58 @@ def _show_others(rows: Sequence[TrialResult]) -> None:
 
 
 def _leaderboard(
-    settings: Sequence[Setting], p_values: Sequence[float | None], metric: str, width: int
+    settings: Sequence[Setting], p_values: Sequence[float | None], metric: str, console: Console
 ) -> Table:
-    with_seeds = any(setting.deviation is not None for setting in settings)
+    """Return the leaderboard with the metrics, and the columns of parameters, that fit."""
+    accuracy, loss = ("accuracy", "last acc."), ("loss", "last loss")
+    other, other_last = loss if metric == "val_accuracy" else accuracy
+    unlimited = console.options.update(width=1000)
+    left_out: tuple[str, ...] = ()
+    for left_out in ((), (other_last,), (other_last, other)):
+        table = _leader_table(settings, p_values, metric, left_out)
+        if Measurement.get(console, unlimited, table).maximum <= console.width:
+            return table
+    return _leader_table(settings, p_values, metric, left_out, in_columns=False)
+
+
+def _leader_table(
+    settings: Sequence[Setting],
+    p_values: Sequence[float | None],
+    metric: str,
+    left_out: Sequence[str],
+    *,
+    in_columns: bool = True,
+) -> Table:
+    """Return a leaderboard without some columns; `in_columns`: with a column per parameter."""
+    deviations = [setting.deviation for setting in settings]
+    with_seeds = any(deviation is not None for deviation in deviations)
+    by_accuracy = metric == "val_accuracy"
+    columns = {
+        "trials" if with_seeds else "trial": [
+            _span([row.trial for row in setting.trials]) for setting in settings
+        ],
+        "accuracy": [
+            percent(setting.accuracy)
+            + (_plus_minus(setting.deviation, percent=True) if by_accuracy else "")
+            for setting in settings
+        ],
+        "loss": [
+            _number(setting.loss) + ("" if by_accuracy else _plus_minus(setting.deviation))
+            for setting in settings
+        ],
+    }
+    if not with_seeds and metric != "train_loss":
+        columns["epoch"] = [str(setting.best.best_epoch) for setting in settings]
+    if metric != "train_loss" and any(setting.last_loss is not None for setting in settings):
+        columns["last acc."] = [percent(setting.last_accuracy) for setting in settings]
+        columns["last loss"] = [_number(setting.last_loss) for setting in settings]
+    if any(p is not None for p in p_values):
+        columns["p"] = [p_value(p) for p in (None, *p_values)]
     table = Table(box=box.SIMPLE, padding=(0, 1))
-    names = ("trials", "accuracy", "loss") if with_seeds else ("trial", "accuracy", "loss", "epoch")
-    for name in names:
+    shown = {name: cells for name, cells in columns.items() if name not in left_out}
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    compared = any(p is not None for p in p_values)
-    if compared:
-        table.add_column("p", justify="right", no_wrap=True)
     keys = varying_keys([setting.point for setting in settings])
-    # If one column per key does not fit, all values go into a single column.
-    in_columns = _width(settings, keys) <= width
     for key in short_keys(keys) if in_columns else ["parameters"]:
         table.add_column(
             key,
@@ -283,33 +324,17 @@ def _leaderboard(
             overflow="fold",
             no_wrap=in_columns,
         )
-    for rank, setting in enumerate(settings, start=1):
-        p = None if rank == 1 else p_values[rank - 2]
-        deviation = setting.deviation
-        by_loss = metric == "val_loss"
+    for i, setting in enumerate(settings):
         table.add_row(
-            _span([row.trial for row in setting.trials]),
-            percent(setting.accuracy) + ("" if by_loss else _plus_minus(deviation, percent=True)),
-            _number(setting.loss) + (_plus_minus(deviation) if by_loss else ""),
-            *(() if with_seeds else (str(setting.best.best_epoch),)),
-            *((p_value(p),) if compared else ()),
+            *(cells[i] for cells in shown.values()),
             *(
                 [short_value(setting.point[key]) for key in keys]
                 if in_columns
                 else [describe_point(setting.point, keys)]
             ),
-            style=f"bold {GREEN}" if rank == 1 else "",
+            style="" if i else f"bold {GREEN}",
         )
     return table
-
-
-def _width(settings: Sequence[Setting], keys: Sequence[str]) -> int:
-    """Return the width of the leaderboard with one column per key, in characters."""
-    columns = [
-        max(len(short), *(len(short_value(setting.point[key])) for setting in settings))
-        for short, key in zip(short_keys(keys), keys, strict=True)
-    ]
-    return 49 + sum(column + 3 for column in columns)
 
 
 def _conclusion(
@@ -355,7 +380,7 @@ def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str
     table.add_column("parameter")
     for heading in ("value", "trials", "mean", "best"):
         table.add_column(heading, justify="right", overflow="fold")
-    show = _number if metric == "val_loss" else percent
+    show = percent if metric == "val_accuracy" else _number
     for short, key in zip(short_keys(keys), keys, strict=True):
         key_effects: list[Effect] = effects(rows, key, metric)
         for i, effect in enumerate(key_effects):

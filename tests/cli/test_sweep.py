@@ -49,6 +49,47 @@ def test_a_grid_trains_every_combination_in_its_own_run_directory(
     nnctl("eval", best)
 
 
+@pytest.mark.parametrize(
+    ("columns", "shown", "hidden"), [(80, "last acc.", "last loss"), (200, "last loss", "no such")]
+)
+def test_results_have_the_metrics_of_the_last_epoch(
+    nnctl: Nnctl, grid: tuple[Path, Result], columns: int, shown: str, hidden: str
+) -> None:
+    width = {"COLUMNS": str(columns)}
+    table = nnctl("sweep", "--show", grid[0], env=width).stdout.split("Mean validation")[0]
+    assert shown in table
+    assert hidden not in table
+    assert max(map(len, table.splitlines())) <= columns
+    for row in objects_of(nnctl("sweep", "--show", grid[0], "--json").stdout):
+        last = face.load(row["run_dir"]).history[-1]
+        for name in ("train_accuracy", "train_loss", "val_accuracy", "val_loss"):
+            assert row[f"last_{name}"] == getattr(last, name)
+
+
+@pytest.mark.parametrize(
+    "config", [SMOKE, CONFIGS / "gates" / "xor.yaml"], ids=lambda path: path.stem
+)
+def test_without_validation_images_trials_are_ranked_by_training_loss(
+    nnctl: Nnctl, scratch: Path, config: Path
+) -> None:
+    options = ["--epochs", 2, "--workers", 1, "--sweep-dir", "s"]
+    options += ["--subset", 300, "--set", "data.validation=0"] if config == SMOKE else []
+    rates = ("-p", "optimizer.learning_rate=1e-9,0.05")
+    shown = nnctl("sweep", config, *rates, *options).stdout
+    assert "Best by training loss" in shown
+    rows = objects_of(nnctl("sweep", "--show", "s", "--json").stdout)
+    best = min(rows, key=lambda row: float(row["last_train_loss"]))
+    assert shown.splitlines()[-1] == best["run_dir"]
+    assert best["val_loss"] is None
+    (scratch / "sweep.yaml").write_text(
+        f"base: {config.as_posix()}\nmetric: val_loss\n"
+        "parameters: {data.validation: [0], optimizer.learning_rate: [1, 2]}",
+        encoding="utf-8",
+    )
+    error = nnctl("sweep", "sweep.yaml", code=2).stderr
+    assert "set data.validation, or rank by metric: train_loss" in " ".join(error.split())
+
+
 def test_a_best_value_at_the_edge_of_its_range_is_named(nnctl: Nnctl) -> None:
     rates = ("-p", "optimizer.learning_rate=0.0001,0.0003,0.03")
     quick = ("--epochs", 1, "--subset", 500, "--workers", 1, "--sweep-dir", "s")
@@ -169,7 +210,7 @@ def test_a_mistake_in_a_sweep_file_is_an_error_with_its_position(
         (SMOKE, "-p", "training.sed=1,2"),
         (SMOKE, "-p", "training.seed=[1"),
         (SMOKE, "-p", "training.seed=1", "--workers", "0"),
-        (SMOKE, "-p", "training.seed=1", "--set", "data.validation=0"),
+        (SMOKE, "-p", "data.validation=0,100"),
     ],
     ids=lambda arguments: " ".join(map(str, arguments)).replace(str(CONFIGS), ""),
 )

@@ -187,7 +187,7 @@ def test_the_first_epoch_of_early_termination_is_given_in_several_ways(
         ("method: nnctl does not support bayes", "method: bayes"),
         ("command: unknown key 'command'; valid keys: base, method", "command: [python]"),
         ("controller: unknown key 'controller'; valid keys", "name: x\ncontroller: {type: local}"),
-        ("metric: expected 'val_accuracy' or 'val_loss', got 3", "metric: 3"),
+        ("metric: expected 'val_accuracy', 'val_loss' or 'train_loss', got 3", "metric: 3"),
         ("metric.name: 'name' is missing", "metric: {goal: minimize}"),
         ("metric.name: expected 'val_acc", "metric: {name: accuracy, goal: maximize}"),
         ("metric.goal: expected 'maximize' or 'mini", "metric: {name: val_loss, goal: min}"),
@@ -247,7 +247,7 @@ def test_all_mistakes_in_a_sweep_are_reported() -> None:
         "early_terminate.eta: expected a number of at least 2, got 1",
         "early_terminate.s: expected a number of at most 100, got 1000000000",
         "method: expected 'grid', 'random' or 'tpe', got the text 'gird'; did you mean 'grid'?",
-        "metric: expected 'val_accuracy' or 'val_loss', got the text 'acc'",
+        "metric: expected 'val_accuracy', 'val_loss' or 'train_loss', got the text 'acc'",
         "seed: expected a number of at least 0, got -1",
         "trails: unknown key 'trails'; did you mean 'trials'?",
     ]
