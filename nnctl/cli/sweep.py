@@ -42,7 +42,17 @@ from nnctl.views.download import DownloadView
 from nnctl.views.step_summary import summarize_sweep
 from nnctl.views.sweep import LEADERS, SweepView, show_plan, show_results, show_unfinished
 
-_PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "name", "dry_run", *OVERRIDES)
+_PLANNED = (
+    "varied",
+    "base",
+    "trials",
+    "seeds",
+    "folds",
+    "sweep_dir",
+    "name",
+    "dry_run",
+    *OVERRIDES,
+)
 """Options that determine which trials a sweep has, as opposed to how they run."""
 
 
@@ -85,6 +95,13 @@ _PLANNED = ("varied", "base", "trials", "seeds", "sweep_dir", "name", "dry_run",
     type=click.IntRange(1, 1000),
     metavar="N",
     help="Number of seeds to train each point with; points are ranked by the mean.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 1000),
+    metavar="K",
+    help="Number of folds for cross-validation: each point is trained K times, each time with "
+    "another part of the training set held out; points are ranked by the mean.",
 )
 @override_options
 @click.option(
@@ -130,6 +147,7 @@ def sweep(
     base: Path | None,
     trials: int | None,
     seeds: int | None,
+    folds: int | None,
     overrides: list[Override],
     workers: int | None,
     scheduler: str | None,
@@ -155,7 +173,9 @@ def sweep(
         sweep_dir = named_directory(name, RUNS)
     plan = None
     if config:
-        plan = read_plan(config, varied, overrides, base=base, trials=trials, seeds=seeds)
+        plan = read_plan(
+            config, varied, overrides, base=base, trials=trials, seeds=seeds, folds=folds
+        )
         checked = plan.checked_points()
         if dry_run:
             _list_points(plan, [point for point, _ in checked], as_json)
@@ -175,7 +195,7 @@ def sweep(
         with started:
             stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
             rows, plan = list(started.results.values()), started.state.plan
-            settings = ranked(rows, plan.sweep.ranked_by, plan.sweep.seeds)
+            settings = ranked(rows, plan.sweep.ranked_by, plan.sweep.repeats)
             summarize_sweep(started.directory.name, settings, plan.sweep.ranked_by)
             if not as_json:
                 _show_results(rows, settings, plan, data_dir)
@@ -260,7 +280,7 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
         _print_json(rows)
     else:
         sweep = state.plan.sweep
-        settings = ranked(rows, sweep.ranked_by, sweep.seeds)
+        settings = ranked(rows, sweep.ranked_by, sweep.repeats)
         _show_results(rows, settings, state.plan, data_dir)
         show_unfinished(state)
 

@@ -103,6 +103,19 @@ class AugmentConfig(Section):
     )
 
 
+class FoldConfig(Section):
+    """One of several equal parts of the training set, which is held out for validation."""
+
+    number: Count = Field(description="Number of the fold, from 1")
+    of: Annotated[int, Field(ge=2, le=MAX_WHOLE)] = Field(description="Number of folds")
+
+    @model_validator(mode="after")
+    def _check(self) -> FoldConfig:
+        if self.number > self.of:
+            raise ValueError(f"there is no fold {self.number} of {self.of}; they start at 1")
+        return self
+
+
 class DataConfig(Section):
     """The dataset, and the part of it to train on."""
 
@@ -129,6 +142,12 @@ class DataConfig(Section):
         description="Examples that are held out for validation: last (the last ones of the file) "
         "or stratified (the last ones of each class, with the same share of each)",
     )
+    fold: FoldConfig | None = Field(
+        default=None,
+        description="Fold to hold out for validation, instead of the number in validation: "
+        "{number: 1, of: 5} is the first of five; the folds are consecutive examples of the file, "
+        "or of each class with split: stratified",
+    )
     selection: Literal["balanced", "first"] = Field(
         default="balanced",
         description="Examples of a subset: balanced (equally many per class, drawn with the "
@@ -140,6 +159,12 @@ class DataConfig(Section):
     augment: AugmentConfig | None = Field(
         default=None, description="Random deformations of training images only"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_fold(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the fold if it is not set."""
+        unset = {"fold"} if self.fold is None else set()
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class InitConfig(Section):

@@ -357,6 +357,13 @@ class SweepConfig(Section):
         description="Number of seeds to train each combination with: training.seed, "
         "training.seed + 1, ...; combinations are ranked by their mean",
     )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="Number of folds to train each combination with: each fold of the training "
+        "set is held out for validation once; combinations are ranked by their mean",
+    )
     metric: Annotated[
         Annotated[MetricName, Tag("a name")] | Annotated[Metric, Tag("Metric")],
         Discriminator(lambda value: "Metric" if isinstance(value, dict | Metric) else "a name"),
@@ -374,6 +381,11 @@ class SweepConfig(Section):
     def ranked_by(self) -> str:
         """Name of the metric."""
         return self.metric.name if isinstance(self.metric, Metric) else self.metric
+
+    @property
+    def repeats(self) -> int:
+        """Number of trials of each combination."""
+        return self.seeds * (self.folds or 1)
 
     @property
     def most(self) -> int | None:
@@ -466,12 +478,13 @@ def check_method(sweep: SweepConfig) -> Iterator[Problem]:
             f"{sweep.method} needs 'trials', the number of combinations, or --trials N",
             related=(("trials",), ("run_cap",)),
         )
-    if sweep.early_terminate and sweep.seeds > 1:
+    if sweep.early_terminate and sweep.repeats > 1:
+        name = "seeds" if sweep.seeds > 1 else "folds"
         yield Problem(
             ("early_terminate",),
-            "early_terminate cannot be used with seeds: the mean over the seeds is known only at "
-            "the end; remove one of them",
-            related=(("seeds",),),
+            f"early_terminate cannot be used with {name}: the mean over the {name} is known only "
+            "at the end; remove one of them",
+            related=((name,),),
         )
     yield from _check_parameters(sweep)
 
@@ -488,6 +501,12 @@ def _check_parameters(sweep: SweepConfig) -> Iterator[Problem]:
         if key == "training.seed" and sweep.seeds > 1 and varies(drawn_from):
             yield Problem(
                 path, "seeds also varies training.seed; remove one of them", related=(("seeds",),)
+            )
+        if sweep.folds and key.startswith(("data.validation", "data.fold")):
+            yield Problem(
+                path,
+                "folds sets the validation examples; remove one of them",
+                related=(("folds",),),
             )
         within = list(choices_within(drawn_from))
         if sweep.method == "grid" and any(

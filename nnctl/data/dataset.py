@@ -382,15 +382,50 @@ def hold_out(
     if not count:
         return examples, None
     if stratified:
-        held_out = _last_of_each_class(examples.labels, count)
-        return (
-            Examples(examples.inputs[~held_out], examples.labels[~held_out]),
-            Examples(examples.inputs[held_out], examples.labels[held_out]),
-        )
+        return _part(examples, _last_of_each_class(examples.labels, count))
     cut = len(examples.labels) - count
     return (
         Examples(examples.inputs[:cut], examples.labels[:cut]),
         Examples(examples.inputs[cut:], examples.labels[cut:]),
+    )
+
+
+def hold_out_fold(
+    examples: Examples, number: int, of: int, *, stratified: bool = False
+) -> tuple[Examples, Examples]:
+    """Split off a fold for validation: each example is in exactly one of the folds.
+
+    A fold is a sequence of consecutive examples, or of consecutive ones of each class if
+    `stratified`, with the same share of each class.
+
+    Parameters
+    ----------
+    examples : Examples
+        Examples, at least as many as folds.
+    number, of : int
+        Number of the fold, from 1, and number of folds.
+    stratified : bool
+        Whether each fold has the same share of each class.
+    """
+    labels = examples.labels if stratified else np.zeros_like(examples.labels)
+    by_class = np.argsort(labels, kind="stable")
+    folds = np.arange(len(labels)) % of  # equally many of each, in all and in each class
+    folds = folds[np.lexsort((folds, labels[by_class]))]
+    held_out = np.zeros(len(labels), bool)
+    held_out[by_class[folds == number - 1]] = True
+    return _part(examples, held_out)
+
+
+def fold_size(count: int, number: int, of: int) -> int:
+    """Return the number of examples in a fold of `count` examples; see `hold_out_fold`."""
+    return len(range(number - 1, count, of))
+
+
+def _part(examples: Examples, held_out: NDArray[np.bool_]) -> tuple[Examples, Examples]:
+    """Return the examples that are not held out, and those that are."""
+    return (
+        Examples(examples.inputs[~held_out], examples.labels[~held_out]),
+        Examples(examples.inputs[held_out], examples.labels[held_out]),
     )
 
 

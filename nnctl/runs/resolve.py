@@ -27,7 +27,9 @@ from nnctl.data.dataset import (
     balanced_subset,
     canonical_name,
     dataset_info,
+    fold_size,
     hold_out,
+    hold_out_fold,
     image_side,
     locate,
     open_dataset,
@@ -126,7 +128,21 @@ def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
     yield from _check_images(config, info)
     held_out = validation_count(config, info)
     left = info.n_training - held_out
-    if left < 1:
+    if config.data.fold and config.data.fold.of > info.n_training:
+        yield Problem(
+            ("data", "fold"),
+            f"the {info.n_training:,} examples of {config.data.dataset} are too few for "
+            f"{config.data.fold.of:,} folds",
+            related=(("data", "dataset"),),
+        )
+    elif config.data.fold and config.data.validation not in ("auto", held_out):
+        yield Problem(
+            ("data", "validation"),
+            f"{config.data.validation:,} examples cannot be held out together with data.fold, "
+            f"which holds out {held_out:,}; remove one of them",
+            related=(("data", "fold"),),
+        )
+    elif left < 1:
         yield Problem(
             ("data", "validation"),
             f"cannot hold out {held_out:,} of the {info.n_training:,} examples of "
@@ -205,7 +221,9 @@ def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
 
 def validation_count(config: Config, info: DatasetInfo) -> int:
     """Return the number of validation examples."""
-    count = config.data.validation
+    count, fold = config.data.validation, config.data.fold
+    if fold:
+        return fold_size(info.n_training, fold.number, fold.of)
     return info.n_training // VALIDATION_SHARE if count == "auto" else count
 
 
@@ -354,7 +372,9 @@ def require_resolved(config: Config, source: str) -> Config:
 
 def _reduced_settings(config: Config, info: DatasetInfo) -> dict[str, Any]:
     """Return the settings, by key, that are reduced to fit a smaller fallback dataset."""
-    held_out = min(validation_count(config, info), info.n_training // VALIDATION_SHARE)
+    held_out = validation_count(config, info)
+    if config.data.fold is None:
+        held_out = min(held_out, info.n_training // VALIDATION_SHARE)
     subset = config.data.subset
     too_many = subset is not None and subset > info.n_training - held_out
     return {"data.validation": held_out, "data.subset": None if too_many else subset}
@@ -374,10 +394,11 @@ def split(config: Config, dataset: Dataset) -> tuple[Examples, Examples | None]:
             f"cannot hold out {config.data.validation:,} of the {len(dataset.training.labels):,} "
             f"examples of {dataset.name}"
         )
-    training, validation = hold_out(
-        dataset.training,
-        config.data.validation,
-        stratified=config.data.split == "stratified",
+    stratified, fold = config.data.split == "stratified", config.data.fold
+    training, validation = (
+        hold_out_fold(dataset.training, fold.number, fold.of, stratified=stratified)
+        if fold
+        else hold_out(dataset.training, config.data.validation, stratified=stratified)
     )
     if config.data.subset and config.data.selection == "first":
         first = slice(config.data.subset)

@@ -55,6 +55,7 @@ class Planned(Record):
     id: str
     point: PositiveCount
     seed: Count
+    fold: PositiveCount | None = None
     parameters: Params
     suggestion: Suggestion | None
     config: Annotated[dict[str, Any], AfterValidator(_require_epochs)]

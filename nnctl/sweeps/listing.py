@@ -220,7 +220,7 @@ def is_locked(directory: Path) -> bool:
 
 def _best(state: SweepState) -> TrialResult | None:
     sweep = state.plan.sweep
-    settings = ranked(state.results.values(), sweep.ranked_by, sweep.seeds)
+    settings = ranked(state.results.values(), sweep.ranked_by, sweep.repeats)
     return settings[0].best if settings else None
 
 

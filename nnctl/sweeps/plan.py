@@ -143,10 +143,15 @@ class Plan:
         return resolve_config(copy.deepcopy(self.base), self._overrides(point))
 
     def _overrides(self, point: Params) -> list[Override]:
-        return [
+        overrides = [
             Override(key, copy.deepcopy(value), f"{self.places.get(key, '-p')} {key}={value}")
             for key, value in sorted(point.items(), key=lambda item: item[0].count("."))
         ]
+        if folds := self.sweep.folds:  # the configuration is that of the first fold
+            source = f"folds: {folds}"
+            overrides.append(Override("data.validation", "auto", source))
+            overrides.append(Override("data.fold", {"number": 1, "of": folds}, source))
+        return overrides
 
     def checked_points(self) -> list[tuple[Params, Config]]:
         """Return the points with their configurations, without duplicate configurations.
@@ -245,8 +250,8 @@ class TrialFactory:
         for _, config in checked:
             self._find(config.data)
 
-    def resolve(self, config: Config, seed: int) -> dict[str, Any]:
-        """Return the resolved configuration of a trial, with its seed.
+    def resolve(self, config: Config, seed: int, fold: int | None = None) -> dict[str, Any]:
+        """Return the resolved configuration of a trial, with its seed, and its fold if given.
 
         ``threads: auto`` becomes one thread, as the workers share the cores.
 
@@ -258,6 +263,11 @@ class TrialFactory:
         threads = 1 if config.training.threads == "auto" else config.training.threads
         training = config.training.model_copy(update={"threads": threads, "seed": seed})
         config = config.model_copy(update={"training": training})
+        if fold is not None:
+            folds = config.data.fold
+            assert folds is not None
+            chosen = {"fold": folds.model_copy(update={"number": fold})}
+            config = config.model_copy(update={"data": config.data.model_copy(update=chosen)})
         return to_mapping(resolve_auto(config, self._find(config.data), self._notify_once))
 
     def make(self, sweep: Path, planned: events.Planned) -> Trial:
@@ -282,6 +292,7 @@ class TrialFactory:
             id=planned.id,
             point=planned.parameters,
             seed=planned.seed,
+            fold=planned.fold,
             config=json.dumps(planned.config),
             dataset=self._find(config.data),
             directory=directory,
@@ -313,6 +324,7 @@ def read_plan(
     base: Path | None = None,
     trials: int | None = None,
     seeds: int | None = None,
+    folds: int | None = None,
 ) -> Plan:
     """Read a sweep file, or a configuration with ``-p`` options, and return the plan.
 
@@ -328,8 +340,8 @@ def read_plan(
         Base configuration to use instead of that of the sweep file.
     trials : int, optional
         Number of points; the default is the whole grid.
-    seeds : int, optional
-        Number of seeds per point.
+    seeds, folds : int, optional
+        Number of seeds and of folds per point.
 
     Raises
     ------
@@ -360,8 +372,10 @@ def read_plan(
         raise UsageError("--base needs a sweep file; CONFIG is a training configuration")
     else:
         sweep = _sweep_over(path, values, trials)
-    update = {"parameters": _without_overridden(sweep, overrides)}
-    sweep = sweep.model_copy(update=update | ({"seeds": seeds} if seeds else {}))
+    update: dict[str, Any] = {"parameters": _without_overridden(sweep, overrides)}
+    update |= {"seeds": seeds} if seeds else {}
+    update |= {"folds": folds} if folds else {}
+    sweep = sweep.model_copy(update=update)
     if mistakes := [f"-p {problem.path[-1]}: {problem.message}" for problem in check_method(sweep)]:
         raise ConfigError("the sweep", mistakes)
     if is_sweep:  # otherwise it has been read, and a pipe can be read only once

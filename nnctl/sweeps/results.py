@@ -103,12 +103,12 @@ def cell(value: Any) -> str | int | float:
 
 @dataclass(frozen=True)
 class Setting:
-    """Summary of the trials of one point, which differ only in their seeds.
+    """Summary of the trials of one point, which differ only in their seeds and folds.
 
     Parameters
     ----------
     trials : tuple of TrialResult
-        Complete trials, in the order of their seeds.
+        Complete trials, in the order of their seeds and folds.
     best : TrialResult
         Best of these trials.
     point : dict
@@ -119,7 +119,7 @@ class Setting:
         Mean validation metrics of the last epoch; None without validation examples, and for the
         trials of early versions.
     deviation : float or None
-        Standard deviation of the ranking metric over the seeds; None for a single seed.
+        Standard deviation of the ranking metric over the trials; None for a single one.
     """
 
     trials: tuple[TrialResult, ...]
@@ -131,8 +131,17 @@ class Setting:
     last_loss: float | None
     deviation: float | None
 
+    @property
+    def repeats(self) -> str:
+        """What the trials differ in: ``3 seeds``, ``5 folds``, or ``3 seeds x 5 folds``."""
+        counts = {
+            "seeds": len({row.seed for row in self.trials}),
+            "folds": len({row.fold for row in self.trials}),
+        }
+        return " x ".join(f"{count} {noun}" for noun, count in counts.items() if count > 1)
 
-def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Setting]:
+
+def ranked(rows: Iterable[TrialResult], metric: str, repeats: int = 1) -> list[Setting]:
     """Return the settings whose trials are all complete, best first.
 
     Parameters
@@ -141,14 +150,14 @@ def ranked(rows: Iterable[TrialResult], metric: str, seeds: int = 1) -> list[Set
         Results in any order.
     metric : str
         A key of `METRICS`; of accuracy and loss, the other one breaks ties.
-    seeds : int
+    repeats : int
         Number of trials per setting.
     """
     by_point: dict[str, list[TrialResult]] = {}
     for row in sorted(rows, key=lambda row: row.trial):
         if row.status in COMPLETE:
             by_point.setdefault(json.dumps(row.parameters, sort_keys=True), []).append(row)
-    settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= seeds]
+    settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= repeats]
     return sorted(settings, key=lambda one: sort_key(one.accuracy, one.loss, metric))
 
 
@@ -342,9 +351,9 @@ def compute_p_values(
 ) -> list[float | None]:
     """Return the p-value of the difference between the best setting and each other one.
 
-    With several seeds, it is from a paired t-test; trials with the same seed form a pair. With one
-    seed, the best networks are compared on the validation images: by McNemar's test if the
-    accuracy ranks, or by a paired t-test of the losses if the validation loss ranks.
+    With several seeds or folds, it is from a paired t-test; trials with the same seed and fold form
+    a pair. Otherwise, the best networks are compared on the validation images: by McNemar's test
+    if the accuracy ranks, or by a paired t-test of the losses if the validation loss ranks.
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ class SweepState:
     @property
     def total(self) -> int:
         """Total number of trials, if the search does not suggest a point twice."""
-        return len(self.planned) + self.to_suggest * self.plan.sweep.seeds
+        return len(self.planned) + self.to_suggest * self.plan.sweep.repeats
 
     @property
     def left(self) -> int:

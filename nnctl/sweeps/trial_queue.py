@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
@@ -16,7 +17,8 @@ from nnctl.sweeps.trials import Trial
 class TrialQueue:
     """Queue of the trials of a sweep; each new trial is an event.
 
-    Each point has one trial per seed. A point whose trials all exist already is not tried again.
+    Each point has one trial per seed and fold. A point whose trials all exist already is not tried
+    again.
 
     Parameters
     ----------
@@ -131,13 +133,16 @@ class TrialQueue:
         """Queue the trials of a point; return whether any of them is new."""
         state = self._state
         before = len(state.planned)
-        for seed in range(config.training.seed, config.training.seed + state.plan.sweep.seeds):
-            resolved = self._factory.resolve(config, seed)
+        first, sweep = config.training.seed, state.plan.sweep
+        folds = range(1, sweep.folds + 1) if sweep.folds else [None]
+        for seed, fold in itertools.product(range(first, first + sweep.seeds), folds):
+            resolved = self._factory.resolve(config, seed, fold)
             planned = events.Planned(
                 trial=len(state.planned) + 1,
                 id=trial_id(resolved),
                 point=number,
                 seed=seed,
+                fold=fold,
                 parameters=point,
                 suggestion=suggestion,
                 config=resolved,

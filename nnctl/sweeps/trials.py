@@ -65,6 +65,8 @@ class Trial:
         Dataset whose files exist on this machine.
     directory : Path
         Run directory.
+    fold : int, optional
+        Number of the fold that is held out for validation, if the sweep has folds.
     """
 
     number: int
@@ -74,6 +76,7 @@ class Trial:
     config: str
     dataset: Dataset
     directory: Path
+    fold: int | None = None
 
 
 METRICS = {
@@ -120,6 +123,8 @@ class TrialResult(Record):
         Wall time of the training.
     seed : int
         Seed of initial weights and shuffling.
+    fold : int or None
+        Number of the fold that was held out for validation, if the sweep has folds.
     parameters : dict
         Values of the keys that vary.
     run_dir : Path
@@ -142,6 +147,7 @@ class TrialResult(Record):
     last_val_loss: Number | None = None
     seconds: Number
     seed: Count
+    fold: PositiveCount | None = None
     parameters: Params
     run_dir: Path = Path()
     log: str = ""
@@ -187,6 +193,7 @@ class TrialResult(Record):
             epochs=history.epochs_of(history_so_far(trial.directory)),
             seconds=0.0,
             seed=trial.seed,
+            fold=trial.fold,
             parameters=trial.point,
             run_dir=trial.directory,
             log=log_tail(trial),
@@ -242,6 +249,7 @@ def run_trial(trial: Trial, dataset: Dataset, stop: Callable[[], bool]) -> Trial
         last_val_loss=last.val_loss if last else None,
         seconds=summary.seconds,
         seed=trial.seed,
+        fold=trial.fold,
         parameters=trial.point,
         run_dir=trial.directory,
         log=log_tail(trial) if summary.status in FAILED else "",

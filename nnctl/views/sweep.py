@@ -117,6 +117,8 @@ class SweepView(View):
         what = describe_point(result.parameters, self._keys)
         if self._sweep.config.seeds > 1:
             what += f", seed={result.seed}"
+        if result.fold is not None:
+            what += f", fold={result.fold}"
         if result.status in COMPLETE:
             return Text(f"{label}: {self._score(result)} with {what}")
         reason = "" if result.status == "interrupted" else f": {result.reason}"
@@ -216,9 +218,9 @@ def show_results(
     """
     console, name = results(), METRICS[metric]
     if settings:
-        seeds = len(settings[0].trials)
-        of_seeds = f", mean of {seeds} seeds ± standard deviation" if seeds > 1 else ""
-        say(console, Text(f"Best by {name}{of_seeds}", "bold"))
+        repeats = settings[0].repeats
+        of_repeats = f", mean of {repeats} ± standard deviation" if repeats else ""
+        say(console, Text(f"Best by {name}{of_repeats}", "bold"))
         console.print(_leaderboard(settings[:LEADERS], p_values, metric, console))
         conclusion = _conclusion(settings, p_values, metric)
         sentences = [*([conclusion] if conclusion else []), *map(_describe_edge, edges)]
@@ -289,10 +291,10 @@ def _leader_table(
 ) -> Table:
     """Return a leaderboard without some columns; `in_columns`: with a column per parameter."""
     deviations = [setting.deviation for setting in settings]
-    with_seeds = any(deviation is not None for deviation in deviations)
+    is_mean = any(deviation is not None for deviation in deviations)
     by_accuracy = metric == "val_accuracy"
     columns = {
-        "trials" if with_seeds else "trial": [
+        "trials" if is_mean else "trial": [
             _span([row.trial for row in setting.trials]) for setting in settings
         ],
         "accuracy": [
@@ -305,7 +307,7 @@ def _leader_table(
             for setting in settings
         ],
     }
-    if not with_seeds and metric != "train_loss":
+    if not is_mean and metric != "train_loss":
         columns["epoch"] = [str(setting.best.best_epoch) for setting in settings]
     if metric != "train_loss" and any(setting.last_loss is not None for setting in settings):
         columns["last acc."] = [percent(setting.last_accuracy) for setting in settings]
@@ -348,13 +350,15 @@ def _conclusion(
     ]
     if not p_values or all(p is None for p in p_values):
         return None
-    seeds = len(settings[0].trials)
-    if seeds > 1:
-        test, more = f"a paired t-test over {seeds} seeds", "more --seeds"
+    several = len(settings[0].trials) > 1
+    if several:
+        repeats = settings[0].repeats
+        test = f"a paired t-test over {repeats}"
+        more = "more --seeds" if "seeds" in repeats else "--seeds 3"
     else:
         name = "McNemar's test" if metric == "val_accuracy" else "a paired t-test"
         test, more = f"{name} on the same validation images", "--seeds 3"
-    noun, verb = ("Trial", "is") if seeds == 1 else ("Trials", "are")
+    noun, verb = ("Trial", "is") if not several else ("Trials", "are")
     best = f"{noun} {_span([row.trial for row in settings[0].trials])} {verb}"
     if not not_worse:
         return f"{best} significantly better than the others: p < {ALPHA} by {test}."

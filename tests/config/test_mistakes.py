@@ -439,6 +439,11 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
             "out for validation",
             "data.subset=50001",
         ),
+        ("there is no fold 6 of 5; they start at 1", "data.fold={number: 6, of: 5}"),
+        (
+            "the 60,000 examples of mnist are too few for 60,001 folds",
+            "data.fold={number: 1, of: 60001}",
+        ),
         (
             "unknown dataset 'mnits'; did you mean 'mnist'? A dataset is mnist, fashion-mnist, "
             "kmnist, qmnist, emnist-digits, emnist-letters, mini, a logic gate (and, or, nand, "
@@ -450,6 +455,14 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
 def test_a_configuration_is_checked_against_its_dataset(expected: str, setting: str) -> None:
     key = setting.partition("=")[0]
     assert f"--set {setting}: {key}: {expected}" == mistake(SMALL, setting, read=load_config)
+
+
+def test_a_fold_and_another_number_of_validation_examples_contradict_each_other() -> None:
+    settings = ("data.fold={number: 2, of: 7}", "data.validation=100")
+    message = mistake(SMALL, *settings, read=load_config)
+    assert "100 examples cannot be held out together with data.fold, which holds out 8,572" in (
+        message
+    )
 
 
 @pytest.mark.parametrize(

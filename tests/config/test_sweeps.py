@@ -214,6 +214,11 @@ def test_the_first_epoch_of_early_termination_is_given_in_several_ways(
             "early_terminate: {type: hyperband, min_iter: 3, strict: true}",
         ),
         ("early_terminate: early_terminate cannot", "seeds: 3\nearly_terminate: {type: median}"),
+        (
+            "early_terminate: early_terminate cannot be used with folds",
+            "folds: 3\nearly_terminate: {type: median}",
+        ),
+        ("folds: expected a number of at least 2, got 1", "folds: 1"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_reported_once(expected: str, text: str) -> None:

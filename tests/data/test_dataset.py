@@ -22,7 +22,9 @@ from nnctl.data.dataset import (
     data_directory,
     dataset_directory,
     dataset_info,
+    fold_size,
     hold_out,
+    hold_out_fold,
     open_dataset,
     relabel_binary,
 )
@@ -269,6 +271,30 @@ def test_the_last_digits_are_held_out() -> None:
 def test_holding_out_nothing_returns_none() -> None:
     digits = digits_of([1, 2])
     assert (digits, None) == hold_out(digits, 0)
+
+
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=60),
+    of=st.integers(2, 9),
+    stratified=st.booleans(),
+)
+def test_each_example_is_in_one_of_the_folds(labels: list[int], of: int, stratified: bool) -> None:
+    digits, of = digits_of(labels), min(of, len(labels))
+    folds = [
+        hold_out_fold(digits, number, of, stratified=stratified) for number in range(1, of + 1)
+    ]
+    for number, (training, validation) in enumerate(folds, 1):
+        assert len(validation.labels) == fold_size(len(labels), number, of)
+        both = np.concatenate([training.inputs, validation.inputs])
+        assert sorted(both[:, 0].tolist()) == list(range(len(labels)))
+    held_out = np.concatenate([validation.inputs[:, 0] for _, validation in folds]).tolist()
+    assert sorted(held_out) == list(range(len(labels)))
+    if stratified:
+        for label in set(labels):
+            counts = [np.count_nonzero(validation.labels == label) for _, validation in folds]
+            assert max(counts) - min(counts) <= 1
+    else:
+        assert sorted(held_out) == held_out
 
 
 def test_a_binary_task_has_the_labels_zero_and_one() -> None:

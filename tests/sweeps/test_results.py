@@ -92,7 +92,7 @@ def test_a_ranking_does_not_depend_on_the_order_in_which_trials_end(order: list[
 def test_a_setting_with_seeds_is_ranked_by_its_mean() -> None:
     lucky = [row(1, 0.99, seed=0, x=1), row(3, 0.5, seed=1, x=1), row(5, 0.5, seed=2, x=1)]
     steady = [row(2, 0.9, seed=0, x=2), row(4, 0.8, seed=1, x=2), row(6, 0.7, seed=2, x=2)]
-    first, second = ranked([*lucky, *steady], ACCURACY, seeds=3)
+    first, second = ranked([*lucky, *steady], ACCURACY, repeats=3)
     assert (first.point, second.point) == ({"x": 2}, {"x": 1})
     assert first.accuracy == pytest.approx(0.8)
     assert first.deviation == pytest.approx(0.1)
@@ -102,7 +102,7 @@ def test_a_setting_with_seeds_is_ranked_by_its_mean() -> None:
 @pytest.mark.parametrize(("expected", "metric"), [(1, ACCURACY), (2, LOSS)])
 def test_the_best_trial_of_a_setting_is_the_best_by_the_metric(expected: int, metric: str) -> None:
     rows = [row(1, 0.9, 0.5, seed=0, x=1), row(2, 0.8, 0.4, seed=1, x=1)]
-    (setting,) = ranked(rows, metric, seeds=2)
+    (setting,) = ranked(rows, metric, repeats=2)
     assert setting.best.trial == expected
 
 
@@ -110,7 +110,7 @@ def test_the_best_trial_of_a_setting_is_the_best_by_the_metric(expected: int, me
 def test_a_setting_with_an_incomplete_seed_is_not_ranked(status: Status) -> None:
     rows = [row(1, 0.99, seed=0, x=1), row(2, 0.99, status=status, seed=1, x=1)]
     rows += [row(3, 0.5, seed=0, x=2), row(4, 0.5, status="stopped_early", seed=1, x=2)]
-    assert trials_of(ranked(rows, ACCURACY, seeds=2)) == [[3, 4]]
+    assert trials_of(ranked(rows, ACCURACY, repeats=2)) == [[3, 4]]
     assert trials_of(ranked(rows[1:2], ACCURACY)) == []
 
 

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from nnctl.data.dataset import Dataset
+from nnctl.runs.run import Run
 from nnctl.sweeps.trials import MetricHistory, Trial, TrialResult, run_trial
 from nnctl.sweeps.workers import TrainTrial
-from tests.conftest import Nnctl
+from tests.conftest import CONFIGS, Nnctl
 from tests.processes import DEADLINE, Processes, nnctl_command
 from tests.sweeps import stubs
 from tests.sweeps.helpers import SMALL, environment, epochs_of, journal, table
@@ -26,6 +27,7 @@ from tests.sweeps.helpers import SMALL, environment, epochs_of, journal, table
 pytestmark = pytest.mark.usefixtures("in_threads")
 JOURNAL = Path("sweep/journal.jsonl")
 RESUME = ("sweep", "--resume", "sweep")
+XOR = CONFIGS / "gates" / "xor.yaml"
 
 
 def cut_journal(*, kept: int, torn: int = 0) -> None:
@@ -220,6 +222,8 @@ def test_a_directory_without_a_valid_journal_is_refused(
             (SMALL, "--scheduler", "x:1", "--workers", 2),
         ),
         ("the sweep already varies training.seed", (SMALL, "-p", "training.seed=1,2", "--seed", 3)),
+        ("folds sets the validation", (SMALL, "-p", "data.validation=1,2", "--folds", 2)),
+        ("are too few for 9 folds", (XOR, "-p", "training.seed=1,2", "--folds", 9)),
         ("--retry-failed needs --resume", (SMALL, "--retry-failed")),
         ("no option can change the trials", ("--resume", "sweep", "--epochs", 3)),
         ("no option can change the trials", ("--resume", "sweep", "-p", "training.seed=1")),
@@ -395,6 +399,30 @@ def test_seeds_are_ranked_by_their_mean_and_compared(nnctl: Nnctl) -> None:
     best = max(range(3), key=means.__getitem__)
     trial = shown.splitlines()[-1].rpartition("-")[2]
     assert int(trial) in range(3 * best + 1, 3 * best + 4)
+
+
+def test_each_fold_is_held_out_once_and_a_resumed_trial_has_the_same_fold(nnctl: Nnctl) -> None:
+    write_sweep("folds.yaml", "folds: 3\nparameters:\n  optimizer.learning_rate: [0.1, 1e-3]\n")
+    split = ("--set", "data.split=stratified")
+    nnctl("sweep", "folds.yaml", *split, "--sweep-dir", "sweep")
+    shown = nnctl("sweep", "--show", "sweep").stdout
+    assert "mean of 3 folds ± standard deviation" in shown
+    assert "a paired t-test over 3 folds" in " ".join(shown.split())
+    rows = table("sweep")
+    assert [row["fold"] for row in rows] == ["1", "2", "3"] * 2
+    assert {row["seed"] for row in rows} == {"0"}
+    trials = [Run(Path("sweep", f"trial-{number:03d}")) for number in (1, 2, 3)]
+    data = [run.config.data for run in trials]
+    assert [(one.fold.number, one.fold.of) for one in data if one.fold] == [(1, 3), (2, 3), (3, 3)]
+    assert [one.validation for one in data] == [1667, 1667, 1666]
+    found = json.loads(nnctl("eval", trials[1].directory, "--split", "validation", "--json").stdout)
+    assert (found["n"], found["accuracy"]) == (1667, float(rows[1]["val_accuracy"]))
+
+    path = Path("sweep", "journal.jsonl")
+    *lines, _ = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines), encoding="utf-8")
+    nnctl("sweep", "--resume", "sweep")
+    assert table("sweep") == rows
 
 
 SEARCHES = {
