@@ -116,7 +116,7 @@ def test_the_commands_of_a_page_are_accepted(
 
 def test_every_command_is_run_by_a_page() -> None:
     scripts = "\n".join(block for page in WITH_COMMANDS for block in commands_of(page))
-    assert {*re.findall(r"nnctl ([a-z]+)", scripts)} >= COMMANDS.keys()
+    assert {*re.findall(r"nnctl ([a-z-]+)", scripts)} >= COMMANDS.keys()
 
 
 @pytest.mark.slow
@@ -186,7 +186,7 @@ def test_the_github_workflow_is_valid_and_its_steps_pass(nnctl: Nnctl) -> None:
 def test_the_generated_parts_are_current() -> None:
     for text in TEXTS.values():
         assert renew(text) == text, "run: make reference"
-    marked = re.findall(r"<!-- begin: ([\w ]+) -->", ALL)
+    marked = re.findall(r"<!-- begin: ([\w -]+) -->", ALL)
     assert sorted(marked) == sorted(
         ["keys", "words", "presets", "presets all", *TABLES, *names_of_help()]
     )

@@ -30,6 +30,7 @@ from nnctl.text import did_you_mean, nearest, presentable
 COMMANDS = {
     "presets": ("presets", "List the configurations that come with nnctl."),
     "check": ("check", "Check a configuration before training, or diagnose a run."),
+    "lr-find": ("lr_find", "Suggest a learning rate for CONFIG by a range test."),
     "train": ("train", "Train a network as configured in CONFIG."),
     "sweep": ("sweep", "Train many variants of a configuration and rank them."),
     "runs": ("runs", "List the runs and sweeps below DIR, by default runs."),
@@ -79,7 +80,7 @@ class _Commands(click.Group):
             if isinstance(option, click.Option) and option.envvar is None:
                 # click would use the name of the Python parameter instead.
                 long = max(option.opts, key=len).lstrip("-").replace("-", "_")
-                option.envvar = f"NNCTL_{cmd_name}_{long}".upper()
+                option.envvar = f"{_prefix(cmd_name)}{long.upper()}"
         return command
 
     def resolve_command(
@@ -149,6 +150,11 @@ class _Commands(click.Group):
         return f"\nSet in the environment: {', '.join(variables)}" if variables else ""
 
 
+def _prefix(command: str) -> str:
+    """Return the beginning of the environment variables of a command's options."""
+    return f"NNCTL_{command.replace('-', '_')}_".upper()
+
+
 def _misspelled_variables(name: str, command: click.Command) -> Iterator[str]:
     """Yield a message for each environment variable that seems to be a misspelled option.
 
@@ -156,8 +162,8 @@ def _misspelled_variables(name: str, command: click.Command) -> Iterator[str]:
     reported only if it is similar to the variable of an option.
     """
     known = [str(option.envvar) for option in command.params if isinstance(option, click.Option)]
-    others = (*(f"NNCTL_{other.upper()}_" for other in COMMANDS if other != name), *_NOT_OPTIONS)
-    own = f"NNCTL_{name.upper()}_"
+    others = (*(_prefix(other) for other in COMMANDS if other != name), *_NOT_OPTIONS)
+    own = _prefix(name)
     for variable in sorted(os.environ):
         if variable in known or variable.startswith(others) or not variable.startswith("NNCTL_"):
             continue

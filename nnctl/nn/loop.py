@@ -331,6 +331,21 @@ class TrainingLoop:
             repeated = self._repeated_steps(order, snapshot.batch)
             return find_divergence(self._step, repeated, epoch, snapshot.last_loss)
 
+    def single_steps(self) -> Iterator[float]:
+        """Take all steps one by one, and yield the loss of each batch, measured before its update.
+
+        Nothing is validated, so that no event, early stopping or divergence ends the training.
+        """
+        try:
+            while self._steps_before < self._n_steps:
+                order = self._epoch_order()
+                for _, loss in self._repeated_steps(order, 0):
+                    yield loss
+                self.progress.epoch += 1
+                self.progress.rng_state = self.batches.rng.bit_generator.state
+        finally:
+            self.batches.team.stop()
+
     def _repeated_steps(
         self, order: NDArray[np.int64], first: int
     ) -> Iterator[tuple[Batch, float]]:

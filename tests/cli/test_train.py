@@ -212,11 +212,12 @@ def test_the_variables_of_other_commands_and_programs_are_no_mistake(nnctl: Nnct
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_an_environment_variable_named_after_it(command: str) -> None:
+    name = command.replace("-", "_").upper()
     general = {"DATA_DIR": "NNCTL_DATA_DIR", "MIRROR": "NNCTL_MIRROR"}
     for option in load_command(command).params:
         if isinstance(option, click.Option):
             long = max(option.opts, key=len).removeprefix("--").replace("-", "_").upper()
-            assert general.get(long, f"NNCTL_{command.upper()}_{long}") == option.envvar
+            assert general.get(long, f"NNCTL_{name}_{long}") == option.envvar
 
 
 @pytest.mark.parametrize("value", ["1", "0.1.0"])

@@ -44,7 +44,7 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
 }
 """Tables of the names that are allowed for a kind of configuration value."""
 
-_MARKED = re.compile(r"(<!-- begin: ([\w ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- begin: ([\w -]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 _MAX_PRINTED_BOUND = 1000  # larger bounds are not printed
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true, false"}
 _PLACES = {"hidden": " Hidden layers only.", "output": " The last layer only."}
