@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -42,17 +42,9 @@ from nnctl.views.download import DownloadView
 from nnctl.views.step_summary import summarize_sweep
 from nnctl.views.sweep import LEADERS, SweepView, show_plan, show_results, show_unfinished
 
-_PLANNED = (
-    "varied",
-    "base",
-    "trials",
-    "seeds",
-    "folds",
-    "sweep_dir",
-    "name",
-    "dry_run",
-    *OVERRIDES,
-)
+_EXTENDING = ("varied", "trials", "seeds")
+"""Options that can extend a sweep when it is resumed."""
+_PLANNED = (*_EXTENDING, "base", "folds", "sweep_dir", "name", "dry_run", *OVERRIDES)
 """Options that determine which trials a sweep has, as opposed to how they run."""
 
 
@@ -134,7 +126,8 @@ _PLANNED = (
     "--resume",
     type=SWEEP,
     metavar="DIR",
-    help="Resume a sweep; finished trials are not repeated.",
+    help="Resume a sweep; finished trials are not repeated. Also extends it: --trials or --seeds "
+    "with a larger number, or -p with more values for a grid.",
 )
 @click.option("--retry-failed", is_flag=True, help="With --resume: repeat only the failed trials.")
 @click.option("--show", type=SWEEP, metavar="DIR", help="Print the results of a sweep.")
@@ -189,7 +182,8 @@ def sweep(
                 run = Run.create_at(sweep_dir) if sweep_dir else Run.create(stem, RUNS)
                 started = Sweep.create(run.directory, plan, checked, factory)
             elif resume:
-                started = Sweep.resume(resume, factory, retry_failed=retry_failed)
+                extend = _extension(varied, trials, seeds, retry_failed=retry_failed)
+                started = Sweep.resume(resume, factory, retry_failed=retry_failed, extend=extend)
         limits = Limits(max_failures, trial_timeout)
         hint = _resume_hint(started.directory, scheduler, workers)
         with started:
@@ -217,14 +211,39 @@ def _check_usage(
         raise click.UsageError("use exactly one of CONFIG, --resume DIR and --show DIR")
     if retry_failed and not resume:
         raise click.UsageError("--retry-failed needs --resume DIR")
-    if config is None and any(source_of(name) is typed for name in _PLANNED):
+    if show and any(source_of(name) is typed for name in _PLANNED):
+        raise click.UsageError("with --show, no option can change the trials of a sweep")
+    if resume and any(source_of(name) is typed for name in _PLANNED if name not in _EXTENDING):
         raise click.UsageError(
-            "with --resume or --show, no option can change the trials of a sweep"
+            "with --resume, -p, --trials and --seeds can add trials; no other option can change "
+            "the trials of a sweep"
         )
     if scheduler and source_of("workers") is typed:
         raise click.UsageError(
             "--workers and --scheduler cannot be combined; start workers on the cluster"
         )
+
+
+def _extension(
+    varied: Sequence[str], trials: int | None, seeds: int | None, *, retry_failed: bool
+) -> Callable[[Plan], Plan] | None:
+    """Return the function that extends the plan of a resumed sweep; None without such options.
+
+    Only options on the command line extend it; environment variables are for new sweeps.
+    """
+    source_of = click.get_current_context().get_parameter_source
+    typed = {
+        name for name in _EXTENDING if source_of(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if not typed:
+        return None
+    if retry_failed:
+        raise click.UsageError("--retry-failed repeats trials, and cannot add some")
+    return lambda plan: plan.extended(
+        varied if "varied" in typed else (),
+        trials if "trials" in typed else None,
+        seeds if "seeds" in typed else None,
+    )
 
 
 def _list_points(plan: Plan, points: Sequence[Params], as_json: bool) -> None:

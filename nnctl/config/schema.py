@@ -112,7 +112,7 @@ class FoldConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> FoldConfig:
         if self.number > self.of:
-            raise ValueError(f"there is no fold {self.number} of {self.of}; they start at 1")
+            raise ValueError(f"fold {self.number} of {self.of} does not exist; the first is 1")
         return self
 
 

@@ -422,7 +422,7 @@ def fold_size(count: int, number: int, of: int) -> int:
 
 
 def _part(examples: Examples, held_out: NDArray[np.bool_]) -> tuple[Examples, Examples]:
-    """Return the examples that are not held out, and those that are."""
+    """Return the other examples, and the held-out ones."""
     return (
         Examples(examples.inputs[~held_out], examples.labels[~held_out]),
         Examples(examples.inputs[held_out], examples.labels[held_out]),

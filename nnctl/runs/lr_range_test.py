@@ -56,7 +56,7 @@ class RangeTest:
     diverged : float or None
         Rate at which the training diverged, if it did.
     reason : str
-        Why this rate is suggested, or why there is no suggestion.
+        Why this rate is suggested, or why none is.
     """
 
     steps: list[RangeStep]
@@ -190,7 +190,7 @@ def _suggest(taken: list[RangeStep], diverged: float | None, span: int) -> Range
 
 
 def _describe_failure(taken: list[RangeStep], diverged: float | None) -> str:
-    """Return why there is no suggestion."""
+    """Return why no rate is suggested."""
     if diverged and not taken:
         return "training diverges in its first step"
     if diverged:

@@ -47,6 +47,15 @@ class Created(Record):
     plan: dict[str, Any]
 
 
+class Extended(Record):
+    """The sweep was extended: its plan has more points or more seeds than before."""
+
+    event: Literal["extended"] = "extended"
+    nnctl: str = nnctl.__version__
+    time: str = Field(default_factory=_now)
+    plan: dict[str, Any]
+
+
 class Planned(Record):
     """A trial was added to the sweep, with its full configuration."""
 
@@ -67,7 +76,7 @@ class Planned(Record):
 
 
 class PlanComplete(Record):
-    """All trials that are known at the start of the sweep are planned."""
+    """All trials that are known at the start of the sweep, or of its extension, are planned."""
 
     event: Literal["complete"] = "complete"
     trials: Count = 0
@@ -116,4 +125,4 @@ class Ended(TrialResult):
         return dict(zip(epochs, self.scores, strict=False))
 
 
-Event = Created | Planned | PlanComplete | Repeated | Impossible | Started | Ended
+Event = Created | Extended | Planned | PlanComplete | Repeated | Impossible | Started | Ended

@@ -57,7 +57,7 @@ from nnctl.sweeps.space import (
     draw,
 )
 from nnctl.sweeps.trials import Trial, trial_directory
-from nnctl.text import shell_command
+from nnctl.text import enumeration, shell_command
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,82 @@ class Plan:
                 sampler = RandomSampler(self.sweep.seed)
                 yield from (draw(space, sampler) for _ in range(most or 0))
 
+    def extended(
+        self, varied: Sequence[str] = (), trials: int | None = None, seeds: int | None = None
+    ) -> Plan:
+        """Return the plan with more points or seeds, or this plan if it has them already.
+
+        Parameters
+        ----------
+        varied : sequence of str
+            ``KEY=V1,V2,...``: values to add to keys of a grid.
+        trials : int, optional
+            Total number of points; the first ones stay the same.
+        seeds : int, optional
+            Total number of seeds per point.
+
+        Raises
+        ------
+        UsageError
+            This would change the trials of the sweep, and not only add some.
+        ConfigError
+            A value is not valid YAML, or the seeds do not fit the sweep.
+        """
+        sweep = self.sweep
+        update: dict[str, Any] = {}
+        space = self._extended_space(varied)
+        if space != sweep.space:
+            if trials is None and sweep.most is not None:
+                raise UsageError(
+                    f"-p: the sweep tries only the first {sweep.most} points of its grid",
+                    hint="To try more of them: --trials N",
+                )
+            update["parameters"] = space
+        if trials is not None:
+            if sweep.most is None:
+                raise UsageError(
+                    f"--trials {trials}: the sweep tries all points of its grid",
+                    hint="To add values: -p KEY=V1,V2,...",
+                )
+            _require_more("--trials", trials, sweep.most)
+            update |= {"trials": trials, "run_cap": None} if trials > sweep.most else {}
+        if seeds is not None:
+            _require_more("--seeds", seeds, sweep.seeds)
+            update |= {"seeds": seeds} if seeds > sweep.seeds else {}
+        if "seeds" in update and sweep.method == "tpe":
+            raise UsageError(
+                f"--seeds {seeds}: tpe has chosen its points by the results of {sweep.seeds}",
+                hint="Start a new sweep.",
+            )
+        changed = sweep.model_copy(update=update)
+        if mistakes := [problem.message for problem in check_method(changed)]:
+            raise ConfigError("the sweep", mistakes)
+        return replace(self, sweep=changed) if update else self
+
+    def _extended_space(self, varied: Sequence[str]) -> dict[str, Any]:
+        """Return the search space with more values for keys of a grid."""
+        space: dict[str, Any] = self.sweep.space
+        if varied and self.sweep.method != "grid":
+            raise UsageError(
+                f"-p {varied[0]}: method {self.sweep.method} draws all points from the same values",
+                hint="To draw more points: --trials N. For other values, start a new sweep.",
+            )
+        for text in varied:
+            key, values = read_values(text)
+            if key not in space:
+                raise UsageError(
+                    f"-p {text}: the sweep does not vary {key}, but {enumeration(list(space))}",
+                    hint="To vary another key, start a new sweep.",
+                )
+            if isinstance(values, Range):
+                raise UsageError(f"-p {text}: a grid is extended by values, not by a range")
+            tried = [point[key] for point in combinations({key: space[key]}, MOST_POINTS)]
+            new = [value for value in values if value not in tried]
+            if new:
+                before = space[key].values if isinstance(space[key], Choice) else tried
+                space[key] = Choice(values=[*before, *new])
+        return space
+
     def allows(self, point: Params) -> bool:
         """Return whether a point has a valid configuration, on any machine and dataset."""
         try:
@@ -108,8 +184,8 @@ class Plan:
         source, seeds, mistakes = self.base.source, self.sweep.seeds, []
         if self.sweep.ranked_by != "train_loss" and not _validates(config):
             mistakes.append(
-                f"{source}: trials are ranked by {self.sweep.ranked_by}, but there are no "
-                "validation examples: set data.validation, or rank by metric: train_loss"
+                f"{source}: trials are ranked by {self.sweep.ranked_by}, but no "
+                "examples are held out: set data.validation, or rank by metric: train_loss"
             )
         if self.sweep.early_terminate and isinstance(config.training.validate_every, str):
             mistakes.append(
@@ -393,6 +469,15 @@ def _validates(config: Config) -> bool:
         return validation_count(config, dataset_info_of(config)) > 0
     except DataError:  # reported when the dataset is opened
         return True
+
+
+def _require_more(option: str, count: int, before: int) -> None:
+    """Check that an option extends a sweep."""
+    if count < before:
+        raise UsageError(
+            f"{option} {count}: the sweep already has {before}; it can only be extended",
+            hint="For fewer, start a new sweep.",
+        )
 
 
 def _require_base(sweep: SweepConfig, document: Document, base: Path | None) -> None:

@@ -24,7 +24,7 @@ from nnctl.data.dataset import Dataset
 from nnctl.errors import NnctlError, cannot_write
 from nnctl.files import require_own, write_atomically
 from nnctl.runs.run import Run
-from nnctl.sweeps.space import Params, Space, quantile
+from nnctl.sweeps.space import Params, Space, quantile, to_key
 from nnctl.sweeps.trials import COMPLETE, TrialResult, best_score, history_so_far, sort_key
 
 
@@ -156,7 +156,7 @@ def ranked(rows: Iterable[TrialResult], metric: str, repeats: int = 1) -> list[S
     by_point: dict[str, list[TrialResult]] = {}
     for row in sorted(rows, key=lambda row: row.trial):
         if row.status in COMPLETE:
-            by_point.setdefault(json.dumps(row.parameters, sort_keys=True), []).append(row)
+            by_point.setdefault(to_key(row.parameters), []).append(row)
     settings = [_setting(rows, metric) for rows in by_point.values() if len(rows) >= repeats]
     return sorted(settings, key=lambda one: sort_key(one.accuracy, one.loss, metric))
 

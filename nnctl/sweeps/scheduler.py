@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from nnctl.config import Config
+from nnctl.config.sweeps import SweepConfig
 from nnctl.errors import NnctlError, UsageError
 from nnctl.runs.history import epochs_of
 from nnctl.runs.lock import DirectoryLock
@@ -115,7 +116,6 @@ class Sweep:
     ) -> None:
         self.state = state
         self.directory = state.directory
-        self.config = state.plan.sweep
         self.running: dict[Future[TrialResult], RunningTrial] = {}
         self.ended_because: str | None = None
         """Why the sweep stopped before its last trial, unless the user interrupted it."""
@@ -166,6 +166,7 @@ class Sweep:
         factory: TrialFactory,
         *,
         retry_failed: bool = False,
+        extend: Callable[[Plan], Plan] | None = None,
         work: TrainTrial = run_trial,
     ) -> Sweep:
         """Return a sweep that resumes where it stopped.
@@ -178,6 +179,8 @@ class Sweep:
             Factory of the unfinished trials.
         retry_failed : bool
             Whether to train only the failed trials, again.
+        extend : callable, optional
+            Function that returns an extended plan; see `Plan.extended`.
         work : callable
             Function that trains a trial.
 
@@ -186,20 +189,29 @@ class Sweep:
         NnctlError
             It is not a sweep directory, the journal is damaged, or a dataset is not available.
         UsageError
-            `retry_failed` is set and no trial has failed, but some are unfinished.
+            `retry_failed` is set and no trial has failed, but some are unfinished; or the sweep
+            cannot be extended in this way.
         """
         next(Journal(directory).read())  # fails before a lock file is created
         lock = _lock(directory)
         Journal(directory).repair()
-        state = SweepState.read(directory, searching=True)
-        if retry_failed and state.left and not state.failed:
+        try:
+            state = SweepState.read(directory, searching=True)
+            if retry_failed and state.left and not state.failed:
+                raise UsageError(
+                    f"no trial of {directory} has failed",
+                    hint=f"Unfinished trials: {state.left}. To resume without --retry-failed: "
+                    f"{shell_command('nnctl', 'sweep', '--resume', directory)}",
+                )
+            plan = extend(state.plan) if extend else state.plan
+            if plan is not state.plan:
+                _check_extension(plan, state, factory)
+        except NnctlError:
             lock.unlock()
-            raise UsageError(
-                f"no trial of {directory} has failed",
-                hint=f"Unfinished trials: {state.left}. To resume without --retry-failed: "
-                f"{shell_command('nnctl', 'sweep', '--resume', directory)}",
-            )
+            raise
         sweep = cls(state, lock, factory, work)
+        if plan is not state.plan:
+            sweep._log(events.Extended(plan=plan.to_json()))
         for trial in state.failed if retry_failed else state.unfinished:
             state.results.pop(trial, None)
         sweep._queue.restore(only=state.failed if retry_failed else None)
@@ -211,6 +223,11 @@ class Sweep:
 
     def __exit__(self, *_: object) -> None:
         self._lock.unlock()
+
+    @property
+    def config(self) -> SweepConfig:
+        """The configuration of the sweep."""
+        return self.state.plan.sweep
 
     @property
     def warning(self) -> str | None:
@@ -398,6 +415,25 @@ class Sweep:
         """Append the new events to the journal."""
         pending, self._pending = self._pending, []
         self._journal.append(pending)
+
+
+def _check_extension(plan: Plan, state: SweepState, factory: TrialFactory) -> None:
+    """Check all points of an extended plan, and that new trials have the dataset of the others."""
+    points = plan.checked_points()
+    factory.fetch(points)
+    first = state.planned.get(1)
+    if first is None or plan.sweep.method == "tpe":
+        return
+    for point, config in points:
+        if point == first.parameters:
+            before = first.config["data"]["dataset"]
+            now = factory.resolve(config, first.seed, first.fold)["data"]["dataset"]
+            if now != before:
+                raise UsageError(
+                    f"the trials of {state.directory} have the dataset {before}; new ones would "
+                    f"have {now}",
+                    hint="Start a new sweep.",
+                )
 
 
 def _error_kind(reason: str) -> str:

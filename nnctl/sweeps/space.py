@@ -7,6 +7,7 @@ only has to draw such numbers, uniformly or not, to draw from any range.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist
@@ -18,6 +19,12 @@ from nnctl.config.sweeps import Choice, Constant, Range, varies
 
 Params = dict[str, Any]
 """A value for each key that varies."""
+
+
+def to_key(point: Params) -> str:
+    """Return a text that is equal for equal points, whose values may be lists and mappings."""
+    return json.dumps(point, sort_keys=True)
+
 
 Space = Mapping[str, Choice | Range]
 """Values or range of each dotted key."""

@@ -10,6 +10,7 @@ from nnctl.sweeps import events
 from nnctl.sweeps.journal import Journal
 from nnctl.sweeps.plan import Plan
 from nnctl.sweeps.search import Search
+from nnctl.sweeps.space import to_key
 from nnctl.sweeps.trials import FAILED, TrialResult, trial_directory
 
 
@@ -34,12 +35,15 @@ class SweepState:
         Trials by number.
     numbers : dict of str to int
         Trial numbers by trial ID.
+    known : set
+        Point (see `to_key`), seed and fold of each planned trial.
     results : dict of int to TrialResult
         Last result by trial number, without trials that have restarted since.
     failed : set of int
         Trials that have failed and have not completed since.
     is_planned : bool
-        Whether all trials that are known at the start of the sweep are planned.
+        Whether all trials that are known at the start of the sweep, or of its extension, are
+        planned.
     last_point : int
         Number of the last point that was planned, or suggested without being planned.
     search : Search or None
@@ -52,6 +56,7 @@ class SweepState:
         self.plan = plan
         self.planned: dict[int, events.Planned] = {}
         self.numbers: dict[str, int] = {}
+        self.known: set[tuple[str, int, int | None]] = set()
         self.results: dict[int, TrialResult] = {}
         self.failed: set[int] = set()
         self.is_planned = False
@@ -91,9 +96,13 @@ class SweepState:
         """
         self._check(event)
         match event:
+            case events.Extended(plan=plan):
+                self.plan = Plan.from_json(plan)
+                self.is_planned = False
             case events.Planned(trial=trial, point=point):
                 self.planned[trial] = event
                 self.numbers[event.id] = trial
+                self.known.add((to_key(event.parameters), event.seed, event.fold))
                 self.last_point = point
             case events.Repeated(point=point) | events.Impossible(point=point):
                 self.last_point = point

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable
 from nnctl.config import Config
 from nnctl.sweeps import events
 from nnctl.sweeps.plan import TrialFactory, trial_id
-from nnctl.sweeps.space import Params
+from nnctl.sweeps.space import Params, to_key
 from nnctl.sweeps.state import SweepState
 from nnctl.sweeps.trials import Trial
 
@@ -49,10 +49,14 @@ class TrialQueue:
         DataError
             A dataset is not available.
         """
-        if self._state.plan.sweep.method != "tpe":
-            for number, (point, config) in enumerate(points, start=1):
-                self._plan_point(number, point, config)
-        self._log(events.PlanComplete(trials=len(self._state.planned)))
+        state = self._state
+        if state.plan.sweep.method != "tpe":
+            for point, config in points:
+                # A process may have died after it planned only some of a point's trials.
+                latest = state.planned.get(len(state.planned))
+                is_new = latest is None or latest.parameters != point
+                self._plan_point(state.last_point + is_new, point, config)
+        self._log(events.PlanComplete(trials=len(state.planned)))
 
     def restore(self, only: Container[int] | None = None) -> None:
         """Queue the trials without a result again, and complete the plan of a killed sweep.
@@ -136,6 +140,8 @@ class TrialQueue:
         first, sweep = config.training.seed, state.plan.sweep
         folds = range(1, sweep.folds + 1) if sweep.folds else [None]
         for seed, fold in itertools.product(range(first, first + sweep.seeds), folds):
+            if suggestion is None and (to_key(point), seed, fold) in state.known:
+                continue
             resolved = self._factory.resolve(config, seed, fold)
             planned = events.Planned(
                 trial=len(state.planned) + 1,

@@ -155,6 +155,14 @@ def test_a_missing_dataset_is_one_warning_for_all_trials(nnctl: Nnctl) -> None:
     assert done.stderr.count("of 2 done") == 2
 
 
+def test_a_sweep_is_not_extended_with_another_dataset(nnctl: Nnctl, mnist_cache: Path) -> None:
+    options = ("--epochs", 1, "--subset", 100, "--sweep-dir", "s")
+    nnctl("sweep", CONFIGS / "sigmoid.yaml", "-p", "training.seed=1", *options)
+    extension = ("sweep", "--resume", "s", "-p", "training.seed=2")
+    stderr = nnctl(*extension, env={"NNCTL_DATA_DIR": str(mnist_cache)}, code=2).stderr
+    assert "the trials of s have the dataset mini; new ones would have mnist" in stderr
+
+
 def test_a_sweep_in_which_all_trials_fail_exits_with_1(nnctl: Nnctl) -> None:
     options = ("-p", "optimizer.learning_rate=1e30,1e31", "--epochs", 1, "--workers", 1)
     done = nnctl("sweep", SMOKE, *options, code=1)

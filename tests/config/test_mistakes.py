@@ -439,7 +439,7 @@ def test_independent_mistakes_are_reported_and_consequences_are_not(
             "out for validation",
             "data.subset=50001",
         ),
-        ("there is no fold 6 of 5; they start at 1", "data.fold={number: 6, of: 5}"),
+        ("fold 6 of 5 does not exist; the first is 1", "data.fold={number: 6, of: 5}"),
         (
             "the 60,000 examples of mnist are too few for 60,001 folds",
             "data.fold={number: 1, of: 60001}",

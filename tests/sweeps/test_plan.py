@@ -356,7 +356,7 @@ def test_an_error_in_the_base_is_reported_once() -> None:
     assert message.startswith("-e: training.epochs: expected")
     plan = varied(f"{RATE}=1,2,3", "data.validation=0,100")
     (message,) = mistakes_of(plan)
-    assert "trials are ranked by val_accuracy, but there are no validation examples" in message
+    assert "trials are ranked by val_accuracy, but no examples are held out" in message
 
 
 @pytest.mark.parametrize(

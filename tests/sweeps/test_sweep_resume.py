@@ -17,6 +17,9 @@ import pytest
 
 from nnctl.data.dataset import Dataset
 from nnctl.runs.run import Run
+from nnctl.sweeps import events
+from nnctl.sweeps.journal import Journal
+from nnctl.sweeps.plan import read_plan
 from nnctl.sweeps.trials import MetricHistory, Trial, TrialResult, run_trial
 from nnctl.sweeps.workers import TrainTrial
 from tests.conftest import CONFIGS, Nnctl
@@ -225,8 +228,10 @@ def test_a_directory_without_a_valid_journal_is_refused(
         ("folds sets the validation", (SMALL, "-p", "data.validation=1,2", "--folds", 2)),
         ("are too few for 9 folds", (XOR, "-p", "training.seed=1,2", "--folds", 9)),
         ("--retry-failed needs --resume", (SMALL, "--retry-failed")),
-        ("no option can change the trials", ("--resume", "sweep", "--epochs", 3)),
-        ("no option can change the trials", ("--resume", "sweep", "-p", "training.seed=1")),
+        ("no other option can change the trials", ("--resume", "sweep", "--epochs", 3)),
+        ("no other option can change the trials", ("--resume", "sweep", "--folds", 3)),
+        ("no option can change the trials", ("--show", "sweep", "-p", "training.seed=1")),
+        ("cannot add some", ("--resume", "sweep", "--retry-failed", "--trials", 3)),
         ("is not a sweep directory", ("--resume", "nowhere")),
         ("is not a sweep directory", ("--show", "nowhere")),
         ("not in the range", (SMALL, "--workers", 10**11)),
@@ -240,6 +245,89 @@ def test_options_that_cannot_be_combined_are_a_usage_error(
     nnctl: Nnctl, expected: str, arguments: tuple[object, ...]
 ) -> None:
     assert expected in nnctl("sweep", *arguments, code=2).stderr
+
+
+# Extended sweeps ---------------------------------------------------------------------------------
+
+
+def test_a_grid_is_extended_by_values_and_seeds_and_trains_only_what_is_new(nnctl: Nnctl) -> None:
+    rates = "optimizer.learning_rate=0.1,1e-3"
+    nnctl("sweep", SMALL, "-p", rates, "-p", "training.batch_size=20,50", "--sweep-dir", "sweep")
+    before = table("sweep")
+    nnctl(*RESUME, "-p", "optimizer.learning_rate=0.2,0.1", "--workers", 1)
+    grid = table("sweep")
+    assert grid[:4] == before
+    points = [(row["optimizer.learning_rate"], row["training.batch_size"]) for row in grid[4:]]
+    assert points == [("0.2", "20"), ("0.2", "50")]
+    shown = nnctl(*RESUME, "--seeds", 2).stdout
+    assert "mean of 2 seeds" in shown
+    both = table("sweep")
+    assert both[:6] == grid
+    assert [row["seed"] for row in both[6:]] == ["1"] * 6
+    started = [line["trial"] for line in journal("sweep") if line["event"] == "started"]
+    assert sorted(started) == list(range(1, 13))
+    # The same again adds nothing, and so does a resume that does not extend.
+    for again in (("-p", "optimizer.learning_rate=0.2"), ("--seeds", 2), ()):
+        nnctl(*RESUME, *again)
+    assert table("sweep") == both
+
+
+EXTENSIBLE = {
+    "random": "method: random\ntrials: 2\nseed: 3\nparameters:\n"
+    "  optimizer.learning_rate: {min: 0.01, max: 0.5}\n",
+    "tpe": "method: tpe\ntrials: 2\nseed: 3\nparameters:\n"
+    "  optimizer.learning_rate: {min: 0.01, max: 0.5}\n",
+    "pruned": "method: random\ntrials: 2\nseed: 3\nearly_terminate: {type: median}\nparameters:\n"
+    "  optimizer.learning_rate: {distribution: log_uniform_values, min: 1.0e-6, max: 0.5}\n",
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIBLE)
+def test_an_extended_search_has_the_trials_of_a_longer_one(nnctl: Nnctl, name: str) -> None:
+    write_sweep("search.yaml", EXTENSIBLE[name])
+    nnctl("sweep", "search.yaml", "--trials", 5, "--sweep-dir", "longer")
+    nnctl("sweep", "search.yaml", "--sweep-dir", "sweep")
+    before = table("sweep")
+    nnctl(*RESUME, "--trials", 5)
+    assert table("sweep")[: len(before)] == before
+    assert table("sweep") == table("longer")
+    # A sweep that is killed while it is extended has all its trials in the end.
+    lines = JOURNAL.read_bytes().splitlines(keepends=True)
+    extended = [line["event"] for line in journal("sweep")].index("extended")
+    for kept in (extended + 1, extended + 2):
+        cut_journal(kept=kept)
+        nnctl(*RESUME)
+        assert table("sweep") == table("longer")
+        JOURNAL.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "arguments"),
+    [
+        ("--trials 1: the sweep already has 2; it can only", "random", ("--trials", 1)),
+        ("method random draws all points from the", "random", ("-p", "training.seed=1")),
+        ("method tpe draws all points from the same", "tpe", ("-p", "training.seed=1")),
+        ("tpe has chosen its points by the results of 1", "tpe", ("--seeds", 2)),
+        ("cannot be used with seeds", "pruned", ("--seeds", 2)),
+        ("the sweep tries all points of its grid", "grid", ("--trials", 9)),
+        ("does not vary optimizer.momentum, but training", "grid", ("-p", "optimizer.momentum=0")),
+        ("extended by values, not by a range", "grid", ("-p", "training.batch_size=int:3:5")),
+        ("-p training.batch_size=0: training.batch_size", "grid", ("-p", "training.batch_size=0")),
+        ("only the first 2 points of its grid", "first", ("-p", "training.batch_size=7")),
+    ],
+)
+def test_a_change_that_is_not_an_extension_is_refused_and_changes_nothing(
+    nnctl: Nnctl, message: str, name: str, arguments: tuple[object, ...]
+) -> None:
+    grid = "parameters: {training.batch_size: [20, 50]}\n"
+    texts = {**EXTENSIBLE, "grid": grid, "first": f"trials: 2\n{grid}"}
+    write_sweep("search.yaml", texts[name])
+    plan = read_plan(Path("search.yaml"))
+    Journal(Path("sweep")).path.parent.mkdir()
+    Journal(Path("sweep")).append([events.Created(plan=plan.to_json()), events.PlanComplete()])
+    before = JOURNAL.read_bytes()
+    assert message in " ".join(nnctl(*RESUME, *arguments, code=2).stderr.split())
+    assert JOURNAL.read_bytes() == before
 
 
 # Searches and seeds ------------------------------------------------------------------------------
