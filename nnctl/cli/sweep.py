@@ -58,7 +58,7 @@ _PLANNED = (*_EXTENDING, "base", "folds", "sweep_dir", "name", "dry_run", *OVERR
     The sweep directory contains results.csv, results.jsonl and a run directory per trial. At the
     end, a leaderboard is printed. Its column p is the p-value of the difference from the best
     setting: by McNemar's test on the same validation images, or by a paired t-test if there are
-    several seeds. The last line of stdout is the directory of the best run.
+    several seeds or folds. The last line of stdout is the directory of the best run.
     """,
 )
 @click.argument("config", type=CONFIG, required=False)

@@ -29,11 +29,11 @@ def show_range_test(result: RangeTest) -> None:
 
 def _draw(result: RangeTest, width: int, *, braille: bool) -> list[str]:
     """Return the lines of the curve with its axes, and a mark below the suggested rate."""
-    logs = np.log10([step.learning_rate for step in result.steps])
+    logs = [math.log10(step.learning_rate) for step in result.steps]
     losses = np.array([step.smoothed for step in result.steps])
     labels = [f"{losses.max():.3g}", f"{losses.min():.3g}"]
     margin = max(map(len, labels)) + 2
-    columns = width - margin - 1
+    columns = max(width - margin - 1, 10)
     grid = np.linspace(logs[0], logs[-1], 2 * columns)
     curve = draw_curve(np.interp(grid, logs, losses), _ROWS, columns, braille=braille)
     bar, corner, dash, mark = "│└─▲" if braille else "|+-^"
@@ -52,5 +52,7 @@ def _draw(result: RangeTest, width: int, *, braille: bool) -> list[str]:
             ticks = f"{ticks:{start}}{text}"
     lines.append(ticks)
     if result.suggestion is not None:
-        lines.append(f"{'':{column(math.log10(result.suggestion))}}{mark} {result.suggestion:g}")
+        place, text = column(math.log10(result.suggestion)), f"{result.suggestion:g}"
+        fits = place + 2 + len(text) <= width
+        lines.append(f"{'':{place}}{mark} {text}" if fits else f"{f'{text} {mark}':>{place + 1}}")
     return [line.rstrip() for line in lines]

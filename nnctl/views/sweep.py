@@ -243,7 +243,7 @@ def show_unfinished(state: SweepState) -> None:
     for trial in state.unfinished:
         history = history_so_far(trial_directory(state.directory, trial))
         scores = [epoch.val_accuracy for epoch in history]
-        last = f", {percent(scores[-1])}" if scores else ""
+        last = f", {percent(scores[-1])}" if scores and scores[-1] is not None else ""
         planned = state.planned[trial]
         epochs = f"epoch {epochs_of(history)} of {planned.epochs}"
         what = describe_point(planned.parameters, keys)
