@@ -177,6 +177,10 @@ ANSWERS: dict[str, list[Answer]] = {
         ),
         Answer("keep_prob", {"network.layers.0.dropout": None}, "which is 1 - keep_prob"),
         Answer(
+            "batch_normalization use_batch_norm batch_norm_1d bn",
+            {"network.layers.0.batch_norm": True},
+        ),
+        Answer(
             "type layer_type",
             note="a layer needs no type: all are fully connected; elsewhere, use name",
         ),
