@@ -132,6 +132,8 @@ def _cases(run: Path) -> dict[str, tuple[object, ...]]:
         "presets": (),
         "completion": ("bash",),
         "compare": (run, run),
+        "explain": (run, "--image", 1),
+        "lr-find": (SMOKE, "--steps", 10, "--subset", 100),
     }
 
 
