@@ -61,7 +61,8 @@ class Override:
 def apply_overrides(document: Document, overrides: Iterable[Override]) -> None:
     """Set the values in the document, in order.
 
-    Missing mappings are created, and the index after the last item of a list adds an item.
+    Missing mappings are created, also in place of true and false, as of ``batch_norm: true``. The
+    index after the last item of a list adds an item.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def _set(document: Document, override: Override) -> None:
         if depth == len(path) - 1:
             container[step] = override.value
             break
-        if container[step] is None:
+        if container[step] is None or isinstance(container[step], bool):
             container[step] = {}
             document.keys[path[: depth + 1]] = document.values[path[: depth + 1]] = override.source
         container = container[step]

@@ -74,6 +74,7 @@ def test_a_value_that_is_not_valid_yaml_is_a_configuration_error(value: str) -> 
         ({"a": 1, "e": None, "f": 4, "n": {"x": 5, "y": 6}}, ["a=1", "n.x=5", "n.y=6"]),
         ({"a": 1, "e": None, "f": 6}, ["a=1", "f=5", "f=6"]),
         ({"a": 1, "e": None, "f": {"x": 6}}, ["a=1", "f={}", "f.x=6"]),
+        ({"a": {"x": 5}, "e": {"x": 6}, "f": 4}, ["a=true", "a.x=5", "e=false", "e.x=6"]),
     ],
 )
 def test_settings_are_applied_to_a_document_in_order(
