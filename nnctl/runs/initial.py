@@ -89,14 +89,16 @@ class InitialNetwork:
     def copy_to(self, network: Network) -> InitRecord:
         """Copy the layers that have the same numbers of inputs and units in both networks.
 
-        The slopes of activations and batch normalization are copied if both networks have them.
+        The slopes of activations and batch normalization are copied if both networks have them. For
+        a network without batch normalization, that of the run becomes part of the copied weights.
 
         Raises
         ------
         UsageError
             No layer fits.
         """
-        source, target = self.network.parameters, network.parameters
+        trained = self.network if network.statistics.size else self.network.folded()
+        source, target = trained.parameters, network.parameters
         fitting = [
             i
             for i, (ours, theirs) in enumerate(zip(target.weights, source.weights, strict=False))
@@ -116,8 +118,8 @@ class InitialNetwork:
                 (source.slopes, target.slopes),
                 (source.gains, target.gains),
                 (source.shifts, target.shifts),
-                (self.network.running_means, network.running_means),
-                (self.network.running_variances, network.running_variances),
+                (trained.running_means, network.running_means),
+                (trained.running_variances, network.running_variances),
             ):
                 if ours[i].shape == theirs[i].shape:
                     ours[i][...] = theirs[i]

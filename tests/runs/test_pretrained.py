@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,7 @@ def test_batch_normalization_continues_with_the_statistics_of_the_other_run(nnct
     assert first.running_means[0].any()
     np.testing.assert_array_equal(target.parameters.vector, first.parameters.vector)
     np.testing.assert_array_equal(target.statistics, first.statistics)
+    plain = Network(first.sizes[0], [replace(layer, batch_norm=None) for layer in first.layers])
+    InitialNetwork.of(Run(Path("first"))).copy_to(plain)
+    inputs = np.random.default_rng(2).random((5, first.sizes[0]), np.float32)
+    np.testing.assert_allclose(plain.logits(inputs), first.logits(inputs), rtol=1e-3, atol=1e-4)
