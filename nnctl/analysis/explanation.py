@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nnctl.analysis.evaluation import class_names
 from nnctl.analysis.prediction import read_digits
-from nnctl.data.dataset import image_side, open_dataset, relabel_binary
+from nnctl.data.dataset import image_side, open_dataset
 from nnctl.data.gates import GATES
 from nnctl.data.image_files import STDIN, read_file
 from nnctl.errors import DataError, UsageError
@@ -24,7 +24,7 @@ from nnctl.nn.losses import Loss, make_loss
 from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
-from nnctl.runs.resolve import Notify
+from nnctl.runs.resolve import Notify, read_test_set
 from nnctl.runs.run import Run, TrainedNetwork, Which
 from nnctl.text import did_you_mean, enumeration
 
@@ -400,9 +400,9 @@ def _test_example(
     trained: TrainedNetwork, number: int, data_dir: Path | None, notify: Notify
 ) -> _Example:
     """Return an image of the test set of a run's dataset."""
-    pixels, positive = trained.network.sizes[0], trained.config.data.positive_digit
+    pixels = trained.network.sizes[0]
     dataset = open_dataset(trained.dataset.name, data_dir=data_dir, notify=notify)
-    test = dataset.test if positive is None else relabel_binary(dataset.test, positive)
+    test = read_test_set(trained.config, dataset)
     if number >= len(test):
         raise UsageError(
             f"test image {number:,} does not exist: {dataset.name} has {len(test):,}",
