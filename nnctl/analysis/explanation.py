@@ -139,6 +139,8 @@ class Explanation:
         Loss of this example, without weight decay.
     layers : list of LayerPass
         Layers, from first to last.
+    has_batch_norm : bool
+        Whether batch normalization was made part of the weights and biases of these layers.
     evidence : array, shape (inputs,)
         Each input times the derivative of the predicted class's z with respect to it. In a network
         of one layer these are the terms w x of z.
@@ -159,6 +161,7 @@ class Explanation:
     targets: Array | None
     loss: float | None
     layers: list[LayerPass]
+    has_batch_norm: bool
     evidence: Array
     contrast: Array
 
@@ -323,6 +326,7 @@ def _explain(
         targets=None if targets is None else targets[0],
         loss=value,
         layers=passes,
+        has_batch_norm=trained.network.statistics.size > 0,
         evidence=_contributions(passes, _coefficients(units, predicted)),
         contrast=_contributions(passes, _coefficients(units, predicted, rival)),
     )

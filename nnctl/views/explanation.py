@@ -93,7 +93,7 @@ def _factor(number: float) -> str:
 
 def _show_arithmetic(console: Console, explanation: Explanation) -> None:
     layers = explanation.layers
-    _title(console, "Forward: z = x·w + b and a = f(z)")
+    _show_forward_title(console, explanation)
     for one in layers:
         _show_layer_title(console, one)
         _print_equations(console, _forward_equations(one))
@@ -135,6 +135,12 @@ def _print_equations(console: Console, equations: Iterable[Equation]) -> None:
     for left, right in equations:
         grid.add_row(left, " = ", Text(right))
     console.print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _show_forward_title(console: Console, explanation: Explanation) -> None:
+    _title(console, "Forward: z = x·w + b and a = f(z)")
+    if explanation.has_batch_norm:
+        say(console, "After training, batch normalization is an affine map: w and b include it.")
 
 
 def _show_layer_title(console: Console, one: LayerPass) -> None:
@@ -318,7 +324,7 @@ def _show_pixels(console: Console, explanation: Explanation) -> None:
 
 def _show_layers(console: Console, explanation: Explanation) -> None:
     """Print the strongest units of each hidden layer, and all outputs."""
-    _title(console, "Forward: z = x·w + b and a = f(z)")
+    _show_forward_title(console, explanation)
     for one in explanation.layers[:-1]:
         _show_layer_title(console, one)
         table = make_table("unit", "z", "a = f(z)", "f'(z)")

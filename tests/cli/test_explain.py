@@ -173,6 +173,17 @@ def test_the_errors_are_those_of_the_training(hidden: Any) -> None:
         assert layer.weight_gradient == pytest.approx(gradient.weights[i], abs=1e-12)
 
 
+def test_batch_normalization_is_named_as_part_of_the_weights(nnctl: Nnctl) -> None:
+    words = ("--epochs", 1, "--subset", 200, "--set", "network.layers.0.batch_norm=true")
+    nnctl("train", "smoke", *words, "--run-dir", "normalized")
+    assert "batch normalization is an affine map: w and b" in nnctl("explain", "normalized").stdout
+    one = explain(face.load("normalized"), image="3", notify=lambda _: None)
+    outputs = face.load("normalized").predict(DIGITS.inputs[3])
+    assert one.outputs == pytest.approx(outputs.tolist(), rel=1e-4)
+    first = one.layers[0]
+    assert first.z == pytest.approx(first.inputs @ first.weights + first.biases)
+
+
 def test_after_a_mistake_the_answer_is_compared_with_the_true_class(
     nnctl: Nnctl, trained_run: Path
 ) -> None:
