@@ -113,7 +113,7 @@ def show_statistics(config: Config, statistics: Sequence[LayerStatistics]) -> No
     shown = [*statistics[:1], *statistics[1:-1:step], *statistics[1:][-1:]]
     for i, layer in enumerate(config.network.layers):
         say(console, "")
-        say(console, Text(f"Layer {i + 1}: {layer.units} {layer.activation.name}", "bold"))
+        say(console, Text(f"Layer {i + 1}: {layer.units} {layer.function}", "bold"))
         table = make_table(
             "epoch", "mean a", "std a", "dead", "saturated", "|δ|", "ratio", "update"
         )
@@ -135,7 +135,7 @@ def show_statistics(config: Config, statistics: Sequence[LayerStatistics]) -> No
         legend.add_row(name, meaning)
     console.print(legend)
     if step > 1:
-        say(console, f"Every {step} epochs are shown; --json has all of them.")
+        say(console, f"One of {step} recorded epochs is shown; --json has all of them.")
 
 
 def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | None) -> None:

@@ -310,7 +310,9 @@ def test_batch_normalization_is_shown_counted_and_checked(nnctl: Nnctl) -> None:
     assert compared == [150 + 12 + 24, 150 + 24 + 24, 144 + 12 + 12 + 24, 120 + 10]
     assert found["gradients"]["is_right"]
     assert max(error["largest"] for error in found["gradients"]["errors"]) < 1e-6
-    assert "batch norm after" in nnctl("check", "c.yaml").stdout
+    printed = nnctl("check", "c.yaml", "--layers").stdout
+    assert "batch norm after" in printed
+    assert "Layer 3: 12 prelu with batch norm" in printed
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -407,7 +409,7 @@ def test_of_many_epochs_some_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     first = printed[: printed.index("Layer 2")]
     rows = re.findall(r"^ +(initial|\d+)  ", first, re.MULTILINE)
     assert (rows[:3], rows[-2:]) == (["initial", "1", "7"], ["97", "100"])
-    assert "Every 6 epochs are shown" in printed
+    assert "One of 6 recorded epochs is shown" in printed
 
 
 def test_a_run_that_diverged_in_its_first_epoch_is_diagnosed(nnctl: Nnctl) -> None:
