@@ -56,7 +56,9 @@ class TrainingView(View):
         self._epochs, self._steps = int(options.epochs), options.steps or sys.maxsize
         self._steps_per_epoch = len(training.loop.batches)
         epochs = min(self._epochs, math.ceil(self._steps / self._steps_per_epoch))
-        self._interval = _round_up(epochs / _MAX_ROWS)
+        interval = _round_up(epochs / _MAX_ROWS)
+        # Without the epochs that are not validated, there may be few rows anyway.
+        self._interval = interval if interval > options.validation_epochs else 1
         self._progress = self._make_bar() if is_live(self._console) else None
 
     def _make_bar(self) -> progress.Progress:
@@ -154,7 +156,9 @@ class TrainingView(View):
         dataset, config = self._training.dataset, self._training.config
         sizes = "-".join(map(str, self._training.network.sizes))
         activations = ", ".join(layer.function for layer in config.network.layers)
+        fold = config.data.fold
         held_out = f", {dataset.validation:,} held out" if dataset.validation else ""
+        held_out += f" (fold {fold.number} of {fold.of})" if fold else ""
         say(self._console, f"network   {sizes} ({activations})")
         say(
             self._console,
@@ -186,7 +190,7 @@ class TrainingView(View):
         say(self._console, f"weights   of {noun} {taken} from {record.run}, epoch {record.epoch}")
         for number, layer in enumerate(self._training.config.network.layers, start=1):
             if number not in record.layers:
-                what = f"layer {number} ({layer.units} {layer.activation.name})"
+                what = f"layer {number} ({layer.units} {layer.function})"
                 say(self._console, f"          {what} has new weights")
 
     def _monitored_cells(self, done: EpochDone) -> str:

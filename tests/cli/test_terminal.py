@@ -72,6 +72,22 @@ def test_a_run_of_many_epochs_has_some_rows_and_always_the_last_one(
     assert [int(epoch) for epoch in shown] == [1, *range(100, 14_801, 100), 14_850]
 
 
+def test_a_run_of_many_epochs_with_few_validations_has_a_row_for_each(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"epochs": 1000, "validate_every": 300, "batch_size": 20, "threads": 1}
+    data = {**SMALL["data"], "validation": 1000, "subset": 20, "fold": {"number": 2, "of": 5}}
+    training = begin(scratch / "run", {**SMALL, "data": data, "training": options})
+    with TrainingView(training, quiet=False) as view:
+        for event in training.events(lambda: False):
+            view.show(event)
+    printed = capsys.readouterr().err
+    assert " held out (fold 2 of 5)\n" in printed
+    assert "one row per" not in printed
+    rows = re.findall(r"^[* ] *(\d+)  ", printed, re.MULTILINE)
+    assert rows == ["300", "600", "900", "1000"]
+
+
 def test_a_bar_moves_and_curves_are_drawn_at_the_end(trained: str) -> None:
     assert "epoch 1/" in trained
     assert " left" in trained
