@@ -255,7 +255,7 @@ def show_result(training: TrainingRun, *, quiet: bool) -> None:
         final = percent(summary.final_train_accuracy)
         say(console, f"trained      {summary.epochs} epochs: training accuracy {final}")
     if summary.status == "stopped_early":
-        say(console, f"stopped      after {summary.epochs} epochs without further improvement")
+        say(console, f"stopped      early, after epoch {summary.epochs}: no further improvement")
     if summary.time_limit:
         say(
             console,
