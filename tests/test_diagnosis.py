@@ -307,6 +307,32 @@ def test_the_initial_weights_are_blamed_only_if_they_saturate_the_units() -> Non
     assert diagnosis.cure == "lower optimizer.learning_rate (now 0.1)"
 
 
+def test_initial_weights_that_saturate_most_outputs_are_blamed_at_any_rate() -> None:
+    """Nielsen's first network: three quarters of its outputs are saturated at the start."""
+    layer = {"init": {"weights": {"name": "normal", "std": 1}}}
+    config = config_of("sigmoid", "sigmoid", network=layer, rate=3, loss="quadratic")
+    network = build_network(config, 784)
+    diagnosis = one(diagnose(config, [row({"saturated": 0.9})] * 2, network))
+    assert "its initial weights are too large" in diagnosis.reason
+    assert diagnosis.cure == "set network.init: auto"
+
+
+@pytest.mark.parametrize(
+    ("settings", "evidence"),
+    [
+        ({"optimizer.weight_decay": 0.19}, None),
+        ({"optimizer.weight_decay": 0.21}, "weight_decay is 0.21, and the learning rate 0.1"),
+        ({"optimizer.l1": 5.0}, "l1 is 5, and the learning rate 0.1"),
+    ],
+)
+def test_regularization_that_no_gradient_can_hold_against_is_reported(
+    settings: dict[str, float], evidence: str | None
+) -> None:
+    config = replaced(RELUS, settings)
+    found = [one for one in check_config(config) if one.kind == "regularization"]
+    assert [one.evidence for one in found] == ([f"optimizer.{evidence}"] if evidence else [])
+
+
 def test_units_that_were_dead_before_training_blame_the_initial_biases() -> None:
     config = replaced(
         config_of("relu", "relu"),

@@ -58,6 +58,7 @@ _REGULARIZATION = (
     "data.augment",
     "network.input_dropout",
     "optimizer.weight_decay",
+    "optimizer.l1",
     "optimizer.clip_norm",
     "optimizer.max_norm",
     "training.label_smoothing",
@@ -232,7 +233,7 @@ def _regularization(config: Config) -> dict[str, Any]:
     sections = to_mapping(config)
     for key in _REGULARIZATION:
         section, name = key.split(".")
-        value = sections[section][name]
+        value = sections[section].get(name)  # a key that is not written is not set
         if isinstance(value, dict):
             value = {part: amount for part, amount in value.items() if amount}
         if value:

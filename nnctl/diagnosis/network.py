@@ -34,6 +34,8 @@ DEAD = 0.4
 """Threshold for dead units: the fraction of a layer's units that output 0 for every image."""
 SATURATED = 0.8
 """Threshold for saturation: the fraction of a hidden layer's outputs near their bounds."""
+STRONGEST_DECAY = 0.02
+"""Threshold for regularization: the product of the learning rate and the decay or L1 factor."""
 VANISHING_GRADIENT = 1 / 100
 """Threshold for vanishing gradients: norm of the first layer's error over that of the last layer.
 
@@ -101,6 +103,7 @@ def check_config(config: Config) -> list[Diagnosis]:
         *_exponentials(config),
         *_symmetry(config),
         *_learning_rate(config),
+        *_regularization(config),
     ]
 
 
@@ -380,6 +383,21 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
         )
 
 
+def _regularization(config: Config) -> Iterator[Diagnosis]:
+    """Report decay that removes the weights within a hundred steps: Nielsen's lambda, not / n."""
+    optimizer = config.optimizer
+    for key, value in (("weight_decay", optimizer.weight_decay), ("l1", optimizer.l1)):
+        if optimizer.learning_rate * value > STRONGEST_DECAY:
+            yield Diagnosis(
+                "regularization",
+                None,
+                f"optimizer.{key} is {value:g}, and the learning rate {optimizer.learning_rate:g}",
+                "each step moves the weights toward 0 by their product, which is far more than the "
+                "gradient can hold against",
+                f"lower optimizer.{key}: it is lambda / n in Nielsen's book, for n training images",
+            )
+
+
 def _is_dead(layer: LayerHealth) -> bool:
     return bool(layer.dead >= DEAD)
 
@@ -509,7 +527,10 @@ def _saturation(
         number = max(saturated, key=saturated.__getitem__)
         before = f" ({percent(first[number - 1].saturated, 0)} after the first epoch)"
         init = _init_cure(config, number)
-        was_saturated = init is not None and (initial is None or _is_saturated(initial[number - 1]))
+        # A layer that is half saturated at the start soon is mostly saturated, at any rate.
+        was_saturated = init is not None and (
+            initial is None or initial[number - 1].saturated >= SATURATED / 2
+        )
         why = "its initial weights are too large" if was_saturated else "the steps were too large"
         name = config.network.layers[number - 1].activation.name
         yield Diagnosis(
