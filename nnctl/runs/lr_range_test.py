@@ -184,6 +184,8 @@ def _suggest(taken: list[RangeStep], diverged: float | None, span: int) -> Range
         f"between {fastest:.2g}, where the loss falls fastest, and "
         f"{taken[lowest].learning_rate:.2g}, where it is lowest"
     )
+    if lowest == len(taken) - 1 and not diverged:
+        reason += ", at the end of the range: try a higher --to"
     if diverged:
         reason += f"; from {diverged:.2g} on, training diverges"
     return RangeTest(taken, suggestion, fastest, taken[lowest].learning_rate, diverged, reason)
@@ -196,4 +198,4 @@ def _describe_failure(taken: list[RangeStep], diverged: float | None) -> str:
     if diverged:
         return f"the loss does not fall before training diverges, at {diverged:.2g}"
     first, last = taken[0].learning_rate, taken[-1].learning_rate
-    return f"the loss does not fall at any rate from {first:g} to {last:g}"
+    return f"the loss falls too little at all rates from {first:g} to {last:g}"
