@@ -28,7 +28,8 @@ _GAP = 4  # characters between two curves
 _MAX_ROWS = 200  # of a table: a run with more epochs has a row for some of them
 _LEGEND = "* the best validation accuracy so far"
 _LAST_MARK = "; the last mark is the best epoch"
-_HEADER = " epoch  train loss  accuracy  val. loss  accuracy{}       rate  seconds  health"
+_HEADER = " epoch  train loss  accuracy  val. loss  accuracy"
+_USUAL = "       rate  seconds"  # left out for monitored figures, so that rows fit more windows
 _MONITORED = {"cost": "     cost", "train_accuracy": "on train", "test": " on test"}
 """Titles of the columns of ``training.monitor``, as wide as the columns."""
 
@@ -181,7 +182,7 @@ class TrainingView(View):
         if self._interval > 1:
             say(self._console, f"one row per {self._interval:,} epochs")
         monitored = "".join(f"  {_MONITORED[name]}" for name in self._monitored)
-        say(self._console, Text(_HEADER.format(monitored), style="bold"))
+        say(self._console, Text(f"{_HEADER}{monitored or _USUAL}  health", style="bold"))
 
     def _print_initial(self, record: InitRecord) -> None:
         """Print which layers begin with the weights of another run, and which have new weights."""
@@ -207,11 +208,12 @@ class TrainingView(View):
 
     def _row(self, done: EpochDone) -> None:
         val_loss = "-" if done.val_loss is None else f"{done.val_loss:.4f}"
+        usual = f"  {done.learning_rate:>9.4g}  {done.seconds:>7.2f}"
         row = (
             f"{done.epoch:>5}  {done.train_loss:>10.4f}  {percent(done.train_accuracy):>8}"
-            f"  {val_loss:>9}  {percent(done.val_accuracy):>8}{self._monitored_cells(done)}"
-            f"  {done.learning_rate:>9.4g}"
-            f"  {done.seconds:>7.2f}  {health_label(self._training.config, done.health)}"
+            f"  {val_loss:>9}  {percent(done.val_accuracy):>8}"
+            f"{self._monitored_cells(done) or usual}"
+            f"  {health_label(self._training.config, done.health)}"
         )
         # Every row that was the best so far is marked, so the last mark is the best epoch.
         marked = done.is_best and done.val_accuracy is not None

@@ -135,7 +135,9 @@ def test_a_table_of_very_many_epochs_does_not_slow_down(
     shown = [int(row[1]) for row in re.finditer(r" (\d+)  +\d\.\d{4} ", printed)]
     torture.tried("epochs in the table of a terminal", epochs)
     torture.tried("% of the second tenth's time: the last tenth of these epochs", _percent(life))
-    assert [*range(1, epochs + 1)] == shown
+    assert shown == sorted({*shown})
+    assert shown[-1] == epochs
+    assert 100 < len(shown) < 1000  # some of them, at equal distances
     assert life.slowdown < SLOWER
     assert life.growth * epochs / 2 < GROWS
 
