@@ -125,6 +125,8 @@ def train(
     overrides = _overrides({**(settings or {}), **named})
     if name is not None and run_dir:
         raise UsageError("name and run_dir cannot be combined")
+    if max_time is not None and not isinstance(max_time, int | float):
+        raise UsageError(f"max_time must be a number of seconds, got {max_time!r}")
     if resume is not None and (name is not None or run_dir):
         raise UsageError("name and run_dir cannot be combined with resume, which trains in its run")
     if name is not None:

@@ -187,3 +187,9 @@ def test_a_missing_checkpoint_is_a_data_error(copied_run: Path) -> None:
     (copied_run / "best.npz").unlink()
     with pytest.raises(DataError, match=r"best\.npz: file not found"):
         api.load(copied_run).predict(DIGITS.inputs[0])
+
+
+def test_a_time_limit_that_is_no_number_is_a_usage_error(scratch: Path) -> None:
+    with pytest.raises(UsageError, match="max_time must be a number of seconds, got '1s'"):
+        api.train(SMOKE, max_time="1s", run_dir=scratch / "run")  # type: ignore[arg-type]
+    assert not (scratch / "run").exists()
