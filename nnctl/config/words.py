@@ -58,6 +58,8 @@ class Answer:
         """
         if len(self.settings) == 1:
             (value,) = self.settings.values()
+            if isinstance(value, list) and len(value) == 1:
+                (value,) = value
             if (value.get("name") if isinstance(value, dict) else value) in [*known]:
                 return f"use {short_value(value)}{self._suffix}"
         return self.text()
@@ -132,8 +134,18 @@ ANSWERS: dict[str, list[Answer]] = {
         ),
         Answer("step_decay step_lr", {"optimizer.schedule": "step"}),
         Answer("exponential_decay exponential_lr", {"optimizer.schedule": "exponential"}),
-        Answer("cosine_annealing cosine_decay", {"optimizer.schedule": "cosine"}),
+        Answer("cosine_annealing cosine_annealing_lr cosine_decay", {"optimizer.schedule": "cosine"}),
         Answer("reduce_lr_on_plateau reduce_on_plateau", {"optimizer.schedule": "plateau"}),
+        Answer(
+            "max_lr max_learning_rate",
+            {"optimizer.learning_rate": None},
+            "which is the highest rate of the schedule one_cycle",
+        ),
+        Answer(
+            "decay",
+            {"optimizer.weight_decay": None},
+            "or optimizer.schedule for a learning rate that decreases",
+        ),
         Answer(
             "adadelta lbfgs nadam adamax rprop",
             note="nnctl does not have this optimizer; try adam",
@@ -266,6 +278,9 @@ ANSWERS: dict[str, list[Answer]] = {
             {"training.steps": None},
         ),
         Answer("random_seed random_state", {"training.seed": None}),
+        Answer(
+            "shuffle", {"training.sampling": "shuffle"}, "which is the default, or with_replacement"
+        ),
         Answer("early_stopping_n n_iter_no_change", {"training.early_stopping": None}),
         Answer("n_jobs num_workers num_threads", {"training.threads": None}),
         Answer("ema moving_average", {"training.average": 0.999}),
@@ -274,6 +289,28 @@ ANSWERS: dict[str, list[Answer]] = {
             "validation_split val_split validation_fraction validation_size",
             {"data.validation": None},
             "which is a number of examples, not a fraction",
+        ),
+        Answer(
+            "max_time time_limit",
+            note="use the option --max-time of nnctl train, such as --max-time 10m",
+        ),
+        Answer(
+            "monitor_training_cost training_cost training_loss train_loss",
+            {"training.monitor": ["cost"]},
+        ),
+        Answer(
+            "monitor_training_accuracy training_accuracy",
+            {"training.monitor": ["train_accuracy"]},
+        ),
+        Answer("test_loss test_accuracy", {"training.monitor": ["test"]}),
+        Answer(
+            "monitor_evaluation_cost monitor_evaluation_accuracy",
+            note="remove it: training always prints the loss and accuracy on validation examples",
+        ),
+        Answer(
+            "normalize flatten one_hot one_hot_label",
+            note="remove it: nnctl scales pixels to the range from 0 to 1, flattens images and "
+            "encodes labels itself",
         ),
     ],
     "Not in nnctl": [

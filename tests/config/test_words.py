@@ -56,6 +56,7 @@ def test_no_word_has_two_answers_or_is_a_valid_value() -> None:
         valid = {name for key in answer.settings for name in SETTINGS.get(key, [])}
         if not answer.settings:
             valid = KEYS | {name for names in SETTINGS.values() for name in names}
+        valid -= {"shuffle"}  # the value of another key
         assert not valid & {*answer.words.split()}, "this word needs no answer any more"
 
 
@@ -81,6 +82,10 @@ def test_no_word_has_two_answers_or_is_a_valid_value() -> None:
         ("did you mean 'batch_size'?", "training.BatchSize=3"),
         (" here; use optimizer.learning_rate", "training.learning_rate=3"),
         (" here; use optimizer.momentum", "momentum=0.9"),
+        ("use test", "training.monitor=[cost, test_accuracy]"),
+        ("use optimizer.weight_decay, or optimizer.schedule", "optimizer.decay=0.1"),
+        ("use cosine", "optimizer.schedule=CosineAnnealingLR"),
+        ("use training.monitor: [cost]", "training.monitor_training_cost=true"),
     ],
 )
 def test_a_word_is_answered_where_it_is_written(advice: str, setting: str) -> None:
