@@ -209,7 +209,7 @@ def _problems(
                 yield Problem(path, f"'{path[-1]}' is missing")
             case "extra_forbidden":
                 if number < MAX_LISTED:
-                    yield _unknown_key(model, error["loc"], path)
+                    yield _unknown_key(model, error["loc"], path, error["input"])
                 else:  # finding suggestions is slow
                     yield Problem(path, "unknown key", of_key=True)
             case "value_error":
@@ -277,7 +277,7 @@ def _suggest_value(value: Any, errors: Sequence[ErrorDetails], path: KeyPath) ->
     return suggest_value(value, known)
 
 
-def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem:
+def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, value: Any) -> Problem:
     """Return the problem of an unknown key, with the key that was probably meant."""
     key, parent = str(path[-1]), path[:-1]
     siblings, sections = _valid_keys(model, loc[:-1]), list(_keys(model))
@@ -290,11 +290,15 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
     if key == "<<":
         advice = " (a merge key), which YAML 1.2 does not have; write the merged keys out"
     elif key in elsewhere:
-        advice = f" here; use {_full_key(elsewhere[key])}"
-    elif answer := _answer(model, key, siblings):
+        *_, section, _ = ("", *elsewhere[key].split("."))
+        nested = section in siblings  # network.layers.2.weights: init is a key of each layer too
+        full = ".".join(map(str, (*parent, section, key))) if nested else _full_key(elsewhere[key])
+        advice = f" here; use {full}"
+    elif answer := _answer(model, path, siblings, value):
         advice = f"; {answer.below(parent, siblings).text()}"
         same = answer.key.rpartition(".")[2]
-        related = ((*parent, same),) if same in siblings else ()
+        checkable = same in siblings and not _names(value, answer)
+        related = ((*parent, same),) if checkable else ()
     elif meant := nearest(key, siblings):
         advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     else:
@@ -306,10 +310,26 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath) -> Problem
     return Problem(path, f"unknown key {quoted(key)}{advice}", related, of_key=True)
 
 
-def _answer(model: type[BaseModel], key: str, siblings: Sequence[str]) -> Answer | None:
-    """Return the answer for a key with the name in a book, unless it is only written otherwise."""
-    is_sibling = normalized(key) in map(normalized, siblings)
-    return find_answer(key) if model is Config and not is_sibling else None
+def _answer(
+    model: type[BaseModel], path: KeyPath, siblings: Sequence[str], value: Any
+) -> Answer | None:
+    """Return the answer for a key with the name in a book, unless it is only written otherwise.
+
+    A value may say more than its key, as in ``regularization: l1``.
+    """
+    key = str(path[-1])
+    if model is not Config or normalized(key) in map(normalized, siblings):
+        return None
+    answer = find_answer(".".join(map(str, path[-2:]))) or find_answer(key)
+    of_value = find_answer(value) if answer and isinstance(value, str) else None
+    if answer and of_value and of_value.settings.keys() != answer.settings.keys():
+        return of_value
+    return answer
+
+
+def _names(value: Any, answer: Answer) -> bool:
+    """Check whether a value is one of the words of an answer, as in ``regularization: l2``."""
+    return isinstance(value, str) and find_answer(value) is answer
 
 
 def _full_key(key: str) -> str:

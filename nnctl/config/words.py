@@ -26,7 +26,8 @@ class Answer:
     Parameters
     ----------
     words : str
-        The words, separated by spaces; see `normalized` for other ways to write them.
+        The words, separated by spaces; see `normalized` for other ways to write them. One may
+        begin with the section in which it has this meaning: ``schedule.step_size``.
     settings : mapping of str to object
         Keys and values of nnctl; None stands for the value that the user wrote. Empty if nnctl
         has nothing for the words.
@@ -107,7 +108,7 @@ ANSWERS: dict[str, list[Answer]] = {
         ),
         Answer("weight_decay_lambda wd", {"optimizer.weight_decay": None}),
         Answer(
-            "l1_regularization l1_reg l1_lambda lasso",
+            "l1 l1_regularization l1_reg l1_lambda lasso",
             {"optimizer.l1": None},
             "which is lambda / n for Nielsen's lambda and n training examples",
         ),
@@ -132,9 +133,13 @@ ANSWERS: dict[str, list[Answer]] = {
             "scheduler",
             {"optimizer.schedule": None},
         ),
+        Answer("schedule.step_size", {"optimizer.schedule.every": None}, "in epochs"),
+        Answer("factor schedule.decay schedule.decay_rate", {"optimizer.schedule.gamma": None}),
         Answer("step_decay step_lr", {"optimizer.schedule": "step"}),
         Answer("exponential_decay exponential_lr", {"optimizer.schedule": "exponential"}),
-        Answer("cosine_annealing cosine_annealing_lr cosine_decay", {"optimizer.schedule": "cosine"}),
+        Answer(
+            "cosine_annealing cosine_annealing_lr cosine_decay", {"optimizer.schedule": "cosine"}
+        ),
         Answer("reduce_lr_on_plateau reduce_on_plateau", {"optimizer.schedule": "plateau"}),
         Answer(
             "max_lr max_learning_rate",

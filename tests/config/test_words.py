@@ -20,6 +20,7 @@ SETTINGS = dict(possible_settings())
 KEYS = {normalized(part) for key in SETTINGS for part in key.split(".")}
 
 
+SCHEDULE = "optimizer.schedule"
 INIT = "network.init"  # the only section that a word of another library has as a whole
 
 
@@ -43,7 +44,9 @@ def test_each_word_is_answered_and_the_answer_is_accepted(answer: Answer) -> Non
         if value:
             overrides.append(Override.parse(f"{key}={value}"))
         else:
-            present: Any = load(written(SMALL))
+            if key.startswith(f"{SCHEDULE}."):  # one that has every parameter in the answers
+                overrides.append(Override.parse(f"{SCHEDULE}={{name: step}}"))
+            present: Any = load(written(SMALL), overrides)
             for step in Override(key, None, key).path:
                 present = present[step] if isinstance(step, int) else getattr(present, step)
             overrides.append(Override(key, to_mapping(present) if key == INIT else present, key))
@@ -84,6 +87,14 @@ def test_no_word_has_two_answers_or_is_a_valid_value() -> None:
         (" here; use optimizer.momentum", "momentum=0.9"),
         ("use test", "training.monitor=[cost, test_accuracy]"),
         ("use optimizer.weight_decay, or optimizer.schedule", "optimizer.decay=0.1"),
+        ("use optimizer.schedule.every", "optimizer.schedule={name: step, step_size: 3}"),
+        ("use optimizer.schedule.gamma", "optimizer.schedule={name: plateau, factor: 0.1}"),
+        ("use optimizer.schedule.gamma", "optimizer.factor=0.1"),
+        ("use optimizer.l1, which", "optimizer.regularization=L1"),
+        ("use optimizer.weight_decay, which", "optimizer.regularization=l2"),
+        ("nnctl does not have this optimizer", "optimizer.solver=lbfgs"),
+        (" here; use network.layers.1.init.weights", "network.layers.1.weights=zeros"),
+        (" here; use network.init.biases", "network.biases=zeros"),
         ("use cosine", "optimizer.schedule=CosineAnnealingLR"),
         ("use training.monitor: [cost]", "training.monitor_training_cost=true"),
     ],
