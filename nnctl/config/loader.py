@@ -24,7 +24,7 @@ from nnctl.config.tables import TableEntry
 from nnctl.config.words import Answer, find_answer, normalized, suggest_value
 from nnctl.errors import MAX_LISTED, ConfigError
 from nnctl.nn.optimizers import OPTIMIZERS
-from nnctl.text import nearest, quoted, variable_advice
+from nnctl.text import nearest, quoted, short_value, variable_advice
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -220,7 +220,7 @@ def _problems(
                 expected = " or ".join(dict.fromkeys(map(_expectation, alternatives)))
                 got = error["input"]
                 suggestion = variable_advice(got)
-                suggestion = suggestion or _suggest_value(got, alternatives, path)
+                suggestion = suggestion or _suggest_value(model, got, alternatives, path)
                 yield Problem(path, f"expected {expected}, got {_shown(got)}{suggestion}")
 
 
@@ -263,12 +263,20 @@ def _shown(value: Any) -> str:
     return str(value)[:40]
 
 
-def _suggest_value(value: Any, errors: Sequence[ErrorDetails], path: KeyPath) -> str:
+def _suggest_value(
+    model: type[BaseModel], value: Any, errors: Sequence[ErrorDetails], path: KeyPath
+) -> str:
+    if isinstance(value, float) and path in (("data", "validation"), ("data", "subset")):
+        return "; write a number of examples, not a fraction"
     if not isinstance(value, str):
         return ""
     if path == ("optimizer",):  # its name in place of the section
         name = value.lower()
         return f"; use optimizer.name: {name}" if name in OPTIMIZERS else suggest_value(value, ())
+    if errors[0]["type"] == "list_type":  # its items in place of the list
+        known = dict(possible_settings(model)).get(".".join(map(str, path)), [])
+        items = re.split(r"[\s,]+", value.strip())
+        return f"; use {short_value(items)}" if {*items} <= {*known} else suggest_value(value, ())
     known = [
         word
         for error in errors

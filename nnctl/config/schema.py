@@ -23,12 +23,13 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from nnctl.config.tables import TableEntry
+from nnctl.config.words import find_answer
 from nnctl.nn.activations import ACTIVATIONS, Activation
 from nnctl.nn.initializers import AUTO, INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.schedules import SCHEDULES, ConstantSchedule, Schedule
-from nnctl.text import TIME_PATTERN, seconds_in
+from nnctl.text import TIME_PATTERN, seconds_in, short_value
 
 MAX_UNITS = 1_000_000
 MAX_WHOLE = 2**63 - 1
@@ -193,6 +194,9 @@ class InitConfig(Section):
         """Read a name, or a mapping with a name, as the initializer of the weights."""
         if isinstance(value, str) or (isinstance(value, dict) and "name" in value):
             return {"weights": value}
+        if type(value) in (int, float) and value > 0:
+            normal = short_value({"name": "normal", "std": value})
+            raise ValueError(f"expected a name or a mapping, got {value}; use {normal}")
         return value
 
 
@@ -278,6 +282,16 @@ class NetworkConfig(Section):
     input_dropout: DropoutRate = Field(
         default=0.0, description="Fraction of inputs set to 0 in training"
     )
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _check_items(cls, value: Any) -> Any:
+        """Answer a list of sizes, as in Nielsen's code, once and not for each size."""
+        if value and isinstance(value, list) and all(isinstance(item, int) for item in value):
+            answer = find_answer("sizes")
+            assert answer is not None
+            raise ValueError(f"expected a list of mappings, got numbers; {answer.text()}")
+        return value
 
 
 class OptimizerConfig(Section):

@@ -161,7 +161,7 @@ ANSWERS: dict[str, list[Answer]] = {
             "hidden n_hidden hidden_size hidden_sizes hidden_size_list hidden_layers "
             "hidden_layer_sizes sizes layer_sizes output_size n_outputs num_classes n_classes",
             {"network.layers": _LAYERS},
-            "with an item for each layer, the output layer last",
+            "with an item for each layer but the inputs, the output layer last",
         ),
         Answer(
             "input_size n_inputs inputs input_dim input_shape in_features",

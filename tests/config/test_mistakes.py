@@ -46,7 +46,8 @@ data: {validation: 0.5, subset: 0, dataset: ''}
         "c.yaml:9:13: optimizer.nesterov: expected true or false, got the text 'no'",
         "c.yaml:10:7: loss: expected 'cross_entropy' or 'quadratic', got the text 'crossentropy'; "
         "did you mean 'cross_entropy'?",
-        "c.yaml:11:20: data.validation: expected a whole number or 'auto', got 0.5",
+        "c.yaml:11:20: data.validation: expected a whole number or 'auto', got 0.5; "
+        "write a number of examples, not a fraction",
         "c.yaml:11:33: data.subset: expected a number of at least 1, got 0",
         "c.yaml:11:45: data.dataset: expected text that is not empty, got the text ''",
     ]
@@ -219,7 +220,7 @@ def test_a_very_long_key_is_shown_without_its_middle() -> None:
         ("30: network.layers.0.batch_norm.epsilon", "at least", "batch_norm: {epsilon: 0}"),
         ("31: network.layers.0.batch_norm.position", "'after'", "batch_norm: {position: aft}"),
         ("15: network.layers.0.units", "at most 1000000, got 1000001", "units: 1000001"),
-        ("14: network.layers.0.init", "a mapping (key: value), got 3", "init: 3"),
+        ("14: network.layers.0.init", "a mapping, got 3; use {name: normal, std: 3}", "init: 3"),
         ("14: network.layers.0.init", "did you mean 'he_normal'?", "init: he_norml"),
         ("14: network.layers.0.init", "negative, got -1", "init: {name: normal, std: -1}"),
         ("15: network.layers.0.init.wieghts", "mean 'weights'?", "init: {wieghts: zeros}"),
