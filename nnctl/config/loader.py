@@ -177,6 +177,10 @@ def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, l
             return model.model_validate(data), problems
         except ValidationError as error:
             found = list(_problems(model, error.errors(include_url=False), data))
+        renamed_before = {*renamed}
+        data = _repaired(data, found, renamed)
+        missing = renamed.keys() - renamed_before  # the same mistakes as their wrong names
+        found = [one for one in found if one.path not in missing]
         new = [dataclasses.replace(one, path=_written(one.path, renamed)) for one in found]
         if problems:  # only mistakes below renamed keys are new ones of the user
             below = [one for one, old in zip(new, found, strict=True) if one.path != old.path]
@@ -184,7 +188,6 @@ def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, l
         if not new:
             return None, problems
         problems += new
-        data = _repaired(data, found, renamed)
 
 
 def _written(path: KeyPath, renamed: Mapping[KeyPath, KeyPath]) -> KeyPath:

@@ -39,7 +39,6 @@ data: {validation: 0.5, subset: 0, dataset: ''}
         "c.yaml:4:15: network.layers.0.units: expected a whole number, got true",
         "c.yaml:4:33: network.layers.0.activation: unknown activation 'relou'; "
         "did you mean 'relu'?",
-        "c.yaml:5:7: network.layers.1.units: 'units' is missing",
         "c.yaml:5:8: network.layers.1.unit: unknown key 'unit'; did you mean 'units'?",
         "c.yaml:7:18: optimizer.learning_rate: expected a number, got the text 'yes'",
         "c.yaml:8:13: optimizer.momentum: expected a number below 1.0, got 1",
@@ -125,11 +124,8 @@ optimizer: {learning_rate: 0.1}
 traning: {epochs: x, erly_stopping: {patience: 0}}
 """
     assert mistakes(text) == [
-        "c.yaml:1:1: network: 'network' is missing",
         "c.yaml:1:1: netwrk: unknown key 'netwrk'; did you mean 'network'?",
-        "c.yaml:2:3: netwrk.layers: 'layers' is missing",
         "c.yaml:2:3: netwrk.layrs: unknown key 'layrs'; did you mean 'layers'?",
-        "c.yaml:3:7: netwrk.layrs.0.units: 'units' is missing",
         "c.yaml:3:8: netwrk.layrs.0.unit: unknown key 'unit'; did you mean 'units'?",
         "c.yaml:3:14: netwrk.layrs.0.unit: expected a whole number, got the text 'x'",
         "c.yaml:4:31: netwrk.layrs.1.activation: unknown activation 'softmx'; "

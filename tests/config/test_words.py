@@ -81,6 +81,7 @@ def test_no_word_has_two_answers_or_is_a_valid_value() -> None:
         ("use network.layers.1.units", "network.layers.1.nodes=3"),
         ("use network.layers.1.init: {name: normal, std: 0.01}", "network.layers.1.init_std=3"),
         ("use optimizer.weight_decay, which is lambda / n", "optimizer.lmbda=5"),
+        ("use optimizer.learning_rate", "optimizer={name: sgd, lr: 0.1}"),
         ("did you mean 'momentum'?", "optimizer.Momentum=0.9"),
         ("did you mean 'batch_size'?", "training.BatchSize=3"),
         (" here; use optimizer.learning_rate", "training.learning_rate=3"),
