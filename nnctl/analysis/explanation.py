@@ -83,8 +83,11 @@ class LayerPass:
         """Gradient of the loss with respect to the weights, ``(inputs, columns)``."""
         return None if self.deltas is None else np.outer(self.inputs, self.deltas)
 
-    def to_json(self, *, whole: bool) -> dict[str, Any]:
-        """Return JSON-compatible values; `whole` adds the weights and their gradient."""
+    def to_json(self, *, whole: bool, trained: bool) -> dict[str, Any]:
+        """Return JSON-compatible values; `whole` adds the weights and their gradient.
+
+        The gradients are null if these weights are not the ones that are `trained`.
+        """
         result: dict[str, Any] = {
             "layer": self.layer,
             "activation": self.function.name,
@@ -94,10 +97,10 @@ class LayerPass:
             "slopes": None if self.slopes is None else self.slopes.tolist(),
             "deltas": None if self.deltas is None else self.deltas.tolist(),
             "error": self.error,
-            "gradient_norm": self.gradient_norm,
+            "gradient_norm": self.gradient_norm if trained else None,
         }
         if whole:
-            gradient = self.weight_gradient
+            gradient = self.weight_gradient if trained else None
             result |= {
                 "inputs": self.inputs.tolist(),
                 "weights": self.weights.tolist(),
@@ -209,7 +212,10 @@ class Explanation:
             "outputs": dict(zip(names, self.outputs, strict=True)),
             "targets": None if self.targets is None else self.targets.tolist(),
             "loss": self.loss,
-            "layers": [one.to_json(whole=self.is_small) for one in self.layers],
+            "layers": [
+                one.to_json(whole=self.is_small, trained=not self.has_batch_norm)
+                for one in self.layers
+            ],
             "inputs": self.inputs.tolist(),
             "evidence": self.evidence.tolist(),
             "contrast": self.contrast.tolist(),

@@ -121,6 +121,9 @@ def _show_arithmetic(console: Console, explanation: Explanation) -> None:
     if is_exact:
         say(console, "All errors are 0: the network learns nothing from this example.")
         return
+    if explanation.has_batch_norm:
+        _show_no_gradient(console)
+        return
     _title(console, "Gradient: ∂L/∂b = δ (BP3), ∂L/∂w = x·δ for the input x of the weight (BP4)")
     for one in layers:
         say(console, f"Layer {one.layer}")
@@ -418,6 +421,11 @@ def _show_unknown(console: Console) -> None:
     )
 
 
+def _show_no_gradient(console: Console) -> None:
+    say(console, "No gradients are shown: training changes other parameters, the weights before")
+    say(console, "batch normalization, and the scales and shifts of it.")
+
+
 def _show_loss(console: Console, explanation: Explanation) -> None:
     """Print the loss of the example, with all numbers if they are few."""
     loss, targets, outputs = explanation.loss_function, explanation.targets, explanation.layers[-1]
@@ -445,8 +453,9 @@ def _show_errors(console: Console, explanation: Explanation) -> None:
     say(console, f"layer {last.layer}: δ = {_output_rule(explanation)} (Nielsen's BP1)")
     if last.layer > 1:
         say(console, "layers below: δ = (Σ w·δ of the layer above) f'(z) (BP2)")
+    gradient = [] if explanation.has_batch_norm else ["|∂L/∂w|"]
     table = make_table(
-        "layer", "|δ|", "compared with above", "|∂L/∂w|", left=["units with the largest δ"]
+        "layer", "|δ|", "compared with above", *gradient, left=["units with the largest δ"]
     )
     above = None
     for one in reversed(explanation.layers):
@@ -456,14 +465,15 @@ def _show_errors(console: Console, explanation: Explanation) -> None:
         has_classes = one is last and len(one.deltas) == len(explanation.classes)
         names = explanation.classes if has_classes else _columns(one)
         largest = [f"{names[i]}: {_number(one.deltas[i])}" for i in _strongest(one.deltas, 3)]
-        table.add_row(
-            str(one.layer),
-            _number(one.error),
-            ratio,
-            "" if one.gradient_norm is None else _number(one.gradient_norm),
-            "\n".join(largest),
-        )
+        row = [str(one.layer), _number(one.error), ratio]
+        if gradient:
+            assert one.gradient_norm is not None
+            row.append(_number(one.gradient_norm))
+        table.add_row(*row, "\n".join(largest))
         above = one.error
     console.print(table)
+    if explanation.has_batch_norm:
+        _show_no_gradient(console)
+        return
     say(console, "The gradient of a weight is its input times the δ of its unit (BP4), that of a")
     say(console, "bias is δ (BP3): a layer with a small |δ| learns slowly.")

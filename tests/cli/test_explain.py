@@ -176,7 +176,12 @@ def test_the_errors_are_those_of_the_training(hidden: Any) -> None:
 def test_batch_normalization_is_named_as_part_of_the_weights(nnctl: Nnctl) -> None:
     words = ("--epochs", 1, "--subset", 200, "--set", "network.layers.0.batch_norm=true")
     nnctl("train", "smoke", *words, "--run-dir", "normalized")
-    assert "batch normalization is an affine map: w and b" in nnctl("explain", "normalized").stdout
+    printed = nnctl("explain", "normalized").stdout
+    assert "batch normalization is an affine map: w and b" in printed
+    assert "No gradients are shown: training changes other parameters" in printed
+    assert "∂L/∂w" not in printed
+    layers = explained(nnctl, "normalized")["layers"]
+    assert [layer["gradient_norm"] for layer in layers] == [None] * len(layers)
     one = explain(face.load("normalized"), image="3", notify=lambda _: None)
     outputs = face.load("normalized").predict(DIGITS.inputs[3])
     assert one.outputs == pytest.approx(outputs.tolist(), rel=1e-4)
