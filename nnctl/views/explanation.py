@@ -30,6 +30,7 @@ from nnctl.views.terminal_images import (
 )
 
 _UNITS = 5  # strongest units in a table
+_ERRORS = 3  # largest errors of a layer
 _CLASSES = 12  # rows of a table of outputs
 
 Equation = tuple[str, str]
@@ -331,14 +332,15 @@ def _show_layers(console: Console, explanation: Explanation) -> None:
     for one in explanation.layers[:-1]:
         _show_layer_title(console, one)
         table = make_table("unit", "z", "a = f(z)", "f'(z)")
-        order = _strongest(one.outputs)
+        chosen = _chosen_units(explanation, one)
+        order = sorted({unit for units in chosen.values() for unit in units})
         for unit in order:
             slope = "-" if one.slopes is None else _number(one.slopes[unit])
             z = ", ".join(map(_number, one.z[unit :: len(one.outputs)]))
             table.add_row(str(unit + 1), z, _number(one.outputs[unit]), slope)
         console.print(table)
         if len(order) < len(one.outputs):
-            say(console, f"  the {len(order)} units with the largest |a| of {len(one.outputs)}")
+            say(console, f"  {len(order)} of {len(one.outputs)} units: {' and '.join(chosen)}")
     last, targets = explanation.layers[-1], explanation.targets
     _show_layer_title(console, last)
     known = targets is not None and last.deltas is not None
@@ -354,6 +356,27 @@ def _show_layers(console: Console, explanation: Explanation) -> None:
         table.add_row(name, *map(_number, row), style=style)
     console.print(table)
     _show_rule(console, explanation)
+
+
+def _chosen_units(explanation: Explanation, one: LayerPass) -> dict[str, list[int]]:
+    """Return the units of a hidden layer that the next parts name, by the reason for the choice."""
+    units, chosen = len(one.outputs), {}
+    if one is explanation.layers[-2]:
+        decisive = _strongest(explanation.unit_contributions)
+        chosen[f"the {len(decisive)} that decide most"] = decisive
+    if errors := _largest_errors(one):
+        chosen[f"the {len(errors)} with the largest |δ|"] = [column % units for column in errors]
+    if not chosen:
+        strongest = _strongest(one.outputs)
+        chosen[f"the {len(strongest)} with the largest |a|"] = strongest
+    return chosen
+
+
+def _largest_errors(one: LayerPass) -> list[int]:
+    """Return the positions of the largest errors that are not 0."""
+    if one.deltas is None:
+        return []
+    return [i for i in _strongest(one.deltas, _ERRORS) if one.deltas[i]]
 
 
 def _strongest(numbers: Array, count: int = _UNITS) -> list[int]:
@@ -464,7 +487,7 @@ def _show_errors(console: Console, explanation: Explanation) -> None:
         ratio = f"{one.error / above:.2g} times" if above else ""
         has_classes = one is last and len(one.deltas) == len(explanation.classes)
         names = explanation.classes if has_classes else _columns(one)
-        largest = [f"{names[i]}: {_number(one.deltas[i])}" for i in _strongest(one.deltas, 3)]
+        largest = [f"{names[i]}: {_number(one.deltas[i])}" for i in _largest_errors(one)]
         row = [str(one.layer), _number(one.error), ratio]
         if gradient:
             assert one.gradient_norm is not None

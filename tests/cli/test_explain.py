@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -26,6 +27,7 @@ from tests.processes import ROOT
 from tests.terminal import in_terminal, on_screen
 
 DIGITS = open_dataset("mini", notify=lambda _: None).test
+HEADS = ("unit z a", "unit a w", "layer |δ|")  # of the tables for a digit
 LN3, LN4 = math.log(3), math.log(4)  # sigmoid(ln 3) = 3/4, sigmoid(ln 4) = 4/5
 
 
@@ -46,6 +48,12 @@ def explained(nnctl: Nnctl, *arguments: object) -> dict[str, Any]:
 def lines_of(text: str) -> list[str]:
     """Return the lines without the spaces at their ends and repeated ones."""
     return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def rows_below(lines: list[str], head: str) -> list[str]:
+    """Return the rows of the table whose line of column names has a certain start."""
+    start = next(i for i, line in enumerate(lines) if line.startswith(head))
+    return [*itertools.takewhile(bool, lines[start + 2 :])]
 
 
 def test_the_whole_arithmetic_of_xor_is_that_of_a_calculation_by_hand(nnctl: Nnctl) -> None:
@@ -135,6 +143,12 @@ def test_a_digit_is_explained_by_pixels_units_and_errors(nnctl: Nnctl, trained_r
         "# + speak for, = - against",
     ):
         assert text in printed
+    lines = lines_of(printed)
+    forward, reason, backward = (rows_below(lines, head) for head in HEADS)
+    deciding = {row.split()[0] for row in reason if row[0].isdigit() and "others" not in row}
+    below = next(i for i, row in enumerate(backward) if row.startswith("1 "))
+    with_errors = {row.split(":")[0].split()[-1] for row in backward[below:]}
+    assert {row.split()[0] for row in forward} == deciding | with_errors
 
 
 @pytest.mark.parametrize(
