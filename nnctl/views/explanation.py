@@ -230,7 +230,7 @@ def _output_rule(explanation: Explanation) -> str:
     formula = function.describe(explanation.loss_function.delta)
     if isinstance(function, Softmax) and "f'" in formula:  # each output depends on every z
         return "a (a - y - (Σ a (a - y)))"
-    return formula
+    return "a - y" if formula == "(a - y)" else formula
 
 
 def _slope_equations(one: LayerPass) -> Iterator[Equation]:
@@ -391,29 +391,34 @@ def _show_reason(console: Console, explanation: Explanation) -> None:
     predicted, rival = explanation.predicted, explanation.rival
     answer, other = explanation.classes[predicted], explanation.classes[rival]
     is_mistake = explanation.label is not None and explanation.label != predicted
-    _title(
-        console,
-        f"Why {answer} and not {other}, {'the true class' if is_mistake else 'the runner-up'}",
-    )
+    contributions = explanation.unit_contributions
     if len(last.z) == 1:
-        sign = 1 if predicted else -1
-        difference, bias = sign * last.z[0], sign * last.biases[0]
-        total, weight = ("z" if predicted else "-z"), ("w" if predicted else "-w")
+        _title(console, f"Why {answer}{f', though the true class is {other}' * is_mistake}")
+        difference, bias = last.z[0], last.biases[0]
+        total, weight, factor = "z", "w", "w"
+        yes, no = explanation.classes[1], explanation.classes[0]
+        say(
+            console, f"The output grows with z: a term above 0 speaks for {yes}, one below for {no}"
+        )
+        contributions = contributions if predicted else -contributions
     else:
+        named = "the true class" if is_mistake else "the runner-up"
+        _title(console, f"Why {answer} and not {other}, {named}")
         difference = last.z[predicted] - last.z[rival]
         bias = last.biases[predicted] - last.biases[rival]
         total, weight = f"z({answer}) - z({other})", f"w({answer}) - w({other})"
-    contributions = explanation.unit_contributions
+        factor, yes, no = f"({weight})", answer, other
+    biases = "the bias" if len(last.z) == 1 else "the biases"
     if last.layer == 1:
         for_it = contributions[contributions > 0].sum()
         against = contributions[contributions < 0].sum()
         say(
             console,
-            f"{total} = {_number(for_it)} from pixels for {answer} + {_factor(against)} from "
-            f"pixels for {other} + {_factor(bias)} from biases = {_number(difference)}",
+            f"{total} = {_number(for_it)} from pixels for {yes} + {_factor(against)} from "
+            f"pixels for {no} + {_factor(bias)} from {biases} = {_number(difference)}",
         )
     else:
-        say(console, f"{total} is the sum of a·({weight}) over the units of layer {last.layer - 1}")
+        say(console, f"{total} is the sum of a·{factor} over the units of layer {last.layer - 1}")
         table = make_table("unit", "a", weight, "product")
         order = _strongest(contributions)
         for unit in order:
@@ -422,7 +427,7 @@ def _show_reason(console: Console, explanation: Explanation) -> None:
         if rest := len(contributions) - len(order):
             others = contributions.sum() - contributions[order].sum()
             table.add_row(f"{rest} others", "", "", _number(others))
-        table.add_row("biases", "", "", _number(bias))
+        table.add_row(biases, "", "", _number(bias))
         table.add_row("sum", "", "", _number(difference), style="bold")
         console.print(table)
     if isinstance(last.function, Softmax) and math.isfinite(difference):
@@ -485,8 +490,9 @@ def _show_errors(console: Console, explanation: Explanation) -> None:
         assert one.deltas is not None
         assert one.error is not None
         ratio = f"{one.error / above:.2g} times" if above else ""
-        has_classes = one is last and len(one.deltas) == len(explanation.classes)
-        names = explanation.classes if has_classes else _columns(one)
+        names = _columns(one)
+        if one is last:  # a single unit speaks for the second of two classes
+            names = explanation.classes[-len(one.deltas) :]
         largest = [f"{names[i]}: {_number(one.deltas[i])}" for i in _largest_errors(one)]
         row = [str(one.layer), _number(one.error), ratio]
         if gradient:

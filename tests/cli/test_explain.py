@@ -221,13 +221,22 @@ def test_a_photograph_and_a_yes_or_no_network_are_explained(nnctl: Nnctl, scratc
     (scratch / "nine.png").write_bytes(photograph(DIGITS.inputs[index], 0))
     printed = nnctl("explain", run.directory, "--image", "nine.png").stdout
     assert "nine, epoch 3: nine.png\n" in printed
-    assert "Why 9 and not other" in printed
+    assert (
+        "\nWhy 9\nThe output grows with z: a term above 0 speaks for 9, one below for other"
+        in printed
+    )
+    assert "from pixels for 9 + " in printed
+    assert "runner-up" not in printed
     assert "A pixel counts by w·x" in printed
     assert "The true class is not known" in printed
     result = explained(nnctl, run.directory, "--image", "nine.png", "--label", "9")
     z, bias = result["layers"][0]["z"][0], float(run.network().parameters.biases[0][0])
     assert sum(result["evidence"]) + bias == pytest.approx(z, abs=1e-5)
     assert result["evidence"] == result["contrast"]
+    mistake = nnctl("explain", run.directory, "--image", "nine.png", "--label", "other").stdout
+    assert "\nWhy 9, though the true class is other\n" in mistake
+    assert "layer 1: δ = a - y (" in mistake
+    assert [row.split()[3] for row in rows_below(lines_of(mistake), "layer |δ|")] == ["9:"]
 
 
 def test_the_run_may_be_the_latest_or_a_sweep(nnctl: Nnctl, scratch: Path) -> None:
