@@ -413,9 +413,10 @@ def _test_example(
     pixels = trained.network.sizes[0]
     dataset = open_dataset(trained.dataset.name, data_dir=data_dir, notify=notify)
     test = read_test_set(trained.config, dataset)
+    noun = "test image" if image_side(pixels) else "example"  # such as a row of a truth table
     if number >= len(test):
         raise UsageError(
-            f"test image {number:,} does not exist: {dataset.name} has {len(test):,}",
+            f"{noun} {number:,} does not exist: {dataset.name} has {len(test):,}",
             hint=f"Use --image with a number from 0 to {len(test) - 1:,}.",
         )
     if test.inputs.shape[1] != pixels:
@@ -424,7 +425,7 @@ def _test_example(
             f"this network takes {pixels}"
         )
     return _Example(
-        f"test image {number} of {dataset.name}",
+        f"{noun} {number} of {dataset.name}",
         test.inputs[number] / 255,
         int(test.labels[number]),
     )

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from nnctl.config import Override, possible_settings
 from nnctl.config.presets import presets
 from nnctl.config.words import find_answer, normalized
-from nnctl.files import expand_home
+from nnctl.files import exists, expand_home
 from nnctl.text import TIME_PATTERN, seconds_in, shell_command, short_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -164,8 +164,17 @@ class _RunPath(_NonEmptyPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the run directory; say which one it is if it was not named."""
         # The command is running, so that the imports cost nothing more.
+        from nnctl.data.image_files import SUFFIXES
+        from nnctl.errors import UsageError
         from nnctl.sweeps.listing import named_run
 
+        name = Path(value)
+        is_image = name.suffix.lower() in SUFFIXES and not (exists(name) and name.is_dir())
+        if is_image and ctx and any(option.name == "image" for option in ctx.command.params):
+            command = shell_command("nnctl", ctx.command.name, "latest", "--image", value)
+            raise UsageError(
+                f"{value} is an image, not a run", hint=f"Name a run before it: {command}"
+            )
         path = named_run(super().convert(value, param, ctx), one_run=self._one_run, kind=self._kind)
         if path != Path(os.fspath(expand_home(value))):
             click.echo(f"{value}: {path}", err=True)

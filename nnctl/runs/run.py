@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 import nnctl
 from nnctl.build import build_layers, build_network
 from nnctl.config import Config, read_file, resolve, to_mapping, to_yaml
+from nnctl.config.presets import presets
 from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError, storage_errors
 from nnctl.files import (
     append_lines,
@@ -136,7 +137,9 @@ class Run:
         """
         run = cls(directory)
         if not directory.is_dir():
-            raise UsageError(f"{directory}: run directory not found")
+            raise UsageError(
+                f"{directory}: run directory not found", hint=_training_hint(directory)
+            )
         if not run.config_path.is_file():
             if (directory / "journal.jsonl").is_file():
                 raise UsageError(
@@ -569,6 +572,15 @@ def restore_statistics(network: Network, checkpoint: Checkpoint, path: Path) -> 
     network.statistics[...] = statistics
     if any((variances < 0).any() for variances in network.running_variances):
         raise DamagedFileError(f"{path} is damaged: a running variance is negative")
+
+
+def _training_hint(directory: Path) -> str | None:
+    """Return how to train a run that has the name of a preset, if one has it."""
+    for preset in presets():
+        if directory.as_posix() == preset.name or directory.name == Path(preset.name).name:
+            command = "sweep" if preset.is_sweep else "train"
+            return f"Train one: nnctl {command} {preset.name}, then use latest as the run."
+    return None
 
 
 def named_directory(name: str, runs_dir: Path) -> Path:

@@ -56,20 +56,21 @@ def _show_answer(console: Console, explanation: Explanation) -> None:
     names, label = explanation.classes, explanation.label
     true = "" if label is None else f"; its true class is {names[label]}"
     say(console, f"{explanation.run_dir}, epoch {explanation.epoch}: {explanation.example}{true}")
-    verdict = Text("")
+    verdict: list[str | tuple[str, str]] = [" "]
     if label is not None:
         right = explanation.predicted == label
-        verdict = Text("right, ", GREEN) if right else Text("wrong, ", "bold red")
+        verdict = [": ", ("right", GREEN) if right else ("wrong", "bold red"), ", "]
     predicted, runner_up = explanation.predicted, explanation.runner_up
     outputs = explanation.layers[-1].outputs
     if len(outputs) == 1:
         shown = f"the output is {_number(outputs[0])}"
+        verdict = [": "] if label is None else verdict
     else:
         shown = (
             f"with the output {_number(outputs[predicted])}; "
             f"runner-up {names[runner_up]}: {_number(outputs[runner_up])}"
         )
-    say(console, Text.assemble("answer ", (names[predicted], "bold"), ": ", verdict, shown))
+    say(console, Text.assemble("answer ", (names[predicted], "bold"), *verdict, shown))
 
 
 def _title(console: Console, text: str) -> None:

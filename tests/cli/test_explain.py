@@ -96,6 +96,7 @@ def test_the_whole_arithmetic_of_xor_is_that_of_a_calculation_by_hand(nnctl: Nnc
     )
     assert second["a"] == pytest.approx([0.8])
     of_row = explained(nnctl, "xor", "--image", "1")  # the second row of the truth table
+    assert of_row["example"] == "example 1 of xor"
     assert of_row["layers"] == [first, second]
 
 
@@ -221,6 +222,7 @@ def test_a_photograph_and_a_yes_or_no_network_are_explained(nnctl: Nnctl, scratc
     (scratch / "nine.png").write_bytes(photograph(DIGITS.inputs[index], 0))
     printed = nnctl("explain", run.directory, "--image", "nine.png").stdout
     assert "nine, epoch 3: nine.png\n" in printed
+    assert "\nanswer 9: the output is " in printed
     assert (
         "\nWhy 9\nThe output grows with z: a term above 0 speaks for 9, one below for other"
         in printed
@@ -259,9 +261,12 @@ def test_the_run_may_be_the_latest_or_a_sweep(nnctl: Nnctl, scratch: Path) -> No
         (("xor", "--input", "0,one"), 2, "'0,one' is not a list of numbers"),
         (("xor", "--input", "0,nan"), 2, "--input has a number that is not finite"),
         (("xor", "--image", "notes.txt"), 2, "this network takes 2 inputs, not an image"),
-        (("xor", "--image", "4"), 2, "test image 4 does not exist: xor has 4"),
+        (("xor", "--image", "4"), 2, "example 4 does not exist: xor has 4"),
         (("xor", "--image", "1", "--input", "0,1"), 2, "exclude each other"),
         (("nowhere",), 2, "nowhere: run directory not found"),
+        (("gates/xor",), 2, "Hint: Train one: nnctl train gates/xor, then use latest"),
+        (("runs/is-it-a-nine",), 2, "Train one: nnctl train is-it-a-nine, then use latest"),
+        (("seven.png",), 2, "Name a run before it: nnctl explain latest --image seven.png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
