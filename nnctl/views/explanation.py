@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -121,7 +122,7 @@ def _show_arithmetic(console: Console, explanation: Explanation) -> None:
         )
         _print_equations(console, equations)
     if is_exact:
-        say(console, "All errors are 0: the network learns nothing from this example.")
+        _show_no_errors(console, explanation)
         return
     if explanation.has_batch_norm:
         _show_no_gradient(console)
@@ -450,6 +451,18 @@ def _show_unknown(console: Console) -> None:
     )
 
 
+def _show_no_errors(console: Console, explanation: Explanation) -> None:
+    """Print why the errors of the output layer, and so of every layer, are 0."""
+    say(console, "All errors are 0: the network learns nothing from this example.")
+    last = explanation.layers[-1]
+    if "f'" in _output_rule(explanation) and last.slopes is not None and not last.slopes.any():
+        say(console, "The reason is f'(z) = 0, a factor of the errors of the output layer.")
+    elif explanation.targets is not None and (last.outputs == explanation.targets).all():
+        other = shlex.quote(explanation.classes[explanation.rival])
+        say(console, "The outputs are exactly the targets. For the errors if another class were")
+        say(console, f"the true one, add --label {other}.")
+
+
 def _show_no_gradient(console: Console) -> None:
     say(console, "No gradients are shown: training changes other parameters, the weights before")
     say(console, "batch normalization, and the scales and shifts of it.")
@@ -502,6 +515,9 @@ def _show_errors(console: Console, explanation: Explanation) -> None:
         table.add_row(*row, "\n".join(largest))
         above = one.error
     console.print(table)
+    if not above and not last.error:
+        _show_no_errors(console, explanation)
+        return
     if explanation.has_batch_norm:
         _show_no_gradient(console)
         return

@@ -106,12 +106,25 @@ def test_a_perceptron_without_an_error_learns_nothing(nnctl: Nnctl) -> None:
     printed = lines_of(nnctl("explain", "and", "--input", "1 1").stdout)
     assert "z1 = 1·0.5 + 1·0.5 + (-0.7) = 0.3" in printed
     assert "All errors are 0: the network learns nothing from this example." in printed
+    assert "The reason is f'(z) = 0, a factor of the errors of the output layer." in printed
     unknown = lines_of(nnctl("explain", "and", "--input", "0.5,0.6").stdout)
     assert unknown[1] == "answer 0: the output is 0"
     assert any("The true class is not known" in line for line in unknown)
     assert "L = (0 - 1)²/2 = 0.5" in lines_of(
         nnctl("explain", "and", "--input", "0.5,0.6", "--label", "1").stdout
     )
+
+
+def test_an_exact_answer_has_no_errors_but_another_label_has(nnctl: Nnctl) -> None:
+    step = {"name": "step", "surrogate": "sigmoid"}
+    network = face.Network.from_arrays([[[0.5], [0.5]]], [[-0.7]], [step])
+    face.save(network, "and", dataset="and", settings={"loss": "quadratic"})
+    printed = nnctl("explain", "and", "--input", "1,1").stdout
+    assert "The outputs are exactly the targets." in printed
+    assert "the true one, add --label 0." in printed
+    other = nnctl("explain", "and", "--input", "1,1", "--label", "0").stdout
+    assert "All errors are 0" not in other
+    assert "∂L/∂b1" in other
 
 
 def test_a_digit_is_explained_by_pixels_units_and_errors(nnctl: Nnctl, trained_run: Path) -> None:
