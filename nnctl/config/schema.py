@@ -7,7 +7,7 @@ the documentation and the ``config.yaml`` of a run.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -58,6 +58,16 @@ class Section(BaseModel):
     """Base of all models: rejects unknown keys, wrong types and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    written_if_set: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are left out with their defaults: runs of earlier versions do not have them."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the keys that are written only if they are set."""
+        fields = type(self).model_fields
+        unset = {key for key in self.written_if_set if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class ElasticConfig(Section):
@@ -120,6 +130,8 @@ class FoldConfig(Section):
 class DataConfig(Section):
     """The dataset, and the part of it to train on."""
 
+    written_if_set = frozenset({"fold"})
+
     dataset: str = Field(
         default="mnist",
         min_length=1,
@@ -160,12 +172,6 @@ class DataConfig(Section):
     augment: AugmentConfig | None = Field(
         default=None, description="Random deformations of training images only"
     )
-
-    @model_serializer(mode="wrap")
-    def _without_fold(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the fold if it is not set."""
-        unset = {"fold"} if self.fold is None else set()
-        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class InitConfig(Section):
@@ -236,6 +242,8 @@ class BatchNormConfig(Section):
 class LayerConfig(Section):
     """A fully connected layer."""
 
+    written_if_set = frozenset({"batch_norm"})
+
     units: int = Field(ge=1, le=MAX_UNITS, description="Number of outputs")
     activation: Annotated[Activation, TableEntry("activation", ACTIVATIONS)] = Field(
         description="Name of the activation, or {name: ..., PARAMETER: ...}"
@@ -265,12 +273,6 @@ class LayerConfig(Section):
         """Read false as null."""
         return None if value is False else value
 
-    @model_serializer(mode="wrap")
-    def _without_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out batch normalization if it is not used."""
-        unset = set() if self.batch_norm else {"batch_norm"}
-        return {key: value for key, value in handler(self).items() if key not in unset}
-
 
 class NetworkConfig(Section):
     """The layers, from the first hidden layer to the output layer; the dataset sets the inputs."""
@@ -296,6 +298,8 @@ class NetworkConfig(Section):
 
 class OptimizerConfig(Section):
     """The optimizer, which updates the parameters after each batch."""
+
+    written_if_set = frozenset({"beta1", "beta2", "epsilon", "l1"})
 
     name: Literal[tuple(OPTIMIZERS)] = Field(  # type: ignore[valid-type]
         default="sgd",
@@ -345,15 +349,6 @@ class OptimizerConfig(Section):
         default=ConstantSchedule(), description="Change of the learning rate over the epochs"
     )
 
-    @model_serializer(mode="wrap")
-    def _without_defaults_of_other_optimizers(
-        self, handler: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        """Leave out the keys of some optimizers, and L1 regularization, if they are not set."""
-        unset = {key for key in ("beta1", "beta2", "epsilon") if getattr(self, key) is None}
-        unset |= set() if self.l1 else {"l1"}
-        return {key: value for key, value in handler(self).items() if key not in unset}
-
 
 class EarlyStoppingConfig(Section):
     """Stops training before the last epoch if the validation metric does not improve."""
@@ -382,6 +377,8 @@ class EarlyStoppingConfig(Section):
 
 class TrainingConfig(Section):
     """Length of training, batches, and how the network is trained and averaged."""
+
+    written_if_set = frozenset({"validate_every", "monitor", "monitor_every"})
 
     epochs: Count | Literal["auto"] = Field(
         default="auto",
@@ -460,12 +457,6 @@ class TrainingConfig(Section):
         """Minimum number of seconds from one validation to the next."""
         every = self.validate_every
         return seconds_in(every) if isinstance(every, str) else 0.0
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the keys that runs of earlier versions do not have, if they are not set."""
-        new = {"validate_every": 1, "monitor": [], "monitor_every": None}
-        return {key: value for key, value in handler(self).items() if new.get(key, ...) != value}
 
 
 class Config(Section):
