@@ -1,7 +1,7 @@
 """Lists tests that take more CPU time than a test without the marker ``slow`` should.
 
-The list is for those who write tests; on a slow or busy machine it is longer, and no test fails
-because of it. CPU time of the process and of its children counts. Fixtures shared by several tests
+The list is for authors of tests; on a slow or busy machine it is longer, and no test fails because
+of it. CPU time of the process and of its children counts. Fixtures shared by several tests
 (of a module or a session) do not count.
 """
 

@@ -41,7 +41,7 @@ from nnctl.views.diagnosis import show_diagnoses
     CONFIG is a YAML file, the name of a preset (see nnctl presets), or - for standard input. Shows
     layers, shapes, parameters, initialization, memory and steps, and warns of settings that
     prevent learning. Cures of problems of the initial weights have been tried on this very
-    network. RUN is a run directory; shows the health of each layer.
+    network. RUN is a run directory; --layers shows the health of its layers.
     With --quiet, prints only the problems found.
     """,
 )
