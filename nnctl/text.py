@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import html
 import re
 import shlex
 import subprocess
@@ -141,11 +140,13 @@ def html_table(caption: str, rows: Sequence[Sequence[object]], *, header: bool) 
     header : bool
         Whether the first row names the columns; otherwise the first cell of a row names it.
     """
-    lines = [f"<table><caption>{html.escape(printable(caption))}</caption>"]
+    from html import escape  # its table of entities takes a moment to import
+
+    lines = [f"<table><caption>{escape(printable(caption))}</caption>"]
     for i, row in enumerate(rows):
         kinds = ["th" if (i == 0 if header else j == 0) else "td" for j in range(len(row))]
         cells = (
-            f"<{kind}>{html.escape(printable(str(cell)))}</{kind}>"
+            f"<{kind}>{escape(printable(str(cell)))}</{kind}>"
             for kind, cell in zip(kinds, row, strict=True)
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")

@@ -45,3 +45,8 @@ class Diagnosis:
     def title(self) -> str:
         """The problem in the field's terms, for people."""
         return TITLES.get(self.kind, self.kind)
+
+
+def layer_key(layer: int, key: str) -> str:
+    """Return the dotted key of a setting of a layer, numbered from 1."""
+    return f"network.layers.{layer - 1}.{key}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnctl.config import Config, replaced, to_mapping
-from nnctl.diagnosis.base import Diagnosis
+from nnctl.diagnosis.base import Diagnosis, layer_key
 from nnctl.diagnosis.network import check_config, diagnose_initialization, initial_health
 from nnctl.nn.initializers import Auto
 from nnctl.text import enumeration
@@ -77,7 +77,8 @@ def _changes(config: Config) -> Iterator[Change]:
     used = {layer.activation.name for layer in config.network.layers[:-1]}
     for name in _ACTIVATIONS:
         if used - {name}:
-            activations = {_key(number, "activation"): name for number, _ in enumerate(hidden, 1)}
+            numbers = range(1, len(hidden) + 1)
+            activations = {layer_key(number, "activation"): name for number in numbers}
             use = f"use {name} in all hidden layers of network.layers"
             yield " and ".join([*words, use]), values | activations
     if init:
@@ -92,7 +93,7 @@ def _changes(config: Config) -> Iterator[Change]:
 def _init_keys(config: Config) -> list[str]:
     """Return the keys that set another initialization than ``auto``."""
     layers = config.network.layers
-    inits = {_key(number, "init"): layer.init for number, layer in enumerate(layers, 1)}
+    inits = {layer_key(number, "init"): layer.init for number, layer in enumerate(layers, 1)}
     if any(layer.init is None for layer in layers):
         inits = {"network.init": config.network.init, **inits}
     return [
@@ -100,7 +101,3 @@ def _init_keys(config: Config) -> list[str]:
         for key, init in inits.items()
         if init and not (isinstance(init.weights, Auto) and isinstance(init.biases, Auto))
     ]
-
-
-def _key(number: int, key: str) -> str:
-    return f"network.layers.{number - 1}.{key}"

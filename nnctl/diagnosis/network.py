@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from nnctl.build import build_layers, build_network
 from nnctl.config import Config
 from nnctl.data.dataset import dataset_info, open_dataset
-from nnctl.diagnosis.base import Diagnosis
+from nnctl.diagnosis.base import Diagnosis, layer_key
 from nnctl.nn.activations import Exponential, HardSigmoid, Linear, Sigmoid, Step
 from nnctl.nn.events import Divergence, EpochMetrics
 from nnctl.nn.examples import scaled
@@ -228,11 +228,6 @@ def health_label(config: Config, health: Sequence[LayerHealth]) -> str:
     return problems[0].kind.split()[0] if problems else "ok"
 
 
-def _key(layer: int, key: str) -> str:
-    """Return the dotted key of a setting of a layer, numbered from 1."""
-    return f"network.layers.{layer - 1}.{key}"
-
-
 def is_initial(divergence: Divergence) -> bool:
     """Return whether the very first forward pass overflowed, before any step."""
     first = (divergence.epoch, divergence.batch, divergence.last_finite_loss) == (1, 1, None)
@@ -264,7 +259,7 @@ def _step_activations(config: Config) -> Iterator[Diagnosis]:
                 number,
                 f"layer {number} uses the step activation without a surrogate",
                 f"the derivative of step is 0, so no gradient passes through it: {which} nothing",
-                f"set {_key(number, 'activation')}: {{name: step, surrogate: sigmoid}}",
+                f"set {layer_key(number, 'activation')}: {{name: step, surrogate: sigmoid}}",
             )
 
 
@@ -291,7 +286,7 @@ def _linear(config: Config, network: Network | None) -> Iterator[Diagnosis]:
         evidence,
         "a composition of linear maps is linear, so the network can do no more than one without "
         "hidden layers",
-        f"set {_key(1, 'activation')}: relu",
+        f"set {layer_key(1, 'activation')}: relu",
     )
 
 
@@ -338,7 +333,7 @@ def _exponentials(config: Config) -> Iterator[Diagnosis]:
                 number,
                 f"layer {number} is a hidden layer with the exponential activation",
                 "its outputs and its derivative are unbounded and grow with each training step",
-                f"set {_key(number, 'activation')}: relu, or softplus",
+                f"set {layer_key(number, 'activation')}: relu, or softplus",
             )
 
 
@@ -361,7 +356,7 @@ def _symmetry(config: Config) -> Iterator[Diagnosis]:
             f"layer {number} is initialized with weights: {layer.weights_distribution.name}, "
             f"biases: {layer.biases_distribution.name}" + _also(equal, number),
             "all its units are identical, so they get the same gradient and stay identical",
-            _init_cure(config, number) or f"set {_key(number, 'init')}: auto",
+            _init_cure(config, number) or f"set {layer_key(number, 'init')}: auto",
         )
 
 
@@ -412,14 +407,17 @@ def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
         number,
         f"layer {number}: its numbers overflow float32 before any training",
         "infinite numbers have no gradient, so the network cannot learn",
-        _init_cure(config, number) or f"use relu in {_key(number, 'activation')}",
+        _init_cure(config, number) or f"use relu in {layer_key(number, 'activation')}",
     )
 
 
 def _init_cure(config: Config, number: int) -> str | None:
     """Return how to initialize a layer to fit its activation; None if it already does."""
     layer = config.network.layers[number - 1]
-    for init, key in ((layer.init, _key(number, "init")), (config.network.init, "network.init")):
+    for init, key in (
+        (layer.init, layer_key(number, "init")),
+        (config.network.init, "network.init"),
+    ):
         if init is not None:
             fits = isinstance(init.weights, Auto) and isinstance(init.biases, Auto)
             return None if fits else f"set {key}: auto"
@@ -430,7 +428,7 @@ def _rate_cure(config: Config) -> str:
     """Return the settings to lower: strong regularization first, then the learning rate."""
     dropout = {"network.input_dropout": config.network.input_dropout}
     for number, layer in enumerate(config.network.layers, start=1):
-        dropout[_key(number, "dropout")] = layer.dropout
+        dropout[layer_key(number, "dropout")] = layer.dropout
     settings = {
         "training.adversarial": config.training.adversarial,
         **{key: rate for key, rate in dropout.items() if rate > HIGH_DROPOUT},
@@ -476,7 +474,7 @@ def _dead(
         number = max(dead, key=dead.__getitem__)
         was_dead = initial is not None and _is_dead(initial[number - 1])
         name = config.network.layers[number - 1].activation.name
-        other = f"use leaky_relu in {_key(number, 'activation')}"
+        other = f"use leaky_relu in {layer_key(number, 'activation')}"
         init = _init_cure(config, number) if was_dead else None
         yield Diagnosis(
             "dead units",
@@ -599,7 +597,7 @@ def _bias_shift(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagn
             f"deviation {state.std:.2g}, and none is negative" + _also(shifted, number),
             f"the inputs of layer {number + 1} are similar for all images, and the gradients of "
             "each unit's weights there all have the same sign, so the steps zigzag",
-            f"use tanh or elu in {_key(number, 'activation')}",
+            f"use tanh or elu in {layer_key(number, 'activation')}",
         )
 
 

@@ -313,11 +313,10 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
     """
     info = dataset_info(dataset.name)
     requested, threads = config.training.threads, choose_threads(config, info.pixels)
-    useful = useful_threads(config, info.pixels)
     if requested not in ("auto", threads):
         message = f"{requested} threads cannot share a batch of {threads}: training with {threads}"
         notify(UnusualThreads(message))
-    elif threads > useful:
+    elif requested != "auto" and threads > (useful := useful_threads(config, info.pixels)):
         message = f"{threads} threads may be slower than {useful}, which threads: auto would choose"
         notify(UnusualThreads(message))
     fell_back = dataset.name != canonical_name(config.data.dataset)
