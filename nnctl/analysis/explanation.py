@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from nnctl.data.gates import GATES
 from nnctl.data.image_files import STDIN, read_file
 from nnctl.errors import DataError, UsageError
 from nnctl.nn.activations import Activation
+from nnctl.nn.backprop import Backpropagation
 from nnctl.nn.losses import Loss, make_loss
 from nnctl.nn.metrics import make_targets
-from nnctl.nn.network import Network
+from nnctl.nn.network import Network, Parameters
 from nnctl.nn.types import Array
 from nnctl.runs.resolve import Notify, read_test_set
 from nnctl.runs.run import Run, TrainedNetwork, Which
@@ -300,6 +300,8 @@ def _explain(
 ) -> Explanation:
     network = trained.network.folded().as_float64()
     passes = _forward(network, example.inputs)
+    gradient = Parameters(network.sizes[0], network.layers, network.dtype)
+    backprop = Backpropagation(network, gradient, 1)
     last = passes[-1]
     logits = last.z[None]
     predicted = int(network.predict_classes(logits)[0])
@@ -310,13 +312,15 @@ def _explain(
     rival = _rival(predicted, runner_up, label)
     units = len(last.z)
     targets = value = None
+    backprop.forward(example.inputs[None], logits.copy())
     if label is not None:
         targets = make_targets(np.array([label]), units, network.dtype)
         value = float(loss.values(logits, targets)[0])
-        deltas = loss.gradient(logits, last.outputs[None], targets, np.empty_like(logits))
+        loss.gradient(logits, last.outputs[None], targets, out=backprop.output_deltas)
+        backprop.propagate()
         passes = [
-            dataclasses.replace(one, deltas=error)
-            for one, error in zip(passes, _errors(passes, deltas[0]), strict=True)
+            dataclasses.replace(one, deltas=deltas[0].copy())
+            for one, deltas in zip(passes, backprop.deltas, strict=True)
         ]
     return Explanation(
         run_dir=run.directory,
@@ -333,8 +337,8 @@ def _explain(
         loss=value,
         layers=passes,
         has_batch_norm=trained.network.statistics.size > 0,
-        evidence=_contributions(passes, _coefficients(units, predicted)),
-        contrast=_contributions(passes, _coefficients(units, predicted, rival)),
+        evidence=_contributions(backprop, example.inputs, _coefficients(units, predicted)),
+        contrast=_contributions(backprop, example.inputs, _coefficients(units, predicted, rival)),
     )
 
 
@@ -389,20 +393,11 @@ def _slopes(function: Activation, z: Array, outputs: Array) -> Array | None:
     return slopes
 
 
-def _errors(passes: Sequence[LayerPass], deltas: Array) -> list[Array]:
-    """Return the errors dL/dz of every layer, given those of the last layer."""
-    errors = [deltas]
-    for above, below in itertools.pairwise(reversed(passes)):
-        gradient = above.weights @ errors[0]
-        errors.insert(0, np.empty_like(below.z))
-        below.function.backward(below.z[None], below.outputs[None], gradient[None], errors[0][None])
-    return errors
-
-
-def _contributions(passes: Sequence[LayerPass], coefficients: Array) -> Array:
+def _contributions(backprop: Backpropagation, inputs: Array, coefficients: Array) -> Array:
     """Return each input times the derivative of a weighted sum of the last layer's z."""
-    first = passes[0]
-    contributions: Array = first.inputs * (first.weights @ _errors(passes, coefficients)[0])
+    backprop.output_deltas[...] = coefficients
+    backprop.propagate()
+    contributions: Array = inputs * backprop.input_gradient()[0]
     return contributions
 
 
