@@ -105,7 +105,7 @@ def find(directory: Path, file: KnownFile) -> Path | None:
         return compressed if _size_of(compressed) and _is_idx(compressed, file) else None
     if _matches(compressed, file.size, file.hash):
         return compressed
-    if file.idx_sha256 and _matches(plain, file.idx_size, file.idx_sha256):
+    if file.idx_sha256 and _matches(plain, None, file.idx_sha256):
         return plain
     return None
 

@@ -8,6 +8,7 @@ published, so these are verified by their structure and by the CRC-32 of gzip on
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -22,7 +23,7 @@ DIGITS = tuple(string.digits)
 
 @dataclass(frozen=True)
 class KnownFile:
-    """Sizes and hashes of a dataset file, compressed as published and uncompressed.
+    """Size and hashes of a dataset file, compressed as published and uncompressed.
 
     Parameters
     ----------
@@ -33,8 +34,8 @@ class KnownFile:
     hash : str, optional
         SHA-256 of the gzip file, or ``md5:`` and its MD5, as in a registry of pooch. None: the file
         is verified by its structure only.
-    idx_size, idx_sha256 : int, str, optional
-        Size in bytes and SHA-256 of the uncompressed IDX file.
+    idx_sha256 : str, optional
+        SHA-256 of the uncompressed IDX file.
     remote_name : str, optional
         Name on mirrors, or in an archive, if it is not ``<name>.gz``.
     """
@@ -42,7 +43,6 @@ class KnownFile:
     name: str
     size: int | None = None
     hash: str | None = None
-    idx_size: int | None = None
     idx_sha256: str | None = None
     remote_name: str | None = None
 
@@ -94,36 +94,36 @@ class KnownDataset:
     first_label: int = 0
 
 
+def _files(
+    *published: tuple[int, str], plain: Sequence[str | None] = (None,) * 4
+) -> tuple[KnownFile, ...]:
+    """Return the four files, in the order of `NAMES`.
+
+    Parameters
+    ----------
+    *published : (int, str)
+        Size in bytes and SHA-256 of each gzip file.
+    plain : sequence of str, optional
+        SHA-256 of each file without compression.
+    """
+    return tuple(
+        KnownFile(name, size, sha256, idx_sha256)
+        for name, (size, sha256), idx_sha256 in zip(NAMES, published, plain, strict=True)
+    )
+
+
 MNIST = KnownDataset(
     "mnist",
     "MNIST",
-    (
-        KnownFile(
-            TRAIN_IMAGES,
-            9912422,
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            47040016,
+    _files(
+        (9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        (28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        (1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        (4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        plain=(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        ),
-        KnownFile(
-            TRAIN_LABELS,
-            28881,
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            60008,
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        ),
-        KnownFile(
-            TEST_IMAGES,
-            1648877,
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            7840016,
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        ),
-        KnownFile(
-            TEST_LABELS,
-            4542,
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            10008,
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
     ),
@@ -137,33 +137,15 @@ MNIST = KnownDataset(
 MINI = KnownDataset(
     "mini",
     "mini",
-    (
-        KnownFile(
-            TRAIN_IMAGES,
-            804877,
-            "8d1eae75b5aff396cd29c4ac1bf9940059221ef7e568d080f6699358bfad60c3",
-            3920016,
+    _files(
+        (804877, "8d1eae75b5aff396cd29c4ac1bf9940059221ef7e568d080f6699358bfad60c3"),
+        (2534, "183f0d6e1c50136e698f8b78509f7a351c300f33cb73b17cf97a81d900371324"),
+        (155853, "c38842f3fc122aeb56961328eacf41c4315fb33e95ce0e9d0c97f3bd3d5b62c6"),
+        (526, "689b4d1da0ae1049125d2f91e157009a132a2a1e76b45a178dc0b359e1f74255"),
+        plain=(
             "1e3ffdb2f57e22d9e5363dde25c2d057542c2e72baa312f0f3b03948bb3802b7",
-        ),
-        KnownFile(
-            TRAIN_LABELS,
-            2534,
-            "183f0d6e1c50136e698f8b78509f7a351c300f33cb73b17cf97a81d900371324",
-            5008,
             "685aeb7baef68233efa643639a5e9c15bb48be09a628f96fb7f606ca2a1ea7bc",
-        ),
-        KnownFile(
-            TEST_IMAGES,
-            155853,
-            "c38842f3fc122aeb56961328eacf41c4315fb33e95ce0e9d0c97f3bd3d5b62c6",
-            784016,
             "de7c252b04f05e1f8309634180ccdf286dc6dbac8c579b74e76e02ae0331ca52",
-        ),
-        KnownFile(
-            TEST_LABELS,
-            526,
-            "689b4d1da0ae1049125d2f91e157009a132a2a1e76b45a178dc0b359e1f74255",
-            1008,
             "832c0d20f0dc42e575488c75a83a970787d4c8d4d05831b2ef03701b4a478a90",
         ),
     ),
@@ -174,27 +156,11 @@ MINI = KnownDataset(
 FASHION_MNIST = KnownDataset(
     "fashion-mnist",
     "Fashion-MNIST",
-    (
-        KnownFile(
-            TRAIN_IMAGES,
-            26421880,
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        ),
-        KnownFile(
-            TRAIN_LABELS,
-            29515,
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        ),
-        KnownFile(
-            TEST_IMAGES,
-            4422102,
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        ),
-        KnownFile(
-            TEST_LABELS,
-            5148,
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        ),
+    _files(
+        (26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     ),
     (
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -209,27 +175,11 @@ FASHION_MNIST = KnownDataset(
 KMNIST = KnownDataset(
     "kmnist",
     "KMNIST",
-    (
-        KnownFile(
-            TRAIN_IMAGES,
-            18165135,
-            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-        ),
-        KnownFile(
-            TRAIN_LABELS,
-            29497,
-            "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-        ),
-        KnownFile(
-            TEST_IMAGES,
-            3041136,
-            "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-        ),
-        KnownFile(
-            TEST_LABELS,
-            5120,
-            "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-        ),
+    _files(
+        (18165135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
+        (29497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+        (3041136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+        (5120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
     ),
     ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
