@@ -6,8 +6,11 @@ the documentation and the ``config.yaml`` of a run.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -20,7 +23,9 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
+from pydantic_core.core_schema import ModelSchema
 
 from nnctl.config.tables import TableEntry
 from nnctl.config.words import find_answer
@@ -73,18 +78,10 @@ class Section(BaseModel):
 class ElasticConfig(Section):
     """Elastic deformation: a smooth random displacement of each pixel (Simard et al., 2003)."""
 
-    alpha: float = Field(
-        default=34.0,
-        ge=0,
-        le=1e6,
-        description="Factor for displacements, which are drawn from -1 to 1",
-    )
-    sigma: float = Field(
-        default=4.0,
-        gt=0.1,
-        le=1e3,
-        description="Standard deviation of the Gaussian blur of displacements, in pixels",
-    )
+    alpha: float = Field(default=34.0, ge=0, le=1e6)
+    """Factor for displacements, which are drawn from -1 to 1."""
+    sigma: float = Field(default=4.0, gt=0.1, le=1e3)
+    """Standard deviation of the Gaussian blur of displacements, in pixels."""
 
 
 class AugmentConfig(Section):
@@ -93,32 +90,27 @@ class AugmentConfig(Section):
     Eight consecutive images share one deformation; noise is drawn for each image.
     """
 
-    shift: float = Field(default=0.0, ge=0, le=1e3, description="Shift along each axis, in pixels")
-    rotate: float = Field(
-        default=0.0, ge=0, le=180, description="Rotation about the center, in degrees"
-    )
-    scale: float = Field(
-        default=0.0, ge=0, le=0.9, description="Relative change of the length of each axis"
-    )
-    shear: float = Field(
-        default=0.0, ge=0, le=80, description="Angle by which vertical lines are tilted, in degrees"
-    )
-    elastic: ElasticConfig | None = Field(
-        default=None, description="Elastic deformation; {} stands for {alpha: 34, sigma: 4}"
-    )
-    noise: float = Field(
-        default=0.0,
-        ge=0,
-        le=10,
-        description="Standard deviation of Gaussian noise; pixels range from 0 to 1",
-    )
+    shift: float = Field(default=0.0, ge=0, le=1e3)
+    """Shift along each axis, in pixels."""
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    """Rotation about the center, in degrees."""
+    scale: float = Field(default=0.0, ge=0, le=0.9)
+    """Relative change of the length of each axis."""
+    shear: float = Field(default=0.0, ge=0, le=80)
+    """Angle by which vertical lines are tilted, in degrees."""
+    elastic: ElasticConfig | None = None
+    """Elastic deformation; {} stands for {alpha: 34, sigma: 4}."""
+    noise: float = Field(default=0.0, ge=0, le=10)
+    """Standard deviation of Gaussian noise; pixels range from 0 to 1."""
 
 
 class FoldConfig(Section):
     """One of several equal parts of the training set, which is held out for validation."""
 
-    number: Count = Field(description="Number of the fold, from 1")
-    of: Annotated[int, Field(ge=2, le=MAX_WHOLE)] = Field(description="Number of folds")
+    number: Count
+    """Number of the fold, from 1."""
+    of: Annotated[int, Field(ge=2, le=MAX_WHOLE)]
+    """Number of folds."""
 
     @model_validator(mode="after")
     def _check(self) -> FoldConfig:
@@ -132,58 +124,39 @@ class DataConfig(Section):
 
     written_if_set = frozenset({"fold"})
 
-    dataset: str = Field(
-        default="mnist",
-        min_length=1,
-        description="mnist, fashion-mnist, kmnist, qmnist, emnist-digits, emnist-letters, mini "
-        "(6,000 digits bundled with nnctl), a logic gate (and, or, nand, xor), or a directory "
-        "or file of images",
-    )
-    fallback: Literal["mini"] | None = Field(
-        default=None, description="Dataset to use, with a warning, if the dataset is not available"
-    )
-    validation: Whole | Literal["auto"] = Field(
-        default="auto",
-        description="Number of validation examples, held out from the training set; see split; "
-        "auto: one sixth of it (MNIST: 10,000 of 60,000)",
-    )
-    subset: Count | None = Field(
-        default=None, description="Number of training examples to use (null: all); see selection"
-    )
-    split: Literal["last", "stratified"] = Field(
-        default="last",
-        description="Examples that are held out for validation: last (the last ones of the file) "
-        "or stratified (the last ones of each class, with the same share of each)",
-    )
-    fold: FoldConfig | None = Field(
-        default=None,
-        description="Fold to hold out for validation, instead of the number in validation: "
-        "{number: 1, of: 5} is the first of five; the folds are consecutive examples of the file, "
-        "or of each class with split: stratified",
-    )
-    selection: Literal["balanced", "first"] = Field(
-        default="balanced",
-        description="Examples of a subset: balanced (equally many per class, drawn with the "
-        "seed) or first (the first ones of the file)",
-    )
-    positive_digit: Annotated[int, Field(ge=0, le=9)] | None = Field(
-        default=None, description="Binary labels: 1 for this digit, 0 for all others"
-    )
-    augment: AugmentConfig | None = Field(
-        default=None, description="Random deformations of training images only"
-    )
+    dataset: str = Field(default="mnist", min_length=1)
+    """mnist, fashion-mnist, kmnist, qmnist, emnist-digits, emnist-letters, mini (6,000 digits
+    bundled with nnctl), a logic gate (and, or, nand, xor), or a directory or file of images."""
+    fallback: Literal["mini"] | None = None
+    """Dataset to use, with a warning, if the dataset is not available."""
+    validation: Whole | Literal["auto"] = "auto"
+    """Number of validation examples, held out from the training set; see split; auto: one sixth of
+    it (MNIST: 10,000 of 60,000)."""
+    subset: Count | None = None
+    """Number of training examples to use (null: all); see selection."""
+    split: Literal["last", "stratified"] = "last"
+    """Examples that are held out for validation: last (the last ones of the file) or stratified
+    (the last ones of each class, with the same share of each)."""
+    fold: FoldConfig | None = None
+    """Fold to hold out for validation, instead of the number in validation: {number: 1, of: 5} is
+    the first of five; the folds are consecutive examples of the file, or of each class with split:
+    stratified."""
+    selection: Literal["balanced", "first"] = "balanced"
+    """Examples of a subset: balanced (equally many per class, drawn with the seed) or first (the
+    first ones of the file)."""
+    positive_digit: Annotated[int, Field(ge=0, le=9)] | None = None
+    """Binary labels: 1 for this digit, 0 for all others."""
+    augment: AugmentConfig | None = None
+    """Random deformations of training images only."""
 
 
 class InitConfig(Section):
     """Initial parameters of a layer."""
 
-    weights: Annotated[Initializer, TableEntry("initializer", INITIALIZERS)] = Field(
-        default=AUTO,
-        description="auto: He for the relu family, LeCun for selu, Glorot for all others",
-    )
-    biases: Annotated[Initializer, TableEntry("initializer", INITIALIZERS)] = Field(
-        default=AUTO, description="auto: zeros"
-    )
+    weights: Annotated[Initializer, TableEntry("initializer", INITIALIZERS)] = AUTO
+    """auto: He for the relu family, LeCun for selu, Glorot for all others."""
+    biases: Annotated[Initializer, TableEntry("initializer", INITIALIZERS)] = AUTO
+    """auto: zeros."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -209,19 +182,13 @@ class InitConfig(Section):
 class BatchNormConfig(Section):
     """Batch normalization of a hidden layer, with a trained gain and shift for each unit."""
 
-    momentum: float = Field(
-        default=0.9,
-        ge=0,
-        lt=1,
-        description="Share of the running mean and variance that each step keeps; evaluation uses "
-        "these instead of the mean and variance of a batch",
-    )
-    epsilon: float = Field(
-        default=1e-5, ge=1e-12, le=1, description="Added to the variance, so that no divisor is 0"
-    )
-    position: Literal["before", "after"] = Field(
-        default="before", description="Before the activation or after it"
-    )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the running mean and variance that each step keeps; evaluation uses these instead of
+    the mean and variance of a batch."""
+    epsilon: float = Field(default=1e-5, ge=1e-12, le=1)
+    """Added to the variance, so that no divisor is 0."""
+    position: Literal["before", "after"] = "before"
+    """Before the activation or after it."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -244,23 +211,16 @@ class LayerConfig(Section):
 
     written_if_set = frozenset({"batch_norm"})
 
-    units: int = Field(ge=1, le=MAX_UNITS, description="Number of outputs")
-    activation: Annotated[Activation, TableEntry("activation", ACTIVATIONS)] = Field(
-        description="Name of the activation, or {name: ..., PARAMETER: ...}"
-    )
-    init: InitConfig | None = Field(
-        default=None, description="Initial parameters of this layer; null: as in network.init"
-    )
-    dropout: DropoutRate = Field(
-        default=0.0,
-        description="Fraction of outputs set to 0 in training, drawn again for each batch; "
-        "hidden layers only",
-    )
-    batch_norm: BatchNormConfig | None = Field(
-        default=None,
-        description="Batch normalization (Ioffe and Szegedy 2015): true, or a mapping; hidden "
-        "layers only",
-    )
+    units: int = Field(ge=1, le=MAX_UNITS)
+    """Number of outputs."""
+    activation: Annotated[Activation, TableEntry("activation", ACTIVATIONS)]
+    """Name of the activation, or {name: ..., PARAMETER: ...}."""
+    init: InitConfig | None = None
+    """Initial parameters of this layer; null: as in network.init."""
+    dropout: DropoutRate = 0.0
+    """Fraction of outputs set to 0 in training, drawn again for each batch; hidden layers only."""
+    batch_norm: BatchNormConfig | None = None
+    """Batch normalization (Ioffe and Szegedy 2015): true, or a mapping; hidden layers only."""
 
     @property
     def function(self) -> str:
@@ -277,13 +237,12 @@ class LayerConfig(Section):
 class NetworkConfig(Section):
     """The layers, from the first hidden layer to the output layer; the dataset sets the inputs."""
 
-    layers: list[LayerConfig] = Field(
-        min_length=1, max_length=1000, description="Layers in order, the output layer last"
-    )
-    init: InitConfig = Field(default=InitConfig(), description="Initial parameters of all layers")
-    input_dropout: DropoutRate = Field(
-        default=0.0, description="Fraction of inputs set to 0 in training"
-    )
+    layers: list[LayerConfig] = Field(min_length=1, max_length=1000)
+    """Layers in order, the output layer last."""
+    init: InitConfig = InitConfig()
+    """Initial parameters of all layers."""
+    input_dropout: DropoutRate = 0.0
+    """Fraction of inputs set to 0 in training."""
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -301,65 +260,45 @@ class OptimizerConfig(Section):
 
     written_if_set = frozenset({"beta1", "beta2", "epsilon", "l1"})
 
-    name: Literal[tuple(OPTIMIZERS)] = Field(  # type: ignore[valid-type]
-        default="sgd",
-        description="sgd (stochastic gradient descent), adagrad, rmsprop, adam, or adamw, which is "
-        "adam by its usual name with weight_decay",
-    )
-    learning_rate: float = Field(gt=0, description="Factor for the mean gradient of a batch")
-    momentum: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="SGD only: fraction of the previous update that is added to this one",
-    )
-    nesterov: bool = Field(default=False, description="SGD only: Nesterov momentum")
-    beta1: Decay | None = Field(
-        default=None, description="Adam only: decay of the average of gradients; null: 0.9"
-    )
-    beta2: Decay | None = Field(
-        default=None,
-        description="Adam and RMSprop only: decay of the average of squared gradients; null: "
-        "0.999 for Adam, 0.99 for RMSprop",
-    )
-    epsilon: Positive | None = Field(
-        default=None,
-        description="Adam, RMSprop and AdaGrad only: added to the divisor of each step; null: "
-        "1e-8 for Adam and RMSprop, 1e-7 for AdaGrad",
-    )
-    weight_decay: float = Field(
-        default=0.0,
-        ge=0,
-        description="Each step multiplies the weights, not the biases, by "
-        "1 - learning_rate * weight_decay; lambda / n in Nielsen's book",
-    )
-    l1: float = Field(
-        default=0.0,
-        ge=0,
-        description="L1 regularization: each step moves the weights, not the biases, by "
-        "learning_rate * l1 toward 0; lambda / n in Nielsen's book",
-    )
-    clip_norm: Positive | None = Field(
-        default=None, description="Maximum norm of the mean gradient; longer ones are scaled down"
-    )
-    max_norm: Positive | None = Field(
-        default=None, description="Maximum norm of the incoming weights of each unit"
-    )
-    schedule: Annotated[Schedule, TableEntry("schedule", SCHEDULES)] = Field(
-        default=ConstantSchedule(), description="Change of the learning rate over the epochs"
-    )
+    name: Literal[tuple(OPTIMIZERS)] = "sgd"  # type: ignore[valid-type]
+    """sgd (stochastic gradient descent), adagrad, rmsprop, adam, or adamw, which is adam by its
+    usual name with weight_decay."""
+    learning_rate: float = Field(gt=0)
+    """Factor for the mean gradient of a batch."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """SGD only: fraction of the previous update that is added to this one."""
+    nesterov: bool = False
+    """SGD only: Nesterov momentum."""
+    beta1: Decay | None = None
+    """Adam only: decay of the average of gradients; null: 0.9."""
+    beta2: Decay | None = None
+    """Adam and RMSprop only: decay of the average of squared gradients; null: 0.999 for Adam, 0.99
+    for RMSprop."""
+    epsilon: Positive | None = None
+    """Adam, RMSprop and AdaGrad only: added to the divisor of each step; null: 1e-8 for Adam and
+    RMSprop, 1e-7 for AdaGrad."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Each step multiplies the weights, not the biases, by 1 - learning_rate * weight_decay; lambda
+    / n in Nielsen's book."""
+    l1: float = Field(default=0.0, ge=0)
+    """L1 regularization: each step moves the weights, not the biases, by learning_rate * l1 toward
+    0; lambda / n in Nielsen's book."""
+    clip_norm: Positive | None = None
+    """Maximum norm of the mean gradient; longer ones are scaled down."""
+    max_norm: Positive | None = None
+    """Maximum norm of the incoming weights of each unit."""
+    schedule: Annotated[Schedule, TableEntry("schedule", SCHEDULES)] = ConstantSchedule()
+    """Change of the learning rate over the epochs."""
 
 
 class EarlyStoppingConfig(Section):
     """Stops training before the last epoch if the validation metric does not improve."""
 
-    patience: Count = Field(
-        description="Number of consecutive epochs without improvement before stopping, also if "
-        "only some of them are validated"
-    )
-    metric: Literal["val_accuracy", "val_loss"] = Field(
-        default="val_accuracy", description="Metric that has to improve"
-    )
+    patience: Count
+    """Number of consecutive epochs without improvement before stopping, also if only some of them
+    are validated."""
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    """Metric that has to improve."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -380,72 +319,43 @@ class TrainingConfig(Section):
 
     written_if_set = frozenset({"validate_every", "monitor", "monitor_every"})
 
-    epochs: Count | Literal["auto"] = Field(
-        default="auto",
-        description="Passes over the training set; auto: enough for steps if set, else 30",
-    )
-    steps: Count | None = Field(
-        default=None,
-        description="Maximum number of steps; training ends earlier if the epochs are over",
-    )
-    batch_size: Count = Field(default=32, description="Examples per step")
-    sampling: Literal["shuffle", "with_replacement"] = Field(
-        default="shuffle",
-        description="shuffle: each example once per epoch; with_replacement: every batch is "
-        "drawn from all examples, as in Deep Learning from Scratch",
-    )
-    seed: Whole = Field(
-        default=0,
-        description="Seed of all random numbers: initial weights, shuffling, subset, dropout "
-        "and augmentation",
-    )
-    label_smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Fraction of each target that is spread evenly over all classes",
-    )
-    class_weights: Literal["balanced"] | None = Field(
-        default=None,
-        description="balanced: the loss of each example is divided by the share of its class, so "
-        "that rare classes count as much as others",
-    )
-    adversarial: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        default=None,
-        description="Adversarial training: distance (L2 norm) by which each image is moved in "
-        "the direction of increasing loss. Black and white differ by 1; moved pixels may leave "
-        "that range",
-    )
-    average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="Decay per step, such as 0.999, of an exponential moving average (EMA) of "
-        "the weights, which is validated, saved and evaluated. It is updated every eighth "
-        "step; after n steps the decay is at most n / (n + 10)",
-    )
-    early_stopping: EarlyStoppingConfig | None = Field(
-        default=None,
-        description="Early stopping; a number alone is the patience; null: train for all epochs",
-    )
-    validate_every: Interval = Field(
-        default=1,
-        description="Number of epochs, or a time such as 30s, from one validation to the next; the "
-        "epochs between are neither measured nor recorded. The last epoch always is",
-    )
-    monitor: list[Literal["cost", "train_accuracy", "test"]] = Field(
-        default=[],
-        description="Figures to measure after each validated epoch, and never used to decide: cost "
-        "(loss on the training images without dropout, plus the L2 and L1 terms), "
-        "train_accuracy (without dropout), test (loss and accuracy on the test images)",
-    )
-    monitor_every: Count | None = Field(
-        default=None,
-        description="Number of steps from one recorded loss of a batch to the next; null: none",
-    )
-    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        default="auto",
-        description="Threads per training step, at most one per example of a batch; auto: "
-        "chosen from the size of a step",
-    )
+    epochs: Count | Literal["auto"] = "auto"
+    """Passes over the training set; auto: enough for steps if set, else 30."""
+    steps: Count | None = None
+    """Maximum number of steps; training ends earlier if the epochs are over."""
+    batch_size: Count = 32
+    """Examples per step."""
+    sampling: Literal["shuffle", "with_replacement"] = "shuffle"
+    """shuffle: each example once per epoch; with_replacement: every batch is drawn from all
+    examples, as in Deep Learning from Scratch."""
+    seed: Whole = 0
+    """Seed of all random numbers: initial weights, shuffling, subset, dropout and augmentation."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Fraction of each target that is spread evenly over all classes."""
+    class_weights: Literal["balanced"] | None = None
+    """balanced: the loss of each example is divided by the share of its class, so that rare classes
+    count as much as others."""
+    adversarial: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Adversarial training: distance (L2 norm) by which each image is moved in the direction of
+    increasing loss. Black and white differ by 1; moved pixels may leave that range."""
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step, such as 0.999, of an exponential moving average (EMA) of the weights, which
+    is validated, saved and evaluated. It is updated every eighth step; after n steps the decay is
+    at most n / (n + 10)."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """Early stopping; a number alone is the patience; null: train for all epochs."""
+    validate_every: Interval = 1
+    """Number of epochs, or a time such as 30s, from one validation to the next; the epochs between
+    are neither measured nor recorded. The last epoch always is."""
+    monitor: list[Literal["cost", "train_accuracy", "test"]] = []
+    """Figures to measure after each validated epoch, and never used to decide: cost (loss on the
+    training images without dropout, plus the L2 and L1 terms), train_accuracy (without dropout),
+    test (loss and accuracy on the test images)."""
+    monitor_every: Count | None = None
+    """Number of steps from one recorded loss of a batch to the next; null: none."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """Threads per training step, at most one per example of a batch; auto: chosen from the size of
+    a step."""
 
     @property
     def validation_epochs(self) -> int:
@@ -462,22 +372,41 @@ class TrainingConfig(Section):
 class Config(Section):
     """A training configuration."""
 
-    data: DataConfig = Field(default=DataConfig(), description="Dataset")
-    network: NetworkConfig = Field(description="Layers of the network")
-    loss: Literal[tuple(LOSSES)] = Field(  # type: ignore[valid-type]
-        default="cross_entropy",
-        description="cross_entropy (with softmax or sigmoid outputs) or quadratic (half the "
-        "squared distance)",
-    )
-    optimizer: OptimizerConfig = Field(description="Optimizer")
-    training: TrainingConfig = Field(
-        default=TrainingConfig(), description="Length of training, batch size and seed"
-    )
+    data: DataConfig = DataConfig()
+    """Dataset."""
+    network: NetworkConfig
+    """Layers of the network."""
+    loss: Literal[tuple(LOSSES)] = "cross_entropy"  # type: ignore[valid-type]
+    """cross_entropy (with softmax or sigmoid outputs) or quadratic (half the squared distance)."""
+    optimizer: OptimizerConfig
+    """Optimizer."""
+    training: TrainingConfig = TrainingConfig()
+    """Length of training, batch size and seed."""
+
+
+class _Generator(GenerateJsonSchema):
+    """Generates JSON Schemas in which the docstring below a key is its description.
+
+    Pydantic's own option for this, `use_attribute_docstrings`, would delay the start of all
+    commands, which need no descriptions.
+    """
+
+    def model_schema(self, schema: ModelSchema) -> dict[str, Any]:
+        """Return the JSON Schema of a model."""
+        described = super().model_schema(schema)
+        if issubclass(schema["cls"], Section):
+            (definition,) = ast.parse(inspect.getsource(schema["cls"])).body
+            for key, below in itertools.pairwise(cast("ast.ClassDef", definition).body):
+                match key, below:
+                    case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                        description = " ".join(text.split()).removesuffix(".")
+                        described["properties"][name]["description"] = description
+        return described
 
 
 def json_schema(model: type[Section] = Config) -> dict[str, Any]:
     """Return the JSON Schema of a model, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(mode="validation"),
+        **model.model_json_schema(mode="validation", schema_generator=_Generator),
     }
