@@ -308,8 +308,9 @@ def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, value: Any
     elif answer := _answer(model, path, siblings, value):
         advice = f"; {answer.below(parent, siblings).text()}"
         same = answer.key.rpartition(".")[2]
-        checkable = same in siblings and not _names(value, answer)
-        related = ((*parent, same),) if checkable else ()
+        # A value may be a word of the answer as well, as in ``regularization: l2``.
+        is_word = isinstance(value, str) and find_answer(value) == answer
+        related = ((*parent, same),) if same in siblings and not is_word else ()
     elif meant := nearest(key, siblings):
         advice, related = f"; did you mean '{meant}'?", ((*parent, meant),)
     else:
@@ -336,11 +337,6 @@ def _answer(
     if answer and of_value and of_value.settings.keys() != answer.settings.keys():
         return of_value
     return answer
-
-
-def _names(value: Any, answer: Answer) -> bool:
-    """Check whether a value is one of the words of an answer, as in ``regularization: l2``."""
-    return isinstance(value, str) and find_answer(value) is answer
 
 
 def _full_key(key: str) -> str:

@@ -14,8 +14,10 @@ from tests.conftest import Nnctl
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
-ALL = [answer for answers in ANSWERS.values() for answer in answers]
-WORDS = [word for answer in ALL for word in answer.words.split()]
+ALL = {
+    words: Answer.parse(answer) for answers in ANSWERS.values() for words, answer in answers.items()
+}
+WORDS = " ".join(ALL).split()
 SETTINGS = dict(possible_settings())
 KEYS = {normalized(part) for key in SETTINGS for part in key.split(".")}
 
@@ -24,14 +26,11 @@ SCHEDULE = "optimizer.schedule"
 INIT = "network.init"  # the only section that a word of another library has as a whole
 
 
-def first_word(answer: Answer) -> str:
-    return answer.words.split()[0]
-
-
-@pytest.mark.parametrize("answer", ALL, ids=first_word)
-def test_each_word_is_answered_and_the_answer_is_accepted(answer: Answer) -> None:
+@pytest.mark.parametrize("words", ALL, ids=lambda words: words.split()[0])
+def test_each_word_is_answered_and_the_answer_is_accepted(words: str) -> None:
     """The advice is read from the message and applied as a reader would."""
-    for word in answer.words.split():
+    answer = ALL[words]
+    for word in words.split():
         if normalized(word) not in KEYS:
             messages = mistakes(f"{SMALL}{word}: 1\n")
             assert f"c.yaml:7:1: {word}: unknown key '{word}'; {answer.text()}" in messages
@@ -55,12 +54,12 @@ def test_each_word_is_answered_and_the_answer_is_accepted(answer: Answer) -> Non
 
 def test_no_word_has_two_answers_or_is_a_valid_value() -> None:
     assert len({*map(normalized, WORDS)}) == len(WORDS)
-    for answer in ALL:
+    for words, answer in ALL.items():
         valid = {name for key in answer.settings for name in SETTINGS.get(key, [])}
         if not answer.settings:
             valid = KEYS | {name for names in SETTINGS.values() for name in names}
         valid -= {"shuffle"}  # the value of another key
-        assert not valid & {*answer.words.split()}, "this word needs no answer any more"
+        assert not valid & {*words.split()}, "this word needs no answer any more"
 
 
 @pytest.mark.parametrize(

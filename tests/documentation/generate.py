@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from nnctl.cli import main
 from nnctl.config import json_schema
 from nnctl.config.presets import Preset, presets
-from nnctl.config.words import ANSWERS
+from nnctl.config.words import ANSWERS, Answer
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
@@ -112,14 +112,15 @@ def _tables_of_words() -> Iterator[str]:
     """Yield one table per kind of words of the books, with the keys and values of nnctl."""
     for kind, answers in ANSWERS.items():
         yield f"## {kind}\n\n| word | in nnctl |\n|---|---|\n"
-        for answer in answers:
-            words = ", ".join(f"`{word}`" for word in answer.words.split())
+        for words, text in answers.items():
+            listed = ", ".join(f"`{word}`" for word in words.split())
+            answer = Answer.parse(text)
             settings = " and ".join(
                 f"`{key}`" if value is None else f"`{key}: {short_value(value)}`"
                 for key, value in answer.settings.items()
             )
             comma = ", " if settings and answer.note else ""
-            yield f"| {words} | {settings}{comma}{_escape(answer.note)} |\n"
+            yield f"| {listed} | {settings}{comma}{_escape(answer.note)} |\n"
         yield "\n"
 
 
