@@ -7,7 +7,6 @@ same table gives the page of words in the documentation.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ class Answer:
         settings = {
             here.get(key.rpartition(".")[2], key): value for key, value in self.settings.items()
         }
-        return dataclasses.replace(self, settings=settings)
+        return Answer(settings, self.note)
 
     @property
     def key(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from nnctl.data.registry import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     KnownDataset,
+    hash_of,
 )
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.files import exists, expand_home, remove_temporaries, write_atomically
@@ -262,7 +262,7 @@ def open_dataset(
         download.fetch(directory, known, mirrors=tried, notify=notify)
         return _verified(name, directory, known) or _raise_damaged(directory)
     files = _user_files(name, data_dir)
-    hashes = {path.name: download.sha256_of(path) for path in files.values()}
+    hashes = {path.name: hash_of(path) for path in files.values()}
     return Dataset(canonical_name(name), files, hashes)
 
 
@@ -292,7 +292,7 @@ def _verified(name: str, directory: Path, known: KnownDataset) -> Dataset | None
         if file.idx_sha256:
             hashes[file.name] = file.idx_sha256
         else:
-            hashes[path.name] = download.sha256_of(path)
+            hashes[path.name] = hash_of(path)
     return Dataset(name, files, hashes)
 
 
@@ -351,23 +351,17 @@ def _converted(source: Path, cache: Path, _: tuple[tuple[int, int], ...]) -> Map
     files = {name: directory / name for name in NAMES}
     try:
         hashes = json.loads((directory / _HASHES).read_text("utf-8"))
-        if hashes == {name: download.sha256_of(path) for name, path in files.items()}:
+        if hashes == {name: hash_of(path) for name, path in files.items()}:
             return files
     except (OSError, ValueError, DataError):
         pass  # it was not converted yet, or the cache is damaged
     contents = {name: idx.encode(array) for name, array in readers.read(source).items()}
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    hashes = {name: hash_of(content) for name, content in contents.items()}
+    with download.writing(directory):
         remove_temporaries(directory)
         for name, content in contents.items():
             write_atomically(files[name], content)
         write_atomically(directory / _HASHES, json.dumps(hashes).encode())
-    except OSError as error:
-        raise DataError(
-            f"{directory} cannot be written: {error.strerror or error}",
-            hint="Choose another folder with --data-dir or NNCTL_DATA_DIR.",
-        ) from None
     return files
 
 

@@ -1,9 +1,7 @@
 """Downloading datasets: each file comes from the first mirror with the right content.
 
 A mirror may be silent, slow or hostile. Its data is limited to the size of the file, and only
-verified content is written to the cache. A mirror is abandoned if it sends nothing for its share of
-`PATIENCE`, or after `GRACE` on average fewer than `SLOWEST` bytes per second. So MNIST's largest
-file takes at most 22 minutes from one mirror.
+verified content is written to the cache.
 """
 
 from __future__ import annotations
@@ -11,36 +9,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
-import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from nnctl.data import idx
-from nnctl.data.registry import DATASETS, TEST_LABELS, TRAIN_LABELS, KnownDataset, KnownFile
+from nnctl.data.registry import (
+    DATASETS,
+    SCHEMES,
+    TEST_LABELS,
+    TRAIN_LABELS,
+    KnownDataset,
+    KnownFile,
+    hash_of,
+)
 from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries, write_atomically
 from nnctl.text import quoted, without_secrets
-
-PATIENCE = 18.0
-"""Total seconds to wait for mirrors that do not answer, divided equally among all mirrors."""
-
-SLOWEST = 8_000
-"""Bytes per second on average."""
-
-GRACE = 60.0
-"""Seconds at the beginning during which a mirror may be slower."""
-
-MAX_BYTES = 100_000_000
-"""Limit for a file of unknown size."""
-
-_SCHEMES = ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -115,10 +105,10 @@ def _matches(path: Path, size: int | None, known_hash: str) -> bool:
     return actual is not None and size in (None, actual) and hash_of(path, known_hash) == known_hash
 
 
-def _is_idx(path: Path, file: KnownFile) -> bool:
-    """Return whether a file begins like an IDX file; reading it verifies its length and CRC-32."""
+def _is_idx(path: Path, file: KnownFile, *, whole: bool = False) -> bool:
+    """Return whether a file begins like an IDX file, or is one: its length and CRC-32 are right."""
     try:
-        idx.read_idx_shape(path, _dimensions(file))
+        (idx.read_idx if whole else idx.read_idx_shape)(path, _dimensions(file))
     except DataError:
         return False
     return True
@@ -130,13 +120,8 @@ def _dimensions(file: KnownFile) -> int:
 
 def inspect(directory: Path, file: KnownFile) -> State:
     """Check whether a known file is in a folder and has the right content."""
-    if path := find(directory, file):
-        if file.hash:
-            return "right"
-        try:
-            idx.read_idx(path, _dimensions(file))
-        except DataError:
-            return "damaged"
+    path = find(directory, file)
+    if path and (file.hash or _is_idx(path, file, whole=True)):
         return "right"
     present = (directory / file.gzip_name).exists() or (directory / file.name).exists()
     return "damaged" if present else "missing"
@@ -147,27 +132,7 @@ def _size_of(path: Path) -> int | None:
     try:
         return path.stat().st_size if path.is_file() else None
     except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    return hash_of(path, "")
-
-
-def hash_of(path: Path, known_hash: str) -> str:
-    """Return the hash of a file in the form of a known one: SHA-256, or ``md5:`` and MD5."""
-    prefix = "md5:" if known_hash.startswith("md5:") else ""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "md5" if prefix else "sha256")
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return prefix + digest.hexdigest()
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read: {error.strerror}")
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def fetch(
@@ -215,23 +180,20 @@ def fetch(
         wanted.append(file)
     if not wanted:
         return
-    with _writing(directory), tempfile.TemporaryDirectory() as folder:
+    with writing(directory), tempfile.TemporaryDirectory() as folder:
         downloader = _Downloader(dataset.name, tried, Path(folder), notify)
-        received = _receive(downloader, dataset, wanted, directory)
-        for path, content in list(received) if force else received:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
+        received = (
+            _extract(downloader.receive(dataset.archive), dataset.archive, directory)
+            if dataset.archive
+            else ((directory / f.gzip_name, downloader.receive(f).read_bytes()) for f in wanted)
+        )
+        _write(list(received) if force else received)
 
 
-def _receive(
-    downloader: _Downloader, dataset: KnownDataset, wanted: Sequence[KnownFile], directory: Path
-) -> Iterator[tuple[Path, bytes]]:
-    """Download files, and yield their paths in the cache and their contents."""
-    if dataset.archive is None:
-        for file in wanted:
-            yield directory / file.gzip_name, downloader.receive(file).read_bytes()
-        return
-    yield from _extract(downloader.receive(dataset.archive), dataset.archive, directory)
+def _write(contents: Iterable[tuple[Path, bytes]]) -> None:
+    for path, content in contents:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
 
 
 def _extract(path: Path, archive: KnownFile, directory: Path) -> Iterator[tuple[Path, bytes]]:
@@ -283,7 +245,7 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
             )
         for file, array in zip(dataset.files, readers.read(source).values(), strict=True):
             content = contents[directory / file.name] = idx.encode(array)
-            if _hash(content, "") != file.idx_sha256:
+            if hash_of(content) != file.idx_sha256:
                 count = f"{len(array):,} {'images' if array.ndim == 3 else 'labels'}"
                 problems.append(f"{file.name}: its {count} are not those of {dataset.title}")
     else:
@@ -303,11 +265,9 @@ def import_files(directory: Path, source: Path, dataset: KnownDataset) -> None:
     if problems:
         lines = "\n  ".join([f"{source} does not contain {dataset.title}:", *problems])
         raise DataError(lines, hint=hint)
-    with _writing(directory):
+    with writing(directory):
         remove_temporaries(directory)
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
+        _write(contents.items())
 
 
 def _verified_content(path: Path, file: KnownFile) -> tuple[str, bytes]:
@@ -320,20 +280,18 @@ def _verified_content(path: Path, file: KnownFile) -> tuple[str, bytes]:
     """
     if _size_of(path) is None:
         raise DataError(f"{path} is not a file")
-    plain = idx.read_plain(path)
-    content = path.read_bytes()
-    if file.hash and _hash(content, file.hash) == file.hash:
+    plain, content = idx.read_plain(path), path.read_bytes()
+    plain_hash, hashes = hash_of(plain), (hash_of(content), hash_of(content, "md5:"))
+    if file.hash in hashes:
         return file.gzip_name, content
-    if file.idx_sha256 and _hash(plain, "") == file.idx_sha256:
+    if file.idx_sha256 == plain_hash:
         return file.name, plain
     idx.decode(plain, path, _dimensions(file))  # says what is wrong with another file
     if file.hash is None:
         return file.gzip_name, content if content != plain else gzip.compress(plain, 1)
     for known in DATASETS.values():
         for other in known.files:
-            if _hash(content, other.hash or "") == other.hash or (
-                _hash(plain, "") == other.idx_sha256
-            ):
+            if other.hash in hashes or other.idx_sha256 == plain_hash:
                 raise DataError(f"{path} is {other.name} of {known.title}")
     raise DataError(
         f"{path} has the format of {file.name}, but not its content"
@@ -342,15 +300,8 @@ def _verified_content(path: Path, file: KnownFile) -> tuple[str, bytes]:
     )
 
 
-def _hash(content: bytes, known_hash: str) -> str:
-    """Return the hash of a content in the form of a known one."""
-    if known_hash.startswith("md5:"):
-        return f"md5:{hashlib.md5(content, usedforsecurity=False).hexdigest()}"
-    return hashlib.sha256(content).hexdigest()
-
-
 @contextlib.contextmanager
-def _writing(directory: Path) -> Iterator[None]:
+def writing(directory: Path) -> Iterator[None]:
     """Create a folder, and raise an error if it is read-only, before anything is downloaded."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -368,7 +319,7 @@ def check_mirror(mirror: str) -> str:
     """Return the base URL of a mirror: with a slash at the end of its path, without a fragment."""
     try:
         parts = urlsplit(mirror)
-        valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
     if not valid:
@@ -386,24 +337,26 @@ class _Downloader:
     def __init__(self, dataset: str, mirrors: Sequence[str], folder: Path, notify: Notify) -> None:
         self._dataset = dataset
         self._mirrors = list(dict.fromkeys(mirrors))
+        self._n_mirrors = max(1, len(self._mirrors))
         self._folder = folder
         self._notify = notify
-        self._patience = PATIENCE / max(1, len(self._mirrors))
 
     def receive(self, file: KnownFile) -> Path:
         """Return the path of a verified file, or raise an error that lists all failures."""
         from nnctl.data import mirror  # imports pooch, which is slow
 
+        def report(count: int) -> None:
+            self._notify(BytesReceived(file.name, count))
+
+        patience = mirror.PATIENCE / self._n_mirrors
         failures = []
         for base in tuple(self._mirrors):
             parts = urlsplit(base)
             address = parts._replace(path=parts.path + file.published_name).geturl()
             shown = without_secrets(address)
             self._notify(FileStarted(file.name, shown, file.size))
-            limits = mirror.Limits(file.size, MAX_BYTES, self._patience, SLOWEST, GRACE)
-            report = partial(self._report_bytes, file)
             try:
-                path = mirror.retrieve(address, str(file.hash), self._folder, limits, report)
+                path = mirror.retrieve(address, file, self._folder, patience, report)
             except mirror.MirrorError as error:
                 self._notify(MirrorFailed(file.name, shown, str(error)))
                 failures.append(f"{shown} {error}")
@@ -417,6 +370,3 @@ class _Downloader:
             hint="Choose another mirror with --mirror URL or NNCTL_MIRROR, or copy local files "
             f"with: nnctl download {self._dataset} --from DIR",
         )
-
-    def _report_bytes(self, file: KnownFile, count: int) -> None:
-        self._notify(BytesReceived(file.name, count))

@@ -1,5 +1,9 @@
 """One file from one mirror: pooch retrieves it with a downloader that has limits.
 
+A mirror is abandoned if it sends nothing for its share of `PATIENCE`, or after `GRACE` on average
+fewer than `SLOWEST` bytes per second. So MNIST's largest file takes at most 22 minutes from one
+mirror.
+
 A mirror's URL may contain a password or token, and so may the messages of a mirror or a library. So
 error messages are written here; they quote only URLs without secrets.
 """
@@ -14,16 +18,28 @@ import threading
 from collections.abc import Callable
 from http.client import responses
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 from urllib.parse import urljoin, urlsplit
 
 import pooch
 import requests
 from requests import exceptions as failures
 
+from nnctl.data.registry import SCHEMES, KnownFile
 from nnctl.text import without_secrets
 
-SCHEMES = ("http", "https")
+PATIENCE = 18.0
+"""Total seconds to wait for mirrors that do not answer, divided equally among all mirrors."""
+
+SLOWEST = 8_000
+"""Bytes per second on average."""
+
+GRACE = 60.0
+"""Seconds at the beginning during which a mirror may be slower."""
+
+MAX_BYTES = 100_000_000
+"""Limit for a file of unknown size."""
+
 _CHUNK = 8192  # bytes; a mirror that sends less within the timeout counts as silent
 _TICK = 0.1  # seconds
 _REASON_WIDTH = 200
@@ -44,32 +60,8 @@ class UnreachableError(MirrorError):
     """A mirror did not answer, or was too slow; it is not tried for the other files."""
 
 
-class Limits(NamedTuple):
-    """Limits at which a mirror is abandoned.
-
-    Parameters
-    ----------
-    size : int, optional
-        Size of the file in bytes.
-    max_size : int
-        Maximum size, if the size is not known.
-    patience : float
-        Seconds without a connection or without new bytes.
-    rate : float
-        Minimum average bytes per second.
-    grace : float
-        Seconds at the beginning during which the average may be lower.
-    """
-
-    size: int | None
-    max_size: int
-    patience: float
-    rate: float
-    grace: float
-
-
 def retrieve(
-    url: str, known_hash: str, folder: Path, limits: Limits, progress: Callable[[int], None]
+    url: str, file: KnownFile, folder: Path, patience: float, progress: Callable[[int], None]
 ) -> Path:
     """Download a file into a folder, and return its path if it has the right content.
 
@@ -77,12 +69,12 @@ def retrieve(
     ----------
     url : str
         URL of the file.
-    known_hash : str
-        SHA-256, or ``md5:`` and MD5.
+    file : KnownFile
+        Size and hash of the file.
     folder : Path
         Temporary folder.
-    limits : Limits
-        Size of the file, and when to abandon the mirror.
+    patience : float
+        Seconds without a connection or without new bytes.
     progress : callable
         Function that is called with the number of bytes received since its last call.
 
@@ -92,12 +84,11 @@ def retrieve(
         The request failed, or the content is not that of the file.
     """
     pooch.get_logger().setLevel(logging.CRITICAL)  # it logs addresses
-    name = known_hash.rpartition(":")[2]
+    downloader = Download(file.size, patience, progress)
     try:
-        downloader = Download(limits, progress)
-        return Path(pooch.retrieve(url, known_hash, name, folder, downloader=downloader))
+        return Path(pooch.retrieve(url, file.hash, file.name, folder, downloader=downloader))
     except ValueError:
-        algorithm = "MD5" if known_hash.startswith("md5:") else "SHA-256"
+        algorithm = "MD5" if str(file.hash).startswith("md5:") else "SHA-256"
         raise MirrorError(f"sent wrong content: its {algorithm} is not the known one") from None
 
 
@@ -108,10 +99,11 @@ class Download:
     not cover name resolution, a host with many addresses that do not answer, or slow headers.
     """
 
-    def __init__(self, limits: Limits, progress: Callable[[int], None]) -> None:
+    def __init__(self, size: int | None, patience: float, progress: Callable[[int], None]) -> None:
         self.received = 0
         self.ended = threading.Event()
-        self._limits = limits
+        self._size = size
+        self._patience = patience
         self._progress = progress
         self._error: Exception | None = None
         self._is_redirected = self._is_answered = self._is_abandoned = False
@@ -134,13 +126,12 @@ class Download:
                 self._is_abandoned = True  # the thread ends when it receives the next bytes
         if self._error:
             raise self._error
-        size = self._limits.size
-        if size is not None and self.received < size:
-            raise MirrorError(f"sent only {self.received:,} of {size:,} bytes")
+        if self._size is not None and self.received < self._size:
+            raise MirrorError(f"sent only {self.received:,} of {self._size:,} bytes")
 
     def wait(self) -> None:
         """Wait until the request ends; raise an error if too few bytes arrive."""
-        limits, reported, silent, elapsed = self._limits, 0, 0.0, 0.0
+        reported, silent, elapsed = 0, 0.0, 0.0
         while not self.ended.wait(_TICK):
             # Ticks are counted, because a clock also counts time while the process is suspended.
             silent += _TICK
@@ -149,10 +140,10 @@ class Download:
             if received > reported:
                 self._progress(received - reported)
                 reported, silent = received, 0.0
-            if silent >= limits.patience:
+            if silent >= self._patience:
                 raise self._timed_out()
-            if received < limits.rate * (elapsed - limits.grace):
-                raise UnreachableError(f"sent fewer than {limits.rate:,} bytes per second")
+            if received < SLOWEST * (elapsed - GRACE):
+                raise UnreachableError(f"sent fewer than {SLOWEST:,} bytes per second")
         self._progress(self.received - reported)
 
     def _receive(self, url: str, file: IO[bytes]) -> None:
@@ -164,7 +155,7 @@ class Download:
             with requests.get(
                 url,
                 stream=True,
-                timeout=self._limits.patience,
+                timeout=self._patience,
                 headers=headers,
                 hooks=hooks,
                 verify=_certificates(),
@@ -195,7 +186,7 @@ class Download:
             raise MirrorError(f"redirects to {shown}, which is not an http:// or https:// URL")
 
     def _write(self, chunk: bytes, file: IO[bytes]) -> None:
-        limit = self._limits.max_size if self._limits.size is None else self._limits.size
+        limit = MAX_BYTES if self._size is None else self._size
         if self._is_abandoned or self.received + len(chunk) > limit:
             raise MirrorError("sent more bytes than the file has")
         try:
@@ -207,7 +198,7 @@ class Download:
 
     def _timed_out(self) -> MirrorError:
         failure = "sent almost nothing for" if self._is_answered else "did not answer within"
-        return UnreachableError(f"{failure} {self._limits.patience:.0f} s")
+        return UnreachableError(f"{failure} {self._patience:.0f} s")
 
     def _explained(self, error: Exception) -> MirrorError:
         """Convert the error of a failed request to a short reason without secrets."""

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnctl.data import idx
-from nnctl.data.registry import NAMES
+from nnctl.data.registry import NAMES, hash_of
 from nnctl.errors import DamagedFileError, DataError, requiring
 from nnctl.text import quoted, shortened
 
@@ -63,9 +63,8 @@ class Container(NamedTuple):
         """Return a hash of the names and contents of the files, and of the readers' version."""
         total = hashlib.sha256(f"{VERSION}\n".encode())
         for path in self.files:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{path.parent.parent.name}/{path.parent.name} {digest}\n".encode())
+            name = f"{path.parent.parent.name}/{path.parent.name}"
+            total.update(f"{name} {hash_of(path)}\n".encode())
         return total.hexdigest()
 
 

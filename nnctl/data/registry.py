@@ -7,9 +7,14 @@ published, so these are verified by their structure and by the CRC-32 of gzip on
 
 from __future__ import annotations
 
+import hashlib
+import io
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from nnctl.errors import DataError
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
@@ -19,6 +24,26 @@ NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 """The four files of every dataset."""
 
 DIGITS = tuple(string.digits)
+
+SCHEMES = ("http", "https")
+"""Schemes of the URL of a mirror."""
+
+
+def hash_of(file: Path | bytes, known_hash: str = "") -> str:
+    """Return the hash of a file or content in the form of a known one, by default its SHA-256.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    algorithm, colon, _ = known_hash.rpartition(":")
+    try:
+        with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, algorithm or "sha256")
+    except OSError as error:
+        raise DataError(f"{file!s} cannot be read: {error.strerror}") from None
+    return algorithm + colon + digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from nnctl.data import download
 from nnctl.data import mirror as mirrors
 from nnctl.data.dataset import MINI_DIRECTORY
 from nnctl.data.download import (
@@ -31,7 +30,7 @@ from nnctl.data.download import (
     import_files,
     inspect,
 )
-from nnctl.data.registry import MINI
+from nnctl.data.registry import MINI, KnownFile
 from nnctl.errors import DataError, UsageError
 from nnctl.files import remove_temporaries
 from tests.data import mirrors as mirror_tests
@@ -64,7 +63,7 @@ def known_host(monkeypatch: pytest.MonkeyPatch) -> str:
     """The only known mirror: a closed port."""
     host = f"127.0.0.1:{closed_port()}"
     monkeypatch.setattr(mirror_tests, "KNOWN_MIRRORS", [f"http://{host}/known/"])
-    monkeypatch.setattr(download, "PATIENCE", 180.0)  # tolerates a busy machine
+    monkeypatch.setattr(mirrors, "PATIENCE", 180.0)  # tolerates a busy machine
     return host
 
 
@@ -326,8 +325,8 @@ def swallowing() -> Iterator[str]:
 def test_a_mirror_that_stalls_is_abandoned_and_the_next_one_is_tried(
     cache: Path, mirror: MakeMirror, swallowing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "PATIENCE", 9.0)  # 3 s for each mirror, all cases at once
-    monkeypatch.setattr(download, "GRACE", 4.0)
+    monkeypatch.setattr(mirrors, "PATIENCE", 9.0)  # 3 s for each mirror, all cases at once
+    monkeypatch.setattr(mirrors, "GRACE", 4.0)
     released, resolve = threading.Event(), socket.getaddrinfo
 
     def hang(host: str, *arguments: Any, **options: Any) -> object:
@@ -394,15 +393,14 @@ class Ticks(threading.Event):
 def wait(counts: list[int], patience: float = 1e6) -> int:
     """Wait for a download with these numbers of bytes per tick; return the reported sum."""
     reported: list[int] = []
-    limits = mirrors.Limits(10**10, 0, patience, download.SLOWEST, download.GRACE)
-    started = mirrors.Download(limits, reported.append)
+    started = mirrors.Download(10**10, patience, reported.append)
     started.ended = Ticks(started, counts)
     started.wait()
     return sum(reported)
 
 
-TICKS = round(10 * download.GRACE) + 2  # the floating-point sum of tenths is not exact
-FAST, SLOWER = round(download.SLOWEST / 10), round(download.SLOWEST / 20)
+TICKS = round(10 * mirrors.GRACE) + 2  # the floating-point sum of tenths is not exact
+FAST, SLOWER = round(mirrors.SLOWEST / 10), round(mirrors.SLOWEST / 20)
 
 
 @pytest.mark.parametrize(
@@ -435,25 +433,23 @@ def test_a_mirror_that_sends_nothing_is_abandoned_after_its_patience() -> None:
 
 
 def test_mirrors_share_the_patience(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[mirrors.Limits] = []
+    seen: list[float] = []
 
-    def retrieve(_: str, __: str, folder: Path, limits: mirrors.Limits, *___: object) -> Path:
-        seen.append(limits)
+    def retrieve(_: str, __: KnownFile, folder: Path, patience: float, ___: object) -> Path:
+        seen.append(patience)
         (folder / "file").write_bytes(A_PACKED)
         return folder / "file"
 
-    monkeypatch.setattr(download, "PATIENCE", 6.0)
+    monkeypatch.setattr(mirrors, "PATIENCE", 6.0)
     monkeypatch.setattr(mirrors, "retrieve", retrieve)
     ask(cache, "http://x/", "http://y/", "http://x/", files=[A])
-    assert seen == [
-        mirrors.Limits(len(A_PACKED), download.MAX_BYTES, 2.0, download.SLOWEST, download.GRACE)
-    ]
+    assert seen == [2.0]
 
 
 def test_a_mirror_that_is_too_slow_is_abandoned_for_all_files(
     cache: Path, mirror: MakeMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "GRACE", 0.0)
+    monkeypatch.setattr(mirrors, "GRACE", 0.0)
 
     def stop(to: Handler, right: bytes) -> None:
         to.reply(right[:1000], length=len(right))

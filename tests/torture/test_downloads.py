@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnctl.data import download
+import nnctl.data.mirror
 from nnctl.data.dataset import MINI_DIRECTORY
 from nnctl.data.download import MirrorFailed
 from nnctl.data.registry import DATASETS, MINI, MNIST
@@ -69,7 +69,7 @@ def patience(names: Sequence[str] = ()) -> Iterator[None]:
     """Wait long for each mirror, as the machine may be busy, unless one of them is slow."""
     seconds = 3 if {*names} & {*SLOW} else 60
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "PATIENCE", seconds * (len(names) + 1))
+        patch.setattr(nnctl.data.mirror, "PATIENCE", seconds * (len(names) + 1))
         yield
 
 
