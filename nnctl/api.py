@@ -142,7 +142,7 @@ def train(
         document, stem = read_config(Path(config)), Path(config).stem
     requested = resolve_config(document, overrides)
     with _downloads(progress=progress) as notify:
-        digits = find_dataset((resumed.config if resumed else requested).data, None, notify)
+        digits = find_dataset((resumed.config if resumed else requested).data, notify)
         resolved = None if resumed else resolve_auto(requested, digits, notify)
     with stop_on_signals() as stop:
         if resolved is None:

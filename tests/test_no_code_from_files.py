@@ -43,7 +43,7 @@ def test_a_sweep_resumed_from_its_own_directory_runs_no_file_there(
     plan = read_plan(ROOT / "configs" / "smoke.yaml", ("training.epochs=1",))
     home = scratch / "sweep"
     home.mkdir()
-    with Sweep.create(home, plan, plan.checked_points(), TrialFactory(None, ignore)):
+    with Sweep.create(home, plan, plan.checked_points(), TrialFactory(ignore)):
         pass
     modules = plant(home, NAMES)
     # The command `nnctl` is a script in another directory.

@@ -368,7 +368,6 @@ def evaluate(
     mistakes: int = 0,
     corrupt: bool = False,
     threshold: float | None = None,
-    data_dir: Path | None = None,
     notify: Notify,
 ) -> Evaluation:
     """Evaluate a checkpoint of a run.
@@ -391,8 +390,6 @@ def evaluate(
         Also evaluate on corrupted images.
     threshold : float, optional
         Confidence threshold from 0 to 1; also evaluate the predictions that reach it.
-    data_dir : Path, optional
-        Folder of the datasets.
     notify : callable
         Receives the notices, such as the progress of a download.
 
@@ -407,7 +404,7 @@ def evaluate(
     require_choice("checkpoint", checkpoint, get_args(Which))
     trained = run.load(checkpoint)
     network, config, trained_on = trained.network, trained.config, trained.dataset.name
-    dataset = open_dataset(dataset_name or trained_on, data_dir=data_dir, notify=notify)
+    dataset = open_dataset(dataset_name or trained_on, notify=notify)
     if split_name == "test":
         examples: Examples | None = read_test_set(config, dataset)
     elif dataset.name != trained_on:

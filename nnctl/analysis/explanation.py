@@ -239,7 +239,6 @@ def explain(
     inputs: Sequence[float] | None = None,
     label: str | None = None,
     checkpoint: Which = "best",
-    data_dir: Path | None = None,
     notify: Notify,
 ) -> Explanation:
     """Follow one example through the network of a run, forward and back.
@@ -256,8 +255,6 @@ def explain(
         Name of the true class, if the example has none or another one.
     checkpoint : str
         ``best`` for the best epoch, or ``last``.
-    data_dir : Path, optional
-        Folder of the datasets.
     notify : callable
         Receives the notices, such as the progress of a download.
 
@@ -274,7 +271,7 @@ def explain(
     if inputs is not None:
         example = _typed_example(trained, inputs)
     elif image is None or (image.isascii() and image.isdecimal()):
-        example = _test_example(trained, int(image or 0), data_dir, notify)
+        example = _test_example(trained, int(image or 0), notify)
     else:
         example = _example_of_file(image, network.sizes[0])
     known = example.label
@@ -401,12 +398,10 @@ def _contributions(backprop: Backpropagation, inputs: Array, coefficients: Array
     return contributions
 
 
-def _test_example(
-    trained: TrainedNetwork, number: int, data_dir: Path | None, notify: Notify
-) -> _Example:
+def _test_example(trained: TrainedNetwork, number: int, notify: Notify) -> _Example:
     """Return an image of the test set of a run's dataset."""
     pixels = trained.network.sizes[0]
-    dataset = open_dataset(trained.dataset.name, data_dir=data_dir, notify=notify)
+    dataset = open_dataset(trained.dataset.name, notify=notify)
     test = read_test_set(trained.config, dataset)
     noun = "test image" if image_side(pixels) else "example"  # such as a row of a truth table
     if number >= len(test):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,9 +64,7 @@ class ComparedRun:
         return asdict(self)
 
 
-def compare_runs(
-    runs: Sequence[Run], *, data_dir: Path | None = None, notify: Notify
-) -> list[ComparedRun]:
+def compare_runs(runs: Sequence[Run], *, notify: Notify) -> list[ComparedRun]:
     """Compare runs with the first of them, on the test images.
 
     Raises
@@ -79,7 +76,7 @@ def compare_runs(
     """
     if len({run.directory.resolve() for run in runs}) < max(2, len(runs)):
         raise UsageError("expected two or more different runs to compare")
-    evaluations = [evaluate(run, data_dir=data_dir, notify=notify) for run in runs]
+    evaluations = [evaluate(run, notify=notify) for run in runs]
     first = evaluations[0]
     for other in evaluations[1:]:
         if not first.predictions.has_same_examples(other.predictions):

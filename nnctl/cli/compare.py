@@ -26,10 +26,10 @@ from nnctl.views.runs import show_comparison
 @click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN RUN...")
 @data_dir_option
 @output_options
-def compare(runs: tuple[Path, ...], data_dir: Path | None, as_json: bool, quiet: bool) -> None:
+def compare(runs: tuple[Path, ...], as_json: bool, quiet: bool) -> None:
     with DownloadView(quiet=quiet) as notify:
         opened = [Run.open(path) for path in runs]
-        compared = compare_runs(opened, data_dir=data_dir, notify=notify)
+        compared = compare_runs(opened, notify=notify)
     if as_json:
         click.echo(to_json_text({"runs": [run.to_json() for run in compared]}))
     else:

@@ -51,14 +51,13 @@ def download(
     dataset: str,
     mirrors: tuple[str, ...],
     source: Path | None,
-    data_dir: Path | None,
     verify: bool,
     force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     known = DATASETS[dataset]
-    directory = dataset_directory(dataset, data_dir)
+    directory = dataset_directory(dataset)
     if source:
         downloads.import_files(directory, source, known)
     elif not verify:

@@ -92,7 +92,6 @@ def evaluate(
     corrupt: bool,
     threshold: float | None,
     fail_under: float | None,
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -108,7 +107,6 @@ def evaluate(
             mistakes=mistakes,
             corrupt=corrupt,
             threshold=threshold,
-            data_dir=data_dir,
             notify=notify,
         )
     if evaluation.is_test_result:

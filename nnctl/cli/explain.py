@@ -47,7 +47,6 @@ def explain(
     typed: str | None,
     label: str | None,
     checkpoint: Which,
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -61,7 +60,6 @@ def explain(
             inputs=inputs,
             label=label,
             checkpoint=checkpoint,
-            data_dir=data_dir,
             notify=notify,
         )
     if as_json:

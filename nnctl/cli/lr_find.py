@@ -71,7 +71,6 @@ def lr_find(
     highest: float,
     steps: int | None,
     overrides: list[Override],
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -81,7 +80,7 @@ def lr_find(
         raise click.UsageError("lr-find tries the rates from --from to --to: remove --lr")
     requested = load_config(config, overrides)
     with DownloadView(quiet=quiet) as notify:
-        dataset = find_dataset(requested.data, data_dir, notify)
+        dataset = find_dataset(requested.data, notify)
         resolved = resolve_auto(requested, dataset, notify)
         result = find_learning_rate(
             resolved, dataset, lowest=lowest, highest=highest, steps=steps, notify=notify

@@ -204,7 +204,7 @@ json_option = click.option(
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print only results, no progress.")
 
 
-def _export_data_dir(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+def _export_data_dir(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     """Set $NNCTL_DATA_DIR during the command, as the option is its other form.
 
     A dataset that has to be converted is needed before the command opens it: the configuration is
@@ -223,7 +223,6 @@ def _export_data_dir(ctx: click.Context, param: click.Parameter, value: Path | N
         os.environ[name] = str(value)
         # Not a context manager: click does not close it after a usage error; Python would, later.
         ctx.call_on_close(restore)
-    return value
 
 
 data_dir_option = click.option(
@@ -232,6 +231,7 @@ data_dir_option = click.option(
     envvar="NNCTL_DATA_DIR",
     show_envvar=True,
     callback=_export_data_dir,
+    expose_value=False,
     help="Folder for downloads (default: the user's cache).",
 )
 checkpoint_option = click.option(

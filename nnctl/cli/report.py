@@ -41,13 +41,12 @@ def report(
     runs: tuple[Path, ...],
     file: Path | None,
     open_it: bool,
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     file = file or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     with DownloadView(quiet=quiet) as notify:
-        written = html_report.report(runs, file, data_dir=data_dir, notify=notify)
+        written = html_report.report(runs, file, notify=notify)
     for run_report in written.reports:
         if run_report.evaluation_error:
             warn(f"{run_report.run.directory} was not evaluated: {run_report.evaluation_error}")

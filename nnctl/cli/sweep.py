@@ -152,13 +152,12 @@ def sweep(
     retry_failed: bool,
     show: Path | None,
     dry_run: bool,
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     _check_usage(config, resume, show, retry_failed=retry_failed, scheduler=scheduler)
     if show:
-        _show(show, data_dir, as_json)
+        _show(show, as_json)
         return
     if name is not None and sweep_dir:
         raise click.UsageError("--name and --sweep-dir cannot be combined")
@@ -175,7 +174,7 @@ def sweep(
             return
     with _start_workers(scheduler, workers) as pool:
         with DownloadView(quiet=quiet) as notify:
-            factory = TrialFactory(data_dir, notify)
+            factory = TrialFactory(notify)
             if config and plan:
                 factory.fetch(checked)
                 stem = f"sweep-{config.stem.removeprefix('sweep-')}"
@@ -192,7 +191,7 @@ def sweep(
             settings = ranked(rows, plan.sweep.ranked_by, plan.sweep.repeats)
             summarize_sweep(started.directory.name, settings, plan.sweep.ranked_by)
             if not as_json:
-                _show_results(rows, settings, plan, data_dir)
+                _show_results(rows, settings, plan)
             _raise_unless_done(started, stopped, hint)
 
 
@@ -292,7 +291,7 @@ def _train(
     return stop.requested
 
 
-def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
+def _show(directory: Path, as_json: bool) -> None:
     state = SweepState.read(directory)
     rows = sorted(state.results.values(), key=lambda row: row.trial)
     if as_json:
@@ -300,15 +299,13 @@ def _show(directory: Path, data_dir: Path | None, as_json: bool) -> None:
     else:
         sweep = state.plan.sweep
         settings = ranked(rows, sweep.ranked_by, sweep.repeats)
-        _show_results(rows, settings, state.plan, data_dir)
+        _show_results(rows, settings, state.plan)
         show_unfinished(state)
 
 
-def _show_results(
-    rows: list[TrialResult], settings: list[Setting], plan: Plan, data_dir: Path | None
-) -> None:
+def _show_results(rows: list[TrialResult], settings: list[Setting], plan: Plan) -> None:
     config = plan.sweep
-    find = cache(lambda name: find_cached(name, data_dir))
+    find = cache(find_cached)
     compared = compute_p_values(settings[:LEADERS], config.ranked_by, find) if settings else []
     at_edges = edges(settings, config.space, plan.allows)
     show_results(rows, settings, compared, config.ranked_by, at_edges)

@@ -97,7 +97,6 @@ def train(
     max_time: float | None,
     fail_under: float | None,
     dry_run: bool,
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
     overrides: list[Override],
@@ -128,7 +127,7 @@ def train(
     initial = InitialNetwork.of(Run.open(init_from)) if init_from else None
     try:
         with DownloadView(quiet=quiet) as notify:
-            dataset = find_dataset((run.config if run else requested).data, data_dir, notify)
+            dataset = find_dataset((run.config if run else requested).data, notify)
             if not run:
                 resolved = resolve_auto(requested, dataset, notify)
         with stop_on_signals() as stop:

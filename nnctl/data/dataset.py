@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -151,16 +151,15 @@ def _class_names(labels_file: Path) -> tuple[str, ...]:
     return tuple(str(label) for label in range(max(len(DIGITS), last + 1)))
 
 
-def data_directory(data_dir: Path | None = None) -> Path:
-    """Return the folder for downloads: `data_dir`, $NNCTL_DATA_DIR, or the user's cache.
+def data_directory() -> Path:
+    """Return the folder for downloads: $NNCTL_DATA_DIR, or the user's cache.
 
     Raises
     ------
     DataError
-        Neither is set, and the user has no home directory for a cache.
+        The variable is not set, and the user has no home directory for a cache.
     """
-    configured = data_dir or os.environ.get("NNCTL_DATA_DIR")
-    if configured:
+    if configured := os.environ.get("NNCTL_DATA_DIR"):
         return expand_home(configured)
     import platformdirs
 
@@ -225,23 +224,13 @@ def _known(name: str) -> KnownDataset | None:
     return MINI if name == "mini" else DATASETS.get(name)
 
 
-def open_dataset(
-    name: str,
-    *,
-    data_dir: Path | None = None,
-    mirrors: Sequence[str] | None = None,
-    notify: download.Notify,
-) -> Dataset:
+def open_dataset(name: str, *, notify: download.Notify) -> Dataset:
     """Return a dataset with verified files; a known one is downloaded if it is missing.
 
     Parameters
     ----------
     name : str
         Dataset: a name in `NAMED`, or a folder or file; see `nnctl.data.readers`.
-    data_dir : Path, optional
-        Folder for downloads; see `data_directory`.
-    mirrors : sequence of str, optional
-        Mirrors to try before the known ones (default: $NNCTL_MIRROR).
     notify : callable
         Function that is called with each event of a download.
 
@@ -255,30 +244,29 @@ def open_dataset(
     if name == "mini":
         return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
     if known := DATASETS.get(name):
-        directory = dataset_directory(name, data_dir)
+        directory = dataset_directory(name)
         if cached := _verified(name, directory, known):
             return cached
-        tried = configured_mirrors() if mirrors is None else mirrors
-        download.fetch(directory, known, mirrors=tried, notify=notify)
+        download.fetch(directory, known, mirrors=configured_mirrors(), notify=notify)
         return _verified(name, directory, known) or _raise_damaged(directory)
-    files = _user_files(name, data_dir)
+    files = _user_files(name)
     hashes = {path.name: hash_of(path) for path in files.values()}
     return Dataset(canonical_name(name), files, hashes)
 
 
-def find_cached(name: str, data_dir: Path | None = None) -> Dataset | None:
+def find_cached(name: str) -> Dataset | None:
     """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
         if known := DATASETS.get(name):
-            return _verified(name, dataset_directory(name, data_dir), known)
-        return open_dataset(name, data_dir=data_dir, notify=lambda _: None)
+            return _verified(name, dataset_directory(name), known)
+        return open_dataset(name, notify=lambda _: None)
     except (DataError, UsageError):
         return None
 
 
-def dataset_directory(name: str, data_dir: Path | None = None) -> Path:
+def dataset_directory(name: str) -> Path:
     """Return the folder for the files of a known dataset."""
-    return data_directory(data_dir) / name
+    return data_directory() / name
 
 
 def _verified(name: str, directory: Path, known: KnownDataset) -> Dataset | None:
@@ -302,7 +290,7 @@ def _raise_damaged(directory: Path) -> NoReturn:
     )
 
 
-def _user_files(name: str, data_dir: Path | None = None) -> Mapping[str, Path]:
+def _user_files(name: str) -> Mapping[str, Path]:
     """Return the four IDX files of a user's folder, or of what its data was converted to."""
     source = expand_home(name)
     if not exists(source):
@@ -324,7 +312,7 @@ def _user_files(name: str, data_dir: Path | None = None) -> Mapping[str, Path]:
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error.strerror}") from None
         signature = tuple((state.st_size, state.st_mtime_ns) for state in states)
-        return _converted(source.resolve(), data_directory(data_dir), signature)
+        return _converted(source.resolve(), data_directory(), signature)
     missing = [f"{wanted}[.gz]" for wanted in NAMES if wanted not in files]
     if missing:
         raise DataError(f"missing files in {source}: {', '.join(missing)}")

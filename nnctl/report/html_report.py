@@ -66,9 +66,7 @@ class Report:
         }
 
 
-def report(
-    directories: Sequence[Path], file: Path, *, data_dir: Path | None = None, notify: Notify
-) -> Report:
+def report(directories: Sequence[Path], file: Path, *, notify: Notify) -> Report:
     """Write an HTML report of runs; several runs are compared.
 
     Parameters
@@ -78,8 +76,6 @@ def report(
     file : Path
         Output file. An existing file is replaced if its name ends with ``.html``; otherwise it is
         an error.
-    data_dir : Path, optional
-        Directory of the downloaded datasets.
     notify : callable
         Receives the events of a download.
 
@@ -104,7 +100,7 @@ def report(
     reports = []
     for done, run in enumerate(unique.values()):
         notify(Working("evaluating", done / len(unique)))
-        reports.append(RunReport.of(run, data_dir, notify))
+        reports.append(RunReport.of(run, notify))
     reports = rank(reports)
     notify(Working("drawing charts"))
     # Names of directories may not be valid Unicode.

@@ -75,7 +75,7 @@ class RunReport:
     evaluation_error: str
 
     @classmethod
-    def of(cls, run: Run, data_dir: Path | None, notify: Notify) -> RunReport:
+    def of(cls, run: Run, notify: Notify) -> RunReport:
         """Read a run and evaluate its network on the test set, if both are available.
 
         Raises
@@ -86,7 +86,7 @@ class RunReport:
         network = evaluation = None
         evaluation_error = ""
         try:
-            evaluation = evaluate(run, data_dir=data_dir, notify=notify)
+            evaluation = evaluate(run, notify=notify)
             network = evaluation.network  # a running training may have saved another one by now
         except NnctlError as error:
             evaluation_error = error.message

@@ -148,7 +148,7 @@ def save_network(
         "optimizer": {"learning_rate": 0.1},  # used only if the run is trained further
     }
     requested = resolve_config(Document("the network", config), overrides)
-    opened = find_dataset(requested.data, None, notify)
+    opened = find_dataset(requested.data, notify)
     pixels = opened.training.inputs.shape[1]
     if pixels != network.sizes[0]:
         raise UsageError(

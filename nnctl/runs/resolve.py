@@ -279,7 +279,7 @@ def require_validation(config: Config) -> None:
         )
 
 
-def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dataset:
+def find_dataset(data: DataConfig, notify: Notify) -> Dataset:
     """Open the dataset of a configuration, or its fallback.
 
     Raises
@@ -288,12 +288,12 @@ def find_dataset(data: DataConfig, data_dir: Path | None, notify: Notify) -> Dat
         The dataset is not available, and no fallback is configured.
     """
     try:
-        return open_dataset(data.dataset, data_dir=data_dir, notify=notify)
+        return open_dataset(data.dataset, notify=notify)
     except DataError as error:
         if data.fallback is None:
             raise
         notify(FellBack(data.dataset, data.fallback, error.message))
-        return open_dataset(data.fallback, data_dir=data_dir, notify=notify)
+        return open_dataset(data.fallback, notify=notify)
 
 
 def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: None) -> Config:

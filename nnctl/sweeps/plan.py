@@ -303,14 +303,11 @@ class TrialFactory:
 
     Parameters
     ----------
-    data_dir : Path, optional
-        Directory of the datasets.
     notify : callable
         Function that receives the events of downloads.
     """
 
-    def __init__(self, data_dir: Path | None, notify: Notify) -> None:
-        self._data_dir = data_dir
+    def __init__(self, notify: Notify) -> None:
         self._notify = notify
         self._datasets: dict[DataConfig, Dataset] = {}
         self._noticed: list[Notice] = []
@@ -382,7 +379,7 @@ class TrialFactory:
     def _find(self, data: DataConfig) -> Dataset:
         key = DataConfig(dataset=data.dataset, fallback=data.fallback)
         if key not in self._datasets:
-            self._datasets[key] = find_dataset(key, self._data_dir, self._notify)
+            self._datasets[key] = find_dataset(key, self._notify)
         return self._datasets[key]
 
 

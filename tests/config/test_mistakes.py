@@ -483,9 +483,9 @@ def test_a_directory_that_is_not_a_dataset_is_a_data_error_without_a_fallback() 
     Path("digits").mkdir()
     config = load_config(written(f"{SMALL}data: {{dataset: digits}}\n"))
     with pytest.raises(DataError, match="digits contains no dataset: it is empty"):
-        find_dataset(config.data, None, lambda _: None)
+        find_dataset(config.data, lambda _: None)
     with_fallback = load_config(written(f"{SMALL}data: {{dataset: digits, fallback: mini}}\n"))
-    dataset = find_dataset(with_fallback.data, None, lambda _: None)
+    dataset = find_dataset(with_fallback.data, lambda _: None)
     assert resolve_auto(with_fallback, dataset).data.dataset == "mini"
 
 

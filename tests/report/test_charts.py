@@ -26,7 +26,7 @@ def test_corruptions_are_drawn_at_their_accuracies(
     accuracies = {"noise": [0.8, 0.4], "rotation": [0.7, 0.1]}
     rows = [Corrupted(name, "", [1.0, 2.0], values) for name, values in accuracies.items()]
     monkeypatch.setattr(sections, "measure_corrupted", lambda *_: rows)
-    run_report = RunReport.of(Run(trained_run), None, ignore)
+    run_report = RunReport.of(Run(trained_run), ignore)
     chart = sections.draw_corruptions(run_report)
     assert chart is not None
     assert run_report.evaluation is not None

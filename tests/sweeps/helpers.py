@@ -60,14 +60,14 @@ def begin_sweep(*varied: str, work: TrainTrial = run_trial, config: Path = SMALL
     """Return a new sweep in the folder ``sweep``."""
     plan = read_plan(config, varied or ["training.seed=0"])
     home = Run.create_at(Path("sweep").absolute()).directory
-    return Sweep.create(home, plan, plan.checked_points(), TrialFactory(None, ignore), work)
+    return Sweep.create(home, plan, plan.checked_points(), TrialFactory(ignore), work)
 
 
 def make_trial(number: int, *, epochs: int = 3, config: Path = SMALL) -> Trial:
     """Return a trial in the working folder, outside any sweep; its number is its seed."""
     plan = read_plan(config, [f"training.seed={number}", f"training.epochs={epochs}"])
     ((point, checked),) = plan.checked_points()
-    factory = TrialFactory(None, ignore)
+    factory = TrialFactory(ignore)
     return factory.make(Path.cwd(), planned(number, point, factory.resolve(checked, number)))
 
 
@@ -86,7 +86,7 @@ def planned(number: int, point: Params, config: dict[str, Any]) -> events.Planne
 
 def resume_sweep(work: TrainTrial = run_trial, *, retry_failed: bool = False) -> Sweep:
     """Resume the sweep in the folder ``sweep``."""
-    factory, home = TrialFactory(None, ignore), Path("sweep").absolute()
+    factory, home = TrialFactory(ignore), Path("sweep").absolute()
     return Sweep.resume(home, factory, retry_failed=retry_failed, work=work)
 
 

@@ -293,10 +293,10 @@ def test_the_trial_of_a_killed_client_stops_and_can_resume(
         assert_resumes(workers, trial)
 
 
-def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, mnist_cache: Path) -> None:
+def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, with_mnist: Path) -> None:
     shared.start_worker("poor")
-    shared.start_worker("rich", NNCTL_DATA_DIR=str(mnist_cache))
-    dataset = open_dataset("mnist", data_dir=mnist_cache, notify=ignore)
+    shared.start_worker("rich", NNCTL_DATA_DIR=str(with_mnist))
+    dataset = open_dataset("mnist", notify=ignore)
     trials = [make_trial(number) for number in (1, 2)]
     trials = [
         replace(it, dataset=dataset, config=it.config.replace('"mini"', '"mnist"')) for it in trials
@@ -306,7 +306,7 @@ def test_mnist_is_sent_to_a_worker_that_does_not_have_it(shared: Dask, mnist_cac
             assert future.result(DEADLINE).status == "finished"
     (sent,) = (shared.folder / "poor").rglob("train-images-idx3-ubyte.gz")
     assert sent.stat().st_size > 9_000_000
-    assert not (mnist_cache / "received").exists()
+    assert not (with_mnist / "received").exists()
 
 
 # The command -------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def begin(home: Path, *, metric: str = "val_accuracy", early: str = "null", **ba
     overrides = [Override(key, value, key) for key, value in values.items()]
     plan = read_plan(home.parent / "plan.yaml", overrides=overrides)
     directory = Run.create_at(home).directory
-    return Sweep.create(directory, plan, plan.checked_points(), TrialFactory(None, ignore))
+    return Sweep.create(directory, plan, plan.checked_points(), TrialFactory(ignore))
 
 
 def keep(home: Path, predicate: Callable[[dict[str, Any]], bool]) -> None:
@@ -151,7 +151,7 @@ def test_an_edited_trial_restarts_with_the_configuration_of_the_journal(
     finished: Path, sweep: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(sweep / "trial-002")
-    train(Sweep.resume(sweep, TrialFactory(None, ignore)))
+    train(Sweep.resume(sweep, TrialFactory(ignore)))
     log = (sweep / "trial-002" / LOG).read_text("utf-8")
     assert AGAIN in log
     assert message in log
@@ -161,7 +161,7 @@ def test_an_edited_trial_restarts_with_the_configuration_of_the_journal(
 
 def test_a_trial_that_was_not_edited_does_not_restart(finished: Path, sweep: Path) -> None:
     before = (sweep / "trial-002" / "metrics.jsonl").read_bytes()
-    train(Sweep.resume(sweep, TrialFactory(None, ignore)))
+    train(Sweep.resume(sweep, TrialFactory(ignore)))
     assert AGAIN not in (sweep / "trial-002" / LOG).read_text("utf-8")
     assert table(finished) == table(sweep)
     assert before == (sweep / "trial-002" / "metrics.jsonl").read_bytes()
@@ -171,7 +171,7 @@ def test_an_edited_summary_does_not_make_a_trial_the_best(finished: Path, sweep:
     summary = sweep / "trial-002" / "summary.json"
     changed = {**json.loads(summary.read_text("utf-8")), "best_val_accuracy": 0.9999}
     summary.write_text(json.dumps(changed), encoding="utf-8")
-    train(Sweep.resume(sweep, TrialFactory(None, ignore)))
+    train(Sweep.resume(sweep, TrialFactory(ignore)))
     assert table(finished) == table(sweep)
     assert json.loads(summary.read_text("utf-8"))["best_val_accuracy"] < 0.9
 
@@ -253,7 +253,7 @@ def test_pruning_uses_the_scores_of_the_journal(
     edit_metrics(home / "trial-001")
     reported: dict[int, dict[int, float]] = {}
     monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
-    with Sweep.resume(home, TrialFactory(None, ignore)):
+    with Sweep.resume(home, TrialFactory(ignore)):
         assert reported == expected
 
 
@@ -267,7 +267,7 @@ def test_scores_missing_from_an_old_journal_are_read_from_the_run_directories(
     )
     reported: dict[int, dict[int, float]] = {}
     monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
-    with Sweep.resume(home, TrialFactory(None, ignore)) as resumed:
+    with Sweep.resume(home, TrialFactory(ignore)) as resumed:
         assert [len(scores) for scores in reported.values()] == [12, 12]
         assert resumed.results == SweepState.read(home).results
 
@@ -284,7 +284,7 @@ def test_trials_that_are_validated_after_some_epochs_are_compared_at_these_epoch
     assert {line["best_epoch"] for line in ended} <= {2, 4, 5}
     reported: dict[int, dict[int, float]] = {}
     monkeypatch.setattr(Search, "should_prune", lambda _, *pair: reported.update([pair]))
-    with Sweep.resume(scratch / "sweep", TrialFactory(None, ignore)):
+    with Sweep.resume(scratch / "sweep", TrialFactory(ignore)):
         assert [[*scores] for scores in reported.values()] == [[2, 4, 5]] * 2
     with pytest.raises(ConfigError, match="compares trials after the same epochs"):
         begin(scratch / "timed", early="{type: median}", **{"training.validate_every": "30s"})
@@ -297,7 +297,7 @@ def test_a_pipe_in_place_of_the_metrics_does_not_block(sweep: Path) -> None:
     os.mkfifo(path)
     assert not MetricHistory(path.parent, "val_loss").read()
     state = SweepState.read(sweep)
-    trial = TrialFactory(None, ignore).make(sweep, state.planned[2])
+    trial = TrialFactory(ignore).make(sweep, state.planned[2])
     assert run_trial(trial, trial.dataset, lambda: False).status == "finished"
     assert path.is_file()
 

@@ -244,7 +244,7 @@ def test_the_largest_numbers_that_a_configuration_may_hold_are_read_back(
     tmp_path: Path, values: dict[str, int]
 ) -> None:
     plan = read_plan(CONFIGS / "smoke.yaml", [f"{key}={value}" for key, value in values.items()])
-    factory = TrialFactory(None, ignore)
+    factory = TrialFactory(ignore)
     with Sweep.create(tmp_path, plan, plan.checked_points(), factory):
         planned = SweepState.read(tmp_path).planned[1]
     assert factory.make(tmp_path, planned).point == values

@@ -446,7 +446,7 @@ def config_of(*parameters: str) -> Config:
     ],
 )
 def test_the_id_of_a_trial_depends_on_its_resolved_configuration(parameters: list[str]) -> None:
-    factory = TrialFactory(None, ignore)
+    factory = TrialFactory(ignore)
 
     def id_of(*parameters: str, seed: int = 0) -> str:
         return trial_id(factory.resolve(config_of(*parameters), seed))
@@ -458,7 +458,7 @@ def test_the_id_of_a_trial_depends_on_its_resolved_configuration(parameters: lis
 
 
 def test_a_trial_has_a_seed_and_a_directory() -> None:
-    factory = TrialFactory(None, ignore)
+    factory = TrialFactory(ignore)
     (point, config), *_ = varied(f"{UNITS}=3,4").checked_points()
     resolved = factory.resolve(config, 7)
     trial = factory.make(Path("sweep"), planned(12, point, resolved))
@@ -472,7 +472,7 @@ def test_a_trial_has_one_thread_unless_the_configuration_sets_another_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nnctl.system.cores", lambda: 8)
-    factory = TrialFactory(None, ignore)
+    factory = TrialFactory(ignore)
 
     def threads(*parameters: str) -> int:
         config = config_of(f"{UNITS}=4000", "training.batch_size=500", *parameters)
@@ -528,4 +528,4 @@ def test_a_damaged_plan_is_refused(change: dict[str, Any]) -> None:
 def test_a_trial_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "trial-001").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="trial-001 is a symbolic link"):
-        TrialFactory(None, ignore).make(tmp_path, planned(1, {}, SMALL))
+        TrialFactory(ignore).make(tmp_path, planned(1, {}, SMALL))

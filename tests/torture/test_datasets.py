@@ -109,7 +109,7 @@ def test_any_file_in_a_user_s_folder_is_opened_or_rejected(
         (own / which).write_bytes(content)
     torture.tried("any IDX file in a user's folder, opened")
     try:
-        opened = open_dataset(str(own), data_dir=folder / "cache", notify=ignore)
+        opened = open_dataset(str(own), notify=ignore)
         assert len(opened.training.inputs) == len(opened.training.labels)
         assert len(opened.test.inputs) == len(opened.test.labels)
     except NnctlError as error:

@@ -106,7 +106,7 @@ def test_any_content_of_a_run_is_shown_or_rejected(
 
 def resume_without_training(directory: Path) -> None:
     """Use a sweep as ``sweep --resume`` does before its first trial."""
-    with Sweep.resume(directory, TrialFactory(None, ignore)) as resumed:
+    with Sweep.resume(directory, TrialFactory(ignore)) as resumed:
         _ = (resumed.state.total, resumed.state.left)
 
 
