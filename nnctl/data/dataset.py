@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,53 +241,47 @@ def open_dataset(name: str, *, notify: download.Notify) -> Dataset:
     """
     if name in GATES:
         return Gate(name, {}, {})
-    if name == "mini":
-        return _verified(name, MINI_DIRECTORY, MINI) or _raise_damaged(MINI_DIRECTORY)
-    if known := DATASETS.get(name):
-        directory = dataset_directory(name)
-        if cached := _verified(name, directory, known):
-            return cached
+    known = _known(name)
+    if known is None:
+        files = _user_files(name)
+        return Dataset(canonical_name(name), files, {p.name: hash_of(p) for p in files.values()})
+    directory = dataset_directory(name)
+    dataset = _verified(name, known)
+    if dataset is None and name in DATASETS:
         download.fetch(directory, known, mirrors=configured_mirrors(), notify=notify)
-        return _verified(name, directory, known) or _raise_damaged(directory)
-    files = _user_files(name)
-    hashes = {path.name: hash_of(path) for path in files.values()}
-    return Dataset(canonical_name(name), files, hashes)
+        dataset = _verified(name, known)
+    if dataset is None:
+        raise DamagedFileError(
+            f"the dataset in {directory} is damaged",
+            hint="Reinstall nnctl, or download it again.",
+        )
+    return dataset
 
 
 def find_cached(name: str) -> Dataset | None:
     """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
-        if known := DATASETS.get(name):
-            return _verified(name, dataset_directory(name), known)
-        return open_dataset(name, notify=lambda _: None)
+        known = _known(name)
+        return _verified(name, known) if known else open_dataset(name, notify=lambda _: None)
     except (DataError, UsageError):
         return None
 
 
 def dataset_directory(name: str) -> Path:
     """Return the folder for the files of a known dataset."""
-    return data_directory() / name
+    return MINI_DIRECTORY if name == "mini" else data_directory() / name
 
 
-def _verified(name: str, directory: Path, known: KnownDataset) -> Dataset | None:
-    """Return a dataset of known files, or None if one is missing or damaged."""
+def _verified(name: str, known: KnownDataset) -> Dataset | None:
+    """Return a known dataset, or None if one of its files is missing or damaged."""
     files, hashes = {}, {}
     for file in known.files:
-        path = download.find(directory, file)
+        path = download.find(dataset_directory(name), file)
         if path is None:
             return None
         files[file.name] = path
-        if file.idx_sha256:
-            hashes[file.name] = file.idx_sha256
-        else:
-            hashes[path.name] = hash_of(path)
+        hashes |= {file.name: file.idx_sha256} if file.idx_sha256 else {path.name: hash_of(path)}
     return Dataset(name, files, hashes)
-
-
-def _raise_damaged(directory: Path) -> NoReturn:
-    raise DamagedFileError(
-        f"the dataset in {directory} is damaged", hint="Reinstall nnctl, or download it again."
-    )
 
 
 def _user_files(name: str) -> Mapping[str, Path]:
