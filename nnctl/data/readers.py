@@ -156,7 +156,7 @@ def find_container(source: Path) -> Container:
             by_reader.setdefault(reader, []).append(path)
     for reader in (_read_npz, _read_pickle, _read_csv):
         if files := by_reader.get(reader):
-            return Container(_choose_files(source, files), reader)
+            return Container(_choose_files(source, files, pairs=reader is _read_csv), reader)
     if files := _images_in_classes(source):
         return Container(tuple(files), functools.partial(_read_image_folders, source))
     names = [path.name for path in listed[:5]] + ["..."] * (len(listed) > 5)
@@ -186,13 +186,13 @@ def _suffix(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _choose_files(source: Path, files: list[Path]) -> tuple[Path, ...]:
-    """Return the file, or the pair of files for training and testing."""
+def _choose_files(source: Path, files: list[Path], *, pairs: bool) -> tuple[Path, ...]:
+    """Return the file, or the file for training and, if there may be pairs, that for testing."""
     if len(files) == 1:
-        return (files[0],)
+        return tuple(files)
     training = [path for path in files if _TRAINING.search(path.name)]
     test = [path for path in files if _TEST.search(path.name)]
-    if len(training) == 1 and len(test) <= 1 and training != test:
+    if len(training) == 1 and len(test) <= pairs and training != test:
         return (*training, *test)
     names = ", ".join(path.name for path in files[:5])
     raise DataError(
@@ -200,33 +200,31 @@ def _choose_files(source: Path, files: list[Path]) -> tuple[Path, ...]:
     )
 
 
-def _checked_arrays(
-    training: tuple[NDArray[Any], NDArray[Any]],
-    test: tuple[NDArray[Any], NDArray[Any]] | None,
-    source: object,
-) -> Arrays:
-    """Return checked arrays; without a test set, every sixth training example is moved to one."""
-    images, labels = idx.as_images(training[0], source), idx.as_labels(training[1], source)
-    if len(images) != len(labels):
-        raise DataError(f"{source} has {len(images):,} images, but {len(labels):,} labels")
-    if test is None:
+def _checked_arrays(source: object, *parts: tuple[NDArray[Any], NDArray[Any]]) -> Arrays:
+    """Return the checked images and labels of the training set and the test set.
+
+    Without a test set, every sixth training example is moved to one.
+    """
+    arrays = []
+    for kind, part in zip(("", "test "), parts, strict=False):
+        images, labels = idx.as_images(part[0], source), idx.as_labels(part[1], source)
+        if len(images) != len(labels):
+            counts = f"{len(images):,} {kind}images, but {len(labels):,} {kind}labels"
+            raise DataError(f"{source} has {counts}")
+        arrays += [images, labels]
+    if len(parts) == 1:
         is_test = np.arange(len(labels)) % _TEST_EVERY == _TEST_EVERY - 1
         if not is_test.any():
             raise DataError(f"{source} has only {len(labels)} examples, too few for a test set")
-        parts = images[~is_test], labels[~is_test], images[is_test], labels[is_test]
-    else:
-        parts = (images, labels, idx.as_images(test[0], source), idx.as_labels(test[1], source))
-        if len(parts[2]) != len(parts[3]):
-            counts = f"{len(parts[2]):,} test images, but {len(parts[3]):,} test labels"
-            raise DataError(f"{source} has {counts}")
-        if parts[2].shape[1:] != images.shape[1:]:
-            raise DataError(f"the training and test images of {source} have different sizes")
-    return dict(zip(NAMES, parts, strict=True))
+        arrays = [images[~is_test], labels[~is_test], images[is_test], labels[is_test]]
+    elif arrays[2].shape[1:] != arrays[0].shape[1:]:
+        raise DataError(f"the training and test images of {source} have different sizes")
+    return dict(zip(NAMES, arrays, strict=True))
 
 
 def _read_npz(paths: Sequence[Path]) -> Arrays:
     """Read ``mnist.npz`` as Keras provides it: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
-    path = _single_file(paths)
+    (path,) = paths
     with path.open("rb") as file:
         head = file.read(64)
     if not head.startswith(b"PK"):
@@ -243,8 +241,8 @@ def _read_npz(paths: Sequence[Path]) -> Arrays:
                     f"it has {', '.join(arrays.files[:8])}"
                 )
             has_test = {"x_test", "y_test"} <= set(arrays.files)
-            test = (arrays["x_test"], arrays["y_test"]) if has_test else None
-            return _checked_arrays((arrays["x_train"], arrays["y_train"]), test, path)
+            sets = ("train", "test") if has_test else ("train",)
+            return _checked_arrays(path, *((arrays[f"x_{s}"], arrays[f"y_{s}"]) for s in sets))
     except DataError:
         raise
     except Exception as error:  # damaged archives raise many types of errors
@@ -259,7 +257,7 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
 
     The validation images are the last of the training set, where nnctl also holds out its own.
     """
-    path = _single_file(paths)
+    (path,) = paths
     content = idx.read_plain(path)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
@@ -277,7 +275,7 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
     if len(pairs) not in (2, 3):
         raise DataError(f"{path} has {len(pairs)} parts, not (training, validation, test)")
     images, labels = (np.concatenate(part) for part in zip(*pairs[:-1], strict=True))
-    return _checked_arrays((images, labels), pairs[-1], path)
+    return _checked_arrays(path, (images, labels), pairs[-1])
 
 
 class _PickledArray:
@@ -342,14 +340,13 @@ def _unpickle_array(value: Any) -> NDArray[Any]:
 
 def _read_csv(paths: Sequence[Path]) -> Arrays:
     """Read CSV files: a row per image, with the label and the pixels, as on Kaggle."""
-    images, labels = _read_table(paths[0])
-    if labels is None:
+    tables = [_read_table(path) for path in paths]
+    labeled = [(images, labels) for images, labels in tables if labels is not None]
+    if tables[0][1] is None:
         raise DataError(
             f"{paths[0]} has no labels", hint="A row has the label, then the pixels of an image."
         )
-    test = _read_table(paths[1]) if len(paths) > 1 else None
-    labeled = None if test is None or test[1] is None else (test[0], test[1])
-    return _checked_arrays((images, labels), labeled, paths[0])
+    return _checked_arrays(paths[0], *labeled)
 
 
 def _read_table(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
@@ -440,19 +437,16 @@ def _read_image_folders(source: Path, paths: Sequence[Path]) -> Arrays:
     training, test = order[~is_test[order]], order[is_test[order]]
     if not len(training):
         raise DataError(f"{source} has no training images")
-    return _checked_arrays(
-        (images[training], labels[training]),
-        (images[test], labels[test]) if len(test) else None,
-        source,
-    )
+    parts = [training, test] if len(test) else [training]
+    return _checked_arrays(source, *((images[part], labels[part]) for part in parts))
 
 
 def _read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
     """Return the gray values of PNG and JPEG files of the same size, shape (n, height, width)."""
     with requiring("Pillow", "reading images", extra="plot"):
         from PIL import Image
-    images: NDArray[np.uint8] | None = None
-    for i, path in enumerate(paths):
+    images: list[NDArray[np.uint8]] = []
+    for path in paths:
         try:
             with Image.open(path, formats=("PNG", "JPEG")) as opened:
                 if opened.width * opened.height > _MAX_IMAGE_PIXELS:
@@ -465,26 +459,16 @@ def _read_images(paths: Sequence[Path]) -> NDArray[np.uint8]:
                 f"{path} is not a readable image ({type(error).__name__})",
                 hint="Replace or remove the file.",
             ) from None
-        if images is None:
-            if len(paths) * image.size > idx.MAX_BYTES:
-                raise DataError(f"the images have more than {idx.MAX_BYTES:,} pixels")
-            images = np.empty((len(paths), *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            sizes = [" x ".join(map(str, shape)) for shape in (image.shape, images.shape[1:])]
+        images.append(image)
+        if len(paths) * image.size > idx.MAX_BYTES:
+            raise DataError(f"the images have more than {idx.MAX_BYTES:,} pixels")
+        if image.shape != images[0].shape:
+            sizes = [" x ".join(map(str, each.shape)) for each in (image, images[0])]
             raise DataError(
                 f"{path} has {sizes[0]} pixels, but {paths[0]} has {sizes[1]}",
                 hint="All images of a dataset must have the same size.",
             )
-        images[i] = image
-    assert images is not None
-    return images
-
-
-def _single_file(paths: Sequence[Path]) -> Path:
-    if len(paths) > 1:
-        names = " and ".join(path.name for path in paths)
-        raise DataError(f"{paths[0].parent} contains several datasets: {names}")
-    return paths[0]
+    return np.stack(images)
 
 
 _READERS: dict[str, Callable[[Sequence[Path]], Arrays]] = {
