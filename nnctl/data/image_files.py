@@ -6,6 +6,7 @@ Pillow decodes all formats except IDX, for which it is not needed.
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import warnings
 from pathlib import Path
@@ -25,26 +26,21 @@ STDIN = "-"
 WORKING_SIDE = 480
 """Longer side in pixels of the reduced picture: detailed enough for digits, and fast."""
 
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".pbm",
-    ".pgm",
-    ".ppm",
-    ".avif",
-    ".heic",
-    ".heif",
-)
-"""Files with these suffixes are read from a folder."""
+_FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".pbm", ".pgm", ".ppm"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
+}
+"""Formats by their names in Pillow; others, such as EPS, are not read: they start programs."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
-"""Names in Pillow; other formats, such as EPS, are not allowed because they start programs."""
+SUFFIXES = tuple(itertools.chain(*_FORMATS.values()))
+"""Files with these suffixes are read from a folder."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _LOW_CONTRAST = 0.25  # of strokes on white, relative to their contrast on black
