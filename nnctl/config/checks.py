@@ -70,16 +70,12 @@ def check_network(config: Config) -> Iterator[Problem]:
             "softmax over one unit is always 1; use one unit per class, or sigmoid",
             related=(activation,),
         )
-    if output.dropout:
-        yield Problem(
-            ("network", "layers", last, "dropout"),
-            "dropout is for hidden layers only; set it in an earlier layer",
-        )
-    if output.batch_norm:
-        yield Problem(
-            ("network", "layers", last, "batch_norm"),
-            "batch_norm is for hidden layers only; set it in an earlier layer",
-        )
+    for key in ("dropout", "batch_norm"):
+        if getattr(output, key):
+            yield Problem(
+                ("network", "layers", last, key),
+                f"{key} is for hidden layers only; set it in an earlier layer",
+            )
     try:
         make_loss(config.loss, output.activation)
     except ValueError as error:
