@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from nnctl.config.checks import CHECKS, Check, Problem
@@ -127,20 +128,14 @@ def to_yaml(mapping: Mapping[str, Any], comment: str = "") -> str:
     )
 
 
-def possible_settings(
-    model: type[BaseModel] = Config, prefix: str = ""
-) -> Iterator[tuple[str, list[str]]]:
+def possible_settings(model: type[BaseModel] = Config) -> Iterator[tuple[str, list[str]]]:
     """Yield the dotted keys of a configuration, with 0 as the number of a layer.
 
     Each key comes with the words that are its values, for example the names of the optimizers.
     """
-    for name, field in model.model_fields.items():
-        sections = list(_sections(field.annotation))
-        if field.annotation not in sections:  # an option does not set a whole section
-            tables = [item.table for item in field.metadata if isinstance(item, TableEntry)]
-            yield f"{prefix}{name}", [*itertools.chain(*tables), *_words(field.annotation)]
-        for section in sections:
-            yield from possible_settings(section, _full_key(f"{prefix}{name}."))
+    for key, field in _keys(model):
+        if field.annotation not in [*_sections(field.annotation)]:  # no option sets a section
+            yield _full_key(key), [*itertools.chain(*_tables(field)), *_words(field.annotation)]
 
 
 def _words(annotation: Any) -> Iterator[str]:
@@ -216,9 +211,7 @@ def _problems(
                 else:  # finding suggestions is slow
                     yield Problem(path, "unknown key", of_key=True)
             case "value_error":
-                yield Problem(path, str(error["ctx"]["error"]))
-            case "choice":
-                yield Problem(path, error["msg"] + variable_advice(error["input"]))
+                yield Problem(path, f"{error['ctx']['error']}{variable_advice(error['input'])}")
             case _:
                 expected = " or ".join(dict.fromkeys(map(_expectation, alternatives)))
                 got = error["input"]
@@ -291,19 +284,19 @@ def _suggest_value(
 def _unknown_key(model: type[BaseModel], loc: KeyPath, path: KeyPath, value: Any) -> Problem:
     """Return the problem of an unknown key, with the key that was probably meant."""
     key, parent = str(path[-1]), path[:-1]
-    siblings, sections = _valid_keys(model, loc[:-1]), list(_keys(model))
+    siblings, keys = _valid_keys(model, loc[:-1]), [dotted for dotted, _ in _keys(model)]
     elsewhere: dict[str, str] = {}
-    if ".".join(step for step in parent if isinstance(step, str)) in dict(sections):
-        keys = [f"{prefix}.{name}".lstrip(".") for prefix, name in sections]
+    section = ".".join(step for step in parent if isinstance(step, str))
+    if section in {dotted.rpartition(".")[0] for dotted in keys}:
         keys.sort(key=lambda dotted: -dotted.count("."))  # the shortest key of a name comes last
         elsewhere = {dotted.rpartition(".")[2]: dotted for dotted in keys}
     related: tuple[KeyPath, ...] = ()
     if key == "<<":
         advice = " (a merge key), which YAML 1.2 does not have; write the merged keys out"
     elif key in elsewhere:
-        *_, section, _ = ("", *elsewhere[key].split("."))
-        nested = section in siblings  # network.layers.2.weights: init is a key of each layer too
-        full = ".".join(map(str, (*parent, section, key))) if nested else _full_key(elsewhere[key])
+        *_, above, _ = ("", *elsewhere[key].split("."))
+        nested = above in siblings  # network.layers.2.weights: init is a key of each layer too
+        full = ".".join(map(str, (*parent, above, key))) if nested else _full_key(elsewhere[key])
         advice = f" here; use {full}"
     elif answer := _answer(model, path, siblings, value):
         advice = f"; {answer.below(parent, siblings).text()}"
@@ -348,9 +341,8 @@ def _valid_keys(model: type[Any], loc: KeyPath) -> list[str]:
     """Return the valid keys of a mapping, which may be a member of a union."""
     members: dict[str, type[Any]] = {"": model}
     for step in map(str, loc):
-        nested = [_members(member, step) for member in members.values()]
-        below = dict(item for names in nested for item in names.items())
-        members = {"": members[step]} if step in members else below or members
+        below = [item for member in members.values() for item in _members(member, step).items()]
+        members = {"": members[step]} if step in members else dict(below) or members
     member = next(iter(members.values()))
     if issubclass(member, BaseModel):
         return list(member.model_fields)
@@ -362,18 +354,23 @@ def _members(model: type[Any], key: str) -> dict[str, type[Any]]:
     if not issubclass(model, BaseModel) or key not in model.model_fields:
         return {}
     field = model.model_fields[key]
-    tables = [item.table for item in field.metadata if isinstance(item, TableEntry)]
-    return (
-        dict(tables[0]) if tables else {part.__name__: part for part in _sections(field.annotation)}
-    )
+    members: dict[str, type[Any]] = {part.__name__: part for part in _sections(field.annotation)}
+    for table in _tables(field):
+        members |= table
+    return members
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every key of the schema, each after the dotted path of its section."""
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the dotted keys of a model and of its sections, each with its field."""
     for name, field in model.model_fields.items():
-        yield prefix, name
+        yield f"{prefix}{name}", field
         for section in _sections(field.annotation):
-            yield from _keys(section, f"{prefix}.{name}".lstrip("."))
+            yield from _keys(section, f"{prefix}{name}.")
+
+
+def _tables(field: FieldInfo) -> list[Mapping[str, type[Any]]]:
+    """Return the table whose entries a field may have, if there is one."""
+    return [item.table for item in field.metadata if isinstance(item, TableEntry)]
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_model
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
 from nnctl.config.words import suggest_value
 from nnctl.text import quoted
@@ -61,16 +61,12 @@ class TableEntry:
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise PydanticCustomError(
-                "choice", "{message}", {"message": f"expected the name of a known {self.kind}"}
-            )
-        if value["name"] not in self.table:
-            name = value["name"]
+            raise ValueError(f"expected the name of a known {self.kind}")
+        name = value["name"]
+        if name not in self.table:
             suggestion = suggest_value(name, self.table)
             known = suggestion or f"; choose from: {', '.join(self.table)}"
-            raise PydanticCustomError(
-                "choice", "{message}", {"message": f"unknown {self.kind} {quoted(name)}{known}"}
-            )
+            raise ValueError(f"unknown {self.kind} {quoted(name)}{known}")
         return value
 
     def _build(self, model: BaseModel) -> Any:
