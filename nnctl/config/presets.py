@@ -90,9 +90,13 @@ def presets() -> list[Preset]:
     return [Preset(path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths]
 
 
+def _presets_by_name() -> dict[str, Preset]:
+    return {preset.name: preset for preset in presets()}
+
+
 def is_preset(name: Path) -> bool:
     """Return whether a preset has this name."""
-    return any(preset.name == name.as_posix() for preset in presets())
+    return name.as_posix() in _presets_by_name()
 
 
 def find_preset(name: str) -> Preset:
@@ -103,9 +107,8 @@ def find_preset(name: str) -> Preset:
     UsageError
         The preset does not exist; the message suggests one.
     """
-    for preset in presets():
-        if preset.name == name:
-            return preset
+    if preset := _presets_by_name().get(name):
+        return preset
     meant = _meant(PurePath(name), Path(), with_files=False)
     raise UsageError(
         f"unknown preset {quoted(name)}{meant}", hint="List the presets with: nnctl presets"
@@ -133,15 +136,13 @@ def locate_config(name: Path, folder: Path | None = None) -> tuple[Path, str]:
         The file or the preset does not exist; the message suggests others.
     """
     path = expand_home(name) if folder is None else folder / expand_home(name)
-    named = {preset.name: preset for preset in presets()}
     if is_path(path):
         if not exists(path):
             mistake = f"{path}: file not found{_meant(path, path.parent)}"
             raise ConfigError(str(path), [mistake], hint=_listed(path.parent))
-        paths = {preset.path: preset.name for preset in named.values()}
-        in_presets = folder is not None and path in paths
-        return path, f"preset {paths[path]}" if in_presets else str(path)
-    if preset := named.get(name.as_posix()):
+        named = {preset.path: f"preset {preset.name}" for preset in presets() if folder}
+        return path, named.get(path, str(path))
+    if preset := _presets_by_name().get(name.as_posix()):
         return preset.path, f"preset {preset.name}"
     mistake = f"{name}: neither a file nor a preset has this name{_meant(name, path.parent)}"
     raise ConfigError(str(name), [mistake], hint="List the presets with: nnctl presets")
@@ -160,12 +161,8 @@ def _meant(name: PurePath, folder: Path, *, with_files: bool = True) -> str:
 
 def _listed(folder: Path) -> str:
     """Return the hint for a missing file: the files in its folder, or the presets."""
-    names = [str(path) for path in _yaml_files(folder)]
-    return (
-        f"Available files: {', '.join(names[:10])}"
-        if names
-        else "List the presets with: nnctl presets"
-    )
+    names = ", ".join(str(path) for path in _yaml_files(folder)[:10])
+    return f"Available files: {names}" if names else "List the presets with: nnctl presets"
 
 
 def _yaml_files(folder: Path) -> list[Path]:
