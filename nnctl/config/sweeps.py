@@ -73,15 +73,16 @@ class Range(Section):
         description="; ".join(f"{name}: {how}" for name, how in (_BOUNDED | _GAUSSIAN).items())
         + "; q_...: the same, rounded to multiples of q"
     )
-    min: float | None = Field(default=None, description="Lower bound")
-    max: float | None = Field(default=None, description="Upper bound")
-    mu: float = Field(
-        default=0.0, ge=-_HUGE, le=_HUGE, description="normal and log_normal only: mean"
-    )
-    sigma: float = Field(
-        default=1.0, gt=0, le=_HUGE, description="normal and log_normal only: standard deviation"
-    )
-    q: float = Field(default=1.0, gt=0, description="q_ distributions only: step between values")
+    min: float | None = None
+    """Lower bound."""
+    max: float | None = None
+    """Upper bound."""
+    mu: float = Field(default=0.0, ge=-_HUGE, le=_HUGE)
+    """normal and log_normal only: mean."""
+    sigma: float = Field(default=1.0, gt=0, le=_HUGE)
+    """normal and log_normal only: standard deviation."""
+    q: float = Field(default=1.0, gt=0)
+    """q_ distributions only: step between values."""
 
     @property
     def shape(self) -> str:
@@ -174,14 +175,12 @@ Value = Annotated[Any, AfterValidator(with_nested)]
 class Choice(Section):
     """A list of values to choose from; a value may contain more choices and ranges."""
 
-    distribution: Literal["categorical", "categorical_w_probabilities"] = Field(
-        default="categorical", description="Distribution of a choice"
-    )
-    values: list[Value] = Field(min_length=1, description="Values to choose from")
-    probabilities: list[Annotated[float, Field(ge=0)]] | None = Field(
-        default=None,
-        description="Probability of each value, for method random only; default: equal",
-    )
+    distribution: Literal["categorical", "categorical_w_probabilities"] = "categorical"
+    """Distribution of a choice."""
+    values: list[Value] = Field(min_length=1)
+    """Values to choose from."""
+    probabilities: list[Annotated[float, Field(ge=0)]] | None = None
+    """Probability of each value, for method random only; default: equal."""
 
     @model_validator(mode="after")
     def _check_probabilities(self) -> Choice:
@@ -199,16 +198,17 @@ class Choice(Section):
 class Constant(Section):
     """A single value, which is not varied."""
 
-    distribution: Literal["constant"] = Field(
-        default="constant", description="Distribution of a constant"
-    )
-    value: Any = Field(description="Value of the key")
+    distribution: Literal["constant"] = "constant"
+    """Distribution of a constant."""
+    value: Any
+    """Value of the key."""
 
 
 class Group(Section):
     """Parameters of a section: their dotted keys begin with its key."""
 
-    parameters: dict[str, Parameter] = Field(min_length=1, description="Parameters by key")
+    parameters: dict[str, Parameter] = Field(min_length=1)
+    """Parameters by key."""
 
 
 def _kind(value: Any) -> str:
@@ -247,10 +247,10 @@ MetricName = Literal["val_accuracy", "val_loss", "train_loss"]
 class Metric(Section):
     """The metric to rank trials by, in the form of Weights & Biases."""
 
-    name: MetricName = Field(description="Name of the metric")
-    goal: Literal["maximize", "minimize"] = Field(
-        default="minimize", description="maximize for val_accuracy, minimize for a loss"
-    )
+    name: MetricName
+    """Name of the metric."""
+    goal: Literal["maximize", "minimize"] = "minimize"
+    """maximize for val_accuracy, minimize for a loss."""
 
     @model_validator(mode="after")
     def _check_goal(self) -> Metric:
@@ -270,29 +270,20 @@ def _no_strict(strict: bool) -> bool:
 class EarlyTermination(Section):
     """Ends a trial early if it is worse than other trials after the same number of epochs."""
 
-    type: Literal["median", "successive_halving", "hyperband"] = Field(
-        description="median: end a trial that is worse than the median of the others; "
-        "successive_halving (or hyperband): at the epochs min_iter, min_iter * eta, "
-        "min_iter * eta^2, ... keep the best 1/eta of the trials"
-    )
-    min_iter: int | None = Field(
-        default=None, ge=1, description="First epoch after which a trial may end"
-    )
-    eta: int = Field(
-        default=3, ge=2, description="successive_halving only: one of eta trials continues"
-    )
-    max_iter: int | None = Field(
-        default=None, ge=1, description="hyperband only, instead of min_iter: last epoch"
-    )
-    s: int | None = Field(
-        default=None,
-        ge=1,
-        le=100,
-        description="hyperband only, with max_iter: number of comparisons",
-    )
-    strict: Annotated[bool, AfterValidator(_no_strict)] = Field(
-        default=False, description="hyperband only: must be false"
-    )
+    type: Literal["median", "successive_halving", "hyperband"]
+    """median: end a trial that is worse than the median of the others; successive_halving (or
+    hyperband): at the epochs min_iter, min_iter * eta, min_iter * eta^2, ... keep the best 1/eta of
+    the trials."""
+    min_iter: int | None = Field(default=None, ge=1)
+    """First epoch after which a trial may end."""
+    eta: int = Field(default=3, ge=2)
+    """successive_halving only: one of eta trials continues."""
+    max_iter: int | None = Field(default=None, ge=1)
+    """hyperband only, instead of min_iter: last epoch."""
+    s: int | None = Field(default=None, ge=1, le=100)
+    """hyperband only, with max_iter: number of comparisons."""
+    strict: Annotated[bool, AfterValidator(_no_strict)] = False
+    """hyperband only: must be false."""
 
     @property
     def first_epoch(self) -> int:
@@ -332,50 +323,34 @@ class SweepConfig(Section):
 
     model_config = ConfigDict(json_schema_extra=_allow_ignored)
 
-    base: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Path of the training configuration, relative to this file",
-    )
-    method: Annotated[Literal["grid", "random", "tpe"], BeforeValidator(_no_bayes)] = Field(
-        default="grid",
-        description="grid: every combination of the values; random: combinations drawn at "
-        "random; tpe: combinations that earlier trials suggest are good (needs Optuna)",
-    )
+    base: str | None = Field(default=None, min_length=1)
+    """Path of the training configuration, relative to this file."""
+    method: Annotated[Literal["grid", "random", "tpe"], BeforeValidator(_no_bayes)] = "grid"
+    """grid: every combination of the values; random: combinations drawn at random; tpe:
+    combinations that earlier trials suggest are good (needs Optuna)."""
     parameters: dict[str, Parameter] = Field(
         min_length=1, description="Parameters by dotted key: a list of values, a range, ..."
     )
-    trials: int | None = Field(
-        default=None, ge=1, description="Number of combinations to try; of a grid, the first ones"
-    )
-    run_cap: int | None = Field(default=None, ge=1, description="Same as trials")
-    seed: int = Field(default=0, ge=0, le=MAX_WHOLE, description="Seed of the combinations drawn")
-    seeds: int = Field(
-        default=1,
-        ge=1,
-        le=1000,
-        description="Number of seeds to train each combination with: training.seed, "
-        "training.seed + 1, ...; combinations are ranked by their mean",
-    )
-    folds: int | None = Field(
-        default=None,
-        ge=2,
-        le=1000,
-        description="Number of folds to train each combination with: each fold of the training "
-        "set is held out for validation once; combinations are ranked by their mean",
-    )
+    trials: int | None = Field(default=None, ge=1)
+    """Number of combinations to try; of a grid, the first ones."""
+    run_cap: int | None = Field(default=None, ge=1)
+    """Same as trials."""
+    seed: int = Field(default=0, ge=0, le=MAX_WHOLE)
+    """Seed of the combinations drawn."""
+    seeds: int = Field(default=1, ge=1, le=1000)
+    """Number of seeds to train each combination with: training.seed, training.seed + 1, ...;
+    combinations are ranked by their mean."""
+    folds: int | None = Field(default=None, ge=2, le=1000)
+    """Number of folds to train each combination with: each fold of the training set is held out for
+    validation once; combinations are ranked by their mean."""
     metric: Annotated[
         Annotated[MetricName, Tag("a name")] | Annotated[Metric, Tag("Metric")],
         Discriminator(lambda value: "Metric" if isinstance(value, dict | Metric) else "a name"),
-    ] = Field(
-        default="val_accuracy",
-        description="Metric to rank trials by: val_accuracy, the highest of all epochs; val_loss, "
-        "the lowest; or train_loss, that of the last epoch, which is the default without "
-        "validation examples",
-    )
-    early_terminate: EarlyTermination | None = Field(
-        default=None, description="Rule to end bad trials early (needs Optuna)"
-    )
+    ] = "val_accuracy"
+    """Metric to rank trials by: val_accuracy, the highest of all epochs; val_loss, the lowest; or
+    train_loss, that of the last epoch, which is the default without validation examples."""
+    early_terminate: EarlyTermination | None = None
+    """Rule to end bad trials early (needs Optuna)."""
 
     @property
     def ranked_by(self) -> str:
