@@ -23,10 +23,9 @@ from nnctl.nn.events import Finished as Finished
 from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
 from nnctl.runs.resolve import (
-    FellBack,
+    Caution,
     Notice,
     Notify,
-    UnusualThreads,
     find_dataset,
     resolve_auto,
     resolve_config,
@@ -341,5 +340,5 @@ def _plain(value: Any) -> Any:
 
 def _warn(notice: Notice) -> None:
     """Warn if another dataset than configured is used, or an unusual number of threads."""
-    if isinstance(notice, FellBack | UnusualThreads):
-        warnings.warn(str(notice), stacklevel=5 if isinstance(notice, FellBack) else 4)
+    if isinstance(notice, Caution):
+        warnings.warn(notice.message, stacklevel=4)

@@ -49,37 +49,10 @@ VALIDATION_SHARE = 6
 
 
 @dataclass(frozen=True)
-class FellBack:
-    """Notice that a dataset is not available and that the training uses the fallback.
-
-    Parameters
-    ----------
-    wanted, fallback : str
-        Names of the two datasets.
-    reason : str
-        Error message of the first.
-    """
-
-    wanted: str
-    fallback: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"Could not download {self.wanted.upper()}: {self.reason}\n"
-            f"Training on the bundled '{self.fallback}' dataset (6,000 digits) instead; the "
-            "accuracy will be lower."
-        )
-
-
-@dataclass(frozen=True)
-class UnusualThreads:
-    """Notice that more threads are requested than a step can use, or than make it faster."""
+class Caution:
+    """Notice that the training uses the fallback dataset, or an unusual number of threads."""
 
     message: str
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclass(frozen=True)
@@ -98,7 +71,7 @@ class Working:
     share: float | None = None
 
 
-Notice = DownloadEvent | FellBack | UnusualThreads | Working
+Notice = DownloadEvent | Caution | Working
 Notify = Callable[[Notice], None]
 
 
@@ -125,7 +98,13 @@ def check_data(config: Config, folder: Path | None = None) -> Iterator[Problem]:
             yield from _check_classes(config, dataset_info(config.data.fallback))
         return
     yield from _check_classes(config, info)
-    yield from _check_images(config, info)
+    if config.data.augment and image_side(info.pixels) is None:
+        yield Problem(
+            ("data", "augment"),
+            f"only square images can be augmented; the examples of '{config.data.dataset}' have "
+            f"{info.pixels} inputs",
+            related=(("data", "dataset"),),
+        )
     held_out = validation_count(config, info)
     left = info.n_training - held_out
     if config.data.fold and config.data.fold.of > info.n_training:
@@ -181,17 +160,6 @@ def dataset_info_of(config: Config) -> DatasetInfo:
         if config.data.fallback is None:
             raise
         return dataset_info(config.data.fallback)
-
-
-def _check_images(config: Config, info: DatasetInfo) -> Iterator[Problem]:
-    """Check that augmentation is used with square images only."""
-    if config.data.augment and image_side(info.pixels) is None:
-        yield Problem(
-            ("data", "augment"),
-            f"only square images can be augmented; the examples of '{config.data.dataset}' have "
-            f"{info.pixels} inputs",
-            related=(("data", "dataset"),),
-        )
 
 
 def _check_classes(config: Config, info: DatasetInfo) -> Iterator[Problem]:
@@ -292,7 +260,12 @@ def find_dataset(data: DataConfig, notify: Notify) -> Dataset:
     except DataError as error:
         if data.fallback is None:
             raise
-        notify(FellBack(data.dataset, data.fallback, error.message))
+        message = (
+            f"Could not download {data.dataset.upper()}: {error.message}\n"
+            f"Training on the bundled '{data.fallback}' dataset (6,000 digits) instead; the "
+            "accuracy will be lower."
+        )
+        notify(Caution(message))
         return open_dataset(data.fallback, notify=notify)
 
 
@@ -315,10 +288,10 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
     requested, threads = config.training.threads, choose_threads(config, info.pixels)
     if requested not in ("auto", threads):
         message = f"{requested} threads cannot share a batch of {threads}: training with {threads}"
-        notify(UnusualThreads(message))
+        notify(Caution(message))
     elif requested != "auto" and threads > (useful := useful_threads(config, info.pixels)):
         message = f"{threads} threads may be slower than {useful}, which threads: auto would choose"
-        notify(UnusualThreads(message))
+        notify(Caution(message))
     fell_back = dataset.name != canonical_name(config.data.dataset)
     values = {
         "data.dataset": dataset.name,
