@@ -278,62 +278,47 @@ def _read_pickle(paths: Sequence[Path]) -> Arrays:
     return _checked_arrays(path, (images, labels), pairs[-1])
 
 
-class _PickledArray:
-    """An array in a pickle, before it is checked."""
+class _Pickled:
+    """A harmless substitute for an array or its type in a pickle, before it is checked."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
         self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
-
-    @classmethod
-    def from_buffer(cls, raw: Any, dtype: Any, shape: Any, order: str) -> _PickledArray:
-        """Return an array that was saved with protocol 5."""
-        array = cls()
-        array.state = (1, shape, dtype, order == "F", raw)
-        return array
-
-
-class _PickledType:
-    """The type of an array in a pickle."""
-
-    def __init__(self, code: str, *_: object) -> None:
-        self.code = code
-        self.order = "|"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
 
 
 class _Unpickler(pickle.Unpickler):
     """Reads NumPy arrays only; any other class or function in a pickle is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a harmless substitute for the parts of an array."""
-        known = {
-            ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
-            ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
-            ("numpy.core.numeric", "_frombuffer"): _PickledArray.from_buffer,
-            ("numpy._core.numeric", "_frombuffer"): _PickledArray.from_buffer,
-            ("numpy", "ndarray"): _PickledArray,
-            ("numpy", "dtype"): _PickledType,
-            ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it contains {module}.{name}")
-        return known[module, name]
+        """Return the substitute for a part of an array."""
+        match module.replace("numpy.core", "numpy._core"), name:
+            case (
+                ("numpy", "ndarray" | "dtype")
+                | ("numpy._core.multiarray", "_reconstruct")
+                | ("numpy._core.numeric", "_frombuffer")
+            ):
+                return _Pickled
+            case "_codecs", "encode":
+                return lambda text, _: text.encode("latin1")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}")
 
 
 def _unpickle_array(value: Any) -> NDArray[Any]:
     """Return an array of numbers from a pickle."""
-    if not isinstance(value, _PickledArray):
+    if not isinstance(value, _Pickled):
         raise pickle.UnpicklingError(f"it contains a {type(value).__name__} in place of an array")
-    _, shape, pickled_type, is_fortran, raw = value.state
-    if pickled_type.code[0] not in "iufb" or pickled_type.order not in "<>|=":
+    if value.state:
+        _, shape, kind, is_fortran, raw = value.state
+    else:  # saved with protocol 5
+        raw, kind, shape, order = value.arguments
+        is_fortran = order == "F"
+    code, byte_order = kind.arguments[0], kind.state[1] if kind.state else "|"
+    if code[0] not in "iufb" or byte_order not in "<>|=":
         raise pickle.UnpicklingError("it contains an array that does not consist of numbers")
-    order = "" if pickled_type.order == "|" else pickled_type.order
-    dtype = np.dtype(order + pickled_type.code)
+    dtype = np.dtype(byte_order.replace("|", "") + code)
     data = raw.encode("latin1") if isinstance(raw, str) else raw
     return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
 
