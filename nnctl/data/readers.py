@@ -107,9 +107,7 @@ def find_idx_files(source: Path, prefixes: Sequence[str] = ("",)) -> dict[str, P
     for folder in (source, source / "raw", *sorted(source.glob("*/raw"))):
         groups: dict[str, dict[str, Path]] = {}
         # A compressed file comes first, because its CRC-32 detects damage.
-        for path in sorted(
-            _list_folder(folder), key=lambda path: (path.suffix != ".gz", path.name)
-        ):
+        for path in sorted(_list_folder(folder), key=lambda path: path.suffix != ".gz"):
             if match := _IDX_NAME.fullmatch(path.name):
                 is_training = match["part"].lower() == "train"
                 is_images = match["what"].lower() == "images"
@@ -150,12 +148,11 @@ def find_container(source: Path) -> Container:
     if source.is_file():
         return Container((source,), _reader_of(source))
     listed = _list_folder(source)
-    by_reader: dict[Callable[[Sequence[Path]], Arrays], list[Path]] = {}
-    for path in listed:
-        if path.is_file() and (reader := _READERS.get(_suffix(path))):
-            by_reader.setdefault(reader, []).append(path)
-    for reader in (_read_npz, _read_pickle, _read_csv):
-        if files := by_reader.get(reader):
+    for reader in dict.fromkeys(_READERS.values()):
+        files = [
+            path for path in listed if path.is_file() and _READERS.get(_suffix(path)) is reader
+        ]
+        if files:
             return Container(_choose_files(source, files, pairs=reader is _read_csv), reader)
     if files := _images_in_classes(source):
         return Container(tuple(files), functools.partial(_read_image_folders, source))
@@ -462,4 +459,4 @@ _READERS: dict[str, Callable[[Sequence[Path]], Arrays]] = {
     ".pickle": _read_pickle,
     ".csv": _read_csv,
 }
-"""Reader of each suffix, without ``.gz``."""
+"""Reader of each suffix, without ``.gz``; in a folder, the first of them that has files."""
