@@ -16,7 +16,7 @@ import yaml
 
 import nnctl as api
 from nnctl.cli import COMMANDS, main
-from nnctl.config import load
+from nnctl.config import read_file, resolve
 from nnctl.nn import activations
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
@@ -242,7 +242,7 @@ def test_the_example_configurations_load(configs_folder: Path) -> None:
     path = configs_folder / "example.yaml"
     path.write_text(example, encoding="utf-8")
     assert (
-        load(path).network.layers[0].units
+        resolve(read_file(path)).network.layers[0].units
         == yaml.safe_load(example)["network"]["layers"][0]["units"]
     )
     path = configs_folder / "configs" / "example.yaml"

@@ -3,7 +3,6 @@
 from nnctl.config.checks import Check, Problem
 from nnctl.config.loader import (
     from_mapping,
-    load,
     possible_settings,
     replaced,
     resolve,
@@ -23,7 +22,6 @@ __all__ = [
     "apply_overrides",
     "from_mapping",
     "json_schema",
-    "load",
     "possible_settings",
     "read_config",
     "read_file",

@@ -9,7 +9,6 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -19,7 +18,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from nnctl.config.checks import CHECKS, Check, Problem
 from nnctl.config.overrides import Override, apply_overrides
-from nnctl.config.reader import Document, Dumper, KeyPath, read_file
+from nnctl.config.reader import Document, Dumper, KeyPath
 from nnctl.config.schema import Config
 from nnctl.config.tables import TableEntry
 from nnctl.config.words import Answer, find_answer, normalized, suggest_value
@@ -58,11 +57,6 @@ _PLACEHOLDERS: dict[str | int, Any] = {
     "patience": 1,
 }
 """Valid values for required keys: they replace wrong ones, so that more mistakes can be found."""
-
-
-def load(path: Path, overrides: Sequence[Override] = (), checks: Iterable[Check] = ()) -> Config:
-    """Read and check a training configuration; see `resolve`."""
-    return resolve(read_file(path), overrides, checks)
 
 
 def resolve(
@@ -149,9 +143,9 @@ def _words(annotation: Any) -> Iterator[str]:
             yield from _words(argument)
 
 
-def from_mapping(mapping: Mapping[str, Any], source: str, checks: Iterable[Check] = ()) -> Config:
+def from_mapping(mapping: Mapping[str, Any], source: str) -> Config:
     """Return the checked configuration of plain values, such as a checkpoint's; see `resolve`."""
-    return resolve(Document(source, copy.deepcopy(dict(mapping))), (), checks)
+    return resolve(Document(source, copy.deepcopy(dict(mapping))))
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nnctl.config import Override, load, read_file
+from nnctl.config import Config, Override, read_file, resolve
 from nnctl.config.sweeps import SweepConfig, load_sweep
 from nnctl.errors import ConfigError
 
@@ -20,6 +20,11 @@ network:
 optimizer:
   learning_rate: 0.1
 """
+
+
+def load(path: Path, overrides: Sequence[Override] = ()) -> Config:
+    """Read and check a training configuration."""
+    return resolve(read_file(path), overrides)
 
 
 def written(text: str) -> Path:

@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nnctl.config import Override, load
+from nnctl.config import Override
 from nnctl.errors import ConfigError, DataError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.runs.resolve import find_dataset, load_config, resolve_auto
-from tests.config.helpers import SMALL, mistake, mistakes, positions, written
+from tests.config.helpers import SMALL, load, mistake, mistakes, positions, written
 
 pytestmark = pytest.mark.usefixtures("scratch")
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from nnctl.config import Config, from_mapping, json_schema, load, to_mapping, to_yaml
+from nnctl.config import Config, from_mapping, json_schema, to_mapping, to_yaml
 from nnctl.config.reader import read, read_file
 from nnctl.config.schema import MAX_UNITS, MAX_WHOLE
 from nnctl.config.sweeps import SweepConfig
@@ -23,7 +23,7 @@ from nnctl.errors import ConfigError
 from nnctl.nn.activations import ACTIVATIONS
 from nnctl.nn.initializers import INITIALIZERS
 from nnctl.nn.schedules import SCHEDULES
-from tests.config.helpers import sweep_of, written
+from tests.config.helpers import load, sweep_of, written
 from tests.conftest import CONFIGS
 
 TRAININGS = sorted(set(CONFIGS.glob("*.yaml")) - set(CONFIGS.glob("sweep-*.yaml")))

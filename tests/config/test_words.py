@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nnctl.config import Override, load, possible_settings, to_mapping
+from nnctl.config import Override, possible_settings, to_mapping
 from nnctl.config.words import ANSWERS, Answer, find_answer, normalized, suggest_value
-from tests.config.helpers import SMALL, mistake, mistakes, written
+from tests.config.helpers import SMALL, load, mistake, mistakes, written
 from tests.conftest import Nnctl
 
 pytestmark = pytest.mark.usefixtures("scratch")

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnctl import system
-from nnctl.config import json_schema, load
+from nnctl.config import json_schema
 from nnctl.config.reader import read_file
 from nnctl.config.sweeps import SweepConfig
+from tests.config.helpers import load
 from tests.conftest import CONFIGS
 from tests.torture.conftest import Torture
 from tests.torture.faults import Fault, Nursery
