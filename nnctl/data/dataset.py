@@ -83,11 +83,10 @@ class Dataset:
         """The test set; it is read on first use."""
         return self._read(TEST_IMAGES, TEST_LABELS)
 
-    @property
+    @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes."""
-        known = _known(self.name)
-        return known.class_names if known else _class_names(self.files[TRAIN_LABELS])
+        return dataset_info(self.name).class_names
 
     def _read(self, images_name: str, labels_name: str) -> Examples:
         images = idx.read_idx(self.files[images_name], dimensions=3)
@@ -120,11 +119,6 @@ class Gate(Dataset):
     def test(self) -> Examples:
         """The truth table."""
         return self.training
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The two values of a bit."""
-        return DIGITS[:2]
 
 
 def _class_names(labels_file: Path) -> tuple[str, ...]:
@@ -211,17 +205,7 @@ def dataset_info(name: str) -> DatasetInfo:
     DataError
         A file is missing, damaged or not a dataset.
     """
-    if known := _known(name):
-        return DatasetInfo(known.n_training, 784, known.class_names)
-    if name in GATES:
-        return DatasetInfo(len(INPUTS), 2, DIGITS[:2])
-    files = _user_files(name)
-    count, *sides = idx.read_idx_shape(files[TRAIN_IMAGES], dimensions=3)
-    return DatasetInfo(count, math.prod(sides), _class_names(files[TRAIN_LABELS]))
-
-
-def _known(name: str) -> KnownDataset | None:
-    return MINI if name == "mini" else DATASETS.get(name)
+    return _source(name).info()
 
 
 def open_dataset(name: str, *, notify: download.Notify) -> Dataset:
@@ -239,30 +223,13 @@ def open_dataset(name: str, *, notify: download.Notify) -> Dataset:
     UsageError, DataError
         The dataset is unknown or not available.
     """
-    if name in GATES:
-        return Gate(name, {}, {})
-    known = _known(name)
-    if known is None:
-        files = _user_files(name)
-        return Dataset(canonical_name(name), files, {p.name: hash_of(p) for p in files.values()})
-    directory = dataset_directory(name)
-    dataset = _verified(name, known)
-    if dataset is None and name in DATASETS:
-        download.fetch(directory, known, mirrors=configured_mirrors(), notify=notify)
-        dataset = _verified(name, known)
-    if dataset is None:
-        raise DamagedFileError(
-            f"the dataset in {directory} is damaged",
-            hint="Reinstall nnctl, or download it again.",
-        )
-    return dataset
+    return _source(name).open(notify)
 
 
 def find_cached(name: str) -> Dataset | None:
     """Return a dataset without downloading; None if it is not available. See `open_dataset`."""
     try:
-        known = _known(name)
-        return _verified(name, known) if known else open_dataset(name, notify=lambda _: None)
+        return _source(name).open(None)
     except (DataError, UsageError):
         return None
 
@@ -272,16 +239,81 @@ def dataset_directory(name: str) -> Path:
     return MINI_DIRECTORY if name == "mini" else data_directory() / name
 
 
-def _verified(name: str, known: KnownDataset) -> Dataset | None:
-    """Return a known dataset, or None if one of its files is missing or damaged."""
-    files, hashes = {}, {}
-    for file in known.files:
-        path = download.find(dataset_directory(name), file)
-        if path is None:
-            return None
-        files[file.name] = path
-        hashes |= {file.name: file.idx_sha256} if file.idx_sha256 else {path.name: hash_of(path)}
-    return Dataset(name, files, hashes)
+def _known(name: str) -> KnownDataset | None:
+    return MINI if name == "mini" else DATASETS.get(name)
+
+
+def _source(name: str) -> _Source:
+    if name in GATES:
+        return _GateSource(name)
+    known = _known(name)
+    return _KnownSource(name, known) if known else _Source(name)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A folder or file of the user, from which a dataset is opened."""
+
+    name: str
+
+    def info(self) -> DatasetInfo:
+        """Return the sizes and class names; see `dataset_info`."""
+        files = _user_files(self.name)
+        count, *sides = idx.read_idx_shape(files[TRAIN_IMAGES], dimensions=3)
+        return DatasetInfo(count, math.prod(sides), _class_names(files[TRAIN_LABELS]))
+
+    def open(self, notify: download.Notify | None) -> Dataset:
+        """Return the dataset; None for `notify` forbids a download. See `open_dataset`."""
+        files = _user_files(self.name)
+        hashes = {path.name: hash_of(path) for path in files.values()}
+        return Dataset(canonical_name(self.name), files, hashes)
+
+
+class _GateSource(_Source):
+    """A logic gate, whose truth table is a dataset."""
+
+    def info(self) -> DatasetInfo:
+        return DatasetInfo(len(INPUTS), 2, DIGITS[:2])
+
+    def open(self, notify: download.Notify | None) -> Dataset:
+        return Gate(self.name, {}, {})
+
+
+@dataclass(frozen=True)
+class _KnownSource(_Source):
+    """A dataset that is bundled or can be downloaded."""
+
+    known: KnownDataset
+
+    def info(self) -> DatasetInfo:
+        return DatasetInfo(self.known.n_training, 784, self.known.class_names)
+
+    def open(self, notify: download.Notify | None) -> Dataset:
+        directory = dataset_directory(self.name)
+        dataset = self._verified(directory)
+        if dataset is None and notify and self.name in DATASETS:
+            download.fetch(directory, self.known, mirrors=configured_mirrors(), notify=notify)
+            dataset = self._verified(directory)
+        if dataset is None:
+            raise DamagedFileError(
+                f"the dataset in {directory} is damaged",
+                hint="Reinstall nnctl, or download it again.",
+            )
+        return dataset
+
+    def _verified(self, directory: Path) -> Dataset | None:
+        """Return the dataset, or None if one of its files is missing or damaged."""
+        files, hashes = {}, {}
+        for file in self.known.files:
+            path = download.find(directory, file)
+            if path is None:
+                return None
+            files[file.name] = path
+            name, sha256 = (
+                (file.name, file.idx_sha256) if file.idx_sha256 else (path.name, hash_of(path))
+            )
+            hashes[name] = sha256
+        return Dataset(self.name, files, hashes)
 
 
 def _user_files(name: str) -> Mapping[str, Path]:
