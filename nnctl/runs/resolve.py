@@ -25,7 +25,6 @@ from nnctl.data.dataset import (
     Dataset,
     DatasetInfo,
     balanced_subset,
-    canonical_name,
     dataset_info,
     fold_size,
     hold_out,
@@ -285,6 +284,15 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
         Receives a notice if the configuration requests too many threads.
     """
     info = dataset_info(dataset.name)
+    fell_back = dataset.name == config.data.fallback != config.data.dataset
+    values = {
+        "data.dataset": dataset.name,
+        "data.fallback": None,
+        "data.validation": validation_count(config, info),
+        **(_reduced_settings(config, info) if fell_back else {}),
+    }
+    resolved = replaced(config, values)
+    epochs = epochs_needed(resolved, info)
     requested, threads = config.training.threads, choose_threads(config, info.pixels)
     if requested not in ("auto", threads):
         message = f"{requested} threads cannot share a batch of {threads}: training with {threads}"
@@ -292,16 +300,7 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
     elif requested != "auto" and threads > (useful := useful_threads(config, info.pixels)):
         message = f"{threads} threads may be slower than {useful}, which threads: auto would choose"
         notify(Caution(message))
-    fell_back = dataset.name != canonical_name(config.data.dataset)
-    values = {
-        "data.dataset": dataset.name,
-        "data.fallback": None,
-        "data.validation": validation_count(config, info),
-        "training.threads": threads,
-        **(_reduced_settings(config, info) if fell_back else {}),
-    }
-    resolved = replaced(config, values)
-    return replaced(resolved, {"training.epochs": epochs_needed(resolved, info)})
+    return replaced(resolved, {"training.epochs": epochs, "training.threads": threads})
 
 
 def read_test_set(config: Config, dataset: Dataset) -> Examples:
