@@ -39,7 +39,6 @@ _CORE_SCHEMA = {
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
     ),
 }
-_NOT_ENCODABLE = "text cannot be encoded as UTF-8"
 _TEXT = "tag:yaml.org,2002:str"
 _LIST = "tag:yaml.org,2002:seq"
 _MAPPING = "tag:yaml.org,2002:map"
@@ -226,6 +225,9 @@ class _Builder:
             return self.source
         return f"{self.source}:{mark.line + 1}:{mark.column + 1}"
 
+    def _report(self, node: yaml.Node, problem: str) -> None:
+        self.mistakes.append(f"{self._position(node.start_mark)}: {problem}")
+
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self.count += 1
         if self.count > MAX_VALUES:
@@ -234,38 +236,30 @@ class _Builder:
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
         self.values[path] = self._position(node.start_mark)
         if not _matches_tag(node):
-            self.mistakes.append(
-                f"{self.values[path]}: the YAML tag {node.tag} is not allowed here"
-            )
+            self._report(node, f"the YAML tag {node.tag} is not allowed here")
             return None
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
-        return self._scalar(node, path)
+        return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            position = self._position(key_node.start_mark)
             if key_node.tag != _TEXT or not isinstance(key_node, yaml.ScalarNode):
-                self.mistakes.append(f"{position}: a key must be text")
+                self._report(key_node, "a key must be text")
+            elif (key := self._text(key_node)) is None:
                 continue
-            key = key_node.value
-            if not _is_encodable(key):
-                self.mistakes.append(f"{position}: {_NOT_ENCODABLE}")
-                continue
-            if key in mapping:
+            elif key in mapping:
                 first = self.keys[(*path, key)].removeprefix(f"{self.source}:")
-                self.mistakes.append(
-                    f"{position}: duplicate key '{key}' (first defined at {first})"
-                )
-                continue
-            self.keys[(*path, key)] = position
-            mapping[key] = self._value(value_node, (*path, key))
+                self._report(key_node, f"duplicate key '{key}' (first defined at {first})")
+            else:
+                self.keys[(*path, key)] = self._position(key_node.start_mark)
+                mapping[key] = self._value(value_node, (*path, key))
         return mapping
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _scalar(self, node: yaml.Node) -> Any:
         text, kind = node.value, node.tag.rpartition(":")[2]
         match kind:
             case "null":
@@ -276,12 +270,17 @@ class _Builder:
                 number = _number(text, kind)
                 if number is None:
                     problem = f"expected a finite number of at most 64 bits, got {text[:40]}"
-                    self.mistakes.append(f"{self.values[path]}: {problem}")
+                    self._report(node, problem)
                 return number
-        if not _is_encodable(text):
-            self.mistakes.append(f"{self.values[path]}: {_NOT_ENCODABLE}")
-            return None
-        return text
+        return self._text(node)
+
+    def _text(self, node: yaml.Node) -> str | None:
+        """Return the text of a scalar. YAML escapes can produce surrogates, but UTF-8 cannot."""
+        text = str(node.value)
+        if not re.search("[\ud800-\udfff]", text):
+            return text
+        self._report(node, "text cannot be encoded as UTF-8")
+        return None
 
 
 def _number(text: str, kind: str) -> float | None:
@@ -294,11 +293,6 @@ def _number(text: str, kind: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _is_encodable(text: str) -> bool:
-    """Check that text has no surrogates: YAML escapes can produce them, but UTF-8 cannot."""
-    return not re.search("[\ud800-\udfff]", text)
 
 
 def _matches_tag(node: yaml.Node) -> bool:
