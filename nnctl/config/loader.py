@@ -166,10 +166,13 @@ def _validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, l
             return model.model_validate(data), problems
         except ValidationError as error:
             found = list(_problems(model, error.errors(include_url=False), data))
-        renamed_before = {*renamed}
-        data = _repaired(data, found, renamed)
-        missing = renamed.keys() - renamed_before  # the same mistakes as their wrong names
+        data, before = copy.deepcopy(data), {*renamed}
+        for problem in [one for one in found if one.of_key]:
+            _repair(data, problem, renamed)
+        missing = renamed.keys() - before  # the same mistakes as their wrong names
         found = [one for one in found if one.path not in missing]
+        for problem in [one for one in found if not one.of_key]:
+            _repair(data, problem, renamed)
         new = [dataclasses.replace(one, path=_written(one.path, renamed)) for one in found]
         if problems:  # only mistakes below renamed keys are new ones of the user
             below = [one for one, old in zip(new, found, strict=True) if one.path != old.path]
@@ -374,29 +377,8 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections(argument)
 
 
-def _repaired(
-    data: dict[str, Any], problems: Sequence[Problem], renamed: dict[KeyPath, KeyPath]
-) -> dict[str, Any]:
-    """Return data without mistakes, with misspelled keys renamed, which are added to `renamed`."""
-    repaired = copy.deepcopy(data)
-    for problem in problems:
-        _repair(repaired, problem)
-    for problem in problems:
-        if problem.of_key and problem.related:
-            *parents, key = problem.path
-            meant = problem.related[0]
-            old: Any = data
-            new: Any = repaired
-            for step in parents:
-                old, new = old[step], new[step] if _has(new, step) else {}
-            if meant[-1] not in old:
-                new[meant[-1]] = copy.deepcopy(old[key])
-                renamed[meant] = _written(problem.path, renamed)
-    return repaired
-
-
-def _repair(data: Any, problem: Problem) -> None:
-    """Replace a wrong value by the default, or by a valid placeholder."""
+def _repair(data: Any, problem: Problem, renamed: dict[KeyPath, KeyPath]) -> None:
+    """Rename a misspelled key, or replace a wrong value by the default or a valid placeholder."""
     *parents, last = problem.path or ("",)
     for step in parents:
         if not _has(data, step):
@@ -405,8 +387,13 @@ def _repair(data: Any, problem: Problem) -> None:
     if isinstance(data, list):  # the only list in the schema holds the layers
         data[int(last)] = {"units": 1, "activation": "linear"}
     elif isinstance(data, dict):
-        data.pop(last, None)
-        if last in _PLACEHOLDERS and not problem.of_key:
+        value = data.pop(last, None)
+        if problem.of_key:
+            for meant in problem.related:
+                if meant[-1] not in data:
+                    data[meant[-1]] = value
+                    renamed[meant] = _written(problem.path, renamed)
+        elif last in _PLACEHOLDERS:
             data[last] = _PLACEHOLDERS[last]
 
 
