@@ -319,7 +319,8 @@ class LeakyReLU(Activation):
 
     def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where the output is positive, else negative_slope."""
-        _multiply_piecewise(gradient, outputs > 0, 1, outputs.dtype.type(self.negative_slope), out)
+        below = outputs.dtype.type(self.negative_slope)
+        np.multiply(gradient, np.where(outputs > 0, 1, below), out=out)
 
 
 @dataclass(frozen=True)
@@ -379,7 +380,7 @@ class BoundPReLU(PReLU):
 
     def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where z > 0, else the slope."""
-        _multiply_piecewise(gradient, z > 0, 1, self.slopes, out)
+        np.multiply(gradient, np.where(z > 0, 1, self.slopes), out=out)
 
 
 @dataclass(frozen=True)
@@ -409,7 +410,7 @@ class ELU(Activation):
 
     def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = 1 where the output is positive, else f + alpha."""
-        _multiply_piecewise(gradient, outputs > 0, 1, outputs + self.alpha, out)
+        np.multiply(gradient, np.where(outputs > 0, 1, outputs + self.alpha), out=out)
 
 
 @dataclass(frozen=True)
@@ -432,7 +433,7 @@ class SELU(Activation):
     def backward(self, z: Array, outputs: Array, gradient: Array, out: Array) -> None:
         """f' = lambda where the output is positive, else f + lambda alpha."""
         below = outputs + SELU_LAMBDA * SELU_ALPHA
-        _multiply_piecewise(gradient, outputs > 0, SELU_LAMBDA, below, out)
+        np.multiply(gradient, np.where(outputs > 0, SELU_LAMBDA, below), out=out)
 
 
 SELU_LAMBDA = 1.0507009873554805
@@ -708,17 +709,6 @@ def _strips(z: Array) -> Iterator[slice]:
     """Yield slices of a few rows, so that temporary arrays of float64 stay small."""
     rows = max(1, _STRIP * len(z) // max(z.size, 1))
     return (slice(begin, begin + rows) for begin in range(0, len(z), rows))
-
-
-def _multiply_piecewise(
-    gradient: Array,
-    on: NDArray[np.bool_],
-    above: float,
-    below: Array | np.floating[Any],
-    out: Array,
-) -> None:
-    """Multiply `gradient` by `above` where units are on and by `below` elsewhere, into `out`."""
-    np.multiply(gradient, np.where(on, below.dtype.type(above), below), out=out)
 
 
 _KINDS: tuple[type[Activation], ...] = (
