@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -711,28 +711,8 @@ def _strips(z: Array) -> Iterator[slice]:
     return (slice(begin, begin + rows) for begin in range(0, len(z), rows))
 
 
-_KINDS: tuple[type[Activation], ...] = (
-    Step,
-    Sigmoid,
-    HardSigmoid,
-    Tanh,
-    Softsign,
-    ReLU,
-    LeakyReLU,
-    PReLU,
-    ELU,
-    SELU,
-    GELU,
-    Swish,
-    Softplus,
-    Exponential,
-    Linear,
-    Softmax,
-    Maxout,
-)
-
 ACTIVATIONS: dict[str, type[Activation]] = {
-    **{kind.name: kind for kind in _KINDS},
+    **{kind.name: kind for kind in Activation.__subclasses__()},
     "silu": Swish,
     "identity": Linear,
 }

@@ -144,23 +144,6 @@ class InverseTimeSchedule(Schedule):
 
 
 @dataclass(frozen=True)
-class CosineSchedule(Schedule):
-    """Half a cosine from 1 down to `final` (Loshchilov and Hutter 2017, without restarts)."""
-
-    name: ClassVar[str] = "cosine"
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_final(self.final)
-
-    def decay(self, time: float, epochs: float) -> float:
-        """Return the factor, which decreases from the end of the warm-up to the end of training."""
-        elapsed = _elapsed(time, self.warmup, epochs)
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * elapsed)) / 2
-
-
-@dataclass(frozen=True)
 class PolynomialSchedule(Schedule):
     """(1 - t)^power from 1 down to `final`, where t is the fraction of the training that is over.
 
@@ -181,6 +164,23 @@ class PolynomialSchedule(Schedule):
         """Return the factor, which decreases from the end of the warm-up to the end of training."""
         left = 1 - _elapsed(time, self.warmup, epochs)
         return float(self.final + (1 - self.final) * left**self.power)
+
+
+@dataclass(frozen=True)
+class CosineSchedule(Schedule):
+    """Half a cosine from 1 down to `final` (Loshchilov and Hutter 2017, without restarts)."""
+
+    name: ClassVar[str] = "cosine"
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_final(self.final)
+
+    def decay(self, time: float, epochs: float) -> float:
+        """Return the factor, which decreases from the end of the warm-up to the end of training."""
+        elapsed = _elapsed(time, self.warmup, epochs)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * elapsed)) / 2
 
 
 @dataclass(frozen=True)
@@ -265,17 +265,5 @@ def _elapsed(time: float, warmup: float, epochs: float) -> float:
     return min(1.0, max(0.0, (time - warmup) / length)) if length > 0 else 0.0
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
-    kind.name: kind
-    for kind in (
-        ConstantSchedule,
-        StepSchedule,
-        ExponentialSchedule,
-        InverseTimeSchedule,
-        PolynomialSchedule,
-        CosineSchedule,
-        OneCycleSchedule,
-        PlateauSchedule,
-    )
-}
+SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in Schedule.__subclasses__()}
 """Every schedule by its name in a configuration."""
