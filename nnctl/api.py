@@ -22,14 +22,7 @@ from nnctl.nn.events import Event
 from nnctl.nn.events import Finished as Finished
 from nnctl.runs.pretrained import Network as Network
 from nnctl.runs.pretrained import save_network
-from nnctl.runs.resolve import (
-    Caution,
-    Notice,
-    Notify,
-    find_dataset,
-    resolve_auto,
-    resolve_config,
-)
+from nnctl.runs.resolve import Notice, Notify, find_dataset, resolve_auto, resolve_config
 from nnctl.runs.run import Run, Which, named_directory
 from nnctl.runs.training_run import TrainingRun
 from nnctl.signals import stop_on_signals
@@ -340,5 +333,5 @@ def _plain(value: Any) -> Any:
 
 def _warn(notice: Notice) -> None:
     """Warn if another dataset than configured is used, or an unusual number of threads."""
-    if isinstance(notice, Caution):
-        warnings.warn(notice.message, stacklevel=4)
+    if isinstance(notice, str):
+        warnings.warn(notice, stacklevel=4)

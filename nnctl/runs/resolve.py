@@ -48,13 +48,6 @@ VALIDATION_SHARE = 6
 
 
 @dataclass(frozen=True)
-class Caution:
-    """Notice that the training uses the fallback dataset, or an unusual number of threads."""
-
-    message: str
-
-
-@dataclass(frozen=True)
 class Working:
     """Notice of the progress of work that takes seconds.
 
@@ -70,7 +63,8 @@ class Working:
     share: float | None = None
 
 
-Notice = DownloadEvent | Caution | Working
+Notice = DownloadEvent | Working | str
+"""What is reported while a dataset is opened or used; a text is a warning."""
 Notify = Callable[[Notice], None]
 
 
@@ -259,12 +253,11 @@ def find_dataset(data: DataConfig, notify: Notify) -> Dataset:
     except DataError as error:
         if data.fallback is None:
             raise
-        message = (
+        notify(
             f"Could not download {data.dataset.upper()}: {error.message}\n"
             f"Training on the bundled '{data.fallback}' dataset (6,000 digits) instead; the "
             "accuracy will be lower."
         )
-        notify(Caution(message))
         return open_dataset(data.fallback, notify=notify)
 
 
@@ -295,11 +288,9 @@ def resolve_auto(config: Config, dataset: Dataset, notify: Notify = lambda _: No
     epochs = epochs_needed(resolved, info)
     requested, threads = config.training.threads, choose_threads(config, info.pixels)
     if requested not in ("auto", threads):
-        message = f"{requested} threads cannot share a batch of {threads}: training with {threads}"
-        notify(Caution(message))
+        notify(f"{requested} threads cannot share a batch of {threads}: training with {threads}")
     elif requested != "auto" and threads > (useful := useful_threads(config, info.pixels)):
-        message = f"{threads} threads may be slower than {useful}, which threads: auto would choose"
-        notify(Caution(message))
+        notify(f"{threads} threads may be slower than {useful}, which threads: auto would choose")
     return replaced(resolved, {"training.epochs": epochs, "training.threads": threads})
 
 

@@ -13,7 +13,7 @@ from nnctl.data.download import (
     FileStarted,
     MirrorFailed,
 )
-from nnctl.runs.resolve import Caution, Notice, Working
+from nnctl.runs.resolve import Notice, Working
 from nnctl.views.console import View, is_live, notices, say, warn
 
 
@@ -78,8 +78,8 @@ class DownloadView(View):
                 self._failures.clear()
                 if not self._live:
                     say(self._console, f"{event.name} ({decimal(event.size)}) from {event.url}")
-            case Caution():
-                warn(event.message, self._console)
+            case str():
+                warn(event, self._console)
             case Working() if self._live:
                 self._show_work(event)
 
