@@ -27,7 +27,6 @@ from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
 from nnctl.runs.differences import flatten
-from nnctl.runs.initial import read_init_record
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
 from nnctl.runs.summary import Summary
@@ -192,7 +191,7 @@ class RunReport:
                 **{f"SHA-256 of {name}": text for name, text in summary.dataset.hashes.items()},
             }
         with contextlib.suppress(NnctlError):  # the report shows the rest of a damaged run
-            if record := read_init_record(self.run.init_path):
+            if record := self.run.initial:
                 layers = enumeration([*map(str, record.layers)])
                 rows["initial weights"] = f"layers {layers} of {Path(record.run).name}"
         return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]

@@ -4,46 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from nnctl.errors import DamagedFileError, DataError, UsageError
-from nnctl.files import read_bytes
+from nnctl.errors import DataError, UsageError
 from nnctl.nn.network import Network
-from nnctl.runs.records import (
-    Count,
-    PositiveCount,
-    Record,
-    check_version,
-    first_problem,
-    parse_json,
-)
 from nnctl.runs.run import Run
-
-FORMAT_VERSION = 1
-
-
-class InitRecord(Record):
-    """Where the initial weights of a run come from, ``init.json``.
-
-    Parameters
-    ----------
-    run : str
-        Directory of the other run.
-    epoch : int
-        Its best epoch, whose network was used.
-    sha256 : str
-        SHA-256 of its ``best.npz``.
-    layers : list of int
-        Layers that begin with its weights, from 1.
-    """
-
-    format_version: int = FORMAT_VERSION
-    run: str
-    epoch: Count
-    sha256: str
-    layers: list[PositiveCount]
+from nnctl.runs.summary import InitRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,26 +90,6 @@ class InitialNetwork:
                     ours[i][...] = theirs[i]
         layers = [i + 1 for i in fitting]
         return InitRecord(run=self.run, epoch=self.epoch, sha256=self.sha256, layers=layers)
-
-
-def read_init_record(path: Path) -> InitRecord | None:
-    """Return where the initial weights of a run come from; None if they are its own.
-
-    Raises
-    ------
-    DataError
-        The file is damaged or was written by a later version.
-    """
-    try:
-        content = parse_json(read_bytes(path))
-        check_version(path, content.get("format_version"), FORMAT_VERSION)
-        return InitRecord.model_validate(content)
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged: {first_problem(error)}") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise DamagedFileError(f"{path} is damaged: {error}") from None
 
 
 def _sizes(network: Network) -> str:

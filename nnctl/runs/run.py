@@ -34,15 +34,9 @@ from nnctl.runs.differences import changeable, require_same
 from nnctl.runs.history import epochs_of, read_history, read_step_losses, step_lines, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
-from nnctl.runs.records import Record
+from nnctl.runs.records import FileRecord, read_record
 from nnctl.runs.resolve import require_resolved
-from nnctl.runs.summary import (
-    EvaluationRecord,
-    Summary,
-    read_evaluation,
-    read_summary,
-    summarize_layers,
-)
+from nnctl.runs.summary import EvaluationRecord, InitRecord, Summary, summarize_layers
 from nnctl.text import html_table, percent, shell_command
 
 Which = Literal["best", "last"]
@@ -236,7 +230,7 @@ class Run:
         DataError
             The summary is damaged or was written by a later version.
         """
-        return read_summary(self.summary_path)
+        return read_record(self.summary_path, Summary)
 
     @property
     def evaluation_path(self) -> Path:
@@ -246,15 +240,27 @@ class Run:
     @property
     def test_result(self) -> EvaluationRecord | None:
         """The result of the best network on the test set, if it was measured."""
-        record, summary = read_evaluation(self.evaluation_path), self.summary
+        record, summary = None, self.summary
+        with contextlib.suppress(DataError):  # it can be measured again
+            record = read_record(self.evaluation_path, EvaluationRecord)
         is_current = record and (summary is None or summary.best_epoch == record.epoch)
         return record if is_current else None
 
+    @property
+    def initial(self) -> InitRecord | None:
+        """Where the initial weights come from; None if they are the run's own.
+
+        Raises
+        ------
+        DataError
+            The record is damaged or was written by a later version.
+        """
+        return read_record(self.init_path, InitRecord)
+
     def record_evaluation(self, record: EvaluationRecord) -> None:
         """Write the result on the test set, unless the directory cannot be written."""
-        with contextlib.suppress(OSError):
-            text = to_json_text(record.model_dump(), indent=2) + "\n"
-            write_atomically(self.evaluation_path, text.encode())
+        with contextlib.suppress(NnctlError):
+            self._write_record(self.evaluation_path, record)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -405,13 +411,13 @@ class Run:
         text = to_yaml(to_mapping(config), comment)
         self._write(self.config_path, text)
 
-    def write_init_record(self, record: Record) -> None:
+    def write_init_record(self, record: InitRecord) -> None:
         """Write where the initial weights come from."""
-        self._write(self.init_path, to_json_text(record.model_dump(), indent=2) + "\n")
+        self._write_record(self.init_path, record)
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary."""
-        self._write(self.summary_path, to_json_text(summary.to_json(), indent=2) + "\n")
+        self._write_record(self.summary_path, summary)
 
     def append_metrics(self, metrics: EpochMetrics) -> str:
         """Append the metrics of an epoch to the file, and return the line."""
@@ -514,6 +520,9 @@ class Run:
             len(config.network.layers),
             every_epoch=config.training.validate_every == 1,
         )
+
+    def _write_record(self, path: Path, record: FileRecord) -> None:
+        self._write(path, to_json_text(record.to_json(), indent=2) + "\n")
 
     def _write(self, path: Path, text: str) -> None:
         with storage_errors(path):

@@ -1,26 +1,19 @@
-"""The summary of a run, ``summary.json``: how its training ended."""
+"""What a run records besides its epochs: its result, and where its initial weights come from."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from nnctl.config import Config
 from nnctl.diagnosis import Diagnosis
-from nnctl.errors import DamagedFileError
-from nnctl.files import read_bytes
 from nnctl.nn.events import Divergence
 from nnctl.runs.checkpoint import DatasetRecord
-from nnctl.runs.records import Count, Number, Record, Share, check_version, first_problem
-
-FORMAT_VERSION = 1
-"""Format version of a run directory, stored in ``summary.json``."""
+from nnctl.runs.records import Count, FileRecord, Number, PositiveCount, Share
 
 
-class Summary(Record):
+class Summary(FileRecord):
     """How a training ended. Fields with a default may be missing in runs of early versions.
 
     Parameters
@@ -55,7 +48,6 @@ class Summary(Record):
         Why the network does not learn.
     """
 
-    format_version: int = FORMAT_VERSION
     status: Literal["finished", "stopped_early", "interrupted", "diverged"]
     time_limit: bool = False
     epochs: Count
@@ -87,7 +79,7 @@ class Summary(Record):
         return values
 
 
-class EvaluationRecord(Record):
+class EvaluationRecord(FileRecord):
     """Result on the test set, ``evaluation.json``: what ``nnctl eval`` measured last.
 
     Parameters
@@ -100,46 +92,33 @@ class EvaluationRecord(Record):
         Number of test images.
     """
 
-    format_version: int = FORMAT_VERSION
     epoch: Count
     accuracy: Share
     loss: Number
     n: Count
 
 
-def read_evaluation(path: Path) -> EvaluationRecord | None:
-    """Read the result on the test set; return None if there is none, or it cannot be read."""
-    try:
-        return EvaluationRecord.model_validate_json(read_bytes(path))
-    except (OSError, ValueError):  # it can be measured again
-        return None
+class InitRecord(FileRecord):
+    """Where the initial weights of a run come from, ``init.json``.
+
+    Parameters
+    ----------
+    run : str
+        Directory of the other run.
+    epoch : int
+        Its best epoch, whose network was used.
+    sha256 : str
+        SHA-256 of its ``best.npz``.
+    layers : list of int
+        Layers that begin with its weights, from 1.
+    """
+
+    run: str
+    epoch: Count
+    sha256: str
+    layers: list[PositiveCount]
 
 
 def summarize_layers(config: Config) -> str:
     """Return the layers of a configuration in words, such as "100 sigmoid, 10 softmax"."""
     return ", ".join(f"{layer.units} {layer.function}" for layer in config.network.layers)
-
-
-def read_summary(path: Path) -> Summary | None:
-    """Read a summary; return None if the file does not exist.
-
-    Raises
-    ------
-    DataError
-        The summary is damaged or was written by a later version.
-    """
-    try:
-        content = json.loads(read_bytes(path))
-        if "format_version" in content:  # the first versions wrote none
-            check_version(path, content["format_version"], FORMAT_VERSION)
-        # Pydantic rejects lone surrogates, which the name of a folder may have.
-        text = json.dumps(content, ensure_ascii=False).encode(errors="replace")
-        return Summary.model_validate_json(text)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DamagedFileError(f"{path} is damaged: {error.strerror or error}") from None
-    except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged: {first_problem(error)}") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is damaged: {error}") from None

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nnctl.diagnosis import check_config, health_label
 from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
-from nnctl.runs.initial import InitRecord, read_init_record
+from nnctl.runs.summary import InitRecord
 from nnctl.runs.training_run import TrainingRun
 from nnctl.text import enumeration, percent, shell_command
 from nnctl.views.console import BLUE, GREEN, View, is_live, is_unicode, notices, results, say, warn
@@ -166,7 +166,7 @@ class TrainingView(View):
             f"data      {dataset.name}: {dataset.training:,} examples{held_out}",
         )
         say(self._console, f"run       {self._training.run.directory}")
-        if record := read_init_record(self._training.run.init_path):
+        if record := self._training.run.initial:
             self._print_initial(record)
         done = self._training.done_epochs
         if done or self._training.loop.progress.batch:
