@@ -149,8 +149,8 @@ def train(
                 else Run.create(stem, expand_home(runs_dir))
             )
             training = TrainingRun.create(run, resolved, digits)
-        if training.warning and not progress:
-            warnings.warn(training.warning, stacklevel=2)
+        if training.lock.warning and not progress:
+            warnings.warn(training.lock.warning, stacklevel=2)
         _run_events(training, stop, max_time, callback, progress=progress)
     training.raise_unless_finished()
     return training.run

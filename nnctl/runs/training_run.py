@@ -33,11 +33,10 @@ from nnctl.errors import (
     NnctlError,
     StorageError,
     UsageError,
-    cannot_write,
     storage_errors,
 )
 from nnctl.files import remove_temporaries
-from nnctl.nn.events import BatchesDone, Divergence, EpochDone, EpochMetrics, Event, Finished
+from nnctl.nn.events import BatchesDone, Divergence, EpochDone, Event, Finished
 from nnctl.nn.network import Network
 from nnctl.nn.state import Progress
 from nnctl.nn.streams import stream
@@ -75,7 +74,7 @@ class TrainingRun:
         self.run = run
         self.config = config
         self._dataset = dataset
-        self._lock = run.lock()
+        self.lock = run.lock()
         remove_temporaries(run.directory)
         self.dataset = DatasetRecord(
             name=dataset.name,
@@ -87,12 +86,7 @@ class TrainingRun:
         )
         self.network = build_network(config, training.inputs.shape[1])
         self.network.initialize(stream(seed, "initialization"))
-        self.loop = build_loop(
-            config,
-            self.network,
-            training,
-            validation,
-        )
+        self.loop = build_loop(config, self.network, training, validation)
         threads = self.loop.batches.team.size
         self._monitor = (
             Monitor(config, dataset, training, threads) if config.training.monitor else None
@@ -106,7 +100,13 @@ class TrainingRun:
 
     @classmethod
     def create(
-        cls, run: Run, config: Config, dataset: Dataset, initial: InitialNetwork | None = None
+        cls,
+        run: Run,
+        config: Config,
+        dataset: Dataset,
+        initial: InitialNetwork | None = None,
+        *,
+        replace_files: bool = False,
     ) -> TrainingRun:
         """Create a training that starts from the beginning, and write its configuration.
 
@@ -116,6 +116,8 @@ class TrainingRun:
             See `TrainingRun`.
         initial : InitialNetwork, optional
             Network of another run, whose layers replace the initial ones where they fit.
+        replace_files : bool
+            Whether to remove the files of an earlier training from the directory.
 
         Raises
         ------
@@ -126,28 +128,20 @@ class TrainingRun:
             training_run = cls(run, config, dataset)
             with training_run._unlocked_on_error():
                 record = initial.copy_to(training_run.network) if initial else None
+                if replace_files:
+                    run.clear()
+                else:  # another process may have trained here since the directory was chosen
+                    require_empty(run.directory)
+                if record:
+                    # In this order, a run that is killed here cannot be resumed with other weights.
+                    run.write_init_record(record)
+                run.write_config(config)
+                if record:
+                    training_run._save("last")
         except (DataError, UsageError):  # nothing can be trained: leave no empty run directory
             with contextlib.suppress(OSError):
                 run.directory.rmdir()
             raise
-        with training_run._unlocked_on_error():
-            # Another process may have trained here since the directory was chosen.
-            require_empty(run.directory)
-            if record:
-                # In this order, a run that is killed here cannot be resumed with other weights.
-                run.write_init_record(record)
-            run.write_config(config)
-            if record:
-                training_run._save("last")
-        return training_run
-
-    @classmethod
-    def restart(cls, run: Run, config: Config, dataset: Dataset) -> TrainingRun:
-        """Create a training that starts from the beginning and replaces the run's files."""
-        training_run = cls(run, config, dataset)
-        with training_run._unlocked_on_error():
-            run.clear()
-            run.write_config(config)
         return training_run
 
     @classmethod
@@ -249,7 +243,7 @@ class TrainingRun:
         """
         self.network.parameters.vector[...] = network.parameters.vector
         self.network.statistics[...] = network.statistics
-        with self._lock, storage_errors(self.run.directory):
+        with self.lock, storage_errors(self.run.directory):
             self._save("best")
             self._save("last")
 
@@ -259,23 +253,8 @@ class TrainingRun:
         try:
             yield
         except NnctlError:
-            self._lock.unlock()
+            self.lock.unlock()
             raise
-
-    @property
-    def warning(self) -> str | None:
-        """A warning for the user if the run directory cannot be locked; see `DirectoryLock`."""
-        return self._lock.warning
-
-    @property
-    def history(self) -> list[EpochMetrics]:
-        """The metrics of the complete epochs, read from the disk: there may be very many."""
-        return self.run.history
-
-    @property
-    def done_epochs(self) -> int:
-        """The number of complete epochs."""
-        return self.loop.progress.epoch
 
     @property
     def summary(self) -> Summary:
@@ -301,7 +280,7 @@ class TrainingRun:
             The run directory cannot be written.
         """
         self._started = time.perf_counter()
-        with self._hint_to_resume(), self._lock:
+        with self._hint_to_resume(), self.lock:
             events, stopping = iter(self.loop), False
             limit = math.inf if max_seconds is None else max_seconds
             while self._summary is None:
@@ -331,7 +310,10 @@ class TrainingRun:
             case EpochDone():
                 if self._monitor:
                     event = replace(event, monitor=self._monitor.measure(self.loop.eval_network))
-                self._record(event)
+                self._metrics.update(self.run.append_metrics(event).encode())
+                if event.is_best:
+                    self._save("best")
+                self._save("last")
             case Finished():
                 self._write_step_losses()  # of a training that diverged, up to that block
                 self._summary = self._summarize(event)
@@ -342,17 +324,16 @@ class TrainingRun:
     def _hint_to_resume(self) -> Iterator[None]:
         """Add how to continue to an error of a ``with`` block that cannot write."""
         try:
-            yield
-        except (OSError, StorageError) as error:
-            directory = self.run.directory
-            failure = cannot_write(directory, error) if isinstance(error, OSError) else error
-            failure.hint = (
+            with storage_errors(self.run.directory):
+                yield
+        except StorageError as error:
+            error.hint = (
                 "All saved files are intact. When the directory can be written again, resume with: "
                 f"{self.run.resume_command}"
                 if self.run.config_path.exists()
                 else "The run directory was removed with its saved state: start a new run."
             )
-            raise failure from None
+            raise
 
     def raise_unless_finished(self) -> None:
         """Raise an error if the training diverged or was interrupted.
@@ -395,12 +376,6 @@ class TrainingRun:
             f"{what} {verb} not finite{before}",
             hint=f"{cure} {saved}.",
         )
-
-    def _record(self, done: EpochDone) -> None:
-        self._metrics.update(self.run.append_metrics(done).encode())
-        if done.is_best:
-            self._save("best")
-        self._save("last")
 
     def _is_save_due(self) -> bool:
         """Return whether the state is to be saved before the next measured epoch."""
@@ -520,12 +495,13 @@ class TrainingRun:
         )
 
     def _summarize(self, finished: Finished) -> Summary:
-        best, history = self.loop.progress.best, self.history
+        # The metrics are read from the disk: there may be very many.
+        best, history = self.loop.progress.best, self.run.history
         last = history[-1] if history else None
         return Summary(
             status=finished.reason,
             time_limit=self._timed_out and finished.reason == "interrupted",
-            epochs=self.done_epochs,
+            epochs=self.loop.progress.epoch,
             best_epoch=best.epoch if best else None,
             best_val_accuracy=best.val_accuracy if best else None,
             best_val_loss=best.val_loss if best else None,

@@ -274,7 +274,7 @@ def _train(
         except (DamagedFileError, ConfigError) as error:
             append_log(trial, f"restarted from the beginning: {error.message}")
     if training is None:
-        training = TrainingRun.restart(run, config, dataset)
+        training = TrainingRun.create(run, config, dataset, replace_files=True)
     for _ in training.events(stop):
         pass
     try:

@@ -85,8 +85,8 @@ class TrainingView(View):
 
     def start(self) -> None:
         """Print the network, the dataset and the run directory; start the progress bar."""
-        if self._training.warning:
-            warn(self._training.warning, self._console)
+        if self._training.lock.warning:
+            warn(self._training.lock.warning, self._console)
         self._print_introduction()
         if self._progress:
             self._progress.start()
@@ -124,7 +124,7 @@ class TrainingView(View):
 
     def _draw_curves(self) -> None:
         """Draw the curves of loss and accuracy, if there were enough epochs."""
-        history = self._training.history
+        history = self._training.run.history
         if len(history) < _MIN_EPOCHS:
             return
         curves = [("train loss", {row.epoch: row.train_loss for row in history}, "{:.3g}")]
@@ -168,7 +168,7 @@ class TrainingView(View):
         say(self._console, f"run       {self._training.run.directory}")
         if record := self._training.run.initial:
             self._print_initial(record)
-        done = self._training.done_epochs
+        done = self._training.loop.progress.epoch
         if done or self._training.loop.progress.batch:
             say(self._console, f"resumed   after {done} of {config.training.epochs} epochs")
         match self._training.loop.stop_reason():

@@ -138,7 +138,7 @@ def test_epochs_that_are_not_validated_are_not_recorded_and_resume_to_the_same_b
 ) -> None:
     config, directory = changed({"training.validate_every": 3}), tmp_path / "run"
     assert train(begin(directory, config), stop_after=events) == "interrupted"
-    assert TrainingRun.resume(Run.open(directory), MINI).done_epochs == done
+    assert TrainingRun.resume(Run.open(directory), MINI).loop.progress.epoch == done
     assert train(resume(directory)) == "finished"
     parameters, _, history, _ = outcome(directory)
     assert parameters == undisturbed[0], "the trained weights do not depend on the key"

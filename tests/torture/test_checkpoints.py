@@ -54,7 +54,7 @@ def use_all_ways(directory: Path, *, train: bool) -> None:
             for _ in training.events(lambda: False) if train else ():
                 pass
         finally:
-            training._lock.unlock()
+            training.lock.unlock()
 
 
 def commands(directory: Path) -> list[tuple[object, ...]]:
