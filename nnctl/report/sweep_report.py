@@ -9,7 +9,7 @@ from pathlib import Path
 from nnctl.errors import UsageError
 from nnctl.report import findings
 from nnctl.report.charts import Chart, draw_points
-from nnctl.runs.differences import changeable, require_same
+from nnctl.runs.differences import require_same
 from nnctl.runs.run import Run
 from nnctl.sweeps.results import ranked
 from nnctl.sweeps.space import varied_keys
@@ -74,15 +74,8 @@ class SweepReport:
         ]
         existing = [(trial, run) for trial, run in trained if run.config_path.is_file()][:max_runs]
         for trial, run in existing:
-            config, planned = run.config, state.config(trial)
-            require_same(
-                config,
-                run.config_path,
-                planned,
-                JOURNAL,
-                ignored=changeable(config, planned),
-                hint=f"{run.directory} was changed: remove or restore it.",
-            )
+            hint = f"{run.directory} was changed: remove or restore it."
+            require_same(run.config, run.config_path, state.config(trial), JOURNAL, hint=hint)
         runs = [run for _, run in existing]
         if not runs:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +62,13 @@ def settings_of(configs: Iterable[Config]) -> list[dict[str, Any]]:
     ]
 
 
-def changeable(first: Config, second: Config) -> set[str]:
-    """Return the keys whose values may differ between the files of a run.
-
-    A run can be extended by epochs, and the folder of its dataset can be moved, since the SHA-256
-    hashes of the dataset's files are compared before they are used.
-    """
-    moved = not {first.data.dataset, second.data.dataset} & {*NAMED}
-    return {"training.epochs", "data.dataset"} if moved else {"training.epochs"}
-
-
 def require_same(
     actual: Config,
     path: Path,
     expected: Config,
     source: Path | str,
     *,
-    ignored: Collection[str] = (),
+    exact: bool = False,
     hint: str | None = None,
 ) -> None:
     """Check that a file of a run has the expected configuration.
@@ -93,8 +83,10 @@ def require_same(
         Expected configuration.
     source : Path or str
         Source of the expected configuration, for the message.
-    ignored : collection of str
-        Keys that may differ.
+    exact : bool
+        Whether no value may differ, not even the number of epochs and the folder of the dataset. A
+        run can be extended by epochs, and the folder can be moved, since the SHA-256 hashes of the
+        dataset's files are compared before they are used.
     hint : str, optional
         Hint of the error.
 
@@ -103,6 +95,9 @@ def require_same(
     DamagedFileError
         The configurations differ; the message lists both values of each key that differs.
     """
+    ignored = set() if exact else {"training.epochs"}
+    if not exact and not {actual.data.dataset, expected.data.dataset} & {*NAMED}:
+        ignored.add("data.dataset")
     different = [
         f"{key}: {ours} in {path.name}, {theirs} in {Path(source).name}"
         for key, (ours, theirs) in differing(actual, expected).items()
@@ -117,13 +112,10 @@ def require_same(
 
 def flatten(value: Any, key: str = "") -> dict[str, Any]:
     """Return the leaves of nested mappings and lists, by dotted key."""
-    items: Iterator[tuple[Any, Any]]
-    if isinstance(value, Mapping):
-        items = iter(value.items())
-    elif isinstance(value, list):
-        items = iter(enumerate(value))
-    else:
+    if not isinstance(value, Mapping | list):
         return {key: value}
+    items: Iterable[tuple[Any, Any]]
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
     leaves: dict[str, Any] = {}
     for step, below in items:
         leaves |= flatten(below, f"{key}.{step}".lstrip("."))

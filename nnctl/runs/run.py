@@ -30,7 +30,7 @@ from nnctl.nn.examples import as_batch
 from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint
-from nnctl.runs.differences import changeable, require_same
+from nnctl.runs.differences import require_same
 from nnctl.runs.history import epochs_of, read_history, read_step_losses, step_lines, to_line
 from nnctl.runs.inference import infer
 from nnctl.runs.lock import LOCK_NAME, DirectoryLock
@@ -306,15 +306,7 @@ class Run:
         DamagedFileError
             Another setting than the number of epochs and the folder of the dataset differs.
         """
-        expected = self.config
-        require_same(
-            config,
-            path,
-            expected,
-            self.config_path,
-            ignored=changeable(config, expected),
-            hint=self.mismatch_hint(path),
-        )
+        require_same(config, path, self.config, self.config_path, hint=self.mismatch_hint(path))
 
     def load(self, which: Which = "best") -> TrainedNetwork:
         """Return the trained network of a checkpoint, and what it was trained with.

@@ -213,7 +213,7 @@ class TrainingRun:
         path = run.checkpoint_path("last")
         with training_run._unlocked_on_error():
             if source is not None:
-                require_same(run.config, run.config_path, config, source)
+                require_same(run.config, run.config_path, config, source, exact=True)
             sha256 = None
             if path.exists():
                 checkpoint = load_checkpoint(path)
@@ -423,7 +423,7 @@ class TrainingRun:
         if source is None:
             self.run.require_config(checkpoint.config, path)
         else:
-            require_same(checkpoint.config, path, self.config, source)
+            require_same(checkpoint.config, path, self.config, source, exact=True)
 
     def _check_best(self, progress: Progress, source: str | None) -> None:
         """Check that ``best.npz`` is of the best epoch according to the last checkpoint."""
