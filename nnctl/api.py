@@ -121,8 +121,9 @@ def train(
         raise UsageError(f"max_time must be a number of seconds, got {max_time!r}")
     if resume is not None and (name is not None or run_dir):
         raise UsageError("name and run_dir cannot be combined with resume, which trains in its run")
+    runs_dir = expand_home(runs_dir)
     if name is not None:
-        run_dir = named_directory(name, expand_home(runs_dir))
+        run_dir = named_directory(name, runs_dir)
     resumed = None if resume is None else _open_run(resume, one_run=False)
     if config is None:
         if resumed is None:
@@ -143,15 +144,17 @@ def train(
             total = requested.training.epochs if extends else "auto"
             training = TrainingRun.resume(resumed, digits, requested, total)
         else:
-            run = (
-                Run.create_at(expand_home(run_dir))
-                if run_dir
-                else Run.create(stem, expand_home(runs_dir))
-            )
+            run = Run.create_at(expand_home(run_dir)) if run_dir else Run.create(stem, runs_dir)
             training = TrainingRun.create(run, resolved, digits)
         if training.lock.warning and not progress:
             warnings.warn(training.lock.warning, stacklevel=2)
-        _run_events(training, stop, max_time, callback, progress=progress)
+        # Closed at once if the callback raises an error, so that the run is unlocked.
+        events = contextlib.closing(training.events(stop, max_time))
+        with _showing(training, progress=progress) as show, events as trained:
+            for event in trained:
+                show(event)
+                if callback:
+                    callback(event)
     training.raise_unless_finished()
     return training.run
 
@@ -291,27 +294,16 @@ def _downloads(*, progress: bool) -> Iterator[Notify]:
         yield view
 
 
-def _run_events(
-    training: TrainingRun,
-    stop: Callable[[], bool],
-    max_time: float | None,
-    callback: Callable[[Event], object] | None,
-    *,
-    progress: bool,
-) -> None:
-    """Train; show each event if there is progress to print, and call the callback with it."""
-    with contextlib.ExitStack() as stack:
-        view = None
-        if progress:
-            from nnctl.views.training import TrainingView
+@contextlib.contextmanager
+def _showing(training: TrainingRun, *, progress: bool) -> Iterator[Callable[[Event], object]]:
+    """Yield the function that shows an event, if there is progress to print."""
+    if not progress:
+        yield lambda _: None
+        return
+    from nnctl.views.training import TrainingView
 
-            view = stack.enter_context(TrainingView(training, quiet=False))
-        # Closed at once if the callback raises an error, so that the run is unlocked.
-        for event in stack.enter_context(contextlib.closing(training.events(stop, max_time))):
-            if view:
-                view.show(event)
-            if callback:
-                callback(event)
+    with TrainingView(training, quiet=False) as view:
+        yield view.show
 
 
 def _overrides(values: Mapping[str, Any]) -> list[Override]:
