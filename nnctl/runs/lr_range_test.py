@@ -47,24 +47,24 @@ class RangeTest:
 
     Parameters
     ----------
-    steps : list of RangeStep
-        Steps with a finite loss.
     suggestion : float or None
         Geometric mean of the following two rates, to two digits; None if the loss did not fall.
+    reason : str
+        Why this rate is suggested, or why none is.
     fastest, lowest : float or None
         Rates at which the smoothed loss fell fastest, and was lowest.
     diverged : float or None
         Rate at which the training diverged, if it did.
-    reason : str
-        Why this rate is suggested, or why none is.
+    steps : list of RangeStep
+        Steps with a finite loss.
     """
 
-    steps: list[RangeStep]
     suggestion: float | None
+    reason: str
     fastest: float | None
     lowest: float | None
     diverged: float | None
-    reason: str
+    steps: list[RangeStep]
 
     @property
     def option(self) -> str | None:
@@ -76,10 +76,7 @@ class RangeTest:
         return {
             "suggestion": self.suggestion,
             "option": self.option,
-            "reason": self.reason,
-            "fastest": self.fastest,
-            "lowest": self.lowest,
-            "diverged": self.diverged,
+            **vars(self),
             "steps": [vars(step) for step in self.steps],
         }
 
@@ -135,23 +132,21 @@ def find_learning_rate(
         steps = min(max(examples // config.training.batch_size, _STEPS), _MOST_STEPS)
     rates = np.geomspace(lowest, highest, steps).tolist()
     span = steps // _SPAN
-    losses: list[float] = []
-    averages: list[float] = []
+    taken: list[RangeStep] = []
     average, best, diverged = 0.0, math.inf, None
     with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
         for rate, loss in zip(rates, _losses(config, training, rates), strict=True):
             # The mean of the first steps, and then an exponential average.
-            average += (loss - average) / min(len(losses) + 1, span)
+            average += (loss - average) / min(len(taken) + 1, span)
             if not math.isfinite(loss) or average > _DIVERGED * best:
                 diverged = rate
                 break
-            losses.append(loss)
-            averages.append(average)
-            if len(averages) >= span:
+            taken.append(RangeStep(rate, loss, average))
+            if len(taken) >= span:
                 best = min(best, average)
-            notify(Working("testing learning rates", len(losses) / steps))
-    averages[:span] = averages[:span][-1:] * len(averages[:span])
-    taken = [RangeStep(*step) for step in zip(rates, losses, averages, strict=False)]
+            notify(Working("testing learning rates", len(taken) / steps))
+    # The first averages are of too few steps.
+    taken[:span] = [replace(step, smoothed=taken[:span][-1].smoothed) for step in taken[:span]]
     return _suggest(taken, diverged, span)
 
 
@@ -175,20 +170,20 @@ def _suggest(taken: list[RangeStep], diverged: float | None, span: int) -> Range
     losses = np.array([step.smoothed for step in taken])
     lowest = int(losses.argmin()) if taken else 0
     if lowest < span or losses[lowest] > _FALL * losses[0]:
-        return RangeTest(taken, None, None, None, diverged, _describe_failure(taken, diverged))
+        return RangeTest(None, _describe_failure(taken, diverged), None, None, diverged, taken)
     falls = losses[: lowest + 1 - span] - losses[span : lowest + 1]
     fastest = taken[int(falls.argmax()) + span // 2].learning_rate
+    stable = taken[lowest].learning_rate
     # Where the loss falls fastest, training is still slow; where it is lowest, hardly stable.
-    suggestion = float(f"{math.sqrt(fastest * taken[lowest].learning_rate):.2g}")
+    suggestion = float(f"{math.sqrt(fastest * stable):.2g}")
     reason = (
-        f"between {fastest:.2g}, where the loss falls fastest, and "
-        f"{taken[lowest].learning_rate:.2g}, where it is lowest"
+        f"between {fastest:.2g}, where the loss falls fastest, and {stable:.2g}, where it is lowest"
     )
     if lowest == len(taken) - 1 and not diverged:
         reason += ", at the end of the range: try a higher --to"
     if diverged:
         reason += f"; from {diverged:.2g} on, training diverges"
-    return RangeTest(taken, suggestion, fastest, taken[lowest].learning_rate, diverged, reason)
+    return RangeTest(suggestion, reason, fastest, stable, diverged, taken)
 
 
 def _describe_failure(taken: list[RangeStep], diverged: float | None) -> str:
