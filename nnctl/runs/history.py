@@ -67,14 +67,12 @@ def epochs_of(history: Sequence[EpochMetrics]) -> int:
 
 def to_line(metrics: EpochMetrics) -> str:
     """Return the line of an epoch, without a line ending."""
-    names = [field.name for field in dataclasses.fields(EpochMetrics)]
     values = dataclasses.asdict(metrics)
-    if metrics.monitor is None:
-        names.remove("monitor")
-    else:
-        measured = values["monitor"].items()
-        values["monitor"] = {name: value for name, value in measured if value is not None}
-    return json.dumps({name: values[name] for name in names}, allow_nan=False)
+    line = {field.name: values[field.name] for field in dataclasses.fields(EpochMetrics)}
+    monitored = line.pop("monitor")
+    if monitored is not None:
+        line["monitor"] = {name: value for name, value in monitored.items() if value is not None}
+    return json.dumps(line, allow_nan=False)
 
 
 def from_line(line: str | bytes) -> EpochMetrics:
@@ -118,20 +116,15 @@ def read_history(
     for number, line in enumerate(_complete_lines(path), start=1):
         try:
             metrics = from_line(line)
-            text = line.decode()
+            is_next = metrics.epoch == last + 1 if every_epoch else metrics.epoch > last
+            if not is_next or len(metrics.health) not in (0, layers):
+                raise ValueError("metrics of another epoch or network")
         except ValueError:
-            metrics = None
-        if (
-            metrics is None
-            or metrics.epoch <= last
-            or (every_epoch and metrics.epoch != last + 1)
-            or len(metrics.health) not in (0, layers)
-        ):
             raise DamagedFileError(
                 f"{path}:{number} is damaged: the line is not the metrics of an epoch"
-            )
+            ) from None
         last = metrics.epoch
-        history.append((text, metrics))
+        history.append((line.decode(), metrics))
     return history
 
 
@@ -157,15 +150,16 @@ def read_step_losses(path: Path, every: int) -> dict[int, float]:
     """
     losses: dict[int, float] = {}
     for number, line in enumerate(_complete_lines(path), start=1):
+        step = number * every
         try:
             record = _Step.model_validate_json(line)
+            if record.step != step:
+                raise ValueError("loss of another step")
         except ValueError:
-            record = None
-        if record is None or record.step != number * every:
             raise DamagedFileError(
-                f"{path}:{number} is damaged: the line is not the loss of step {number * every:,}"
-            )
-        losses[record.step] = record.loss
+                f"{path}:{number} is damaged: the line is not the loss of step {step:,}"
+            ) from None
+        losses[step] = record.loss
     return losses
 
 
