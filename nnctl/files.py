@@ -85,12 +85,10 @@ def _write_and_rename(path: Path, content: Iterable[bytes | memoryview]) -> None
 def _replace(temporary: Path, path: Path) -> None:
     """Rename a file, and retry for some time while a reader blocks it (on Windows)."""
     for seconds in _PAUSES:
-        try:
+        with contextlib.suppress(PermissionError):
             temporary.replace(path)
-        except PermissionError:
-            time.sleep(seconds)
-        else:
             return
+        time.sleep(seconds)
     temporary.replace(path)
 
 
@@ -207,16 +205,12 @@ def remove_temporaries(directory: Path) -> None:
 
 def _sync_directory(directory: Path) -> None:
     """Make a rename survive a power failure, where directories can be synced (not on Windows)."""
-    try:
+    with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def to_json_text(value: Any, indent: int | None = None) -> str:
