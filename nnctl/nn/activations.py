@@ -19,11 +19,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnctl.nn.limits import Limited, limited
 from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True)
-class Activation(ABC):
+class Activation(Limited, ABC):
     """A function f that turns the weighted inputs z of a layer into its activations f(z)."""
 
     name: ClassVar[str]
@@ -109,7 +110,7 @@ class Activation(ABC):
             dL/dz. It may be `gradient` itself if each unit has one z and no trainable parameter.
         """
 
-    def write_gradient(self, z: Array, gradient: Array, out: Array) -> None:  # noqa: B027
+    def write_gradient(self, z: Array, gradient: Array, out: Array) -> None:
         """Write the gradient with respect to the trainable parameters to `out`.
 
         Parameters
@@ -178,11 +179,7 @@ class Sigmoid(Activation):
     )
     saturation: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     positive: ClassVar[bool] = True
-    gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.gain <= 0:
-            raise ValueError(f"gain must be above 0, got {self.gain:g}")
+    gain: float = limited(1.0, "be above 0", lambda gain: gain > 0)
 
     def limit(self) -> Activation | None:
         """Return a step: a sigmoid with large weights is a perceptron (Nielsen, chapter 1)."""
@@ -307,11 +304,7 @@ class LeakyReLU(Activation):
     advice: ClassVar[str] = "a relu that does not die"
     initializer: ClassVar[str] = "he_normal"
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
-    negative_slope: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.negative_slope <= 1:
-            raise ValueError(f"negative_slope must be between 0 and 1, got {self.negative_slope:g}")
+    negative_slope: float = limited(0.01, "be between 0 and 1", lambda slope: 0 <= slope <= 1)
 
     def forward(self, z: Array, out: Array) -> None:
         """Compute max(z, negative_slope z)."""
@@ -394,11 +387,7 @@ class ELU(Activation):
     advice: ClassVar[str] = "a relu that does not die; its mean output is closer to 0"
     initializer: ClassVar[str] = "he_normal"
     kinks: ClassVar[tuple[float, ...]] = (0.0,)
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.alpha < 0:
-            raise ValueError(f"alpha must not be negative, got {self.alpha:g}")
+    alpha: float = limited(1.0, "not be negative", lambda alpha: alpha >= 0)
 
     def forward(self, z: Array, out: Array) -> None:
         """Add max(z, 0) and alpha (exp(min(z, 0)) - 1), which cannot overflow."""
@@ -539,11 +528,7 @@ class Swish(Activation):
     initializer: ClassVar[str] = "he_normal"
     monotone: ClassVar[bool] = False
     needs_z: ClassVar[bool] = True
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta must be above 0, got {self.beta:g}")
+    beta: float = limited(1.0, "be above 0", lambda beta: beta > 0)
 
     def forward(self, z: Array, out: Array) -> None:
         """Multiply z by sigmoid(beta z)."""
@@ -665,11 +650,7 @@ class Maxout(Activation):
     advice: ClassVar[str] = "learns its own shape; each piece needs weights of its own"
     place: ClassVar[Literal["anywhere", "hidden", "output"]] = "hidden"
     needs_z: ClassVar[bool] = True
-    pieces: int = 2
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.pieces <= 100:
-            raise ValueError(f"pieces must be 2 to 100, got {self.pieces}")
+    pieces: int = limited(2, "be 2 to 100", lambda pieces: 2 <= pieces <= 100)
 
     def regions(self, z: Array) -> NDArray[np.intp]:
         """Return the index of the largest piece of each unit."""

@@ -14,11 +14,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from nnctl.nn.limits import Limited, limited
 from nnctl.nn.types import Array
 
 
 @dataclass(frozen=True)
-class Initializer(ABC):
+class Initializer(Limited, ABC):
     """A rule for the initial values of parameters."""
 
     name: ClassVar[str]
@@ -95,12 +96,8 @@ class Normal(Distribution):
     """N(mean, std²); Nielsen, chapter 1, uses std 1."""
 
     name: ClassVar[str] = "normal"
-    std: float = 1.0
+    std: float = limited(1.0, "not be negative", lambda std: std >= 0)
     mean: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.std < 0:
-            raise ValueError(f"std must not be negative, got {self.std:g}")
 
     def fill(self, out: Array, *, fan_in: int, fan_out: int, rng: np.random.Generator) -> None:
         """Draw from the normal distribution."""

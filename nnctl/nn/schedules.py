@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from nnctl.nn.limits import Limited, limited
+
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(Limited, ABC):
     """The factor on the learning rate, after a linear warm-up.
 
     Parameters
@@ -19,11 +21,7 @@ class Schedule(ABC):
     """
 
     name: ClassVar[str]
-    warmup: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be negative, got {self.warmup:g}")
+    warmup: float = limited(0.0, "not be negative", lambda warmup: warmup >= 0)
 
     def factor(self, time: float, epochs: float) -> float:
         """Return the factor on the learning rate.
@@ -86,14 +84,8 @@ class StepSchedule(Schedule):
     """gamma^k, where k is the number of complete periods of `every` epochs."""
 
     name: ClassVar[str] = "step"
-    every: int = 10
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1 epoch, got {self.every}")
-        _check_gamma(self.gamma)
+    every: int = limited(10, "be at least 1 epoch", lambda every: every >= 1)
+    gamma: float = limited(0.1, "be above 0 and at most 1", lambda gamma: 0 < gamma <= 1)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which drops after the last step of every `every`-th epoch."""
@@ -105,25 +97,11 @@ class ExponentialSchedule(Schedule):
     """gamma^epoch: the rate is multiplied by gamma after each epoch."""
 
     name: ClassVar[str] = "exponential"
-    gamma: float = 0.95
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_gamma(self.gamma)
+    gamma: float = limited(0.95, "be above 0 and at most 1", lambda gamma: 0 < gamma <= 1)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which drops after the last step of every epoch."""
         return self.gamma ** int(time)
-
-
-def _check_gamma(gamma: float) -> None:
-    if not 0 < gamma <= 1:
-        raise ValueError(f"gamma must be above 0 and at most 1, got {gamma:g}")
-
-
-def _check_final(final: float) -> None:
-    if not 0 <= final <= 1:
-        raise ValueError(f"final must be between 0 and 1, got {final:g}")
 
 
 @dataclass(frozen=True)
@@ -131,12 +109,7 @@ class InverseTimeSchedule(Schedule):
     """1 / (1 + gamma * epoch) (Robbins and Monro 1951)."""
 
     name: ClassVar[str] = "inverse_time"
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gamma < 0:
-            raise ValueError(f"gamma must not be negative, got {self.gamma:g}")
+    gamma: float = limited(0.1, "not be negative", lambda gamma: gamma >= 0)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which decreases at every step."""
@@ -151,14 +124,8 @@ class PolynomialSchedule(Schedule):
     """
 
     name: ClassVar[str] = "polynomial"
-    power: float = 1.0
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.power <= 0:
-            raise ValueError(f"power must be above 0, got {self.power:g}")
-        _check_final(self.final)
+    power: float = limited(1.0, "be above 0", lambda power: power > 0)
+    final: float = limited(0.0, "be between 0 and 1", lambda final: 0 <= final <= 1)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which decreases from the end of the warm-up to the end of training."""
@@ -171,11 +138,7 @@ class CosineSchedule(Schedule):
     """Half a cosine from 1 down to `final` (Loshchilov and Hutter 2017, without restarts)."""
 
     name: ClassVar[str] = "cosine"
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_final(self.final)
+    final: float = limited(0.0, "be between 0 and 1", lambda final: 0 <= final <= 1)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which decreases from the end of the warm-up to the end of training."""
@@ -199,16 +162,9 @@ class OneCycleSchedule(Schedule):
     """
 
     name: ClassVar[str] = "one_cycle"
-    start: float = 0.04
-    rise: float = 0.3
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_final(self.final)
-        for key, value in (("start", self.start), ("rise", self.rise)):
-            if not 0 < value < 1:
-                raise ValueError(f"{key} must be between 0 and 1, got {value:g}")
+    start: float = limited(0.04, "be between 0 and 1", lambda start: 0 < start < 1)
+    rise: float = limited(0.3, "be between 0 and 1", lambda rise: 0 < rise < 1)
+    final: float = limited(0.0, "be between 0 and 1", lambda final: 0 <= final <= 1)
 
     def decay(self, time: float, epochs: float) -> float:
         """Return the factor, which grows until `rise` of the training is over."""
@@ -240,19 +196,10 @@ class PlateauSchedule(Schedule):
     """
 
     name: ClassVar[str] = "plateau"
-    gamma: float = 0.5
-    patience: int = 10
-    stop: float = 0.0
+    gamma: float = limited(0.5, "be above 0 and below 1", lambda gamma: 0 < gamma < 1)
+    patience: int = limited(10, "be at least 1 epoch", lambda patience: patience >= 1)
+    stop: float = limited(0.0, "be at least 0 and below 1", lambda stop: 0 <= stop < 1)
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.gamma < 1:
-            raise ValueError(f"gamma must be above 0 and below 1, got {self.gamma:g}")
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}")
-        if not 0 <= self.stop < 1:
-            raise ValueError(f"stop must be at least 0 and below 1, got {self.stop:g}")
 
     def decay(self, time: float, epochs: float) -> float:
         """Return 1: the reductions depend on the results and not on the time."""
