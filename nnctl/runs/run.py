@@ -171,14 +171,6 @@ class Run:
         """The command that resumes the run."""
         return shell_command("nnctl", "train", "--resume", self.directory)
 
-    def mismatch_hint(self, checkpoint: Path) -> str:
-        """Return the hint for a run whose checkpoint was trained with another configuration."""
-        return (
-            f"The configuration of a run cannot be changed: restore the values of "
-            f"{checkpoint.name} in {self.config_path}, or restore the run's own "
-            f"{checkpoint.name}. To use other values, train a new run."
-        )
-
     def lock(self) -> DirectoryLock:
         """Lock the run against training by other processes, and return the lock.
 
@@ -306,7 +298,12 @@ class Run:
         DamagedFileError
             Another setting than the number of epochs and the folder of the dataset differs.
         """
-        require_same(config, path, self.config, self.config_path, hint=self.mismatch_hint(path))
+        hint = (
+            f"The configuration of a run cannot be changed: restore the values of {path.name} in "
+            f"{self.config_path}, or restore the run's own {path.name}. To use other values, train "
+            "a new run."
+        )
+        require_same(config, path, self.config, self.config_path, hint=hint)
 
     def load(self, which: Which = "best") -> TrainedNetwork:
         """Return the trained network of a checkpoint, and what it was trained with.
@@ -384,11 +381,13 @@ class Run:
         """Remove the files of a training, so that it starts from the beginning."""
         files = [self.config_path, self.metrics_path, self.steps_path, self.summary_path]
         files += [self.evaluation_path, self.init_path]
-        self._remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
+        self.remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
-    def remove_summary(self) -> None:
-        """Remove the summary, which is out of date when the run is resumed."""
-        self._remove(self.summary_path)
+    def remove(self, *paths: Path) -> None:
+        """Remove some files of the run, if they exist."""
+        for path in paths:
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
@@ -512,11 +511,6 @@ class Run:
     def _write(self, path: Path, text: str) -> None:
         with storage_errors(path):
             write_atomically(path, text.encode())
-
-    def _remove(self, *paths: Path) -> None:
-        for path in paths:
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
 
 
 def _as_pixels(batch: NDArray[Any]) -> NDArray[Any]:

@@ -228,7 +228,7 @@ class TrainingRun:
             metrics = run.truncate_history(training_run.loop.progress.measured, sha256)
             training_run._metrics.update(metrics.encode())
             run.truncate_step_losses(training_run.loop.steps_done)
-            run.remove_summary()  # the run has not ended any more
+            run.remove(run.summary_path)  # the run has not ended any more
         if config != run.config:
             run.write_config(config)
         return training_run
@@ -447,14 +447,13 @@ class TrainingRun:
             raise DataError(
                 f"the files of {self.dataset.name} have changed since {path} was trained"
             )
-        arrays, average = self._optimizer_state(), self.loop.state.get("average")
+        arrays, average = self._optimizer_state(), checkpoint.average
         size = self.network.parameters.vector.size
         sizes = (checkpoint.parameters.size, checkpoint.optimizer_state.size)
-        saved_average = checkpoint.average
         if (
             sizes != (size, size * len(arrays))
-            or (saved_average is None) != (average is None)
-            or (saved_average is not None and saved_average.size not in (0, size))
+            or (average is not None) != ("average" in self.loop.state)
+            or (average is not None and average.size not in (0, size))
         ):
             raise DataError(f"{path} does not fit {self.run.config_path}: the sizes differ")
         if checkpoint.progress.epoch > self.loop.epochs:
@@ -468,13 +467,11 @@ class TrainingRun:
             )
         self.network.parameters.vector[...] = checkpoint.parameters
         restore_statistics(self.network, checkpoint, path)
-        if arrays:
-            for array, saved in zip(
-                arrays, np.split(checkpoint.optimizer_state, len(arrays)), strict=True
-            ):
-                array[...] = saved
-        if average is not None and saved_average is not None and saved_average.size:
-            average[...] = saved_average
+        saved = checkpoint.optimizer_state.reshape(-1, size)
+        for array, values in zip(arrays, saved, strict=True):
+            array[...] = values
+        if average is not None and average.size:
+            self.loop.state["average"][...] = average
         self.loop.progress = checkpoint.progress
         self._seconds_before = checkpoint.seconds
 

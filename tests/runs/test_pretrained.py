@@ -224,7 +224,7 @@ def test_a_run_with_initial_weights_resumes_to_the_same_bits(
         ):
             assert all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
         if events == 0:
-            training._lock.unlock()
+            training.lock.unlock()
         else:
             assert train(training, events) == ("interrupted" if events else "finished")
         if events is not None:
