@@ -81,23 +81,17 @@ def check_gradient(
         smallest = differences.resolution
         if network.statistics.size:
             smallest = max(smallest, _CANCELED * float(np.abs(gradient.weights[layer]).max()))
-        for views, gradients in (
-            (network.parameters.weights, gradient.weights),
-            (network.parameters.biases, gradient.biases),
-            (network.parameters.slopes, gradient.slopes),
-            (network.parameters.gains, gradient.gains),
-            (network.parameters.shifts, gradient.shifts),
-        ):
+        kinds = [
+            (p.weights, p.biases, p.slopes, p.gains, p.shifts)
+            for p in (network.parameters, gradient)
+        ]
+        for views, gradients in zip(*kinds, strict=True):
             values, slopes = views[layer].reshape(-1), gradients[layer].reshape(-1)
             chosen = rng.permutation(len(values))[:samples]
-            numeric = [differences.by(values, int(i)) for i in chosen]
-            pairs = [
-                (slopes[i], slope)
-                for i, slope in zip(chosen, numeric, strict=True)
-                if slope is not None
-            ]
+            measured = [(slopes[i], differences.by(values, int(i))) for i in chosen]
+            pairs = [(ours, theirs) for ours, theirs in measured if theirs is not None]
             checked += len(pairs)
-            skipped += len(numeric) - len(pairs)
+            skipped += len(measured) - len(pairs)
             if pairs:
                 scale = max(float(np.abs(slopes).max()), smallest)
                 error = max(abs(ours - theirs) for ours, theirs in pairs) / scale
