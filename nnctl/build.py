@@ -38,17 +38,9 @@ def build_layers(config: Config) -> list[Layer]:
     layers = []
     for layer in config.network.layers:
         init = layer.init or config.network.init
-        batch_norm = BatchNorm(**dict(layer.batch_norm)) if layer.batch_norm else None
-        layers.append(
-            Layer(
-                layer.units,
-                layer.activation,
-                init.weights,
-                init.biases,
-                layer.dropout,
-                batch_norm,
-            )
-        )
+        norm = BatchNorm(**dict(layer.batch_norm)) if layer.batch_norm else None
+        kind = Layer(layer.units, layer.activation, init.weights, init.biases, layer.dropout, norm)
+        layers.append(kind)
     return layers
 
 

@@ -71,12 +71,9 @@ class Summary(FileRecord):
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-compatible values; ``divergence`` and ``time_limit`` only if they apply."""
-        values = self.model_dump()
-        if self.divergence is None:
-            del values["divergence"]
-        if not self.time_limit:
-            del values["time_limit"]
-        return values
+        return self.model_dump(
+            exclude={name for name in ("divergence", "time_limit") if not getattr(self, name)}
+        )
 
 
 class EvaluationRecord(FileRecord):
