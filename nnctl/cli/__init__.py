@@ -264,6 +264,7 @@ def _show(error: NnctlError | click.ClickException, suffix: str) -> int:
         "auto_envvar_prefix": "NNCTL",
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
+        "show_default": True,
     },
     epilog="Environment variables can set all options: NNCTL_TRAIN_EPOCHS=3 nnctl train",
     help="Train neural networks on MNIST, and see why they learn or do not learn.",

@@ -16,11 +16,10 @@ from nnctl.analysis.inspection import (
     softmax_of_large_numbers,
     trained_network,
 )
-from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options
+from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options, print_json
 from nnctl.config import Override
 from nnctl.config.presets import is_preset
 from nnctl.errors import NnctlError
-from nnctl.files import to_json_text
 from nnctl.runs.resolve import load_config
 from nnctl.runs.run import Run
 from nnctl.views.check import (
@@ -88,11 +87,7 @@ def check(
         raise click.UsageError("--one-scale needs --activations")
     if source is None:
         if as_json:
-            click.echo(
-                to_json_text(
-                    {"activations": list_activations(), "softmax": softmax_of_large_numbers()}
-                )
-            )
+            print_json({"activations": list_activations(), "softmax": softmax_of_large_numbers()})
         else:
             show_activations(one_scale=one_scale)
         return
@@ -120,7 +115,7 @@ def check(
             result["statistics"] = [one.to_json() for one in statistics]
         if report:
             result["gradients"] = report.to_json()
-        click.echo(to_json_text(result))
+        print_json(result)
     elif quiet:
         show_diagnoses(results(), "Problems found:", inspection.diagnoses)
     else:

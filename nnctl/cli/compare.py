@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from nnctl.analysis.run_comparison import compare_runs
-from nnctl.cli.options import RUN, data_dir_option, output_options
-from nnctl.files import to_json_text
+from nnctl.cli.options import RUN, data_dir_option, output_options, print_json
 from nnctl.runs.run import Run
 from nnctl.views.download import DownloadView
 from nnctl.views.runs import show_comparison
@@ -31,6 +30,6 @@ def compare(runs: tuple[Path, ...], as_json: bool, quiet: bool) -> None:
         opened = [Run.open(path) for path in runs]
         compared = compare_runs(opened, notify=notify)
     if as_json:
-        click.echo(to_json_text({"runs": [run.to_json() for run in compared]}))
+        print_json({"runs": [run.to_json() for run in compared]})
     else:
         show_comparison(compared)

@@ -15,9 +15,9 @@ from nnctl.cli.options import (
     checkpoint_option,
     data_dir_option,
     output_options,
+    print_json,
 )
 from nnctl.errors import BelowThresholdError
-from nnctl.files import to_json_text
 from nnctl.runs.run import Run, Which
 from nnctl.views.console import warn
 from nnctl.views.download import DownloadView
@@ -41,7 +41,6 @@ from nnctl.views.step_summary import summarize_evaluation
     "split_name",
     type=click.Choice(["test", "validation", "train"]),
     default="test",
-    show_default=True,
     help="Images to evaluate on.",
 )
 @checkpoint_option
@@ -62,6 +61,7 @@ from nnctl.views.step_summary import summarize_evaluation
     "--mistakes",
     type=click.IntRange(min=0),
     default=0,
+    show_default=False,
     metavar="N",
     help="Show the N worst mistakes, drawn as images in a terminal.",
 )
@@ -117,7 +117,7 @@ def evaluate(
         warn(f"the files of {evaluation.dataset} have changed since {run} was trained")
     summarize_evaluation(evaluation)
     if as_json:
-        click.echo(to_json_text(evaluation.to_json()))
+        print_json(evaluation.to_json())
     else:
         show_evaluation(evaluation)
     if fail_under is not None and evaluation.accuracy < fail_under:

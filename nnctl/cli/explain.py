@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from nnctl.analysis import explanation as explanations
-from nnctl.cli.options import RUN, checkpoint_option, data_dir_option, output_options
-from nnctl.files import to_json_text
+from nnctl.cli.options import RUN, checkpoint_option, data_dir_option, output_options, print_json
 from nnctl.runs.run import Run, Which
 from nnctl.views.download import DownloadView
 from nnctl.views.explanation import show_explanation
@@ -63,7 +62,7 @@ def explain(
             notify=notify,
         )
     if as_json:
-        click.echo(to_json_text(explanation.to_json()))
+        print_json(explanation.to_json())
     else:
         show_explanation(explanation)
 

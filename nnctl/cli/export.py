@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from nnctl.cli.options import FILE, RUN, checkpoint_option, output_options
+from nnctl.cli.options import FILE, RUN, checkpoint_option, output_options, print_json
 from nnctl.export import formats
 from nnctl.export.formats import Format
-from nnctl.files import to_json_text
 from nnctl.runs.run import Run, Which
 
 
@@ -39,7 +38,6 @@ from nnctl.runs.run import Run, Which
     "-o",
     "file",
     type=FILE,
-    metavar="FILE",
     help="Output file (default: RUN/model.onnx or RUN/model.safetensors).",
 )
 @checkpoint_option
@@ -49,7 +47,7 @@ def export(
 ) -> None:
     exported = formats.export(Run.open(run), file_format, checkpoint=checkpoint, file=file)
     if as_json:
-        click.echo(to_json_text(exported.to_json()))
+        print_json(exported.to_json())
         return
     if not quiet:
         click.echo(exported.usage)

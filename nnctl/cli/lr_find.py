@@ -12,10 +12,10 @@ from nnctl.cli.options import (
     data_dir_option,
     output_options,
     override_options,
+    print_json,
 )
 from nnctl.config import Override
 from nnctl.errors import NnctlError
-from nnctl.files import to_json_text
 from nnctl.runs.lr_range_test import HIGHEST, LOWEST, MAX_STEPS, MIN_STEPS, find_learning_rate
 from nnctl.runs.resolve import find_dataset, load_config, resolve_auto
 from nnctl.text import shell_command
@@ -44,7 +44,6 @@ _RATE = FiniteRange(min=0, min_open=True)
     type=_RATE,
     metavar="RATE",
     default=LOWEST,
-    show_default=True,
     help="Learning rate of the first step.",
 )
 @click.option(
@@ -53,7 +52,6 @@ _RATE = FiniteRange(min=0, min_open=True)
     type=_RATE,
     metavar="RATE",
     default=HIGHEST,
-    show_default=True,
     help="Learning rate of the last step.",
 )
 @click.option(
@@ -86,7 +84,7 @@ def lr_find(
             resolved, dataset, lowest=lowest, highest=highest, steps=steps, notify=notify
         )
     if as_json:
-        click.echo(to_json_text(result.to_json()))
+        print_json(result.to_json())
     elif not quiet:
         show_range_test(result)
     if result.suggestion is None:

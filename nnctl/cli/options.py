@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what ``--json`` prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from nnctl.config import Override, possible_settings
 from nnctl.config.presets import presets
 from nnctl.config.words import find_answer, normalized
-from nnctl.files import exists, expand_home
+from nnctl.files import exists, expand_home, to_json_text
 from nnctl.text import TIME_PATTERN, seconds_in, shell_command, short_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -238,9 +238,13 @@ checkpoint_option = click.option(
     "--checkpoint",
     type=click.Choice(["best", "last"]),
     default="best",
-    show_default=True,
     help="Network of the best epoch, or of the last epoch.",
 )
+
+
+def print_json(value: object) -> None:
+    """Print a result as JSON on stdout."""
+    click.echo(to_json_text(value))
 
 
 def output_options(command: Command) -> Command:

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from nnctl.analysis import prediction as predictions
-from nnctl.cli.options import ACCURACY, PATH_NAME, RUN, checkpoint_option
+from nnctl.cli.options import ACCURACY, PATH_NAME, RUN, checkpoint_option, print_json
 from nnctl.errors import DataError
-from nnctl.files import to_json_text
 from nnctl.runs.run import Which
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.listing import LATEST
@@ -38,6 +37,7 @@ from nnctl.views.prediction import PredictionView
     "--threshold",
     type=ACCURACY,
     default=0.0,
+    show_default=False,
     metavar="P",
     help="Print 'no digit' if the probability is below P.",
 )
@@ -56,12 +56,12 @@ def predict(names: tuple[str, ...], checkpoint: Which, threshold: float, as_json
         failed += prediction.error is not None
         score.add(prediction)
         if as_json:
-            click.echo(to_json_text(prediction.to_json()))
+            print_json(prediction.to_json())
         else:
             view.show(prediction)
     if score.labeled:
         if as_json:
-            click.echo(to_json_text(score.to_json()))
+            print_json(score.to_json())
         else:
             view.show_score(score)
     if failed:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from nnctl.cli.options import PATH, PRESET, json_option
+from nnctl.cli.options import PATH, PRESET, json_option, print_json
 from nnctl.config.presets import copy_preset, find_preset
 from nnctl.config.presets import presets as all_presets
-from nnctl.files import to_json_text
 from nnctl.text import shell_command
 from nnctl.views.presets import show_presets
 
@@ -30,7 +29,7 @@ def presets(context: click.Context, as_json: bool) -> None:
         return
     listed = all_presets()
     if as_json:
-        click.echo(to_json_text({"presets": [preset.to_json() for preset in listed]}))
+        print_json({"presets": [preset.to_json() for preset in listed]})
     else:
         show_presets(listed)
 

@@ -31,7 +31,6 @@ from nnctl.views.download import DownloadView
     "-o",
     "file",
     type=FILE,
-    metavar="FILE",
     help="Output file (default: report.html in RUN, or in the working directory for several runs).",
 )
 @click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from nnctl.cli.options import FOLDER, json_option
+from nnctl.cli.options import FOLDER, json_option, print_json
 from nnctl.errors import UsageError, storage_errors
-from nnctl.files import to_json_text
 from nnctl.runs.run import RUNS
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.listing import PRUNED_STATES, ListedRun, is_locked, list_runs
@@ -44,7 +43,6 @@ _BEST_FIRST = ("validation", "test")
     "sort_by",
     type=click.Choice([*_SORT_KEYS]),
     default="changed",
-    show_default=True,
     help="Column to sort by; accuracies are sorted from the highest to the lowest.",
 )
 @click.option("--prune", is_flag=True, help="Remove runs that did not end, after asking.")
@@ -61,7 +59,7 @@ def runs(folder: Path, sort_by: str, prune: bool, yes: bool, as_json: bool) -> N
     known.sort(key=lambda entry: _value(entry, sort_by), reverse=sort_by in _BEST_FIRST)
     ordered = [*known, *unknown]
     if as_json:
-        click.echo(to_json_text({"runs": [entry.to_json() for entry in ordered]}))
+        print_json({"runs": [entry.to_json() for entry in ordered]})
     else:
         show_runs(ordered, folder)
     if prune and ordered:

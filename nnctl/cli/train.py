@@ -17,10 +17,10 @@ from nnctl.cli.options import (
     data_dir_option,
     output_options,
     override_options,
+    print_json,
 )
 from nnctl.config import Override, to_mapping, to_yaml
 from nnctl.errors import BelowThresholdError, InterruptedRunError
-from nnctl.files import to_json_text
 from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.resolve import (
     dataset_info_of,
@@ -55,7 +55,6 @@ from nnctl.views.training import TrainingView, show_result
     "--runs-dir",
     type=FOLDER,
     default=RUNS,
-    show_default=True,
     help="Parent of the new run directory.",
 )
 @click.option(
@@ -73,7 +72,6 @@ from nnctl.views.training import TrainingView, show_result
 @click.option(
     "--max-time",
     type=TIME,
-    metavar="TIME",
     help="Save the state and end after this time, such as 90s, 10m or 2h; --resume continues.",
 )
 @click.option(
@@ -143,7 +141,7 @@ def train(
                     view.show(event)
             summarize_training(training)
             if as_json:
-                click.echo(to_json_text(training.summary.to_json()))
+                print_json(training.summary.to_json())
             else:
                 show_result(training, quiet=quiet)
     except KeyboardInterrupt:
