@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
@@ -245,7 +245,7 @@ class Run:
     def record_evaluation(self, record: EvaluationRecord) -> None:
         """Write the result on the test set, unless the directory cannot be written."""
         with contextlib.suppress(NnctlError):
-            self._write_record(self.evaluation_path, record)
+            self.write_record(self.evaluation_path, record)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -381,13 +381,11 @@ class Run:
         """Remove the files of a training, so that it starts from the beginning."""
         files = [self.config_path, self.metrics_path, self.steps_path, self.summary_path]
         files += [self.evaluation_path, self.init_path]
-        self.remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
+        self._remove(*files, self.checkpoint_path("last"), self.checkpoint_path("best"))
 
-    def remove(self, *paths: Path) -> None:
-        """Remove some files of the run, if they exist."""
-        for path in paths:
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
+    def remove_summary(self) -> None:
+        """Remove the summary, which is out of date when the run is resumed."""
+        self._remove(self.summary_path)
 
     def write_config(self, config: Config) -> None:
         """Write the resolved configuration."""
@@ -395,13 +393,13 @@ class Run:
         text = to_yaml(to_mapping(config), comment)
         self._write(self.config_path, text)
 
-    def write_init_record(self, record: InitRecord) -> None:
-        """Write where the initial weights come from."""
-        self._write_record(self.init_path, record)
-
     def write_summary(self, summary: Summary) -> None:
         """Write the summary."""
-        self._write_record(self.summary_path, summary)
+        self.write_record(self.summary_path, summary)
+
+    def write_record(self, path: Path, record: FileRecord) -> None:
+        """Write the summary, the result on the test set, or where the initial weights come from."""
+        self._write(path, to_json_text(record.to_json(), indent=2) + "\n")
 
     def append_metrics(self, metrics: EpochMetrics) -> str:
         """Append the metrics of an epoch to the file, and return the line."""
@@ -444,10 +442,6 @@ class Run:
             )
         self._write(self.metrics_path, text)
         return text
-
-    def append_step_losses(self, losses: Mapping[int, float]) -> None:
-        """Append the losses of some steps to the file."""
-        append_lines(self.steps_path, step_lines(losses))
 
     def truncate_step_losses(self, steps: int) -> None:
         """Remove the losses of later steps and an incomplete line; training writes them again.
@@ -505,12 +499,14 @@ class Run:
             every_epoch=config.training.validate_every == 1,
         )
 
-    def _write_record(self, path: Path, record: FileRecord) -> None:
-        self._write(path, to_json_text(record.to_json(), indent=2) + "\n")
-
     def _write(self, path: Path, text: str) -> None:
         with storage_errors(path):
             write_atomically(path, text.encode())
+
+    def _remove(self, *paths: Path) -> None:
+        for path in paths:
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
 
 def _as_pixels(batch: NDArray[Any]) -> NDArray[Any]:

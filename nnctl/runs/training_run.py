@@ -35,7 +35,7 @@ from nnctl.errors import (
     UsageError,
     storage_errors,
 )
-from nnctl.files import remove_temporaries
+from nnctl.files import append_lines, remove_temporaries
 from nnctl.nn.events import BatchesDone, Divergence, EpochDone, Event, Finished
 from nnctl.nn.network import Network
 from nnctl.nn.state import Progress
@@ -44,6 +44,7 @@ from nnctl.nn.types import Array
 from nnctl.runs.checkpoint import Checkpoint, DatasetRecord, load_checkpoint, save_checkpoint
 from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
+from nnctl.runs.history import step_lines
 from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.monitor import Monitor
 from nnctl.runs.resolve import split
@@ -134,7 +135,7 @@ class TrainingRun:
                     require_empty(run.directory)
                 if record:
                     # In this order, a run that is killed here cannot be resumed with other weights.
-                    run.write_init_record(record)
+                    run.write_record(run.init_path, record)
                 run.write_config(config)
                 if record:
                     training_run._save("last")
@@ -228,7 +229,7 @@ class TrainingRun:
             metrics = run.truncate_history(training_run.loop.progress.measured, sha256)
             training_run._metrics.update(metrics.encode())
             run.truncate_step_losses(training_run.loop.steps_done)
-            run.remove(run.summary_path)  # the run has not ended any more
+            run.remove_summary()  # the run has not ended any more
         if config != run.config:
             run.write_config(config)
         return training_run
@@ -387,7 +388,7 @@ class TrainingRun:
 
     def _write_step_losses(self) -> None:
         if self._step_losses:
-            self.run.append_step_losses(self._step_losses)
+            append_lines(self.run.steps_path, step_lines(self._step_losses))
             self._step_losses = {}
 
     def _save(self, which: Which) -> None:

@@ -194,8 +194,9 @@ def test_a_run_killed_after_steps_that_its_checkpoint_lacks_writes_them_once(
     run = Run(directory)
     steps = [*run.step_losses]
     assert steps == [*range(10, STEPS_AN_EPOCH + 3 * 17 + 1, 10)]
-    run.append_step_losses({steps[-1] + 10: 99.0, steps[-1] + 20: 99.0})
     with run.steps_path.open("a", encoding="utf-8") as file:
+        for step in (steps[-1] + 10, steps[-1] + 20):
+            file.write(f'{{"step": {step}, "loss": 99.0}}\n')
         file.write('{"step": 1')
     assert train(resume(directory)) == "finished"
     assert [*run.step_losses] == [*range(10, 4 * STEPS_AN_EPOCH + 1, 10)]
