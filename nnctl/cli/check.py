@@ -6,16 +6,7 @@ from pathlib import Path
 
 import click
 
-from nnctl.analysis.inspection import (
-    inspect,
-    inspect_run,
-    layer_statistics,
-    list_activations,
-    report_gradients,
-    sample_images,
-    softmax_of_large_numbers,
-    trained_network,
-)
+from nnctl.analysis import inspection as inspections
 from nnctl.cli.options import RUN_OR_CONFIG, output_options, override_options, print_json
 from nnctl.config import Override
 from nnctl.config.presets import is_preset
@@ -87,7 +78,8 @@ def check(
         raise click.UsageError("--one-scale needs --activations")
     if source is None:
         if as_json:
-            print_json({"activations": list_activations(), "softmax": softmax_of_large_numbers()})
+            softmax = inspections.softmax_of_large_numbers()
+            print_json({"activations": inspections.list_activations(), "softmax": softmax})
         else:
             show_activations(one_scale=one_scale)
         return
@@ -99,14 +91,14 @@ def check(
                 "the configuration of a RUN is fixed: remove the options that change it"
             )
         run = Run.open(source)
-        config, trained = run.config, trained_network(run)
-        inspection = inspect_run(run, trained)
+        config, trained = run.config, inspections.trained_network(run)
+        inspection = inspections.inspect_run(run, trained)
     else:
         config = load_config(source, overrides)
-        inspection = inspect(config)
-    images = sample_images(config, samples) if samples else []
-    statistics = layer_statistics(config, run) if layers else []
-    report = report_gradients(config, trained) if gradients else None
+        inspection = inspections.inspect(config)
+    images = inspections.sample_images(config, samples) if samples else []
+    statistics = inspections.layer_statistics(config, run) if layers else []
+    report = inspections.report_gradients(config, trained) if gradients else None
     if as_json:
         result = inspection.to_json()
         if images:
