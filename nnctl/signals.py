@@ -10,24 +10,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGHUP: POSIX only, SIGBREAK: Windows only
 _EXIT_CODE = 130
-
-
-class Stop:
-    """A flag for requesting a stop; calling it returns whether a stop was requested."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self) -> bool:
-        """Return whether a stop was requested."""
-        return self.requested
 
 
 def exit_immediately(*_: object) -> NoReturn:
@@ -80,14 +69,17 @@ def deferring_signals() -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Yield a `Stop` that the first signal sets; later signals raise KeyboardInterrupt."""
-    stop = Stop()
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether a signal arrived; a second one is an interrupt.
+
+    The first signal requests a stop, and later ones raise KeyboardInterrupt.
+    """
+    received: list[int] = []
 
     def request_stop(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
+        if received:
             signal.default_int_handler(number, frame)
-        stop.requested = True
+        received.append(number)
 
     with handling_signals(request_stop):
-        yield stop
+        yield lambda: bool(received)

@@ -288,7 +288,7 @@ def _train(
         else:
             error.hint = "The journal of the sweep was removed; start the sweep again."
         raise
-    return stop.requested
+    return stop()
 
 
 def _show(directory: Path, as_json: bool) -> None:
