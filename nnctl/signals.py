@@ -70,10 +70,7 @@ def deferring_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether a signal arrived; a second one is an interrupt.
-
-    The first signal requests a stop, and later ones raise KeyboardInterrupt.
-    """
+    """Yield a function that returns whether a signal was received; later ones are interrupts."""
     received: list[int] = []
 
     def request_stop(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +76,11 @@ def check_gradient(
     gradient = backpropagated_gradient(network, loss, inputs, targets)
     a, errors = inputs, []
     for layer in range(len(network.layers)):
-        differences = _Differences(network, loss, layer, a, targets)
+        measure = functools.partial(_measure, network, loss, layer, a, targets)
         largest, steepest, checked, skipped = 0.0, 0.0, 0, 0
         # Batch normalization cancels the biases and shifts before it: their gradient is a rounding
         # error, which is small only in comparison with the gradient of the weights.
-        smallest = differences.resolution
+        smallest = _RESOLUTION * max(1.0, measure()[0])
         if network.statistics.size:
             smallest = max(smallest, _CANCELED * float(np.abs(gradient.weights[layer]).max()))
         kinds = [
@@ -88,7 +90,7 @@ def check_gradient(
         for views, gradients in zip(*kinds, strict=True):
             values, slopes = views[layer].reshape(-1), gradients[layer].reshape(-1)
             chosen = rng.permutation(len(values))[:samples]
-            measured = [(slopes[i], differences.by(values, int(i))) for i in chosen]
+            measured = [(slopes[i], _central_difference(values, int(i), measure)) for i in chosen]
             pairs = [(ours, theirs) for ours, theirs in measured if theirs is not None]
             checked += len(pairs)
             skipped += len(measured) - len(pairs)
@@ -102,45 +104,35 @@ def check_gradient(
     return errors
 
 
-class _Differences:
-    """Central differences of the loss by the parameters of a layer with the inputs `below`."""
+_Measured = tuple[float, list[NDArray[np.intp]]]
 
-    def __init__(
-        self, network: Network, loss: Loss, layer: int, below: Array, targets: Array
-    ) -> None:
-        self._network = network
-        self._loss = loss
-        self._layer = layer
-        self._below = below
-        self._targets = targets
-        self.resolution = _RESOLUTION * max(1.0, self._measure()[0])
 
-    def by(self, values: Array, i: int) -> float | None:
-        """Return the derivative by values[i], or None if a kink lies within the step.
+def _central_difference(values: Array, i: int, measure: Callable[[], _Measured]) -> float | None:
+    """Return the derivative of the loss by values[i], or None if a kink lies within the step.
 
-        Richardson's extrapolation (4 D(h/2) - D(h)) / 3 has an error of the order of h⁴.
-        """
-        original = values[i]
-        measured = []
-        for step in (_STEP, -_STEP, _STEP / 2, -_STEP / 2):
-            values[i] = original + step
-            measured.append(self._measure())
-        values[i] = original
-        (_, regions), *others = measured
-        if any(not all(map(np.array_equal, regions, moved)) for _, moved in others):
-            return None
-        above, below, half_above, half_below = (loss for loss, _ in measured)
-        return (8 * (half_above - half_below) - (above - below)) / (6 * _STEP)
+    Richardson's extrapolation (4 D(h/2) - D(h)) / 3 has an error of the order of h⁴.
+    """
+    original = values[i]
+    measured = []
+    for step in (_STEP, -_STEP, _STEP / 2, -_STEP / 2):
+        values[i] = original + step
+        measured.append(measure())
+    values[i] = original
+    (_, regions), *others = measured
+    if any(not all(map(np.array_equal, regions, moved)) for _, moved in others):
+        return None
+    above, below, half_above, half_below = (loss for loss, _ in measured)
+    return (8 * (half_above - half_below) - (above - below)) / (6 * _STEP)
 
-    def _measure(self) -> tuple[float, list[NDArray[np.intp]]]:
-        """Return the mean loss, and the region between kinks of every z of each layer."""
-        a, regions = self._below, []
-        z = a
-        for layer in range(self._layer, len(self._network.layers)):
-            z = self._network.weighted_inputs(layer, a, of_batch=True)
-            regions.append(self._network.functions[layer].regions(z))
-            a = self._network.apply(layer, z.copy(), of_batch=True)
-        return float(self._loss.values(z, self._targets).mean()), regions
+
+def _measure(network: Network, loss: Loss, first: int, a: Array, targets: Array) -> _Measured:
+    """Return the mean loss, and the region between kinks of every z from the first layer on."""
+    z, regions = a, []
+    for layer in range(first, len(network.layers)):
+        z = network.weighted_inputs(layer, a, of_batch=True)
+        regions.append(network.functions[layer].regions(z))
+        a = network.apply(layer, z.copy(), of_batch=True)
+    return float(loss.values(z, targets).mean()), regions
 
 
 def linearization_residuals(
