@@ -46,7 +46,7 @@ from nnctl.runs.data_problems import find_data_problems
 from nnctl.runs.differences import differences, require_same
 from nnctl.runs.history import step_lines
 from nnctl.runs.initial import InitialNetwork
-from nnctl.runs.monitor import Monitor
+from nnctl.runs.monitor import measure, read_monitored
 from nnctl.runs.resolve import split
 from nnctl.runs.run import Run, Which, require_empty, restore_statistics
 from nnctl.runs.summary import Summary, summarize_layers
@@ -88,10 +88,7 @@ class TrainingRun:
         self.network = build_network(config, training.inputs.shape[1])
         self.network.initialize(stream(seed, "initialization"))
         self.loop = build_loop(config, self.network, training, validation)
-        threads = self.loop.batches.team.size
-        self._monitor = (
-            Monitor(config, dataset, training, threads) if config.training.monitor else None
-        )
+        self._monitored = read_monitored(config, dataset, training)
         self._step_losses: dict[int, float] = {}
         self._summary: Summary | None = None
         self._timed_out = False
@@ -309,8 +306,10 @@ class TrainingRun:
                 if self._is_save_due():
                     self._save("last")
             case EpochDone():
-                if self._monitor:
-                    event = replace(event, monitor=self._monitor.measure(self.loop.eval_network))
+                network, batches = self.loop.eval_network, self.loop.batches
+                examples, threads = batches.examples, batches.team.size
+                figures = measure(self.config, network, examples, self._monitored, threads)
+                event = replace(event, monitor=figures)
                 self._metrics.update(self.run.append_metrics(event).encode())
                 if event.is_best:
                     self._save("best")

@@ -17,7 +17,7 @@ from nnctl.config import from_mapping, replaced, to_mapping
 from nnctl.errors import DamagedFileError, DataError, UsageError
 from nnctl.nn.events import EpochDone, Finished
 from nnctl.runs.checkpoint import load_checkpoint
-from nnctl.runs.monitor import Monitor
+from nnctl.runs.monitor import measure
 from nnctl.runs.resolve import split
 from nnctl.runs.run import Run
 from nnctl.runs.training_run import TrainingRun
@@ -182,7 +182,8 @@ def test_figures_that_are_only_watched_change_nothing_else(
     measured = (monitor.train_accuracy, monitor.test_loss, monitor.test_accuracy)
     assert measured == (trained.accuracy, tested.loss, tested.accuracy)
     with_l1 = replaced(run.config, {"optimizer.l1": 0.01})
-    sparse = Monitor(with_l1, MINI, split(run.config, MINI)[0]).measure(run.network("last"))
+    sparse = measure(with_l1, run.network("last"), split(run.config, MINI)[0], None)
+    assert sparse
     assert sparse.cost == pytest.approx(cost + 0.01 * np.abs(weights).sum(), rel=1e-9)
 
 
