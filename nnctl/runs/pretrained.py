@@ -89,12 +89,10 @@ class Network(core.Network):
         for i, values in (slopes or {}).items():
             learned = _read_array(values, f"slopes of layer {i + 1}")
             expected = parameters.slopes[i].shape if 0 <= i < len(layers) else (0,)
-            if learned.shape != expected or expected == (0,):
-                raise UsageError(
-                    f"layer {i + 1} has no slopes"
-                    if expected == (0,)
-                    else f"layer {i + 1} has {expected[0]} slopes, got {learned.shape}"
-                )
+            if expected == (0,):
+                raise UsageError(f"layer {i + 1} has no slopes")
+            if learned.shape != expected:
+                raise UsageError(f"layer {i + 1} has {expected[0]} slopes, got {learned.shape}")
             parameters.slopes[i][...] = learned
         return network
 
