@@ -20,14 +20,14 @@ from nnctl.cli.options import (
     print_json,
 )
 from nnctl.config import Override, to_mapping, to_yaml
-from nnctl.errors import BelowThresholdError, InterruptedRunError
+from nnctl.errors import BelowThresholdError, InterruptedRunError, UsageError
 from nnctl.runs.initial import InitialNetwork
 from nnctl.runs.resolve import (
     dataset_info_of,
     find_dataset,
     load_config,
-    require_validation,
     resolve_auto,
+    validation_count,
 )
 from nnctl.runs.run import RUNS, Run, named_directory
 from nnctl.runs.training_run import TrainingRun
@@ -114,8 +114,11 @@ def train(
     if name is not None:
         run_dir = named_directory(name, runs_dir)
     requested = load_config(path, overrides)
-    if fail_under is not None:
-        require_validation(requested)
+    if fail_under is not None and not validation_count(requested, dataset_info_of(requested)):
+        raise UsageError(
+            "--fail-under needs validation examples, but none are held out",
+            hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",
+        )
     if dry_run:
         dataset_info_of(requested)  # the files of a folder must exist
         values = to_mapping(requested)

@@ -225,21 +225,6 @@ def locate_dataset(document: Document, overrides: Sequence[Override]) -> None:
         data["dataset"] = locate(data["dataset"], document.folder)
 
 
-def require_validation(config: Config) -> None:
-    """Check that validation examples are held out.
-
-    Raises
-    ------
-    UsageError
-        None are held out.
-    """
-    if not validation_count(config, dataset_info_of(config)):
-        raise UsageError(
-            "--fail-under needs validation examples, but none are held out",
-            hint="Set data.validation, or use: nnctl eval RUN --fail-under ACC",
-        )
-
-
 def find_dataset(data: DataConfig, notify: Notify) -> Dataset:
     """Open the dataset of a configuration, or its fallback.
 

@@ -394,12 +394,14 @@ class TrainingRun:
         self._saved_at = time.perf_counter()
         self._write_step_losses()  # first: a checkpoint's steps are all in the file
         network = self.loop.eval_network if which == "best" else self.network
+        average = self.loop.state.get("average")
         save_checkpoint(
             self.run.checkpoint_path(which),
             Checkpoint(
                 parameters=network.parameters.vector.astype(np.float32, copy=False),
                 optimizer_state=np.concatenate([np.empty(0, np.float32), *self._optimizer_state()]),
-                average=self._average(),
+                # Empty before the first average.
+                average=average if average is None or self.loop.has_average else average[:0],
                 progress=self.loop.progress,
                 config=self.config,
                 dataset=self.dataset,
@@ -412,11 +414,6 @@ class TrainingRun:
     def _optimizer_state(self) -> list[Array]:
         """Return the state of the optimizer, without the averaged parameters."""
         return [array for name, array in self.loop.state.items() if name != "average"]
-
-    def _average(self) -> Array | None:
-        """Return the averaged parameters, empty before the first average; None if not used."""
-        average = self.loop.state.get("average")
-        return average if average is None or self.loop.has_average else average[:0]
 
     def _require_config(self, checkpoint: Checkpoint, path: Path, source: str | None) -> None:
         """Check that a checkpoint was trained with the run's or, with a source, this config."""
