@@ -130,8 +130,9 @@ def test_the_python_code_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.usefixtures("configs_folder", "nnctl")
 def test_the_python_code_runs_on_the_mini_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     train, resume, save = blocks("python", "how-to/python.md")
-    with pytest.warns(UserWarning, match="ould not download MNIST"):
+    with pytest.warns(UserWarning, match="ould not download MNIST") as caught:
         run_code(train)
+    assert [warning.filename for warning in caught] == ["a page"]
     run_code(resume)
     run_code(save.replace('dataset="mnist"', 'dataset="mini"'))
     assert float(capsys.readouterr().out.split()[0]) > 0.8
