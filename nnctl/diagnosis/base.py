@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TITLES = {
     "equal units": "unbroken symmetry",
@@ -36,7 +36,7 @@ class Diagnosis:
     """
 
     kind: str
-    layer: int | None
+    layer: int | None = field(default=None, kw_only=True)
     evidence: str
     reason: str
     cure: str

@@ -113,7 +113,6 @@ def diagnose_labels(network: Network, training: Examples) -> list[Diagnosis]:
     return [
         Diagnosis(
             "wrong labels",
-            None,
             f"the network contradicts {percent(share, 0)} of the training labels, and "
             "it finds these labels as unlikely as random ones",
             "many labels do not belong to their images; the network learned from the others",
@@ -127,7 +126,6 @@ def _scaled_twice(images: Images) -> Iterator[Diagnosis]:
     if images.max() == 1:
         yield Diagnosis(
             "pixels scaled twice",
-            None,
             f"the largest pixel of {len(images):,} images is 1, of 255 possible",
             "pixels are divided by 255 when they are read, so the inputs are nearly 0",
             "save the images as integers from 0 to 255, before they are scaled to 0..1",
@@ -143,7 +141,6 @@ def _light_background(images: Images, side: int) -> Iterator[Diagnosis]:
     if light >= LIGHT:
         yield Diagnosis(
             "light background",
-            None,
             f"{percent(light, 0)} of the images have a light border; the mean pixel is "
             f"{sample.mean():.0f} of 255",
             "MNIST's digits are light strokes on a dark background. If most inputs are near 1, a "
@@ -165,7 +162,6 @@ def _classes(
     if lost.any():
         yield Diagnosis(
             "classes sorted",
-            None,
             f"no training image is of class {_names(lost, class_names)}, but "
             f"{held_out[lost].sum():,} validation images are",
             "the last images are held out for validation, and the images are sorted by class, at "
@@ -175,7 +171,6 @@ def _classes(
     elif missing.any():
         yield Diagnosis(
             "missing classes",
-            None,
             f"no training image is of class {_names(missing, class_names)}",
             "a network cannot learn a class without examples",
             "add images of these classes, or remove the classes and their units in the last layer",
@@ -188,7 +183,6 @@ def _classes(
         )
         yield Diagnosis(
             "rare classes",
-            None,
             f"training images of rare classes: {listed}; of a typical class: {typical:,.0f}",
             "rare classes hardly change the mean loss, so the network learns to ignore them",
             "set training.class_weights: balanced, and data.split: stratified",
@@ -207,7 +201,6 @@ def _constant_images(images: Images) -> Iterator[Diagnosis]:
     if constant >= COPIES * len(images):
         yield Diagnosis(
             "constant images",
-            None,
             f"{constant:,} of {len(images):,} training images have the same value in all pixels",
             "such images say nothing about their class",
             "remove them, or export the images again",
@@ -224,7 +217,6 @@ def _repeated_images(training: Examples, labels: dict[bytes, int]) -> Iterator[D
         other = f", {relabeled:,} of them with another label" if relabeled else ""
         yield Diagnosis(
             "repeated images",
-            None,
             f"{repeated:,} of {len(training):,} training images are copies of others{other}",
             "copies add no information, and the validation accuracy is too high if some of them "
             "are held out",
@@ -248,7 +240,6 @@ def _labels(training: Examples) -> Iterator[Diagnosis]:
     if agreement - by_chance < AGREEMENT * (1 - by_chance):
         yield Diagnosis(
             "wrong labels",
-            None,
             f"the most similar image has the same label for {percent(agreement, 0)} of the images; "
             f"random labels would give {percent(by_chance, 0)}",
             "the labels do not belong to the images: a network can only learn them by heart",
@@ -269,7 +260,6 @@ def _transposed(training: Examples, test: Examples, side: int) -> Iterator[Diagn
     if transposed > straight + TRANSPOSED:
         yield Diagnosis(
             "transposed images",
-            None,
             f"the correlation of the mean test and training images is {straight:.2f}, and "
             f"{transposed:.2f} if rows and columns of the test images are exchanged",
             "the rows of the test images are the columns of the training images",
@@ -291,7 +281,6 @@ def _leaked(known: Container[bytes], test: Examples) -> Iterator[Diagnosis]:
     if leaked >= max(1, LEAKED * len(test)):
         yield Diagnosis(
             "test images in training",
-            None,
             f"{leaked:,} of {len(test):,} test images are also training images",
             "the test accuracy is too high: it counts images that the network was trained on",
             "remove these images from one of the two sets",

@@ -241,12 +241,12 @@ def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
     verb = "was" if divergence.what == "gradient" else "were"
     return Diagnosis(
         "divergence",
-        divergence.layer,
         f"the {divergence.what} of layer {divergence.layer} {verb} not finite in epoch "
         f"{divergence.epoch}, batch {divergence.batch}",
         "each step overshoots the minimum, so the numbers grow until they overflow",
         f"lower optimizer.learning_rate (now {rate:g}), for example to {rate / 10:g} or "
         f"{rate / 100:g}",
+        layer=divergence.layer,
     )
 
 
@@ -256,10 +256,10 @@ def _step_activations(config: Config) -> Iterator[Diagnosis]:
             which = "layer 1 learns" if number == 1 else f"layers 1 to {number} learn"
             yield Diagnosis(
                 "step",
-                number,
                 f"layer {number} uses the step activation without a surrogate",
                 f"the derivative of step is 0, so no gradient passes through it: {which} nothing",
                 f"set {layer_key(number, 'activation')}: {{name: step, surrogate: sigmoid}}",
+                layer=number,
             )
 
 
@@ -282,7 +282,6 @@ def _linear(config: Config, network: Network | None) -> Iterator[Diagnosis]:
         )
     yield Diagnosis(
         "linear collapse",
-        None,
         evidence,
         "a composition of linear maps is linear, so the network can do no more than one without "
         "hidden layers",
@@ -316,12 +315,12 @@ def _deep_sigmoids(config: Config) -> Iterator[Diagnosis]:
     if steepest < 1 / 1000:
         yield Diagnosis(
             "vanishing gradients",
-            1,
             f"{len(hidden)} hidden layers; the product of their derivatives is at most "
             f"{steepest:.1g}",
             "the derivative of a sigmoid is at most 1/4, so the first layers learn much more "
             "slowly than the last",
             "use relu or tanh in all hidden layers of network.layers, or use fewer layers",
+            layer=1,
         )
 
 
@@ -330,10 +329,10 @@ def _exponentials(config: Config) -> Iterator[Diagnosis]:
         if isinstance(layer.activation, Exponential):
             yield Diagnosis(
                 "exponential",
-                number,
                 f"layer {number} is a hidden layer with the exponential activation",
                 "its outputs and its derivative are unbounded and grow with each training step",
                 f"set {layer_key(number, 'activation')}: relu, or softplus",
+                layer=number,
             )
 
 
@@ -352,11 +351,11 @@ def _symmetry(config: Config) -> Iterator[Diagnosis]:
         layer = hidden[number - 1]
         yield Diagnosis(
             "equal units",
-            number,
             f"layer {number} is initialized with weights: {layer.weights_distribution.name}, "
             f"biases: {layer.biases_distribution.name}" + _also(equal, number),
             "all its units are identical, so they get the same gradient and stay identical",
             _init_cure(config, number) or f"set {layer_key(number, 'init')}: auto",
+            layer=number,
         )
 
 
@@ -370,7 +369,6 @@ def _learning_rate(config: Config) -> Iterator[Diagnosis]:
         high_or_low = "high" if rate > high else "low"
         yield Diagnosis(
             "learning rate",
-            None,
             f"optimizer.learning_rate{by_momentum} is {rate:g}",
             f"the learning rate is too {high_or_low} for {what}; "
             f"usual values are between {low:g} and {high:g}",
@@ -385,7 +383,6 @@ def _regularization(config: Config) -> Iterator[Diagnosis]:
         if optimizer.learning_rate * value > STRONGEST_DECAY:
             yield Diagnosis(
                 "regularization",
-                None,
                 f"optimizer.{key} is {value:g}, and the learning rate {optimizer.learning_rate:g}",
                 "each step moves the weights toward 0 by their product, which is far more than the "
                 "gradient can hold against",
@@ -404,10 +401,10 @@ def _is_saturated(layer: LayerHealth) -> bool:
 def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "overflow",
-        number,
         f"layer {number}: its numbers overflow float32 before any training",
         "infinite numbers have no gradient, so the network cannot learn",
         _init_cure(config, number) or f"use relu in {layer_key(number, 'activation')}",
+        layer=number,
     )
 
 
@@ -446,7 +443,6 @@ def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Dia
         init = _init_cure(config, number)
         yield Diagnosis(
             "silent outputs",
-            number,
             f"layer {number}: {dead} of {output.units} outputs are near 0 for every image",
             "the network never predicts these digits: the gradient of the quadratic loss is "
             "proportional to the derivative of the output, which is nearly 0 there",
@@ -457,6 +453,7 @@ def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Dia
                     "try another training.seed",
                 ]
             ),
+            layer=number,
         )
 
 
@@ -478,11 +475,11 @@ def _dead(
         init = _init_cure(config, number) if was_dead else None
         yield Diagnosis(
             "dead units",
-            number,
             f"layer {number}: {percent(dead[number], 0)} of the {name} units output 0 for every "
             f"image{', already before training' if was_dead else ''}" + _also(dead, number),
             "a unit that outputs 0 for every image has no gradient and cannot recover",
             f"{init or _rate_cure(config)}, or {other}",
+            layer=number,
         )
 
 
@@ -533,11 +530,11 @@ def _saturation(
         name = config.network.layers[number - 1].activation.name
         yield Diagnosis(
             "saturation",
-            number,
             f"layer {number}: {percent(saturated[number], 0)} of the outputs are within 5 % of "
             f"their bounds{before if first is not last else ''}" + _also(saturated, number),
             f"there the derivative of {name} is nearly 0, so the layer learns very slowly; {why}",
             init if was_saturated and init else _rate_cure(config),
+            layer=number,
         )
 
 
@@ -555,7 +552,6 @@ def _gradients(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagno
         bounded = [function for function in hidden if function.initializer != "he_normal"]
         yield Diagnosis(
             "vanishing gradients",
-            1,
             f"the backpropagated error of layer 1 is {_large(1 / ratio)} times smaller than that "
             f"of layer {len(health)}: {per_layer}",
             "each layer multiplies the error by its weights and by the derivative of "
@@ -567,16 +563,17 @@ def _gradients(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagno
                 if bounded
                 else "use more units or fewer layers in network.layers"
             ),
+            layer=1,
         )
     elif ratio > 1 / VANISHING_GRADIENT:
         yield Diagnosis(
             "exploding gradients",
-            1,
             f"the backpropagated error of layer 1 is {_large(ratio)} times larger than that of "
             f"layer {len(health)}: {per_layer}",
             "each layer multiplies the error by its weights, which are too large; no single "
             "learning rate suits both the first and the last layers",
             f"{init}, then choose optimizer.learning_rate as usual" if init else _rate_cure(config),
+            layer=1,
         )
 
 
@@ -592,12 +589,12 @@ def _bias_shift(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagn
         state = health[number - 1]
         yield Diagnosis(
             "shifted activations",
-            number,
             f"layer {number}: the activations have mean {state.mean:.3g} and standard "
             f"deviation {state.std:.2g}, and none is negative" + _also(shifted, number),
             f"the inputs of layer {number + 1} are similar for all images, and the gradients of "
             "each unit's weights there all have the same sign, so the steps zigzag",
             f"use tanh or elu in {layer_key(number, 'activation')}",
+            layer=number,
         )
 
 
@@ -606,12 +603,12 @@ def _vanishing_activations(config: Config, health: Sequence[LayerHealth]) -> Ite
     if number < len(health):
         yield Diagnosis(
             "faint activations",
-            number,
             f"layer {number}: the activations are nearly equal for all images (standard "
             f"deviation "
             f"{health[number - 1].std:.1g})",
             VANISHING_ACTIVATIONS_REASON,
             _init_cure(config, number) or _rate_cure(config),
+            layer=number,
         )
 
 
@@ -633,7 +630,6 @@ def _loss(
         if not explained:
             yield Diagnosis(
                 "learning rate",
-                None,
                 f"{evidence}; guessing gives {chance:.3g}",
                 "the learning rate is too high: each step overshoots and makes the network more "
                 "confident in wrong answers",
@@ -687,7 +683,7 @@ def _plateau(
             f"divide or multiply optimizer.learning_rate (now {rate:g}) by 10, or use more units "
             "in network.layers"
         )
-    yield Diagnosis("flat loss", None, evidence, reason, cure)
+    yield Diagnosis("flat loss", evidence, reason, cure)
 
 
 def _too_few_steps(
@@ -705,7 +701,6 @@ def _too_few_steps(
             cures.insert(0, f"lower training.batch_size (now {batch_size:,}) to {USUAL_BATCH_SIZE}")
         yield Diagnosis(
             "too few steps",
-            None,
             f"{steps:,} step{'s' * (steps > 1)} in all; the accuracy is "
             f"{percent(last.train_accuracy, 1)} on the training images",
             "each step changes the weights only a little, so a network needs hundreds of steps or "
@@ -737,7 +732,6 @@ def _overfitting(config: Config, history: Sequence[EpochMetrics]) -> Iterator[Di
             cures.append("stop early with training.early_stopping: {patience: 5}")
         yield Diagnosis(
             "overfitting",
-            None,
             f"the accuracy is {percent(last.train_accuracy, 1)} on the training images, but "
             f"{percent(last.val_accuracy, 1)} on the validation images",
             "the network memorized the training images, including their noise",
