@@ -11,8 +11,12 @@ from typing import Any
 
 from nnctl.config import Config, replaced, to_mapping
 from nnctl.diagnosis.base import Diagnosis, layer_key
-from nnctl.diagnosis.network import check_config, diagnose_initialization, initial_health
-from nnctl.nn.initializers import Auto
+from nnctl.diagnosis.network import (
+    check_config,
+    diagnose_initialization,
+    init_keys,
+    initial_health,
+)
 from nnctl.text import enumeration
 
 Change = tuple[str, Mapping[str, Any]]
@@ -69,7 +73,7 @@ def with_tried_cures(config: Config, pixels: int, problems: Sequence[Diagnosis])
 def _changes(config: Config) -> Iterator[Change]:
     """Yield the changes to try, the smallest first."""
     *hidden, output = to_mapping(config)["network"]["layers"]
-    init = _init_keys(config)
+    init = init_keys(config)
     words = [f"set {enumeration([f'{key}: auto' for key in init])}"] if init else []
     values: dict[str, Any] = dict.fromkeys(init, "auto")
     if init:
@@ -88,16 +92,3 @@ def _changes(config: Config) -> Iterator[Change]:
         keep = f"keep only {count} of the {len(hidden)} hidden layers of network.layers"
         fewer = {"network.layers": [*hidden[:count], output]}
         yield " and ".join([*words, keep]), values | fewer
-
-
-def _init_keys(config: Config) -> list[str]:
-    """Return the keys that set another initialization than ``auto``."""
-    layers = config.network.layers
-    inits = {layer_key(number, "init"): layer.init for number, layer in enumerate(layers, 1)}
-    if any(layer.init is None for layer in layers):
-        inits = {"network.init": config.network.init, **inits}
-    return [
-        key
-        for key, init in inits.items()
-        if init and not (isinstance(init.weights, Auto) and isinstance(init.biases, Auto))
-    ]

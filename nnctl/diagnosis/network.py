@@ -135,21 +135,13 @@ def diagnose(
     """
     if divergence:
         return [*of_data, _diverged(config, divergence)]
-    if any(problem.kind in EXPLAINING for problem in of_data):
-        return [*of_data, *_step_activations(config), *_symmetry(config), *_linear(config, network)]
-    return [*of_data, *_problems_of_network(config, history, network, steps_per_epoch)]
-
-
-def _problems_of_network(
-    config: Config, history: Sequence[EpochMetrics], network: Network | None, steps_per_epoch: int
-) -> list[Diagnosis]:
     problems = [*_step_activations(config), *_symmetry(config), *_linear(config, network)]
     # Early versions of nnctl did not measure the errors.
     history = [epoch for epoch in history if epoch.health]
-    if not history:
-        return problems
+    if not history or any(problem.kind in EXPLAINING for problem in of_data):
+        return [*of_data, *problems]
     if too_short := [*_too_few_steps(config, history, steps_per_epoch)]:
-        return [*problems, *too_short]
+        return [*of_data, *problems, *too_short]
     health, initial = history[-1].health, None
     if network and any(_is_dead(layer) or _is_saturated(layer) for layer in health[:-1]):
         initial = initial_health(config, network.sizes[0])
@@ -163,14 +155,14 @@ def _problems_of_network(
     problems += _loss(config, history, explained=bool(problems))
     if history[-1].train_accuracy < LEARNED:
         problems += _learning_rate(config)
-    return [*problems, *_overfitting(config, history)]
+    return [*of_data, *problems, *_overfitting(config, history)]
 
 
 def diagnose_initialization(config: Config, health: Sequence[LayerHealth]) -> list[Diagnosis]:
     """Return the problems of a network's initial weights, before any training."""
     overflowing = [number for number, layer in enumerate(health, 1) if not layer.is_finite()]
     if overflowing:
-        return list(_overflow(config, overflowing[0]))
+        return [_overflow(config, overflowing[0])]
     return [
         *_dead(config, health, health),
         *_saturation(config, health, health, health),
@@ -236,7 +228,7 @@ def is_initial(divergence: Divergence) -> bool:
 
 def _diverged(config: Config, divergence: Divergence) -> Diagnosis:
     if is_initial(divergence):
-        return next(_overflow(config, divergence.layer))
+        return _overflow(config, divergence.layer)
     rate = config.optimizer.learning_rate
     verb = "was" if divergence.what == "gradient" else "were"
     return Diagnosis(
@@ -398,8 +390,8 @@ def _is_saturated(layer: LayerHealth) -> bool:
     return bool(layer.saturated >= SATURATED)
 
 
-def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
-    yield Diagnosis(
+def _overflow(config: Config, number: int) -> Diagnosis:
+    return Diagnosis(
         "overflow",
         f"layer {number}: its numbers overflow float32 before any training",
         "infinite numbers have no gradient, so the network cannot learn",
@@ -408,17 +400,24 @@ def _overflow(config: Config, number: int) -> Iterator[Diagnosis]:
     )
 
 
+def init_keys(config: Config) -> list[str]:
+    """Return the keys that set another initialization than ``auto``."""
+    layers = config.network.layers
+    inits = {layer_key(number, "init"): layer.init for number, layer in enumerate(layers, 1)}
+    if any(layer.init is None for layer in layers):
+        inits = {"network.init": config.network.init, **inits}
+    return [
+        key
+        for key, init in inits.items()
+        if init and not (isinstance(init.weights, Auto) and isinstance(init.biases, Auto))
+    ]
+
+
 def _init_cure(config: Config, number: int) -> str | None:
     """Return how to initialize a layer to fit its activation; None if it already does."""
-    layer = config.network.layers[number - 1]
-    for init, key in (
-        (layer.init, layer_key(number, "init")),
-        (config.network.init, "network.init"),
-    ):
-        if init is not None:
-            fits = isinstance(init.weights, Auto) and isinstance(init.biases, Auto)
-            return None if fits else f"set {key}: auto"
-    return None
+    has_own = config.network.layers[number - 1].init is not None
+    key = layer_key(number, "init") if has_own else "network.init"
+    return f"set {key}: auto" if key in init_keys(config) else None
 
 
 def _rate_cure(config: Config) -> str:
@@ -604,8 +603,7 @@ def _vanishing_activations(config: Config, health: Sequence[LayerHealth]) -> Ite
         yield Diagnosis(
             "faint activations",
             f"layer {number}: the activations are nearly equal for all images (standard "
-            f"deviation "
-            f"{health[number - 1].std:.1g})",
+            f"deviation {health[number - 1].std:.1g})",
             VANISHING_ACTIVATIONS_REASON,
             _init_cure(config, number) or _rate_cure(config),
             layer=number,
@@ -651,8 +649,7 @@ def _plateau(
     if vanishing < len(health) and not explained:
         reason = (
             f"the activations of layer {vanishing} are nearly equal for all images (standard "
-            f"deviation "
-            f"{health[vanishing - 1].std:.1g}); {VANISHING_ACTIVATIONS_REASON}"
+            f"deviation {health[vanishing - 1].std:.1g}); {VANISHING_ACTIVATIONS_REASON}"
         )
         cure = _init_cure(config, vanishing) or _rate_cure(config)
     elif config.loss == "quadratic" and _is_saturated(health[-1]):
