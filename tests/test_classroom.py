@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nnctl.diagnosis import TITLES
+from nnctl.diagnosis.base import TITLES
 from tests.conftest import CONFIGS, Nnctl
 from tests.processes import ROOT
 

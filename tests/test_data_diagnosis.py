@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnctl.build import build_loop, build_network
 from nnctl.config import from_mapping, replaced
 from nnctl.data.dataset import hold_out, open_dataset, relabel_binary
-from nnctl.diagnosis import diagnose_data, diagnose_labels
+from nnctl.diagnosis.data import diagnose_data, diagnose_labels
 from nnctl.nn.examples import Examples
 from nnctl.nn.network import Network
 from nnctl.nn.streams import stream

@@ -13,10 +13,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnctl import diagnosis as diagnosis_package
 from nnctl.build import build_network
 from nnctl.config import Config, from_mapping, replaced
-from nnctl.diagnosis import Diagnosis, check_config, health_label
+from nnctl.diagnosis import network as network_diagnosis
+from nnctl.diagnosis.base import Diagnosis
+from nnctl.diagnosis.network import check_config, health_label
 from nnctl.nn.events import Divergence, EpochMetrics
 from nnctl.nn.health import LayerHealth
 from nnctl.nn.network import Network
@@ -61,7 +62,7 @@ def diagnose(
     steps_per_epoch: int = 1000,
 ) -> list[Diagnosis]:
     """Diagnose a training that is long enough, unless the test gives a number of steps."""
-    return diagnosis_package.diagnose(
+    return network_diagnosis.diagnose(
         config, history, network, divergence, steps_per_epoch=steps_per_epoch
     )
 

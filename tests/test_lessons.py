@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nnctl.diagnosis import TITLES
+from nnctl.diagnosis.base import TITLES
 from tests.conftest import CONFIGS, Nnctl
 
 LESSONS = CONFIGS / "lessons"

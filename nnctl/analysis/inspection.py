@@ -16,14 +16,14 @@ from nnctl.analysis.evaluation import class_names
 from nnctl.build import build_augmentation, build_layers, build_network
 from nnctl.config import Config, to_mapping
 from nnctl.data.dataset import NAMED, DatasetInfo, find_cached, image_side
-from nnctl.diagnosis import (
-    Diagnosis,
+from nnctl.diagnosis.base import Diagnosis
+from nnctl.diagnosis.cures import with_tried_cures
+from nnctl.diagnosis.network import (
     check_config,
     diagnose,
     diagnose_initialization,
     initial_health,
     some_examples,
-    with_tried_cures,
 )
 from nnctl.errors import DamagedFileError, DataError, NnctlError, UsageError
 from nnctl.nn.activations import ACTIVATIONS, Activation

@@ -6,7 +6,8 @@ import contextlib
 
 from nnctl.config import Config
 from nnctl.data.dataset import NAMED, Dataset
-from nnctl.diagnosis import Diagnosis, diagnose_data, diagnose_labels
+from nnctl.diagnosis.base import Diagnosis
+from nnctl.diagnosis.data import diagnose_data, diagnose_labels
 from nnctl.errors import DataError
 from nnctl.nn.examples import Examples
 from nnctl.nn.network import Network

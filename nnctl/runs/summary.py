@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nnctl.config import Config
-from nnctl.diagnosis import Diagnosis
+from nnctl.diagnosis.base import Diagnosis
 from nnctl.nn.events import Divergence
 from nnctl.runs.checkpoint import DatasetRecord
 from nnctl.runs.records import Count, FileRecord, Number, PositiveCount, Share

@@ -24,7 +24,7 @@ import numpy as np
 from nnctl.build import build_loop, build_network
 from nnctl.config import Config, replaced
 from nnctl.data.dataset import Dataset
-from nnctl.diagnosis import diagnose, is_initial
+from nnctl.diagnosis.network import diagnose, is_initial
 from nnctl.errors import (
     DamagedFileError,
     DataError,

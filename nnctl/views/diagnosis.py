@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from nnctl.diagnosis import Diagnosis
+from nnctl.diagnosis.base import Diagnosis
 from nnctl.views.console import GREEN, ORANGE, say
 
 WHY = "Problems found:"

@@ -12,7 +12,7 @@ import numpy as np
 from rich import progress
 from rich.text import Text
 
-from nnctl.diagnosis import check_config, health_label
+from nnctl.diagnosis.network import check_config, health_label
 from nnctl.nn.events import BatchesDone, EpochDone, Event, Finished
 from nnctl.runs.summary import InitRecord
 from nnctl.runs.training_run import TrainingRun

@@ -23,7 +23,7 @@ from nnctl.analysis.inspection import (
 from nnctl.build import build_network
 from nnctl.config import from_mapping
 from nnctl.data.dataset import open_dataset
-from nnctl.diagnosis import TITLES
+from nnctl.diagnosis.base import TITLES
 from nnctl.nn.activations import ACTIVATIONS, Sigmoid
 from nnctl.nn.events import EpochDone
 from nnctl.nn.gradient_check import GradientError
