@@ -54,8 +54,8 @@ class LayerPass:
         Activations f(z).
     slopes : array, shape (units,), optional
         Derivatives f'(z), or those of the surrogate; None if an output depends on several z.
-    deltas : array, shape (columns,), optional
-        Errors dL/dz; None if the true class is not known.
+    deltas : array, shape (columns,)
+        Errors dL/dz; NaN if the true class is not known.
     """
 
     layer: int
@@ -66,27 +66,28 @@ class LayerPass:
     z: Array
     outputs: Array
     slopes: Array | None
-    deltas: Array | None = None
+    deltas: Array
 
     @property
-    def error(self) -> float | None:
+    def error(self) -> float:
         """Norm of the errors."""
-        return None if self.deltas is None else float(np.linalg.norm(self.deltas))
+        return float(np.linalg.norm(self.deltas))
 
     @property
-    def gradient_norm(self) -> float | None:
+    def gradient_norm(self) -> float:
         """Norm of the weights' gradient, which is an outer product."""
-        return None if self.error is None else float(np.linalg.norm(self.inputs)) * self.error
+        return float(np.linalg.norm(self.inputs)) * self.error
 
     @property
-    def weight_gradient(self) -> Array | None:
+    def weight_gradient(self) -> Array:
         """Gradient of the loss with respect to the weights, ``(inputs, columns)``."""
-        return None if self.deltas is None else np.outer(self.inputs, self.deltas)
+        return np.outer(self.inputs, self.deltas)
 
-    def to_json(self, *, whole: bool, trained: bool) -> dict[str, Any]:
+    def to_json(self, *, whole: bool, known: bool, trained: bool) -> dict[str, Any]:
         """Return JSON-compatible values; `whole` adds the weights and their gradient.
 
-        The gradients are null if these weights are not the ones that are `trained`.
+        The errors are null if they are not `known`, and so are the gradients, also if these weights
+        are not the ones that are `trained`.
         """
         result: dict[str, Any] = {
             "layer": self.layer,
@@ -95,17 +96,16 @@ class LayerPass:
             "z": self.z.tolist(),
             "a": self.outputs.tolist(),
             "slopes": None if self.slopes is None else self.slopes.tolist(),
-            "deltas": None if self.deltas is None else self.deltas.tolist(),
-            "error": self.error,
-            "gradient_norm": self.gradient_norm if trained else None,
+            "deltas": self.deltas.tolist() if known else None,
+            "error": self.error if known else None,
+            "gradient_norm": self.gradient_norm if known and trained else None,
         }
         if whole:
-            gradient = self.weight_gradient if trained else None
             result |= {
                 "inputs": self.inputs.tolist(),
                 "weights": self.weights.tolist(),
                 "biases": self.biases.tolist(),
-                "weight_gradient": None if gradient is None else gradient.tolist(),
+                "weight_gradient": self.weight_gradient.tolist() if known and trained else None,
             }
         return result
 
@@ -132,14 +132,16 @@ class Explanation:
         Predicted class.
     runner_up : int
         Class with the second largest output.
+    rival : int
+        Class to compare the answer with: the true one after a mistake, else the runner-up.
     outputs : list of float
         Output for each class; for a single output unit 1 - a and a.
     loss_function : Loss
         Loss of the training.
-    targets : array, shape (units,), optional
-        Desired outputs y.
-    loss : float, optional
-        Loss of this example, without weight decay.
+    targets : array, shape (units,)
+        Desired outputs y; NaN if the true class is not known.
+    loss : float
+        Loss of this example, without weight decay; NaN if the true class is not known.
     layers : list of LayerPass
         Layers, from first to last.
     has_batch_norm : bool
@@ -159,19 +161,15 @@ class Explanation:
     label: int | None
     predicted: int
     runner_up: int
+    rival: int
     outputs: list[float]
     loss_function: Loss
-    targets: Array | None
-    loss: float | None
+    targets: Array
+    loss: float
     layers: list[LayerPass]
     has_batch_norm: bool
     evidence: Array
     contrast: Array
-
-    @property
-    def rival(self) -> int:
-        """Class to compare the answer with: the true one after a mistake, else the runner-up."""
-        return _rival(self.predicted, self.runner_up, self.label)
 
     @property
     def image(self) -> NDArray[np.uint8] | None:
@@ -200,7 +198,7 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-compatible values."""
-        names = self.classes
+        names, known = self.classes, self.label is not None
         return {
             "run_dir": str(self.run_dir),
             "epoch": self.epoch,
@@ -210,10 +208,10 @@ class Explanation:
             "runner_up": names[self.runner_up],
             "rival": names[self.rival],
             "outputs": dict(zip(names, self.outputs, strict=True)),
-            "targets": None if self.targets is None else self.targets.tolist(),
-            "loss": self.loss,
+            "targets": self.targets.tolist() if known else None,
+            "loss": self.loss if known else None,
             "layers": [
-                one.to_json(whole=self.is_small, trained=not self.has_batch_norm)
+                one.to_json(whole=self.is_small, known=known, trained=not self.has_batch_norm)
                 for one in self.layers
             ],
             "inputs": self.inputs.tolist(),
@@ -274,41 +272,35 @@ def explain(
         example = _test_example(trained, int(image or 0), notify)
     else:
         example = _example_of_file(image, network.sizes[0])
-    known = example.label
     if label is not None:
         if label not in classes:
             raise UsageError(
                 f"unknown class '{label}'{did_you_mean(label, classes)}",
                 hint=f"The classes are {enumeration(classes)}.",
             )
-        known = classes.index(label)
-    loss = make_loss(trained.config.loss, trained.config.network.layers[-1].activation)
+        example = dataclasses.replace(example, label=classes.index(label))
     with np.errstate(over="ignore", invalid="ignore"):
-        return _explain(run, trained, example, classes, known, loss)
+        return _explain(run, trained, example, classes)
 
 
 def _explain(
-    run: Run,
-    trained: TrainedNetwork,
-    example: _Example,
-    classes: list[str],
-    label: int | None,
-    loss: Loss,
+    run: Run, trained: TrainedNetwork, example: _Example, classes: list[str]
 ) -> Explanation:
     network = trained.network.folded().as_float64()
     passes = _forward(network, example.inputs)
     gradient = Parameters(network.sizes[0], network.layers, network.dtype)
     backprop = Backpropagation(network, gradient, 1)
-    last = passes[-1]
+    last, label = passes[-1], example.label
     logits = last.z[None]
     predicted = int(network.predict_classes(logits)[0])
     outputs, scores = last.outputs, last.z if last.function.monotone else last.outputs
     if len(outputs) == 1:
         outputs = scores = np.array([1 - outputs[0], outputs[0]])
     runner_up = next(i for i in np.argsort(-scores, kind="stable").tolist() if i != predicted)
-    rival = _rival(predicted, runner_up, label)
+    rival = runner_up if label in (None, predicted) else label
     units = len(last.z)
-    targets = value = None
+    targets, value = np.full((1, units), np.nan), math.nan
+    loss = make_loss(trained.config.loss, trained.config.network.layers[-1].activation)
     backprop.forward(example.inputs[None], logits.copy())
     if label is not None:
         targets = make_targets(np.array([label]), units, network.dtype)
@@ -328,9 +320,10 @@ def _explain(
         label=label,
         predicted=predicted,
         runner_up=runner_up,
+        rival=rival,
         outputs=outputs.tolist(),
         loss_function=loss,
-        targets=None if targets is None else targets[0],
+        targets=targets[0],
         loss=value,
         layers=passes,
         has_batch_norm=trained.network.statistics.size > 0,
@@ -339,19 +332,14 @@ def _explain(
     )
 
 
-def _rival(predicted: int, runner_up: int, label: int | None) -> int:
-    return runner_up if label is None or label == predicted else label
-
-
 def _coefficients(units: int, predicted: int, rival: int | None = None) -> Array:
     """Return the coefficients of the last layer's z in the answer's z, minus that of its rival.
 
     The z of a single unit speaks for class 1.
     """
-    coefficients = np.zeros(units)
     if units == 1:
-        coefficients[0] = 1 if predicted else -1
-        return coefficients
+        return np.array([1.0 if predicted else -1.0])
+    coefficients = np.zeros(units)
     coefficients[predicted] = 1
     if rival is not None:
         coefficients[rival] = -1
@@ -375,6 +363,7 @@ def _forward(network: Network, inputs: Array) -> list[LayerPass]:
                 z=z[0],
                 outputs=outputs[0],
                 slopes=_slopes(function, z, outputs),
+                deltas=np.full_like(z[0], np.nan),
             )
         )
         a = outputs

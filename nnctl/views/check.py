@@ -26,7 +26,7 @@ from nnctl.config import Config
 from nnctl.data.dataset import canonical_name
 from nnctl.nn.activations import ACTIVATIONS, Activation, Softmax
 from nnctl.text import percent, short_value
-from nnctl.views.console import BLUE, GREEN, is_unicode, make_table, results, say
+from nnctl.views.console import BLUE, GREEN, heading, is_unicode, make_table, results, say
 from nnctl.views.diagnosis import WHY, show_diagnoses
 from nnctl.views.plots import draw_curve
 from nnctl.views.terminal_images import print_side_by_side
@@ -112,8 +112,7 @@ def show_statistics(config: Config, statistics: Sequence[LayerStatistics]) -> No
     step = -(-len(statistics) // _MAX_EPOCHS)
     shown = [*statistics[:1], *statistics[1:-1:step], *statistics[1:][-1:]]
     for i, layer in enumerate(config.network.layers):
-        say(console, "")
-        say(console, Text(f"Layer {i + 1}: {layer.units} {layer.function}", "bold"))
+        heading(console, f"Layer {i + 1}: {layer.units} {layer.function}")
         table = make_table(
             "epoch", "mean a", "std a", "dead", "saturated", "|δ|", "ratio", "update"
         )
@@ -144,7 +143,7 @@ def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | N
     A line reports that adversarial training, which is not drawn, changes them further.
     """
     console = results()
-    say(console, Text("\nTraining images as the network will see them", "bold"))
+    heading(console, "Training images as the network will see them")
     if samples[0].dataset != canonical_name(dataset):
         say(console, f"from {samples[0].dataset}: {dataset} has not been downloaded yet")
     if adversarial:
@@ -157,8 +156,7 @@ def show_samples(samples: Sequence[Sample], dataset: str, adversarial: float | N
 def show_gradients(report: GradientReport) -> None:
     """Print the largest gradient error of each layer, and the residuals of the linearization."""
     console = results()
-    say(console, "")
-    say(console, Text("Backpropagation against central differences, in float64", "bold"))
+    heading(console, "Backpropagation against central differences, in float64")
     table = make_table(
         "layer", "largest gradient", "largest relative error", "compared", "at a kink"
     )

@@ -124,6 +124,11 @@ def say(console: Console, text: str | Text) -> None:
     console.print(text, soft_wrap=True)
 
 
+def heading(console: Console, text: str) -> None:
+    """Print an empty line and a title."""
+    say(console, Text(f"\n{text}", "bold"))
+
+
 def warn(text: str, console: Console | None = None) -> None:
     """Print a warning, also with ``--quiet``.
 

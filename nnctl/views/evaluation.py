@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nnctl.analysis.evaluation import Evaluation, Mistake
 from nnctl.text import percent
-from nnctl.views.console import GREEN, ORANGE, make_table, results, say
+from nnctl.views.console import GREEN, ORANGE, heading, make_table, results, say
 from nnctl.views.terminal_images import print_side_by_side, share
 
 _MAX_COLUMNS = 12  # of a confusion matrix that fits into a terminal
@@ -100,7 +100,7 @@ def _corrupted(evaluation: Evaluation) -> Table:
 
 def _show_worst(console: Console, mistakes: Sequence[Mistake]) -> None:
     """Print the worst mistakes: images in a terminal, a line for each in a file."""
-    say(console, Text("\nWorst mistakes", "bold"))
+    heading(console, "Worst mistakes")
     captions = [
         f"{mistake.expected} predicted as {mistake.answer}, {share(mistake.output)}"
         for mistake in mistakes
@@ -162,8 +162,7 @@ def _show_gains(console: Console, evaluation: Evaluation) -> None:
 
 def _print_table(console: Console, title: str, table: Table) -> None:
     """Print a title and a table below it; the title may be wider than the table."""
-    say(console, "")
-    say(console, Text(title, "bold"))
+    heading(console, title)
     console.print(table)
 
 

@@ -21,7 +21,7 @@ from nnctl.analysis.explanation import Explanation, LayerPass
 from nnctl.nn.activations import Softmax
 from nnctl.nn.losses import CategoricalCrossEntropy
 from nnctl.nn.types import Array
-from nnctl.views.console import GREEN, make_table, results, say
+from nnctl.views.console import GREEN, heading, make_table, results, say
 from nnctl.views.terminal_images import (
     draw,
     draw_signed,
@@ -34,49 +34,83 @@ _UNITS = 5  # strongest units in a table
 _ERRORS = 3  # largest errors of a layer
 _CLASSES = 12  # rows of a table of outputs
 
+_NO_LOSS = "The true class is not known. With --label, the loss and the errors are shown as well."
+_NO_GRADIENT = """\
+No gradients are shown: training changes other parameters, the weights before
+batch normalization, and the scales and shifts of it."""
+_LAYER_GRADIENTS = """\
+The gradient of a weight is its input times the δ of its unit (BP4), that of a
+bias is δ (BP3): a layer with a small |δ| learns slowly."""
+
 Equation = tuple[str, str]
 """The left and the right side of an equation."""
 
 
 def show_explanation(explanation: Explanation) -> None:
     """Print an explanation on stdout."""
-    console = results()
+    console, layers = results(), explanation.layers
     _show_answer(console, explanation)
-    if explanation.is_small:
-        _show_arithmetic(console, explanation)
+    if not explanation.is_small:
+        _show_pixels(console, explanation)
+    heading(console, "Forward: z = x·w + b and a = f(z)")
+    if explanation.has_batch_norm:
+        say(console, "After training, batch normalization is an affine map: w and b include it.")
+    for one in layers:
+        units, function = len(one.outputs), one.function
+        noun, formula = f"unit{'s' * (units > 1)}", function.describe(function.formula)
+        say(console, f"Layer {one.layer}: {units} {function.name} {noun}, f(z) = {formula}")
+        if explanation.is_small:
+            _print_equations(console, _forward_equations(one))
+        elif one is layers[-1]:
+            _show_outputs(console, explanation)
+        else:
+            _show_units(console, explanation, one)
+    name, [first, *others] = explanation.classes[explanation.predicted], layers[-1].outputs
+    if others:
+        say(console, f"The answer is {name}, the class with the largest output.")
+    else:
+        compared = "at least" if explanation.predicted else "below"
+        say(console, f"The answer is {name}: the output {_number(first)} is {compared} 1/2.")
+    if not explanation.is_small:
+        _show_reason(console, explanation)
+    if explanation.label is None:
+        say(console, "")
+        say(console, _NO_LOSS)
         return
-    _show_pixels(console, explanation)
-    _show_layers(console, explanation)
-    _show_reason(console, explanation)
     _show_loss(console, explanation)
-    _show_errors(console, explanation)
+    if explanation.is_small:
+        _show_unit_errors(console, explanation)
+    else:
+        _show_layer_errors(console, explanation)
+    if not layers[-1].deltas.any():
+        _show_no_errors(console, explanation)
+    elif explanation.has_batch_norm:
+        say(console, _NO_GRADIENT)
+    elif explanation.is_small:
+        _show_gradient(console, explanation)
+    else:
+        say(console, _LAYER_GRADIENTS)
 
 
 def _show_answer(console: Console, explanation: Explanation) -> None:
     """Print the example, the answer and the runner-up."""
-    names, label = explanation.classes, explanation.label
+    names, label, predicted = explanation.classes, explanation.label, explanation.predicted
     true = "" if label is None else f"; its true class is {names[label]}"
     say(console, f"{explanation.run_dir}, epoch {explanation.epoch}: {explanation.example}{true}")
-    verdict: list[str | tuple[str, str]] = [" "]
+    outputs, runner_up = explanation.layers[-1].outputs, explanation.runner_up
+    is_single = len(outputs) == 1
+    verdict: list[str | tuple[str, str]] = [": " if is_single else " "]
     if label is not None:
-        right = explanation.predicted == label
+        right = predicted == label
         verdict = [": ", ("right", GREEN) if right else ("wrong", "bold red"), ", "]
-    predicted, runner_up = explanation.predicted, explanation.runner_up
-    outputs = explanation.layers[-1].outputs
-    if len(outputs) == 1:
+    if is_single:
         shown = f"the output is {_number(outputs[0])}"
-        verdict = [": "] if label is None else verdict
     else:
         shown = (
             f"with the output {_number(outputs[predicted])}; "
             f"runner-up {names[runner_up]}: {_number(outputs[runner_up])}"
         )
     say(console, Text.assemble("answer ", (names[predicted], "bold"), *verdict, shown))
-
-
-def _title(console: Console, text: str) -> None:
-    say(console, "")
-    say(console, Text(text, "bold"))
 
 
 def _number(number: float) -> str:
@@ -94,41 +128,32 @@ def _factor(number: float) -> str:
 # Every number ------------------------------------------------------------------------------------
 
 
-def _show_arithmetic(console: Console, explanation: Explanation) -> None:
+def _show_unit_errors(console: Console, explanation: Explanation) -> None:
+    """Print the errors of every unit, from the last layer to the first; if they are 0, the last."""
     layers = explanation.layers
-    _show_forward_title(console, explanation)
-    for one in layers:
-        _show_layer_title(console, one)
-        _print_equations(console, _forward_equations(one))
-    _show_rule(console, explanation)
-    if explanation.loss is None or explanation.targets is None:
-        _show_unknown(console)
-        return
-    _show_loss(console, explanation)
-    _title(console, "Backward: the error δ = ∂L/∂z of every unit, from the last layer to the first")
-    is_exact = not any(layers[-1].deltas if layers[-1].deltas is not None else [])
+    heading(
+        console, "Backward: the error δ = ∂L/∂z of every unit, from the last layer to the first"
+    )
     for one, above in zip(reversed(layers), [None, *reversed(layers[1:])], strict=True):
-        if above and is_exact:
+        if above and not layers[-1].deltas.any():
             break
         if above is None:
             rule = f"δ = {_output_rule(explanation)} (Nielsen's BP1)"
         else:
             rule = f"δ = (Σ w·δ of layer {above.layer}) f'(z) (Nielsen's BP2)"
         say(console, f"Layer {one.layer}: {rule}")
-        if surrogate := _surrogate(one):
-            say(console, f"  the step has the derivative 0; f' is that of a {surrogate} instead")
-        equations = (
-            _output_errors(one, explanation) if above is None else _hidden_errors(one, above)
+        smooth = one.function.differentiable()
+        if smooth is not one.function:
+            say(console, f"  the step has the derivative 0; f' is that of a {smooth.name} instead")
+        _print_equations(
+            console, _hidden_errors(one, above) if above else _output_errors(one, explanation)
         )
-        _print_equations(console, equations)
-    if is_exact:
-        _show_no_errors(console, explanation)
-        return
-    if explanation.has_batch_norm:
-        _show_no_gradient(console)
-        return
-    _title(console, "Gradient: ∂L/∂b = δ (BP3), ∂L/∂w = x·δ for the input x of the weight (BP4)")
-    for one in layers:
+
+
+def _show_gradient(console: Console, explanation: Explanation) -> None:
+    """Print the gradient of every weight and bias."""
+    heading(console, "Gradient: ∂L/∂b = δ (BP3), ∂L/∂w = x·δ for the input x of the weight (BP4)")
+    for one in explanation.layers:
         say(console, f"Layer {one.layer}")
         _print_equations(console, _gradient_equations(one))
     say(console, "A training step subtracts the learning rate times the gradient (sgd), averaged")
@@ -141,26 +166,6 @@ def _print_equations(console: Console, equations: Iterable[Equation]) -> None:
     for left, right in equations:
         grid.add_row(left, " = ", Text(right))
     console.print(Padding(grid, (0, 0, 0, 2)))
-
-
-def _show_forward_title(console: Console, explanation: Explanation) -> None:
-    _title(console, "Forward: z = x·w + b and a = f(z)")
-    if explanation.has_batch_norm:
-        say(console, "After training, batch normalization is an affine map: w and b include it.")
-
-
-def _show_layer_title(console: Console, one: LayerPass) -> None:
-    units, function = len(one.outputs), one.function
-    formula = function.describe(function.formula)
-    say(
-        console,
-        f"Layer {one.layer}: {units} {function.name} unit{'s' * (units > 1)}, f(z) = {formula}",
-    )
-
-
-def _surrogate(one: LayerPass) -> str | None:
-    smooth = one.function.differentiable()
-    return None if smooth is one.function else smooth.name
 
 
 def _columns(one: LayerPass) -> list[str]:
@@ -211,11 +216,9 @@ def _filled(formula: str, **values: float) -> str:
 
 def _output_errors(one: LayerPass, explanation: Explanation) -> Iterator[Equation]:
     """Yield the derivatives and the errors of the output layer."""
-    assert one.deltas is not None
-    assert explanation.targets is not None
     formula = _output_rule(explanation)
     mean = _number(float(one.outputs @ (one.outputs - explanation.targets)))  # for softmax
-    if one.slopes is not None and "f'" in formula:
+    if "f'" in formula:
         yield from _slope_equations(one)
     for unit, (a, y, delta) in enumerate(
         zip(one.outputs, explanation.targets, one.deltas, strict=True)
@@ -236,15 +239,14 @@ def _output_rule(explanation: Explanation) -> str:
 
 
 def _slope_equations(one: LayerPass) -> Iterator[Equation]:
-    """Yield f'(z) of every unit."""
-    assert one.slopes is not None
+    """Yield f'(z) of every unit; nothing if an output depends on several z."""
     smooth = one.function.differentiable()
     outputs = one.outputs
     if smooth is not one.function:
         outputs = np.empty_like(one.z)
         smooth.forward(one.z, outputs)
     formula = smooth.describe(smooth.derivative)
-    for unit, slope in enumerate(one.slopes):
+    for unit, slope in enumerate([] if one.slopes is None else one.slopes):
         filled = _filled(formula, z=one.z[unit], f=outputs[unit])
         shown = "" if _is_prose(formula) or filled == _number(slope) else f"{filled} = "
         yield f"f'(z{unit + 1})", f"{shown}{_number(slope)}"
@@ -252,10 +254,7 @@ def _slope_equations(one: LayerPass) -> Iterator[Equation]:
 
 def _hidden_errors(one: LayerPass, above: LayerPass) -> Iterator[Equation]:
     """Yield the derivatives and the errors of a layer, from the errors of the layer above."""
-    assert one.deltas is not None
-    assert above.deltas is not None
-    if one.slopes is not None:
-        yield from _slope_equations(one)
+    yield from _slope_equations(one)
     units, names = len(one.outputs), _columns(one)
     for column, delta in enumerate(one.deltas):
         unit = column % units
@@ -273,24 +272,12 @@ def _hidden_errors(one: LayerPass, above: LayerPass) -> Iterator[Equation]:
 
 def _gradient_equations(one: LayerPass) -> Iterator[Equation]:
     """Yield the gradient of every weight and bias."""
-    assert one.deltas is not None
     below = "x" if one.layer == 1 else "a"
     for name, delta in zip(_columns(one), one.deltas, strict=True):
         for i, x in enumerate(one.inputs, start=1):
             value = _number(x * delta)
             yield f"∂L/∂w({below}{i}→{name})", f"{_factor(x)}·{_factor(delta)} = {value}"
         yield f"∂L/∂b{name}", _number(delta)
-
-
-def _show_rule(console: Console, explanation: Explanation) -> None:
-    """Print how the outputs give the answer."""
-    name = explanation.classes[explanation.predicted]
-    if len(explanation.layers[-1].outputs) == 1:
-        a = explanation.layers[-1].outputs[0]
-        compared = "at least" if explanation.predicted else "below"
-        say(console, f"The answer is {name}: the output {_number(a)} is {compared} 1/2.")
-    else:
-        say(console, f"The answer is {name}, the class with the largest output.")
 
 
 # Pictures and strongest units --------------------------------------------------------------------
@@ -328,36 +315,35 @@ def _show_pixels(console: Console, explanation: Explanation) -> None:
         say(console, "A pixel counts by its ink x times ∂z/∂x, the growth of z with this ink.")
 
 
-def _show_layers(console: Console, explanation: Explanation) -> None:
-    """Print the strongest units of each hidden layer, and all outputs."""
-    _show_forward_title(console, explanation)
-    for one in explanation.layers[:-1]:
-        _show_layer_title(console, one)
-        table = make_table("unit", "z", "a = f(z)", "f'(z)")
-        chosen = _chosen_units(explanation, one)
-        order = sorted({unit for units in chosen.values() for unit in units})
-        for unit in order:
-            slope = "-" if one.slopes is None else _number(one.slopes[unit])
-            z = ", ".join(map(_number, one.z[unit :: len(one.outputs)]))
-            table.add_row(str(unit + 1), z, _number(one.outputs[unit]), slope)
-        console.print(table)
-        if len(order) < len(one.outputs):
-            say(console, f"  {len(order)} of {len(one.outputs)} units: {' and '.join(chosen)}")
-    last, targets = explanation.layers[-1], explanation.targets
-    _show_layer_title(console, last)
-    known = targets is not None and last.deltas is not None
-    table = make_table("class", "z", "a = f(z)", *(["y", "δ = ∂L/∂z"] if known else []))
-    units = len(last.outputs)
-    shown = sorted({*_strongest(last.outputs, _CLASSES), explanation.rival, explanation.predicted})
-    for unit in [0] if units == 1 else shown:
-        row = [last.z[unit], last.outputs[unit]]
-        if targets is not None and last.deltas is not None:
-            row += [targets[unit], last.deltas[unit]]
-        name = explanation.classes[1 if units == 1 else unit]
-        style = "bold" if units > 1 and unit == explanation.predicted else ""
-        table.add_row(name, *map(_number, row), style=style)
+def _show_units(console: Console, explanation: Explanation, one: LayerPass) -> None:
+    """Print the strongest units of a hidden layer."""
+    table = make_table("unit", "z", "a = f(z)", "f'(z)")
+    chosen, units = _chosen_units(explanation, one), len(one.outputs)
+    order = sorted({unit for some in chosen.values() for unit in some})
+    for unit in order:
+        slope = "-" if one.slopes is None else _number(one.slopes[unit])
+        z = ", ".join(map(_number, one.z[unit::units]))
+        table.add_row(str(unit + 1), z, _number(one.outputs[unit]), slope)
     console.print(table)
-    _show_rule(console, explanation)
+    if len(order) < units:
+        say(console, f"  {len(order)} of {units} units: {' and '.join(chosen)}")
+
+
+def _show_outputs(console: Console, explanation: Explanation) -> None:
+    """Print the outputs of the last layer, with their errors if the true class is known."""
+    last, names, predicted = explanation.layers[-1], explanation.classes, explanation.predicted
+    columns = {"z": last.z, "a = f(z)": last.outputs}
+    if explanation.label is not None:
+        columns |= {"y": explanation.targets, "δ = ∂L/∂z": last.deltas}
+    table = make_table("class", *columns)
+    if len(last.outputs) == 1:  # of the second of two classes
+        shown, names, predicted = [0], names[1:], -1
+    else:
+        shown = sorted({*_strongest(last.outputs, _CLASSES), explanation.rival, predicted})
+    for unit in shown:
+        numbers = [_number(column[unit]) for column in columns.values()]
+        table.add_row(names[unit], *numbers, style="bold" if unit == predicted else "")
+    console.print(table)
 
 
 def _chosen_units(explanation: Explanation, one: LayerPass) -> dict[str, list[int]]:
@@ -366,7 +352,7 @@ def _chosen_units(explanation: Explanation, one: LayerPass) -> dict[str, list[in
     if one is explanation.layers[-2]:
         decisive = _strongest(explanation.unit_contributions)
         chosen[f"the {len(decisive)} that decide most"] = decisive
-    if errors := _largest_errors(one):
+    if explanation.label is not None and (errors := _largest_errors(one)):
         chosen[f"the {len(errors)} with the largest |δ|"] = [column % units for column in errors]
     if not chosen:
         strongest = _strongest(one.outputs)
@@ -376,8 +362,6 @@ def _chosen_units(explanation: Explanation, one: LayerPass) -> dict[str, list[in
 
 def _largest_errors(one: LayerPass) -> list[int]:
     """Return the positions of the largest errors that are not 0."""
-    if one.deltas is None:
-        return []
     return [i for i in _strongest(one.deltas, _ERRORS) if one.deltas[i]]
 
 
@@ -395,7 +379,7 @@ def _show_reason(console: Console, explanation: Explanation) -> None:
     is_mistake = explanation.label is not None and explanation.label != predicted
     contributions = explanation.unit_contributions
     if len(last.z) == 1:
-        _title(console, f"Why {answer}{f', though the true class is {other}' * is_mistake}")
+        heading(console, f"Why {answer}{f', though the true class is {other}' * is_mistake}")
         difference, bias = last.z[0], last.biases[0]
         total, weight, factor = "z", "w", "w"
         yes, no = explanation.classes[1], explanation.classes[0]
@@ -405,7 +389,7 @@ def _show_reason(console: Console, explanation: Explanation) -> None:
         contributions = contributions if predicted else -contributions
     else:
         named = "the true class" if is_mistake else "the runner-up"
-        _title(console, f"Why {answer} and not {other}, {named}")
+        heading(console, f"Why {answer} and not {other}, {named}")
         difference = last.z[predicted] - last.z[rival]
         bias = last.biases[predicted] - last.biases[rival]
         total, weight = f"z({answer}) - z({other})", f"w({answer}) - w({other})"
@@ -443,39 +427,24 @@ def _show_reason(console: Console, explanation: Explanation) -> None:
 # Loss and errors ---------------------------------------------------------------------------------
 
 
-def _show_unknown(console: Console) -> None:
-    say(console, "")
-    say(
-        console,
-        "The true class is not known. With --label, the loss and the errors are shown as well.",
-    )
-
-
 def _show_no_errors(console: Console, explanation: Explanation) -> None:
     """Print why the errors of the output layer, and so of every layer, are 0."""
     say(console, "All errors are 0: the network learns nothing from this example.")
     last = explanation.layers[-1]
     if "f'" in _output_rule(explanation) and last.slopes is not None and not last.slopes.any():
         say(console, "The reason is f'(z) = 0, a factor of the errors of the output layer.")
-    elif explanation.targets is not None and (last.outputs == explanation.targets).all():
+    elif (last.outputs == explanation.targets).all():
         other = shlex.quote(explanation.classes[explanation.rival])
         say(console, "The outputs are exactly the targets. For the errors if another class were")
         say(console, f"the true one, add --label {other}.")
 
 
-def _show_no_gradient(console: Console) -> None:
-    say(console, "No gradients are shown: training changes other parameters, the weights before")
-    say(console, "batch normalization, and the scales and shifts of it.")
-
-
 def _show_loss(console: Console, explanation: Explanation) -> None:
     """Print the loss of the example, with all numbers if they are few."""
     loss, targets, outputs = explanation.loss_function, explanation.targets, explanation.layers[-1]
-    if explanation.loss is None or targets is None:
-        return
     units = [*range(len(targets))]
     plural = len(units) > 1
-    _title(console, f"Loss: L = {f'Σ ({loss.term})' if plural else loss.term}, y is the target")
+    heading(console, f"Loss: L = {f'Σ ({loss.term})' if plural else loss.term}, y is the target")
     if isinstance(loss, CategoricalCrossEntropy):  # the other terms are 0
         units = [int(targets.argmax())]
     if len(units) > 2:
@@ -485,13 +454,10 @@ def _show_loss(console: Console, explanation: Explanation) -> None:
     _print_equations(console, [("L", f"{' + '.join(terms)} = {_number(explanation.loss)}")])
 
 
-def _show_errors(console: Console, explanation: Explanation) -> None:
+def _show_layer_errors(console: Console, explanation: Explanation) -> None:
     """Print the size of the errors of each layer, from the last to the first."""
-    if explanation.loss is None:
-        _show_unknown(console)
-        return
     last = explanation.layers[-1]
-    _title(console, "Backward: the error δ = ∂L/∂z of every layer, from the last to the first")
+    heading(console, "Backward: the error δ = ∂L/∂z of every layer, from the last to the first")
     say(console, f"layer {last.layer}: δ = {_output_rule(explanation)} (Nielsen's BP1)")
     if last.layer > 1:
         say(console, "layers below: δ = (Σ w·δ of the layer above) f'(z) (BP2)")
@@ -499,27 +465,14 @@ def _show_errors(console: Console, explanation: Explanation) -> None:
     table = make_table(
         "layer", "|δ|", "compared with above", *gradient, left=["units with the largest δ"]
     )
-    above = None
+    above = 0.0
     for one in reversed(explanation.layers):
-        assert one.deltas is not None
-        assert one.error is not None
         ratio = f"{one.error / above:.2g} times" if above else ""
         names = _columns(one)
         if one is last:  # a single unit speaks for the second of two classes
             names = explanation.classes[-len(one.deltas) :]
         largest = [f"{names[i]}: {_number(one.deltas[i])}" for i in _largest_errors(one)]
-        row = [str(one.layer), _number(one.error), ratio]
-        if gradient:
-            assert one.gradient_norm is not None
-            row.append(_number(one.gradient_norm))
-        table.add_row(*row, "\n".join(largest))
+        norms = [_number(one.gradient_norm)] if gradient else []
+        table.add_row(str(one.layer), _number(one.error), ratio, *norms, "\n".join(largest))
         above = one.error
     console.print(table)
-    if not above and not last.error:
-        _show_no_errors(console, explanation)
-        return
-    if explanation.has_batch_norm:
-        _show_no_gradient(console)
-        return
-    say(console, "The gradient of a weight is its input times the δ of its unit (BP4), that of a")
-    say(console, "bias is δ (BP3): a layer with a small |δ| learns slowly.")
