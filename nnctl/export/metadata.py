@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from nnctl.nn.activations import Sigmoid, Softmax
 from nnctl.nn.network import Network
@@ -35,12 +35,9 @@ class ModelMetadata:
 
     def to_strings(self, network: Network) -> dict[str, str]:
         """Return the metadata as strings, including descriptions of inputs and outputs."""
+        fields = asdict(self).items()
         return {
-            "nnctl_version": self.nnctl_version,
-            "dataset": self.dataset,
-            "labels": json.dumps(self.labels),
-            "checkpoint": self.checkpoint,
-            "epoch": str(self.epoch),
+            **{name: text if isinstance(text, str) else json.dumps(text) for name, text in fields},
             "images": describe_images(network),
             "probabilities": describe_outputs(network),
         }

@@ -1,7 +1,7 @@
 """Conversion of a network to an ONNX graph.
 
-The graph uses only standard operators of opset 13 (2020), so that old runtimes support it. `_write`
-has one implementation per activation: a new activation needs one here.
+The graph uses only standard operators of opset 13 (2020), so that old runtimes support it. A new
+activation needs an entry in `_OPERATORS`, or an implementation of `_write`.
 """
 
 from __future__ import annotations
@@ -119,20 +119,30 @@ def to_onnx(network: Network, metadata: ModelMetadata, target: Path) -> tuple[by
     )
     onnx.helper.set_model_props(model, metadata.to_strings(network))
     onnx.checker.check_model(model, full_check=True)
-    usage = "\n".join(
-        [
-            f"input  images         {images}",
-            f"output logits         float32 (N, {units}), weighted inputs z of the last layer",
-            f"output probabilities  float32 (N, {units}), {outputs}",
-        ]
+    usage = (
+        f"input  images         {images}\n"
+        f"output logits         float32 (N, {units}), weighted inputs z of the last layer\n"
+        f"output probabilities  float32 (N, {units}), {outputs}"
     )
     return model.SerializeToString(deterministic=True), usage
+
+
+_OPERATORS: dict[type[Activation], tuple[str, dict[str, Any]]] = {
+    nn.HardSigmoid: ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    nn.Tanh: ("Tanh", {}),
+    nn.Softsign: ("Softsign", {}),
+    nn.ReLU: ("Relu", {}),
+    nn.SELU: ("Selu", {"alpha": nn.SELU_ALPHA, "gamma": nn.SELU_LAMBDA}),
+    nn.Softmax: ("Softmax", {"axis": 1}),
+}
+"""Activations without parameters that are an operator of ONNX, and its attributes."""
 
 
 @functools.singledispatch
 def _write(function: Activation, graph: _Graph, z: str) -> str:
     """Add the nodes of an activation and return the name of its output f(z)."""
-    raise NotImplementedError(f"no ONNX export for the activation {function.name}")
+    operator, attributes = _OPERATORS[type(function)]
+    return graph.add(operator, z, **attributes)
 
 
 @_write.register
@@ -149,26 +159,6 @@ def _(function: nn.Sigmoid, graph: _Graph, z: str) -> str:
 
 
 @_write.register
-def _(function: nn.HardSigmoid, graph: _Graph, z: str) -> str:
-    return graph.add("HardSigmoid", z, alpha=1 / 6, beta=0.5)
-
-
-@_write.register
-def _(function: nn.Tanh, graph: _Graph, z: str) -> str:
-    return graph.add("Tanh", z)
-
-
-@_write.register
-def _(function: nn.Softsign, graph: _Graph, z: str) -> str:
-    return graph.add("Softsign", z)
-
-
-@_write.register
-def _(function: nn.ReLU, graph: _Graph, z: str) -> str:
-    return graph.add("Relu", z)
-
-
-@_write.register
 def _(function: nn.LeakyReLU, graph: _Graph, z: str) -> str:
     return graph.add("LeakyRelu", z, alpha=float(function.negative_slope))
 
@@ -182,11 +172,6 @@ def _(function: nn.PReLU, graph: _Graph, z: str) -> str:
 @_write.register
 def _(function: nn.ELU, graph: _Graph, z: str) -> str:
     return graph.add("Elu", z, alpha=float(function.alpha))
-
-
-@_write.register
-def _(function: nn.SELU, graph: _Graph, z: str) -> str:
-    return graph.add("Selu", z, alpha=nn.SELU_ALPHA, gamma=nn.SELU_LAMBDA)
 
 
 @_write.register
@@ -229,11 +214,6 @@ def _(function: nn.Exponential, graph: _Graph, z: str) -> str:
 @_write.register
 def _(function: nn.Linear, graph: _Graph, z: str) -> str:
     return z
-
-
-@_write.register
-def _(function: nn.Softmax, graph: _Graph, z: str) -> str:
-    return graph.add("Softmax", z, axis=1)
 
 
 @_write.register
