@@ -264,8 +264,13 @@ def draw_histogram(title: str, values: Array, *, bins: int = 40, finding: str = 
     return Chart(title, _draw(plot), finding=finding)
 
 
-def draw_calibration(title: str, bins: Sequence[CalibrationBin], finding: str = "") -> Chart:
-    """Return a reliability diagram: accuracy by confidence, and the diagonal that is ideal."""
+def draw_calibration(title: str, bins: Sequence[CalibrationBin], finding: str = "") -> Chart | None:
+    """Return a reliability diagram: accuracy by confidence, and the diagonal that is ideal.
+
+    None without any bins.
+    """
+    if not bins:
+        return None
 
     def plot(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=":")
@@ -428,15 +433,13 @@ def _draw(plot: Callable[[Axes], None]) -> str:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about letters missing from fonts, and numbers too far apart
+        # Warnings are about letters missing from fonts, and numbers too far apart.
+        warnings.simplefilter("ignore")
         figure = Figure((_WIDTH / 72, _HEIGHT / 72))
         # Fixed margins align the charts in a row, and take half the time of a computed layout.
-        box = (_LEFT, _BELOW, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BELOW - _ABOVE)
-        sizes = (_WIDTH, _HEIGHT, _WIDTH, _HEIGHT)
-        left, below, width, height = (part / size for part, size in zip(box, sizes, strict=True))
-        plot(figure.add_axes((left, below, width, height)))
+        width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BELOW - _ABOVE
+        box = (_LEFT / _WIDTH, _BELOW / _HEIGHT, width / _WIDTH, height / _HEIGHT)
+        plot(figure.add_axes(box))
         content = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(content, format="svg", metadata=no_metadata)

@@ -15,7 +15,7 @@ from nnctl.nn.metrics import expected_calibration_error
 from nnctl.report import findings, sections
 from nnctl.report.charts import COLORS, Chart, Line, draw_calibration, draw_lines
 from nnctl.report.ranking import Comparison, compare
-from nnctl.report.run_report import MEASURED_IMAGES, RunReport
+from nnctl.report.run_report import RunReport
 from nnctl.report.sprites import SpriteSheet
 from nnctl.report.sweep_report import SweepReport
 from nnctl.report.weights import describe_network
@@ -114,13 +114,7 @@ def _overlay(ranked: Sequence[RunReport], labels: Sequence[str]) -> list[Chart]:
 
     def lines(metric: Callable[[EpochMetrics], float | None]) -> list[Line]:
         return [
-            Line(
-                name,
-                run_report.epochs,
-                run_report.series(metric),
-                position,
-                thin=position >= COLORS,
-            )
+            run_report.line(name, metric, position, thin=position >= COLORS)
             for position, (name, run_report) in enumerate(zip(labels, ranked, strict=True))
         ]
 
@@ -153,6 +147,7 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
     samples = sections.samples(run_report, sheet) if description else []
     bins = run_report.calibration
     confusion = sections.confusion_cells(run_report, sheet)
+    weights, weighted_units = sections.draw_weights(run_report)
     return {
         "run_report": run_report,
         "configuration": run_report.without_paths(run_report.run.config_path.read_text("utf-8")),
@@ -172,16 +167,14 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         "worst": sections.worst_mistakes(run_report, sheet),
         "calibration": draw_calibration(
             "Accuracy by confidence", bins, findings.about_calibration(bins)
-        )
-        if bins
-        else None,
+        ),
         "calibration_error": expected_calibration_error(bins),
         "corruptions": sections.draw_corruptions(run_report),
         "health": sections.draw_health(run_report),
         "distributions": sections.draw_distributions(run_report),
-        "measured": min(MEASURED_IMAGES, run_report.evaluation.n) if run_report.evaluation else 0,
-        "weights": sections.draw_weights(run_report),
-        "weighted_units": sections.weighted_units(run_report),
+        "measured": len(run_report.images()),
+        "weights": weights,
+        "weighted_units": weighted_units,
         "samples": sections.first_of_each_class(samples),
         "sample_data": [
             {"position": sample.position, "title": f"test image, true {sample.caption}"}

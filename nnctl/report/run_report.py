@@ -22,10 +22,10 @@ from nnctl.data.dataset import image_side
 from nnctl.errors import NnctlError
 from nnctl.nn.events import EpochMetrics
 from nnctl.nn.examples import scaled
-from nnctl.nn.health import LayerHealth
 from nnctl.nn.metrics import CalibrationBin, calibration
 from nnctl.nn.network import Network
 from nnctl.nn.types import Array
+from nnctl.report.charts import Line
 from nnctl.runs.differences import flatten
 from nnctl.runs.resolve import Notify
 from nnctl.runs.run import Run
@@ -109,20 +109,17 @@ class RunReport:
         """Name of the run directory."""
         return self.run.directory.resolve().name
 
-    @property
-    def epochs(self) -> list[int]:
-        """Numbers of the completed epochs."""
-        return [epoch.epoch for epoch in self.history]
-
-    def series(self, metric: Callable[[EpochMetrics], float | None]) -> list[float | None]:
-        """Return a metric for every epoch."""
-        return [metric(epoch) for epoch in self.history]
-
-    def health(
-        self, layer: int, value: Callable[[LayerHealth], float | None]
-    ) -> list[float | None]:
-        """Return a health figure of a layer, counted from 0, for every epoch."""
-        return [value(epoch.health[layer]) if epoch.health else None for epoch in self.history]
+    def line(
+        self,
+        name: str,
+        metric: Callable[[EpochMetrics], float | None],
+        color: int = 0,
+        *,
+        thin: bool = False,
+    ) -> Line:
+        """Return the line of a metric by epoch."""
+        epochs = [epoch.epoch for epoch in self.history]
+        return Line(name, epochs, [metric(epoch) for epoch in self.history], color, thin)
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -231,7 +228,7 @@ class RunReport:
     def images(self) -> Array:
         """Return the first test images, 0 to 1, ``(n, pixels)``; n is 0 without an evaluation."""
         if self.network is None or self.evaluation is None:
-            return np.empty((0, self.network.sizes[0] if self.network else 0), np.float32)
+            return np.empty((0, 0), np.float32)
         return scaled(self.evaluation.predictions.images[:MEASURED_IMAGES], self.network.dtype)
 
 

@@ -85,27 +85,26 @@ class Cell:
 
 def draw_curves(run_report: RunReport) -> list[Chart]:
     """Return charts of loss and accuracy by epoch, and of the learning rate if it changes."""
-    epochs, series = run_report.epochs, run_report.series
+    line = run_report.line
 
     def monitored(name: str, figure: Callable[[Monitored], float | None], color: int) -> Line:
-        values = series(lambda epoch: figure(epoch.monitor) if epoch.monitor else None)
-        return Line(name, epochs, values, color)
+        return line(name, lambda epoch: figure(epoch.monitor) if epoch.monitor else None, color)
 
     losses = [
-        Line("training", epochs, series(lambda epoch: epoch.train_loss), 0),
-        Line("validation", epochs, series(lambda epoch: epoch.val_loss), 1),
+        line("training", lambda epoch: epoch.train_loss, 0),
+        line("validation", lambda epoch: epoch.val_loss, 1),
         monitored("test", lambda figures: figures.test_loss, 2),
     ]
     accuracies = [
-        Line("training", epochs, series(lambda epoch: epoch.train_accuracy), 0),
-        Line("validation", epochs, series(lambda epoch: epoch.val_accuracy), 1),
+        line("training", lambda epoch: epoch.train_accuracy, 0),
+        line("validation", lambda epoch: epoch.val_accuracy, 1),
         monitored("test", lambda figures: figures.test_accuracy, 2),
         monitored("training, after the epoch", lambda figures: figures.train_accuracy, 3),
     ]
     cost = monitored("", lambda figures: figures.cost, 0)
     steps = run_report.step_losses
     best = run_report.best
-    marked = best.epoch if best and len(epochs) > 1 else None
+    marked = best.epoch if best and len(run_report.history) > 1 else None
     finding = findings.about_curves(run_report.history, best)
     charts = [
         draw_lines("Loss", losses, finding=findings.about_losses(run_report.history), best=marked),
@@ -114,9 +113,9 @@ def draw_curves(run_report: RunReport) -> list[Chart]:
         draw_lines("Loss by step", [Line("", [*steps], [*steps.values()], 0)], x="step"),
         _draw_classes(run_report, marked),
     ]
-    rates = series(lambda epoch: epoch.learning_rate)
-    if len(set(rates)) > 1:
-        charts.append(draw_lines("Learning rate", [Line("", epochs, rates, 2)]))
+    rates = line("", lambda epoch: epoch.learning_rate, 2)
+    if len(set(rates.y)) > 1:
+        charts.append(draw_lines("Learning rate", [rates]))
     return [chart for chart in charts if chart]
 
 
@@ -124,13 +123,10 @@ def _draw_classes(run_report: RunReport, best: int | None) -> Chart | None:
     """Return the validation accuracy of each class by epoch, if it was recorded."""
     rows = [epoch.val_class_accuracies or [] for epoch in run_report.history]
     names = run_report.classes
-    if len(names) < 2 or not all(len(row) == len(names) for row in rows):
+    if len(names) < 2 or not rows or not all(len(row) == len(names) for row in rows):
         return None
-    if not rows:
-        return None
-    lines = [
-        Line(name, run_report.epochs, [row[i] for row in rows], 0) for i, name in enumerate(names)
-    ]
+    epochs = [epoch.epoch for epoch in run_report.history]
+    lines = [Line(name, epochs, [row[i] for row in rows], 0) for i, name in enumerate(names)]
     hardest = sorted(range(len(names)), key=lambda i: (rows[-1][i] is None, rows[-1][i] or 0.0))
     return draw_panels(
         "Validation accuracy of each class"
@@ -144,13 +140,14 @@ def _draw_classes(run_report: RunReport, best: int | None) -> Chart | None:
 
 def draw_health(run_report: RunReport) -> list[Chart]:
     """Return charts of the measured health of the layers after each epoch."""
-    count = len(run_report.config.network.layers)
+
+    def line(i: int, figure: _Figure) -> Line:
+        return run_report.line(
+            f"layer {i + 1}", lambda epoch: figure(epoch.health[i]) if epoch.health else None, i
+        )
 
     def lines(figure: _Figure) -> list[Line]:
-        return [
-            Line(f"layer {i + 1}", run_report.epochs, run_report.health(i, figure), i)
-            for i in range(count)
-        ]
+        return [line(i, figure) for i in range(len(run_report.config.network.layers))]
 
     measured = [epoch.health for epoch in run_report.history if epoch.health]
     last = measured[-1] if measured else []
@@ -309,19 +306,16 @@ def _example_images(
     ]
 
 
-def weighted_units(run_report: RunReport) -> list[int]:
-    """Return the units of the first layer whose weights are shown: those with the largest norms."""
-    if run_report.network is None:
-        return []
-    return list(largest_norm(run_report.network.parameters.weights[0], UNITS))
+def draw_weights(run_report: RunReport) -> tuple[SpriteSheet | None, dict[int, Position]]:
+    """Return images of incoming weights of the first layer, and the position of each unit's image.
 
-
-def draw_weights(run_report: RunReport) -> SpriteSheet | None:
-    """Return the incoming weights of the first layer's units as images."""
+    They are those of the units with the largest norms. None if inputs are not images.
+    """
     if run_report.network is None or run_report.side is None:
-        return None
-    weights = run_report.network.parameters.weights[0]
-    sheet = SpriteSheet(run_report.side)
-    for unit in weighted_units(run_report):
-        sheet.add(diverging(weights[:, unit].reshape(run_report.side, run_report.side)))
-    return sheet
+        return None, {}
+    weights, side = run_report.network.parameters.weights[0], run_report.side
+    sheet = SpriteSheet(side)
+    return sheet, {
+        unit: sheet.add(diverging(weights[:, unit].reshape(side, side)))
+        for unit in largest_norm(weights, UNITS)
+    }

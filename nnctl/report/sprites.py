@@ -32,15 +32,11 @@ class SpriteSheet:
     side: int
     _images: list[NDArray[np.uint8]] = field(default_factory=list)
 
-    @property
-    def positions(self) -> list[Position]:
-        """Column and row of each image."""
-        return [self._position(number) for number in range(len(self._images))]
-
     def add(self, picture: NDArray[np.uint8]) -> Position:
         """Add an image, ``(side, side)`` or ``(side, side, 4)``, and return its column and row."""
+        row, column = divmod(len(self._images), _COLUMNS)
         self._images.append(picture)
-        return self._position(len(self._images) - 1)
+        return column, row
 
     @property
     def columns(self) -> int:
@@ -58,9 +54,6 @@ class SpriteSheet:
         content = io.BytesIO()
         Image.fromarray(np.concatenate(rows)).save(content, "png", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-    def _position(self, number: int) -> Position:
-        return number % _COLUMNS, number // _COLUMNS
 
     def _filled(self, row: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         """Return a row padded with empty images to the number of columns."""
