@@ -153,11 +153,8 @@ class Predictions:
 
     @property
     def confidences(self) -> Array:
-        """The outputs for the predicted classes, ``(n,)``; 1 - output for class 0 of one unit."""
-        if self.outputs.shape[1] == 1:
-            positive = self.outputs[:, 0]
-            return np.where(self.predicted == 1, positive, 1 - positive)
-        confidences: Array = np.take_along_axis(self.outputs, self.predicted[:, None], axis=1)[:, 0]
+        """The outputs for the predicted classes, ``(n,)``."""
+        confidences: Array = class_outputs(self.outputs)[range(len(self.outputs)), self.predicted]
         return confidences
 
     @property
@@ -275,10 +272,13 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-compatible values."""
+        classes = (
+            {"digit": int(name)} if self.has_digits else {"class": name} for name in self.classes
+        )
         result: dict[str, Any] = {
             **{name: getattr(self, name) for name in ("accuracy", "loss", "n")},
             "per_class": [
-                {**self._class_key(i), **asdict(row)} for i, row in enumerate(self.per_class)
+                {**key, **asdict(row)} for key, row in zip(classes, self.per_class, strict=True)
             ],
             "confusion": self.confusion.tolist(),
             "dataset": self.dataset,
@@ -288,26 +288,19 @@ class Evaluation:
         }
         if self.is_binary:
             positive = self.per_class[1]
-            result |= {
-                "precision": positive.precision,
-                "recall": positive.recall,
-                "f1": positive.f1,
-            }
-        if self.truth_table:
-            result["truth_table"] = [asdict(row) for row in self.truth_table]
-        if self.mistakes:
-            result["mistakes"] = [mistake.to_json() for mistake in self.mistakes]
-        if self.corrupted:
-            result["corrupted"] = [asdict(row) for row in self.corrupted]
-        if self.selective:
-            result["selective"] = asdict(self.selective)
-        if self.amplified:
-            result["gains"] = [
+            result |= {name: getattr(positive, name) for name in ("precision", "recall", "f1")}
+        requested = {
+            "truth_table": [asdict(row) for row in self.truth_table],
+            "mistakes": [mistake.to_json() for mistake in self.mistakes],
+            "corrupted": [asdict(row) for row in self.corrupted],
+            "selective": self.selective and asdict(self.selective),
+            "gains": [
                 # JSON has no infinity.
                 {**asdict(row), "gain": row.gain if math.isfinite(row.gain) else "inf"}
                 for row in self.amplified
-            ]
-        return result
+            ],
+        }
+        return result | {name: value for name, value in requested.items() if value}
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks: the accuracy, and the truth table or each class."""
@@ -353,9 +346,6 @@ class Evaluation:
     def has_digits(self) -> bool:
         """Whether the classes are the digits from 0 to 9."""
         return self.classes == list(string.digits)
-
-    def _class_key(self, i: int) -> dict[str, Any]:
-        return {"digit": i} if self.has_digits else {"class": self.classes[i]}
 
 
 def evaluate(
@@ -479,6 +469,11 @@ def _predict(network: Network, config: Config, examples: Examples) -> Prediction
     return Predictions(
         examples.inputs, examples.labels, predicted=classes, outputs=outputs, losses=losses
     )
+
+
+def class_outputs(outputs: Array) -> Array:
+    """Return an output for each class; those of a single unit are for the second of two classes."""
+    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
 
 
 def gives_probabilities(network: Network) -> bool:

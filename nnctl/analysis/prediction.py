@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnctl.analysis.evaluation import class_names
+from nnctl.analysis.evaluation import class_names, class_outputs
 from nnctl.data.dataset import SMALLEST_SIDE, image_side
 from nnctl.data.image_files import (
     STDIN,
@@ -297,12 +297,8 @@ def _classify(
 ) -> Iterator[Prediction]:
     """Yield the network's prediction for each image, shape (n, height, width)."""
     _, outputs, predicted = infer(network, images.reshape(len(images), -1))
-    if outputs.shape[1] == 1:  # a single sigmoid unit gives the second of two classes
-        outputs = np.hstack([1 - outputs, outputs])
-    rows = zip(
-        images, outputs.tolist(), predicted.tolist(), boxes or [None] * len(images), strict=True
-    )
-    return (Prediction(*row) for row in rows)
+    columns = class_outputs(outputs).tolist(), predicted.tolist(), boxes or [None] * len(images)
+    return (Prediction(*row) for row in zip(images, *columns, strict=True))
 
 
 def read_digits(content: bytes, pixels: int) -> tuple[NDArray[np.uint8], list[Box]]:
@@ -330,29 +326,20 @@ def read_digits(content: bytes, pixels: int) -> tuple[NDArray[np.uint8], list[Bo
         The network does not take square images, or Pillow or SciPy is not installed.
     """
     if is_idx(content):
-        return _require_pixels(read_images(content), pixels), []
+        images = read_images(content)
+        _, height, width = images.shape
+        if height * width != pixels:
+            raise DataError(
+                f"its images have {height} x {width} pixels; this network takes {pixels}",
+                hint="IDX files are not resized: use images of the training size.",
+            )
+        return images, []
     side = image_side(pixels)
     if side is None:
         raise UsageError(
             f"the network takes {pixels} pixels: not a square image",
             hint="Use IDX files with such images.",
         )
-    return _find_digits(content, side)
-
-
-def _require_pixels(images: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
-    """Return the images of an IDX file; raise DataError if they have another number of pixels."""
-    _, height, width = images.shape
-    if height * width != pixels:
-        raise DataError(
-            f"its images have {height} x {width} pixels; this network takes {pixels}",
-            hint="IDX files are not resized: use images of the training size.",
-        )
-    return images
-
-
-def _find_digits(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Box]]:
-    """Return the images of the digits in a picture, and their boxes in pixels of the file."""
     with requiring("Pillow and SciPy", "reading images", extra="plot"):
         from nnctl.data.preprocess import Box, find_digits
 
