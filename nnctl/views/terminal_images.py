@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -38,7 +39,11 @@ def draw(image: NDArray[np.uint8], *, plain: bool) -> list[Text]:
     plain : bool
         Use ASCII characters only; see `is_plain`.
     """
-    return _draw_letters(image) if plain else _draw_half_blocks(image)
+    if not plain:
+        return _draw_colors(np.repeat(image[..., None], 3, axis=2))
+    even = np.pad(image, ((0, len(image) % 2), (0, 0))).astype(int)
+    levels = (even[::2] + even[1::2]) * len(_RAMP) // 511  # the lighter a pixel, the denser
+    return [Text("".join(_RAMP[level] for level in row)) for row in levels]
 
 
 def print_side_by_side(
@@ -79,19 +84,18 @@ def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(blocks.mean(axis=(1, 3)), np.uint8)
 
 
-def _draw_half_blocks(image: NDArray[np.uint8]) -> list[Text]:
-    """Return lines that draw an image in gray; each character shows two pixels, upper and lower."""
-    return _draw_colors(np.repeat(image[..., None], 3, axis=2))
-
-
 def _draw_colors(image: NDArray[np.uint8]) -> list[Text]:
-    """Return lines that draw an image of red, green and blue, ``(height, width, 3)``."""
+    """Return lines that draw an image of red, green and blue, ``(height, width, 3)``.
+
+    Each character shows two pixels, upper and lower.
+    """
     even = np.pad(image, ((0, len(image) % 2), (0, 0), (0, 0)))
     lines = []
     for upper, lower in zip(even[::2].tolist(), even[1::2].tolist(), strict=True):
         line = Text()
         for above, below in zip(upper, lower, strict=True):
-            line.append("▀", Style(color=_hex(above), bgcolor=_hex(below)))
+            colors = Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below))
+            line.append("▀", colors)
         lines.append(line)
     return lines
 
@@ -116,17 +120,6 @@ def draw_signed(numbers: Array, *, plain: bool) -> list[Text]:
         return [Text("".join("=- +#"[level] for level in row)) for row in levels]
     colors = np.where(relative[..., None] < 0, _NEGATIVE, _POSITIVE)
     return _draw_colors(np.rint(colors * np.abs(relative)[..., None]).astype(np.uint8))
-
-
-def _draw_letters(image: NDArray[np.uint8]) -> list[Text]:
-    """Return lines that draw an image in ASCII characters: the lighter a pixel, the denser."""
-    even = np.pad(image, ((0, len(image) % 2), (0, 0))).astype(int)
-    levels = (even[::2] + even[1::2]) * len(_RAMP) // 511
-    return [Text("".join(_RAMP[level] for level in row)) for row in levels]
-
-
-def _hex(color: Sequence[int]) -> str:
-    return "#" + bytes(color).hex()
 
 
 def print_cut(console: Console, line: Text) -> None:
