@@ -148,7 +148,7 @@ class Inspection:
     steps_per_epoch: int
     steps: int
     regularization: dict[str, Any]
-    diagnoses: list[Diagnosis]
+    diagnoses: list[Diagnosis] = dataclasses.field(default_factory=list)
     epochs_done: int | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -223,7 +223,6 @@ def _plan(config: Config, info: DatasetInfo) -> Inspection:
         steps_per_epoch=per_epoch,
         steps=steps,
         regularization=_regularization(config),
-        diagnoses=[],
     )
 
 
@@ -541,12 +540,9 @@ def softmax_of_large_numbers() -> dict[str, list[float]]:
     with np.errstate(over="ignore", invalid="ignore"):
         powers, shifted = np.exp(z), np.exp(z - z.max())
         return {
-            name: numbers.tolist()
-            for name, numbers in {
-                "z": z,
-                "powers": powers,
-                "naive": powers / powers.sum(),
-                "shifted_powers": shifted,
-                "shifted": shifted / shifted.sum(),
-            }.items()
+            "z": z.tolist(),
+            "powers": powers.tolist(),
+            "naive": (powers / powers.sum()).tolist(),
+            "shifted_powers": shifted.tolist(),
+            "shifted": (shifted / shifted.sum()).tolist(),
         }

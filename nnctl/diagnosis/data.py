@@ -15,7 +15,7 @@ from nnctl.diagnosis.base import Diagnosis
 from nnctl.nn.examples import Examples
 from nnctl.nn.metrics import logits_of
 from nnctl.nn.network import Network
-from nnctl.text import percent
+from nnctl.text import enumeration, percent
 
 Images = NDArray[np.uint8]
 
@@ -191,8 +191,7 @@ def _classes(
 
 def _names(chosen: NDArray[np.bool_], class_names: Sequence[str]) -> str:
     """Return the names of the chosen classes as a list."""
-    *names, last = (class_names[i] for i in np.flatnonzero(chosen).tolist())
-    return f"{', '.join(names)} or {last}" if names else last
+    return enumeration([class_names[i] for i in np.flatnonzero(chosen).tolist()], "or")
 
 
 def _constant_images(images: Images) -> Iterator[Diagnosis]:
