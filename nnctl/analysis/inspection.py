@@ -33,7 +33,6 @@ from nnctl.nn.examples import scaled
 from nnctl.nn.gradient_check import GradientError, check_gradient, linearization_residuals
 from nnctl.nn.health import LayerHealth
 from nnctl.nn.losses import make_loss
-from nnctl.nn.metrics import make_targets
 from nnctl.nn.network import Network, count_parameters
 from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
@@ -467,9 +466,7 @@ def report_gradients(config: Config, trained: Network | None = None) -> Gradient
         trained.initialize(stream(config.training.seed, "initialization"))
     network.parameters.vector[...] = trained.parameters.vector
     network.statistics[...] = trained.statistics
-    inputs, labels = some_examples(pixels, _CHECKED, network.dtype)
-    units = network.sizes[-1]
-    targets = make_targets(labels % max(2, units), units, network.dtype)
+    inputs, targets = some_examples(network, _CHECKED)
     loss = make_loss(config.loss, smooth[-1].activation)
     rng = np.random.default_rng(config.training.seed)
     with np.errstate(over="ignore", invalid="ignore"):  # overflows are reported as wrong gradients

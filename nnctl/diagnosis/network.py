@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from nnctl.build import build_layers, build_network
 from nnctl.config import Config
@@ -174,13 +173,10 @@ def diagnose_initialization(config: Config, health: Sequence[LayerHealth]) -> li
 def initial_health(config: Config, pixels: int) -> list[LayerHealth]:
     """Return the health of the layers with the initial weights, measured without a download."""
     network = build_network(config, pixels)
-    inputs, labels = some_examples(pixels, _PROBED, network.dtype)
-    units = network.sizes[-1]
     probe = Probe(
         network,
         make_loss(config.loss, config.network.layers[-1].activation),
-        inputs,
-        make_targets(labels % max(2, units), units, network.dtype),
+        *some_examples(network, _PROBED),
         Parameters(pixels, network.layers, network.dtype),
     )
     with np.errstate(over="ignore", invalid="ignore"):
@@ -188,22 +184,24 @@ def initial_health(config: Config, pixels: int) -> list[LayerHealth]:
         return probe.measure(0.0)
 
 
-def some_examples(pixels: int, count: int, dtype: DTypeLike) -> tuple[Array, Labels]:
-    """Return bundled examples with this number of pixels, or random ones if there are none.
+def some_examples(network: Network, count: int) -> tuple[Array, Array]:
+    """Return bundled examples that fit a network, or random ones if there are none.
 
     Returns
     -------
     inputs : array, shape (count, pixels)
         Pixels from 0 to 1; fewer rows if the bundled dataset has fewer examples.
-    labels : array, shape (count,)
-        Their labels.
+    targets : array, shape (count, units)
+        Desired outputs; classes that the network does not have are replaced.
     """
+    pixels, units, dtype = network.sizes[0], network.sizes[-1], network.dtype
+    inputs: Array = np.random.default_rng(0).random((count, pixels)).astype(dtype)
+    labels: Labels = np.arange(count)
     for name in ("mini", "xor"):
         if dataset_info(name).pixels == pixels:
             examples = open_dataset(name, notify=lambda _: None).training
-            return scaled(examples.inputs[:count], dtype), examples.labels[:count]
-    inputs: Array = np.random.default_rng(0).random((count, pixels)).astype(dtype)
-    return inputs, np.arange(count)
+            inputs, labels = scaled(examples.inputs[:count], dtype), examples.labels[:count]
+    return inputs, make_targets(labels % max(2, units), units, dtype)
 
 
 def health_label(config: Config, health: Sequence[LayerHealth]) -> str:
@@ -439,19 +437,18 @@ def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Dia
     number, output = len(health), config.network.layers[-1]
     dead = round(health[-1].dead * output.units)
     if dead and output.units > 1 and config.loss == "quadratic":
-        init = _init_cure(config, number)
+        is_sigmoid = isinstance(output.activation, Sigmoid)
+        cures = (
+            "set loss: cross_entropy" if is_sigmoid else None,
+            _init_cure(config, number),
+            "try another training.seed",
+        )
         yield Diagnosis(
             "silent outputs",
             f"layer {number}: {dead} of {output.units} outputs are near 0 for every image",
             "the network never predicts these digits: the gradient of the quadratic loss is "
             "proportional to the derivative of the output, which is nearly 0 there",
-            ", or ".join(
-                [
-                    *(["set loss: cross_entropy"] * isinstance(output.activation, Sigmoid)),
-                    *([init] if init else []),
-                    "try another training.seed",
-                ]
-            ),
+            ", or ".join(filter(None, cures)),
             layer=number,
         )
 
