@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from nnctl.sweeps.journal import is_sweep
 
 MAX_RUNS = 20
 """Number of runs of a sweep that a report shows: its best ones."""
-
-_LIBRARIES: dict[str, Callable[[], object]] = {
-    "Jinja": partial(importlib.import_module, "jinja2"),
-    "matplotlib": import_matplotlib,
-    "Pillow": partial(importlib.import_module, "PIL"),
-}
 
 
 @dataclass(frozen=True)
@@ -55,13 +48,11 @@ class Report:
             "bytes": self.bytes,
             "runs": [
                 {
-                    "run_dir": str(run_report.run.directory),
-                    "test_accuracy": run_report.evaluation.accuracy
-                    if run_report.evaluation
-                    else None,
-                    "lacking": run_report.evaluation_error or None,
+                    "run_dir": str(one.run.directory),
+                    "test_accuracy": one.evaluation.accuracy if one.evaluation else None,
+                    "lacking": one.evaluation_error or None,
                 }
-                for run_report in self.reports
+                for one in self.reports
             ],
         }
 
@@ -89,9 +80,12 @@ def report(directories: Sequence[Path], file: Path, *, notify: Notify) -> Report
     StorageError
         The file cannot be written.
     """
-    for name, load in _LIBRARIES.items():
-        with requiring(name, "a report", extra="plot"):
-            load()
+    with requiring("Jinja", "a report", extra="plot"):
+        importlib.import_module("jinja2")
+    with requiring("matplotlib", "a report", extra="plot"):
+        import_matplotlib()
+    with requiring("Pillow", "a report", extra="plot"):
+        importlib.import_module("PIL")
     require_replaceable(file, ".html")
     sweeps = [SweepReport.of(path, MAX_RUNS) for path in directories if is_sweep(path)]
     runs = [Run.open(path) for path in directories if not is_sweep(path)]
