@@ -139,10 +139,9 @@ def _overlay(ranked: Sequence[RunReport], labels: Sequence[str]) -> list[Chart]:
 
 def _context_of(run_report: RunReport) -> dict[str, Any]:
     """Return the template variables for one run."""
-    description = (
-        describe_network(run_report.network) if run_report.network and run_report.side else None
-    )
-    sheet = SpriteSheet(run_report.side) if run_report.side else None
+    network, evaluation, side = run_report.network, run_report.evaluation, run_report.side
+    description = describe_network(network) if network and side else None
+    sheet = SpriteSheet(side) if side else None
     # The first images on the sheet are the samples, in the order of the test set.
     samples = sections.samples(run_report, sheet) if description else []
     bins = run_report.calibration
@@ -153,10 +152,8 @@ def _context_of(run_report: RunReport) -> dict[str, Any]:
         "configuration": run_report.without_paths(run_report.run.config_path.read_text("utf-8")),
         "curves": sections.draw_curves(run_report),
         "confusion": confusion,
-        "confused": findings.about_confusion(
-            run_report.evaluation.classes, run_report.evaluation.confusion
-        )
-        if run_report.evaluation
+        "confused": findings.about_confusion(evaluation.classes, evaluation.confusion)
+        if evaluation
         else "",
         "cells": {
             f"{i}-{j}": asdict(cell)

@@ -151,8 +151,7 @@ class RunReport:
     @property
     def wrong(self) -> int:
         """Number of misclassified test images."""
-        predictions = self.evaluation.predictions if self.evaluation else None
-        return 0 if predictions is None else int((~predictions.right).sum())
+        return int((~self.evaluation.predictions.right).sum()) if self.evaluation else 0
 
     @cached_property
     def classes(self) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnctl.analysis.evaluation import Evaluation, Mistake
+from nnctl.analysis.evaluation import Evaluation, Mistake, Selective
 from nnctl.text import percent
 from nnctl.views.console import GREEN, ORANGE, heading, make_table, results, say
 from nnctl.views.terminal_images import print_side_by_side, share
@@ -40,7 +40,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         ),
     )
     if evaluation.selective:
-        _show_selective(console, evaluation)
+        _show_selective(console, evaluation.selective, evaluation.n)
     if evaluation.amplified:
         _show_gains(console, evaluation)
     if evaluation.corrupted:
@@ -64,23 +64,16 @@ def show_evaluation(evaluation: Evaluation) -> None:
         _show_worst(console, evaluation.mistakes)
 
 
-def _show_selective(console: Console, evaluation: Evaluation) -> None:
-    """Print the coverage and the accuracy at the confidence threshold."""
-    selective = evaluation.selective
-    assert selective is not None
-    correct = (
-        "" if selective.accuracy is None else f", {percent(selective.accuracy)} of them correct"
-    )
+def _show_selective(console: Console, selective: Selective, n: int) -> None:
+    """Print the coverage and the accuracy at the confidence threshold, of `n` predictions."""
+    correct = f", {percent(selective.accuracy)} of them correct" if selective.answered else ""
     say(
         console,
         f"confidence at least {100 * selective.threshold:.12g} %: {selective.answered:,} of "
-        f"{evaluation.n:,} predictions ({percent(selective.coverage)}){correct}",
+        f"{n:,} predictions ({percent(selective.coverage)}){correct}",
     )
-    error = percent(selective.calibration_error)
-    say(
-        console,
-        f"expected calibration error {error}: average gap between confidence and accuracy",
-    )
+    error = f"expected calibration error {percent(selective.calibration_error)}"
+    say(console, f"{error}: average gap between confidence and accuracy")
 
 
 def _corrupted(evaluation: Evaluation) -> Table:
@@ -133,13 +126,11 @@ def _truth_table(evaluation: Evaluation) -> Table:
 def _show_question(console: Console, evaluation: Evaluation) -> None:
     """Print precision, recall and F1 of the positive class."""
     name, row = evaluation.classes[1], evaluation.per_class[1]
-    true_positives, predicted_positives = (
-        int(counts[1]) for counts in (evaluation.confusion[1], evaluation.confusion.sum(axis=0))
-    )
+    true_positives, predicted = evaluation.confusion[1, 1], evaluation.confusion[:, 1].sum()
     say(console, "")
     say(
         console,
-        f"precision {row.precision:.4f}: {true_positives:,} of {predicted_positives:,} predictions "
+        f"precision {row.precision:.4f}: {true_positives:,} of {predicted:,} predictions "
         f'"{name}" are correct',
     )
     say(

@@ -30,8 +30,11 @@ class PredictionView:
 
     def show(self, prediction: FilePrediction) -> None:
         """Print the prediction for an image, or its error on stderr."""
-        if prediction.error is not None:
-            self._show_error(prediction)
+        if error := prediction.error:
+            message = f"Error: {one_line(prediction.name)}: {one_line(error.message)}"
+            say(self._errors, Text(message, "red"))
+            if error.hint:
+                say(self._errors, f"Hint: {error.hint}")
         elif self._console.is_terminal:
             say(self._console, Text(one_line(prediction.name), "bold"))
             if len(prediction.digits) > 1:
@@ -56,15 +59,6 @@ class PredictionView:
             f"accuracy {percent(score.accuracy)} ({score.correct} of {score.labeled} "
             f"correct{rejected})",
         )
-
-    def _show_error(self, prediction: FilePrediction) -> None:
-        error = prediction.error
-        assert error is not None
-        name = one_line(prediction.name)
-        message = Text(f"Error: {name}: {one_line(error.message)}", "red")
-        say(self._errors, message)
-        if error.hint:
-            say(self._errors, f"Hint: {error.hint}")
 
     def _show_digit(self, prediction: FilePrediction, digit: Prediction) -> None:
         shown = shrink(digit.image)
