@@ -287,30 +287,26 @@ def _explain(
     run: Run, trained: TrainedNetwork, example: _Example, classes: list[str]
 ) -> Explanation:
     network = trained.network.folded().as_float64()
-    passes = _forward(network, example.inputs)
     gradient = Parameters(network.sizes[0], network.layers, network.dtype)
     backprop = Backpropagation(network, gradient, 1)
-    last, label = passes[-1], example.label
-    logits = last.z[None]
+    label, units = example.label, network.sizes[-1]
+    logits = np.empty((1, units))
+    outputs = backprop.forward(example.inputs[None], logits)[0].copy()
     predicted = int(network.predict_classes(logits)[0])
-    outputs, scores = last.outputs, last.z if last.function.monotone else last.outputs
+    scores = logits[0] if network.functions[-1].monotone else outputs
     if len(outputs) == 1:
         outputs = scores = np.array([1 - outputs[0], outputs[0]])
     runner_up = next(i for i in np.argsort(-scores, kind="stable").tolist() if i != predicted)
     rival = runner_up if label in (None, predicted) else label
-    units = len(last.z)
     targets, value = np.full((1, units), np.nan), math.nan
+    deltas = [np.full(layer.columns, np.nan) for layer in network.layers]
     loss = make_loss(trained.config.loss, trained.config.network.layers[-1].activation)
-    backprop.forward(example.inputs[None], logits.copy())
     if label is not None:
         targets = make_targets(np.array([label]), units, network.dtype)
         value = float(loss.values(logits, targets)[0])
-        loss.gradient(logits, last.outputs[None], targets, out=backprop.output_deltas)
+        loss.gradient(logits, backprop.outputs[-1], targets, out=backprop.output_deltas)
         backprop.propagate()
-        passes = [
-            dataclasses.replace(one, deltas=deltas[0].copy())
-            for one, deltas in zip(passes, backprop.deltas, strict=True)
-        ]
+        deltas = [of_layer[0].copy() for of_layer in backprop.deltas]
     return Explanation(
         run_dir=run.directory,
         epoch=trained.epoch,
@@ -325,7 +321,7 @@ def _explain(
         loss_function=loss,
         targets=targets[0],
         loss=value,
-        layers=passes,
+        layers=_passes(network, example.inputs, deltas),
         has_batch_norm=trained.network.statistics.size > 0,
         evidence=_contributions(backprop, example.inputs, _coefficients(units, predicted)),
         contrast=_contributions(backprop, example.inputs, _coefficients(units, predicted, rival)),
@@ -346,7 +342,7 @@ def _coefficients(units: int, predicted: int, rival: int | None = None) -> Array
     return coefficients
 
 
-def _forward(network: Network, inputs: Array) -> list[LayerPass]:
+def _passes(network: Network, inputs: Array, deltas: Sequence[Array]) -> list[LayerPass]:
     """Return the pass of one example through each layer."""
     passes: list[LayerPass] = []
     a = inputs[None]
@@ -363,7 +359,7 @@ def _forward(network: Network, inputs: Array) -> list[LayerPass]:
                 z=z[0],
                 outputs=outputs[0],
                 slopes=_slopes(function, z, outputs),
-                deltas=np.full_like(z[0], np.nan),
+                deltas=deltas[i],
             )
         )
         a = outputs
