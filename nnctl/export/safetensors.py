@@ -131,12 +131,7 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
         norm = layer.batch_norm
         if norm and norm.position == "before":
             add_batch_norm(i, norm)
-        module = _module(activation, layer.units)
-        if module is None:
-            raise UsageError(
-                f"layer {i + 1} uses {_described(activation)}, for which PyTorch has no module",
-                hint="Use --format onnx, which supports every activation.",
-            )
+        module = _module(activation, layer.units, number=i + 1)
         if activation.has_slopes:
             add_tensor("weight", network.parameters.slopes[i])
         modules.append(module)
@@ -145,19 +140,16 @@ def translate(network: Network) -> tuple[list[str], dict[str, NDArray[np.float32
     return modules, tensors
 
 
-def _module(activation: Activation, units: int) -> str | None:
-    """Return the module that is equivalent to an activation of a layer, or None."""
+def _module(activation: Activation, units: int, number: int) -> str:
+    """Return the module that is equivalent to the activation of the layer with this number."""
     missing = _MUST_BE_ONE.get(type(activation))
     template = _MODULES.get(type(activation))
     if template is None or (missing and getattr(activation, missing) != 1):
-        return None
+        parameter = f" with {missing}: {getattr(activation, missing):g}" if missing else ""
+        raise UsageError(
+            f"layer {number} uses {activation.name}{parameter}, for which PyTorch has no module",
+            hint="Use --format onnx, which supports every activation.",
+        )
     parameters = dataclasses.asdict(activation)
     named = {name: "none" if value is None else value for name, value in parameters.items()}
     return template.format(units=units, **named)
-
-
-def _described(activation: Activation) -> str:
-    """Return the name of an activation, with the parameter that PyTorch does not support."""
-    missing = _MUST_BE_ONE.get(type(activation))
-    parameter = f" with {missing}: {getattr(activation, missing):g}" if missing else ""
-    return f"{activation.name}{parameter}"

@@ -83,7 +83,5 @@ def _headline(prediction: FilePrediction) -> list[str | tuple[str, str]]:
     if prediction.predicted is None:
         return [(NO_DIGIT, f"bold {ORANGE}")]
     name = prediction.predicted
-    what = "digit" if len(prediction.digits) == 1 else "number"
-    if what == "digit" and not name.isdigit():
-        what = "class"
+    what = "number" if len(prediction.digits) > 1 else "digit" if name.isdigit() else "class"
     return [f"{what} ", (name, f"bold {GREEN}")]
