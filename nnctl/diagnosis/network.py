@@ -27,6 +27,11 @@ from nnctl.nn.streams import stream
 from nnctl.nn.types import Array
 from nnctl.text import percent
 
+Health = Sequence[LayerHealth]
+"""Health of every layer, from first to last."""
+History = Sequence[EpochMetrics]
+"""Metrics of the epochs of a run."""
+
 _PROBED = 256  # examples for measuring the health of the initial network
 
 DEAD = 0.4
@@ -108,7 +113,7 @@ def check_config(config: Config) -> list[Diagnosis]:
 
 def diagnose(
     config: Config,
-    history: Sequence[EpochMetrics],
+    history: History,
     network: Network | None,
     divergence: Divergence | None = None,
     *,
@@ -157,7 +162,7 @@ def diagnose(
     return [*of_data, *problems, *_overfitting(config, history)]
 
 
-def diagnose_initialization(config: Config, health: Sequence[LayerHealth]) -> list[Diagnosis]:
+def diagnose_initialization(config: Config, health: Health) -> list[Diagnosis]:
     """Return the problems of a network's initial weights, before any training."""
     overflowing = [number for number, layer in enumerate(health, 1) if not layer.is_finite()]
     if overflowing:
@@ -204,7 +209,7 @@ def some_examples(network: Network, count: int) -> tuple[Array, Array]:
     return inputs, make_targets(labels % max(2, units), units, dtype)
 
 
-def health_label(config: Config, health: Sequence[LayerHealth]) -> str:
+def health_label(config: Config, health: Health) -> str:
     """Return the worst problem of an epoch in at most nine characters, or ``ok``."""
     hidden = health[:-1]
     dead = max((layer.dead for layer in hidden), default=0.0)
@@ -432,7 +437,7 @@ def _rate_cure(config: Config) -> str:
     return "lower " + ", or ".join(named)
 
 
-def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
+def _dead_outputs(config: Config, health: Health) -> Iterator[Diagnosis]:
     """Report output units near 0 for every image, which the quadratic loss cannot revive."""
     number, output = len(health), config.network.layers[-1]
     dead = round(health[-1].dead * output.units)
@@ -453,11 +458,7 @@ def _dead_outputs(config: Config, health: Sequence[LayerHealth]) -> Iterator[Dia
         )
 
 
-def _dead(
-    config: Config,
-    health: Sequence[LayerHealth],
-    initial: Sequence[LayerHealth] | None,
-) -> Iterator[Diagnosis]:
+def _dead(config: Config, health: Health, initial: Health | None) -> Iterator[Diagnosis]:
     dead = {
         number: layer.dead
         for number, layer in enumerate(health[:-1], start=1)
@@ -479,7 +480,7 @@ def _dead(
         )
 
 
-def _vanishing_layer(health: Sequence[LayerHealth]) -> int:
+def _vanishing_layer(health: Health) -> int:
     """Return the first hidden layer with vanishing activations, or ``len(health) + 1``.
 
     A layer whose units are mostly dead is not one of them.
@@ -503,10 +504,7 @@ def _also(layers: Mapping[int, float], worst: int) -> str:
 
 
 def _saturation(
-    config: Config,
-    first: Sequence[LayerHealth],
-    last: Sequence[LayerHealth],
-    initial: Sequence[LayerHealth] | None,
+    config: Config, first: Health, last: Health, initial: Health | None
 ) -> Iterator[Diagnosis]:
     """Report layers saturated since the first epoch; a confident network may saturate later."""
     saturated = {
@@ -534,7 +532,7 @@ def _saturation(
         )
 
 
-def _gradients(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
+def _gradients(config: Config, health: Health) -> Iterator[Diagnosis]:
     first, last = health[0].error, health[-1].error
     hidden = [layer.activation for layer in config.network.layers[:-1]]
     if not last or _vanishing_layer(health) < len(health):
@@ -573,7 +571,7 @@ def _gradients(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagno
         )
 
 
-def _bias_shift(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
+def _bias_shift(config: Config, health: Health) -> Iterator[Diagnosis]:
     hidden = zip(config.network.layers[:-1], health[:-1], strict=True)
     shifted = {
         number: state.mean / state.std
@@ -594,7 +592,7 @@ def _bias_shift(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagn
         )
 
 
-def _vanishing_activations(config: Config, health: Sequence[LayerHealth]) -> Iterator[Diagnosis]:
+def _vanishing_activations(config: Config, health: Health) -> Iterator[Diagnosis]:
     number = _vanishing_layer(health)
     if number < len(health):
         yield Diagnosis(
@@ -607,9 +605,7 @@ def _vanishing_activations(config: Config, health: Sequence[LayerHealth]) -> Ite
         )
 
 
-def _loss(
-    config: Config, history: Sequence[EpochMetrics], *, explained: bool
-) -> Iterator[Diagnosis]:
+def _loss(config: Config, history: History, *, explained: bool) -> Iterator[Diagnosis]:
     """Report a loss that stays on a plateau or rises, unless another problem explains it."""
     first, last = history[0], history[-1]
     classes = max(2, config.network.layers[-1].units)
@@ -637,7 +633,7 @@ def _loss(
 
 
 def _plateau(
-    config: Config, history: Sequence[EpochMetrics], evidence: str, *, explained: bool
+    config: Config, history: History, evidence: str, *, explained: bool
 ) -> Iterator[Diagnosis]:
     """Report why the loss stays at that of guessing, unless another problem explains it."""
     health, rate = history[-1].health, config.optimizer.learning_rate
@@ -680,9 +676,7 @@ def _plateau(
     yield Diagnosis("flat loss", evidence, reason, cure)
 
 
-def _too_few_steps(
-    config: Config, history: Sequence[EpochMetrics], steps_per_epoch: int
-) -> Iterator[Diagnosis]:
+def _too_few_steps(config: Config, history: History, steps_per_epoch: int) -> Iterator[Diagnosis]:
     """Report a training that was too short to learn; its other figures mean little."""
     steps = min(history[-1].epoch * steps_per_epoch, config.training.steps or sys.maxsize)
     last = history[-1]
@@ -703,7 +697,7 @@ def _too_few_steps(
         )
 
 
-def _overfitting(config: Config, history: Sequence[EpochMetrics]) -> Iterator[Diagnosis]:
+def _overfitting(config: Config, history: History) -> Iterator[Diagnosis]:
     last = history[-1]
     if last.val_accuracy is None or last.train_accuracy < LEARNED:
         return
