@@ -38,10 +38,13 @@ class View:
         """End the display, for example remove a progress bar."""
 
 
-def results() -> Console:
-    """Return the console of stdout."""
+def results(file_width: int | None = None) -> Console:
+    """Return the console of stdout; a file or pipe may have its own width in columns."""
     # Only a terminal needs escaped control characters; other programs get the text unchanged.
-    return _console(_Printable if sys.stdout.isatty() else Console)
+    console = _console(_Printable if sys.stdout.isatty() else Console)
+    if file_width and not console.is_terminal:
+        console.width = file_width
+    return console
 
 
 def notices(*, quiet: bool = False) -> Console:

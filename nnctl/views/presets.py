@@ -16,8 +16,7 @@ _LONG_LINE = 200  # without a terminal, a preset has one line, so that `grep` fi
 
 def show_presets(listed: Sequence[Preset]) -> None:
     """Print presets as one table per group: trainings, sweeps, and each folder."""
-    console = results()
-    console.width = console.width if console.is_terminal else _LONG_LINE
+    console = results(_LONG_LINE)
     ordered = sorted(listed, key=_rank)
     for title, group in groupby(ordered, _title):
         members = list(group)

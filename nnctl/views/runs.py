@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -16,16 +15,8 @@ from nnctl.sweeps.listing import ListedRun
 from nnctl.text import duration, p_equals, percent, short_value
 from nnctl.views.console import make_table, notices, results, say
 
-_MAX_WIDTH = 1000  # columns of a file or pipe
+_MAX_WIDTH = 1000  # columns of a file or pipe, so that names, which are copied, do not break
 _NAME, _WIDE = 12, 72  # columns of a name at least, and of a window with room for time and size
-
-
-def _console() -> Console:
-    """Return the console of stdout, which breaks names in a terminal only: they are copied."""
-    console = results()
-    if not console.is_terminal:
-        console.width = _MAX_WIDTH
-    return console
 
 
 def _setting(value: object) -> str:
@@ -35,7 +26,7 @@ def _setting(value: object) -> str:
 
 def show_runs(entries: Sequence[ListedRun], folder: Path) -> None:
     """Print a row per run or sweep."""
-    console = _console()
+    console = results(_MAX_WIDTH)
     if not entries:
         say(notices(), f"No runs in {folder}.")
         return
@@ -82,7 +73,7 @@ def _name(entry: ListedRun, folder: Path) -> str:
 
 def show_comparison(runs: Sequence[ComparedRun]) -> None:
     """Print the runs side by side, then the difference of each from the first in a sentence."""
-    console = _console()
+    console = results(_MAX_WIDTH)
     names = [Path(run.run_dir).name for run in runs]
     table = make_table()
     for name in ("", *names):
