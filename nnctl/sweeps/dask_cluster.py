@@ -9,7 +9,6 @@ shared file system.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import hashlib
 import json
@@ -33,13 +32,12 @@ from nnctl.errors import (
     DataError,
     NnctlError,
     UsageError,
-    cannot_write,
     requiring,
+    storage_errors,
 )
 from nnctl.files import remove_temporaries, require_own, write_atomically
 from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import Run
-from nnctl.runs.summary import Summary
 from nnctl.sweeps.trials import LOG, ORPHAN_SECONDS, Trial, TrialResult, append_log, log_tail
 from nnctl.sweeps.workers import TrainTrial, WorkerPool
 from nnctl.system import keep_blas_on_one_thread
@@ -50,6 +48,8 @@ _TRAINING_PER_OVERHEAD = 19.0  # so a task spends 5 % of its time on transfers a
 _TICK = 0.5  # seconds between two queries
 _MAX_QUERIES = 10  # queries with too few workers before trials have to wait
 _PATIENCE = 8.0  # seconds for the first answer of the scheduler
+# In the order in which `TrainingRun` writes them.
+_FILES = ("config.yaml", "metrics.jsonl", "steps.jsonl", "best.npz", "last.npz", "summary.json")
 _STAMP = len("2000-01-01 00:00:00 ")  # length of the time in a line of a log
 
 # On a worker -------------------------------------------------------------------------------------
@@ -65,6 +65,8 @@ class Segment:
         Function that trains the trial.
     trial : dict
         Fields of the `Trial` that are valid on any machine.
+    directory : str
+        Run directory on the client.
     files : mapping
         Contents of the files in its run directory, by file name.
     dataset, hashes : str, mapping
@@ -79,6 +81,7 @@ class Segment:
 
     work: TrainTrial
     trial: Mapping[str, Any]
+    directory: str
     files: Mapping[str, bytes]
     dataset: str
     hashes: Mapping[str, str]
@@ -93,23 +96,22 @@ class SegmentResult:
 
     Parameters
     ----------
+    ended : bool
+        Whether the trial has ended, or was stopped by the event; otherwise it has to be continued.
     result : dict
-        Fields of the `TrialResult`, without the run directory. The status is ``interrupted`` if
-        the trial has to be continued.
-    directory : str
-        Run directory on the worker, which may be in messages.
+        Fields of the `TrialResult`.
     files : dict
         Contents of the files in its run directory, by file name.
-    log : str
+    log : list of str
         New lines of its log.
     seconds : float
         Training time, without preparation.
     """
 
+    ended: bool
     result: dict[str, Any]
-    directory: str
     files: dict[str, bytes]
-    log: str
+    log: list[str]
     seconds: float
 
 
@@ -124,44 +126,52 @@ def train_segment(segment: Segment) -> SegmentResult | None:
     keep_blas_on_one_thread()
     worker = _dask().get_worker()
     try:
-        dataset = _open_dataset(segment)
-        # Dask removes the folder of a worker even if the worker was killed.
-        with tempfile.TemporaryDirectory(
-            dir=worker.local_directory, prefix="nnctl-", ignore_cleanup_errors=True
-        ) as folder:
-            return _train_in(Path(folder), segment, dataset) if dataset else None
-    except (OSError, NnctlError) as error:
-        failure = error
-        if isinstance(failure, OSError):
-            failure = cannot_write(Path(worker.local_directory), failure)
-        failure.message = f"worker {worker.address}: {failure.message}"
-        failure.args = (failure.message,)
-        raise failure from None
+        with storage_errors(Path(worker.local_directory)):
+            dataset = _open_dataset(segment)
+            # Dask removes the folder of a worker even if the worker was killed.
+            with tempfile.TemporaryDirectory(
+                dir=worker.local_directory, prefix="nnctl-", ignore_cleanup_errors=True
+            ) as folder:
+                return _train_in(Path(folder), segment, dataset) if dataset else None
+    except NnctlError as error:
+        error.message = f"worker {worker.address}: {error.message}"
+        error.args = (error.message,)
+        raise
 
 
 def _train_in(directory: Path, segment: Segment, dataset: Dataset) -> SegmentResult:
-    event, started, checked = _dask().Event(segment.stop_event), 0.0, 0.0
+    event = _dask().Event(segment.stop_event)
+    began = checked = 0.0
+    stopped = False
 
     def should_stop() -> bool:
-        nonlocal started, checked
+        nonlocal began, checked, stopped
         now = time.monotonic()
-        started = started or now
+        began = began or now
         if now - checked >= _TICK:
             checked = now
             with contextlib.suppress(Exception):  # the task ends in any case after its time
-                if event.is_set():
-                    return True
-        return now - started >= segment.seconds
+                stopped = event.is_set()
+        return stopped or now - began >= segment.seconds
 
     for name, content in segment.files.items():
         (directory / name).write_bytes(content)
     trial = Trial(**segment.trial, dataset=dataset, directory=directory)
-    result = segment.work(trial, dataset, should_stop)
-    seconds = time.monotonic() - started if started else 0.0
-    log = directory / LOG
-    text = log.read_text("utf-8", errors="replace") if log.exists() else ""
-    fields = result.model_dump(exclude={"run_dir"})
-    return SegmentResult(fields, str(directory), _read_files(Run(directory)), text, seconds)
+    result = segment.work(trial, dataset, should_stop).to_json()
+    seconds = time.monotonic() - began if began else 0.0
+    ended = stopped or result["status"] != "interrupted"
+    run, log = Run(directory), directory / LOG
+    if not ended:
+        run.remove_summary()
+    elif summary := run.summary:
+        run.write_summary(summary.model_copy(update={"run_dir": segment.directory}))
+    return SegmentResult(
+        ended,
+        result | {"reason": result["reason"].replace(str(directory), segment.directory)},
+        _read_files(directory),
+        log.read_text("utf-8", errors="replace").splitlines(keepends=True) if log.exists() else [],
+        seconds,
+    )
 
 
 _datasets: dict[str, Dataset] = {}  # each object caches its images
@@ -202,15 +212,13 @@ def _dask() -> Any:
     return distributed
 
 
-def _paths(run: Run) -> list[Path]:
-    """Return the files of a run in the order in which `TrainingRun` writes them."""
-    checkpoints = run.checkpoint_path("best"), run.checkpoint_path("last")
-    texts = run.config_path, run.metrics_path, run.steps_path
-    return [*texts, *checkpoints, run.summary_path]
+def _read_files(directory: Path) -> dict[str, bytes]:
+    paths = [directory / name for name in _FILES]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
-def _read_files(run: Run) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in _paths(run) if path.exists()}
+def _version() -> str:
+    return nnctl.__version__
 
 
 # On the client -----------------------------------------------------------------------------------
@@ -222,39 +230,22 @@ class _Job:
 
     trial: Trial
     work: TrainTrial
-    seconds: float
-    """Training time of the next task."""
     key: str = field(default_factory=lambda: f"nnctl-{uuid.uuid4().hex}")
-    files: dict[str, bytes] = field(default_factory=dict)
     source: str = ""  # line of the log that names the process of the last task
-    stop: bool = False
     killed: bool = False
     chain: asyncio.Task[Any] | None = None
     task: Any = None  # future of Dask
 
-    def save(self, segment: SegmentResult, *, ended: bool) -> None:
+    def save(self, segment: SegmentResult, before: Mapping[str, bytes]) -> None:
         """Write the files of a task in an order from which the run can resume at any moment."""
-        run = Run(self.trial.directory)
-        *paths, summary = _paths(run)
-        try:
-            summary.unlink(missing_ok=True)
-            for path in paths:
-                content = segment.files.get(path.name)
-                if content is None:
-                    path.unlink(missing_ok=True)
-                elif content != self.files.get(path.name):
-                    write_atomically(path, content)
-            self._append_log(segment.log.splitlines(keepends=True), ended=ended)
-        except OSError as error:
-            raise cannot_write(run.directory, error) from None
-        if ended and summary.name in segment.files:
-            ending = Summary.model_validate_json(segment.files[summary.name])
-            run.write_summary(ending.model_copy(update={"run_dir": str(run.directory)}))
-        self.files = segment.files
-
-    def _append_log(self, lines: list[str], *, ended: bool) -> None:
-        """Append to the log, without the lines that each task adds."""
-        first, rest = lines[:1], lines[1:] if ended else lines[1:-1]
+        for name in _FILES:
+            path, content = self.trial.directory / name, segment.files.get(name)
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif content != before.get(name):
+                write_atomically(path, content)
+        # Each task logs its process; and its end, which is only a pause if the trial continues.
+        first, rest = segment.log[:1], segment.log[1 : None if segment.ended else -1]
         if first and first[0][_STAMP:] != self.source:
             self.source = first[0][_STAMP:]
             rest = first + rest
@@ -279,7 +270,7 @@ class DaskPool(WorkerPool):
     address : str
         Address of the scheduler: ``HOST:PORT``.
     notify : callable
-        Function that receives messages about what the sweep waits for; `free` calls it.
+        Function that receives messages about what the sweep waits for, in another thread.
     seconds : float
         Training time per task, if the transfers are fast.
 
@@ -301,10 +292,9 @@ class DaskPool(WorkerPool):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         warnings.filterwarnings("ignore", module=r"distributed\.")
         self._address, self._shown = address, without_secrets(address)
-        self._notify = notify
+        self._notify = notify  # called in the thread of the event loop
         self._seconds = seconds
-        self._notices: collections.deque[str] = collections.deque()
-        self._jobs: dict[str, _Job] = {}  # by key
+        self._jobs: dict[int, _Job] = {}  # by trial number
         self._threads = 0  # of all workers
         self._checked: set[str] = set()  # addresses of workers with the same version
         connected: Future[None] = Future()
@@ -317,24 +307,23 @@ class DaskPool(WorkerPool):
     # Called by the sweep, in its thread.
 
     def free(self) -> int:
-        """Return the number of trials that can start now; send pending messages to `notify`."""
-        while self._notices:
-            self._notify(self._notices.popleft())
+        """Return the number of trials that can start now."""
         return max(0, self._threads - len(self._jobs))
 
     def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         """Start to train a trial, or resume it from its run directory."""
-        job = _Job(trial, work, self._seconds)
-        self._jobs[job.key] = job
-        return asyncio.run_coroutine_threadsafe(self._train(job), self._loop)
+        self._jobs[trial.number] = _Job(trial, work)
+        return asyncio.run_coroutine_threadsafe(self._train(self._jobs[trial.number]), self._loop)
 
     def request_stop(self, trial: Trial) -> None:
         """Request that a running trial saves its state and stops; its status is ``interrupted``."""
-        asyncio.run_coroutine_threadsafe(self._request_stop(self._jobs_of(trial)), self._loop)
+        if job := self._jobs.get(trial.number):
+            asyncio.run_coroutine_threadsafe(self._request_stop(job), self._loop)
 
     def kill(self, trial: Trial) -> None:
         """Kill the process that trains a trial; its future raises BrokenExecutor."""
-        asyncio.run_coroutine_threadsafe(self._kill(self._jobs_of(trial)), self._loop)
+        if job := self._jobs.get(trial.number):
+            asyncio.run_coroutine_threadsafe(self._kill(job), self._loop)
 
     def kill_all(self) -> None:
         """Stop all trials without waiting for them; their futures are cancelled."""
@@ -343,9 +332,6 @@ class DaskPool(WorkerPool):
     def shutdown(self) -> None:
         """Disconnect from the cluster; running trials stop, and their futures are cancelled."""
         self._close(patience=10.0)
-
-    def _jobs_of(self, trial: Trial) -> list[_Job]:
-        return [job for job in list(self._jobs.values()) if job.trial.number == trial.number]
 
     def _close(self, patience: float) -> None:
         with contextlib.suppress(RuntimeError):  # it is closed already
@@ -358,7 +344,7 @@ class DaskPool(WorkerPool):
         self._loop, self._closed = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(lambda *_: None)  # `_watch` detects lost connections
         try:
-            self._client = await _connect_first(self._address)
+            self._client = await _connect(self._address, _PATIENCE)
         except BaseException as error:
             connected.set_exception(error)
             return
@@ -381,7 +367,7 @@ class DaskPool(WorkerPool):
                 queries = queries + 1 if self._threads < max(1, len(self._jobs)) else 0
                 if queries == _MAX_QUERIES:
                     if not workers:
-                        self._notices.append(
+                        self._notify(
                             f"the scheduler at {self._shown} has no worker; waiting for one"
                         )
                     await self._abandon(list(self._jobs.values())[self._threads :])
@@ -389,7 +375,7 @@ class DaskPool(WorkerPool):
 
     async def _reconnect(self) -> None:
         self._threads = 0
-        self._notices.append(f"the scheduler at {self._shown} does not answer; waiting for it")
+        self._notify(f"the scheduler at {self._shown} does not answer; waiting for it")
         await self._abandon(self._jobs.values())
         await _close(self._client)
         while True:
@@ -404,73 +390,67 @@ class DaskPool(WorkerPool):
         job.chain = asyncio.current_task()
         run = Run(job.trial.directory)
         try:
-            run.directory.mkdir(parents=True, exist_ok=True)
-            lock = await _lock(run)
-            try:
-                remove_temporaries(run.directory)
-                job.files = _read_files(run)
-                return await self._run_tasks(job)
-            finally:
-                lock.unlock()
-        except OSError as error:
-            raise cannot_write(run.directory, error) from None
+            with storage_errors(run.directory):
+                run.directory.mkdir(parents=True, exist_ok=True)
+                with await _lock(run):
+                    remove_temporaries(run.directory)
+                    return await self._run_tasks(job)
         except asyncio.CancelledError:
             if job.killed:
                 raise BrokenExecutor("the worker was killed") from None
             raise
         finally:
-            del self._jobs[job.key]
+            del self._jobs[job.trial.number]
+            if job.task:
+                job.task.release()
 
     async def _run_tasks(self, job: _Job) -> TrialResult:
         """Run one task after another until the trial ends or should stop."""
-        while True:
-            began = time.monotonic()
-            segment = await self._run_task(job)
-            overhead = time.monotonic() - began - segment.seconds
-            job.seconds = min(max(self._seconds, _TRAINING_PER_OVERHEAD * overhead), _LONGEST)
-            ended = job.stop or segment.result["status"] != "interrupted"
-            job.save(segment, ended=ended)
-            if ended:
-                break
-        result, directory = segment.result, job.trial.directory
-        reason = result["reason"].replace(segment.directory, str(directory))
-        log = log_tail(job.trial) if result["log"] else ""
-        return TrialResult(**{**result, "reason": reason, "run_dir": directory, "log": log})
-
-    async def _run_task(self, job: _Job) -> SegmentResult:
-        """Run a task, again with the contents of the dataset if its worker needs them."""
         trial, dataset = job.trial, job.trial.dataset
+        local = ("dataset", "directory")
         segment = Segment(
             work=job.work,
-            trial={key: getattr(trial, key) for key in ("number", "id", "point", "seed", "config")},
-            files=job.files,
+            trial={name: value for name, value in vars(trial).items() if name not in local},
+            directory=str(trial.directory),
+            files=_read_files(trial.directory),
             dataset=dataset.name,
             hashes=dict(dataset.hashes),
-            seconds=job.seconds,
+            seconds=self._seconds,
             stop_event=job.key,
         )
+        Run(trial.directory).remove_summary()  # the trial has not ended any more
         while True:
-            try:
-                await self._check_versions()
-                job.task = self._client.submit(train_segment, segment, pure=False)
-                result: SegmentResult | None = await job.task
-            except _dask().KilledWorker as error:
-                raise BrokenExecutor(str(error)) from None
-            except NnctlError:
-                raise
-            except Exception as error:
-                lost = isinstance(error, CancelledError | OSError)
-                if lost or self._client.status != "running":
-                    self._threads = 0  # until they are counted again
-                    append_log(trial, f"the trial will start again: {_first_line(error)}")
-                    raise asyncio.CancelledError from None
+            began = time.monotonic()
+            done = await self._run_task(job, segment)
+            if done is None:
+                segment = replace(segment, contents=_contents(dataset))
+                continue
+            job.save(done, segment.files)
+            if done.ended:
+                log = log_tail(trial) if done.result["log"] else ""
+                return TrialResult(**done.result | {"run_dir": trial.directory, "log": log})
+            overhead = time.monotonic() - began - done.seconds
+            seconds = min(max(self._seconds, _TRAINING_PER_OVERHEAD * overhead), _LONGEST)
+            segment = replace(segment, files=done.files, seconds=seconds, contents={})
+
+    async def _run_task(self, job: _Job, segment: Segment) -> SegmentResult | None:
+        """Run a task; the trial is cancelled, and can start again, if the task is lost."""
+        try:
+            await self._check_versions()
+            job.task = self._client.submit(train_segment, segment, pure=False)
+            result: SegmentResult | None = await job.task
+        except _dask().KilledWorker as error:
+            raise BrokenExecutor(str(error)) from None
+        except NnctlError:
+            raise
+        except Exception as error:
+            lost = isinstance(error, CancelledError | OSError)
+            if not lost and self._client.status == "running":
                 raise _cannot_train("a worker", error) from None
-            finally:
-                if job.task:
-                    job.task.release()
-            if result:
-                return result
-            segment = replace(segment, contents=_contents(dataset))
+            self._threads = 0  # until they are counted again
+            append_log(job.trial, f"the trial will start again: {_first_line(error)}")
+            raise asyncio.CancelledError from None
+        return result
 
     async def _check_versions(self) -> None:
         """Raise an error if the scheduler or a new worker has another version of nnctl, or none.
@@ -482,10 +462,9 @@ class DaskPool(WorkerPool):
             return
         answers = await self._client.run(_version, workers=list(new), on_error="return")
         versions = {f"worker {address}": version for address, version in answers.items()}
-        try:
-            versions["the scheduler"] = await self._client.run_on_scheduler(_version)
-        except Exception as error:
-            versions["the scheduler"] = error
+        (versions["the scheduler"],) = await asyncio.gather(
+            self._client.run_on_scheduler(_version), return_exceptions=True
+        )
         for name, version in versions.items():
             if isinstance(version, OSError):  # it has just exited
                 return
@@ -498,43 +477,33 @@ class DaskPool(WorkerPool):
                 )
         self._checked |= new
 
-    async def _request_stop(self, jobs: Iterable[_Job]) -> None:
-        for job in jobs:
-            job.stop = True
-            await _dask().Event(job.key, client=self._client).set()
+    async def _request_stop(self, job: _Job) -> None:
+        await _dask().Event(job.key, client=self._client).set()
 
     async def _abandon(self, jobs: Iterable[_Job]) -> None:
         """End trials without waiting for their tasks; they can start again."""
         jobs = list(jobs)
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._request_stop(jobs), 4 * _TICK)
+            await asyncio.wait_for(asyncio.gather(*map(self._request_stop, jobs)), 4 * _TICK)
         for job in jobs:
             if job.chain:
                 job.chain.cancel()
 
-    async def _kill(self, jobs: Iterable[_Job]) -> None:
-        """Restart the workers that train trials; Dask runs the other tasks of a worker again."""
-        for job in jobs:
-            if job.killed or not job.chain:
-                continue
-            job.killed = True
-            try:
-                tasks = await asyncio.wait_for(self._client.processing(), 10 * _TICK)
-            finally:
-                job.chain.cancel()
-            for address in [address for address, keys in tasks.items() if job.task.key in keys]:
-                await self._restart(address)
-
-    async def _restart(self, address: str) -> None:
+    async def _kill(self, job: _Job) -> None:
+        """Restart the worker that trains a trial; Dask runs its other tasks again."""
+        if job.killed or not job.chain:
+            return
+        job.killed = True
         try:
-            await self._client.restart_workers([address], timeout=30, raise_for_error=False)
-        except ValueError:  # it has no nanny
-            self._notices.append(f"worker {address} cannot be restarted and will not be used again")
-            await self._client.retire_workers([address])
-
-
-def _version() -> str:
-    return nnctl.__version__
+            tasks = await asyncio.wait_for(self._client.processing(), 10 * _TICK)
+        finally:
+            job.chain.cancel()
+        for address in [address for address, keys in tasks.items() if job.task.key in keys]:
+            try:
+                await self._client.restart_workers([address], timeout=30, raise_for_error=False)
+            except ValueError:  # it has no nanny
+                self._notify(f"worker {address} cannot be restarted and will not be used again")
+                await self._client.retire_workers([address])
 
 
 def _first_line(error: Exception) -> str:
@@ -570,24 +539,7 @@ async def _lock(run: Run) -> DirectoryLock:
 
 
 async def _connect(address: str, patience: float) -> Any:
-    """Return a client that is connected to a scheduler."""
-    client = _dask().Client(
-        address,
-        timeout=patience,
-        asynchronous=True,
-        set_as_default=False,
-        direct_to_workers=False,  # workers may be reachable only through the scheduler
-    )
-    try:
-        await asyncio.wait_for(client, 1.25 * patience)
-    except BaseException:
-        await _close(client)
-        raise
-    return client
-
-
-async def _connect_first(address: str) -> Any:
-    """Return a client, or raise an error with a hint for the user.
+    """Return a client that is connected to a scheduler.
 
     Raises
     ------
@@ -600,10 +552,19 @@ async def _connect_first(address: str) -> Any:
         _dask().comm.addressing.get_address_host_port(address)
     except ValueError:  # its message repeats the address, without the scheme
         raise UsageError(f"{quoted(shown)} is not HOST:PORT", hint=hint) from None
+    client = _dask().Client(
+        address,
+        timeout=patience,
+        asynchronous=True,
+        set_as_default=False,
+        direct_to_workers=False,  # workers may be reachable only through the scheduler
+    )
     try:
-        return await _connect(address, _PATIENCE)
+        await asyncio.wait_for(client, 1.25 * patience)
     except Exception:  # Dask raises various errors if another program answers
+        await _close(client)
         raise UsageError(f"no Dask scheduler answers at {shown}", hint=hint) from None
+    return client
 
 
 async def _close(client: Any) -> None:
