@@ -6,6 +6,7 @@ can always be restored from its journal alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from nnctl.errors import DamagedFileError, DataError, UsageError, cannot_write
+from nnctl.errors import DamagedFileError, DataError, UsageError, storage_errors
 from nnctl.files import append_lines, read_bytes, require_own
 from nnctl.runs.records import check_version, parse_json
 from nnctl.sweeps import events
@@ -57,10 +58,8 @@ class Journal:
         # In this order, the kind of the event is the first key of every line.
         lines = [{"event": event.event, **event.model_dump()} for event in new]
         texts = [json.dumps(line, allow_nan=False) for line in lines]
-        try:
+        with storage_errors(self.path):
             append_lines(self.path, texts, create=isinstance(new[0], events.Created))
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
 
     def repair(self) -> None:
         """Remove an incomplete last line.
@@ -70,17 +69,14 @@ class Journal:
         StorageError
             The journal cannot be written.
         """
-        try:
+        # If the file does not exist, `read` reports it.
+        with storage_errors(self.path), contextlib.suppress(FileNotFoundError):
             require_own(self.path)
             with self.path.open("r+b") as file:
                 content = file.read()
                 whole = content.rfind(b"\n") + 1
-                if whole < len(content):
+                if whole < len(content):  # otherwise the sweep would seem to have changed
                     file.truncate(whole)
-        except FileNotFoundError:
-            pass  # `read` reports it
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
 
     def read(self) -> Iterator[events.Event]:
         """Yield the events, without an incomplete last line; the first one is `Created`.

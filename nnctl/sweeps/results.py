@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,14 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.analysis.comparison import (
-    mcnemar,
-    paired_t_test,
-)
+from nnctl.analysis.comparison import mcnemar, paired_t_test
 from nnctl.analysis.evaluation import Predictions, predict_validation
 from nnctl.config.sweeps import Range
 from nnctl.data.dataset import Dataset
-from nnctl.errors import NnctlError, cannot_write
+from nnctl.errors import NnctlError, storage_errors
 from nnctl.files import require_own, write_atomically
 from nnctl.runs.run import Run
 from nnctl.sweeps.space import Params, Space, quantile, to_key
@@ -54,26 +52,21 @@ class ResultFiles:
         """
         if not rows:
             return
-        try:
+        # A file may be open in another program on Windows; `write` replaces both at the end.
+        with storage_errors(self._lines.parent), contextlib.suppress(PermissionError):
             require_own(self._lines)
             require_own(self._table)
             with self._lines.open("a", encoding="utf-8", newline="") as lines:
                 lines.write(_json_lines(rows))
             with self._table.open("a", encoding="utf-8", errors="replace", newline="") as table:
                 table.write(self._csv(rows))
-        except PermissionError:
-            pass  # open in another program on Windows; `write` replaces them at the end
-        except OSError as error:
-            raise cannot_write(self._lines.parent, error) from None
 
     def write(self, rows: Iterable[TrialResult]) -> None:
         """Replace both files; rows are in the order of the trials. See `add`."""
         ordered = sorted(rows, key=lambda row: row.trial)
-        try:
+        with storage_errors(self._lines.parent):
             write_atomically(self._lines, _json_lines(ordered).encode())
             write_atomically(self._table, self._csv(ordered, header=True).encode(errors="replace"))
-        except OSError as error:
-            raise cannot_write(self._lines.parent, error) from None
 
     def _csv(self, rows: Sequence[TrialResult], *, header: bool = False) -> str:
         """Return rows as CSV with a column for each key that varies."""
