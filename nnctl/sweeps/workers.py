@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol, Self
@@ -23,7 +22,6 @@ class WorkerPool(Protocol):
     While a trial trains, its run directory on *this* machine grows, wherever the worker is.
     """
 
-    @abstractmethod
     def submit(self, work: TrainTrial, trial: Trial) -> Future[TrialResult]:
         """Start to train a trial, or resume it from its run directory.
 
@@ -31,23 +29,18 @@ class WorkerPool(Protocol):
         was lost for another reason and should start again.
         """
 
-    @abstractmethod
     def free(self) -> int:
         """Return the number of trials that can start now."""
 
-    @abstractmethod
     def request_stop(self, trial: Trial) -> None:
         """Request that a running trial saves its state and stops; its status is ``interrupted``."""
 
-    @abstractmethod
     def kill(self, trial: Trial) -> None:
         """Kill the process that trains a trial; its future raises BrokenExecutor."""
 
-    @abstractmethod
     def kill_all(self) -> None:
         """Kill all worker processes."""
 
-    @abstractmethod
     def shutdown(self) -> None:
         """Stop the workers when they are idle, and wait until they have stopped."""
 
