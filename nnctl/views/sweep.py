@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Console, Group
@@ -290,50 +291,41 @@ def _leader_table(
     in_columns: bool = True,
 ) -> Table:
     """Return a leaderboard without some columns; `in_columns`: with a column per parameter."""
-    deviations = [setting.deviation for setting in settings]
-    is_mean = any(deviation is not None for deviation in deviations)
-    by_accuracy = metric == "val_accuracy"
-    columns = {
-        "trials" if is_mean else "trial": [
-            _span([row.trial for row in setting.trials]) for setting in settings
-        ],
-        "accuracy": [
-            percent(setting.accuracy)
-            + (_plus_minus(setting.deviation, percent=True) if by_accuracy else "")
-            for setting in settings
-        ],
-        "loss": [
-            _number(setting.loss) + ("" if by_accuracy else _plus_minus(setting.deviation))
-            for setting in settings
-        ],
-    }
-    if not is_mean and metric != "train_loss":
-        columns["epoch"] = [str(setting.best.best_epoch) for setting in settings]
-    if metric != "train_loss" and any(setting.last_loss is not None for setting in settings):
-        columns["last acc."] = [percent(setting.last_accuracy) for setting in settings]
-        columns["last loss"] = [_number(setting.last_loss) for setting in settings]
-    if any(p is not None for p in p_values):
-        columns["p"] = [p_value(p) for p in (None, *p_values)]
-    table = Table(box=box.SIMPLE, padding=(0, 1))
-    shown = {name: cells for name, cells in columns.items() if name not in left_out}
+    is_mean = any(setting.deviation is not None for setting in settings)
+    by_accuracy, by_training = metric == "val_accuracy", metric == "train_loss"
+    rows = [
+        {
+            "trials" if is_mean else "trial": _span([row.trial for row in setting.trials]),
+            "accuracy": percent(setting.accuracy)
+            + (_plus_minus(setting.deviation, percent=True) if by_accuracy else ""),
+            "loss": _number(setting.loss) + ("" if by_accuracy else _plus_minus(setting.deviation)),
+            "epoch": str(setting.best.best_epoch),
+            "last acc.": percent(setting.last_accuracy),
+            "last loss": _number(setting.last_loss),
+            "p": p_value(p),
+        }
+        for setting, p in zip(settings, (None, *p_values), strict=True)
+    ]
+    hidden = {*left_out}
+    if is_mean or by_training:
+        hidden.add("epoch")
+    if by_training or all(setting.last_loss is None for setting in settings):
+        hidden |= {"last acc.", "last loss"}
+    if all(p is None for p in p_values):
+        hidden.add("p")
+    shown = [name for name in rows[0] if name not in hidden]
+    table = Table(box=box.SIMPLE)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     keys = varying_keys([setting.point for setting in settings])
     for key in short_keys(keys) if in_columns else ["parameters"]:
-        table.add_column(
-            key,
-            justify="right" if in_columns else "left",
-            overflow="fold",
-            no_wrap=in_columns,
-        )
-    for i, setting in enumerate(settings):
+        justify: Literal["left", "right"] = "right" if in_columns else "left"
+        table.add_column(key, justify=justify, overflow="fold", no_wrap=in_columns)
+    for i, (setting, cells) in enumerate(zip(settings, rows, strict=True)):
+        values = [short_value(setting.point[key]) for key in keys]
         table.add_row(
-            *(cells[i] for cells in shown.values()),
-            *(
-                [short_value(setting.point[key]) for key in keys]
-                if in_columns
-                else [describe_point(setting.point, keys)]
-            ),
+            *(cells[name] for name in shown),
+            *(values if in_columns else [describe_point(setting.point, keys)]),
             style="" if i else f"bold {GREEN}",
         )
     return table
@@ -380,7 +372,7 @@ def _describe_edge(edge: Edge) -> str:
 
 def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str) -> Table:
     """Return a table with the mean score of each value of each key."""
-    table = Table(box=box.SIMPLE, padding=(0, 1))
+    table = Table(box=box.SIMPLE)
     table.add_column("parameter")
     for heading in ("value", "trials", "mean", "best"):
         table.add_column(heading, justify="right", overflow="fold")
