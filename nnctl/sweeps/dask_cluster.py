@@ -181,19 +181,18 @@ def _open_dataset(segment: Segment) -> Dataset | None:
     """Return the dataset, from this machine or as received; None if it has to be sent."""
     name, hashes = segment.dataset, dict(segment.hashes)
     key = hashlib.sha256(json.dumps([name, sorted(hashes.items())]).encode()).hexdigest()[:16]
-    dataset = _datasets.get(key) or find_cached(name)
-    if dataset is None or dict(dataset.hashes) != hashes:
-        known = name in DATASETS
-        folder = dataset_directory(name) if known else data_directory() / "received" / key
-        for file_name, content in segment.contents.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / file_name, content)
-        dataset = find_cached(name if known else str(folder))
-    if dataset is None or dict(dataset.hashes) != hashes:
-        if segment.contents:
-            raise DamagedFileError(f"the dataset {name} has changed since the sweep started")
-        return None
-    return _datasets.setdefault(key, replace(dataset, name=name))
+    known = name in DATASETS
+    folder = dataset_directory(name) if known else data_directory() / "received" / key
+    for file_name, content in segment.contents.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / file_name, content)
+    for place in (name, str(folder)):
+        dataset = _datasets.get(key) or find_cached(place)
+        if dataset and dict(dataset.hashes) == hashes:
+            return _datasets.setdefault(key, replace(dataset, name=name))
+    if segment.contents:
+        raise DamagedFileError(f"the dataset {name} has changed since the sweep started")
+    return None
 
 
 # On both -----------------------------------------------------------------------------------------
