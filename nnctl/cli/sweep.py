@@ -29,7 +29,7 @@ from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.journal import is_sweep
 from nnctl.sweeps.plan import Plan, TrialFactory, read_plan
 from nnctl.sweeps.pool import LocalPool
-from nnctl.sweeps.results import Setting, compute_p_values, edges, ranked
+from nnctl.sweeps.results import compute_p_values, edges
 from nnctl.sweeps.scheduler import Limits, Sweep
 from nnctl.sweeps.space import Params
 from nnctl.sweeps.state import SweepState
@@ -187,11 +187,10 @@ def sweep(
         hint = _resume_hint(started.directory, scheduler, workers)
         with started:
             stopped = _train(started, pool, limits, hint, as_json=as_json, quiet=quiet)
-            rows, plan = list(started.results.values()), started.state.plan
-            settings = ranked(rows, plan.sweep.ranked_by, plan.sweep.repeats)
-            summarize_sweep(started.directory.name, settings, plan.sweep.ranked_by)
+            state = started.state
+            summarize_sweep(started.directory.name, state.settings, started.config.ranked_by)
             if not as_json:
-                _show_results(rows, settings, plan)
+                _show_results(state)
             _raise_unless_done(started, stopped, hint)
 
 
@@ -293,22 +292,19 @@ def _train(
 
 def _show(directory: Path, as_json: bool) -> None:
     state = SweepState.read(directory)
-    rows = sorted(state.results.values(), key=lambda row: row.trial)
     if as_json:
-        _print_json(rows)
+        _print_json(state.rows)
     else:
-        sweep = state.plan.sweep
-        settings = ranked(rows, sweep.ranked_by, sweep.repeats)
-        _show_results(rows, settings, state.plan)
+        _show_results(state)
         show_unfinished(state)
 
 
-def _show_results(rows: list[TrialResult], settings: list[Setting], plan: Plan) -> None:
-    config = plan.sweep
+def _show_results(state: SweepState) -> None:
+    config, settings = state.plan.sweep, state.settings
     find = cache(find_cached)
     compared = compute_p_values(settings[:LEADERS], config.ranked_by, find) if settings else []
-    at_edges = edges(settings, config.space, plan.allows)
-    show_results(rows, settings, compared, config.ranked_by, at_edges)
+    at_edges = edges(settings, config.space, state.plan.allows)
+    show_results(state.rows, settings, compared, config.ranked_by, at_edges)
 
 
 def _print_json(rows: Iterable[TrialResult]) -> None:

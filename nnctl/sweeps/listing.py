@@ -18,9 +18,7 @@ from nnctl.runs.run import RUNS, Run
 from nnctl.runs.summary import summarize_layers
 from nnctl.sweeps.journal import NAME as JOURNAL_NAME
 from nnctl.sweeps.journal import is_sweep
-from nnctl.sweeps.results import ranked
 from nnctl.sweeps.state import SweepState
-from nnctl.sweeps.trials import TrialResult
 from nnctl.text import shell_command
 
 State = Literal[
@@ -195,14 +193,13 @@ def best_run(directory: Path) -> Path:
     UsageError
         No setting was trained with all its seeds yet.
     """
-    state = SweepState.read(directory)
-    best = _best(state)
-    if best is None:
+    settings = SweepState.read(directory).settings
+    if not settings:
         raise UsageError(
             f"the sweep {directory} has no best trial yet: no setting is complete",
             hint=f"See its trials with: {shell_command('nnctl', 'runs', directory)}",
         )
-    return best.run_dir
+    return settings[0].best.run_dir
 
 
 def is_locked(directory: Path) -> bool:
@@ -218,24 +215,13 @@ def is_locked(directory: Path) -> bool:
     return False
 
 
-def _best(state: SweepState) -> TrialResult | None:
-    sweep = state.plan.sweep
-    settings = ranked(state.results.values(), sweep.ranked_by, sweep.repeats)
-    return settings[0].best if settings else None
-
-
 def _listed(path: Path) -> ListedRun:
     kind: Literal["run", "sweep"] = "sweep" if is_sweep(path) else "run"
-    about: dict[str, Any] = {
-        "path": path,
-        "kind": kind,
-        "changed": _changed(path),
-        "bytes": _size(path),
-    }
     try:
-        return ListedRun(**about, **(_of_sweep(path) if kind == "sweep" else _of_run(path)))
+        about = _of_sweep(path) if kind == "sweep" else _of_run(path)
     except NnctlError as error:
-        return ListedRun(**about, state="damaged", problem=error.message)
+        about = {"state": "damaged", "problem": error.message}
+    return ListedRun(path=path, kind=kind, changed=_changed(path), bytes=_size(path), **about)
 
 
 def _size(path: Path) -> int:
@@ -290,23 +276,21 @@ def _of_run(path: Path) -> dict[str, Any]:
 
 def _of_sweep(path: Path) -> dict[str, Any]:
     state = SweepState.read(path)
-    best, rows = _best(state), state.results.values()
+    about: dict[str, Any] = {}
+    if settings := state.settings:
+        best = settings[0].best
+        tested = Run(best.run_dir).test_result
+        about = _of_config(state.config(best.trial)) | {
+            "val_accuracy": best.val_accuracy,
+            "test_accuracy": tested.accuracy if tested else None,
+        }
     ended = "unfinished" if state.left else "finished"
-    about: dict[str, Any] = {
+    return about | {
         "state": "training" if is_locked(path) else ended,
         "epochs": state.total - state.left,
         "planned_epochs": state.total,
-        "seconds": sum(row.seconds for row in rows),
+        "seconds": sum(row.seconds for row in state.results.values()),
     }
-    if best:
-        config = state.config(best.trial)
-        tested = Run(best.run_dir).test_result
-        about |= _of_config(config) | {
-            "val_accuracy": best.val_accuracy,
-            "test_accuracy": tested.accuracy if tested else None,
-            "planned_epochs": state.total,
-        }
-    return about
 
 
 def _of_config(config: Config) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from nnctl.config import Config, from_mapping
 from nnctl.sweeps import events
 from nnctl.sweeps.journal import Journal
 from nnctl.sweeps.plan import Plan
+from nnctl.sweeps.results import Setting, ranked
 from nnctl.sweeps.search import Search
 from nnctl.sweeps.space import to_key
 from nnctl.sweeps.trials import FAILED, TrialResult, trial_directory
@@ -113,9 +114,8 @@ class SweepState:
                 self.results.pop(trial, None)
             case events.Ended(trial=trial):
                 self._started.add(trial)
-                fields = {name: getattr(event, name) for name in TrialResult.model_fields}
-                fields["run_dir"] = trial_directory(self.directory, trial)
-                self.results[trial] = TrialResult(**fields)
+                run_dir = trial_directory(self.directory, trial)
+                self.results[trial] = TrialResult(**{**vars(event), "run_dir": run_dir})
                 if event.status in FAILED:
                     self.failed.add(trial)
                 elif event.is_final:
@@ -142,6 +142,17 @@ class SweepState:
                 raise ValueError(f"wrong parameters for trial {trial}")
         if point is not None and point <= self.last_point:
             raise ValueError(f"point {point} is out of order")
+
+    @property
+    def rows(self) -> list[TrialResult]:
+        """Results in the order of the trials."""
+        return [result for _, result in sorted(self.results.items())]
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Settings whose trials are all complete, best first."""
+        sweep = self.plan.sweep
+        return ranked(self.results.values(), sweep.ranked_by, sweep.repeats)
 
     @property
     def unfinished(self) -> list[int]:
