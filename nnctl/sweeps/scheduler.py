@@ -7,10 +7,13 @@ the unfinished trials resume from their run directories.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,10 @@ from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import require_empty
 from nnctl.sweeps import events
 from nnctl.sweeps.journal import Journal
-from nnctl.sweeps.plan import Plan, TrialFactory
+from nnctl.sweeps.plan import Plan, TrialFactory, trial_id
 from nnctl.sweeps.results import ResultFiles, at_best_epoch
-from nnctl.sweeps.space import Params
+from nnctl.sweeps.space import Params, to_key
 from nnctl.sweeps.state import SweepState
-from nnctl.sweeps.trial_queue import TrialQueue
 from nnctl.sweeps.trials import (
     FAILED,
     MetricHistory,
@@ -124,7 +126,9 @@ class Sweep:
         self._journal = Journal(state.directory)
         self._pending: list[events.Event] = []  # not in the journal yet
         self._files = ResultFiles(state.directory, list(self.config.space))
-        self._queue = TrialQueue(state, factory, self._log)
+        self._factory = factory
+        self._waiting: deque[int] = deque()  # trial numbers
+        self._only_known = False  # no new points are suggested
         self._limits = Limits()
         self._deaths: dict[int, int] = {}  # by trial: complete epochs when its worker last died
         self._error: NnctlError | None = None
@@ -145,18 +149,14 @@ class Sweep:
         NnctlError
             A dataset is not available, or the directory is not empty or cannot be written.
         """
-        lock = _lock(directory)
-        try:
+        with _locked(directory) as lock:
             # Another process may have written here since the directory was chosen.
             require_empty(directory)
-        except NnctlError:
-            lock.unlock()
-            raise
-        sweep = cls(SweepState(directory, plan, searching=True), lock, factory, work)
-        sweep._log(events.Created(plan=plan.to_json()))
-        sweep._queue.plan(points)
-        sweep._flush()
-        sweep._files.write([])
+            sweep = cls(SweepState(directory, plan, searching=True), lock, factory, work)
+            sweep._log(events.Created(plan=plan.to_json()))
+            sweep._plan(points)
+            sweep._flush()
+            sweep._files.write([])
         return sweep
 
     @classmethod
@@ -193,9 +193,8 @@ class Sweep:
             cannot be extended in this way.
         """
         next(Journal(directory).read())  # fails before a lock file is created
-        lock = _lock(directory)
-        Journal(directory).repair()
-        try:
+        with _locked(directory) as lock:
+            Journal(directory).repair()
             state = SweepState.read(directory, searching=True)
             if retry_failed and state.left and not state.failed:
                 raise UsageError(
@@ -206,16 +205,13 @@ class Sweep:
             plan = extend(state.plan) if extend else state.plan
             if plan is not state.plan:
                 _check_extension(plan, state, factory)
-        except NnctlError:
-            lock.unlock()
-            raise
-        sweep = cls(state, lock, factory, work)
-        if plan is not state.plan:
-            sweep._log(events.Extended(plan=plan.to_json()))
-        for trial in state.failed if retry_failed else state.unfinished:
-            state.results.pop(trial, None)
-        sweep._queue.restore(only=state.failed if retry_failed else None)
-        sweep._files.write(state.results.values())
+            sweep = cls(state, lock, factory, work)
+            if plan is not state.plan:
+                sweep._log(events.Extended(plan=plan.to_json()))
+            for trial in state.failed if retry_failed else state.unfinished:
+                state.results.pop(trial, None)
+            sweep._restore(only=state.failed if retry_failed else None)
+            sweep._files.write(state.results.values())
         return sweep
 
     def __enter__(self) -> Self:
@@ -274,7 +270,7 @@ class Sweep:
             yield from ended
             if not ended:
                 yield None
-            if not self.running and (ending or self._queue.is_done):
+            if not self.running and (ending or self._is_done):
                 break
             self._check_running(workers, ending)
             ended = self._wait()
@@ -286,7 +282,7 @@ class Sweep:
         """Start a trial on each free worker while trials remain."""
         for _ in range(workers.free()):
             try:
-                trial = self._queue.ask()
+                trial = self._next_trial()
             except NnctlError as error:  # for example, a dataset was removed
                 self._error = self._error or error
                 return
@@ -336,20 +332,20 @@ class Sweep:
         try:
             result = future.result()
         except CancelledError:
-            self._queue.requeue(trial.number)
+            self._waiting.appendleft(trial.number)
             return None
         except BrokenExecutor:
             return self._conclude_dead(running)
         except NnctlError as error:  # for example a full disk, which does not depend on the trial
             self._error = self._error or error
-            self._queue.requeue(trial.number)
+            self._waiting.appendleft(trial.number)
             return None
         except Exception as error:
             result = TrialResult.failure(trial, f"{type(error).__name__}: {error}")
         if result.status == "interrupted":
             match running.stop_reason:
                 case None:  # the sweep did not request it
-                    self._queue.requeue(trial.number)
+                    self._waiting.appendleft(trial.number)
                     return None
                 case "pruned":
                     epoch = running.history.epoch
@@ -376,7 +372,7 @@ class Sweep:
             previous = self._deaths.get(trial.number, -1)
             self._deaths[trial.number] = epochs
             if epochs > previous:
-                self._queue.requeue(trial.number, last=True)
+                self._waiting.append(trial.number)
                 return None
             reason = "the worker process died twice in the same epoch: killed, or out of memory"
         append_log(trial, reason)
@@ -397,7 +393,7 @@ class Sweep:
         return result
 
     def _stop_after_failures(self) -> None:
-        if self._queue.is_done or self.ended_because:
+        if self._is_done or self.ended_because:
             return
         reasons = [row.reason for row in self.results.values() if row.status in FAILED]
         if len(reasons) >= (self._limits.max_failures or math.inf):
@@ -405,6 +401,104 @@ class Sweep:
             self.ended_because = f"stopped after {count} failed"
         elif len(self.results) == 3 == len(reasons) and len(set(map(_error_kind, reasons))) == 1:
             self.ended_because = f"the first three trials failed with the same error: {reasons[0]}"
+
+    # The queue: each point has one trial per seed and fold.
+
+    def _plan(self, points: Iterable[tuple[Params, Config]]) -> None:
+        """Queue the trials of a grid or of random points; the points of tpe are not known yet.
+
+        Trials that are planned already stay unchanged.
+        """
+        state = self.state
+        if self.config.method != "tpe":
+            for point, config in points:
+                # A process may have died after it planned only some of a point's trials.
+                latest = state.planned.get(len(state.planned))
+                is_new = latest is None or latest.parameters != point
+                self._plan_point(state.last_point + is_new, point, config)
+        self._log(events.PlanComplete(trials=len(state.planned)))
+
+    def _restore(self, only: Container[int] | None = None) -> None:
+        """Queue the trials without a result again, and complete the plan of a killed sweep.
+
+        Parameters
+        ----------
+        only : container of int, optional
+            Trial numbers; only these are queued, and no points are suggested.
+        """
+        state = self.state
+        self._only_known = only is not None
+        self._waiting.extend(
+            trial
+            for trial in state.planned
+            if trial not in state.results and (only is None or trial in only)
+        )
+        last = state.planned.get(len(state.planned))
+        if not state.is_planned:
+            self._plan(state.plan.checked_points())
+        elif last and last.suggestion is not None:
+            config = state.plan.config_at(last.parameters)
+            self._plan_point(last.point, last.parameters, config, last.suggestion)
+
+    def _next_trial(self) -> Trial | None:
+        """Return the trial to start next, or None if no trial can start now."""
+        while not self._is_done and not self._waiting:
+            self._suggest()
+        if not self._waiting:
+            return None
+        planned = self.state.planned[self._waiting.popleft()]
+        return self._factory.make(self.directory, planned)
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether the queue is empty and the search adds no more points."""
+        return not self._waiting and (self._only_known or not self.state.to_suggest)
+
+    def _suggest(self) -> None:
+        """Queue the trials of the next suggested point."""
+        state = self.state
+        assert state.search is not None
+        number = state.last_point + 1
+        point, suggestion = state.search.ask(number)
+        # Each value was checked alone, but some combinations may still be invalid.
+        if not state.plan.allows(point):
+            self._log(events.Impossible(point=number, suggestion=suggestion))
+            return
+        config = state.plan.config_at(point)
+        if not self._plan_point(number, point, config, suggestion):
+            same = state.numbers[trial_id(self._factory.resolve(config, config.training.seed))]
+            self._log(events.Repeated(point=number, trial=same, suggestion=suggestion))
+
+    def _plan_point(
+        self,
+        number: int,
+        point: Params,
+        config: Config,
+        suggestion: events.Suggestion | None = None,
+    ) -> bool:
+        """Queue the trials of a point; return whether any of them is new."""
+        state = self.state
+        before = len(state.planned)
+        first, sweep = config.training.seed, self.config
+        folds = range(1, sweep.folds + 1) if sweep.folds else [None]
+        for seed, fold in itertools.product(range(first, first + sweep.seeds), folds):
+            if suggestion is None and (to_key(point), seed, fold) in state.known:
+                continue
+            resolved = self._factory.resolve(config, seed, fold)
+            planned = events.Planned(
+                trial=len(state.planned) + 1,
+                id=trial_id(resolved),
+                point=number,
+                seed=seed,
+                fold=fold,
+                parameters=point,
+                suggestion=suggestion,
+                config=resolved,
+            )
+            if planned.id not in state.numbers:
+                self._log(planned)
+                self._waiting.append(planned.trial)
+        return len(state.planned) > before
 
     def _log(self, event: events.Event) -> None:
         """Apply an event to the state; `_flush` adds it to the journal."""
@@ -441,6 +535,12 @@ def _error_kind(reason: str) -> str:
     return re.sub(r"\d[\d.]*(e[-+]?\d+)?", "", reason)
 
 
-def _lock(directory: Path) -> DirectoryLock:
-    """Lock a sweep directory against other processes, until it is unlocked."""
-    return DirectoryLock(directory, "is a sweep that is being trained")
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[DirectoryLock]:
+    """Lock a sweep directory against other processes; unlock it only if an error is raised."""
+    lock = DirectoryLock(directory, "is a sweep that is being trained")
+    try:
+        yield lock
+    except NnctlError:
+        lock.unlock()
+        raise

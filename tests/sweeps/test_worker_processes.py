@@ -91,7 +91,7 @@ def results_of(sweep: Sweep, workers: WorkerPool) -> list[TrialResult]:
 
 def trial_of(sweep: Sweep) -> Trial:
     """Return the first trial of a sweep."""
-    trial = sweep._queue.ask()
+    trial = sweep._next_trial()
     assert trial is not None
     return trial
 
