@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -155,7 +156,8 @@ def sweep(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    _check_usage(config, resume, show, retry_failed=retry_failed, scheduler=scheduler)
+    given = click.get_current_context().params
+    _check_usage(given)
     if show:
         _show(show, as_json)
         return
@@ -181,8 +183,8 @@ def sweep(
                 run = Run.create_at(sweep_dir) if sweep_dir else Run.create(stem, RUNS)
                 started = Sweep.create(run.directory, plan, checked, factory)
             elif resume:
-                extend = _extension(varied, trials, seeds, retry_failed=retry_failed)
-                started = Sweep.resume(resume, factory, retry_failed=retry_failed, extend=extend)
+                extension = {option: given[option] for option in _typed(_EXTENDING)}
+                started = Sweep.resume(resume, factory, extension, retry_failed=retry_failed)
         limits = Limits(max_failures, trial_timeout)
         hint = _resume_hint(started.directory, scheduler, workers)
         with started:
@@ -194,54 +196,32 @@ def sweep(
             _raise_unless_done(started, stopped, hint)
 
 
-def _check_usage(
-    config: Path | None,
-    resume: Path | None,
-    show: Path | None,
-    *,
-    retry_failed: bool,
-    scheduler: str | None,
-) -> None:
+def _check_usage(given: Mapping[str, Any]) -> None:
     """Raise an error for options that cannot be combined."""
-    source_of = click.get_current_context().get_parameter_source
-    typed = click.core.ParameterSource.COMMANDLINE
-    if sum(source is not None for source in (config, resume, show)) != 1:
+    typed = _typed(_PLANNED)
+    if sum(given[source] is not None for source in ("config", "resume", "show")) != 1:
         raise click.UsageError("use exactly one of CONFIG, --resume DIR and --show DIR")
-    if retry_failed and not resume:
+    if given["retry_failed"] and not given["resume"]:
         raise click.UsageError("--retry-failed needs --resume DIR")
-    if show and any(source_of(name) is typed for name in _PLANNED):
+    if given["show"] and typed:
         raise click.UsageError("with --show, no option can change the trials of a sweep")
-    if resume and any(source_of(name) is typed for name in _PLANNED if name not in _EXTENDING):
+    if given["resume"] and typed.difference(_EXTENDING):
         raise click.UsageError(
             "with --resume, -p, --trials and --seeds can add trials; no other option can change "
             "the trials of a sweep"
         )
-    if scheduler and source_of("workers") is typed:
+    if given["retry_failed"] and typed:
+        raise click.UsageError("--retry-failed repeats trials, and cannot add some")
+    if given["scheduler"] and _typed(["workers"]):
         raise click.UsageError(
             "--workers and --scheduler cannot be combined; start workers on the cluster"
         )
 
 
-def _extension(
-    varied: Sequence[str], trials: int | None, seeds: int | None, *, retry_failed: bool
-) -> Callable[[Plan], Plan] | None:
-    """Return the function that extends the plan of a resumed sweep; None without such options.
-
-    Only options on the command line extend it; environment variables are for new sweeps.
-    """
+def _typed(names: Iterable[str]) -> set[str]:
+    """Return which options are on the command line: environment variables are for new sweeps."""
     source_of = click.get_current_context().get_parameter_source
-    typed = {
-        name for name in _EXTENDING if source_of(name) is click.core.ParameterSource.COMMANDLINE
-    }
-    if not typed:
-        return None
-    if retry_failed:
-        raise click.UsageError("--retry-failed repeats trials, and cannot add some")
-    return lambda plan: plan.extended(
-        varied if "varied" in typed else (),
-        trials if "trials" in typed else None,
-        seeds if "seeds" in typed else None,
-    )
+    return {name for name in names if source_of(name) is click.core.ParameterSource.COMMANDLINE}
 
 
 def _list_points(plan: Plan, points: Sequence[Params], as_json: bool) -> None:

@@ -13,11 +13,11 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from nnctl.config import Config
 from nnctl.config.sweeps import SweepConfig
@@ -164,9 +164,9 @@ class Sweep:
         cls,
         directory: Path,
         factory: TrialFactory,
+        extension: Mapping[str, Any] | None = None,
         *,
         retry_failed: bool = False,
-        extend: Callable[[Plan], Plan] | None = None,
         work: TrainTrial = run_trial,
     ) -> Sweep:
         """Return a sweep that resumes where it stopped.
@@ -177,10 +177,10 @@ class Sweep:
             Sweep directory.
         factory : TrialFactory
             Factory of the unfinished trials.
+        extension : mapping, optional
+            Arguments of `Plan.extended`.
         retry_failed : bool
             Whether to train only the failed trials, again.
-        extend : callable, optional
-            Function that returns an extended plan; see `Plan.extended`.
         work : callable
             Function that trains a trial.
 
@@ -202,7 +202,7 @@ class Sweep:
                     hint=f"Unfinished trials: {state.left}. To resume without --retry-failed: "
                     f"{shell_command('nnctl', 'sweep', '--resume', directory)}",
                 )
-            plan = extend(state.plan) if extend else state.plan
+            plan = state.plan.extended(**extension or {})
             if plan is not state.plan:
                 _check_extension(plan, state, factory)
             sweep = cls(state, lock, factory, work)
