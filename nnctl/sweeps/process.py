@@ -58,19 +58,20 @@ def serve(tasks: Connection, results: Connection, log: Path) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals_of_the_parent())
     _redirect_output(log)
     faulthandler.enable(2)
-    inbox = _Inbox()
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    stop = threading.Event()
     with contextlib.suppress(BrokenPipeError):  # the parent is gone
         try:
             from nnctl.sweeps.trials import LOG
 
-            threading.Thread(target=inbox.receive, args=(tasks,), daemon=True).start()
+            threading.Thread(target=_receive, args=(tasks, received, stop), daemon=True).start()
         except Exception as error:
             reason = f"cannot start a worker process: {type(error).__name__}: {error}"
             results.send(NnctlError(reason, hint=f"See also {log}."))
             return
         results.send(READY)
         datasets: dict[str, Dataset] = {}
-        while (task := inbox.tasks.get()) is not None:
+        while (task := received.get()) is not None:
             if isinstance(task, Exception):
                 results.send(task)
                 continue
@@ -79,45 +80,35 @@ def serve(tasks: Connection, results: Connection, log: Path) -> None:
             dataset = datasets.setdefault(trial.dataset.name, trial.dataset)
             _redirect_output(trial.directory / LOG)
             try:
-                outcome = work(trial, dataset, inbox.should_stop)
+                outcome = work(trial, dataset, stop.is_set)
             except Exception as error:
                 outcome = error
             faulthandler.cancel_dump_traceback_later()
             results.send(outcome)
 
 
-class _Inbox:
-    """Messages from the parent process, received in a thread."""
-
-    def __init__(self) -> None:
-        self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._stop = False
-
-    def should_stop(self) -> bool:
-        return self._stop
-
-    def receive(self, tasks: Connection) -> None:
-        """Receive messages until the parent closes the pipe or dies; then exit."""
-        while True:
-            try:
-                message = tasks.recv()
-            except (EOFError, OSError):
-                break
-            except Exception as error:  # the module of a pickled object cannot be imported
-                message = error
-            if message == STOP:
-                self._stop = True
-                # If no thread can start for this, the log of a hanging trial has no stack.
-                with contextlib.suppress(RuntimeError):
-                    faulthandler.dump_traceback_later(_PATIENCE, file=2)
-            else:
-                self._stop = False  # an earlier STOP came too late
-                faulthandler.cancel_dump_traceback_later()
-                self.tasks.put(message)
-        self._stop = True
-        self.tasks.put(None)
-        time.sleep(GRACE)
-        os._exit(1)
+def _receive(tasks: Connection, received: queue.SimpleQueue[Any], stop: threading.Event) -> None:
+    """Receive messages until the parent closes the pipe or dies; then exit."""
+    while True:
+        try:
+            message = tasks.recv()
+        except (EOFError, OSError):
+            break
+        except Exception as error:  # the module of a pickled object cannot be imported
+            message = error
+        if message == STOP:
+            stop.set()
+            # If no thread can start for this, the log of a hanging trial has no stack.
+            with contextlib.suppress(RuntimeError):
+                faulthandler.dump_traceback_later(_PATIENCE, file=2)
+        else:
+            stop.clear()  # an earlier STOP came too late
+            faulthandler.cancel_dump_traceback_later()
+            received.put(message)
+    stop.set()
+    received.put(None)
+    time.sleep(GRACE)
+    os._exit(1)
 
 
 def _redirect_output(path: Path) -> None:

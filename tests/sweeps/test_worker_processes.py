@@ -6,6 +6,7 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import queue
 import sys
 import threading
 import time
@@ -230,10 +231,10 @@ class TestSystem:
         codes: list[int] = []
         monkeypatch.setattr(process, "GRACE", 0.01)
         monkeypatch.setattr(os, "_exit", codes.append)
-        inbox, (orders, parent) = process._Inbox(), multiprocessing.Pipe(duplex=False)
+        stop, (orders, parent) = threading.Event(), multiprocessing.Pipe(duplex=False)
         parent.close()
-        inbox.receive(orders)
-        assert (inbox.should_stop(), codes) == (True, [1])
+        process._receive(orders, queue.SimpleQueue(), stop)
+        assert (stop.is_set(), codes) == (True, [1])
 
     @posix
     def test_a_worker_that_dies_while_it_is_idle_is_replaced(self) -> None:
