@@ -227,22 +227,21 @@ def effects(rows: Iterable[TrialResult], key: str, metric: str) -> list[Effect]:
     If a key has more than eight values, numbers are grouped into quarters of the trials, and of
     other values only the eight best are returned.
     """
+
+    def value_of(row: TrialResult) -> Any:
+        return row.parameters[key]
+
     complete = [row for row in rows if row.status in COMPLETE]
     groups: dict[str, list[TrialResult]] = {}
     for row in complete:
-        groups.setdefault(json.dumps(row.parameters[key], sort_keys=True), []).append(row)
-    values = [row.parameters[key] for row in complete]
-    if len(groups) > _MANY and all(isinstance(value, int | float) for value in values):
-        complete.sort(key=lambda row: row.parameters[key])
-        quarters = [
-            complete[i * len(complete) // 4 : (i + 1) * len(complete) // 4] for i in range(4)
-        ]
-        pairs = [
-            ((quarter[0].parameters[key], quarter[-1].parameters[key]), quarter)
-            for quarter in quarters
-        ]
+        groups.setdefault(to_key(value_of(row)), []).append(row)
+    if len(groups) > _MANY and all(isinstance(value_of(row), int | float) for row in complete):
+        complete.sort(key=value_of)
+        count = len(complete)
+        quarters = [complete[i * count // 4 : (i + 1) * count // 4] for i in range(4)]
+        pairs = [((value_of(part[0]), value_of(part[-1])), part) for part in quarters]
     else:
-        pairs = [(group[0].parameters[key], group) for group in groups.values()]
+        pairs = [(value_of(group[0]), group) for group in groups.values()]
     result = [_effect(value, group, metric) for value, group in pairs]
     if all(isinstance(effect.value, int | float) for effect in result):
         return sorted(result, key=lambda effect: effect.value)

@@ -74,8 +74,6 @@ class RunningTrial:
         The trial.
     history : MetricHistory
         Its metric so far.
-    epochs : int
-        Configured number of epochs.
     checked_at : float
         Time of the last check, from `time.monotonic`.
     seconds : float
@@ -86,7 +84,6 @@ class RunningTrial:
 
     trial: Trial
     history: MetricHistory
-    epochs: int
     checked_at: float
     seconds: float = 0.0
     stop_reason: Literal["pruned", "timeout", "end of sweep"] | None = None
@@ -290,8 +287,7 @@ class Sweep:
                 return
             future = workers.submit(self._work, trial)
             history = MetricHistory(trial.directory, self.config.ranked_by)
-            epochs = self.state.planned[trial.number].epochs
-            self.running[future] = RunningTrial(trial, history, epochs, time.monotonic())
+            self.running[future] = RunningTrial(trial, history, time.monotonic())
             self._log(events.Started(trial=trial.number))
 
     def _wait(self) -> list[TrialResult]:
@@ -328,34 +324,29 @@ class Sweep:
     def _conclude(self, future: Future[TrialResult]) -> TrialResult | None:
         """Record the result of a trial; return None if the trial has to start again."""
         running = self.running.pop(future)
-        trial = running.trial
+        trial, result = running.trial, None
         try:
             result = future.result()
         except CancelledError:
-            self._waiting.appendleft(trial.number)
-            return None
+            pass
         except BrokenExecutor:
             return self._conclude_dead(running)
         except NnctlError as error:  # for example a full disk, which does not depend on the trial
             self._error = self._error or error
-            self._waiting.appendleft(trial.number)
-            return None
         except Exception as error:
             result = TrialResult.failure(trial, f"{type(error).__name__}: {error}")
-        if result.status == "interrupted":
-            match running.stop_reason:
-                case None:  # the sweep did not request it
-                    self._waiting.appendleft(trial.number)
-                    return None
-                case "pruned":
-                    epoch = running.history.epoch
-                    reason = f"pruned: worse than other trials after epoch {epoch}"
-                    append_log(trial, reason)
-                    result = result.model_copy(update={"status": "pruned", "reason": reason})
-                case "timeout":
-                    reason = f"timeout: it took longer than {self._limits.trial_timeout:g} s"
-                    append_log(trial, reason)
-                    result = TrialResult.failure(trial, reason)
+        stop_reason = running.stop_reason
+        if result is None or (result.status == "interrupted" and stop_reason is None):
+            self._waiting.appendleft(trial.number)
+            return None
+        if result.status == "interrupted" and stop_reason == "pruned":
+            reason = f"pruned: worse than other trials after epoch {running.history.epoch}"
+            append_log(trial, reason)
+            result = result.model_copy(update={"status": "pruned", "reason": reason})
+        elif result.status == "interrupted" and stop_reason == "timeout":
+            reason = f"timeout: it took longer than {self._limits.trial_timeout:g} s"
+            append_log(trial, reason)
+            result = TrialResult.failure(trial, reason)
         return self._record(running, at_best_epoch(result, self.config.ranked_by))
 
     def _conclude_dead(self, running: RunningTrial) -> TrialResult | None:

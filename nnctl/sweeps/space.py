@@ -21,9 +21,9 @@ Params = dict[str, Any]
 """A value for each key that varies."""
 
 
-def to_key(point: Params) -> str:
-    """Return a text that is equal for equal points, whose values may be lists and mappings."""
-    return json.dumps(point, sort_keys=True)
+def to_key(value: Any) -> str:
+    """Return a text that is equal for equal points or values, which may be lists and mappings."""
+    return json.dumps(value, sort_keys=True)
 
 
 Space = Mapping[str, Choice | Range]

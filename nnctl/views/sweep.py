@@ -15,7 +15,7 @@ from rich.text import Text
 
 from nnctl.analysis.comparison import ALPHA
 from nnctl.runs.history import epochs_of
-from nnctl.sweeps.results import Edge, Effect, Setting, effects
+from nnctl.sweeps.results import Edge, Setting, effects
 from nnctl.sweeps.scheduler import RunningTrial, Sweep
 from nnctl.sweeps.space import Params, short_keys, varied_keys
 from nnctl.sweeps.state import SweepState
@@ -153,7 +153,7 @@ class SweepView(View):
         show = _number if self._by_loss else percent
         return (
             str(trial.number),
-            f"{running.history.epoch}/{running.epochs}",
+            f"{running.history.epoch}/{self._sweep.state.planned[trial.number].epochs}",
             *((sparkline(scores),) if self._shows_curves else ()),
             show(last),
             show(best),
@@ -223,9 +223,8 @@ def show_results(
         of_repeats = f", mean of {repeats} ± standard deviation" if repeats else ""
         say(console, Text(f"Best by {name}{of_repeats}", "bold"))
         console.print(_leaderboard(settings[:LEADERS], p_values, metric, console))
-        conclusion = _conclusion(settings, p_values, metric)
-        sentences = [*([conclusion] if conclusion else []), *map(_describe_edge, edges)]
-        if sentences:
+        conclusions = (_conclusion(settings, p_values, metric), *map(_describe_edge, edges))
+        if sentences := [*filter(None, conclusions)]:
             console.print(Text("\n".join(sentences)), end="\n\n")
     keys = varying_keys([row.parameters for row in rows]) if rows else []
     if len(settings) > 1:
@@ -378,19 +377,16 @@ def _effects_table(rows: Sequence[TrialResult], keys: Sequence[str], metric: str
         table.add_column(heading, justify="right", overflow="fold")
     show = percent if metric == "val_accuracy" else _number
     for short, key in zip(short_keys(keys), keys, strict=True):
-        key_effects: list[Effect] = effects(rows, key, metric)
-        for i, effect in enumerate(key_effects):
-            last = i == len(key_effects) - 1
+        for i, effect in enumerate(effects(rows, key, metric)):
+            ends = effect.value if isinstance(effect.value, tuple) else (effect.value,)
             table.add_row(
                 "" if i else short,
-                " to ".join(map(short_value, effect.value))
-                if isinstance(effect.value, tuple)
-                else short_value(effect.value),
+                " to ".join(map(short_value, ends)),
                 str(effect.count),
                 show(effect.mean),
                 show(effect.best),
-                end_section=last,
             )
+        table.add_section()
     return table
 
 
