@@ -38,7 +38,7 @@ class SweepReport:
         Search method.
     metric : str
         Metric that ranks the trials, in words.
-    complete, unfinished, left : int
+    complete, unfinished, remaining : int
         Number of trials that are complete, in training, and still to do, as far as it is known.
     charts : list of Chart
         A chart of the metric for each varied key.

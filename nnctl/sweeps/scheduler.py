@@ -114,7 +114,11 @@ class Sweep:
         self, state: SweepState, lock: DirectoryLock, factory: TrialFactory, work: TrainTrial
     ) -> None:
         self.state = state
+        self.results = state.results
+        """Results by trial number."""
         self.directory = state.directory
+        self.warning = lock.warning
+        """A warning for the user if nothing locks the directory; see `DirectoryLock`."""
         self.running: dict[Future[TrialResult], RunningTrial] = {}
         self.ended_because: str | None = None
         """Why the sweep stopped before its last trial, unless the user interrupted it."""
@@ -221,16 +225,6 @@ class Sweep:
     def config(self) -> SweepConfig:
         """The configuration of the sweep."""
         return self.state.plan.sweep
-
-    @property
-    def warning(self) -> str | None:
-        """A warning for the user if nothing locks the directory; see `DirectoryLock`."""
-        return self._lock.warning
-
-    @property
-    def results(self) -> dict[int, TrialResult]:
-        """Results by trial number."""
-        return self.state.results
 
     def train(
         self, workers: WorkerPool, stop: Callable[[], bool], limits: Limits | None = None
