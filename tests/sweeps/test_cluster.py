@@ -109,12 +109,13 @@ def log_of(trial: Trial) -> str:
 
 
 def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: DaskPool) -> None:
-    trials = [make_trial(number) for number in (1, 2)]
+    trials = [make_trial(1), replace(make_trial(2), fold=1)]
     futures = [workers.submit(run_trial, trial) for trial in trials]
     assert workers.free() == 0
     for trial, future in zip(trials, futures, strict=True):
         result = future.result(DEADLINE)
         assert (result.status, result.run_dir) == ("finished", trial.directory)
+        assert result.fold == trial.fold
         assert train_here(trial) == outcome(trial.directory)
         here = Path("here", trial.directory.name)
         assert {path.name for path in trial.directory.iterdir()} == {
