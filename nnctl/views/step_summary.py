@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nnctl.analysis.evaluation import Evaluation
-from nnctl.runs.training_run import TrainingRun
-from nnctl.sweeps.results import Setting
 from nnctl.text import duration, percent, short_value
 from nnctl.views.console import warn
+
+if TYPE_CHECKING:  # a training needs neither evaluations nor sweeps, whose models take 30 ms
+    from nnctl.analysis.evaluation import Evaluation
+    from nnctl.runs.training_run import TrainingRun
+    from nnctl.sweeps.results import Setting
 
 _LEADERS = 10
 
