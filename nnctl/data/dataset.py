@@ -86,7 +86,10 @@ class Dataset:
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes."""
-        return dataset_info(self.name).class_names
+        if self.name in NAMED:
+            return dataset_info(self.name).class_names
+        # On a worker that received the files, the name is a path of another machine.
+        return _class_names(self.files[TRAIN_LABELS])
 
     def _read(self, images_name: str, labels_name: str) -> Examples:
         images = idx.read_idx(self.files[images_name], dimensions=3)

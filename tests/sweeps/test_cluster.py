@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from nnctl.data.dataset import Dataset, find_cached, open_dataset
+from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError, UsageError
 from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import Run, Which
@@ -258,14 +258,10 @@ def test_a_dataset_folder_that_a_worker_has_is_not_sent(
 
 
 def test_a_dataset_folder_that_no_worker_has_is_sent_once(
-    workers: DaskPool, mini_folder: Path, monkeypatch: pytest.MonkeyPatch
+    workers: DaskPool, mini_folder: Path
 ) -> None:
-    dataset = open_dataset(str(mini_folder), notify=ignore)
-
-    def find_elsewhere(name: str) -> Dataset | None:
-        return None if name == dataset.name else find_cached(name)
-
-    monkeypatch.setattr(dask_cluster, "find_cached", find_elsewhere)
+    # Workers are on this machine, and so would find the folder by its own name.
+    dataset = replace(open_dataset(str(mini_folder), notify=ignore), name="/only/on/the/client")
     first, second = (trial_of(dataset, number) for number in (1, 2))
     assert workers.submit(run_trial, first).result(DEADLINE).status == "finished"
     sent = received()
