@@ -7,6 +7,7 @@ published, so these are verified by their structure and by the CRC-32 of gzip on
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import string
@@ -38,9 +39,11 @@ def hash_of(file: Path | bytes, known_hash: str = "") -> str:
         The file cannot be read.
     """
     algorithm, colon, _ = known_hash.rpartition(":")
+    # Some systems refuse MD5 for security.
+    new = functools.partial(hashlib.new, algorithm or "sha256", usedforsecurity=False)
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, algorithm or "sha256")
+            digest = hashlib.file_digest(opened, new)
     except OSError as error:
         raise DataError(f"{file!s} cannot be read: {error.strerror}") from None
     return algorithm + colon + digest.hexdigest()
