@@ -407,6 +407,8 @@ class DaskPool(WorkerPool):
         """Run one task after another until the trial ends or should stop."""
         trial, dataset = job.trial, job.trial.dataset
         local = ("dataset", "directory")
+        # First: `save` writes only what differs from the files that were sent.
+        Run(trial.directory).remove_summary()
         segment = Segment(
             work=job.work,
             trial={name: value for name, value in vars(trial).items() if name not in local},
@@ -417,7 +419,6 @@ class DaskPool(WorkerPool):
             seconds=self._seconds,
             stop_event=job.key,
         )
-        Run(trial.directory).remove_summary()  # the trial has not ended any more
         while True:
             began = time.monotonic()
             done = await self._run_task(job, segment)

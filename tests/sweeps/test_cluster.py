@@ -22,6 +22,7 @@ from nnctl.data.dataset import Dataset, open_dataset
 from nnctl.errors import DamagedFileError, UsageError
 from nnctl.runs.lock import DirectoryLock
 from nnctl.runs.run import Run, Which
+from nnctl.runs.training_run import TrainingRun
 from nnctl.sweeps import dask_cluster
 from nnctl.sweeps.dask_cluster import DaskPool
 from nnctl.sweeps.trials import Trial, run_trial
@@ -124,6 +125,17 @@ def test_a_remote_trial_has_the_same_files_as_a_local_one(workers: DaskPool) -> 
         summary = json.loads((trial.directory / "summary.json").read_text("utf-8"))
         assert summary["run_dir"] == str(trial.directory)
     assert workers.free() == 2
+
+
+def test_a_trial_that_ended_before_its_sweep_recorded_it_keeps_its_summary(
+    workers: DaskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingRun, "_seconds", lambda _: 1.0)  # so the summary is the same again
+    trial = make_trial(1)
+    for _ in range(2):
+        assert workers.submit(run_trial, trial).result(DEADLINE).status == "finished"
+        assert train_here(trial) == outcome(trial.directory)
+        assert Run(trial.directory).summary
 
 
 def test_the_local_files_of_a_remote_trial_grow_while_it_trains(workers: DaskPool) -> None:
