@@ -71,6 +71,7 @@ class TrainingRun:
 
     def __init__(self, run: Run, config: Config, dataset: Dataset) -> None:
         training, validation = split(config, dataset)
+        self._monitored = read_monitored(config, dataset, training)
         seed = config.training.seed
         self.run = run
         self.config = config
@@ -88,7 +89,6 @@ class TrainingRun:
         self.network = build_network(config, training.inputs.shape[1])
         self.network.initialize(stream(seed, "initialization"))
         self.loop = build_loop(config, self.network, training, validation)
-        self._monitored = read_monitored(config, dataset, training)
         self._step_losses: dict[int, float] = {}
         self._summary: Summary | None = None
         self._timed_out = False

@@ -21,6 +21,7 @@ from nnctl.cli import COMMANDS
 from nnctl.data.dataset import open_dataset
 from nnctl.errors import ConfigError
 from tests.conftest import CONFIGS, Nnctl
+from tests.data.conftest import idx_bytes
 from tests.helpers import load_command
 from tests.processes import DEADLINE, Processes, nnctl_command
 from tests.terminal import COLOR
@@ -403,6 +404,18 @@ def test_a_mistake_found_with_the_dataset_leaves_no_directory(nnctl: Nnctl, scra
     done = nnctl("train", gate, "--set", "training.early_stopping={patience: 2}", code=2)
     assert "early stopping needs validation examples" in done.stderr
     assert not (scratch / "runs").exists()
+
+
+def test_a_test_set_that_cannot_be_monitored_leaves_no_directory(
+    nnctl: Nnctl, scratch: Path, mini_folder: Path
+) -> None:
+    (mini_folder / "t10k-images-idx3-ubyte.gz").unlink()
+    images = idx_bytes(np.zeros((1000, 9, 9), np.uint8))
+    (mini_folder / "t10k-images-idx3-ubyte").write_bytes(images)
+    monitored = ("--dataset", mini_folder, "--set", "training.monitor=[test]")
+    done = nnctl("train", SMOKE, *monitored, code=3)
+    assert "784 pixels in the training set, but 81 in the test set" in done.stderr
+    assert not [*(scratch / "runs").glob("*")]
 
 
 def test_an_empty_path_is_not_the_current_folder(nnctl: Nnctl) -> None:
