@@ -462,9 +462,10 @@ class DaskPool(WorkerPool):
             return
         answers = await self._client.run(_version, workers=list(new), on_error="return")
         versions = {f"worker {address}": version for address, version in answers.items()}
-        (versions["the scheduler"],) = await asyncio.gather(
-            self._client.run_on_scheduler(_version), return_exceptions=True
-        )
+        try:
+            versions["the scheduler"] = await self._client.run_on_scheduler(_version)
+        except Exception as error:
+            versions["the scheduler"] = error
         for name, version in versions.items():
             if isinstance(version, OSError):  # it has just exited
                 return
@@ -561,8 +562,11 @@ async def _connect(address: str, patience: float) -> Any:
     )
     try:
         await asyncio.wait_for(client, 1.25 * patience)
-    except Exception:  # Dask raises various errors if another program answers
-        await _close(client)
+    except BaseException as error:
+        await _close(client)  # also if it is cancelled
+        if not isinstance(error, Exception):
+            raise
+        # Dask raises various errors if another program answers.
         raise UsageError(f"no Dask scheduler answers at {shown}", hint=hint) from None
     return client
 
