@@ -67,7 +67,7 @@ class TrainedNetwork:
     epoch: int
 
 
-@dataclass(unsafe_hash=True)
+@dataclass(frozen=True)
 class Run:
     """A run on the disk, finished or not.
 
@@ -75,32 +75,9 @@ class Run:
     ----------
     directory : Path
         Run directory.
-
-    Attributes
-    ----------
-    config_path : Path
-        Path of the resolved configuration.
-    metrics_path : Path
-        Path of the metrics, one line of JSON per measured epoch.
-    steps_path : Path
-        Path of the losses of steps, which are recorded with ``training.monitor_every``.
-    summary_path : Path
-        Path of the summary, which is written when the training ends.
-    init_path : Path
-        Path of the record of where the initial weights come from, if from another run.
-    evaluation_path : Path
-        Path of the result on the test set, which ``nnctl eval`` writes.
     """
 
     directory: Path
-
-    def __post_init__(self) -> None:
-        self.config_path = self.directory / "config.yaml"
-        self.metrics_path = self.directory / "metrics.jsonl"
-        self.steps_path = self.directory / "steps.jsonl"
-        self.summary_path = self.directory / "summary.json"
-        self.init_path = self.directory / "init.json"
-        self.evaluation_path = self.directory / "evaluation.json"
 
     @classmethod
     def create(cls, name: str, runs_dir: Path) -> Run:
@@ -199,6 +176,36 @@ class Run:
     def checkpoint_path(self, which: Which) -> Path:
         """Return the path of the checkpoint of the best epoch or of the last state."""
         return self.directory / f"{which}.npz"
+
+    @property
+    def config_path(self) -> Path:
+        """The path of the resolved configuration."""
+        return self.directory / "config.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The path of the metrics, one line of JSON per measured epoch."""
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def steps_path(self) -> Path:
+        """The path of the losses of steps, which are recorded with ``training.monitor_every``."""
+        return self.directory / "steps.jsonl"
+
+    @property
+    def summary_path(self) -> Path:
+        """The path of the summary, which is written when the training ends."""
+        return self.directory / "summary.json"
+
+    @property
+    def init_path(self) -> Path:
+        """The path of the record of where the initial weights come from, if from another run."""
+        return self.directory / "init.json"
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The path of the result on the test set, which ``nnctl eval`` writes."""
+        return self.directory / "evaluation.json"
 
     @property
     def config(self) -> Config:
