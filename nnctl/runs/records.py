@@ -56,6 +56,8 @@ def read_record(path: Path, kind: type[_Kind]) -> _Kind | None:
     """
     try:
         content = json.loads(read_bytes(path))
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
         if "format_version" in content:  # the first versions wrote none
             check_version(path, content["format_version"], FORMAT_VERSION)
         # Pydantic rejects lone surrogates, which the name of a folder may have.

@@ -369,7 +369,7 @@ def test_the_health_of_early_versions_is_omitted(run: Run) -> None:
     assert inspect_run(run, None).epochs_done == 3
 
 
-@pytest.mark.parametrize("content", ["garbage", "[]", "{}", '{"status": 3}', "[" * 100_000])
+@pytest.mark.parametrize("content", ["garbage", "[]", "null", "{}", '{"status": 3}', "[" * 100_000])
 def test_a_damaged_summary_is_reported_with_its_name(tmp_path: Path, content: str) -> None:
     run = Run(tmp_path)
     run.summary_path.write_text(content, encoding="utf-8")
