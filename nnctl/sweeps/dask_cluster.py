@@ -48,8 +48,6 @@ _TRAINING_PER_OVERHEAD = 19.0  # so a task spends 5 % of its time on transfers a
 _TICK = 0.5  # seconds between two queries
 _MAX_QUERIES = 10  # queries with too few workers before trials have to wait
 _PATIENCE = 8.0  # seconds for the first answer of the scheduler
-# In the order in which `TrainingRun` writes them.
-_FILES = ("config.yaml", "metrics.jsonl", "steps.jsonl", "best.npz", "last.npz", "summary.json")
 _STAMP = len("2000-01-01 00:00:00 ")  # length of the time in a line of a log
 
 # On a worker -------------------------------------------------------------------------------------
@@ -168,7 +166,7 @@ def _train_in(directory: Path, segment: Segment, dataset: Dataset) -> SegmentRes
     return SegmentResult(
         ended,
         result | {"reason": result["reason"].replace(str(directory), segment.directory)},
-        _read_files(directory),
+        _read_files(run),
         log.read_text("utf-8", errors="replace").splitlines(keepends=True) if log.exists() else [],
         seconds,
     )
@@ -181,13 +179,15 @@ def _open_dataset(segment: Segment) -> Dataset | None:
     """Return the dataset, from this machine or as received; None if it has to be sent."""
     name, hashes = segment.dataset, dict(segment.hashes)
     key = hashlib.sha256(json.dumps([name, sorted(hashes.items())]).encode()).hexdigest()[:16]
+    if key in _datasets:
+        return _datasets[key]
     known = name in DATASETS
     folder = dataset_directory(name) if known else data_directory() / "received" / key
     for file_name, content in segment.contents.items():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / file_name, content)
     for place in (name, str(folder)):
-        dataset = _datasets.get(key) or find_cached(place)
+        dataset = find_cached(place)
         if dataset and dict(dataset.hashes) == hashes:
             return _datasets.setdefault(key, replace(dataset, name=name))
     if segment.contents:
@@ -211,9 +211,14 @@ def _dask() -> Any:
     return distributed
 
 
-def _read_files(directory: Path) -> dict[str, bytes]:
-    paths = [directory / name for name in _FILES]
-    return {path.name: path.read_bytes() for path in paths if path.exists()}
+def _paths(run: Run) -> list[Path]:
+    """Return the files of a run in the order in which `TrainingRun` writes them."""
+    checkpoints = run.checkpoint_path("best"), run.checkpoint_path("last")
+    return [run.config_path, run.metrics_path, run.steps_path, *checkpoints, run.summary_path]
+
+
+def _read_files(run: Run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in _paths(run) if path.exists()}
 
 
 def _version() -> str:
@@ -237,11 +242,11 @@ class _Job:
 
     def save(self, segment: SegmentResult, before: Mapping[str, bytes]) -> None:
         """Write the files of a task in an order from which the run can resume at any moment."""
-        for name in _FILES:
-            path, content = self.trial.directory / name, segment.files.get(name)
+        for path in _paths(Run(self.trial.directory)):
+            content = segment.files.get(path.name)
             if content is None:
                 path.unlink(missing_ok=True)
-            elif content != before.get(name):
+            elif content != before.get(path.name):
                 write_atomically(path, content)
         # Each task logs its process; and its end, which is only a pause if the trial continues.
         first, rest = segment.log[:1], segment.log[1 : None if segment.ended else -1]
@@ -405,15 +410,15 @@ class DaskPool(WorkerPool):
 
     async def _run_tasks(self, job: _Job) -> TrialResult:
         """Run one task after another until the trial ends or should stop."""
-        trial, dataset = job.trial, job.trial.dataset
+        trial, dataset, run = job.trial, job.trial.dataset, Run(job.trial.directory)
         local = ("dataset", "directory")
         # First: `save` writes only what differs from the files that were sent.
-        Run(trial.directory).remove_summary()
+        run.remove_summary()
         segment = Segment(
             work=job.work,
             trial={name: value for name, value in vars(trial).items() if name not in local},
             directory=str(trial.directory),
-            files=_read_files(trial.directory),
+            files=_read_files(run),
             dataset=dataset.name,
             hashes=dict(dataset.hashes),
             seconds=self._seconds,
