@@ -248,12 +248,12 @@ def _train(
     """Train the trials and show their results; return whether a signal requested a stop."""
     saved = "What was saved before is intact."
     if as_json:
-        _print_json(sweep.results.values())
+        _print_rows(sweep.results.values())
     try:
         with stop_on_signals() as stop, SweepView(sweep, quiet=quiet) as view:
             for result in sweep.train(pool, stop, limits):
                 if result and as_json:
-                    _print_json([result])
+                    _print_rows([result])
                 view.show(result)
     except KeyboardInterrupt:
         ignore_signals()
@@ -273,7 +273,7 @@ def _train(
 def _show(directory: Path, as_json: bool) -> None:
     state = SweepState.read(directory)
     if as_json:
-        _print_json(state.rows)
+        _print_rows(state.rows)
     else:
         _show_results(state)
         show_unfinished(state)
@@ -287,7 +287,7 @@ def _show_results(state: SweepState) -> None:
     show_results(state.rows, settings, compared, config.ranked_by, at_edges)
 
 
-def _print_json(rows: Iterable[TrialResult]) -> None:
+def _print_rows(rows: Iterable[TrialResult]) -> None:
     for row in rows:
         click.echo(json.dumps(row.to_json()))
 

@@ -107,8 +107,9 @@ def _matches(path: Path, size: int | None, known_hash: str) -> bool:
 
 def _is_idx(path: Path, file: KnownFile, *, whole: bool = False) -> bool:
     """Return whether a file begins like an IDX file, or is one: its length and CRC-32 are right."""
+    read = idx.read_idx if whole else idx.read_idx_shape
     try:
-        (idx.read_idx if whole else idx.read_idx_shape)(path, _dimensions(file))
+        read(path, _dimensions(file))
     except DataError:
         return False
     return True
