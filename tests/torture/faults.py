@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import runpy
 import select
 import signal
@@ -153,6 +154,15 @@ class Faulty:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
             counted = json.dumps({"steps": self.steps, "calls": self.calls, "peak": peak})
             Path(self.fault.counts).write_text(counted, encoding="utf-8")
+
+
+def without_lost_interrupts(stderr: str) -> str:
+    """Remove the interrupts that no code can catch from what a process printed.
+
+    If one is raised while an object is deleted, for example a generator, Python prints it and
+    continues.
+    """
+    return re.sub("Exception ignored in: .*?KeyboardInterrupt: ?\n", "", stderr, flags=re.S)
 
 
 class Nursery:
