@@ -692,7 +692,7 @@ def _strips(z: Array) -> Iterator[slice]:
     return (slice(begin, begin + rows) for begin in range(0, len(z), rows))
 
 
-# In the order of their definitions, which is that of the reference.
+# In the order of the classes in this file; the reference lists them in the same order.
 ACTIVATIONS: dict[str, type[Activation]] = {
     **{kind.name: kind for kind in Activation.__subclasses__()},
     "silu": Swish,

@@ -212,6 +212,6 @@ def _elapsed(time: float, warmup: float, epochs: float) -> float:
     return min(1.0, max(0.0, (time - warmup) / length)) if length > 0 else 0.0
 
 
-# In the order of their definitions, which is that of the reference.
+# In the order of the classes in this file; the reference lists them in the same order.
 SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in Schedule.__subclasses__()}
 """Every schedule by its name in a configuration."""
